@@ -1,0 +1,143 @@
+//! The message: everything a worker needs to do one image, by itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::explain::ExplainOptions;
+use crate::key::ImageKey;
+use crate::location::Location;
+use crate::model::ModelIdentity;
+use crate::run::RunId;
+
+/// The version of the message.
+pub const JOB_VERSION: u32 = 1;
+
+/// Far above any honest message; a longer one is not read.
+pub const MAX_JOB_BYTES: usize = 64 * 1024;
+
+/// One image to predict and explain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// [`JOB_VERSION`].
+    pub v: u32,
+    /// The run it belongs to.
+    pub run: RunId,
+    /// The image below `source`.
+    pub key: ImageKey,
+    /// The store's entity tag when the image was listed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub etag: Option<String>,
+    /// Its size in bytes when it was listed; absent where the list didn't tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size: Option<u64>,
+    /// Its given class, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
+    /// Where images lie.
+    pub source: Location,
+    /// Where results go.
+    pub out: Location,
+    /// The model to use.
+    pub model: ModelIdentity,
+    /// How to explain.
+    pub explain: ExplainOptions,
+    /// A result may already lie there and must not stay beside the new one.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub replaces: bool,
+}
+
+/// Why a message is not a job.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Longer than any honest message.
+    #[error("message of {0} bytes is longer than {MAX_JOB_BYTES}")]
+    TooLong(usize),
+    /// Not the JSON of a job.
+    #[error("message is not a job: {0}")]
+    Malformed(#[source] serde_json::Error),
+    /// From another version of Camshaft.
+    #[error("message has version {0}, this worker reads {JOB_VERSION}; update the older side")]
+    Version(u64),
+}
+
+impl Job {
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// Where it is not a job of this version. Its parts are checked as they are read: a
+    /// key or place that could lead elsewhere makes the message malformed.
+    pub fn parse(body: &[u8]) -> Result<Self, JobError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u64,
+        }
+        if body.len() > MAX_JOB_BYTES {
+            return Err(JobError::TooLong(body.len()));
+        }
+        let Version { v } = serde_json::from_slice(body).map_err(JobError::Malformed)?;
+        if v != u64::from(JOB_VERSION) {
+            return Err(JobError::Version(v));
+        }
+        serde_json::from_slice(body).map_err(JobError::Malformed)
+    }
+
+    /// The message's body.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a job has only strings and numbers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn job(key: &str, label: Option<String>) -> Job {
+        Job {
+            v: JOB_VERSION,
+            run: RunId::generate(),
+            key: ImageKey::parse(key).unwrap(),
+            etag: Some("\"abc\"".into()),
+            size: Some(9123),
+            label,
+            source: "s3://data/pets".parse().unwrap(),
+            out: "s3://data/out".parse().unwrap(),
+            model: ModelIdentity::bundled(),
+            explain: ExplainOptions::default(),
+            replaces: false,
+        }
+    }
+
+    #[test]
+    fn a_message_of_another_version_is_named_as_such() {
+        let mut value = serde_json::to_value(job("a.jpg", None)).unwrap();
+        value["v"] = 2.into();
+        let error = Job::parse(value.to_string().as_bytes()).unwrap_err();
+        assert!(matches!(error, JobError::Version(2)), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_climbs_out_makes_the_message_malformed() {
+        let mut value = serde_json::to_value(job("a.jpg", None)).unwrap();
+        value["key"] = "../../etc/passwd".into();
+        assert!(matches!(Job::parse(value.to_string().as_bytes()), Err(JobError::Malformed(_))));
+    }
+
+    #[test]
+    fn junk_is_refused() {
+        for junk in [&b""[..], b"{}", b"[1]", b"\xff\xfe", b"{\"v\":1}", b"null"] {
+            assert!(Job::parse(junk).is_err());
+        }
+        assert!(matches!(Job::parse(&vec![b' '; MAX_JOB_BYTES + 1]), Err(JobError::TooLong(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn jobs_survive_the_queue(name in "[^\\p{Cc}/]{1,30}", label in proptest::option::of(".{0,20}")) {
+            prop_assume!(name != "." && name != "..");
+            let job = job(&format!("cat/{name}"), label);
+            prop_assert_eq!(Job::parse(&job.to_json()).unwrap(), job);
+        }
+    }
+}

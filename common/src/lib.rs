@@ -1,0 +1,20 @@
+//! What Camshaft's producer and worker must agree on.
+//!
+//! Owns the words both sides use: image keys, jobs, run records, results and where they
+//! lie in the store; the job queue; access to object stores; logging. Knows nothing of
+//! models and pixels. Upstream: nothing. Downstream: `camshaft-producer`, `camshaft-worker`.
+#![warn(missing_docs)]
+
+pub mod arguments;
+pub mod explain;
+pub mod job;
+pub mod key;
+pub mod layout;
+pub mod location;
+pub mod model;
+pub mod prediction;
+pub mod queue;
+pub mod run;
+pub mod secret;
+pub mod store;
+pub mod telemetry;

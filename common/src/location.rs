@@ -1,0 +1,241 @@
+//! Places: what `SOURCE`, `OUT` and a model folder may be.
+//!
+//! Parsing only; [`crate::store`] opens them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// A folder on disk or a prefix in a bucket, as an absolute URL without credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Location(Url);
+
+/// Why a text is not a place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LocationError {
+    /// No characters.
+    #[error("a path or URL is empty")]
+    Empty,
+    /// A URL that can't be read. It is not shown, since it may hold a password.
+    #[error("not a valid URL: {0}")]
+    Malformed(url::ParseError),
+    /// A store nobody here speaks to.
+    #[error(
+        "{scheme}:// is not supported; use a path, file://, s3://, gs:// or az:// (another S3 server: s3:// with AWS_ENDPOINT_URL)"
+    )]
+    Scheme {
+        /// The scheme.
+        scheme: String,
+    },
+    /// User and password in a URL end up in logs and messages.
+    #[error("credentials don't belong in a URL; set the store's environment variables instead")]
+    Credentials,
+    /// A query or fragment, which no store's address has.
+    #[error("a store's URL has no '?' or '#' part; write them as %3F and %23")]
+    QueryOrFragment,
+    /// A bucket URL without a bucket.
+    #[error("the URL names no bucket; use {scheme}://BUCKET/PREFIX")]
+    NoBucket {
+        /// The scheme.
+        scheme: String,
+    },
+    /// A `file://` URL of another machine, or a path that is not UTF-8.
+    #[error("not a local path: {0:?}")]
+    NotLocal(String),
+}
+
+impl Location {
+    /// The folder at an absolute path.
+    fn from_path(path: &std::path::Path) -> Result<Self, LocationError> {
+        let not_local = || LocationError::NotLocal(path.display().to_string());
+        let absolute = without_parents(&std::path::absolute(path).map_err(|_| not_local())?);
+        absolute.to_str().ok_or_else(not_local)?;
+        Url::from_file_path(&absolute).map(Self).map_err(|()| not_local())
+    }
+
+    fn from_url(mut url: Url) -> Result<Self, LocationError> {
+        let scheme = url.scheme().to_owned();
+        match scheme.as_str() {
+            "file" => {
+                let path = url
+                    .to_file_path()
+                    .map_err(|()| LocationError::NotLocal(url.path().to_owned()))?;
+                return Self::from_path(&path);
+            }
+            "s3" | "s3a" | "gs" | "az" | "abfs" | "abfss" => {}
+            _ => return Err(LocationError::Scheme { scheme }),
+        }
+        // `az://container@account/…` names the account before the host: no secret.
+        let azure = matches!(scheme.as_str(), "az" | "abfs" | "abfss");
+        if url.password().is_some() || (!url.username().is_empty() && !azure) {
+            return Err(LocationError::Credentials);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(LocationError::QueryOrFragment);
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(LocationError::NoBucket { scheme });
+        }
+        let trimmed = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&trimmed);
+        Ok(Self(url))
+    }
+
+    /// The place as a URL.
+    #[must_use]
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// The path on this machine, where it is one.
+    #[must_use]
+    pub fn local_path(&self) -> Option<PathBuf> {
+        (self.0.scheme() == "file").then(|| self.0.to_file_path().ok()).flatten()
+    }
+
+    /// Its last path segment as the URL writes it, or the bucket's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let last = self.0.path().rsplit('/').find(|segment| !segment.is_empty());
+        last.or_else(|| self.0.host_str()).unwrap_or("model")
+    }
+
+    /// Where `self` lies below `outer`: `Some("")` where they are the same place, `None`
+    /// where it lies elsewhere.
+    #[must_use]
+    pub fn below(&self, outer: &Self) -> Option<String> {
+        let same_store = self.0.scheme() == outer.0.scheme()
+            && self.0.host_str() == outer.0.host_str()
+            && self.0.username() == outer.0.username();
+        let rest = self.0.path().strip_prefix(outer.0.path().trim_end_matches('/'))?;
+        if !same_store || !(rest.is_empty() || rest.starts_with('/')) {
+            return None;
+        }
+        let rest = rest.trim_matches('/');
+        Some(percent_decode_str(rest).decode_utf8_lossy().into_owned())
+    }
+}
+
+/// Takes the `..` out of an absolute path. What is before one is resolved where it exists,
+/// since above a symbolic link is not where the link lies.
+fn without_parents(path: &std::path::Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        if component == std::path::Component::ParentDir {
+            plain = plain.canonicalize().unwrap_or(plain);
+            plain.pop();
+        } else {
+            plain.push(component);
+        }
+    }
+    plain
+}
+
+impl FromStr for Location {
+    type Err = LocationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err(LocationError::Empty);
+        }
+        if text.contains("://") {
+            Self::from_url(Url::parse(text).map_err(LocationError::Malformed)?)
+        } else {
+            Self::from_path(std::path::Path::new(text))
+        }
+    }
+}
+
+impl TryFrom<String> for Location {
+    type Error = LocationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Location> for String {
+    fn from(location: Location) -> Self {
+        location.0.to_string()
+    }
+}
+
+impl fmt::Display for Location {
+    /// People read paths; programs read URLs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.local_path() {
+            Some(path) => path.display().fmt(f),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(text: &str) -> Location {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn paths_become_absolute_and_survive_json() {
+        let place = location("some dir/#1%");
+        assert!(place.local_path().unwrap().is_absolute());
+        assert!(place.local_path().unwrap().ends_with("some dir/#1%"));
+        let json = serde_json::to_string(&place).unwrap();
+        assert!(json.starts_with("\"file:///"), "{json}");
+        assert_eq!(serde_json::from_str::<Location>(&json).unwrap(), place);
+    }
+
+    #[test]
+    fn parent_folders_are_resolved_through_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("real/deep")).unwrap();
+        std::os::unix::fs::symlink(root.join("real/deep"), root.join("link")).unwrap();
+        let text = |path: &str| root.join(path).to_str().unwrap().to_owned();
+        assert_eq!(location(&text("real/deep/../x")), location(&text("real/x")));
+        assert_eq!(location(&text("link/../x")), location(&text("real/x")));
+        assert_eq!(location(&text("nowhere/../x")), location(&text("x")));
+        assert_eq!(location("/../x"), location("/x"));
+    }
+
+    #[test]
+    fn a_trailing_slash_changes_nothing() {
+        assert_eq!(location("s3://bucket/a/"), location("s3://bucket/a"));
+        assert_eq!(location("/data/a/"), location("file:///data/a"));
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused() {
+        for text in [
+            "",
+            "http://169.254.169.254/latest",
+            "ftp://host/x",
+            "s3://",
+            "s3://key:secret@bucket/x",
+            "s3://bucket/x?versionId=1",
+            "memory:///x",
+            "file://otherhost/x",
+        ] {
+            let error = text.parse::<Location>().expect_err(text);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn below_tells_nesting() {
+        let outer = location("s3://bucket/data");
+        assert_eq!(location("s3://bucket/data/out/x").below(&outer).as_deref(), Some("out/x"));
+        assert_eq!(location("s3://bucket/data").below(&outer).as_deref(), Some(""));
+        assert_eq!(location("s3://bucket/database").below(&outer), None);
+        assert_eq!(location("s3://other/data/x").below(&outer), None);
+        assert_eq!(location("s3://bucket/x").below(&location("s3://bucket")).as_deref(), Some("x"));
+    }
+}

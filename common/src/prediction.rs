@@ -1,0 +1,210 @@
+//! What a worker writes for an image: its prediction, or why there is none.
+//!
+//! Field names are the contract's; see `docs/results.md` for their meaning.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::explain::{Method, TargetLayer};
+use crate::key::ImageKey;
+use crate::model::FileDigest;
+use crate::run::RunId;
+
+/// `predictions/<image key>.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PredictionRecord {
+    /// [`crate::run::SCHEMA`].
+    pub schema: u32,
+    /// The run that wrote it.
+    pub run: RunId,
+    /// The image it is about.
+    pub image: ImageRecord,
+    /// The model it comes from.
+    pub model: ModelRecord,
+    /// The most probable classes, and every explained one, most probable first.
+    pub predictions: Vec<ClassPrediction>,
+    /// One for each target class.
+    pub explanations: Vec<Explanation>,
+    /// How long each stage worked on this image, waiting aside.
+    pub timings_ms: StageTimings,
+    /// The worker that did it.
+    pub worker: String,
+    /// When it was done.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// The image as it was when it was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Its key below SOURCE.
+    pub key: ImageKey,
+    /// The store's entity tag, if it has one.
+    pub etag: Option<String>,
+    /// Size of the file; unknown where it could not be read.
+    pub bytes: Option<u64>,
+    /// Pixels, after the orientation it asks for; unknown where it could not be decoded.
+    pub width: Option<u32>,
+    /// Pixels, after the orientation it asks for; unknown where it could not be decoded.
+    pub height: Option<u32>,
+    /// Its given class, if any.
+    pub label: Option<String>,
+}
+
+/// The model a result comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Short name.
+    pub name: String,
+    /// SHA-256 of the weights file.
+    pub digest: FileDigest,
+    /// SHA-256 of the config file.
+    pub config_digest: FileDigest,
+    /// Number format the network ran in.
+    pub precision: String,
+    /// Device it ran on.
+    pub device: String,
+}
+
+/// The score of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassPrediction {
+    /// Class index.
+    pub class: usize,
+    /// Class name.
+    pub label: String,
+    /// Softmax of the logits, 0 to 1.
+    pub probability: f32,
+    /// The network's output before softmax.
+    pub logit: f32,
+}
+
+/// Where the network looked for one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// How the map was computed.
+    pub method: Method,
+    /// Whose output it weighs.
+    pub layer: TargetLayer,
+    /// Class index.
+    pub class: usize,
+    /// Class name.
+    pub label: String,
+    /// The overlay's place under OUT; null where none was asked for.
+    pub overlay: Option<String>,
+    /// The map itself.
+    pub map: MapRecord,
+    /// Its largest value.
+    pub max: f32,
+    /// Its sum.
+    pub mass: f32,
+    /// Entropy of the map as a distribution, divided by ln(cells): 0 one cell, 1 flat.
+    pub entropy: f32,
+    /// Centre of mass (x, y), 0 to 1 from the left and top edge.
+    pub centroid: [f32; 2],
+    /// Share of the mass in the outermost ring of cells.
+    pub border_share: f32,
+}
+
+/// A rectified map at the layer's own resolution, before scaling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MapRecord {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Row by row.
+    pub values: Vec<f32>,
+}
+
+/// Milliseconds of work for one image. `model` is its share of the batch's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageTimings {
+    /// Reading it from the store.
+    pub fetch: f64,
+    /// Decoding it and making the network's input.
+    pub decode: f64,
+    /// Network and map.
+    pub model: f64,
+    /// Drawing and encoding the overlays.
+    pub overlay: f64,
+    /// Writing the overlays to the store.
+    pub store: f64,
+}
+
+/// `failures/<image key>.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureRecord {
+    /// [`crate::run::SCHEMA`].
+    pub schema: u32,
+    /// The run that wrote it.
+    pub run: RunId,
+    /// The image it is about.
+    pub image: ImageRecord,
+    /// Why it can't be done.
+    pub error: FailureReason,
+    /// Which try found out.
+    pub attempts: u32,
+    /// The worker that found out.
+    pub worker: String,
+    /// When.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// Why an image can't be done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureReason {
+    /// The kind, for counting.
+    pub class: FailureClass,
+    /// The particulars, for a person.
+    pub message: String,
+}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureClass {
+    /// An image by its first bytes, but corrupt, truncated or empty.
+    Undecodable,
+    /// Not an image, or of a kind that isn't read.
+    Unsupported,
+    /// More bytes or pixels than the limits allow.
+    TooLarge,
+    /// Gone since it was listed.
+    NotFound,
+    /// The store forbids reading it.
+    AccessDenied,
+    /// The network or the map gave no finite numbers, or the target class doesn't exist.
+    ExplainFailed,
+}
+
+impl std::fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Undecodable => "undecodable",
+            Self::Unsupported => "unsupported",
+            Self::TooLarge => "too-large",
+            Self::NotFound => "not-found",
+            Self::AccessDenied => "access-denied",
+            Self::ExplainFailed => "explain-failed",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_classes_print_as_they_serialise() {
+        for class in [
+            FailureClass::Undecodable,
+            FailureClass::Unsupported,
+            FailureClass::TooLarge,
+            FailureClass::NotFound,
+            FailureClass::AccessDenied,
+            FailureClass::ExplainFailed,
+        ] {
+            assert_eq!(serde_json::to_value(class).unwrap(), class.to_string());
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The job queue on RabbitMQ: many producers, many workers, nothing lost.
+//!
+//! Owns what `NAME.jobs`, `NAME.dead` and `NAME.retry.<seconds>` are used for. One file
+//! each: [`connection`] (reaching the broker, and telling its errors apart), [`topology`]
+//! (the queues), [`wire`] (headers and properties), [`publisher`] (confirmed messages),
+//! [`consumer`] (deliveries across lost connections), [`receipt`] (settling them),
+//! [`redrive`] (dead letters back to work).
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Deliveries, JobQueue, Message, QueueDepth, QueueError, RetryDelays};
+use crate::run::RunId;
+use crate::secret::Secret;
+
+mod connection;
+mod consumer;
+mod publisher;
+mod receipt;
+mod redrive;
+mod topology;
+mod wire;
+
+use connection::{Connector, Patience};
+use consumer::Line;
+use publisher::Publisher;
+use topology::Topology;
+use wire::Outgoing;
+
+/// How to use the broker; where it is and who we are is in its URL.
+#[derive(Clone, Debug)]
+pub struct RabbitMqOptions {
+    /// What the queues' names start with.
+    pub name: String,
+    /// How often a job is tried, and how long it rests between tries. All that use the same
+    /// queues should agree on it.
+    pub delays: RetryDelays,
+    /// What the broker's own pages call the connections.
+    pub connection_name: String,
+    /// How long [`RabbitMqQueue::connect`] tries to reach a broker that does not answer;
+    /// `None` tries for ever.
+    pub connect_patience: Option<Duration>,
+    /// How long publishing, counting and redriving try to go on once a connection is lost.
+    /// Consuming tries for ever.
+    pub patience: Duration,
+}
+
+impl Default for RabbitMqOptions {
+    fn default() -> Self {
+        Self {
+            name: "camshaft".to_owned(),
+            delays: RetryDelays::default(),
+            connection_name: "camshaft".to_owned(),
+            connect_patience: Some(Duration::from_secs(10)),
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A job queue on RabbitMQ. Clones share its connections.
+#[derive(Clone)]
+pub struct RabbitMqQueue(Arc<Shared>);
+
+struct Shared {
+    connector: Connector,
+    topology: Topology,
+    delays: RetryDelays,
+    patience: Duration,
+    publisher: Publisher,
+    /// The consumers' connections, for [`RabbitMqQueue::close`].
+    lines: Mutex<Vec<std::sync::Weak<Line>>>,
+    /// Why a stream of deliveries ended by itself.
+    failure: Mutex<Option<QueueError>>,
+    closed: CancellationToken,
+    /// Receipts may be dropped outside of it.
+    runtime: Handle,
+}
+
+impl RabbitMqQueue {
+    /// Connects, and declares the queues where they don't exist yet.
+    ///
+    /// # Errors
+    /// [`QueueError::Unreachable`] once `options.connect_patience` is over;
+    /// [`QueueError::AccessRefused`], [`QueueError::Topology`] and
+    /// [`QueueError::InvalidUrl`] at once.
+    pub async fn connect(url: Secret, options: RabbitMqOptions) -> Result<Self, QueueError> {
+        let connector = Connector::new(&url, options.connection_name)?;
+        let topology = Topology::new(&options.name, &options.delays)?;
+        let publisher = Publisher::new(connector.clone(), topology.clone());
+        publisher.open(options.connect_patience).await?;
+        Ok(Self(Arc::new(Shared {
+            connector,
+            topology,
+            delays: options.delays,
+            patience: options.patience,
+            publisher,
+            lines: Mutex::default(),
+            failure: Mutex::default(),
+            closed: CancellationToken::new(),
+            runtime: Handle::current(),
+        })))
+    }
+
+    /// The broker's host and port.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.0.connector.address()
+    }
+
+    /// Ends consuming and closes every connection; deliveries not yet settled come back to
+    /// the queue. Whatever is asked of the queue afterwards fails.
+    pub async fn close(&self) {
+        self.0.closed.cancel();
+        self.0.publisher.close().await;
+        let lines = std::mem::take(&mut *self.0.lines.lock().expect("no code panics under it"));
+        for line in lines.iter().filter_map(std::sync::Weak::upgrade) {
+            line.close().await;
+        }
+    }
+}
+
+impl Shared {
+    fn ensure_open(&self) -> Result<(), QueueError> {
+        if self.closed.is_cancelled() { Err(QueueError::Closed) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for RabbitMqQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitMqQueue")
+            .field("address", &self.address())
+            .field("jobs", &self.0.topology.jobs())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl JobQueue for RabbitMqQueue {
+    async fn publish(&self, messages: Vec<Message>) -> Result<(), QueueError> {
+        self.0.ensure_open()?;
+        let jobs = self.0.topology.jobs();
+        let messages: Vec<_> =
+            messages.into_iter().map(|message| Outgoing::job(jobs, message)).collect();
+        self.0.publisher.publish(&messages, self.0.patience).await
+    }
+
+    async fn consume(
+        &self,
+        prefetch: u16,
+        stop: CancellationToken,
+    ) -> Result<Deliveries, QueueError> {
+        self.0.ensure_open()?;
+        consumer::deliveries(Arc::clone(&self.0), prefetch, stop).await
+    }
+
+    async fn depth(&self) -> Result<QueueDepth, QueueError> {
+        self.0.ensure_open()?;
+        let mut patience = Patience::new(Some(self.0.patience));
+        loop {
+            match self.0.publisher.depth().await {
+                Err(error) => patience.pause(error).await?,
+                depth => return depth,
+            }
+        }
+    }
+
+    async fn redrive(&self, run: Option<&RunId>) -> Result<u64, QueueError> {
+        self.0.ensure_open()?;
+        redrive::redrive(&self.0, run).await
+    }
+
+    fn failure(&self) -> Option<QueueError> {
+        self.0.failure.lock().expect("no code panics under it").clone()
+    }
+}

@@ -1,0 +1,98 @@
+//! Settling a delivery, so that at every moment some queue has its message.
+//!
+//! A retry and a dead letter are copies: confirmed in their new place before the original is
+//! acknowledged. A crash in between leaves the job twice, never not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lapin::Acker;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+
+use super::Shared;
+use super::consumer::Line;
+use super::wire::Outgoing;
+use crate::queue::{Outcome, QueueError, Settle, Settlement};
+
+/// Past this the original is handed back instead: the broker still has it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct RabbitMqReceipt {
+    pub(super) shared: Arc<Shared>,
+    /// Keeps the channel open that the delivery came through.
+    pub(super) line: Arc<Line>,
+    pub(super) acker: Acker,
+    pub(super) body: Bytes,
+    pub(super) attempt: u32,
+    pub(super) traceparent: Option<String>,
+}
+
+impl RabbitMqReceipt {
+    async fn acknowledge(&self) -> Result<(), QueueError> {
+        match self.acker.ack(BasicAckOptions::default()).await {
+            Ok(true) => Ok(()),
+            // Nothing was sent: the channel is gone, and the message with it.
+            Ok(false) | Err(_) => Err(QueueError::Stale),
+        }
+    }
+
+    /// Puts a copy into another queue, then forgets the original.
+    async fn replace_with(&self, copy: Outgoing) -> Result<(), QueueError> {
+        if !self.acker.usable() || !self.line.is_open() {
+            return Err(QueueError::Stale);
+        }
+        if let Err(error) = self.shared.publisher.publish(&[copy], PATIENCE).await {
+            self.hand_back_in_background();
+            return Err(error);
+        }
+        self.acknowledge().await
+    }
+
+    async fn bury(&self, reason: &str) -> Result<Settlement, QueueError> {
+        let dead = self.shared.topology.dead();
+        let (body, traceparent) = (self.body.clone(), self.traceparent.as_deref());
+        let letter = Outgoing::dead_letter(dead, body, traceparent, self.attempt, reason);
+        self.replace_with(letter).await?;
+        Ok(Settlement::DeadLettered)
+    }
+
+    fn hand_back_in_background(&self) {
+        let (acker, line) = (self.acker.clone(), Arc::clone(&self.line));
+        self.shared.runtime.spawn(async move {
+            let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+            if let Err(error) = acker.nack(requeue).await {
+                tracing::debug!(%error, "connection ended before a message was handed back");
+            }
+            drop(line);
+        });
+    }
+}
+
+#[async_trait]
+impl Settle for RabbitMqReceipt {
+    async fn settle(self: Box<Self>, outcome: Outcome) -> Result<Settlement, QueueError> {
+        match outcome {
+            Outcome::Ack => {
+                self.acknowledge().await?;
+                Ok(Settlement::Acknowledged)
+            }
+            Outcome::DeadLetter { reason } => self.bury(&reason).await,
+            Outcome::Retry { reason } => match self.shared.delays.after(self.attempt) {
+                None => self.bury(&reason).await,
+                Some(delay) => {
+                    let retry = self.shared.topology.retry(delay);
+                    let (body, traceparent) = (self.body.clone(), self.traceparent.as_deref());
+                    self.replace_with(Outgoing::retry(retry, body, traceparent, self.attempt))
+                        .await?;
+                    Ok(Settlement::Retrying(delay))
+                }
+            },
+        }
+    }
+
+    fn hand_back(self: Box<Self>) {
+        self.hand_back_in_background();
+    }
+}

@@ -1,0 +1,117 @@
+//! The queues: their names, their arguments, how they are declared.
+//!
+//! Everything is a durable quorum queue and every dead-lettering is at-least-once, so a
+//! message is somewhere at any time. Arguments are part of a queue's identity: a change of
+//! one here means that queues of an earlier version no longer fit.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Error};
+
+use crate::queue::{QueueError, RetryDelays};
+
+/// A message that ends its worker this often is the reason, not the victim. RabbitMQ 4
+/// has this limit of its own; earlier ones deliver for ever.
+const DELIVERY_LIMIT: i32 = 20;
+/// Dead letters are only looked at, however often: RabbitMQ 4 would drop them after 20
+/// looks. It takes -1 for no limit, RabbitMQ 3 does not; both take a large one.
+const NO_DELIVERY_LIMIT: i32 = i32::MAX;
+
+/// The names of one job queue's queues on the broker.
+#[derive(Clone, Debug)]
+pub(super) struct Topology {
+    jobs: ShortString,
+    dead: ShortString,
+    retries: Vec<(Duration, ShortString)>,
+}
+
+impl Topology {
+    pub(super) fn new(name: &str, delays: &RetryDelays) -> Result<Self, QueueError> {
+        let named = |suffix: &str| {
+            ShortString::try_new(format!("{name}.{suffix}")).map_err(|_| QueueError::Rejected {
+                reason: "the queue's name is too long; choose a shorter one with --queue".into(),
+            })
+        };
+        let delays: BTreeSet<_> = delays.iter().collect();
+        let retries = delays
+            .into_iter()
+            .map(|delay| Ok((delay, named(&format!("retry.{}", delay.as_secs()))?)))
+            .collect::<Result<_, QueueError>>()?;
+        Ok(Self { jobs: named("jobs")?, dead: named("dead")?, retries })
+    }
+
+    pub(super) fn jobs(&self) -> &ShortString {
+        &self.jobs
+    }
+
+    pub(super) fn dead(&self) -> &ShortString {
+        &self.dead
+    }
+
+    /// The queue where messages rest for `delay`.
+    pub(super) fn retry(&self, delay: Duration) -> &ShortString {
+        let retry = self.retries.iter().find(|(known, _)| *known == delay);
+        &retry.expect("built from the same delays").1
+    }
+
+    pub(super) fn retries(&self) -> impl Iterator<Item = &ShortString> {
+        self.retries.iter().map(|(_, name)| name)
+    }
+
+    /// Creates the queues, or checks that they are what they must be. Targets come first: a
+    /// dead letter without one would have to wait.
+    pub(super) async fn declare(&self, channel: &Channel) -> Result<(), Error> {
+        let mut dead = quorum();
+        insert(&mut dead, "x-delivery-limit", AMQPValue::LongInt(NO_DELIVERY_LIMIT));
+        declare(channel, &self.dead, dead).await?;
+
+        let mut jobs = dead_lettering_to(&self.dead);
+        insert(&mut jobs, "x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT));
+        declare(channel, &self.jobs, jobs).await?;
+
+        for (delay, name) in &self.retries {
+            let mut retry = dead_lettering_to(&self.jobs);
+            let ttl_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+            insert(&mut retry, "x-message-ttl", AMQPValue::LongLongInt(ttl_ms));
+            declare(channel, name, retry).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn declare(
+    channel: &Channel,
+    name: &ShortString,
+    arguments: FieldTable,
+) -> Result<(), Error> {
+    let options = QueueDeclareOptions::durable();
+    channel.queue_declare(name.clone(), options, arguments).await.map(|_| ())
+}
+
+fn insert(arguments: &mut FieldTable, key: &str, value: AMQPValue) {
+    arguments.insert(key.into(), value);
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("quorum"));
+    arguments
+}
+
+/// At-least-once needs `reject-publish`, even without a length limit. Through the default
+/// exchange, where every queue is bound under its own name.
+fn dead_lettering_to(target: &ShortString) -> FieldTable {
+    let mut arguments = quorum();
+    insert(&mut arguments, "x-dead-letter-exchange", text(""));
+    insert(&mut arguments, "x-dead-letter-routing-key", text(target.as_str()));
+    insert(&mut arguments, "x-dead-letter-strategy", text("at-least-once"));
+    insert(&mut arguments, "x-overflow", text("reject-publish"));
+    arguments
+}

@@ -1,0 +1,122 @@
+//! What goes into a message's headers and properties, and what is read from them.
+//!
+//! Pure functions and one type; the body is never looked at.
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use crate::queue::{ATTEMPTS_HEADER, CONTENT_TYPE, Message, REASON_HEADER, TRACEPARENT_HEADER};
+
+/// The broker keeps headers in memory: a reason is a line or two, not a core dump.
+const MAX_REASON_BYTES: usize = 1024;
+/// On disk before it is confirmed.
+const PERSISTENT: u8 = 2;
+
+/// A message on its way to the broker.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) queue: ShortString,
+    pub(super) body: Bytes,
+    pub(super) properties: BasicProperties,
+}
+
+impl Outgoing {
+    /// A job that has had no try yet.
+    pub(super) fn job(queue: &ShortString, message: Message) -> Self {
+        Self::new(queue, message.body, headers(message.traceparent.as_deref()))
+    }
+
+    /// A job that had `attempts` tries and is to have another.
+    pub(super) fn retry(
+        queue: &ShortString,
+        body: Bytes,
+        traceparent: Option<&str>,
+        attempts: u32,
+    ) -> Self {
+        let mut headers = headers(traceparent);
+        insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
+        Self::new(queue, body, headers)
+    }
+
+    /// A job that is to have no further try.
+    pub(super) fn dead_letter(
+        queue: &ShortString,
+        body: Bytes,
+        traceparent: Option<&str>,
+        attempts: u32,
+        reason: &str,
+    ) -> Self {
+        let mut headers = headers(traceparent);
+        insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
+        insert(&mut headers, REASON_HEADER, shortened(reason));
+        Self::new(queue, body, headers)
+    }
+
+    fn new(queue: &ShortString, body: Bytes, headers: FieldTable) -> Self {
+        let properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_content_type(CONTENT_TYPE.into())
+            .with_headers(headers);
+        Self { queue: queue.clone(), body, properties }
+    }
+}
+
+fn headers(traceparent: Option<&str>) -> FieldTable {
+    let mut headers = FieldTable::default();
+    if let Some(traceparent) = traceparent {
+        insert(&mut headers, TRACEPARENT_HEADER, traceparent);
+    }
+    headers
+}
+
+fn insert(headers: &mut FieldTable, key: &str, value: &str) {
+    headers.insert(key.into(), AMQPValue::LongString(value.into()));
+}
+
+fn shortened(reason: &str) -> &str {
+    let end =
+        (0..=reason.len().min(MAX_REASON_BYTES)).rev().find(|end| reason.is_char_boundary(*end));
+    &reason[..end.expect("0 is a boundary")]
+}
+
+/// How many tries a message has had. Anything that is no number counts as none: a stranger's
+/// header must not stop the message.
+pub(super) fn attempts(properties: &BasicProperties) -> u32 {
+    text(properties, ATTEMPTS_HEADER).and_then(|attempts| attempts.parse().ok()).unwrap_or(0)
+}
+
+/// The trace context of a message.
+pub(super) fn traceparent(properties: &BasicProperties) -> Option<String> {
+    text(properties, TRACEPARENT_HEADER)
+}
+
+fn text(properties: &BasicProperties, key: &str) -> Option<String> {
+    match properties.headers().as_ref()?.inner().get(key)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_as_written() {
+        let queue = ShortString::from("q");
+        let retry = Outgoing::retry(&queue, Bytes::new(), Some("00-ab-cd-01"), 3);
+        assert_eq!(attempts(&retry.properties), 3);
+        assert_eq!(traceparent(&retry.properties).as_deref(), Some("00-ab-cd-01"));
+        let job = Outgoing::job(&queue, Message { body: Bytes::new(), traceparent: None });
+        assert_eq!((attempts(&job.properties), traceparent(&job.properties)), (0, None));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let reason = "ä".repeat(MAX_REASON_BYTES);
+        assert_eq!(shortened(&format!("x{reason}")).len(), MAX_REASON_BYTES - 1);
+        assert_eq!(shortened("short"), "short");
+    }
+}

@@ -1,0 +1,186 @@
+//! What a store's errors mean: whether to try again, and one line for a person.
+
+use std::error::Error;
+use std::io;
+
+/// Longest excerpt of what a store said; some answer with pages of XML or HTML.
+const MAX_REASON_CHARS: usize = 200;
+
+/// A failed request to a store, told in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {place}: {reason}")]
+pub struct StoreError {
+    action: &'static str,
+    place: String,
+    reason: String,
+    kind: StoreErrorKind,
+    #[source]
+    source: Option<Box<object_store::Error>>,
+}
+
+/// What to do about a [`StoreError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The object isn't there.
+    NotFound,
+    /// The bucket isn't there: no object is, so no single one is to blame.
+    NoBucket,
+    /// This object is forbidden.
+    AccessDenied,
+    /// The credentials are missing, wrong or expired: no single object is to blame.
+    BadCredentials,
+    /// The object has more bytes than allowed.
+    TooLarge,
+    /// Anything else: it may work later.
+    Transient,
+}
+
+impl StoreError {
+    pub(super) fn new(action: &'static str, place: String, source: object_store::Error) -> Self {
+        let whole = with_causes(&source);
+        let kind = classify(&source, &whole);
+        let reason = match kind {
+            StoreErrorKind::NotFound => "it isn't there".to_owned(),
+            StoreErrorKind::NoBucket => {
+                "the bucket doesn't exist; create it, or correct the URL and endpoint".to_owned()
+            }
+            StoreErrorKind::AccessDenied => "access denied; check permissions".to_owned(),
+            StoreErrorKind::BadCredentials => match tag(&whole, "Code") {
+                Some(code) => format!("the store refused the credentials ({code}); check them"),
+                None => "the store refused the credentials; check them".to_owned(),
+            },
+            StoreErrorKind::TooLarge | StoreErrorKind::Transient => summary(&source, &whole),
+        };
+        Self { action, place, reason, kind, source: Some(Box::new(source)) }
+    }
+
+    pub(super) fn too_large(place: String, size_bytes: u64, max_bytes: u64) -> Self {
+        Self {
+            action: "read",
+            place,
+            reason: format!("{size_bytes} bytes are more than the limit of {max_bytes}"),
+            kind: StoreErrorKind::TooLarge,
+            source: None,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+/// An error and all its causes. Variants repeat their causes' text, which does no harm
+/// when searching it.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push('\n');
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
+    use object_store::Error as E;
+    let code = tag(whole, "Code");
+    match error {
+        _ if code == Some("NoSuchBucket") || whole.contains("ContainerNotFound") => {
+            StoreErrorKind::NoBucket
+        }
+        E::NotFound { .. } => StoreErrorKind::NotFound,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => match code {
+            // An object one may not read answers AccessDenied, or nothing (HEAD); every
+            // other code (InvalidAccessKeyId, SignatureDoesNotMatch, ExpiredToken,
+            // RequestTimeTooSkewed, …) is about who asks.
+            None | Some("AccessDenied" | "Forbidden") => StoreErrorKind::AccessDenied,
+            Some(_) => StoreErrorKind::BadCredentials,
+        },
+        _ => match io_kind(error) {
+            Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                StoreErrorKind::AccessDenied
+            }
+            Some(io::ErrorKind::NotFound) => StoreErrorKind::NotFound,
+            _ => StoreErrorKind::Transient,
+        },
+    }
+}
+
+fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error.kind());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The content of the first `<name>…</name>`, as S3 and Azure answer errors.
+fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let start = text.find(&format!("<{name}>"))? + name.len() + 2;
+    let length = text[start..].find("</")?;
+    Some(&text[start..start + length])
+}
+
+fn summary(error: &dyn Error, whole: &str) -> String {
+    if let Some(code) = tag(whole, "Code") {
+        return match tag(whole, "Message") {
+            Some(message) => shorten(&format!("{code}: {message}")),
+            None => code.to_owned(),
+        };
+    }
+    // The innermost cause says what happened; what is around it says where, again.
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    shorten(&innermost.to_string())
+}
+
+fn shorten(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forbidden(body: &str) -> StoreError {
+        let source = object_store::Error::PermissionDenied {
+            path: "a.jpg".into(),
+            source: body.to_owned().into(),
+        };
+        StoreError::new("read", "s3://bucket/a.jpg".into(), source)
+    }
+
+    #[test]
+    fn a_forbidden_object_is_told_from_bad_credentials() {
+        let denied = forbidden("<Error><Code>AccessDenied</Code></Error>");
+        assert_eq!(denied.kind(), StoreErrorKind::AccessDenied);
+        let expired = forbidden("<Error><Code>ExpiredToken</Code><Message>x</Message></Error>");
+        assert_eq!(expired.kind(), StoreErrorKind::BadCredentials);
+        assert_eq!(
+            expired.to_string(),
+            "cannot read s3://bucket/a.jpg: the store refused the credentials (ExpiredToken); check them"
+        );
+    }
+
+    #[test]
+    fn pages_of_answers_become_one_short_line() {
+        let source = object_store::Error::Generic {
+            store: "S3",
+            source: "<html>\n  oh no\n".repeat(100).into(),
+        };
+        let text = StoreError::new("list", "s3://bucket".into(), source).to_string();
+        assert!(!text.contains('\n') && text.chars().count() < 250, "{text}");
+    }
+}

@@ -1,0 +1,338 @@
+//! Access to object stores: local folders, S3 and S3-compatible servers, Google Cloud
+//! Storage and Azure, all through `object_store`.
+//!
+//! Owns opening a [`Location`] and what a store's errors mean. Only the programs'
+//! `main` reads the stores' environment variables, as [`StoreOptions`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutOptions, RetryConfig,
+};
+
+use crate::location::Location;
+
+mod error;
+
+pub use error::{StoreError, StoreErrorKind};
+
+/// Media type of JSON results.
+pub const JSON: &str = "application/json";
+
+/// The environment variables that configure stores: `AWS_…`, `GOOGLE_…`, `AZURE_…`.
+#[derive(Clone, Default)]
+pub struct StoreOptions(Vec<(String, String)>);
+
+impl StoreOptions {
+    /// Of this process's environment. For `main` only: nothing else reads it.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self::from_variables(std::env::vars_os().filter_map(text))
+    }
+
+    /// Keeps the stores' own variables of an environment.
+    pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let wanted = |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p));
+        Self(variables.into_iter().filter(|(name, _)| wanted(name)).collect())
+    }
+
+    /// Each option a builder understands, by its own key type.
+    fn for_builder<K: std::str::FromStr>(&self) -> impl Iterator<Item = (K, &str)> {
+        self.0.iter().filter_map(|(name, value)| {
+            let key = name.to_ascii_lowercase().parse().ok()?;
+            Some((key, value.as_str()))
+        })
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|(name, _)| name).collect();
+        write!(f, "StoreOptions({names:?}, values hidden)")
+    }
+}
+
+/// An open place in a store. Paths given to its methods are relative to it.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    location: Location,
+    takes_attributes: bool,
+}
+
+/// An object found by [`Folder::list`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// Path below the listed folder.
+    pub path: String,
+    /// Entity tag, if the store has them.
+    pub etag: Option<String>,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// When it was last written.
+    pub last_modified: DateTime<Utc>,
+}
+
+/// An object's content as it was when read.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The content.
+    pub bytes: Bytes,
+    /// Entity tag, if the store has them.
+    pub etag: Option<String>,
+}
+
+impl Folder {
+    /// Opens a place. No request is made yet.
+    ///
+    /// # Errors
+    /// Where the store's configuration is incomplete or contradictory.
+    pub fn open(location: &Location, options: &StoreOptions) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::new("open", location.to_string(), source);
+        let url = location.as_url();
+        let root = Path::from_url_path(url.path())
+            .map_err(|source| failed(object_store::Error::from(source)))?;
+        let (store, takes_attributes): (Arc<dyn ObjectStore>, _) = match url.scheme() {
+            "file" => (Arc::new(LocalFileSystem::new()), false),
+            "gs" => {
+                let mut builder = GoogleCloudStorageBuilder::new().with_url(url.as_str());
+                for (key, value) in options.for_builder() {
+                    builder = builder.with_config(key, value);
+                }
+                (Arc::new(builder.with_retry(retry()).build().map_err(failed)?), true)
+            }
+            "az" | "abfs" | "abfss" => {
+                let mut builder = MicrosoftAzureBuilder::new().with_url(url.as_str());
+                for (key, value) in options.for_builder() {
+                    builder = builder.with_config(key, value);
+                }
+                (Arc::new(builder.with_retry(retry()).build().map_err(failed)?), true)
+            }
+            _ => {
+                let mut builder = AmazonS3Builder::new()
+                    .with_url(url.as_str())
+                    .with_client_options(client_options());
+                for (key, value) in options.for_builder() {
+                    builder = builder.with_config(key, value);
+                }
+                (Arc::new(builder.with_retry(retry()).build().map_err(failed)?), true)
+            }
+        };
+        Ok(Self { store, root, location: location.clone(), takes_attributes })
+    }
+
+    /// The place it opens.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Reads an object whole, unless it is larger than `max_bytes`.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`] before the content is read; else as the store says.
+    pub async fn get(&self, path: &str, max_bytes: u64) -> Result<Fetched, StoreError> {
+        let failed = |source| self.error("read", path, source);
+        let found = self.store.get(&self.path(path)?).await.map_err(failed)?;
+        if found.meta.size > max_bytes {
+            return Err(StoreError::too_large(self.name_of(path), found.meta.size, max_bytes));
+        }
+        let etag = found.meta.e_tag.clone();
+        Ok(Fetched { bytes: found.bytes().await.map_err(failed)?, etag })
+    }
+
+    /// Writes an object whole, at once visible or not at all.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn put(
+        &self,
+        path: &str,
+        content: impl Into<Bytes>,
+        content_type: &'static str,
+    ) -> Result<(), StoreError> {
+        let mut attributes = Attributes::new();
+        if self.takes_attributes {
+            attributes.insert(Attribute::ContentType, content_type.into());
+        }
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        self.store
+            .put_opts(&self.path(path)?, content.into().into(), options)
+            .await
+            .map_err(|source| self.error("write", path, source))?;
+        Ok(())
+    }
+
+    /// Removes an object, if it is there.
+    ///
+    /// # Errors
+    /// As the store says, but never because it is absent.
+    pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        match self.store.delete(&self.path(path)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(self.error("delete", path, source)),
+        }
+    }
+
+    /// Whether an object is there.
+    ///
+    /// # Errors
+    /// As the store says, but never because it is absent.
+    pub async fn exists(&self, path: &str) -> Result<bool, StoreError> {
+        match self.store.head(&self.path(path)?).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(self.error("read", path, source)),
+        }
+    }
+
+    /// Every object below `folder` (`""` for all), in the store's order. An item is an
+    /// error where one entry can't be read; the rest still comes where the store can.
+    pub fn list(&self, folder: &str) -> BoxStream<'static, Result<Listed, StoreError>> {
+        let prefix = match self.path(folder) {
+            Ok(prefix) => prefix,
+            Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
+        };
+        let prefix_length = if prefix.as_ref().is_empty() { 0 } else { prefix.as_ref().len() + 1 };
+        let place = self.name_of(folder);
+        self.store
+            .list(Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()))
+            .map_ok(move |meta| Listed {
+                path: meta.location.as_ref()[prefix_length..].to_owned(),
+                etag: meta.e_tag,
+                size_bytes: meta.size,
+                last_modified: meta.last_modified,
+            })
+            .map_err(move |source| StoreError::new("list", place.clone(), source))
+            .boxed()
+    }
+
+    /// Facts about one object.
+    ///
+    /// # Errors
+    /// As the store says, absence included.
+    pub async fn head(&self, path: &str) -> Result<Listed, StoreError> {
+        let ObjectMeta { size, e_tag, last_modified, .. } = self
+            .store
+            .head(&self.path(path)?)
+            .await
+            .map_err(|source| self.error("read", path, source))?;
+        Ok(Listed { path: path.to_owned(), etag: e_tag, size_bytes: size, last_modified })
+    }
+
+    /// The object's address within the store, kept to the letter: `Path::from` would
+    /// percent-encode characters that real keys have.
+    fn path(&self, relative: &str) -> Result<Path, StoreError> {
+        let whole = match (self.root.as_ref(), relative) {
+            ("", relative) => relative.to_owned(),
+            (root, "") => root.to_owned(),
+            (root, relative) => format!("{root}/{relative}"),
+        };
+        Path::parse(whole)
+            .map_err(|source| self.error("use", relative, object_store::Error::from(source)))
+    }
+
+    fn name_of(&self, path: &str) -> String {
+        match path {
+            "" => self.location.to_string(),
+            path => format!("{}/{path}", self.location),
+        }
+    }
+
+    fn error(&self, action: &'static str, path: &str, source: object_store::Error) -> StoreError {
+        StoreError::new(action, self.name_of(path), source)
+    }
+}
+
+/// Short: a passing fault is smoothed over, a lasting one goes to the queue's own delays
+/// instead of holding a worker's place.
+fn retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(3),
+            base: 2.0,
+        },
+        max_retries: 4,
+        retry_timeout: Duration::from_secs(30),
+    }
+}
+
+fn client_options() -> ClientOptions {
+    ClientOptions::new()
+        .with_connect_timeout(Duration::from_secs(5))
+        .with_timeout(Duration::from_secs(60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(directory: &std::path::Path) -> Folder {
+        let location = directory.to_str().unwrap().parse().unwrap();
+        Folder::open(&location, &StoreOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn unusual_keys_round_trip_through_a_local_folder() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = folder(directory.path());
+        let keys = ["a b%2e#é?.jpg", "猫/写真 [1].png", "x/y/z.webp"];
+        for key in keys {
+            folder.put(key, key.as_bytes().to_vec(), JSON).await.unwrap();
+            assert_eq!(std::fs::read(directory.path().join(key)).unwrap(), key.as_bytes());
+            assert_eq!(folder.get(key, 1000).await.unwrap().bytes, key.as_bytes());
+        }
+        let mut listed: Vec<_> =
+            folder.list("").map_ok(|object| object.path).try_collect().await.unwrap();
+        listed.sort();
+        let mut keys = keys.map(str::to_owned);
+        keys.sort();
+        assert_eq!(listed, keys);
+    }
+
+    #[tokio::test]
+    async fn absent_objects_are_not_found_and_deleting_them_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = folder(directory.path());
+        let error = folder.get("a.jpg", 10).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::NotFound);
+        assert!(!folder.exists("a.jpg").await.unwrap());
+        folder.delete("a.jpg").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn large_objects_are_refused_before_they_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = folder(directory.path());
+        folder.put("a.jpg", vec![0; 11], "image/jpeg").await.unwrap();
+        let error = folder.get("a.jpg", 10).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::TooLarge);
+        assert!(folder.get("a.jpg", 11).await.is_ok());
+    }
+
+    #[test]
+    fn options_keep_store_variables_and_hide_their_values() {
+        let variables = [("AWS_SECRET_ACCESS_KEY", "hunter2"), ("PATH", "/bin")];
+        let options =
+            StoreOptions::from_variables(variables.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let shown = format!("{options:?}");
+        assert!(shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("PATH"));
+        assert!(!shown.contains("hunter2"));
+    }
+}

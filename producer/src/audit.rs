@@ -1,0 +1,163 @@
+//! `camshaft audit`: the whole job in one process. Wiring only: the plan's jobs go through
+//! an in-process queue to the worker's engine.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use camshaft_common::location::Location;
+use camshaft_common::model::ModelReference;
+use camshaft_common::queue::{InProcessQueue, JobQueue, RetryDelays};
+use camshaft_common::store::StoreOptions;
+use camshaft_worker::engine::{Engine, EngineError};
+use camshaft_worker::pipeline::model_files;
+use camshaft_worker::pipeline::tally::{Counts, Tally};
+use futures::stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::Ended;
+use crate::cli::AuditArgs;
+use crate::output::{count, say};
+use crate::plan::{Plan, PlanProgress};
+use crate::progress::Progress;
+use crate::request::request;
+use crate::selection::Only;
+
+/// Jobs listed ahead of the model: enough that most data sets' size is known at once, for
+/// the progress bar, in under 100 MB.
+const JOBS_AHEAD: usize = 100_000;
+
+/// Some images could not be finished, though nothing is wrong with them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuditError {
+    /// The store kept failing.
+    #[error("{images} could not be finished, {reason}; run the same command again to do the rest")]
+    Unfinished {
+        /// How many.
+        images: String,
+        /// The last one's reason.
+        reason: String,
+    },
+    /// The user stopped it.
+    #[error("stopped; run the same command again to do the rest")]
+    Stopped,
+}
+
+/// Does a whole audit.
+///
+/// # Errors
+/// Where SOURCE, OUT or the model can't be used, or images could not be finished.
+pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Result<Ended> {
+    let started = Instant::now();
+    let reference = args.run.model.model.clone().unwrap_or(ModelReference::Bundled);
+    let files = Arc::new(model_files::read(&reference, &stores).await.map_err(EngineError::from)?);
+    let request = request(args.run, Only::New, false, files.identity().clone(), &stores)?;
+    let out = request.out.clone();
+    let plan = Plan::new(request, &stores).await?;
+    let listed = plan.progress();
+
+    let queue = InProcessQueue::new(JOBS_AHEAD, RetryDelays::default());
+    let stop = CancellationToken::new();
+    stop_on_interrupt(stop.clone())?;
+    let publishing = tokio::spawn(publish(plan, queue.clone(), stop.clone()));
+    let prefetch = args.engine.limits(cores()).prefetch();
+    let mut deliveries = queue.consume(prefetch, stop.clone()).await?.peekable();
+
+    // The model is built only where there is work for it.
+    let counts = if Pin::new(&mut deliveries).peek().await.is_some() {
+        let worker = format!("audit-{}", std::process::id());
+        let engine = Engine::start(&args.engine, Some(files), true, worker, stores)?;
+        let tally = engine.tally();
+        let (seen, read) = (Arc::clone(&listed), Arc::clone(&tally));
+        Progress::start("done")
+            .follow(engine.run(deliveries.boxed()), move || reading(&seen, &read))
+            .await?;
+        tally.counts()
+    } else {
+        Counts::default()
+    };
+    publishing.await??;
+    summarise(&listed, &counts, started, &out);
+    if stop.is_cancelled() {
+        return Err(AuditError::Stopped.into());
+    }
+    let letters = queue.dead_letters();
+    if let Some(last) = letters.last() {
+        let images = count(letters.len() as u64, "image");
+        return Err(AuditError::Unfinished { images, reason: last.reason.clone() }.into());
+    }
+    Ok(ended(&listed, &counts, args.max_failure_rate))
+}
+
+/// Publishes every job, then lets the queue's consumers end.
+async fn publish(
+    plan: Plan,
+    queue: InProcessQueue,
+    stop: CancellationToken,
+) -> Result<(), crate::plan::PlanError> {
+    let result = plan.publish(&queue, stop).await;
+    queue.finish();
+    result
+}
+
+/// Ctrl-C or SIGTERM: finish what is in work; a second one ends at once.
+fn stop_on_interrupt(stop: CancellationToken) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        for again in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if again {
+                std::process::exit(1);
+            }
+            warn!("stopping: finishing what is in work");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn reading(listed: &PlanProgress, tally: &Tally) -> crate::progress::Reading {
+    let counts = tally.counts();
+    let total = listed.listed.load(Relaxed).then(|| listed.published.load(Relaxed));
+    (counts.finished(), total, counts.failed_in_all())
+}
+
+fn summarise(listed: &PlanProgress, counts: &Counts, started: Instant, out: &Location) {
+    let seconds = started.elapsed().as_secs_f64();
+    let skipped = listed.skipped.load(Relaxed);
+    let mut line = format!(
+        "Audited {} in {seconds:.1} s ({:.1} images/s): {} predicted, {} failed",
+        count(counts.finished(), "image"),
+        counts.finished() as f64 / seconds,
+        counts.predicted,
+        counts.failed_in_all(),
+    );
+    if skipped > 0 {
+        line.push_str(&format!("; {skipped} had results already"));
+    }
+    say(&line);
+    for (class, number) in &counts.failed {
+        say(&format!("  {number} {class}"));
+    }
+    say(&format!("Results are in {out}"));
+}
+
+fn ended(listed: &PlanProgress, counts: &Counts, max_failure_rate: f64) -> Ended {
+    let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
+    let found = listed.found.load(Relaxed);
+    if failed as f64 > max_failure_rate * found as f64 {
+        return Ended::TooManyFailures { failed, found, max_failure_rate };
+    }
+    Ended::Done
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

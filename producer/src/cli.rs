@@ -1,0 +1,152 @@
+//! The command line of `camshaft`.
+
+use camshaft_common::arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs};
+use camshaft_common::location::Location;
+use camshaft_common::run::RunId;
+use camshaft_common::secret::Secret;
+use clap::{Args, Parser, Subcommand};
+
+use crate::selection::Only;
+use crate::source::{LabelRule, SourceArgument};
+
+/// Bulk Grad-CAM audits of image data sets: what a classifier predicts, and where it looked
+#[derive(Parser, Debug)]
+#[command(name = "camshaft", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// What is logged and how.
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What `camshaft` does.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Do a whole audit in this process: find images, predict, explain, write results.
+    /// Run again, it does only what is missing
+    #[cfg(feature = "embedded")]
+    Audit(Box<AuditArgs>),
+    /// Publish a job for each image to a broker, for workers to do
+    Enqueue(Box<EnqueueArgs>),
+    /// Show how far a run has come
+    Status(StatusArgs),
+    /// Move dead letters back to the job queue
+    Redrive(RedriveArgs),
+}
+
+/// Which images, and where results go.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Images: a folder, an image, a file://, s3://, gs:// or az:// URL, or list:PATH with
+    /// one key a line or CSV with header key,label (list:- reads standard input)
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: SourceArgument,
+    /// Where results go: a folder or URL as for SOURCE
+    #[arg(long, env = "CAMSHAFT_OUT", value_name = "OUT")]
+    pub(crate) out: Location,
+    /// With list:PATH, the folder or URL that its keys are below
+    #[arg(long, env = "CAMSHAFT_BASE", value_name = "URL")]
+    pub(crate) base: Option<Location>,
+    /// Where an image's given class comes from, unless a list names it
+    #[arg(long, env = "CAMSHAFT_LABELS", value_enum, default_value_t)]
+    pub(crate) labels: LabelRule,
+    /// Take only the first N images of SOURCE
+    #[arg(long, env = "CAMSHAFT_LIMIT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// The model.
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// How to explain.
+    #[command(flatten)]
+    pub(crate) explain: ExplainArgs,
+}
+
+/// `camshaft audit`.
+#[cfg(feature = "embedded")]
+#[derive(Args, Debug)]
+pub(crate) struct AuditArgs {
+    /// Which images, and where results go.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Exit with status 3 where a larger share of the images failed, 0 to 1
+    #[arg(long, env = "CAMSHAFT_MAX_FAILURE_RATE", value_name = "R", default_value = "0.05", value_parser = failure_rate)]
+    pub(crate) max_failure_rate: f64,
+    /// Where the model runs.
+    #[command(flatten)]
+    pub(crate) engine: camshaft_worker::arguments::EngineArgs,
+}
+
+/// `camshaft enqueue`.
+#[derive(Args, Debug)]
+pub(crate) struct EnqueueArgs {
+    /// Which images, and where results go.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Which images get a job: those without a result, all, or those that failed
+    #[arg(long, env = "CAMSHAFT_ONLY", value_enum, default_value_t)]
+    pub(crate) only: Only,
+    /// The broker.
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+}
+
+/// `camshaft status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Where the results go
+    #[arg(value_name = "OUT")]
+    pub(crate) out: Location,
+    /// RabbitMQ, to count what is queued and dead: amqp://USER:PASSWORD@HOST:PORT/VHOST
+    #[arg(long, env = "CAMSHAFT_BROKER", hide_env_values = true, value_name = "URL")]
+    pub(crate) broker: Option<Secret>,
+    /// The queues' names.
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+    /// Follow until every image is done
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Print one JSON object (with --watch, one a line)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `camshaft redrive`.
+#[derive(Args, Debug)]
+pub(crate) struct RedriveArgs {
+    /// Only those of one run
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<RunId>,
+    /// The broker.
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+}
+
+#[cfg(feature = "embedded")]
+fn failure_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("use a number from 0 to 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_no_password_from_the_environment() {
+        let mut command = Cli::command();
+        let enqueue = command.find_subcommand_mut("enqueue").unwrap();
+        let broker = enqueue.get_arguments().find(|a| a.get_id() == "broker").unwrap();
+        assert!(broker.is_hide_env_values_set());
+    }
+}

@@ -1,0 +1,89 @@
+//! `camshaft enqueue`: a persistent, confirmed message for each image.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use camshaft_common::arguments::{BrokerArgs, QueueArgs};
+use camshaft_common::model::{CONFIG_FILE, ModelIdentity, ModelReference, WEIGHTS_FILE};
+use camshaft_common::queue::{QueueError, RabbitMqOptions, RabbitMqQueue};
+use camshaft_common::secret::Secret;
+use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::EnqueueArgs;
+use crate::output::{count, say};
+use crate::plan::{Plan, PlanError};
+use crate::progress::Progress;
+use crate::request::request;
+
+/// Publishes what is to be done.
+///
+/// # Errors
+/// Where SOURCE, OUT, the model or the broker can't be used.
+pub(crate) async fn enqueue(args: EnqueueArgs, stores: StoreOptions) -> anyhow::Result<()> {
+    let reference = args.run.model.model.clone().unwrap_or(ModelReference::Bundled);
+    let model = identify(reference, &stores).await?;
+    let queue = connect(args.broker).await?;
+    let request = request(args.run, args.only, true, model, &stores)?;
+    let plan = Plan::new(request, &stores).await?;
+    let (run, counts) = (plan.run(), plan.progress());
+
+    let progress = Progress::start("enqueued");
+    let watched = std::sync::Arc::clone(&counts);
+    let publishing = plan.publish(&queue, CancellationToken::new());
+    let published: Result<(), PlanError> = progress
+        .follow(publishing, move || {
+            let total = watched.listed.load(Relaxed).then(|| watched.found.load(Relaxed));
+            (watched.published.load(Relaxed) + watched.skipped.load(Relaxed), total, 0)
+        })
+        .await;
+    queue.close().await;
+    published?;
+    say(&format!(
+        "Enqueued {} of {} ({} have results already), run {run}",
+        counts.published.load(Relaxed),
+        count(counts.found.load(Relaxed), "image"),
+        counts.skipped.load(Relaxed),
+    ));
+    Ok(())
+}
+
+/// Connects to the broker for a command that a person waits for.
+///
+/// # Errors
+/// Where it stays out of reach or refuses.
+pub(crate) async fn connect(args: BrokerArgs) -> Result<RabbitMqQueue, QueueError> {
+    connect_to(args.broker, args.queue).await
+}
+
+/// As [`connect`], for a command whose broker is optional.
+///
+/// # Errors
+/// Where it stays out of reach or refuses.
+pub(crate) async fn connect_to(
+    broker: Secret,
+    queue: QueueArgs,
+) -> Result<RabbitMqQueue, QueueError> {
+    let options = RabbitMqOptions {
+        name: queue.queue,
+        delays: queue.retry_delays,
+        ..RabbitMqOptions::default()
+    };
+    RabbitMqQueue::connect(broker, options).await
+}
+
+/// A ResNet-152 in f32 has 240 MB.
+const MAX_MODEL_BYTES: u64 = 4 << 30;
+
+/// Names a model by its files' content, without loading it.
+async fn identify(
+    reference: ModelReference,
+    stores: &StoreOptions,
+) -> Result<ModelIdentity, StoreError> {
+    let ModelReference::Folder(location) = &reference else {
+        return Ok(ModelIdentity::bundled());
+    };
+    let folder = Folder::open(location, stores)?;
+    let config = folder.get(CONFIG_FILE, MAX_MODEL_BYTES).await?.bytes;
+    let weights = folder.get(WEIGHTS_FILE, MAX_MODEL_BYTES).await?.bytes;
+    Ok(ModelIdentity::of_files(reference, &weights, &config))
+}

@@ -1,0 +1,293 @@
+//! A run about to start: SOURCE and OUT opened, `run.json` agreed on, jobs on their way.
+//!
+//! Shared by `audit` and `enqueue`, which differ only in the queue the jobs go to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use camshaft_common::explain::ExplainOptions;
+use camshaft_common::job::{JOB_VERSION, Job};
+use camshaft_common::layout::RUN_FILE;
+use camshaft_common::location::Location;
+use camshaft_common::model::ModelIdentity;
+use camshaft_common::queue::{JobQueue, Message, QueueError};
+use camshaft_common::run::{RunId, RunRecord, SCHEMA};
+use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_common::telemetry::new_traceparent;
+use chrono::Utc;
+use futures::stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::selection::{Decision, Only, Results};
+use crate::source::{Source, SourceError};
+
+/// Messages published together: enough to keep a broker's confirms in a pipeline, few
+/// enough that what is lost in a crash is soon published again.
+const PUBLISH_CHUNK: usize = 512;
+
+const MAX_RUN_FILE_BYTES: u64 = 1 << 20;
+
+/// Why a run can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// Images can't be found.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// OUT can't be read or written.
+    #[error(transparent)]
+    Out(#[from] StoreError),
+    /// Jobs can't be published.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// OUT holds something else.
+    #[error("{out} holds results {difference}; choose another --out{redo}")]
+    OtherRun {
+        /// The place.
+        out: String,
+        /// What differs.
+        difference: String,
+        /// What else can be done, where something can.
+        redo: &'static str,
+    },
+    /// `run.json` can't be read.
+    #[error("{out}/{RUN_FILE} is not a run record ({source}); choose another --out")]
+    RunFile {
+        /// The place.
+        out: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// SOURCE has no file at all.
+    #[error("no images in {0}: is the path or prefix right?")]
+    NoImages(String),
+}
+
+/// What the jobs of a run have in common, and which images get one.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    source: Source,
+    source_name: String,
+    out: Folder,
+    only: Only,
+    limit: Option<u64>,
+    model: ModelIdentity,
+    explain: ExplainOptions,
+    record: RunRecord,
+    results: Results,
+    progress: Arc<PlanProgress>,
+}
+
+/// Counts that change while jobs are published.
+#[derive(Debug, Default)]
+pub(crate) struct PlanProgress {
+    /// Images found in SOURCE.
+    pub(crate) found: AtomicU64,
+    /// Jobs the queue has taken.
+    pub(crate) published: AtomicU64,
+    /// Images skipped because their result is there.
+    pub(crate) skipped: AtomicU64,
+    /// Those of them whose result is a failure.
+    pub(crate) skipped_failed: AtomicU64,
+    /// Whether SOURCE has been listed to its end.
+    pub(crate) listed: AtomicBool,
+}
+
+/// What the user asked for, before anything is opened.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// SOURCE, opened.
+    pub(crate) source: Source,
+    /// SOURCE as a text for people.
+    pub(crate) source_name: String,
+    /// OUT.
+    pub(crate) out: Location,
+    /// Which images.
+    pub(crate) only: Only,
+    /// At most so many of SOURCE's first images.
+    pub(crate) limit: Option<u64>,
+    /// The model.
+    pub(crate) model: ModelIdentity,
+    /// How to explain.
+    pub(crate) explain: ExplainOptions,
+    /// Whether the user can pass `--only all`.
+    pub(crate) can_redo_all: bool,
+}
+
+impl Plan {
+    /// Opens OUT, lists what is done already, makes sure that this run belongs there, and
+    /// writes `run.json`.
+    ///
+    /// # Errors
+    /// Where OUT can't be read or written, or holds something else.
+    pub(crate) async fn new(request: Request, stores: &StoreOptions) -> Result<Self, PlanError> {
+        let out = Folder::open(&request.out, stores)?;
+        let before = read_run(&out).await?;
+        // Before anything is written: some servers make a missing bucket when written to.
+        let results = Results::list(&out).await?;
+        // A run that has no results yet, as after a mistyped SOURCE, binds nobody.
+        let record = agree(&request, before.filter(|_| !results.is_empty()))?;
+        write_run(&out, &record).await?;
+        let Request { source, source_name, only, limit, model, explain, .. } = request;
+        let progress = Arc::default();
+        Ok(Self {
+            source,
+            source_name,
+            out,
+            only,
+            limit,
+            model,
+            explain,
+            record,
+            results,
+            progress,
+        })
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub(crate) fn run(&self) -> RunId {
+        self.record.run
+    }
+
+    /// Counts that change while jobs are published.
+    #[must_use]
+    pub(crate) fn progress(&self) -> Arc<PlanProgress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Publishes a job for each image that is to be done, then writes the number of images
+    /// into `run.json`. Stops early, without that number, where `stop` is cancelled.
+    ///
+    /// # Errors
+    /// Where images can't be listed or jobs not be published. What was published stays;
+    /// starting again does the rest.
+    pub(crate) async fn publish(
+        mut self,
+        queue: &dyn JobQueue,
+        stop: CancellationToken,
+    ) -> Result<(), PlanError> {
+        let limit = self.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let mut images = self.source.images().take(limit);
+        let mut chunk = Vec::with_capacity(PUBLISH_CHUNK);
+        while let Some(image) = images.next().await {
+            let image = image?;
+            self.progress.found.fetch_add(1, Relaxed);
+            match self.results.decide(&image, self.only) {
+                Decision::Skip => {
+                    self.progress.skipped.fetch_add(1, Relaxed);
+                    if self.results.has_failed(&image.key) {
+                        self.progress.skipped_failed.fetch_add(1, Relaxed);
+                    }
+                }
+                Decision::Do { replaces } => chunk.push(self.message(image, replaces)),
+            }
+            if chunk.len() >= PUBLISH_CHUNK {
+                self.send(queue, &mut chunk).await?;
+            }
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+        self.send(queue, &mut chunk).await?;
+        self.progress.listed.store(true, Relaxed);
+        let found = self.progress.found.load(Relaxed);
+        if found == 0 {
+            return Err(PlanError::NoImages(self.source_name));
+        }
+        self.record.images = Some(found);
+        self.record.updated_at = Utc::now();
+        write_run(&self.out, &self.record).await?;
+        Ok(())
+    }
+
+    async fn send(&self, queue: &dyn JobQueue, chunk: &mut Vec<Message>) -> Result<(), PlanError> {
+        let count = chunk.len() as u64;
+        if count > 0 {
+            queue.publish(std::mem::take(chunk)).await?;
+            self.progress.published.fetch_add(count, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn message(&self, image: crate::source::FoundImage, replaces: bool) -> Message {
+        let job = Job {
+            v: JOB_VERSION,
+            run: self.record.run,
+            key: image.key,
+            etag: image.etag,
+            size: image.size_bytes,
+            label: image.label,
+            source: self.source.location().clone(),
+            out: self.out.location().clone(),
+            model: self.model.clone(),
+            explain: self.explain.clone(),
+            replaces,
+        };
+        Message { body: job.to_json().into(), traceparent: Some(new_traceparent()) }
+    }
+}
+
+/// Reads OUT's `run.json`, if it has one.
+///
+/// # Errors
+/// Where OUT can't be read, or the file is none of ours.
+pub(crate) async fn read_run(out: &Folder) -> Result<Option<RunRecord>, PlanError> {
+    let content = match out.get(RUN_FILE, MAX_RUN_FILE_BYTES).await {
+        Ok(content) => content.bytes,
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match serde_json::from_slice(&content) {
+        Ok(record) => Ok(Some(record)),
+        Err(source) => Err(PlanError::RunFile { out: out.location().to_string(), source }),
+    }
+}
+
+async fn write_run(out: &Folder, record: &RunRecord) -> Result<(), StoreError> {
+    let json = serde_json::to_vec_pretty(record).expect("a record has only strings and numbers");
+    out.put(RUN_FILE, json, JSON).await
+}
+
+/// The run's record: the one that lies there, where this is the same run started again.
+fn agree(request: &Request, before: Option<RunRecord>) -> Result<RunRecord, PlanError> {
+    let now = Utc::now();
+    let fresh = || RunRecord {
+        schema: SCHEMA,
+        run: RunId::generate(),
+        source: request.source_name.clone(),
+        model: request.model.clone(),
+        explain: request.explain.clone(),
+        images: None,
+        created_at: now,
+        updated_at: now,
+        camshaft: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let Some(before) = before else { return Ok(fresh()) };
+    let other = |difference: String, redo| {
+        let out = request.out.to_string();
+        Err(PlanError::OtherRun { out, difference, redo })
+    };
+    if before.source != request.source_name {
+        return other(format!("of another SOURCE, {}", before.source), "");
+    }
+    let redo = match (request.can_redo_all, request.only) {
+        (_, Only::All) => None,
+        (true, _) => Some(", or redo every image with --only all"),
+        (false, _) => Some(""),
+    };
+    if !before.model.same_content(&request.model) {
+        return match redo {
+            None => Ok(fresh()),
+            Some(redo) => other(format!("of another model, {}", before.model.name), redo),
+        };
+    }
+    if before.explain != request.explain {
+        let words = serde_json::to_string(&before.explain).unwrap_or_default();
+        return match redo {
+            None => Ok(fresh()),
+            Some(redo) => other(format!("made with other options, {words}"), redo),
+        };
+    }
+    Ok(RunRecord { updated_at: now, ..before })
+}

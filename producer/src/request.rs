@@ -1,0 +1,39 @@
+//! From arguments to a [`Plan`]'s request: opens SOURCE and names the model.
+
+use camshaft_common::explain::ExplainOptions;
+use camshaft_common::model::ModelIdentity;
+use camshaft_common::store::StoreOptions;
+
+use crate::cli::RunArgs;
+use crate::plan::Request;
+use crate::selection::Only;
+use crate::source::{Source, SourceArgument, SourceError};
+
+/// Opens SOURCE and puts together what was asked for.
+///
+/// # Errors
+/// Where SOURCE is not there, or doesn't go with the other arguments.
+pub(crate) fn request(
+    args: RunArgs,
+    only: Only,
+    can_redo_all: bool,
+    model: ModelIdentity,
+    stores: &StoreOptions,
+) -> Result<Request, SourceError> {
+    let source_name = match (&args.source, &args.base) {
+        (SourceArgument::Place(place), _) => place.as_url().to_string(),
+        (SourceArgument::List(path), Some(base)) => format!("list:{path} below {}", base.as_url()),
+        (SourceArgument::List(path), None) => format!("list:{path}"),
+    };
+    let source = Source::open(args.source, args.base, &args.out, args.labels, stores)?;
+    Ok(Request {
+        source,
+        source_name,
+        out: args.out,
+        only,
+        limit: args.limit,
+        model,
+        explain: ExplainOptions::from(args.explain),
+        can_redo_all,
+    })
+}

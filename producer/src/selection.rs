@@ -1,0 +1,130 @@
+//! Which images are to be done, given the results that lie in OUT already.
+
+use std::collections::HashMap;
+
+use camshaft_common::key::ImageKey;
+use camshaft_common::layout;
+use camshaft_common::store::{Folder, StoreError};
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+
+use crate::source::FoundImage;
+
+/// Which images are wanted: `--only`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Only {
+    /// Those without a result, or written since their result was.
+    #[default]
+    New,
+    /// All.
+    All,
+    /// Those with a failure.
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Prediction,
+    Failure,
+}
+
+/// The results that lie in OUT.
+#[derive(Debug, Default)]
+pub(crate) struct Results(HashMap<ImageKey, (Kind, DateTime<Utc>)>);
+
+/// What is to be done with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Its result is there.
+    Skip,
+    /// It is to be done; `replaces` where a result of it lies there.
+    Do {
+        /// Whether a result lies there.
+        replaces: bool,
+    },
+}
+
+impl Results {
+    /// Lists the results in OUT.
+    ///
+    /// # Errors
+    /// Where OUT can't be listed.
+    pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
+        let mut results = Self::default();
+        for (folder, kind) in
+            [(layout::FAILURES, Kind::Failure), (layout::PREDICTIONS, Kind::Prediction)]
+        {
+            let mut objects = out.list(folder);
+            while let Some(object) = objects.try_next().await? {
+                if let Some(key) = layout::image_of_result(&object.path) {
+                    results.0.insert(key, (kind, object.last_modified));
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an image's result is a failure.
+    #[must_use]
+    pub(crate) fn has_failed(&self, key: &ImageKey) -> bool {
+        matches!(self.0.get(key), Some((Kind::Failure, _)))
+    }
+
+    /// Decides on an image.
+    #[must_use]
+    pub(crate) fn decide(&self, image: &FoundImage, only: Only) -> Decision {
+        let result = self.0.get(&image.key);
+        let wanted = match (only, result) {
+            (Only::All, _) | (Only::New, None) => true,
+            (Only::New, Some((_, written))) => {
+                image.last_modified.is_some_and(|modified| modified > *written)
+            }
+            (Only::Failed, _) => self.has_failed(&image.key),
+        };
+        if wanted { Decision::Do { replaces: result.is_some() } } else { Decision::Skip }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn each_choice_takes_its_images() {
+        let now = Utc::now();
+        let image = |key: &str, modified| FoundImage {
+            key: ImageKey::parse(key).unwrap(),
+            etag: None,
+            size_bytes: None,
+            last_modified: modified,
+            label: None,
+        };
+        let key = |key: &str| ImageKey::parse(key).unwrap();
+        let results = Results(HashMap::from([
+            (key("done.jpg"), (Kind::Prediction, now)),
+            (key("failed.jpg"), (Kind::Failure, now)),
+        ]));
+        let earlier = Some(now - TimeDelta::hours(1));
+        let later = Some(now + TimeDelta::hours(1));
+        let again = Decision::Do { replaces: true };
+        let first = Decision::Do { replaces: false };
+
+        assert_eq!(results.decide(&image("new.jpg", earlier), Only::New), first);
+        assert_eq!(results.decide(&image("done.jpg", earlier), Only::New), Decision::Skip);
+        assert_eq!(results.decide(&image("done.jpg", None), Only::New), Decision::Skip);
+        assert_eq!(results.decide(&image("done.jpg", later), Only::New), again);
+        assert_eq!(results.decide(&image("failed.jpg", earlier), Only::New), Decision::Skip);
+        assert_eq!(results.decide(&image("failed.jpg", earlier), Only::Failed), again);
+        assert_eq!(results.decide(&image("new.jpg", earlier), Only::Failed), Decision::Skip);
+        assert_eq!(results.decide(&image("done.jpg", earlier), Only::All), again);
+        assert_eq!(results.decide(&image("new.jpg", earlier), Only::All), first);
+    }
+}

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs every check and every test, on a machine with Rust, Python 3 and apt; installs what
+# is missing. Arguments go to the tests: `tests/run.sh killing_workers` runs those that match.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools="$PWD/target/tools"
+s3s_fs_version=0.14.1 # the newest that Rust 1.95 builds
+moto_version='>=5.2,<6'
+
+say() { printf '\n== %s\n' "$*"; }
+
+apt_install() {
+  local root=()
+  [ "$(id -u)" = 0 ] || root=(sudo)
+  "${root[@]}" apt-get update -qq
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+say "services for the tests"
+if [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
+  apt_install rabbitmq-server
+fi
+if ! "$tools/bin/s3s-fs" --version 2>/dev/null | grep -q "$s3s_fs_version"; then
+  cargo install --quiet --locked s3s-fs --version "$s3s_fs_version" --features binary --root "$tools"
+fi
+if [ ! -x "$tools/venv/bin/moto_server" ]; then
+  python3 -m venv "$tools/venv" 2>/dev/null || { apt_install python3-venv && python3 -m venv --clear "$tools/venv"; }
+  "$tools/venv/bin/pip" install --quiet "moto[server]$moto_version"
+fi
+
+say "format"
+cargo fmt --all --check
+
+say "lints"
+cargo clippy --release --workspace --all-targets -- -D warnings
+cargo clippy --release -p camshaft-producer --no-default-features -- -D warnings
+
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+say "programs"
+cargo build --release --workspace
+
+say "tests"
+cargo test --release --workspace -- "$@"

@@ -1,0 +1,206 @@
+//! A real RabbitMQ for a test binary: on free ports, in a directory of its own.
+//!
+//! Runs Debian's server as whoever runs the tests. Tests that only need queues share one
+//! ([`Broker::shared`]) and get a virtual host each; those that stop it start their own.
+#![expect(clippy::unwrap_used, reason = "a test that can't be set up has to fail")]
+
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::leash::Leash;
+
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const USER: &str = "camshaft";
+const PASSWORD: &str = "no-gu3st-here";
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// It is killed: a broker that may end at its leisure proves less.
+const GRACE_TENTHS: u32 = 0;
+/// Declared before the broker starts, which is much quicker than one by one.
+const VIRTUAL_HOSTS: usize = 64;
+
+/// A running broker; ends when dropped.
+#[derive(Debug)]
+pub struct Broker {
+    // Fields are dropped in order: the processes before their directory.
+    server: Option<Leash>,
+    names: Option<Leash>,
+    port: u16,
+    distribution_port: u16,
+    names_port: u16,
+    used_virtual_hosts: AtomicUsize,
+    /// Removes the directory, also where this is never dropped.
+    _janitor: Leash,
+    directory: PathBuf,
+}
+
+impl Broker {
+    /// Starts a broker for one test alone. Panics with what to do where it can't.
+    #[must_use]
+    pub fn start() -> Self {
+        assert!(
+            Path::new(SERVER).exists(),
+            "no RabbitMQ on this machine ({SERVER}): run tests/run.sh, or apt-get install rabbitmq-server"
+        );
+        let directory =
+            tempfile::Builder::new().prefix("camshaft-broker-").tempdir().unwrap().keep();
+        let janitor = Leash::start(
+            Command::new("sleep").arg("infinity"),
+            &directory.join("janitor.log"),
+            GRACE_TENTHS,
+            Some(&directory),
+        );
+        let [port, distribution_port, names_port] = free_ports();
+        let mut broker = Self {
+            server: None,
+            names: None,
+            port,
+            distribution_port,
+            names_port,
+            used_virtual_hosts: AtomicUsize::new(0),
+            _janitor: janitor.expect("sh and setsid are on every Debian"),
+            directory,
+        };
+        broker.write_configuration();
+        broker.start_again();
+        broker
+    }
+
+    /// The broker of this test binary, started by the first who asks.
+    ///
+    /// Statics are never dropped: it ends with the process, by its leash.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// A broker URL with a virtual host that nobody else has.
+    pub fn url(&self) -> String {
+        let number = self.used_virtual_hosts.fetch_add(1, Ordering::Relaxed);
+        assert!(number < VIRTUAL_HOSTS, "raise VIRTUAL_HOSTS in tests/src/broker.rs");
+        self.url_of(USER, PASSWORD, &format!("test-{number}"))
+    }
+
+    /// A broker URL of the caller's making.
+    pub fn url_of(&self, user: &str, password: &str, virtual_host: &str) -> String {
+        format!("amqp://{user}:{password}@127.0.0.1:{}/{virtual_host}", self.port)
+    }
+
+    /// The only user there is.
+    pub fn user(&self) -> &'static str {
+        USER
+    }
+
+    /// The user's password.
+    pub fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
+    /// Host and port, as error messages show it.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the broker, and waits until it is gone.
+    pub fn stop(&mut self) {
+        self.server = None;
+        self.names = None;
+    }
+
+    /// Starts it again on the same ports and data, and waits until it can be used.
+    pub fn start_again(&mut self) {
+        self.stop();
+        let deadline = Instant::now() + START_DEADLINE;
+        let mut names = Command::new("epmd");
+        names.args(["-port", &self.names_port.to_string()]);
+        names.env("ERL_EPMD_ADDRESS", "127.0.0.1");
+        let names = self.start_service(&names, "epmd.log");
+        wait_for_port(&names, self.names_port, deadline);
+        self.names = Some(names);
+        let server = self.start_service(&self.server_command(), "server.log");
+        // It listens only once everything else is up.
+        wait_for_port(&server, self.port, deadline);
+        self.server = Some(server);
+    }
+
+    fn start_service(&self, command: &Command, log: &str) -> Leash {
+        let log = self.directory.join(log);
+        Leash::start(command, &log, GRACE_TENTHS, None).expect("sh and setsid are on every Debian")
+    }
+
+    fn write_configuration(&self) {
+        let directory = &self.directory;
+        let mut virtual_hosts = String::new();
+        let mut permissions = String::new();
+        for number in 0..VIRTUAL_HOSTS {
+            let comma = if number == 0 { "" } else { "," };
+            write!(virtual_hosts, r#"{comma}{{"name":"test-{number}"}}"#).unwrap();
+            write!(
+                permissions,
+                r#"{comma}{{"user":"{USER}","vhost":"test-{number}","configure":".*","write":".*","read":".*"}}"#
+            )
+            .unwrap();
+        }
+        let definitions = format!(
+            r#"{{"users":[{{"name":"{USER}","password":"{PASSWORD}","tags":"administrator"}}],
+               "vhosts":[{virtual_hosts}],"permissions":[{permissions}]}}"#
+        );
+        std::fs::write(directory.join("definitions.json"), definitions).unwrap();
+        let configuration = format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\nload_definitions = {}\n",
+            self.port,
+            directory.join("definitions.json").display()
+        );
+        std::fs::write(directory.join("rabbitmq.conf"), configuration).unwrap();
+        std::fs::write(directory.join("enabled_plugins"), "[].\n").unwrap();
+        std::fs::create_dir(directory.join("home")).unwrap();
+    }
+
+    fn server_command(&self) -> Command {
+        let directory = &self.directory;
+        let mut command = Command::new(SERVER);
+        command
+            .env("HOME", directory.join("home"))
+            .env("ERL_EPMD_PORT", self.names_port.to_string())
+            .env("RABBITMQ_NODENAME", format!("camshaft{}@localhost", self.port))
+            .env("RABBITMQ_NODE_PORT", self.port.to_string())
+            .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
+            .env("RABBITMQ_MNESIA_BASE", directory.join("data"))
+            .env("RABBITMQ_LOG_BASE", directory.join("log"))
+            .env("RABBITMQ_PID_FILE", directory.join("pid"))
+            .env("RABBITMQ_CONFIG_FILE", directory.join("rabbitmq.conf"))
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", directory.join("enabled_plugins"))
+            // One that Erlang starts would outlive everything.
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false");
+        command
+    }
+}
+
+/// Ports nobody listens on. Below those that the kernel gives to outgoing connections: one of
+/// these could take a port while the broker is stopped, or even connect to itself.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let chance = RandomState::new().hash_one(std::process::id());
+    let start = 10_000 + u16::try_from(chance % 20_000).unwrap();
+    // Held together, so that they differ.
+    let mut free =
+        (start..32_000).filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| free.next().unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn wait_for_port(service: &Leash, port: u16, deadline: Instant) {
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(
+            Instant::now() < deadline,
+            "the broker did not start within {START_DEADLINE:?}:\n{}",
+            service.output()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

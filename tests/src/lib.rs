@@ -1,0 +1,11 @@
+//! What the suites share: real services that end with the test process, the built
+//! programs as a user runs them, and images to run them on.
+
+pub mod broker;
+pub mod images;
+pub mod leash;
+pub mod programs;
+pub mod repository;
+pub mod results;
+pub mod s3;
+pub mod wait;

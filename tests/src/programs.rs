@@ -1,0 +1,193 @@
+//! The built programs, run as a user runs them.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::wait;
+
+/// A program's end and what it printed.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status, where it ended by itself.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Asserts the exit status, showing what was printed where it differs.
+    ///
+    /// # Panics
+    /// Where it differs.
+    #[must_use = "the output may say more"]
+    pub fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, Some(status), "\n{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Asserts that it failed with one line on standard error that has all of `parts`.
+    ///
+    /// # Panics
+    /// Where it didn't.
+    pub fn expect_one_line(self, parts: &[&str]) {
+        let this = self.expect(1);
+        let lines: Vec<_> = this.stderr.lines().collect();
+        assert_eq!(lines.len(), 1, "not one line:\n{}", this.stderr);
+        for part in parts {
+            assert!(lines[0].contains(part), "no {part:?} in: {}", lines[0]);
+        }
+    }
+}
+
+/// The path of a built program.
+///
+/// # Panics
+/// Where it isn't built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("a test knows its own path");
+    let profile = this.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/");
+    let path = profile.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run tests/run.sh, or cargo build --workspace with the same profile",
+        path.display()
+    );
+    path
+}
+
+/// A command line with none of the caller's settings.
+#[must_use]
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(program(name));
+    for (variable, _) in std::env::vars_os() {
+        let text = variable.to_string_lossy();
+        if text.starts_with("CAMSHAFT_") || text.starts_with("AWS_") {
+            command.env_remove(&variable);
+        }
+    }
+    command
+}
+
+/// `camshaft` with arguments, not yet run.
+#[must_use]
+pub fn camshaft<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = command("camshaft");
+    command.args(arguments);
+    command
+}
+
+/// `camshaft-worker` with arguments, not yet run.
+#[must_use]
+pub fn worker<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = command("camshaft-worker");
+    command.args(arguments);
+    command
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// Where it can't be started.
+#[must_use]
+pub fn run(command: &mut Command) -> Ended {
+    let output = command.stdin(Stdio::null()).output().expect("the program starts");
+    Ended {
+        status: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A program running beside the test; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// Standard output and error. Files: a pipe nobody reads would stop the program.
+    outputs: [File; 2],
+}
+
+impl Running {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Self {
+        let outputs = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
+        let [stdout, stderr] =
+            outputs.each_ref().map(|file| file.try_clone().expect("a file can be shared"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .expect("the program starts");
+        Self { child, outputs }
+    }
+
+    /// What it has printed so far: standard output and error.
+    ///
+    /// # Panics
+    /// Where that is no text.
+    #[must_use]
+    pub fn output(&self) -> [String; 2] {
+        self.outputs.each_ref().map(|file| {
+            let mut bytes = vec![0; file.metadata().map_or(0, |m| m.len() as usize)];
+            file.read_exact_at(&mut bytes, 0).expect("what was written can be read");
+            String::from_utf8(bytes).expect("it prints text")
+        })
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    fn kill_now(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().unwrap_or_default();
+        self.child.wait().expect("it is this process's child");
+    }
+
+    /// Sends it a signal by name: `TERM`, `INT`, `STOP`, `CONT`.
+    ///
+    /// # Panics
+    /// Where it can't be sent.
+    pub fn signal(&self, name: &str) {
+        let sent =
+            Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} was not sent");
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// Where the system can't tell.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is this process's child")
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// Where it doesn't end within `limit`.
+    #[must_use]
+    pub fn end(mut self, limit: Duration) -> Ended {
+        wait::until("the program ends", limit, || self.ended().is_some());
+        let [stdout, stderr] = self.output();
+        Ended { status: self.ended().and_then(|status| status.code()), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill_now();
+    }
+}

@@ -1,0 +1,148 @@
+//! Real S3 servers: s3s-fs, whose buckets are folders, and moto for a second opinion.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use camshaft_common::location::Location;
+use camshaft_common::store::{Folder, StoreOptions};
+use tempfile::TempDir;
+
+use crate::leash::Leash;
+use crate::{repository, wait};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const GRACE_TENTHS: u32 = 0;
+/// The access key of every server.
+pub const ACCESS_KEY: &str = "camshaft-tests";
+/// The secret key of every server.
+pub const SECRET_KEY: &str = "s3cret-k3y-that-must-not-show";
+
+/// A running S3 server; ends when dropped.
+#[derive(Debug)]
+pub struct S3Server {
+    // Fields are dropped in order: the process first, then its directory.
+    _leash: Leash,
+    port: u16,
+    directory: TempDir,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    S3sFs,
+    Moto,
+}
+
+impl S3Server {
+    /// The s3s-fs of this test binary. It ends with the process, by its leash.
+    pub fn s3s_fs() -> &'static Self {
+        static SHARED: OnceLock<S3Server> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(Kind::S3sFs))
+    }
+
+    /// The moto of this test binary. It ends with the process, by its leash.
+    pub fn moto() -> &'static Self {
+        static SHARED: OnceLock<S3Server> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(Kind::Moto))
+    }
+
+    fn start(kind: Kind) -> Self {
+        let directory =
+            tempfile::Builder::new().prefix("camshaft-s3-").tempdir().expect("a temporary folder");
+        let port = free_port();
+        let mut command = match kind {
+            Kind::S3sFs => Command::new(repository::tool("bin/s3s-fs")),
+            Kind::Moto => Command::new(repository::tool("venv/bin/moto_server")),
+        };
+        command.args([format!("--port={port}")]);
+        match kind {
+            Kind::S3sFs => {
+                let buckets = directory.path().join("buckets");
+                std::fs::create_dir(&buckets).expect("the folder is new");
+                command.args(["--host=127.0.0.1", "--access-key", ACCESS_KEY]);
+                command.args(["--secret-key", SECRET_KEY]).arg(buckets);
+            }
+            Kind::Moto => {
+                command.arg("--host=127.0.0.1");
+            }
+        }
+        let leash = Leash::start(
+            &command,
+            &directory.path().join("log"),
+            GRACE_TENTHS,
+            Some(directory.path()),
+        )
+        .expect("the server starts");
+        wait::until(&format!("{kind:?} listens:\n{}", leash.output()), START_LIMIT, || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
+        Self { _leash: leash, port, directory, kind }
+    }
+
+    /// Makes a bucket. Names must differ between tests.
+    ///
+    /// # Panics
+    /// Where it can't be made.
+    pub fn make_bucket(&self, name: &str) {
+        match self.kind {
+            Kind::S3sFs => {
+                std::fs::create_dir(self.bucket_folder(name)).expect("the bucket is new");
+            }
+            // Any client would do; curl is not everywhere, the venv's Python is.
+            Kind::Moto => {
+                let script = format!(
+                    "import urllib.request as u; \
+                     u.urlopen(u.Request('http://127.0.0.1:{}/{name}', method='PUT'))",
+                    self.port
+                );
+                let made = Command::new(repository::tool("venv/bin/python"))
+                    .args(["-c", &script])
+                    .status();
+                assert!(made.is_ok_and(|status| status.success()), "bucket {name} was not made");
+            }
+        }
+    }
+
+    /// Where s3s-fs keeps a bucket's objects, to look at without S3.
+    #[must_use]
+    pub fn bucket_folder(&self, name: &str) -> PathBuf {
+        self.directory.path().join("buckets").join(name)
+    }
+
+    /// The environment variables that lead to it.
+    #[must_use]
+    pub fn variables(&self) -> [(String, String); 5] {
+        [
+            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port)),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+    }
+
+    /// Opens a place on it.
+    ///
+    /// # Panics
+    /// Where it can't be opened.
+    #[must_use]
+    pub fn folder(&self, url: &str) -> Folder {
+        let location: Location = url.parse().expect("a valid URL");
+        Folder::open(&location, &StoreOptions::from_variables(self.variables()))
+            .expect("the variables are complete")
+    }
+}
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// Where there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}

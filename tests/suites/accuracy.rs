@@ -1,0 +1,65 @@
+//! The bundled model on photographs it was not trained on.
+
+use camshaft_tests::programs::{camshaft, run};
+use camshaft_tests::repository;
+use camshaft_tests::results::{Results, local};
+use tempfile::tempdir;
+
+/// The model's card says 99.2 %; decoders and resizers may cost half a point.
+const LEAST_ACCURACY: f64 = 0.992 - 0.005;
+/// Of maps of photographs, against PyTorch's with Pillow's decoder and resizer.
+const LEAST_COSINE: f64 = 0.99;
+
+#[test]
+fn accuracy_is_what_the_models_card_says() {
+    let Some(photographs) = repository::shared("data/pets/val") else { return };
+    let out = tempdir().unwrap();
+    let mut command = camshaft(["audit"]);
+    let command = command.arg(photographs).arg("--out").arg(out.path()).args(["--overlay", "none"]);
+    let _ended = run(command).expect(0);
+    let results = Results::read(&local(out.path()));
+    assert_eq!(results.predictions.len(), 400);
+    let right = results.predictions.values().filter(|record| {
+        record.image.label.as_deref() == Some(record.predictions[0].label.as_str())
+    });
+    let accuracy = right.count() as f64 / 400.0;
+    println!("accuracy on 400 photographs: {accuracy}");
+    assert!(accuracy >= LEAST_ACCURACY, "{accuracy}");
+
+    // Two of the reference images are among them.
+    let golden = repository::shared("golden/cats-vs-dogs.json").unwrap();
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let mut compared = 0;
+    for case in golden["cases"].as_array().unwrap() {
+        let name = case["image"].as_str().unwrap();
+        let Some((_, record)) = results.predictions.iter().find(|(key, _)| key.ends_with(name))
+        else {
+            continue;
+        };
+        let (class, theirs) = reference(case);
+        assert_eq!(record.predictions[0].class, class, "{name}");
+        let cosine = cosine(&record.explanations[0].map.values, &theirs);
+        println!("{name}: cosine similarity of the layer4 map {cosine}");
+        assert!(cosine >= LEAST_COSINE, "{name}: {cosine}");
+        compared += 1;
+    }
+    assert_eq!(compared, 2);
+}
+
+/// The top class of a reference case, and its Grad-CAM map at layer4.
+fn reference(case: &serde_json::Value) -> (usize, Vec<f32>) {
+    let logits: Vec<f64> = serde_json::from_value(case["logits"].clone()).unwrap();
+    let class = usize::from(logits[1] > logits[0]);
+    let map = case["maps"].as_array().unwrap().iter().find(|map| {
+        map["method"] == "grad-cam" && map["layer"] == "layer4" && map["class"] == class
+    });
+    (class, serde_json::from_value(map.unwrap()["values"].clone()).unwrap())
+}
+
+fn cosine(ours: &[f32], theirs: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    dot(ours, theirs) / (dot(ours, ours) * dot(theirs, theirs)).sqrt()
+}

@@ -1,0 +1,319 @@
+//! `camshaft audit` as a user runs it.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use camshaft_common::prediction::FailureClass;
+use camshaft_tests::images::{files_below, write_small_images, write_small_model};
+use camshaft_tests::programs::{Ended, camshaft, run};
+use camshaft_tests::repository;
+use camshaft_tests::results::{Results, local};
+use tempfile::tempdir;
+
+fn audit(source: &Path, out: &Path, more: &[&str]) -> Ended {
+    let mut command = camshaft(["audit"]);
+    run(command.arg(source).arg("--out").arg(out).args(more))
+}
+
+#[test]
+fn sample_photos_are_explained_where_the_animal_is() {
+    let out = tempdir().unwrap();
+    let ended = audit(&repository::photos(), out.path(), &[]).expect(0);
+    assert!(ended.stdout.contains("predicted, 0 failed"), "{}", ended.stdout);
+
+    let results = Results::read(&local(out.path()));
+    let photos = files_below(&repository::photos());
+    let keys: Vec<_> = photos
+        .iter()
+        .map(|p| p.strip_prefix(repository::photos()).unwrap().to_str().unwrap().to_owned())
+        .collect();
+    results.assert_exactly(&keys);
+    assert!(results.failures.is_empty());
+    for (key, record) in &results.predictions {
+        let overlay = record.explanations[0].overlay.as_ref().unwrap();
+        let overlay = image::open(out.path().join(overlay)).unwrap();
+        let photo = image::open(repository::photos().join(key)).unwrap();
+        assert_eq!((overlay.width(), overlay.height()), (photo.width(), photo.height()), "{key}");
+        if key.starts_with("cat/") {
+            assert_eq!(record.predictions[0].label, "cat", "{key}");
+        }
+        // The files named left and right show the animal there.
+        let [x, _] = record.explanations[0].centroid;
+        assert!(!key.contains("left") || x < 0.5, "{key}: the heat lies at {x}");
+        assert!(!key.contains("right") || x > 0.5, "{key}: the heat lies at {x}");
+    }
+}
+
+#[test]
+fn prediction_files_have_the_contracts_fields() {
+    let out = tempdir().unwrap();
+    let _ended = audit(&repository::photos(), out.path(), &["--limit", "1"]).expect(0);
+    let file = files_below(&out.path().join("predictions")).remove(0);
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    for pointer in [
+        "/schema",
+        "/run",
+        "/image/key",
+        "/image/etag",
+        "/image/bytes",
+        "/image/width",
+        "/image/height",
+        "/image/label",
+        "/model/name",
+        "/model/digest",
+        "/predictions/0/class",
+        "/predictions/0/label",
+        "/predictions/0/probability",
+        "/predictions/0/logit",
+        "/explanations/0/method",
+        "/explanations/0/layer",
+        "/explanations/0/class",
+        "/explanations/0/label",
+        "/explanations/0/overlay",
+        "/explanations/0/map/height",
+        "/explanations/0/map/width",
+        "/explanations/0/map/values/48",
+        "/explanations/0/max",
+        "/explanations/0/mass",
+        "/explanations/0/entropy",
+        "/explanations/0/centroid/1",
+        "/explanations/0/border_share",
+        "/timings_ms/fetch",
+        "/timings_ms/decode",
+        "/timings_ms/model",
+        "/timings_ms/overlay",
+        "/timings_ms/store",
+        "/worker",
+        "/finished_at",
+    ] {
+        assert!(json.pointer(pointer).is_some(), "no {pointer} in {json:#}");
+    }
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["explanations"][0]["method"], "grad-cam");
+    assert_eq!(json["explanations"][0]["layer"], "layer4");
+    let run: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.path().join("run.json")).unwrap()).unwrap();
+    assert_eq!(run["run"], json["run"]);
+    assert_eq!(run["model"]["digest"], json["model"]["digest"]);
+    assert_eq!(run["images"], 1);
+}
+
+fn modified(file: &Path) -> SystemTime {
+    fs::metadata(file).unwrap().modified().unwrap()
+}
+
+#[test]
+fn a_second_audit_does_only_what_is_missing() {
+    let folder = tempdir().unwrap();
+    let (source, out, model) =
+        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
+    let keys = write_small_images(&source, 20);
+    write_small_model(&model);
+    let model = ["--model", model.to_str().unwrap()];
+    let _first = audit(&source, &out, &model).expect(0);
+    let predictions = files_below(&out.join("predictions"));
+    assert_eq!(predictions.len(), 20);
+    let before: Vec<_> = predictions.iter().map(|file| modified(file)).collect();
+
+    let second = audit(&source, &out, &model).expect(0);
+    assert!(second.stdout.contains("Audited 0 images"), "{}", second.stdout);
+    assert!(second.stdout.contains("20 had results already"), "{}", second.stdout);
+    assert!(predictions.iter().map(|file| modified(file)).eq(before.iter().copied()));
+
+    for file in &predictions[..3] {
+        fs::remove_file(file).unwrap();
+    }
+    let third = audit(&source, &out, &model).expect(0);
+    assert!(third.stdout.contains("Audited 3 images"), "{}", third.stdout);
+    let redone = predictions.iter().zip(&before).filter(|(file, time)| modified(file) != **time);
+    assert_eq!(redone.count(), 3);
+    Results::read(&local(&out)).assert_exactly(&keys);
+}
+
+#[test]
+fn an_image_changed_since_its_result_is_done_again() {
+    let folder = tempdir().unwrap();
+    let (source, out, model) =
+        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
+    let keys = write_small_images(&source, 3);
+    write_small_model(&model);
+    let model = ["--model", model.to_str().unwrap()];
+    let _first = audit(&source, &out, &model).expect(0);
+    fs::copy(source.join(&keys[0]), source.join(&keys[1])).unwrap();
+    let second = audit(&source, &out, &model).expect(0);
+    assert!(second.stdout.contains("Audited 1 image "), "{}", second.stdout);
+}
+
+#[test]
+fn one_thousand_images_with_bad_ones_among_them() {
+    let folder = tempdir().unwrap();
+    let (source, out, model) =
+        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
+    let mut keys = write_small_images(&source, 994);
+    write_small_model(&model);
+    let good = fs::read(source.join(&keys[0])).unwrap();
+    let mut corrupt = good.clone();
+    corrupt[2..40].fill(0x55);
+    let png = {
+        let picture = image::load_from_memory(&good).unwrap();
+        let mut png = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        png.into_inner()
+    };
+    let odd: [(&str, Vec<u8>, Option<FailureClass>); 6] = [
+        ("corrupt.jpg", corrupt, Some(FailureClass::Undecodable)),
+        ("truncated.jpg", good[..good.len() / 2].to_vec(), Some(FailureClass::Undecodable)),
+        ("empty.jpg", Vec::new(), Some(FailureClass::Undecodable)),
+        ("really-a-png.jpg", png, None),
+        ("huge.png", blank_png(30_000), Some(FailureClass::TooLarge)),
+        ("notes.txt", b"remember the milk\n".to_vec(), Some(FailureClass::Unsupported)),
+    ];
+    for (name, bytes, _) in &odd {
+        fs::write(source.join(name), bytes).unwrap();
+        keys.push((*name).to_owned());
+    }
+    let model = ["--model", model.to_str().unwrap()];
+    let ended = audit(&source, &out, &model).expect(0);
+    assert!(ended.stdout.contains("995 predicted, 5 failed"), "{}", ended.stdout);
+    for line in ["  3 undecodable", "  1 unsupported", "  1 too-large"] {
+        assert!(ended.stdout.contains(line), "no {line:?} in {}", ended.stdout);
+    }
+    let results = Results::read(&local(&out));
+    results.assert_exactly(&keys);
+    for (name, _, class) in &odd {
+        let found = results.failures.get(*name).map(|failure| failure.error.class);
+        assert_eq!(found, *class, "{name}");
+    }
+    // The same result again is judged by another measure.
+    let strict = [model[0], model[1], "--max-failure-rate", "0.004"];
+    let ended = audit(&source, &out, &strict).expect(3);
+    assert!(ended.stderr.contains("5 of 1000 images failed"), "{}", ended.stderr);
+}
+
+/// A black one-bit PNG of `side`×`side` pixels, without ever holding its pixels.
+fn blank_png(side: u32) -> Vec<u8> {
+    let script = "import struct,sys,zlib\n\
+        n=int(sys.argv[1])\n\
+        def chunk(k,d): return struct.pack('>I',len(d))+k+d+struct.pack('>I',zlib.crc32(k+d))\n\
+        z=zlib.compressobj(9)\n\
+        row=bytes(1+(n+7)//8)\n\
+        data=b''.join(z.compress(row) for _ in range(n))+z.flush()\n\
+        head=struct.pack('>IIBBBBB',n,n,1,0,0,0,0)\n\
+        sys.stdout.buffer.write(b'\\x89PNG\\r\\n\\x1a\\n'+chunk(b'IHDR',head)+chunk(b'IDAT',data)+chunk(b'IEND',b''))\n";
+    let made = std::process::Command::new("python3")
+        .args(["-c", script, &side.to_string()])
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    made.stdout
+}
+
+#[test]
+fn what_stops_an_audit_is_told_in_one_line() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out");
+    let photos = repository::photos();
+    audit(&folder.path().join("nowhere"), &out, &[]).expect_one_line(&["nowhere", "doesn't exist"]);
+
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    audit(&empty, &out, &[]).expect_one_line(&["no images in", "empty"]);
+
+    audit(&photos, &out, &["--model", "/no/such/model"])
+        .expect_one_line(&["/no/such/model/config.json", "isn't there"]);
+
+    let broken = folder.path().join("broken");
+    write_small_model(&broken);
+    fs::write(broken.join("model.safetensors"), b"not weights").unwrap();
+    audit(&photos, &out, &["--model", broken.to_str().unwrap()]).expect_one_line(&["broken"]);
+
+    // No permission bit stops root; a file in the way stops everyone.
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    audit(&photos, &file.join("out"), &[]).expect_one_line(&["cannot", "file/out/run.json"]);
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2() {
+    let photos = repository::photos();
+    let photos = photos.to_str().unwrap();
+    for arguments in [
+        vec!["audit", photos],
+        vec!["audit", photos, "--out", "x", "--method", "tarot"],
+        vec!["audit", photos, "--out", "x", "--alpha", "7"],
+        vec!["audit", "http://example.com/images", "--out", "x"],
+        vec!["audit", "list:keys.txt", "--out", "x"],
+        vec!["audit", photos, "--out", photos],
+        vec!["explode"],
+    ] {
+        let ended = run(&mut camshaft(&arguments));
+        assert_eq!(ended.status, Some(2), "{arguments:?}\n{}", ended.stderr);
+    }
+}
+
+#[test]
+fn another_model_or_other_options_do_not_mix_into_the_same_out() {
+    let folder = tempdir().unwrap();
+    let (source, out, model) =
+        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
+    write_small_images(&source, 2);
+    write_small_model(&model);
+    let model = model.to_str().unwrap();
+    let _first = audit(&source, &out, &["--model", model]).expect(0);
+    audit(&source, &out, &["--model", model, "--colormap", "magma"])
+        .expect_one_line(&["other options", "choose another --out"]);
+    audit(&source, &out, &[]).expect_one_line(&["another model", "choose another --out"]);
+}
+
+#[test]
+fn lists_name_the_images_and_their_labels() {
+    let folder = tempdir().unwrap();
+    let (source, out, model) =
+        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
+    let keys = write_small_images(&source, 4);
+    write_small_model(&model);
+    let list = folder.path().join("list.csv");
+    fs::write(&list, format!("key,label\n{},cat\n{},dog\nmissing.jpg,cat\n", keys[0], keys[2]))
+        .unwrap();
+    let mut command = camshaft(["audit", &format!("list:{}", list.display())]);
+    command.arg("--base").arg(&source).arg("--out").arg(&out).arg("--model").arg(&model);
+    let _ended = run(command.args(["--target", "label", "--max-failure-rate", "0.5"])).expect(0);
+    let results = Results::read(&local(&out));
+    let label = |key: &str| results.predictions[key].image.label.clone().unwrap();
+    assert_eq!((label(&keys[0]), label(&keys[2])), ("cat".into(), "dog".into()));
+    assert_eq!(results.predictions[&keys[2]].explanations[0].label, "dog");
+    assert_eq!(results.failures["missing.jpg"].error.class, FailureClass::NotFound);
+}
+
+#[test]
+fn every_target_and_overlay_format_is_written() {
+    let folder = tempdir().unwrap();
+    let (source, model) = (folder.path().join("images"), folder.path().join("model"));
+    let keys = write_small_images(&source, 2);
+    write_small_model(&model);
+    let model = model.to_str().unwrap();
+    for (format, extension) in [("jpeg", "jpg"), ("png", "png"), ("webp", "webp")] {
+        let out = folder.path().join(format);
+        let more = ["--model", model, "--target", "top-2", "--overlay", format];
+        let _ended = audit(&source, &out, &more).expect(0);
+        let results = Results::read(&local(&out));
+        results.assert_exactly(&keys);
+        assert_eq!(results.overlays.len(), 4);
+        assert!(results.overlays.iter().all(|path| path.ends_with(&format!(".jpg.{extension}"))
+            || path.ends_with(&format!(".{extension}")) && path.contains(".jpg.class-")));
+        let file = out.join(&results.overlays[0]);
+        assert!(
+            image::ImageReader::open(file).unwrap().with_guessed_format().unwrap().decode().is_ok()
+        );
+    }
+    let out = folder.path().join("none");
+    let more =
+        ["--model", model, "--target", "class:dog", "--overlay", "none", "--layer", "layer3"];
+    let _ended = audit(&source, &out, &more).expect(0);
+    let results = Results::read(&local(&out));
+    assert!(results.overlays.is_empty());
+    let explanation = &results.predictions[&keys[0]].explanations[0];
+    assert_eq!((explanation.label.as_str(), explanation.overlay.as_ref()), ("dog", None));
+    assert_eq!(explanation.map.values.len(), 16, "layer3 of a 64×64 input is 4×4");
+}

@@ -1,0 +1,167 @@
+//! `enqueue` and workers over a real broker and a real S3 server.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use camshaft_tests::broker::Broker;
+use camshaft_tests::images::{files_below, write_small_images, write_small_model};
+use camshaft_tests::programs::{Running, camshaft, run, worker};
+use camshaft_tests::repository;
+use camshaft_tests::results::{Results, assert_same, local};
+use camshaft_tests::s3::S3Server;
+use tempfile::tempdir;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn with<'c>(command: &'c mut Command, server: &S3Server) -> &'c mut Command {
+    command.envs(server.variables())
+}
+
+/// Uploads every file below a folder under its own path.
+fn upload(folder: &Path, server: &S3Server, url: &str) {
+    let place = server.folder(url);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        for file in files_below(folder) {
+            let key = file.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            place.put(&key, fs::read(file).unwrap(), "image/jpeg").await.unwrap();
+        }
+    });
+}
+
+fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
+    let here = tempdir().unwrap();
+    let mut audit = camshaft(["audit"]);
+    let _audited = run(audit.arg(repository::photos()).arg("--out").arg(here.path())).expect(0);
+
+    server.make_bucket(bucket);
+    let (source, out) = (format!("s3://{bucket}/photos"), format!("s3://{bucket}/out"));
+    upload(&repository::photos(), server, &source);
+    let broker = Broker::shared().url();
+    let mut enqueue = camshaft(["enqueue", &source, "--out", &out, "--broker", &broker]);
+    let ended = run(with(&mut enqueue, server)).expect(0);
+    assert!(ended.stdout.starts_with("Enqueued "), "{}", ended.stdout);
+
+    let workers = [1, 2].map(|number| {
+        let name = format!("worker-{number}");
+        let mut command =
+            worker(["--broker", &broker, "--exit-when-idle", "1", "--worker-name", &name]);
+        // Small batches, so that both get some of the few photos.
+        Running::start(with(&mut command, server).args(["--batch", "1"]))
+    });
+    for worker in workers {
+        let _ended = worker.end(LIMIT).expect(0);
+    }
+    let theirs = Results::read(&server.folder(&out));
+    assert_same(&Results::read(&local(here.path())), &theirs);
+
+    let mut status = camshaft(["status", &out, "--broker", &broker, "--json"]);
+    let ended = run(with(&mut status, server)).expect(0);
+    let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let photos = files_below(&repository::photos()).len();
+    assert_eq!(status["images"], photos);
+    assert_eq!(status["done"], photos);
+    for none in ["failed", "queued", "retrying", "dead", "remaining"] {
+        assert_eq!(status[none], 0, "{status}");
+    }
+}
+
+#[test]
+fn workers_over_rabbitmq_and_s3s_fs_do_as_audit_does() {
+    same_over_broker_and_s3(S3Server::s3s_fs(), "same-as-audit");
+}
+
+#[test]
+fn workers_over_rabbitmq_and_moto_do_as_audit_does() {
+    same_over_broker_and_s3(S3Server::moto(), "same-as-audit");
+}
+
+#[test]
+fn results_in_s3_say_what_they_are() {
+    let server = S3Server::moto();
+    server.make_bucket("content-types");
+    let mut audit = camshaft(["audit"]);
+    audit.arg(repository::photos()).args(["--out", "s3://content-types/out", "--limit", "1"]);
+    let _ended = run(with(&mut audit, server)).expect(0);
+    let results = Results::read(&server.folder("s3://content-types/out"));
+    let (key, record) = results.predictions.first_key_value().unwrap();
+    let overlay = record.explanations[0].overlay.clone().unwrap();
+    let [endpoint, ..] = server.variables();
+    for (path, content_type) in
+        [(format!("predictions/{key}.json"), "application/json"), (overlay, "image/jpeg")]
+    {
+        // Asked by another client than the one that wrote it.
+        let script = "import boto3,sys\n\
+            s3=boto3.client('s3',endpoint_url=sys.argv[1])\n\
+            print(s3.head_object(Bucket='content-types',Key=sys.argv[2])['ContentType'])";
+        let said = Command::new(repository::tool("venv/bin/python"))
+            .args(["-c", script, &endpoint.1, &format!("out/{path}")])
+            .envs(server.variables())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), content_type, "{path}");
+    }
+}
+
+#[test]
+fn only_chooses_what_is_enqueued() {
+    let folder = tempdir().unwrap();
+    let (source, out, model) =
+        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
+    write_small_images(&source, 6);
+    fs::write(source.join("bad.jpg"), "no image").unwrap();
+    write_small_model(&model);
+    let broker = Broker::shared().url();
+    let enqueue = |only: &str| {
+        let mut command = camshaft(["enqueue", source.to_str().unwrap(), "--only", only]);
+        command.arg("--out").arg(&out).args(["--broker", &broker]).arg("--model").arg(&model);
+        run(&mut command).expect(0).stdout
+    };
+    let work = || {
+        let ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
+        ended.stderr
+    };
+    assert!(enqueue("new").starts_with("Enqueued 7 of 7 images"));
+    work();
+    assert!(enqueue("new").starts_with("Enqueued 0 of 7 images"));
+    assert!(enqueue("failed").starts_with("Enqueued 1 of 7 images"));
+    // Mended meanwhile: its failure must not stay beside its prediction.
+    fs::copy(source.join("even/00000.jpg"), source.join("bad.jpg")).unwrap();
+    work();
+    let results = Results::read(&local(&out));
+    assert_eq!((results.predictions.len(), results.failures.len()), (7, 0));
+    assert!(enqueue("all").starts_with("Enqueued 7 of 7 images"));
+    work();
+}
+
+#[test]
+fn a_message_that_is_no_job_is_dead_lettered_and_stops_nothing() {
+    use camshaft_common::queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
+    let folder = tempdir().unwrap();
+    let (source, out, model) =
+        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
+    let keys = write_small_images(&source, 3);
+    write_small_model(&model);
+    let broker = Broker::shared().url();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let queue = runtime
+        .block_on(RabbitMqQueue::connect(broker.clone().into(), RabbitMqOptions::default()))
+        .unwrap();
+    let junk: [&[u8]; 4] = [b"", b"{}", b"\xff\xfe\x00", br#"{"v":2}"#];
+    let messages =
+        junk.map(|body| Message { body: body.to_vec().into(), traceparent: None }).to_vec();
+    runtime.block_on(queue.publish(messages)).unwrap();
+
+    let mut enqueue = camshaft(["enqueue", source.to_str().unwrap(), "--broker", &broker]);
+    let _ended = run(enqueue.arg("--out").arg(&out).arg("--model").arg(&model)).expect(0);
+    let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
+    Results::read(&local(&out)).assert_exactly(&keys);
+    assert_eq!(runtime.block_on(queue.depth()).unwrap().dead, 4);
+
+    let redriven = run(&mut camshaft(["redrive", "--broker", &broker])).expect(0);
+    assert!(redriven.stdout.starts_with("Moved 4 dead letters"), "{}", redriven.stdout);
+    let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
+    assert_eq!(runtime.block_on(queue.depth()).unwrap().dead, 4);
+}

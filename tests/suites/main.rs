@@ -1,0 +1,11 @@
+//! Suites that run the built programs against a real broker and real stores, and the
+//! library against reference numbers. One binary, so that they share the services.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has to fail")]
+
+mod accuracy;
+mod audit;
+mod distributed;
+mod faults;
+mod golden;
+mod queue;
+mod store;

@@ -1,0 +1,195 @@
+//! What only a broker can do: refuse, break, come back.
+
+use camshaft_common::queue::{QueueError, REASON_HEADER};
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+
+use super::*;
+
+/// Takes every dead letter and reads its reason.
+pub(super) async fn reasons(url: &str) -> Vec<String> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let mut reasons = Vec::new();
+    let options = BasicGetOptions { no_ack: true };
+    while let Some(letter) = channel.basic_get("camshaft.dead".into(), options).await.unwrap() {
+        let headers = letter.delivery.properties.headers().clone().unwrap();
+        let reason = headers.inner().get(REASON_HEADER).and_then(|reason| reason.as_long_string());
+        reasons.push(reason.map(ToString::to_string).unwrap_or_default());
+    }
+    reasons
+}
+
+async fn refusal(url: String, options: RabbitMqOptions) -> QueueError {
+    let error = within(RabbitMqQueue::connect(Secret::from(url), options)).await.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains("s3cret") && !text.contains(Broker::shared().password()), "{text}");
+    assert!(text.contains("127.0.0.1:"), "{text}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_password_is_refused_at_once() {
+    let broker = Broker::shared();
+    let url = broker.url_of(broker.user(), "s3cret", "test-0");
+    // Not a matter of patience.
+    let options = RabbitMqOptions { connect_patience: None, ..RabbitMqOptions::default() };
+    let error = refusal(url, options).await;
+    assert!(matches!(error, QueueError::AccessRefused { .. }), "{error:?}");
+    assert!(error.to_string().contains(&broker.address()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_virtual_host_is_refused() {
+    let broker = Broker::shared();
+    let url = broker.url_of(broker.user(), broker.password(), "nowhere");
+    let error = refusal(url, RabbitMqOptions::default()).await;
+    assert!(matches!(error, QueueError::AccessRefused { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_address_is_unreachable_once_patience_is_over() {
+    let url = "amqp://camshaft:s3cret@127.0.0.1:1/jobs".to_owned();
+    let options = RabbitMqOptions {
+        connect_patience: Some(Duration::from_millis(500)),
+        ..RabbitMqOptions::default()
+    };
+    let error = refusal(url, options).await;
+    assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_debug_output_shows_the_password() {
+    let queue = connect(&Broker::shared().url(), 1).await;
+    assert!(!format!("{queue:?}").contains(Broker::shared().password()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queue_with_other_arguments_is_a_topology_error() {
+    let url = Broker::shared().url();
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let classic = QueueDeclareOptions::durable();
+    channel.queue_declare("camshaft.jobs".into(), classic, FieldTable::default()).await.unwrap();
+    let error = refusal(url.clone(), RabbitMqOptions::default()).await;
+    assert!(matches!(error, QueueError::Topology { .. }), "{error:?}");
+    assert!(error.to_string().contains("camshaft.jobs"), "{error}");
+    // Another name is a way out, as the message says.
+    let options = RabbitMqOptions { name: "other".to_owned(), ..RabbitMqOptions::default() };
+    RabbitMqQueue::connect(Secret::from(url), options).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_queue_is_made_anew() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    let mut deliveries = consume(&queue, 1).await;
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_delete("camshaft.jobs".into(), Default::default()).await.unwrap();
+    queue.publish(messages(0..3)).await.unwrap();
+    acknowledge_all(&mut deliveries, 3).await;
+    depth_becomes(&queue, 0, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_queue_fails_and_ends_its_streams() {
+    let queue = connect(&Broker::shared().url(), 1).await;
+    queue.publish(messages(0..1)).await.unwrap();
+    let mut deliveries = consume(&queue, 1).await;
+    let held = next(&mut deliveries).await;
+    queue.close().await;
+    assert!(within(deliveries.next()).await.is_none());
+    assert_eq!(held.receipt.settle(Outcome::Ack).await, Err(QueueError::Stale));
+    assert_eq!(queue.publish(messages(0..1)).await, Err(QueueError::Closed));
+    assert_eq!(queue.depth().await, Err(QueueError::Closed));
+    assert_eq!(queue.failure(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn message_that_kills_its_workers_ends_among_the_dead() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    queue.publish(messages(0..1)).await.unwrap();
+    // The limit of 20 redeliveries, and the first one.
+    for crash in 0..=20 {
+        let worker = connect(&url, 1).await;
+        let mut deliveries = consume(&worker, 1).await;
+        let delivery = next(&mut deliveries).await;
+        assert_eq!(delivery.redelivered, crash > 0);
+        worker.close().await;
+        drop(delivery);
+    }
+    depth_becomes(&queue, 0, 0, 1).await;
+    // The broker's own dead letters are like ours.
+    assert_eq!(queue.redrive(None).await, Ok(1));
+    let delivery = next(&mut consume(&queue, 1).await).await;
+    assert_eq!((number(&delivery), delivery.attempt), (0, 1));
+    delivery.receipt.settle(Outcome::Ack).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_reason_is_shortened() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    queue.publish(messages(0..1)).await.unwrap();
+    let reason = "x".repeat(1_000_000);
+    next(&mut consume(&queue, 1).await).await.receipt.settle(dead_letter(&reason)).await.unwrap();
+    let reasons = reasons(&url).await;
+    assert!(reasons[0].len() <= 2048 && reason.starts_with(&reasons[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_broker_loses_nothing() {
+    const COUNT: usize = 3000;
+    let mut broker = Broker::start();
+    let url = broker.url();
+    let queue = connect(&url, 1).await;
+    let mut deliveries = consume(&queue, 20).await;
+    let publishing = tokio::spawn({
+        let queue = queue.clone();
+        async move {
+            for start in (0..COUNT).step_by(10) {
+                queue.publish(messages(start..start + 10)).await.unwrap();
+            }
+        }
+    });
+    // In the middle of it.
+    let mut missing: BTreeSet<usize> = (0..COUNT).collect();
+    while missing.len() > COUNT * 9 / 10 {
+        let delivery = next(&mut deliveries).await;
+        missing.remove(&number(&delivery));
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    let held = next(&mut deliveries).await;
+    assert!(!publishing.is_finished());
+    broker.stop();
+    // Waits for it, as a worker does that is started first.
+    let options =
+        RabbitMqOptions { connect_patience: None, delays: delays(1), ..RabbitMqOptions::default() };
+    let early = tokio::spawn(RabbitMqQueue::connect(Secret::from(url), options));
+    broker.start_again();
+    within(early).await.unwrap().unwrap();
+    while !missing.is_empty() {
+        let delivery = next(&mut deliveries).await;
+        missing.remove(&number(&delivery));
+        drop(delivery.receipt.settle(Outcome::Ack).await);
+    }
+    within(publishing).await.unwrap();
+    assert_eq!(held.receipt.settle(Outcome::Ack).await, Err(QueueError::Stale));
+    depth_becomes(&queue, 0, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipt_of_a_lost_connection_is_stale() {
+    for outcome in [Outcome::Ack, retry("late"), dead_letter("late")] {
+        let url = Broker::shared().url();
+        let (queue, worker) = (connect(&url, 1).await, connect(&url, 1).await);
+        queue.publish(messages(0..1)).await.unwrap();
+        let held = next(&mut consume(&worker, 1).await).await;
+        worker.close().await;
+        assert_eq!(held.receipt.settle(outcome).await, Err(QueueError::Stale));
+        depth_becomes(&queue, 1, 0, 0).await;
+    }
+}

@@ -1,0 +1,61 @@
+//! Arguments of whatever runs the model: `camshaft-worker` and `camshaft audit`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::decoding::ImageLimits;
+use crate::model::{DeviceChoice, Precision};
+use crate::pipeline::context::Limits;
+
+/// Where the model runs, and limits on images.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Engine")]
+pub struct EngineArgs {
+    /// Where the model runs: auto, cpu, cuda or cuda:N
+    #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Number format of the network: auto, f32, bf16 or f16
+    #[arg(long, env = "CAMSHAFT_PRECISION", default_value = "auto")]
+    pub precision: Precision,
+    /// Images the network takes at once
+    #[arg(long, env = "CAMSHAFT_BATCH", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// An image file with more bytes fails as too-large
+    #[arg(long, env = "CAMSHAFT_MAX_IMAGE_BYTES", default_value_t = ImageLimits::default().max_bytes, value_name = "BYTES")]
+    pub max_image_bytes: u64,
+    /// An image with more pixels fails as too-large
+    #[arg(long, env = "CAMSHAFT_MAX_IMAGE_PIXELS", default_value_t = ImageLimits::default().max_pixels, value_name = "PIXELS")]
+    pub max_image_pixels: u64,
+}
+
+/// How long a batch's first image waits for company: little beside a batch's own time on a
+/// CPU, and enough for a store's answers to arrive.
+const BATCH_WAIT: Duration = Duration::from_millis(50);
+
+/// A store answers in tens of milliseconds; this many requests at once keep a batch filled.
+const FETCHES: usize = 8;
+
+/// Decoded pixels held at once. Eight photographs of 24 megapixels, or a thousand small
+/// ones.
+const PIXEL_BYTES: usize = 576 * 1024 * 1024;
+
+impl EngineArgs {
+    /// What each stage does at once on a machine with so many cores.
+    #[must_use]
+    pub fn limits(&self, cores: usize) -> Limits {
+        Limits {
+            fetches: FETCHES,
+            cores: cores.max(1),
+            batch: usize::from(self.batch),
+            batch_wait: BATCH_WAIT,
+            stores: FETCHES,
+            pixel_bytes: PIXEL_BYTES,
+            image: ImageLimits {
+                max_bytes: self.max_image_bytes,
+                max_pixels: self.max_image_pixels,
+                ..ImageLimits::default()
+            },
+        }
+    }
+}

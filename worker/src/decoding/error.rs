@@ -1,0 +1,141 @@
+//! Why an image can't be decoded.
+//!
+//! Owns the kinds of failure and what each is called in a result. Downstream: the failure
+//! record of an image.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
+use camshaft_common::prediction::FailureClass;
+use image::ImageError;
+use image::error::UnsupportedErrorKind;
+
+use super::recognise::EncodedFormat;
+
+/// Why an image can't be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// No bytes at all.
+    #[error("the file is empty; restore it from its source")]
+    Empty,
+    /// The data end before the picture does.
+    #[error("the {format} file is truncated; restore it from its source")]
+    Truncated {
+        /// The format its first bytes announce.
+        format: EncodedFormat,
+    },
+    /// The data contradict the format.
+    #[error("the {format} file is corrupt: {reason}; restore it from its source")]
+    Corrupt {
+        /// The format its first bytes announce.
+        format: EncodedFormat,
+        /// The decoder's words.
+        reason: String,
+    },
+    /// Something known, but not an image that can be read.
+    #[error("this looks like {looks_like}; only {} can be read", EncodedFormat::CHOICES)]
+    NotAnImage {
+        /// What the first bytes announce, with its article.
+        looks_like: &'static str,
+    },
+    /// Bytes that are neither text nor begin like any known kind of file: most often an
+    /// image whose start is damaged.
+    #[error(
+        "the file is corrupt, or of an unknown kind: it begins like none of {}; restore it from \
+         its source",
+        EncodedFormat::CHOICES
+    )]
+    Unrecognised,
+    /// A rare kind of a readable format.
+    #[error("this kind of {format} can't be read: {detail}; save it as 8-bit RGB")]
+    UnsupportedKind {
+        /// The format.
+        format: EncodedFormat,
+        /// What is unusual about it.
+        detail: String,
+    },
+    /// The file exceeds [`ImageLimits::max_bytes`](super::ImageLimits::max_bytes).
+    #[error("the file has {bytes} bytes, more than the limit of {max_bytes}; shrink it")]
+    FileTooLarge {
+        /// Of the file.
+        bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The picture exceeds [`ImageLimits::max_pixels`](super::ImageLimits::max_pixels).
+    #[error("{width}×{height} pixels are more than the limit of {max_pixels}; shrink the image")]
+    TooManyPixels {
+        /// From the header.
+        width: u32,
+        /// From the header.
+        height: u32,
+        /// The limit.
+        max_pixels: u64,
+    },
+    /// The picture exceeds [`ImageLimits::max_side`](super::ImageLimits::max_side).
+    #[error("a side of {width}×{height} pixels exceeds the limit of {max_side}; shrink the image")]
+    SideTooLong {
+        /// From the header.
+        width: u32,
+        /// From the header.
+        height: u32,
+        /// The limit.
+        max_side: u32,
+    },
+    /// Decoding would take more memory than the picture's size explains.
+    #[error("decoding the {format} file takes too much memory; save it anew without metadata")]
+    TooMuchMemory {
+        /// The format.
+        format: EncodedFormat,
+    },
+}
+
+impl DecodeError {
+    /// The kind of failure, as results name it.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Empty | Self::Truncated { .. } | Self::Corrupt { .. } | Self::Unrecognised => {
+                FailureClass::Undecodable
+            }
+            Self::NotAnImage { .. } | Self::UnsupportedKind { .. } => FailureClass::Unsupported,
+            Self::FileTooLarge { .. }
+            | Self::TooManyPixels { .. }
+            | Self::SideTooLong { .. }
+            | Self::TooMuchMemory { .. } => FailureClass::TooLarge,
+        }
+    }
+
+    pub(super) fn from_image(format: EncodedFormat, error: ImageError) -> Self {
+        match error {
+            ImageError::Limits(_) => Self::TooMuchMemory { format },
+            ImageError::Unsupported(error) => {
+                let detail = match error.kind() {
+                    UnsupportedErrorKind::GenericFeature(feature) => feature.clone(),
+                    UnsupportedErrorKind::Color(color) => format!("colour type {color:?}"),
+                    _ => error.to_string(),
+                };
+                Self::UnsupportedKind { format, detail }
+            }
+            error if ends_early(&error) => Self::Truncated { format },
+            error => Self::Corrupt { format, reason: innermost(&error).to_string() },
+        }
+    }
+}
+
+/// Whether the cause is that the bytes ran out.
+fn ends_early(error: &ImageError) -> bool {
+    let end_of_file = |error: &io::Error| error.kind() == ErrorKind::UnexpectedEof;
+    // `ImageError` leaves its own I/O error out of the chain of sources.
+    if let ImageError::IoError(error) = error {
+        return end_of_file(error);
+    }
+    std::iter::successors(error.source(), |&error| error.source())
+        .filter_map(|error| error.downcast_ref())
+        .any(end_of_file)
+}
+
+/// The outer layers only repeat that decoding failed.
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error)
+}

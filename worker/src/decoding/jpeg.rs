@@ -1,0 +1,227 @@
+//! JPEG to RGB, and which damaged JPEGs are refused.
+//!
+//! Owns colour spaces and the check that no data are missing. Uses zune-jpeg rather than the
+//! image crate's wrapper of it, which fills what is missing with grey and reports success.
+//! Upstream: `decode`, once it knows the bytes to be a JPEG.
+//!
+//! Real data sets have JPEGs with flaws that lose no pixel, and Pillow reads them; so these
+//! pass: bytes after the end of the image, between markers and before the end of a scan;
+//! and a missing end marker, if the one scan is complete. Refused, unlike by Pillow, is a
+//! scan with codes that mean nothing.
+
+use image::DynamicImage;
+use image::RgbImage;
+use image::metadata::Orientation;
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+
+use super::error::DecodeError;
+use super::limits::ImageLimits;
+use super::recognise::EncodedFormat;
+
+const FORMAT: EncodedFormat = EncodedFormat::Jpeg;
+
+// Markers, from ITU-T T.81, table B.1. Each follows a byte of 0xFF.
+const SOI: u8 = 0xd8;
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const DHT: u8 = 0xc4;
+const JPG: u8 = 0xc8;
+const DAC: u8 = 0xcc;
+const PROGRESSIVE: u8 = 0xc2;
+
+pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
+    let structure = Structure::read(bytes);
+    if structure.precision.is_some_and(|bits| bits != 8) {
+        let detail = "samples of other than 8 bits".to_owned();
+        return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
+    }
+    if structure.ended {
+        return decode_whole(bytes, limits).map_err(|error| failure(error, false));
+    }
+    // Checks the limits before the bytes are copied.
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
+    read_header(&mut decoder, limits).map_err(|error| failure(error, true))?;
+    if !structure.one_scan {
+        return Err(DecodeError::Truncated { format: FORMAT });
+    }
+    decode_without_end(bytes, limits)
+}
+
+/// Decodes twice, with unlike data appended: a complete scan reads neither, and a picture that
+/// shows no difference is complete.
+fn decode_without_end(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
+    /// Longer than the decoder reads ahead.
+    const TAIL_BYTES: usize = 64;
+    let with_tail = |tail: [u8; 2]| {
+        let mut bytes = bytes.to_vec();
+        // One half of the end marker may be there.
+        if bytes.last() == Some(&0xff) {
+            bytes.pop();
+        }
+        bytes.extend(tail.repeat(TAIL_BYTES / 2));
+        bytes.extend([0xff, EOI]);
+        decode_whole(&bytes, limits).map_err(|error| failure(error, true))
+    };
+    let zeros = with_tail([0, 0])?;
+    // A byte of ones in a scan is written 0xFF 0x00.
+    let ones = with_tail([0xff, 0])?;
+    if zeros == ones { Ok(zeros) } else { Err(DecodeError::Truncated { format: FORMAT }) }
+}
+
+fn options() -> DecoderOptions {
+    // The header decides the size, and `ImageLimits` whether that is too much.
+    DecoderOptions::default()
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
+        .jpeg_set_out_colorspace(ColorSpace::RGB)
+        .set_strict_mode(false)
+}
+
+/// A failure of zune-jpeg's or of ours.
+enum Failure {
+    Decoder(DecodeErrors),
+    Checked(DecodeError),
+}
+
+impl From<DecodeErrors> for Failure {
+    fn from(error: DecodeErrors) -> Self {
+        Self::Decoder(error)
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        Self::Checked(error)
+    }
+}
+
+/// `ends_early` says that the end marker is missing, which makes other damage its consequence.
+fn failure(failure: Failure, ends_early: bool) -> DecodeError {
+    match failure {
+        Failure::Checked(error) => error,
+        Failure::Decoder(DecodeErrors::Unsupported(kind)) => {
+            DecodeError::UnsupportedKind { format: FORMAT, detail: format!("{kind:?}") }
+        }
+        Failure::Decoder(_) if ends_early => DecodeError::Truncated { format: FORMAT },
+        Failure::Decoder(error) => {
+            DecodeError::Corrupt { format: FORMAT, reason: error.to_string() }
+        }
+    }
+}
+
+/// Returns width and height.
+fn read_header(
+    decoder: &mut JpegDecoder<ZCursor<&[u8]>>,
+    limits: &ImageLimits,
+) -> Result<(u32, u32), Failure> {
+    decoder.decode_headers()?;
+    let (width, height) = decoder.dimensions().expect("the header was read");
+    let (width, height) = (width as u32, height as u32);
+    limits.check_size(FORMAT, width, height)?;
+    match decoder.input_colorspace() {
+        // Of CMYK and YCCK, zune-jpeg takes the samples to be inverted, with or without Adobe's
+        // marker; so do Pillow and browsers.
+        Some(
+            ColorSpace::Luma
+            | ColorSpace::YCbCr
+            | ColorSpace::RGB
+            | ColorSpace::CMYK
+            | ColorSpace::YCCK,
+        ) => Ok((width, height)),
+        other => {
+            let detail = format!("colour space {other:?}");
+            Err(DecodeError::UnsupportedKind { format: FORMAT, detail }.into())
+        }
+    }
+}
+
+fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Failure> {
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
+    let (width, height) = read_header(&mut decoder, limits)?;
+    // Headers are read leniently, scans strictly: flaws between markers lose no pixel.
+    decoder.set_options(decoder.options().set_strict_mode(true));
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    decoder.decode_into(&mut pixels)?;
+    let image = RgbImage::from_raw(width, height, pixels)
+        .expect("three bytes were allocated for each pixel");
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    Ok(match orientation {
+        None | Some(Orientation::NoTransforms) => image,
+        Some(orientation) => {
+            let mut image = DynamicImage::ImageRgb8(image);
+            image.apply_orientation(orientation);
+            image.into_rgb8()
+        }
+    })
+}
+
+/// What the markers tell of a file's completeness.
+#[derive(Debug, Default)]
+struct Structure {
+    /// The end marker was seen after a scan.
+    ended: bool,
+    /// A single scan holds everything: baseline, all components interleaved.
+    one_scan: bool,
+    /// Bits a sample.
+    precision: Option<u8>,
+}
+
+impl Structure {
+    /// Walks the segments by their lengths, so that the end of a thumbnail within one isn't taken
+    /// for the end of the image.
+    fn read(bytes: &[u8]) -> Self {
+        let mut structure = Self::default();
+        let mut components = None;
+        let mut scans = 0;
+        let mut at = 2;
+        while let Some(marker) = next_marker(bytes, &mut at) {
+            match marker {
+                EOI if scans > 0 => {
+                    structure.ended = true;
+                    break;
+                }
+                SOI | EOI => continue,
+                _ => {}
+            }
+            // The length counts its own two bytes.
+            let Some(&[high, low]) = bytes.get(at..at + 2) else { break };
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            let body = bytes.get(at + 2..at + length.max(2)).unwrap_or_default();
+            match marker {
+                // Start of frame: precision, height, width, number of components.
+                0xc0..=0xcf if !matches!(marker, DHT | JPG | DAC) => {
+                    structure.precision = body.first().copied();
+                    components = body.get(5).copied().filter(|_| marker != PROGRESSIVE);
+                }
+                SOS => {
+                    scans += 1;
+                    structure.one_scan =
+                        scans == 1 && components.is_some() && components == body.first().copied();
+                }
+                _ => {}
+            }
+            at += length.max(2);
+        }
+        structure
+    }
+}
+
+/// Moves `at` past the next marker that begins a segment or ends the image.
+fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
+    loop {
+        let rest = bytes.get(*at..)?;
+        let found = rest.iter().position(|&byte| byte == 0xff)?;
+        let code = *rest.get(found + 1)?;
+        // Any number of 0xFF may precede a code.
+        *at += found + if code == 0xff { 1 } else { 2 };
+        // Everything else is scan data: stuffing, restart markers, or damage for the decoder
+        // to find.
+        if matches!(code, 0xc0..=0xcf | SOI..=0xef | 0xfe) {
+            return Some(code);
+        }
+    }
+}

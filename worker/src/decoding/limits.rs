@@ -1,0 +1,70 @@
+//! How large an image may be.
+//!
+//! Owns the limits and their checks. Upstream: configuration. Downstream: the decoders, which
+//! call these before they allocate.
+
+use image::Limits;
+
+use super::error::DecodeError;
+use super::recognise::EncodedFormat;
+
+/// How large a file, its picture and the memory to decode it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Bytes of the encoded file.
+    pub max_bytes: u64,
+    /// Width times height.
+    pub max_pixels: u64,
+    /// Pixels of the longer side.
+    pub max_side: u32,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 20,
+            // Above today's largest camera sensors; 300 MB as RGB.
+            max_pixels: 100_000_000,
+            // What JPEG can express.
+            max_side: 65_535,
+        }
+    }
+}
+
+impl ImageLimits {
+    pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), DecodeError> {
+        let bytes = bytes as u64;
+        if bytes > self.max_bytes {
+            return Err(DecodeError::FileTooLarge { bytes, max_bytes: self.max_bytes });
+        }
+        Ok(())
+    }
+
+    /// Takes the size that a header claims.
+    pub(super) fn check_size(
+        &self,
+        format: EncodedFormat,
+        width: u32,
+        height: u32,
+    ) -> Result<(), DecodeError> {
+        if width == 0 || height == 0 {
+            let reason = format!("its header claims {width}×{height} pixels");
+            return Err(DecodeError::Corrupt { format, reason });
+        }
+        if width.max(height) > self.max_side {
+            return Err(DecodeError::SideTooLong { width, height, max_side: self.max_side });
+        }
+        if u64::from(width) * u64::from(height) > self.max_pixels {
+            return Err(DecodeError::TooManyPixels { width, height, max_pixels: self.max_pixels });
+        }
+        Ok(())
+    }
+
+    /// Memory for a decoder: `picture_bytes` and, for what it unpacks on the way (strips, colour
+    /// profiles, text), as much as a whole file may have.
+    pub(super) fn memory(&self, picture_bytes: u64) -> Limits {
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(picture_bytes.saturating_add(self.max_bytes));
+        limits
+    }
+}

@@ -1,0 +1,78 @@
+//! A ready model with everything its pipeline needs, for whichever queue feeds it.
+
+use std::sync::Arc;
+
+use camshaft_common::queue::Deliveries;
+use camshaft_common::store::StoreOptions;
+
+use crate::arguments::EngineArgs;
+use crate::model::{ModelError, ModelFiles};
+use crate::pipeline::context::Context;
+use crate::pipeline::explain::ModelThread;
+use crate::pipeline::model_files::{ModelShelf, ModelUnavailable};
+use crate::pipeline::tally::Tally;
+use crate::pipeline::{self, PipelineError};
+
+/// Why an engine can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model's files can't be had.
+    #[error(transparent)]
+    Files(#[from] ModelUnavailable),
+    /// The device or the model can't be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// A device with a model on it, not yet running.
+#[derive(Debug)]
+pub struct Engine {
+    context: Arc<Context>,
+    model: ModelThread,
+}
+
+impl Engine {
+    /// Opens the device and builds a model. With `pinned`, jobs for other models are put
+    /// back; without, each job's own model is loaded when it first comes.
+    ///
+    /// # Errors
+    /// Where the device or the model can't be used.
+    pub fn start(
+        args: &EngineArgs,
+        first: Option<Arc<ModelFiles>>,
+        pinned: bool,
+        worker: String,
+        stores: StoreOptions,
+    ) -> Result<Self, EngineError> {
+        let device = args.device.open()?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let thread = ModelThread::new(device, args.precision, first.as_deref())?;
+        let context = Context::new(
+            args.limits(cores),
+            worker,
+            ModelShelf::new(first, pinned, stores.clone()),
+            stores,
+        );
+        Ok(Self { context: Arc::new(context), model: thread })
+    }
+
+    /// Deliveries the pipeline holds at once.
+    #[must_use]
+    pub fn prefetch(&self) -> u16 {
+        self.context.limits.prefetch()
+    }
+
+    /// Counts that change while it runs.
+    #[must_use]
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.context.tally)
+    }
+
+    /// Works until the deliveries end and all taken are settled.
+    ///
+    /// # Errors
+    /// Where a stage panicked.
+    pub async fn run(self, deliveries: Deliveries) -> Result<(), PipelineError> {
+        pipeline::run(deliveries, self.context, self.model).await
+    }
+}

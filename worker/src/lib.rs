@@ -1,0 +1,18 @@
+//! Camshaft's worker: takes jobs from a queue, predicts and explains their images, and
+//! writes the results to a store.
+//!
+//! Start reading at [`pipeline`]. Everything about pixels and networks is in pure
+//! functions beside it: [`decoding`], [`input`], [`cam`], [`colormap`], [`overlay`], and
+//! the [`model`]. The `camshaft-worker` program is [`service`] with a command line;
+//! `camshaft audit` uses the same [`engine`] with a queue of its own.
+
+pub mod arguments;
+pub mod cam;
+pub mod colormap;
+pub mod decoding;
+pub mod engine;
+pub mod input;
+pub mod model;
+pub mod overlay;
+pub mod pipeline;
+pub mod service;

@@ -1,0 +1,46 @@
+//! `camshaft-worker`: the command line around [`camshaft_worker::service`].
+
+use std::process::ExitCode;
+
+use camshaft_common::store::StoreOptions;
+use camshaft_common::telemetry;
+use camshaft_worker::service::{self, Args};
+use clap::Parser;
+use tracing::{error, info};
+
+/// What an operator wants to see of a worker, without a line for each image.
+const DEFAULT_LOG: &str = "info,lapin=warn,object_store=warn";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = args.log().log.as_deref().unwrap_or(DEFAULT_LOG);
+    if let Err(error) = telemetry::start(args.log().log_format, filter, std::io::stderr) {
+        return usage(&error);
+    }
+    // The stores' own variables are the one part of the environment clap doesn't read.
+    let stores = StoreOptions::from_environment();
+    match service::serve(args, stores).await {
+        Ok(counts) => {
+            info!(
+                predicted = counts.predicted,
+                already_done = counts.already_done,
+                failed = counts.failed_in_all(),
+                retried = counts.retried,
+                dead = counts.dead,
+                "ended"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "logging could not be started")]
+fn usage(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("camshaft-worker: {error}");
+    ExitCode::from(2)
+}

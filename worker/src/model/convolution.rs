@@ -1,0 +1,231 @@
+//! The convolution everything else is made of: bias, residual and ReLU included, BatchNorm
+//! folded in. The network above it sees tensors go in and come out, `[N, C, H, W]`; which
+//! code multiplies, and how activations lie in memory, is decided here.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::finish::finish;
+use super::patches::patches;
+use super::weights::Weights;
+
+/// torchvision's `nn.BatchNorm2d` default.
+const BATCH_NORM_EPS: f64 = 1e-5;
+
+/// Shape of a convolution with a square kernel and equal padding on all sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConvShape {
+    /// Input channels.
+    pub(super) inputs: usize,
+    /// Output channels.
+    pub(super) outputs: usize,
+    /// Side of the kernel.
+    pub(super) kernel: usize,
+    /// Step between outputs.
+    pub(super) stride: usize,
+}
+
+impl ConvShape {
+    /// Zeros around the input, so that stride 1 keeps its size: torchvision's choice for all
+    /// of ResNet's kernels.
+    pub(super) fn padding(self) -> usize {
+        self.kernel / 2
+    }
+
+    /// Output rows or columns for so many of the input.
+    pub(super) fn output_side(self, side: usize) -> usize {
+        (side + 2 * self.padding() - self.kernel) / self.stride + 1
+    }
+}
+
+/// A convolution with its BatchNorm folded in, and optionally a ReLU after it.
+#[derive(Debug)]
+pub(super) struct FoldedConv {
+    shape: ConvShape,
+    /// Whether negative outputs become zero.
+    relu: bool,
+    /// On the CPU `[kernel * kernel * I, O]`, rows in the order of [`patches`]; elsewhere
+    /// `[O, I, kernel, kernel]`.
+    weight: Tensor,
+    /// On the CPU `[O]`; elsewhere `[1, O, 1, 1]`.
+    bias: Tensor,
+}
+
+impl FoldedConv {
+    /// Reads a convolution and its BatchNorm and folds them in f32, then converts them.
+    pub(super) fn load(
+        weights: &mut Weights<'_>,
+        (conv, norm): (&str, &str),
+        shape: ConvShape,
+        relu: bool,
+        (device, dtype): (&Device, DType),
+    ) -> Result<Self> {
+        let ConvShape { inputs, outputs, kernel, .. } = shape;
+        let weight =
+            weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
+        let mut norm = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
+        let norm = BatchNorm {
+            gamma: norm("weight")?,
+            beta: norm("bias")?,
+            mean: norm("running_mean")?,
+            variance: norm("running_var")?,
+        };
+        let (weight, bias) = norm.fold_into(&weight)?;
+        Self::new(&weight, &bias, shape, relu, (device, dtype))
+    }
+
+    /// From `weight` `[O, I, kernel, kernel]` and `bias` `[O]`, both f32.
+    fn new(
+        weight: &Tensor,
+        bias: &Tensor,
+        shape: ConvShape,
+        relu: bool,
+        (device, dtype): (&Device, DType),
+    ) -> Result<Self> {
+        let (weight, bias) = if device.is_cpu() {
+            let rows = shape.kernel * shape.kernel * shape.inputs;
+            let weight = weight.permute((2, 3, 1, 0))?.reshape((rows, shape.outputs))?;
+            (weight.contiguous()?, bias.clone())
+        } else {
+            (weight.clone(), bias.reshape((1, shape.outputs, 1, 1))?)
+        };
+        Ok(Self {
+            shape,
+            relu,
+            weight: weight.to_dtype(dtype)?.to_device(device)?,
+            bias: bias.to_dtype(dtype)?.to_device(device)?,
+        })
+    }
+
+    /// `relu(conv(input) + bias + residual)`, the ReLU only where the convolution has one.
+    ///
+    /// `input` `[N, I, H, W]`, `residual` and the result `[N, O, H', W']`, any range, all in
+    /// the convolution's dtype. On the CPU the result lies channels last in memory, and
+    /// inputs that do so too cost no copy. Differentiable.
+    pub(super) fn forward(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        if input.device().is_cpu() {
+            return self.forward_channels_last(input, residual);
+        }
+        let output = input.conv2d(&self.weight, self.shape.padding(), self.shape.stride, 1, 1)?;
+        self.finish(output, residual)
+    }
+
+    /// The convolution as one product of matrices for the whole batch: pixels × patch values
+    /// by patch values × output channels.
+    fn forward_channels_last(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let (batch, _, height, width) = input.dims4()?;
+        let (height, width) = (self.shape.output_side(height), self.shape.output_side(width));
+        let pixels = patches(&channels_last(input)?, self.shape)?;
+        let output = pixels.matmul(&self.weight)?;
+        let output = output.reshape((batch, height, width, self.shape.outputs))?;
+        let residual = residual.map(channels_last).transpose()?;
+        let output = if output.track_op() || residual.as_ref().is_some_and(Tensor::track_op) {
+            self.finish(output, residual.as_ref())?
+        } else {
+            finish(&output, &self.bias, residual.as_ref(), self.relu)?;
+            output
+        };
+        output.permute((0, 3, 1, 2))
+    }
+
+    fn finish(&self, output: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let mut output = output.broadcast_add(&self.bias)?;
+        if let Some(residual) = residual {
+            output = (output + residual)?;
+        }
+        if self.relu { output.relu() } else { Ok(output) }
+    }
+}
+
+/// `[N, C, H, W]` to contiguous `[N, H, W, C]`; no copy where it lies so already.
+pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    tensor.permute((0, 2, 3, 1))?.contiguous()
+}
+
+/// Parameters of a BatchNorm as it is after training, each `[O]` in f32.
+struct BatchNorm {
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+impl BatchNorm {
+    /// Weight `[O, I, k, k]` and bias `[O]` of the convolution that does what `weight` and
+    /// this BatchNorm do one after the other: `y = gamma * (x - mean) / sqrt(variance + eps)
+    /// + beta` (Ioffe and Szegedy 2015, algorithm 2) is linear in `x`.
+    fn fold_into(&self, weight: &Tensor) -> Result<(Tensor, Tensor)> {
+        let scale = (&self.gamma / (&self.variance + BATCH_NORM_EPS)?.sqrt()?)?;
+        let weight = weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+        Ok((weight, (&self.beta - (&self.mean * scale)?)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_nn::ModuleT;
+
+    use super::*;
+    use crate::model::testing::noise;
+
+    const CPU: (&Device, DType) = (&Device::Cpu, DType::F32);
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    const SHAPES: [ConvShape; 5] = [
+        ConvShape { inputs: 5, outputs: 7, kernel: 1, stride: 1 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 1, stride: 2 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 3, stride: 1 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 3, stride: 2 },
+        ConvShape { inputs: 3, outputs: 4, kernel: 7, stride: 2 },
+    ];
+
+    #[test]
+    fn folded_equals_convolution_then_batch_norm() {
+        for shape in SHAPES {
+            let ConvShape { inputs, outputs, kernel, stride } = shape;
+            let weight = noise(&[outputs, inputs, kernel, kernel], 1);
+            let norm = BatchNorm {
+                gamma: noise(&[outputs], 2),
+                beta: noise(&[outputs], 3),
+                mean: noise(&[outputs], 4),
+                variance: noise(&[outputs], 5).sqr().unwrap(),
+            };
+            let (folded, bias) = norm.fold_into(&weight).unwrap();
+            let conv = FoldedConv::new(&folded, &bias, shape, true, CPU).unwrap();
+            let BatchNorm { gamma, beta, mean, variance } = norm;
+            let norm =
+                candle_nn::BatchNorm::new(outputs, mean, variance, gamma, beta, BATCH_NORM_EPS)
+                    .unwrap();
+            for (height, width) in [(9, 8), (8, 11)] {
+                let input = noise(&[2, inputs, height, width], 6);
+                let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();
+                let plain = norm.forward_t(&plain, false).unwrap();
+                let residual = noise(plain.dims(), 7);
+                let plain = (plain + &residual).unwrap().relu().unwrap();
+                let folded = conv.forward(&input, Some(&residual)).unwrap();
+                assert!(largest_difference(&plain, &folded) < 1e-3, "{shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradient_equals_that_of_candles_convolution() {
+        for shape in SHAPES {
+            let ConvShape { inputs, outputs, kernel, stride } = shape;
+            let weight = noise(&[outputs, inputs, kernel, kernel], 8);
+            let conv = FoldedConv::new(&weight, &noise(&[outputs], 9), shape, false, CPU).unwrap();
+            // candle's own backward pass needs equal remainders in both directions.
+            let input = candle_core::Var::from_tensor(&noise(&[2, inputs, 9, 9], 10)).unwrap();
+            let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();
+            let ours = conv.forward(&input, None).unwrap();
+            let weights = noise(plain.dims(), 11);
+            let [plain, ours] = [plain, ours].map(|output| {
+                let grads = (output * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+                grads.get(&input).unwrap().clone()
+            });
+            assert!(largest_difference(&plain, &ours) < 1e-4, "{shape:?}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A batch from input to predictions and maps, in one forward pass.
+//!
+//! Decides which classes are explained and by which way their maps are computed. An image
+//! that can't be explained fails alone; the others of its batch don't notice.
+
+use camshaft_common::explain::{ExplainOptions, Method, Target, TargetLayer};
+use camshaft_common::prediction::ClassPrediction;
+use candle_core::Tensor;
+
+use super::{Model, ModelError, STAGES};
+use crate::cam::{CamTarget, HeatMap, MapStatistics, grad_cam};
+
+/// Classes a result lists even where only one is explained: ImageNet's customary top 5.
+const LISTED_CLASSES: usize = 5;
+/// Classes an error names before it only counts them.
+const NAMED_CLASSES: usize = 10;
+
+/// What is asked for one image of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct ExplainRequest<'a> {
+    /// How to explain it.
+    pub options: &'a ExplainOptions,
+    /// Its given class, for [`Target::Label`].
+    pub label: Option<&'a str>,
+}
+
+/// What the model says of one image, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// The five most probable classes and every explained one, most probable first.
+    pub predictions: Vec<ClassPrediction>,
+    /// One for each target class, most probable first.
+    pub explanations: Vec<ClassMap>,
+}
+
+/// Where the network looked for one class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassMap {
+    /// How the map was computed.
+    pub method: Method,
+    /// Whose output it weighs.
+    pub layer: TargetLayer,
+    /// Class index.
+    pub class: usize,
+    /// Class name.
+    pub label: String,
+    /// The map, at the layer's own resolution.
+    pub map: HeatMap,
+    /// The map in numbers.
+    pub statistics: MapStatistics,
+}
+
+/// Why one image can't be explained. Trying again would not help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// `--target label` for an image that has none.
+    #[error(
+        "the image has no label to explain; use --labels folder or a list with labels, or \
+         another --target"
+    )]
+    NoLabel,
+    /// A label or `class:NAME` that is not one of the model's classes.
+    #[error("the model has no class {name:?}; its classes are {classes}")]
+    UnknownClass {
+        /// The name.
+        name: String,
+        /// The first classes there are.
+        classes: String,
+    },
+    /// A name that several of the model's classes have.
+    #[error(
+        "the model has {count} classes named {name:?}; give them different names in config.json"
+    )]
+    AmbiguousClass {
+        /// The name.
+        name: String,
+        /// How many have it.
+        count: usize,
+    },
+    /// Logits that are infinite or not numbers.
+    #[error("the model's logits are not finite; if it runs in f16, use --precision f32")]
+    LogitsNotFinite,
+    /// A map with values that are infinite or not numbers.
+    #[error("the map for class {class:?} is not finite; if it runs in f16, use --precision f32")]
+    MapNotFinite {
+        /// Class name.
+        class: String,
+    },
+}
+
+impl Model {
+    /// Predicts and explains a batch with one forward pass. `input` `[N, 3, H, W]`, f32, on
+    /// any device, scaled as the input rule says; one request for each image.
+    ///
+    /// # Errors
+    /// The outer error is about the whole batch: a wrong shape or a failing device. Each
+    /// image has its own result.
+    pub fn explain_batch(
+        &self,
+        input: &Tensor,
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<Vec<Result<Explained, ExplainError>>, ModelError> {
+        if input.dims().first() != Some(&requests.len()) {
+            let rule = &self.config.input;
+            return Err(ModelError::BatchShape {
+                actual: input.dims().to_vec(),
+                expected: [requests.len(), 3, rule.height, rule.width],
+            });
+        }
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stages: Vec<_> =
+            requests.iter().map(|request| stage_of(request.options.layer)).collect();
+        let forward = self.forward(input, &stages)?;
+        let logits = forward.logits.to_vec2::<f32>()?;
+        let plans: Vec<_> = logits
+            .iter()
+            .zip(requests)
+            .map(|(logits, request)| Scores::of(logits)?.plan(self, request))
+            .collect();
+        let mut maps = vec![Vec::new(); requests.len()];
+        for (stage, features) in (1..=STAGES).zip(&forward.stages) {
+            let Some(features) = features else { continue };
+            let targets: Vec<_> = (0..requests.len())
+                .filter(|&image| stages[image] == stage)
+                .flat_map(|image| {
+                    let targets = plans[image].as_ref().map_or(&[][..], |plan| &plan.targets);
+                    targets.iter().map(move |&class| CamTarget { image, class })
+                })
+                .collect();
+            for (target, map) in targets.iter().zip(self.maps(stage, features, &targets)?) {
+                maps[target.image].push(map);
+            }
+        }
+        let results = plans.into_iter().zip(maps).zip(requests);
+        Ok(results.map(|((plan, maps), request)| self.explained(plan?, maps, request)).collect())
+    }
+
+    /// One map for each target, by the cheapest way there is for the layer.
+    fn maps(
+        &self,
+        stage: usize,
+        features: &Tensor,
+        targets: &[CamTarget],
+    ) -> Result<Vec<HeatMap>, ModelError> {
+        let mut maps = Vec::with_capacity(targets.len());
+        // As many at a time as the batch has images, so that memory stays what it promised
+        // even where an image has many targets.
+        for targets in targets.chunks(features.dim(0)?.max(1)) {
+            maps.extend(if stage == STAGES {
+                grad_cam::closed_form(features, self.network.head_weight(), targets)?
+            } else {
+                grad_cam::by_gradient(features, targets, |features| {
+                    self.network.forward_from_stage(features, stage)
+                })?
+            });
+        }
+        Ok(maps)
+    }
+
+    /// An image's result from what was planned and the maps of its targets, in their order.
+    fn explained(
+        &self,
+        plan: Plan,
+        maps: Vec<HeatMap>,
+        request: &ExplainRequest<'_>,
+    ) -> Result<Explained, ExplainError> {
+        assert_eq!(plan.targets.len(), maps.len(), "a target layer is one of the stages");
+        let explanations = plan.targets.into_iter().zip(maps).map(|(class, map)| {
+            let label = self.config.classes[class].clone();
+            if !map.is_finite() {
+                return Err(ExplainError::MapNotFinite { class: label });
+            }
+            let ExplainOptions { method, layer, .. } = *request.options;
+            let statistics = MapStatistics::of(&map);
+            Ok(ClassMap { method, layer, class, label, map, statistics })
+        });
+        Ok(Explained {
+            explanations: explanations.collect::<Result<_, _>>()?,
+            predictions: plan.predictions,
+        })
+    }
+
+    /// The index of the class called `name`.
+    ///
+    /// # Errors
+    /// Where none or several are.
+    pub fn class_named(&self, name: &str) -> Result<usize, ExplainError> {
+        let classes = &self.config.classes;
+        let mut found = (0..classes.len()).filter(|&class| classes[class] == name);
+        match (found.next(), found.count()) {
+            (Some(class), 0) => Ok(class),
+            (Some(_), more) => {
+                Err(ExplainError::AmbiguousClass { name: name.to_owned(), count: more + 1 })
+            }
+            (None, _) => {
+                let mut listed = classes[..classes.len().min(NAMED_CLASSES)].join(", ");
+                if classes.len() > NAMED_CLASSES {
+                    listed += &format!(" and {} more", classes.len() - NAMED_CLASSES);
+                }
+                Err(ExplainError::UnknownClass { name: name.to_owned(), classes: listed })
+            }
+        }
+    }
+}
+
+fn stage_of(layer: TargetLayer) -> usize {
+    let TargetLayer::Stage(stage) = layer;
+    usize::from(stage)
+}
+
+/// What is known of an image before its maps are.
+struct Plan {
+    predictions: Vec<ClassPrediction>,
+    /// Classes to explain, in the order of the result.
+    targets: Vec<usize>,
+}
+
+/// The logits of one image, ranked.
+struct Scores<'a> {
+    logits: &'a [f32],
+    probabilities: Vec<f32>,
+    /// Class indices, most probable first; equals in class order.
+    ranking: Vec<usize>,
+}
+
+impl<'a> Scores<'a> {
+    fn of(logits: &'a [f32]) -> Result<Self, ExplainError> {
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(ExplainError::LogitsNotFinite);
+        }
+        let mut ranking: Vec<_> = (0..logits.len()).collect();
+        ranking.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        Ok(Self { logits, probabilities: softmax(logits), ranking })
+    }
+
+    /// Which classes are listed and which explained.
+    fn plan(&self, model: &Model, request: &ExplainRequest<'_>) -> Result<Plan, ExplainError> {
+        let targets = match &request.options.target {
+            Target::Top(count) => self.ranking.iter().copied().take(*count).collect(),
+            Target::Label => vec![model.class_named(request.label.ok_or(ExplainError::NoLabel)?)?],
+            Target::Class(name) => vec![model.class_named(name)?],
+        };
+        let listed = self.ranking.iter().enumerate();
+        let listed =
+            listed.filter(|&(rank, class)| rank < LISTED_CLASSES || targets.contains(class));
+        let predictions = listed.map(|(_, &class)| ClassPrediction {
+            class,
+            label: model.config.classes[class].clone(),
+            probability: self.probabilities[class],
+            logit: self.logits[class],
+        });
+        Ok(Plan { predictions: predictions.collect(), targets })
+    }
+}
+
+/// Shares that add up to 1, from finite logits.
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<_> = logits.iter().map(|&logit| f64::from(logit - max).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| (power / sum) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use camshaft_common::model::ModelReference;
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::model::testing::{CLASSES, SIDE, noise, small_model, small_weights};
+    use crate::model::{ModelFiles, Precision};
+
+    fn options(stage: u8, target: Target) -> ExplainOptions {
+        ExplainOptions { layer: TargetLayer::Stage(stage), target, ..Default::default() }
+    }
+
+    fn images(count: usize) -> Tensor {
+        noise(&[count, 3, SIDE, SIDE], 100).abs().unwrap()
+    }
+
+    fn difference(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn one_batch_serves_different_wishes_as_if_each_image_were_alone() {
+        let model = small_model();
+        let wishes = [
+            (options(4, Target::Top(2)), None),
+            (options(2, Target::Label), Some("c5")),
+            (options(4, Target::Label), None),
+            (options(1, Target::Class("c0".into())), None),
+            (options(3, Target::Top(99)), Some("c1")),
+        ];
+        let requests: Vec<_> = wishes
+            .iter()
+            .map(|(options, label)| ExplainRequest { options, label: *label })
+            .collect();
+        let input = images(requests.len());
+        let together = model.explain_batch(&input, &requests).unwrap();
+        assert_eq!(together[2], Err(ExplainError::NoLabel));
+        for (image, together) in together.iter().enumerate() {
+            let alone = input.narrow(0, image, 1).unwrap();
+            let alone = model.explain_batch(&alone, &requests[image..=image]).unwrap().remove(0);
+            let (Ok(alone), Ok(together)) = (alone, together) else { continue };
+            assert_eq!(alone.explanations.len(), together.explanations.len());
+            for (a, b) in alone.explanations.iter().zip(&together.explanations) {
+                assert_eq!((a.class, a.layer), (b.class, requests[image].options.layer));
+                let (difference, max) =
+                    (difference(&a.map.values, &b.map.values), a.statistics.max);
+                assert!(difference <= 1e-6 * max, "off by {difference} of {max}");
+            }
+        }
+        let counts: Vec<_> =
+            together.iter().flatten().map(|result| result.explanations.len()).collect();
+        assert_eq!(counts, [2, 1, 1, CLASSES]);
+    }
+
+    #[test]
+    fn the_explained_class_is_listed_after_the_top_five() {
+        let model = small_model();
+        let input = images(1);
+        let all = options(4, Target::Top(CLASSES));
+        let all = ExplainRequest { options: &all, label: None };
+        let ranked = model.explain_batch(&input, &[all]).unwrap().remove(0).unwrap().predictions;
+        let sum: f32 = ranked.iter().map(|prediction| prediction.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-6 && ranked.is_sorted_by(|a, b| a.logit >= b.logit));
+        let last = ranked.last().unwrap();
+        let options = options(4, Target::Class(last.label.clone()));
+        let request = ExplainRequest { options: &options, label: None };
+        let result = model.explain_batch(&input, &[request]).unwrap().remove(0).unwrap();
+        assert_eq!(result.predictions.len(), 6);
+        assert_eq!(result.predictions[5].class, last.class);
+        assert_eq!(result.explanations[0].label, last.label);
+    }
+
+    #[test]
+    fn a_name_that_is_no_class_is_answered_with_those_there_are() {
+        let error = small_model().class_named("whale").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the model has no class \"whale\"; its classes are c0, c1, c2, c3, c4, c5, c6"
+        );
+    }
+
+    #[test]
+    fn an_image_that_overflows_fails_alone() {
+        let model = small_model();
+        let wild = Tensor::full(f32::NAN, (1, 3, SIDE, SIDE), &Device::Cpu).unwrap();
+        let input = Tensor::cat(&[images(1), wild], 0).unwrap();
+        for stage in 1..=4 {
+            let options = options(stage, Target::Top(1));
+            let request = ExplainRequest { options: &options, label: None };
+            let results = model.explain_batch(&input, &[request; 2]).unwrap();
+            assert!(results[0].is_ok());
+            assert_eq!(results[1], Err(ExplainError::LogitsNotFinite));
+        }
+    }
+
+    #[test]
+    fn a_batch_of_another_shape_is_refused() {
+        let model = small_model();
+        let options = ExplainOptions::default();
+        let request = ExplainRequest { options: &options, label: None };
+        for shape in [(2, 3, SIDE, SIDE), (1, 1, SIDE, SIDE), (1, 3, SIDE, SIDE + 1)] {
+            let input = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+            let result = model.explain_batch(&input, &[request]);
+            assert!(matches!(result, Err(ModelError::BatchShape { .. })));
+        }
+        let none = Tensor::zeros((0, 3, SIDE, SIDE), DType::F32, &Device::Cpu).unwrap();
+        assert!(model.explain_batch(&none, &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn weights_of_another_network_are_told_apart() {
+        let config = br#"{"architecture":"resnet50","classes":["c0","c1"],"input":{
+            "height":64,"width":64,"resize":"stretch","interpolation":"bilinear-antialiased",
+            "scale":"1/255","mean":[0,0,0],"std":[1,1,1],"color":"rgb"}}"#;
+        let reference: ModelReference = "/models/small".parse().unwrap();
+        let load = |config: &[u8]| {
+            let files = ModelFiles::from_bytes(reference.clone(), small_weights().into(), config);
+            Model::load(&files.unwrap(), &Device::Cpu, Precision::Auto).unwrap_err()
+        };
+        let error = load(config).to_string();
+        assert!(error.contains("names 2 classes, but fc.weight has 7 rows"), "{error}");
+        let config = String::from_utf8_lossy(config)
+            .replace(r#"["c0","c1"]"#, r#"["c0","c1","c2","c3","c4","c5","c6"]"#);
+        let error = load(config.as_bytes()).to_string();
+        let first = "conv1.weight is [4, 3, 7, 7] of F32 instead of [64, 3, 7, 7]";
+        assert!(error.contains(first) && error.contains("more; use torchvision's"), "{error}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The model: loading a checkpoint, running it, and explaining what it says.
+//!
+//! Owns weights, device and class names. How pixels become input is described by
+//! [`InputRule`] and done elsewhere; maps are computed by [`crate::cam`]. Upstream: decoded
+//! batches. Downstream: overlays and results.
+
+#[cfg(feature = "bundled-model")]
+mod bundled;
+mod config;
+mod convolution;
+mod device;
+mod error;
+mod explain;
+mod files;
+mod finish;
+mod patches;
+mod pooling;
+mod resnet;
+#[cfg(test)]
+pub(crate) mod testing;
+mod weights;
+
+use camshaft_common::model::ModelIdentity;
+use candle_core::{Device, Tensor};
+
+pub use config::{
+    Architecture, ChannelOrder, InputRule, Interpolation, ModelConfig, Resize, Scale,
+};
+pub use device::{DeviceChoice, ParseDeviceError, ParsePrecisionError, Precision};
+pub use error::ModelError;
+pub use explain::{ClassMap, ExplainError, ExplainRequest, Explained};
+pub use files::ModelFiles;
+pub use resnet::{Forward, ResNet, STAGES};
+
+use resnet::ResNetShape;
+use weights::{Weights, describe};
+
+/// A loaded model: owned by the one thread that runs it.
+#[derive(Debug)]
+pub struct Model {
+    identity: ModelIdentity,
+    config: ModelConfig,
+    network: ResNet,
+    device: Device,
+    precision: Precision,
+}
+
+impl Model {
+    /// Loads a model onto `device`.
+    ///
+    /// # Errors
+    /// Where the weights are not those of the network or not of its classes, or the device
+    /// can't hold them.
+    pub fn load(
+        files: &ModelFiles,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let (shape, architecture) = match files.config().architecture {
+            Architecture::ResNet50 => (ResNetShape::RESNET50, "resnet50"),
+        };
+        Self::load_shape(files, shape, architecture, device, precision)
+    }
+
+    fn load_shape(
+        files: &ModelFiles,
+        shape: ResNetShape,
+        architecture: &'static str,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let (dtype, precision) = precision.on(device)?;
+        let (identity, config) = (files.identity().clone(), files.config().clone());
+        let model = || identity.name.clone();
+        let mut weights = Weights::read(files.weights())
+            .map_err(|source| ModelError::Weights { model: model(), source })?;
+        let classes = config.classes.len();
+        if let Some(rows) = weights.rows("fc.weight").filter(|&rows| rows != classes) {
+            return Err(ModelError::ClassCount { model: model(), classes, rows });
+        }
+        let network = ResNet::load(&mut weights, shape, classes, device, dtype)?;
+        let misfits = weights.into_misfits();
+        if !misfits.is_empty() {
+            let misfits = describe(&misfits);
+            return Err(ModelError::Misfit { model: model(), architecture, misfits });
+        }
+        Ok(Self { identity, config, network, device: device.clone(), precision })
+    }
+
+    /// Name and digests.
+    #[must_use]
+    pub fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    /// Class names and input rule.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The network itself, for whoever explains in ways of their own.
+    #[must_use]
+    pub fn network(&self) -> &ResNet {
+        &self.network
+    }
+
+    /// What it computes in: never `auto`.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What it runs on: never `auto`.
+    #[must_use]
+    pub fn device(&self) -> DeviceChoice {
+        match self.device.location() {
+            candle_core::DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id),
+            _ => DeviceChoice::Cpu,
+        }
+    }
+
+    /// Runs the network once. `input` `[N, 3, H, W]`, f32, on any device, scaled as the
+    /// input rule says; `stages` are those whose outputs are wanted, 1 to 4.
+    ///
+    /// # Errors
+    /// Where the batch has another shape than the input rule's, or the device fails.
+    pub fn forward(&self, input: &Tensor, stages: &[usize]) -> Result<Forward, ModelError> {
+        let InputRule { height, width, .. } = self.config.input;
+        let batch = input.dims().first().copied().unwrap_or(0);
+        let expected = [batch, 3, height, width];
+        if input.dims() != expected {
+            return Err(ModelError::BatchShape { actual: input.dims().to_vec(), expected });
+        }
+        Ok(self.network.forward(&input.to_device(&self.device)?, stages)?)
+    }
+}

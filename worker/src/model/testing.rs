@@ -1,0 +1,68 @@
+//! A small random network for unit tests: one block a stage, 4 channels wide, 7 classes.
+
+use std::collections::HashMap;
+
+use camshaft_common::model::ModelReference;
+use candle_core::{DType, Device, Tensor};
+
+use super::resnet::{ResNet, ResNetShape};
+use super::weights::Weights;
+use super::{Model, ModelFiles, Precision};
+
+/// Classes of the small model, `c0` and on.
+pub(crate) const CLASSES: usize = 7;
+/// Side of its input: the last stage is 2 × 2.
+pub(crate) const SIDE: usize = 64;
+const SHAPE: ResNetShape = ResNetShape { blocks: [1; 4], width: 4 };
+
+/// Values around zero with variance 1, the same for the same seed: a failing test must fail
+/// again. SplitMix64 (Steele, Lea and Flood 2014).
+pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let mut state = seed;
+    let values = (0..shape.iter().product::<usize>()).map(|_| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        // The top 24 bits to -1..1, whose variance is a third.
+        ((bits >> 40) as f32 / (1 << 23) as f32 - 1.0) * 3f32.sqrt()
+    });
+    Tensor::from_vec(values.collect(), shape, &Device::Cpu).unwrap()
+}
+
+/// Random weights as a safetensors file.
+pub(crate) fn small_weights() -> Vec<u8> {
+    // An empty file misses every tensor, which tells what there must be.
+    let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).unwrap();
+    let mut none = Weights::read(&none).unwrap();
+    ResNet::load(&mut none, SHAPE, CLASSES, &Device::Cpu, DType::F32).unwrap();
+    let tensors = (0..).zip(none.into_misfits()).map(|(seed, misfit)| {
+        let fan_in: usize = misfit.expected[1..].iter().product();
+        let scale = (2.0 / fan_in.max(1) as f64).sqrt();
+        let tensor = (noise(&misfit.expected, seed) * scale).unwrap();
+        // A variance is above zero, and one near it would make the network chaotic.
+        let variance = misfit.name.ends_with("running_var");
+        (misfit.name, if variance { (tensor.abs().unwrap() + 0.5).unwrap() } else { tensor })
+    });
+    safetensors::serialize(tensors.collect::<HashMap<_, _>>(), None).unwrap()
+}
+
+/// A model with such weights.
+pub(crate) fn small_model() -> Model {
+    let classes: Vec<_> = (0..CLASSES).map(|class| format!("c{class}")).collect();
+    let config = serde_json::json!({
+        "architecture": "resnet50",
+        "classes": classes,
+        "input": {
+            "height": SIDE, "width": SIDE, "resize": "stretch",
+            "interpolation": "bilinear-antialiased", "scale": "1/255",
+            "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "color": "rgb"
+        }
+    });
+    let reference: ModelReference = "/models/small".parse().unwrap();
+    let config = config.to_string();
+    let files = ModelFiles::from_bytes(reference, small_weights().into(), config.as_bytes());
+    let files = files.unwrap();
+    Model::load_shape(&files, SHAPE, "resnet50", &Device::Cpu, Precision::Auto).unwrap()
+}

@@ -1,0 +1,120 @@
+//! Reading tensors out of a safetensors file by name and shape.
+//!
+//! Knows nothing of the network: it hands out what it is asked for and remembers every
+//! tensor that didn't fit, so that one error can name them.
+
+use candle_core::safetensors::{Load, SliceSafetensors};
+use candle_core::{DType, Device, Tensor};
+
+/// How many misfits an error names before it only counts them.
+const NAMED_MISFITS: usize = 5;
+
+/// The tensors of a safetensors file.
+pub(super) struct Weights<'a> {
+    tensors: SliceSafetensors<'a>,
+    misfits: Vec<Misfit>,
+}
+
+/// A tensor the network needs and the file doesn't have in that shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Misfit {
+    /// Name in the file.
+    pub(super) name: String,
+    /// Shape the network needs.
+    pub(super) expected: Vec<usize>,
+    /// What the file has: nothing, or something else.
+    actual: Option<String>,
+}
+
+impl std::fmt::Display for Misfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, expected, actual } = self;
+        match actual {
+            None => write!(f, "{name} is missing"),
+            Some(actual) => write!(f, "{name} is {actual} instead of {expected:?}"),
+        }
+    }
+}
+
+impl<'a> Weights<'a> {
+    /// Reads the header of a safetensors file.
+    ///
+    /// # Errors
+    /// Where it is not one, or not a whole one.
+    pub(super) fn read(file: &'a [u8]) -> candle_core::Result<Self> {
+        Ok(Self { tensors: SliceSafetensors::new(file)?, misfits: Vec::new() })
+    }
+
+    /// Rows of a tensor, if it is there.
+    pub(super) fn rows(&self, name: &str) -> Option<usize> {
+        self.tensors.get(name).ok()?.shape().first().copied()
+    }
+
+    /// A tensor on the CPU in f32, from f16, bf16, f32 or f64. One that is not there, or not
+    /// so, is noted and comes back as zeros.
+    pub(super) fn tensor(&mut self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
+        let actual = match self.tensors.get(name) {
+            Err(_) => None,
+            Ok(view) => match DType::try_from(view.dtype()) {
+                Ok(DType::F16 | DType::BF16 | DType::F32 | DType::F64) if view.shape() == shape => {
+                    return view.load(&Device::Cpu)?.to_dtype(DType::F32);
+                }
+                _ => Some(format!("{:?} of {:?}", view.shape(), view.dtype())),
+            },
+        };
+        self.misfits.push(Misfit { name: name.to_owned(), expected: shape.to_vec(), actual });
+        Tensor::zeros(shape, DType::F32, &Device::Cpu)
+    }
+
+    /// What was asked for and didn't fit.
+    pub(super) fn into_misfits(self) -> Vec<Misfit> {
+        self.misfits
+    }
+}
+
+/// The first misfits in words, and how many more there are.
+pub(super) fn describe(misfits: &[Misfit]) -> String {
+    let named: Vec<_> = misfits.iter().take(NAMED_MISFITS).map(ToString::to_string).collect();
+    let more = misfits.len() - named.len();
+    let named = named.join(", ");
+    if more == 0 { named } else { format!("{named}, and {more} more") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn halves_are_read_and_misfits_named() {
+        let half = Tensor::new(&[[0.5f32, -2.0]], &Device::Cpu).unwrap();
+        let file = HashMap::from([
+            ("half", half.to_dtype(DType::F16).unwrap()),
+            ("brain", half.to_dtype(DType::BF16).unwrap()),
+            ("count", Tensor::new(&[1i64], &Device::Cpu).unwrap()),
+        ]);
+        let file = safetensors::serialize(&file, None).unwrap();
+        let mut weights = Weights::read(&file).unwrap();
+        for name in ["half", "brain"] {
+            let read = weights.tensor(name, &[1, 2]).unwrap();
+            assert_eq!(read.to_vec2::<f32>().unwrap(), [[0.5, -2.0]]);
+        }
+        weights.tensor("half", &[2, 1]).unwrap();
+        weights.tensor("count", &[1]).unwrap();
+        weights.tensor("none", &[3]).unwrap();
+        assert_eq!(
+            describe(&weights.into_misfits()),
+            "half is [1, 2] of F16 instead of [2, 1], count is [1] of I64 instead of [1], \
+             none is missing"
+        );
+    }
+
+    #[test]
+    fn a_cut_file_is_refused() {
+        let file = HashMap::from([("a", Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap())]);
+        let file = safetensors::serialize(&file, None).unwrap();
+        assert!(Weights::read(&file[..file.len() - 1]).is_err());
+        assert!(Weights::read(b"<html>").is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! First stage: a delivery's message becomes a job, or is dead-lettered at once.
+
+use std::sync::Arc;
+
+use camshaft_common::job::Job;
+use camshaft_common::prediction::{ImageRecord, StageTimings};
+use camshaft_common::queue::{Delivery, Outcome};
+use camshaft_common::telemetry::trace_id;
+use tracing::info_span;
+
+use super::context::Context;
+use super::settle;
+use super::stage::{Admitted, Exit};
+
+/// Reads a delivery's message. One that is no job is settled here, since there is no image
+/// to carry on: `Err(None)`.
+pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted, Option<Exit>> {
+    let Delivery { body, attempt, redelivered, traceparent, receipt } = delivery;
+    context.tally.count_taken();
+    let job = match Job::parse(&body) {
+        Ok(job) => job,
+        Err(error) => {
+            let outcome = Outcome::DeadLetter { reason: error.to_string() };
+            settle::answer(&context, receipt, outcome).await;
+            return Err(None);
+        }
+    };
+    let trace = traceparent.as_deref().and_then(trace_id).unwrap_or_default();
+    let span = info_span!("image", run = %job.run, key = %job.key, attempt, trace);
+    let image = ImageRecord {
+        key: job.key.clone(),
+        etag: job.etag.clone(),
+        bytes: job.size,
+        width: None,
+        height: None,
+        label: job.label.clone(),
+    };
+    let timings = StageTimings::default();
+    Ok(Admitted { job, receipt, attempt, redelivered, span, image, timings })
+}

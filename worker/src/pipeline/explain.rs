@@ -1,0 +1,173 @@
+//! Fifth stage: one OS thread owns the device and the weights, and explains batch after
+//! batch. Everything candle happens here: cuDNN's handles belong to a thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_channel::Sender;
+use camshaft_common::model::ModelIdentity;
+use camshaft_common::prediction::ModelRecord;
+use candle_core::{Device, Tensor};
+use image::RgbImage;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::batch::Batch;
+use super::decode::Decoded;
+use super::model_files::ModelUnavailable;
+use super::stage::{Admitted, Exit, ExitCause};
+use crate::model::{self, ExplainError, ExplainRequest, Model, ModelError, ModelFiles, Precision};
+
+/// An image with its predictions and maps.
+#[derive(Debug)]
+pub struct Explained {
+    /// The image on its way.
+    pub image: Admitted,
+    /// Its pixels at its own size.
+    pub picture: RgbImage,
+    /// What the network says of it, and where it looked.
+    pub explained: model::Explained,
+    /// The model that said so.
+    pub model: ModelRecord,
+    /// Its share of the pixel budget.
+    pub memory: OwnedSemaphorePermit,
+}
+
+/// Built models to keep: as many as the shelf of files holds.
+const KEPT_MODELS: usize = 2;
+
+/// The device and the models built on it. Given to [`run`], it never leaves that thread.
+#[derive(Debug)]
+pub struct ModelThread {
+    device: Device,
+    precision: Precision,
+    /// Most recent last. A model that can't be built stays, as its error, so that a run of
+    /// a million jobs doesn't try a million times.
+    models: Vec<(ModelIdentity, Result<Model, Arc<ModelError>>)>,
+}
+
+impl ModelThread {
+    /// Readies a device, and a model where one is known already.
+    ///
+    /// # Errors
+    /// Where the model can't be built.
+    pub fn new(
+        device: Device,
+        precision: Precision,
+        first: Option<&ModelFiles>,
+    ) -> Result<Self, ModelError> {
+        let mut this = Self { device, precision, models: Vec::new() };
+        if let Some(files) = first {
+            let model = Model::load(files, &this.device, this.precision)?;
+            this.models.push((files.identity().clone(), Ok(model)));
+        }
+        Ok(this)
+    }
+
+    fn model(&mut self, files: &ModelFiles) -> Result<&Model, Arc<ModelError>> {
+        let identity = files.identity();
+        let known = self.models.iter().position(|(known, _)| known.same_content(identity));
+        let index = known.unwrap_or_else(|| {
+            if self.models.len() >= KEPT_MODELS {
+                drop(self.models.remove(0));
+            }
+            let model = Model::load(files, &self.device, self.precision).map_err(Arc::new);
+            self.models.push((identity.clone(), model));
+            self.models.len() - 1
+        });
+        self.models[index].1.as_ref().map_err(Arc::clone)
+    }
+
+    /// Explains a batch: each image goes on or leaves.
+    fn explain(&mut self, batch: Batch) -> Vec<Result<Explained, Exit>> {
+        let Batch(images) = batch;
+        let files = Arc::clone(&images.first().expect("a batch is never empty").model);
+        let model = match self.model(&files) {
+            Ok(model) => model,
+            Err(error) => {
+                return all_leave(images, || ModelUnavailable::Unusable(Arc::clone(&error)).into());
+            }
+        };
+        let record = record(model);
+        let started = Instant::now();
+        let results = match explain(model, &images) {
+            Ok(results) => results,
+            // Too little memory, for instance.
+            Err(error) => {
+                let error = Arc::new(error);
+                return all_leave(images, || ExitCause::Device(Arc::clone(&error)));
+            }
+        };
+        let share_ms = started.elapsed().as_secs_f64() * 1000.0 / images.len() as f64;
+        let explained = images.into_iter().zip(results).map(|(decoded, result)| {
+            let Decoded { mut image, picture, memory, .. } = decoded;
+            image.timings.model = share_ms;
+            match result {
+                Ok(explained) => {
+                    Ok(Explained { image, picture, explained, model: record.clone(), memory })
+                }
+                Err(error) => Err(Exit { image: Box::new(image), cause: error.into() }),
+            }
+        });
+        explained.collect()
+    }
+}
+
+/// One pass over a batch: an error of the whole, or a result for each image.
+fn explain(
+    model: &Model,
+    images: &[Decoded],
+) -> Result<Vec<Result<model::Explained, ExplainError>>, ModelError> {
+    let rule = &model.config().input;
+    let pixels: Vec<f32> = images.iter().flat_map(|image| image.input.iter().copied()).collect();
+    let shape = (images.len(), 3, rule.height, rule.width);
+    let input = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
+    let requests = images.iter().map(|decoded| ExplainRequest {
+        options: &decoded.image.job.explain,
+        label: decoded.image.job.label.as_deref(),
+    });
+    let requests: Vec<_> = requests.collect();
+    model.explain_batch(&input, &requests)
+}
+
+fn record(model: &Model) -> ModelRecord {
+    let ModelIdentity { name, digest, config_digest, .. } = model.identity().clone();
+    let (precision, device) = (model.precision().to_string(), model.device().to_string());
+    ModelRecord { name, digest, config_digest, precision, device }
+}
+
+fn all_leave(images: Vec<Decoded>, cause: impl Fn() -> ExitCause) -> Vec<Result<Explained, Exit>> {
+    let leave = |decoded: Decoded| Err(Exit { image: Box::new(decoded.image), cause: cause() });
+    images.into_iter().map(leave).collect()
+}
+
+/// Starts the thread. The handle ends when it does, and panics when it does.
+pub fn run(
+    mut model: ModelThread,
+    mut batches: mpsc::Receiver<Batch>,
+    explained: Sender<Explained>,
+    exits: Sender<Exit>,
+) -> JoinHandle<()> {
+    let (finished, wait) = oneshot::channel();
+    let mut work = move || {
+        while let Some(batch) = batches.blocking_recv() {
+            for result in model.explain(batch) {
+                let sent = match result {
+                    Ok(image) => explained.send_blocking(image).is_ok(),
+                    Err(exit) => exits.send_blocking(exit).is_ok(),
+                };
+                // A stage downstream is gone: dropping the images hands them back.
+                if !sent {
+                    return;
+                }
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("model".to_owned()).spawn(move || {
+        work();
+        // Nobody waits where the pipeline was dropped.
+        finished.send(()).unwrap_or_default();
+    });
+    thread.expect("the system has room for one more thread");
+    tokio::spawn(async move { wait.await.expect("the model thread ends without a panic") })
+}

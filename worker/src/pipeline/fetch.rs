@@ -1,0 +1,86 @@
+//! Second stage: reads the image from SOURCE, unless an earlier try has done it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use camshaft_common::layout;
+use camshaft_common::prediction::PredictionRecord;
+use camshaft_common::store::StoreErrorKind;
+use tracing::Instrument;
+
+use super::context::Context;
+use super::stage::{Admitted, Exit, ExitCause};
+use crate::model::ModelFiles;
+
+/// An image's file, unread.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The image on its way.
+    pub image: Admitted,
+    /// The file's content.
+    pub bytes: Bytes,
+    /// The model its job asks for.
+    pub model: Arc<ModelFiles>,
+}
+
+/// Larger than any prediction record this program writes.
+const MAX_RECORD_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Reads the image and makes sure that its model can be used.
+pub async fn fetch(context: Arc<Context>, image: Admitted) -> Result<Fetched, Exit> {
+    let span = image.span.clone();
+    async move {
+        let mut image = image;
+        match read(&context, &mut image).await {
+            Ok((bytes, model)) => Ok(Fetched { image, bytes, model }),
+            Err(cause) => Err(Exit { image: Box::new(image), cause }),
+        }
+    }
+    .instrument(span)
+    .await
+}
+
+async fn read(
+    context: &Context,
+    image: &mut Admitted,
+) -> Result<(Bytes, Arc<ModelFiles>), ExitCause> {
+    let model = context.models.files_for(&image.job.model).await?;
+    let source = context.folder(&image.job.source).map_err(ExitCause::Source)?;
+    let started = Instant::now();
+    if image.may_have_a_result() && !image.job.replaces && is_done(context, image).await? {
+        return Err(ExitCause::AlreadyDone);
+    }
+    let max_bytes = context.limits.image.max_bytes;
+    let fetched = source.get(image.job.key.as_str(), max_bytes).await.map_err(ExitCause::Source)?;
+    image.timings.fetch = started.elapsed().as_secs_f64() * 1000.0;
+    image.image.etag = fetched.etag;
+    image.image.bytes = Some(fetched.bytes.len() as u64);
+    Ok((fetched.bytes, model))
+}
+
+/// Whether an earlier try of this run has stored a prediction for the image as it is now.
+/// A run's options never change, so the run, the model and the entity tag say it all.
+async fn is_done(context: &Context, image: &Admitted) -> Result<bool, ExitCause> {
+    let job = &image.job;
+    let out = context.folder(&job.out).map_err(ExitCause::Out)?;
+    let stored = match out.get(&layout::prediction(&job.key), MAX_RECORD_BYTES).await {
+        Ok(stored) => stored,
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(ExitCause::Out(error)),
+    };
+    let Ok(record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {
+        return Ok(false);
+    };
+    if record.run != job.run || record.model.digest != job.model.digest {
+        return Ok(false);
+    }
+    let source = context.folder(&job.source).map_err(ExitCause::Source)?;
+    let now = source.head(job.key.as_str()).await.map_err(ExitCause::Source)?;
+    if now.etag != record.image.etag {
+        return Ok(false);
+    }
+    // The earlier try may have been stopped between writing this and removing that.
+    out.delete(&layout::failure(&job.key)).await.map_err(ExitCause::Out)?;
+    Ok(true)
+}

@@ -1,0 +1,110 @@
+//! Sixth stage: maps become overlays, encoded, and the prediction record takes shape.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use camshaft_common::explain::ExplainOptions;
+use camshaft_common::key::ImageKey;
+use camshaft_common::layout;
+use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
+use image::RgbImage;
+
+use super::context::Context;
+use super::explain::Explained;
+use super::stage::{Admitted, Exit, ExitCause};
+use crate::model::{self, ClassMap};
+use crate::overlay::{EncodeOverlayError, encode_overlay, overlay};
+
+/// An image whose results are ready to be written.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The image on its way.
+    pub image: Admitted,
+    /// The model that made the results.
+    pub model: ModelRecord,
+    /// Its classes.
+    pub predictions: Vec<ClassPrediction>,
+    /// Its maps.
+    pub explanations: Vec<Explanation>,
+    /// Encoded overlays and where they go.
+    pub overlays: Vec<EncodedOverlay>,
+}
+
+/// An overlay as a file.
+#[derive(Debug)]
+pub struct EncodedOverlay {
+    /// Its place under OUT.
+    pub path: String,
+    /// The file's content.
+    pub bytes: Vec<u8>,
+    /// The file's media type.
+    pub content_type: &'static str,
+}
+
+/// Draws and encodes on a thread for blocking work.
+pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rendered, Exit> {
+    let Explained { mut image, picture, explained, model, memory } = explained;
+    let span = image.span.clone();
+    let (key, options) = (image.job.key.clone(), image.job.explain.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let _entered = span.enter();
+        // The pixels go with this closure, and their share of the budget with them.
+        let _memory = memory;
+        let started = Instant::now();
+        let model::Explained { predictions, explanations } = explained;
+        let drawn = draw(&key, &options, picture, explanations)?;
+        Ok::<_, EncodeOverlayError>((predictions, drawn, started.elapsed()))
+    });
+    match work.await.expect("drawing and encoding never panic, and are never cancelled") {
+        Ok((predictions, (explanations, overlays), elapsed)) => {
+            image.timings.overlay = elapsed.as_secs_f64() * 1000.0;
+            Ok(Rendered { image, model, predictions, explanations, overlays })
+        }
+        Err(error) => Err(Exit { image: Box::new(image), cause: ExitCause::Encode(error) }),
+    }
+}
+
+fn draw(
+    key: &ImageKey,
+    options: &ExplainOptions,
+    picture: RgbImage,
+    classes: Vec<ClassMap>,
+) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), EncodeOverlayError> {
+    let mut explanations = Vec::with_capacity(classes.len());
+    let mut overlays = Vec::new();
+    // The last overlay takes the pixels; only those before it need a copy.
+    let mut picture = Some(picture);
+    let count = classes.len();
+    for (index, explained) in classes.into_iter().enumerate() {
+        let further_class = (index > 0).then_some(explained.class);
+        let path = layout::overlay(key, further_class, options.overlay);
+        if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
+            let last = index + 1 == count;
+            let pixels = if last { picture.take() } else { picture.clone() };
+            let pixels = pixels.expect("only the last overlay takes the pixels");
+            let drawn = overlay(pixels, &explained.map, options.colormap, options.alpha);
+            if let Some(bytes) = encode_overlay(&drawn, options.overlay)? {
+                overlays.push(EncodedOverlay { path: path.clone(), bytes, content_type });
+            }
+        }
+        explanations.push(record(explained, path));
+    }
+    Ok((explanations, overlays))
+}
+
+fn record(explained: ClassMap, overlay: Option<String>) -> Explanation {
+    let ClassMap { method, layer, class, label, map, statistics } = explained;
+    Explanation {
+        method,
+        layer,
+        class,
+        label,
+        overlay,
+        map: MapRecord { height: map.height, width: map.width, values: map.values },
+        max: statistics.max,
+        mass: statistics.mass,
+        entropy: statistics.entropy,
+        centroid: statistics.centroid,
+        border_share: statistics.border_share,
+    }
+}

@@ -1,0 +1,175 @@
+//! Last stage: every image's receipt is settled here and nowhere else, after its result is
+//! at rest.
+//!
+//! Owns what becomes of each way to fail: [`verdict`] is the one place that decides.
+
+use std::sync::Arc;
+
+use async_channel::Receiver;
+use camshaft_common::layout;
+use camshaft_common::prediction::{FailureClass, FailureReason, FailureRecord};
+use camshaft_common::queue::{Outcome, QueueError, Receipt, Settlement};
+use camshaft_common::run::SCHEMA;
+use camshaft_common::store::{JSON, StoreError, StoreErrorKind};
+use chrono::Utc;
+use tracing::{Instrument, debug, error, info, warn};
+
+use super::context::Context;
+use super::model_files::ModelUnavailable;
+use super::stage::{Admitted, Exit, ExitCause};
+use super::store::Stored;
+
+/// What an early exit means for its image.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing is left to do.
+    Done,
+    /// The image can't be done: that is its result.
+    Failure(FailureClass),
+    /// It may work later.
+    Retry,
+    /// It can't work, but not by the image's fault.
+    DeadLetter,
+}
+
+/// The one place that decides what becomes of each way to fail.
+fn verdict(cause: &ExitCause) -> Verdict {
+    match cause {
+        ExitCause::AlreadyDone => Verdict::Done,
+        ExitCause::Source(error) => match error.kind() {
+            StoreErrorKind::NotFound => Verdict::Failure(FailureClass::NotFound),
+            StoreErrorKind::AccessDenied => Verdict::Failure(FailureClass::AccessDenied),
+            StoreErrorKind::TooLarge => Verdict::Failure(FailureClass::TooLarge),
+            // A missing bucket or expired credentials would turn a whole run into failures.
+            StoreErrorKind::NoBucket
+            | StoreErrorKind::BadCredentials
+            | StoreErrorKind::Transient => Verdict::Retry,
+        },
+        ExitCause::Out(_) | ExitCause::Device(_) => Verdict::Retry,
+        ExitCause::Model(error) => match error {
+            // Another worker may have it, or its store may come back.
+            ModelUnavailable::Pinned { .. }
+            | ModelUnavailable::NotBundled
+            | ModelUnavailable::Files(_) => Verdict::Retry,
+            ModelUnavailable::Changed { .. } | ModelUnavailable::Unusable(_) => Verdict::DeadLetter,
+        },
+        ExitCause::Decode(error) => Verdict::Failure(error.class()),
+        ExitCause::DecoderPanicked => Verdict::Failure(FailureClass::Undecodable),
+        ExitCause::Explain(_) | ExitCause::Encode(_) => {
+            Verdict::Failure(FailureClass::ExplainFailed)
+        }
+    }
+}
+
+/// Settles what is stored and what left early, until both end.
+pub async fn settle_all(context: Arc<Context>, stored: Receiver<Stored>, exits: Receiver<Exit>) {
+    loop {
+        tokio::select! {
+            Ok(Stored { image }) = stored.recv() => {
+                let span = image.span.clone();
+                settle_stored(&context, image).instrument(span).await;
+            }
+            Ok(exit) = exits.recv() => {
+                let span = exit.image.span.clone();
+                settle_exit(&context, exit).instrument(span).await;
+            }
+            else => return,
+        }
+    }
+}
+
+async fn settle_stored(context: &Context, image: Admitted) {
+    let timings = image.timings;
+    if answer(context, image.receipt, Outcome::Ack).await.is_some() {
+        context.tally.count_predicted();
+        debug!(
+            fetch_ms = timings.fetch,
+            decode_ms = timings.decode,
+            model_ms = timings.model,
+            overlay_ms = timings.overlay,
+            store_ms = timings.store,
+            "prediction stored"
+        );
+    }
+}
+
+async fn settle_exit(context: &Context, exit: Exit) {
+    let Exit { image, cause } = exit;
+    let reason = cause.to_string();
+    let outcome = match verdict(&cause) {
+        Verdict::Done => Outcome::Ack,
+        Verdict::Retry => Outcome::Retry { reason },
+        Verdict::DeadLetter => Outcome::DeadLetter { reason },
+        Verdict::Failure(class) => match write_failure(context, &image, class, &reason).await {
+            Ok(()) => {
+                info!(class = %class, reason, "failure stored");
+                Outcome::Ack
+            }
+            Err(error) => Outcome::Retry { reason: error.to_string() },
+        },
+    };
+    let acknowledged = outcome == Outcome::Ack;
+    if answer(context, image.receipt, outcome).await.is_some() && acknowledged {
+        match verdict(&cause) {
+            Verdict::Failure(class) => context.tally.count_failed(class),
+            _ => context.tally.count_already_done(),
+        }
+    }
+}
+
+async fn write_failure(
+    context: &Context,
+    image: &Admitted,
+    class: FailureClass,
+    message: &str,
+) -> Result<(), StoreError> {
+    let record = FailureRecord {
+        schema: SCHEMA,
+        run: image.job.run,
+        image: image.image.clone(),
+        error: FailureReason { class, message: message.to_owned() },
+        attempts: image.attempt,
+        worker: context.worker.clone(),
+        finished_at: Utc::now(),
+    };
+    let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
+    let out = context.folder(&image.job.out)?;
+    out.put(&layout::failure(&image.job.key), json, JSON).await?;
+    if image.may_have_a_result() {
+        out.delete(&layout::prediction(&image.job.key)).await?;
+    }
+    Ok(())
+}
+
+/// Settles a receipt and counts what the queue did beyond acknowledging it. `None` where
+/// the queue could not be told: the message comes again.
+pub async fn answer(context: &Context, receipt: Receipt, outcome: Outcome) -> Option<Settlement> {
+    let reason = match &outcome {
+        Outcome::Ack => String::new(),
+        Outcome::Retry { reason } | Outcome::DeadLetter { reason } => reason.clone(),
+    };
+    match receipt.settle(outcome).await {
+        Ok(settlement) => {
+            match settlement {
+                Settlement::Acknowledged => {}
+                Settlement::Retrying(delay) => {
+                    context.tally.count_retried();
+                    warn!(reason, delay_seconds = delay.as_secs(), "trying again later");
+                }
+                Settlement::DeadLettered => {
+                    context.tally.count_dead();
+                    error!(reason, "dead-lettered");
+                }
+            }
+            Some(settlement)
+        }
+        Err(error) => {
+            context.tally.count_unsettled();
+            match error {
+                QueueError::Stale => debug!("{error}"),
+                _ => warn!(%error, "not settled; it will be delivered again"),
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The `camshaft-worker` program's life: connect, consume, drain, end.
+//!
+//! Owns signals and idling; the work itself is the [`engine`](crate::engine)'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use camshaft_common::arguments::{BrokerArgs, LogArgs, ModelArgs};
+use camshaft_common::model::ModelReference;
+use camshaft_common::queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
+use camshaft_common::store::StoreOptions;
+use clap::Parser;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::arguments::EngineArgs;
+use crate::engine::{Engine, EngineError};
+use crate::pipeline::PipelineError;
+use crate::pipeline::model_files;
+use crate::pipeline::tally::{Counts, Tally};
+
+/// Predicts and explains images from a RabbitMQ queue until it is told to stop
+#[derive(Parser, Debug)]
+#[command(name = "camshaft-worker", version)]
+pub struct Args {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// End once the queue has been empty, and nothing is in work here, for so long
+    #[arg(long, env = "CAMSHAFT_EXIT_WHEN_IDLE", value_name = "SECONDS")]
+    exit_when_idle: Option<u64>,
+    /// After SIGTERM or SIGINT, finish what is in work for at most so long; the rest goes
+    /// back to the queue
+    #[arg(long, env = "CAMSHAFT_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 25)]
+    drain_timeout: u64,
+    /// This worker's name in results
+    #[arg(long, env = "CAMSHAFT_WORKER_NAME", value_name = "NAME")]
+    worker_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+impl Args {
+    /// What is logged and how.
+    #[must_use]
+    pub fn log(&self) -> &LogArgs {
+        &self.log
+    }
+}
+
+/// Why the worker gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The model or device can't be used.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The broker turned the worker away for good.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// A bug.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// Signals can't be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs a worker until SIGTERM, SIGINT or idleness ends it. Returns what it did.
+///
+/// # Errors
+/// Where it can't start, or can't go on.
+pub async fn serve(args: Args, stores: StoreOptions) -> Result<Counts, ServiceError> {
+    let mut signals = Signals::listen().map_err(ServiceError::Signals)?;
+    let name = args.worker_name.unwrap_or_else(worker_name);
+    let pinned = args.model.model.is_some();
+    let first = match args.model.model.or_else(bundled_if_any) {
+        Some(model) => {
+            Some(Arc::new(model_files::read(&model, &stores).await.map_err(EngineError::from)?))
+        }
+        None => None,
+    };
+    let engine = Engine::start(&args.engine, first, pinned, name.clone(), stores)?;
+
+    let options = RabbitMqOptions {
+        name: args.broker.queue.queue,
+        delays: args.broker.queue.retry_delays,
+        connection_name: format!("camshaft-worker {name}"),
+        // A worker may well be started before its broker.
+        connect_patience: None,
+        ..RabbitMqOptions::default()
+    };
+    let queue = tokio::select! {
+        queue = RabbitMqQueue::connect(args.broker.broker, options) => queue?,
+        () = signals.any() => return Ok(Counts::default()),
+    };
+    let stop = CancellationToken::new();
+    let deliveries = queue.consume(engine.prefetch(), stop.clone()).await?;
+    let tally = engine.tally();
+    info!(worker = name, prefetch = engine.prefetch(), "ready");
+
+    let mut work = tokio::spawn(engine.run(deliveries));
+    let idle_limit = args.exit_when_idle.map(Duration::from_secs);
+    let ended = tokio::select! {
+        () = signals.any() => {
+            info!("stopping: finishing what is in work");
+            None
+        }
+        () = idle(&queue, &tally, idle_limit) => {
+            info!("stopping: the queue has been empty");
+            None
+        }
+        () = report_progress(&tally) => None,
+        // By themselves deliveries end only where the broker turned the worker away.
+        ended = &mut work => Some(ended),
+    };
+    stop.cancel();
+    let ended = match ended {
+        Some(ended) => Some(ended),
+        None => drain(&mut work, &mut signals, Duration::from_secs(args.drain_timeout)).await,
+    };
+    match ended {
+        Some(Ok(result)) => result?,
+        Some(Err(_panic)) => return Err(PipelineError::StagePanicked { stage: "pipeline" }.into()),
+        None => work.abort(),
+    }
+    // Whatever is still unsettled goes back to the queue with the connection.
+    queue.close().await;
+    if let Some(error) = queue.failure() {
+        return Err(error.into());
+    }
+    Ok(tally.counts())
+}
+
+type Work = tokio::task::JoinHandle<Result<(), PipelineError>>;
+
+/// Waits for what is in work, unless that takes too long or a second signal comes.
+async fn drain(
+    work: &mut Work,
+    signals: &mut Signals,
+    timeout: Duration,
+) -> Option<Result<Result<(), PipelineError>, tokio::task::JoinError>> {
+    tokio::select! {
+        ended = work => Some(ended),
+        () = signals.any() => {
+            warn!("told to stop again: handing back what is in work");
+            None
+        }
+        () = tokio::time::sleep(timeout) => {
+            warn!(seconds = timeout.as_secs(), "drain timeout: handing back what is in work");
+            None
+        }
+    }
+}
+
+/// Returns once the queue has been empty and nothing in work for as long as `limit`.
+async fn idle(queue: &RabbitMqQueue, tally: &Arc<Tally>, limit: Option<Duration>) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    let mut idle_since = Instant::now();
+    let mut last_taken = 0;
+    let mut ticks = interval(Duration::from_millis(500).min(limit.max(Duration::from_millis(50))));
+    loop {
+        ticks.tick().await;
+        let counts = tally.counts();
+        let quiet = counts.in_flight() == 0 && counts.taken == last_taken;
+        last_taken = counts.taken;
+        let empty = quiet && queue.depth().await.is_ok_and(|depth| depth.is_idle());
+        if !empty {
+            idle_since = Instant::now();
+        } else if idle_since.elapsed() >= limit {
+            return;
+        }
+    }
+}
+
+/// A line every ten seconds in which something happened, for ever.
+async fn report_progress(tally: &Arc<Tally>) {
+    let mut ticks = interval(Duration::from_secs(10));
+    let mut before = tally.counts();
+    loop {
+        ticks.tick().await;
+        let now = tally.counts();
+        if now == before {
+            continue;
+        }
+        info!(
+            predicted = now.predicted,
+            failed = now.failed_in_all(),
+            retried = now.retried,
+            dead = now.dead,
+            in_flight = now.in_flight(),
+            images_per_second = (now.finished() - before.finished()) as f64 / 10.0,
+            "progress"
+        );
+        before = now;
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn bundled_if_any() -> Option<ModelReference> {
+    cfg!(feature = "bundled-model").then_some(ModelReference::Bundled)
+}
+
+/// `host-pid`, as people look for a worker.
+fn worker_name() -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "worker",
+        host => host,
+    };
+    format!("{host}-{}", std::process::id())
+}
