@@ -23,8 +23,9 @@ mod status;
 
 use cli::{Cli, Command};
 
-/// A person reads results from the summary; only trouble is logged.
-const DEFAULT_LOG: &str = "warn";
+/// A person reads results from the summary; only trouble is logged. lapin logs what it also
+/// returns, and we tell.
+const DEFAULT_LOG: &str = "warn,lapin=off";
 
 /// How a command that did not fail ended.
 #[derive(Debug, PartialEq)]

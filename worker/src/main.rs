@@ -8,8 +8,9 @@ use camshaft_worker::service::{self, Args};
 use clap::Parser;
 use tracing::{error, info};
 
-/// What an operator wants to see of a worker, without a line for each image.
-const DEFAULT_LOG: &str = "info,lapin=warn,object_store=warn";
+/// What an operator wants to see of a worker, without a line for each image. lapin logs
+/// what it also returns, and we tell.
+const DEFAULT_LOG: &str = "info,lapin=off,object_store=warn";
 
 #[tokio::main]
 async fn main() -> ExitCode {

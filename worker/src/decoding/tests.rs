@@ -249,7 +249,7 @@ fn each_limit_holds() {
 
 #[test]
 fn files_that_are_no_images_are_named() {
-    let cases: [(&[u8], &str); 12] = [
+    let cases: [(&[u8], &str); 11] = [
         (b"key,label\na.jpg,cat\n", "like text"),
         (b"BMW is no bitmap", "like text"),
         ("\u{feff}<?xml version=\"1.0\"?>\n<svg/>".as_bytes(), "an SVG drawing"),
@@ -261,7 +261,6 @@ fn files_that_are_no_images_are_named() {
         (b"\0\0\0\x1cftypisom\0\0\0\0", "a film"),
         (b"PK\x03\x04\x14\0", "a ZIP archive"),
         (b"P3 1 1 255 0 0 0", "a PNM picture"),
-        (b"\x01\x02\x03", "no image of a known kind"),
     ];
     for (bytes, words) in cases {
         let error = decoded(bytes).unwrap_err();
@@ -273,6 +272,13 @@ fn files_that_are_no_images_are_named() {
         let error = decoded(&file(name)).unwrap_err();
         assert_eq!(error.class(), FailureClass::Unsupported, "{error}");
     }
+}
+
+#[test]
+fn bytes_of_no_known_kind_are_taken_for_a_damaged_image() {
+    let error = decoded(b"\x01\x02\x03").unwrap_err();
+    assert_eq!((&error, error.class()), (&DecodeError::Unrecognised, FailureClass::Undecodable));
+    assert!(error.to_string().contains("JPEG, PNG, WebP, GIF, BMP and TIFF"), "{error}");
 }
 
 #[test]
