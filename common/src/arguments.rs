@@ -45,8 +45,8 @@ impl From<ExplainArgs> for ExplainOptions {
 /// Where a model comes from.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// The classifier: cats-vs-dogs (inside the program), or a folder or store URL with
-    /// model.safetensors and config.json
+    /// The classifier: cats-vs-dogs, the one inside the program, which is the default; or a
+    /// folder or store URL with model.safetensors and config.json
     #[arg(long, env = "CAMSHAFT_MODEL")]
     pub model: Option<ModelReference>,
 }

@@ -48,7 +48,7 @@ where
         LogFormat::Human => {
             builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     Ok(())
 }

@@ -17,7 +17,6 @@ use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::Ended;
 use crate::cli::AuditArgs;
 use crate::output::{count, say};
 use crate::plan::{Plan, PlanProgress};
@@ -29,9 +28,24 @@ use crate::selection::Only;
 /// the progress bar, in under 100 MB.
 const JOBS_AHEAD: usize = 100_000;
 
-/// Some images could not be finished, though nothing is wrong with them.
+/// Why an audit that could start is not a success.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuditError {
+    /// It is done, but more images failed than allowed.
+    #[error(
+        "{failed} of {found} images failed, more than --max-failure-rate {max_failure_rate} allows; \
+         the reasons are in {out}/failures"
+    )]
+    TooManyFailures {
+        /// Images that failed.
+        failed: u64,
+        /// Images in all.
+        found: u64,
+        /// The share allowed.
+        max_failure_rate: f64,
+        /// OUT.
+        out: Location,
+    },
     /// The store kept failing.
     #[error("{images} could not be finished, {reason}; run the same command again to do the rest")]
     Unfinished {
@@ -49,7 +63,7 @@ pub(crate) enum AuditError {
 ///
 /// # Errors
 /// Where SOURCE, OUT or the model can't be used, or images could not be finished.
-pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Result<Ended> {
+pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Result<()> {
     let started = Instant::now();
     let reference = args.run.model.model.clone().unwrap_or(ModelReference::Bundled);
     let files = Arc::new(model_files::read(&reference, &stores).await.map_err(EngineError::from)?);
@@ -88,7 +102,12 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
         let images = count(letters.len() as u64, "image");
         return Err(AuditError::Unfinished { images, reason: last.reason.clone() }.into());
     }
-    Ok(ended(&listed, &counts, args.max_failure_rate))
+    let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
+    let (found, max_failure_rate) = (listed.found.load(Relaxed), args.max_failure_rate);
+    if failed as f64 > max_failure_rate * found as f64 {
+        return Err(AuditError::TooManyFailures { failed, found, max_failure_rate, out }.into());
+    }
+    Ok(())
 }
 
 /// Publishes every job, then lets the queue's consumers end.
@@ -147,15 +166,6 @@ fn summarise(listed: &PlanProgress, counts: &Counts, started: Instant, out: &Loc
         say(&format!("  {number} {class}"));
     }
     say(&format!("Results are in {out}"));
-}
-
-fn ended(listed: &PlanProgress, counts: &Counts, max_failure_rate: f64) -> Ended {
-    let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
-    let found = listed.found.load(Relaxed);
-    if failed as f64 > max_failure_rate * found as f64 {
-        return Ended::TooManyFailures { failed, found, max_failure_rate };
-    }
-    Ended::Done
 }
 
 fn cores() -> usize {

@@ -27,22 +27,6 @@ use cli::{Cli, Command};
 /// returns, and we tell.
 const DEFAULT_LOG: &str = "warn,lapin=off";
 
-/// How a command that did not fail ended.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Ended {
-    /// All is well.
-    Done,
-    /// Done, but more images failed than allowed.
-    TooManyFailures {
-        /// Images that failed.
-        failed: u64,
-        /// Images in all.
-        found: u64,
-        /// The share allowed.
-        max_failure_rate: f64,
-    },
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = cli.log.log.as_deref().unwrap_or(DEFAULT_LOG);
@@ -54,41 +38,37 @@ fn main() -> ExitCode {
         Err(error) => return complain(&format!("cannot start threads: {error}"), 1),
     };
     match runtime.block_on(run(cli.command)) {
-        Ok(Ended::Done) => ExitCode::SUCCESS,
-        Ok(Ended::TooManyFailures { failed, found, max_failure_rate }) => complain(
-            &format!(
-                "{failed} of {found} images failed, more than --max-failure-rate {max_failure_rate} allows; \
-                 the reasons are in OUT/failures"
-            ),
-            3,
-        ),
-        Err(error) => {
-            let status = if is_wrong_usage(&error) { 2 } else { 1 };
-            complain(&error.to_string(), status)
-        }
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string(), status(&error)),
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<Ended> {
+async fn run(command: Command) -> anyhow::Result<()> {
     // The stores' own variables are the one part of the environment clap doesn't read.
     let stores = StoreOptions::from_environment();
     match command {
         #[cfg(feature = "embedded")]
-        Command::Audit(args) => return audit::audit(*args, stores).await,
-        Command::Enqueue(args) => enqueue::enqueue(*args, stores).await?,
-        Command::Status(args) => status::status(args, stores).await?,
-        Command::Redrive(args) => redrive::redrive(args).await?,
+        Command::Audit(args) => audit::audit(*args, stores).await,
+        Command::Enqueue(args) => enqueue::enqueue(*args, stores).await,
+        Command::Status(args) => status::status(args, stores).await,
+        Command::Redrive(args) => redrive::redrive(args).await,
     }
-    Ok(Ended::Done)
 }
 
-/// Arguments that are each right but don't go together.
-fn is_wrong_usage(error: &anyhow::Error) -> bool {
+/// The exit status that tells what kind of error it was.
+fn status(error: &anyhow::Error) -> u8 {
     use source::SourceError;
-    matches!(
-        error.downcast_ref(),
-        Some(SourceError::BaseMissing | SourceError::BaseWithoutList(_) | SourceError::OutIsSource)
-    )
+    #[cfg(feature = "embedded")]
+    if let Some(audit::AuditError::TooManyFailures { .. }) = error.downcast_ref() {
+        return 3;
+    }
+    match error.downcast_ref() {
+        // Arguments that are each right but don't go together.
+        Some(
+            SourceError::BaseMissing | SourceError::BaseWithoutList(_) | SourceError::OutIsSource,
+        ) => 2,
+        _ => 1,
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "the one place that tells the caller why it ended")]

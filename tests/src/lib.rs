@@ -8,4 +8,5 @@ pub mod programs;
 pub mod repository;
 pub mod results;
 pub mod s3;
+pub mod small_run;
 pub mod wait;

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use camshaft_common::prediction::FailureClass;
-use camshaft_tests::images::{files_below, write_small_images, write_small_model};
+use camshaft_tests::images::{files_below, write_small_model};
 use camshaft_tests::programs::{Ended, camshaft, run};
 use camshaft_tests::repository;
 use camshaft_tests::results::{Results, local};
+use camshaft_tests::small_run::SmallRun;
 use tempfile::tempdir;
 
 fn audit(source: &Path, out: &Path, more: &[&str]) -> Ended {
@@ -105,18 +106,13 @@ fn modified(file: &Path) -> SystemTime {
 
 #[test]
 fn a_second_audit_does_only_what_is_missing() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let keys = write_small_images(&source, 20);
-    write_small_model(&model);
-    let model = ["--model", model.to_str().unwrap()];
-    let _first = audit(&source, &out, &model).expect(0);
-    let predictions = files_below(&out.join("predictions"));
+    let small = SmallRun::new(20);
+    let _first = small.audit(&[]).expect(0);
+    let predictions = files_below(&small.out.join("predictions"));
     assert_eq!(predictions.len(), 20);
     let before: Vec<_> = predictions.iter().map(|file| modified(file)).collect();
 
-    let second = audit(&source, &out, &model).expect(0);
+    let second = small.audit(&[]).expect(0);
     assert!(second.stdout.contains("Audited 0 images"), "{}", second.stdout);
     assert!(second.stdout.contains("20 had results already"), "{}", second.stdout);
     assert!(predictions.iter().map(|file| modified(file)).eq(before.iter().copied()));
@@ -124,35 +120,27 @@ fn a_second_audit_does_only_what_is_missing() {
     for file in &predictions[..3] {
         fs::remove_file(file).unwrap();
     }
-    let third = audit(&source, &out, &model).expect(0);
+    let third = small.audit(&[]).expect(0);
     assert!(third.stdout.contains("Audited 3 images"), "{}", third.stdout);
     let redone = predictions.iter().zip(&before).filter(|(file, time)| modified(file) != **time);
     assert_eq!(redone.count(), 3);
-    Results::read(&local(&out)).assert_exactly(&keys);
+    small.results().assert_exactly(&small.keys);
 }
 
 #[test]
 fn an_image_changed_since_its_result_is_done_again() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let keys = write_small_images(&source, 3);
-    write_small_model(&model);
-    let model = ["--model", model.to_str().unwrap()];
-    let _first = audit(&source, &out, &model).expect(0);
-    fs::copy(source.join(&keys[0]), source.join(&keys[1])).unwrap();
-    let second = audit(&source, &out, &model).expect(0);
+    let small = SmallRun::new(3);
+    let _first = small.audit(&[]).expect(0);
+    let [one, other, ..] = &small.keys[..] else { panic!("three were written") };
+    fs::copy(small.source.join(one), small.source.join(other)).unwrap();
+    let second = small.audit(&[]).expect(0);
     assert!(second.stdout.contains("Audited 1 image "), "{}", second.stdout);
 }
 
 #[test]
 fn one_thousand_images_with_bad_ones_among_them() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let mut keys = write_small_images(&source, 994);
-    write_small_model(&model);
-    let good = fs::read(source.join(&keys[0])).unwrap();
+    let mut small = SmallRun::new(994);
+    let good = fs::read(small.source.join(&small.keys[0])).unwrap();
     let mut corrupt = good.clone();
     corrupt[2..40].fill(0x55);
     let png = {
@@ -170,24 +158,22 @@ fn one_thousand_images_with_bad_ones_among_them() {
         ("notes.txt", b"remember the milk\n".to_vec(), Some(FailureClass::Unsupported)),
     ];
     for (name, bytes, _) in &odd {
-        fs::write(source.join(name), bytes).unwrap();
-        keys.push((*name).to_owned());
+        fs::write(small.source.join(name), bytes).unwrap();
+        small.keys.push((*name).to_owned());
     }
-    let model = ["--model", model.to_str().unwrap()];
-    let ended = audit(&source, &out, &model).expect(0);
+    let ended = small.audit(&[]).expect(0);
     assert!(ended.stdout.contains("995 predicted, 5 failed"), "{}", ended.stdout);
     for line in ["  3 undecodable", "  1 unsupported", "  1 too-large"] {
         assert!(ended.stdout.contains(line), "no {line:?} in {}", ended.stdout);
     }
-    let results = Results::read(&local(&out));
-    results.assert_exactly(&keys);
+    let results = small.results();
+    results.assert_exactly(&small.keys);
     for (name, _, class) in &odd {
         let found = results.failures.get(*name).map(|failure| failure.error.class);
         assert_eq!(found, *class, "{name}");
     }
     // The same result again is judged by another measure.
-    let strict = [model[0], model[1], "--max-failure-rate", "0.004"];
-    let ended = audit(&source, &out, &strict).expect(3);
+    let ended = small.audit(&["--max-failure-rate", "0.004"]).expect(3);
     assert!(ended.stderr.contains("5 of 1000 images failed"), "{}", ended.stderr);
 }
 
@@ -254,26 +240,19 @@ fn wrong_usage_ends_with_status_2() {
 
 #[test]
 fn another_model_or_other_options_do_not_mix_into_the_same_out() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    write_small_images(&source, 2);
-    write_small_model(&model);
-    let model = model.to_str().unwrap();
-    let _first = audit(&source, &out, &["--model", model]).expect(0);
-    audit(&source, &out, &["--model", model, "--colormap", "magma"])
+    let small = SmallRun::new(2);
+    let _first = small.audit(&[]).expect(0);
+    small
+        .audit(&["--colormap", "magma"])
         .expect_one_line(&["other options", "choose another --out"]);
-    audit(&source, &out, &[]).expect_one_line(&["another model", "choose another --out"]);
+    audit(&small.source, &small.out, &[])
+        .expect_one_line(&["another model", "choose another --out"]);
 }
 
 #[test]
 fn lists_name_the_images_and_their_labels() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let keys = write_small_images(&source, 4);
-    write_small_model(&model);
-    let list = folder.path().join("list.csv");
+    let SmallRun { source, out, model, keys, directory } = SmallRun::new(4);
+    let list = directory.path().join("list.csv");
     fs::write(&list, format!("key,label\n{},cat\n{},dog\nmissing.jpg,cat\n", keys[0], keys[2]))
         .unwrap();
     let mut command = camshaft(["audit", &format!("list:{}", list.display())]);
@@ -288,32 +267,29 @@ fn lists_name_the_images_and_their_labels() {
 
 #[test]
 fn every_target_and_overlay_format_is_written() {
-    let folder = tempdir().unwrap();
-    let (source, model) = (folder.path().join("images"), folder.path().join("model"));
-    let keys = write_small_images(&source, 2);
-    write_small_model(&model);
-    let model = model.to_str().unwrap();
+    let mut small = SmallRun::new(2);
     for (format, extension) in [("jpeg", "jpg"), ("png", "png"), ("webp", "webp")] {
-        let out = folder.path().join(format);
-        let more = ["--model", model, "--target", "top-2", "--overlay", format];
-        let _ended = audit(&source, &out, &more).expect(0);
-        let results = Results::read(&local(&out));
-        results.assert_exactly(&keys);
+        small.out = small.directory.path().join(format);
+        let _ended = small.audit(&["--target", "top-2", "--overlay", format]).expect(0);
+        let results = small.results();
+        results.assert_exactly(&small.keys);
         assert_eq!(results.overlays.len(), 4);
-        assert!(results.overlays.iter().all(|path| path.ends_with(&format!(".jpg.{extension}"))
-            || path.ends_with(&format!(".{extension}")) && path.contains(".jpg.class-")));
-        let file = out.join(&results.overlays[0]);
+        for key in &small.keys {
+            assert!(results.overlays.contains(&format!("overlays/{key}.{extension}")), "{key}");
+        }
+        let further = |path: &&String| path.contains(".jpg.class-") && path.ends_with(extension);
+        assert_eq!(results.overlays.iter().filter(further).count(), 2);
+        let file = small.out.join(&results.overlays[0]);
         assert!(
             image::ImageReader::open(file).unwrap().with_guessed_format().unwrap().decode().is_ok()
         );
     }
-    let out = folder.path().join("none");
-    let more =
-        ["--model", model, "--target", "class:dog", "--overlay", "none", "--layer", "layer3"];
-    let _ended = audit(&source, &out, &more).expect(0);
-    let results = Results::read(&local(&out));
+    small.out = small.directory.path().join("none");
+    let more = ["--target", "class:dog", "--overlay", "none", "--layer", "layer3"];
+    let _ended = small.audit(&more).expect(0);
+    let results = small.results();
     assert!(results.overlays.is_empty());
-    let explanation = &results.predictions[&keys[0]].explanations[0];
+    let explanation = &results.predictions[&small.keys[0]].explanations[0];
     assert_eq!((explanation.label.as_str(), explanation.overlay.as_ref()), ("dog", None));
     assert_eq!(explanation.map.values.len(), 16, "layer3 of a 64×64 input is 4×4");
 }

@@ -6,11 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use camshaft_tests::broker::Broker;
-use camshaft_tests::images::{files_below, write_small_images, write_small_model};
+use camshaft_tests::images::files_below;
 use camshaft_tests::programs::{Running, camshaft, run, worker};
 use camshaft_tests::repository;
 use camshaft_tests::results::{Results, assert_same, local};
 use camshaft_tests::s3::S3Server;
+use camshaft_tests::small_run::SmallRun;
 use tempfile::tempdir;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -107,18 +108,12 @@ fn results_in_s3_say_what_they_are() {
 
 #[test]
 fn only_chooses_what_is_enqueued() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    write_small_images(&source, 6);
-    fs::write(source.join("bad.jpg"), "no image").unwrap();
-    write_small_model(&model);
+    let mut small = SmallRun::new(6);
+    let bad = small.source.join("bad.jpg");
+    fs::write(&bad, "no image").unwrap();
+    small.keys.push("bad.jpg".to_owned());
     let broker = Broker::shared().url();
-    let enqueue = |only: &str| {
-        let mut command = camshaft(["enqueue", source.to_str().unwrap(), "--only", only]);
-        command.arg("--out").arg(&out).args(["--broker", &broker]).arg("--model").arg(&model);
-        run(&mut command).expect(0).stdout
-    };
+    let enqueue = |only: &str| small.enqueue(&broker, &["--only", only]);
     let work = || {
         let ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
         ended.stderr
@@ -128,9 +123,9 @@ fn only_chooses_what_is_enqueued() {
     assert!(enqueue("new").starts_with("Enqueued 0 of 7 images"));
     assert!(enqueue("failed").starts_with("Enqueued 1 of 7 images"));
     // Mended meanwhile: its failure must not stay beside its prediction.
-    fs::copy(source.join("even/00000.jpg"), source.join("bad.jpg")).unwrap();
+    fs::copy(small.source.join(&small.keys[0]), &bad).unwrap();
     work();
-    let results = Results::read(&local(&out));
+    let results = small.results();
     assert_eq!((results.predictions.len(), results.failures.len()), (7, 0));
     assert!(enqueue("all").starts_with("Enqueued 7 of 7 images"));
     work();
@@ -139,11 +134,7 @@ fn only_chooses_what_is_enqueued() {
 #[test]
 fn a_message_that_is_no_job_is_dead_lettered_and_stops_nothing() {
     use camshaft_common::queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let keys = write_small_images(&source, 3);
-    write_small_model(&model);
+    let small = SmallRun::new(3);
     let broker = Broker::shared().url();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let queue = runtime
@@ -154,10 +145,9 @@ fn a_message_that_is_no_job_is_dead_lettered_and_stops_nothing() {
         junk.map(|body| Message { body: body.to_vec().into(), traceparent: None }).to_vec();
     runtime.block_on(queue.publish(messages)).unwrap();
 
-    let mut enqueue = camshaft(["enqueue", source.to_str().unwrap(), "--broker", &broker]);
-    let _ended = run(enqueue.arg("--out").arg(&out).arg("--model").arg(&model)).expect(0);
+    small.enqueue(&broker, &[]);
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
-    Results::read(&local(&out)).assert_exactly(&keys);
+    small.results().assert_exactly(&small.keys);
     assert_eq!(runtime.block_on(queue.depth()).unwrap().dead, 4);
 
     let redriven = run(&mut camshaft(["redrive", "--broker", &broker])).expect(0);

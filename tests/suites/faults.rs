@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use camshaft_tests::broker::Broker;
-use camshaft_tests::images::{write_small_images, write_small_model};
 use camshaft_tests::programs::{Running, camshaft, run, worker};
 use camshaft_tests::repository;
-use camshaft_tests::results::{Results, local};
 use camshaft_tests::s3::{S3Server, SECRET_KEY, free_port};
+use camshaft_tests::small_run::SmallRun;
 use camshaft_tests::wait;
 use tempfile::tempdir;
 
@@ -16,35 +15,26 @@ const LIMIT: Duration = Duration::from_secs(300);
 #[test]
 fn killing_workers_loses_and_doubles_nothing() {
     const KILLS: usize = 10;
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let keys = write_small_images(&source, 1000);
-    write_small_model(&model);
+    let small = SmallRun::new(1000);
     let broker = Broker::shared().url();
-    let mut enqueue = camshaft(["enqueue", source.to_str().unwrap(), "--broker", &broker]);
-    let _ended = run(enqueue.arg("--out").arg(&out).arg("--model").arg(&model)).expect(0);
+    small.enqueue(&broker, &[]);
 
     let start = || Running::start(&mut worker(["--broker", &broker, "--exit-when-idle", "2"]));
-    let done = || {
-        let folder = out.join("predictions");
-        if folder.exists() { camshaft_tests::images::files_below(&folder).len() } else { 0 }
-    };
     let mut random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u64);
     for kill in 0..KILLS {
         let running = start();
         // Somewhere in the next eightieth of the run, so that ten kills fall inside it.
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let mark = (done() + 1 + usize::try_from(random >> 33).unwrap() % 80)
-            .min(keys.len() - KILLS + kill);
-        wait::until("the worker comes as far as that", LIMIT, || done() >= mark);
+        let mark = (small.predictions() + 1 + usize::try_from(random >> 33).unwrap() % 80)
+            .min(small.keys.len() - KILLS + kill);
+        wait::until("the worker comes as far as that", LIMIT, || small.predictions() >= mark);
         running.kill();
     }
-    assert!(done() < keys.len(), "the last kill came after the end");
+    assert!(small.predictions() < small.keys.len(), "the last kill came after the end");
     let _ended = start().end(LIMIT).expect(0);
 
-    Results::read(&local(&out)).assert_exactly(&keys);
-    let status = run(camshaft(["status", "--broker", &broker, "--json"]).arg(&out)).expect(0);
+    small.results().assert_exactly(&small.keys);
+    let status = run(camshaft(["status", "--broker", &broker, "--json"]).arg(&small.out)).expect(0);
     let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!(
         (&status["remaining"], &status["dead"], &status["queued"]),
@@ -54,27 +44,22 @@ fn killing_workers_loses_and_doubles_nothing() {
 
 #[test]
 fn sigterm_finishes_what_is_in_work_and_hands_back_the_rest() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let keys = write_small_images(&source, 500);
-    write_small_model(&model);
+    let small = SmallRun::new(500);
     let broker = Broker::shared().url();
-    let mut enqueue = camshaft(["enqueue", source.to_str().unwrap(), "--broker", &broker]);
-    let _ended = run(enqueue.arg("--out").arg(&out).arg("--model").arg(&model)).expect(0);
+    small.enqueue(&broker, &[]);
 
     let running = Running::start(&mut worker(["--broker", &broker]));
-    wait::until("the first predictions", LIMIT, || out.join("predictions/odd").exists());
+    wait::until("the first predictions", LIMIT, || small.predictions() > 0);
     running.signal("TERM");
     let asked = Instant::now();
     let _ended = running.end(LIMIT).expect(0);
     assert!(asked.elapsed() < Duration::from_secs(25), "{:?}", asked.elapsed());
 
-    let before = Results::read(&local(&out)).predictions;
-    assert!(before.len() < keys.len(), "it was not stopped in the middle");
+    let before = small.results().predictions;
+    assert!(before.len() < small.keys.len(), "it was not stopped in the middle");
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
-    let after = Results::read(&local(&out));
-    after.assert_exactly(&keys);
+    let after = small.results();
+    after.assert_exactly(&small.keys);
     for (key, record) in &before {
         let again = &after.predictions[key];
         assert_eq!(record.finished_at, again.finished_at, "{key} was done twice");
@@ -83,26 +68,21 @@ fn sigterm_finishes_what_is_in_work_and_hands_back_the_rest() {
 
 #[test]
 fn a_worker_waits_for_a_broker_that_is_down_and_goes_on_when_it_restarts() {
-    let folder = tempdir().unwrap();
-    let (source, out, model) =
-        (folder.path().join("images"), folder.path().join("out"), folder.path().join("model"));
-    let keys = write_small_images(&source, 200);
-    write_small_model(&model);
+    let small = SmallRun::new(200);
     let mut broker = Broker::start();
     let url = broker.url();
-    let mut enqueue = camshaft(["enqueue", source.to_str().unwrap(), "--broker", &url]);
-    let _ended = run(enqueue.arg("--out").arg(&out).arg("--model").arg(&model)).expect(0);
+    small.enqueue(&url, &[]);
 
     broker.stop();
     let running = Running::start(&mut worker(["--broker", &url, "--exit-when-idle", "2"]));
     wait::until("a clear line", LIMIT, || running.output()[1].contains("not reachable"));
     broker.start_again();
-    wait::until("the first predictions", LIMIT, || out.join("predictions/odd").exists());
+    wait::until("the first predictions", LIMIT, || small.predictions() > 0);
     broker.stop();
     broker.start_again();
     let ended = running.end(LIMIT).expect(0);
     assert!(!ended.stderr.contains(broker.password()), "{}", ended.stderr);
-    Results::read(&local(&out)).assert_exactly(&keys);
+    small.results().assert_exactly(&small.keys);
 }
 
 #[test]

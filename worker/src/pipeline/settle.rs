@@ -1,7 +1,7 @@
 //! Last stage: every image's receipt is settled here and nowhere else, after its result is
 //! at rest.
 //!
-//! Owns what becomes of each way to fail: [`verdict`] is the one place that decides.
+//! Owns what becomes of each way to fail: `verdict` is the one place that decides.
 
 use std::sync::Arc;
 

@@ -1,0 +1,71 @@
+//! A run on small images with the small model: what most suites start from.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::images::{write_small_images, write_small_model};
+use crate::programs::{Ended, camshaft, run};
+use crate::results::{Results, local};
+
+/// Images, a model and a place for results, in a directory of their own.
+#[derive(Debug)]
+pub struct SmallRun {
+    /// SOURCE.
+    pub source: PathBuf,
+    /// OUT.
+    pub out: PathBuf,
+    /// The model's folder.
+    pub model: PathBuf,
+    /// The images' keys.
+    pub keys: Vec<String>,
+    /// Where all that lies.
+    pub directory: TempDir,
+}
+
+impl SmallRun {
+    /// Writes so many images, and the model.
+    ///
+    /// # Panics
+    /// Where they can't be written.
+    #[must_use]
+    pub fn new(images: usize) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| directory.path().join(name);
+        let (source, out, model) = (path("images"), path("out"), path("model"));
+        let keys = write_small_images(&source, images);
+        write_small_model(&model);
+        Self { source, out, model, keys, directory }
+    }
+
+    /// Runs `camshaft audit` with more arguments.
+    #[must_use]
+    pub fn audit(&self, more: &[&str]) -> Ended {
+        let mut command = camshaft(["audit"]);
+        command.arg(&self.source).arg("--out").arg(&self.out).arg("--model").arg(&self.model);
+        run(command.args(more))
+    }
+
+    /// Runs `camshaft enqueue` with more arguments, and returns what it prints.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub fn enqueue(&self, broker: &str, more: &[&str]) -> String {
+        let mut command = camshaft(["enqueue", "--broker", broker]);
+        command.arg(&self.source).arg("--out").arg(&self.out).arg("--model").arg(&self.model);
+        run(command.args(more)).expect(0).stdout
+    }
+
+    /// What lies in OUT.
+    #[must_use]
+    pub fn results(&self) -> Results {
+        Results::read(&local(&self.out))
+    }
+
+    /// How many predictions lie in OUT, without reading them.
+    #[must_use]
+    pub fn predictions(&self) -> usize {
+        let folder = self.out.join("predictions");
+        if folder.exists() { crate::images::files_below(&folder).len() } else { 0 }
+    }
+}
