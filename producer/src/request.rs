@@ -1,4 +1,4 @@
-//! From arguments to a [`Plan`]'s request: opens SOURCE and names the model.
+//! From arguments to a [`Plan`](crate::plan::Plan)'s request: opens SOURCE and names the model.
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::model::ModelIdentity;
