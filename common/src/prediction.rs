@@ -61,6 +61,8 @@ pub struct ModelRecord {
     pub config_digest: FileDigest,
     /// Number format the network ran in.
     pub precision: String,
+    /// What multiplied: a kernel of the CPU, or candle.
+    pub kernel: String,
     /// Device it ran on.
     pub device: String,
 }

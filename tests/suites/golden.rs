@@ -7,8 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use camshaft_common::explain::{ExplainOptions, Target, TargetLayer};
+use camshaft_kernels::Kernel;
 use camshaft_worker::cam::{CamTarget, HeatMap, grad_cam};
-use camshaft_worker::model::{DeviceChoice, ExplainRequest, Model, ModelFiles, Precision};
+use camshaft_worker::model::{
+    DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
+};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
@@ -32,8 +35,16 @@ struct Golden {
     model: Model,
 }
 
+/// What multiplies in f32 on this machine.
+fn f32_kernels() -> Vec<KernelChoice> {
+    let own = Kernel::ALL
+        .into_iter()
+        .filter(|kernel| *kernel != Kernel::AmxBf16 && kernel.is_available());
+    [KernelChoice::Candle].into_iter().chain(own.map(KernelChoice::Only)).collect()
+}
+
 /// The reference numbers, their inputs and the model; `None` where they are not at hand.
-fn golden() -> Option<Golden> {
+fn golden(kernel: KernelChoice) -> Option<Golden> {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden"));
     let Ok(text) = std::fs::read_to_string(folder.join("cats-vs-dogs.json")) else {
         skip(&folder);
@@ -43,7 +54,7 @@ fn golden() -> Option<Golden> {
     let cases = text["cases"].as_array().unwrap().clone();
     let inputs: Vec<_> = cases.iter().map(|case| input(&folder, case)).collect();
     let device = DeviceChoice::Cpu.open().unwrap();
-    let model = Model::load(&ModelFiles::bundled(), &device, Precision::F32).unwrap();
+    let model = Model::load(&ModelFiles::bundled(), &device, Precision::F32, kernel).unwrap();
     Some(Golden { cases, input: Tensor::stack(&inputs, 0).unwrap(), model })
 }
 
@@ -91,17 +102,27 @@ fn maximum(values: &[f32]) -> f32 {
 
 #[test]
 fn logits_are_those_of_pytorch() {
-    let Some(Golden { cases, input, model }) = golden() else { return };
-    let logits = model.forward(&input, &[]).unwrap().logits.to_vec2::<f32>().unwrap();
-    for (case, logits) in cases.iter().zip(logits) {
-        let difference = difference(&logits, &numbers(&case["logits"]));
-        assert!(difference < LOGIT_TOLERANCE, "{}: off by {difference}", case["image"]);
+    for kernel in f32_kernels() {
+        let Some(Golden { cases, input, model }) = golden(kernel) else { return };
+        let logits = model.forward(&input, &[]).unwrap().logits.to_vec2::<f32>().unwrap();
+        for (case, logits) in cases.iter().zip(logits) {
+            let difference = difference(&logits, &numbers(&case["logits"]));
+            println!("{kernel}: {} logits off by {difference:.1e}", case["image"]);
+            assert!(difference < LOGIT_TOLERANCE, "{}: off by {difference}", case["image"]);
+        }
     }
 }
 
 #[test]
 fn grad_cam_maps_are_those_of_pytorch_at_every_stage() {
-    let Some(Golden { cases, input, model }) = golden() else { return };
+    for kernel in f32_kernels() {
+        let Some(golden) = golden(kernel) else { return };
+        maps_are_those_of_pytorch(kernel, &golden);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what was found is worth reading")]
+fn maps_are_those_of_pytorch(kernel: KernelChoice, Golden { cases, input, model }: &Golden) {
     let mut compared = 0;
     for stage in 1..=4 {
         let layer = TargetLayer::Stage(stage);
@@ -109,7 +130,7 @@ fn grad_cam_maps_are_those_of_pytorch_at_every_stage() {
         // Every class of every image: a batch whose images have several targets.
         let options = ExplainOptions { layer, target: Target::Top(2), ..Default::default() };
         let requests = vec![ExplainRequest { options: &options, label: None }; cases.len()];
-        let results = model.explain_batch(&input, &requests).unwrap();
+        let results = model.explain_batch(input, &requests).unwrap();
         for (case, result) in cases.iter().zip(results) {
             for explanation in result.unwrap().explanations {
                 let Some(reference) = reference(case, &layer.to_string(), explanation.class) else {
@@ -120,7 +141,9 @@ fn grad_cam_maps_are_those_of_pytorch_at_every_stage() {
                 assert_eq!(reference["width"].as_u64(), Some(width as u64));
                 let reference = numbers(&reference["values"]);
                 let share = difference(&values, &reference) / maximum(&reference).max(ZERO);
-                let what = format!("{} {layer} class {}", case["image"], explanation.class);
+                let class = explanation.class;
+                let what = format!("{kernel}: {} {layer} class {class}", case["image"]);
+                println!("{what}: off by {share:.1e} of the maximum");
                 assert!(share < tolerance, "{what}: off by {share} of the maximum");
                 compared += 1;
             }
@@ -140,7 +163,7 @@ fn reference<'a>(case: &'a Value, layer: &str, class: usize) -> Option<&'a Value
 
 #[test]
 fn closed_form_and_gradient_agree_on_the_real_network() {
-    let Some(Golden { cases, input, model }) = golden() else { return };
+    let Some(Golden { cases, input, model }) = golden(KernelChoice::Candle) else { return };
     let features = model.forward(&input, &[4]).unwrap().stages[3].clone().unwrap();
     let targets: Vec<_> =
         (0..cases.len()).flat_map(|image| [0, 1].map(|class| CamTarget { image, class })).collect();
@@ -157,7 +180,7 @@ fn closed_form_and_gradient_agree_on_the_real_network() {
 
 #[test]
 fn an_images_result_does_not_depend_on_its_neighbours() {
-    let Some(Golden { cases, input, model }) = golden() else { return };
+    let Some(Golden { cases, input, model }) = golden(KernelChoice::Candle) else { return };
     for stage in [2, 4] {
         let layer = TargetLayer::Stage(stage);
         let options = ExplainOptions { layer, ..Default::default() };

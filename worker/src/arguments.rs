@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::decoding::ImageLimits;
-use crate::model::{DeviceChoice, Precision};
+use crate::model::{DeviceChoice, KernelChoice, Precision};
 use crate::pipeline::context::Limits;
 
 /// Where the model runs, and limits on images.
@@ -15,9 +15,13 @@ pub struct EngineArgs {
     /// Where the model runs: auto, cpu, cuda or cuda:N
     #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Number format of the network: auto, f32, bf16 or f16
+    /// Number format of the network: f32, bf16 or f16; auto is bf16 on a CPU with AMX, f32
+    /// elsewhere
     #[arg(long, env = "CAMSHAFT_PRECISION", default_value = "auto")]
     pub precision: Precision,
+    /// What multiplies on the CPU: auto, candle, amx-bf16, amx-bf16x3, avx512 or avx2
+    #[arg(long, env = "CAMSHAFT_KERNEL", default_value = "auto", hide = true)]
+    pub kernel: KernelChoice,
     /// Images the network takes at once
     #[arg(long, env = "CAMSHAFT_BATCH", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,

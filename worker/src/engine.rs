@@ -46,7 +46,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let device = args.device.open()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let thread = ModelThread::new(device, args.precision, first.as_deref())?;
+        let thread = ModelThread::new(device, args.precision, args.kernel, first.as_deref())?;
         let context = Context::new(
             args.limits(cores),
             worker,

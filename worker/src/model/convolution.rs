@@ -2,6 +2,7 @@
 //! folded in. The network above it sees tensors go in and come out, `[N, C, H, W]`; which
 //! code multiplies, and how activations lie in memory, is decided here.
 
+use camshaft_kernels::ConvolutionWeights;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::finish::finish;
@@ -37,6 +38,60 @@ impl ConvShape {
     }
 }
 
+/// A convolution's weights with its BatchNorm folded in, in f32 on the CPU.
+#[derive(Clone, Debug)]
+pub(super) struct FoldedWeights {
+    /// `[O, I, kernel, kernel]`.
+    weight: Tensor,
+    /// `[O]`.
+    bias: Tensor,
+    shape: ConvShape,
+}
+
+/// [`FoldedWeights`] as plain values, for the CPU's kernels.
+pub(super) struct FoldedValues {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    shape: ConvShape,
+}
+
+impl FoldedValues {
+    /// As the CPU's kernels take them.
+    pub(super) fn for_kernels(&self) -> ConvolutionWeights<'_> {
+        let ConvShape { inputs, outputs, kernel, stride } = self.shape;
+        let (weight, bias) = (&self.weight[..], &self.bias[..]);
+        ConvolutionWeights { weight, bias, inputs, outputs, kernel, stride }
+    }
+}
+
+impl FoldedWeights {
+    /// Reads a convolution and its BatchNorm and folds them.
+    pub(super) fn load(
+        weights: &mut Weights<'_>,
+        (conv, norm): (&str, &str),
+        shape: ConvShape,
+    ) -> Result<Self> {
+        let ConvShape { inputs, outputs, kernel, .. } = shape;
+        let weight =
+            weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
+        let mut norm = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
+        let norm = BatchNorm {
+            gamma: norm("weight")?,
+            beta: norm("bias")?,
+            mean: norm("running_mean")?,
+            variance: norm("running_var")?,
+        };
+        let (weight, bias) = norm.fold_into(&weight)?;
+        Ok(Self { weight, bias, shape })
+    }
+
+    /// Weight and bias as plain values.
+    pub(super) fn to_values(&self) -> Result<FoldedValues> {
+        let weight = self.weight.flatten_all()?.to_vec1()?;
+        Ok(FoldedValues { weight, bias: self.bias.to_vec1()?, shape: self.shape })
+    }
+}
+
 /// A convolution with its BatchNorm folded in, and optionally a ReLU after it.
 #[derive(Debug)]
 pub(super) struct FoldedConv {
@@ -51,36 +106,13 @@ pub(super) struct FoldedConv {
 }
 
 impl FoldedConv {
-    /// Reads a convolution and its BatchNorm and folds them in f32, then converts them.
-    pub(super) fn load(
-        weights: &mut Weights<'_>,
-        (conv, norm): (&str, &str),
-        shape: ConvShape,
+    /// Converts folded weights for a device.
+    pub(super) fn new(
+        FoldedWeights { weight, bias, shape }: &FoldedWeights,
         relu: bool,
         (device, dtype): (&Device, DType),
     ) -> Result<Self> {
-        let ConvShape { inputs, outputs, kernel, .. } = shape;
-        let weight =
-            weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
-        let mut norm = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
-        let norm = BatchNorm {
-            gamma: norm("weight")?,
-            beta: norm("bias")?,
-            mean: norm("running_mean")?,
-            variance: norm("running_var")?,
-        };
-        let (weight, bias) = norm.fold_into(&weight)?;
-        Self::new(&weight, &bias, shape, relu, (device, dtype))
-    }
-
-    /// From `weight` `[O, I, kernel, kernel]` and `bias` `[O]`, both f32.
-    fn new(
-        weight: &Tensor,
-        bias: &Tensor,
-        shape: ConvShape,
-        relu: bool,
-        (device, dtype): (&Device, DType),
-    ) -> Result<Self> {
+        let shape = *shape;
         let (weight, bias) = if device.is_cpu() {
             let rows = shape.kernel * shape.kernel * shape.inputs;
             let weight = weight.permute((2, 3, 1, 0))?.reshape((rows, shape.outputs))?;
@@ -193,7 +225,8 @@ mod tests {
                 variance: noise(&[outputs], 5).sqr().unwrap(),
             };
             let (folded, bias) = norm.fold_into(&weight).unwrap();
-            let conv = FoldedConv::new(&folded, &bias, shape, true, CPU).unwrap();
+            let folded = FoldedWeights { weight: folded, bias, shape };
+            let conv = FoldedConv::new(&folded, true, CPU).unwrap();
             let BatchNorm { gamma, beta, mean, variance } = norm;
             let norm =
                 candle_nn::BatchNorm::new(outputs, mean, variance, gamma, beta, BATCH_NORM_EPS)
@@ -215,7 +248,9 @@ mod tests {
         for shape in SHAPES {
             let ConvShape { inputs, outputs, kernel, stride } = shape;
             let weight = noise(&[outputs, inputs, kernel, kernel], 8);
-            let conv = FoldedConv::new(&weight, &noise(&[outputs], 9), shape, false, CPU).unwrap();
+            let folded =
+                FoldedWeights { weight: weight.clone(), bias: noise(&[outputs], 9), shape };
+            let conv = FoldedConv::new(&folded, false, CPU).unwrap();
             // candle's own backward pass needs equal remainders in both directions.
             let input = candle_core::Var::from_tensor(&noise(&[2, inputs, 9, 9], 10)).unwrap();
             let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();

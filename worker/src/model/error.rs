@@ -1,5 +1,6 @@
 //! Why a model can't be loaded or run. Failures of single images are in [`super::explain`].
 
+use super::compute::KernelChoice;
 use super::device::{DeviceChoice, Precision};
 
 /// Why a model can't be loaded or run.
@@ -68,11 +69,13 @@ pub enum ModelError {
         /// Why not, and what to do.
         problem: String,
     },
-    /// The device doesn't compute in that precision.
-    #[error("{precision} is not available on the CPU; use --precision f32")]
+    /// The CPU doesn't compute in that precision, or not with that kernel.
+    #[error("{precision} with kernel {choice} is not available on this CPU; use --precision f32")]
     Precision {
         /// What was asked for.
         precision: Precision,
+        /// What was to multiply.
+        choice: KernelChoice,
     },
     /// A batch of another shape than the model takes, or with another number of requests.
     #[error("a batch of shape {actual:?} was given, the model takes {expected:?}")]

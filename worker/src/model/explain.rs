@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
     use crate::model::testing::{CLASSES, SIDE, noise, small_model, small_weights};
-    use crate::model::{ModelFiles, Precision};
+    use crate::model::{KernelChoice, ModelFiles, Precision};
 
     fn options(stage: u8, target: Target) -> ExplainOptions {
         ExplainOptions { layer: TargetLayer::Stage(stage), target, ..Default::default() }
@@ -381,7 +381,8 @@ mod tests {
         let reference: ModelReference = "/models/small".parse().unwrap();
         let load = |config: &[u8]| {
             let files = ModelFiles::from_bytes(reference.clone(), small_weights().into(), config);
-            Model::load(&files.unwrap(), &Device::Cpu, Precision::Auto).unwrap_err()
+            Model::load(&files.unwrap(), &Device::Cpu, Precision::Auto, KernelChoice::Candle)
+                .unwrap_err()
         };
         let error = load(config).to_string();
         assert!(error.contains("names 2 classes, but fc.weight has 7 rows"), "{error}");

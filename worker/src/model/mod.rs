@@ -6,6 +6,7 @@
 
 #[cfg(feature = "bundled-model")]
 mod bundled;
+mod compute;
 mod config;
 mod convolution;
 mod device;
@@ -23,6 +24,7 @@ mod weights;
 use camshaft_common::model::ModelIdentity;
 use candle_core::{Device, Tensor};
 
+pub use compute::{KernelChoice, ParseKernelChoiceError};
 pub use config::{
     Architecture, ChannelOrder, InputRule, Interpolation, ModelConfig, Resize, Scale,
 };
@@ -32,6 +34,7 @@ pub use explain::{ClassMap, ExplainError, ExplainRequest, Explained};
 pub use files::ModelFiles;
 pub use resnet::{Forward, ResNet, STAGES};
 
+use compute::Compute;
 use resnet::ResNetShape;
 use weights::{Weights, describe};
 
@@ -42,7 +45,7 @@ pub struct Model {
     config: ModelConfig,
     network: ResNet,
     device: Device,
-    precision: Precision,
+    compute: Compute,
 }
 
 impl Model {
@@ -55,21 +58,22 @@ impl Model {
         files: &ModelFiles,
         device: &Device,
         precision: Precision,
+        kernel: KernelChoice,
     ) -> Result<Self, ModelError> {
         let (shape, architecture) = match files.config().architecture {
             Architecture::ResNet50 => (ResNetShape::RESNET50, "resnet50"),
         };
-        Self::load_shape(files, shape, architecture, device, precision)
+        Self::load_shape(files, (shape, architecture), device, precision, kernel)
     }
 
     fn load_shape(
         files: &ModelFiles,
-        shape: ResNetShape,
-        architecture: &'static str,
+        (shape, architecture): (ResNetShape, &'static str),
         device: &Device,
         precision: Precision,
+        kernel: KernelChoice,
     ) -> Result<Self, ModelError> {
-        let (dtype, precision) = precision.on(device)?;
+        let mut compute = Compute::choose(device, precision, kernel)?;
         let (identity, config) = (files.identity().clone(), files.config().clone());
         let model = || identity.name.clone();
         let mut weights = Weights::read(files.weights())
@@ -78,13 +82,16 @@ impl Model {
         if let Some(rows) = weights.rows("fc.weight").filter(|&rows| rows != classes) {
             return Err(ModelError::ClassCount { model: model(), classes, rows });
         }
-        let network = ResNet::load(&mut weights, shape, classes, device, dtype)?;
+        let network = ResNet::load(&mut weights, shape, classes, device, &compute)?;
         let misfits = weights.into_misfits();
         if !misfits.is_empty() {
             let misfits = describe(&misfits);
             return Err(ModelError::Misfit { model: model(), architecture, misfits });
         }
-        Ok(Self { identity, config, network, device: device.clone(), precision })
+        if compute.kernel.is_some() && network.kernel().is_none() {
+            compute = Compute::without_kernel(precision, kernel)?;
+        }
+        Ok(Self { identity, config, network, device: device.clone(), compute })
     }
 
     /// Name and digests.
@@ -108,7 +115,13 @@ impl Model {
     /// What it computes in: never `auto`.
     #[must_use]
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.compute.precision
+    }
+
+    /// What multiplies.
+    #[must_use]
+    pub fn kernel(&self) -> String {
+        self.compute.kernel.map_or_else(|| "candle".to_owned(), |kernel| kernel.to_string())
     }
 
     /// What it runs on: never `auto`.

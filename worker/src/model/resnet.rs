@@ -4,10 +4,12 @@
 //! Can start from and stop at the output of each of its four residual stages, which is what
 //! explanations need. What classes mean and how images become input is not known here.
 
+use camshaft_kernels::{Backbone, BlockWeights, Kernel, NetworkWeights};
 use candle_core::{D, DType, Device, Module, Result, Tensor};
 use candle_nn::Linear;
 
-use super::convolution::{ConvShape, FoldedConv, channels_last};
+use super::compute::Compute;
+use super::convolution::{ConvShape, FoldedConv, FoldedValues, FoldedWeights, channels_last};
 use super::pooling::max_pool;
 use super::weights::Weights;
 
@@ -47,7 +49,13 @@ pub struct ResNet {
     stages: [Vec<ResidualBlock>; STAGES],
     head: Head,
     dtype: DType,
+    /// The stem and the stages once more, for the CPU's own kernels: what a plain pass runs
+    /// on. Gradients go through candle's layers.
+    backbone: Option<Backbone>,
 }
+
+/// The least side of an image the kernels take.
+const LEAST_KERNEL_SIDE: usize = 32;
 
 /// What a forward pass leaves.
 #[derive(Clone, Debug)]
@@ -65,14 +73,14 @@ impl ResNet {
         shape: ResNetShape,
         classes: usize,
         device: &Device,
-        dtype: DType,
+        &Compute { dtype, kernel, .. }: &Compute,
     ) -> Result<Self> {
-        let mut loader = Loader { weights, device, dtype };
+        let mut loader = Loader { weights, device };
         let stem = ConvShape { inputs: IMAGE_CHANNELS, outputs: shape.width, kernel: 7, stride: 2 };
-        let stem = loader.conv(("conv1", "bn1"), stem, true)?;
+        let stem = FoldedWeights::load(loader.weights, ("conv1", "bn1"), stem)?;
         let mut inputs = shape.width;
-        let mut stages = [const { Vec::new() }; STAGES];
-        for (index, stage) in stages.iter_mut().enumerate() {
+        let mut folded = [const { Vec::new() }; STAGES];
+        for (index, stage) in folded.iter_mut().enumerate() {
             let width = shape.width << index;
             for block in 0..shape.blocks[index] {
                 // Every stage but the first halves the image in its first block.
@@ -83,12 +91,34 @@ impl ResNet {
             }
         }
         let head = loader.head(classes, shape.features())?;
-        Ok(Self { stem, stages, head, dtype })
+        let backbone = match kernel {
+            Some(kernel) => backbone(&stem, &folded, kernel)?,
+            None => None,
+        };
+        let layers = (device, dtype);
+        let mut stages = [const { Vec::new() }; STAGES];
+        for (stage, folded) in stages.iter_mut().zip(&folded) {
+            let blocks = folded.iter().map(|block| ResidualBlock::new(block, layers));
+            *stage = blocks.collect::<Result<_>>()?;
+        }
+        Ok(Self { stem: FoldedConv::new(&stem, true, layers)?, stages, head, dtype, backbone })
+    }
+
+    /// The kernel a plain pass runs on; none: candle.
+    pub(super) fn kernel(&self) -> Option<Kernel> {
+        self.backbone.as_ref().map(Backbone::kernel)
     }
 
     /// Logits of a batch, and the outputs of the stages named in `wanted` (1 to 4), in one
     /// pass. `input` `[N, 3, H, W]`, f32, scaled as the model's input rule says.
     pub fn forward(&self, input: &Tensor, wanted: &[usize]) -> Result<Forward> {
+        let (_, _, height, width) = input.dims4()?;
+        if let Some(backbone) = &self.backbone
+            && !input.track_op()
+            && height.min(width) >= LEAST_KERNEL_SIDE
+        {
+            return self.forward_on_kernels(backbone, input, wanted);
+        }
         let mut features = self.stem(input)?;
         let mut stages = [const { None }; STAGES];
         for (index, stage) in self.stages.iter().enumerate() {
@@ -98,6 +128,28 @@ impl ResNet {
             }
         }
         Ok(Forward { logits: self.head.forward(&features)?, stages })
+    }
+
+    fn forward_on_kernels(
+        &self,
+        backbone: &Backbone,
+        input: &Tensor,
+        wanted: &[usize],
+    ) -> Result<Forward> {
+        let (batch, _, height, width) = input.dims4()?;
+        let pixels = input.flatten_all()?.to_vec1::<f32>()?;
+        let wanted = std::array::from_fn(|index| wanted.contains(&(index + 1)));
+        let threads = rayon::current_num_threads();
+        let output = backbone.run(&pixels, (batch, height, width), wanted, threads);
+        let device = input.device();
+        let pooled = Tensor::from_vec(output.pooled, (batch, ()), device)?;
+        let mut stages = [const { None }; STAGES];
+        for (stage, features) in stages.iter_mut().zip(output.stages) {
+            if let Some(features) = features {
+                *stage = Some(Tensor::from_vec(features.values, &features.shape[..], device)?);
+            }
+        }
+        Ok(Forward { logits: self.head.linear.forward(&pooled)?, stages })
     }
 
     /// The output of `stage` (1 to 4) after its last ReLU: `[N, C, H, W]`, f32, zero or more.
@@ -138,6 +190,59 @@ fn run(stage: &[ResidualBlock], features: Tensor) -> Result<Tensor> {
     stage.iter().try_fold(features, |x, block| block.forward(&x))
 }
 
+/// The network for the CPU's kernels, where they can run it.
+fn backbone(
+    stem: &FoldedWeights,
+    folded: &[Vec<FoldedBlock>; STAGES],
+    kernel: Kernel,
+) -> Result<Option<Backbone>> {
+    let stem = stem.to_values()?;
+    let mut stages = [const { Vec::new() }; STAGES];
+    for (stage, folded) in stages.iter_mut().zip(folded) {
+        *stage = folded.iter().map(FoldedBlock::to_values).collect::<Result<Vec<_>>>()?;
+    }
+    let network = NetworkWeights {
+        stem: stem.for_kernels(),
+        stages: stages.each_ref().map(|stage| stage.iter().map(BlockValues::for_kernels).collect()),
+    };
+    match Backbone::new(kernel, &network) {
+        Ok(backbone) => Ok(Some(backbone)),
+        Err(reason) => {
+            tracing::warn!(%kernel, %reason, "the CPU's kernels can't run this network");
+            Ok(None)
+        }
+    }
+}
+
+/// A block's weights, see [`ResidualBlock`].
+struct FoldedBlock {
+    path: Vec<FoldedWeights>,
+    shortcut: Option<FoldedWeights>,
+}
+
+impl FoldedBlock {
+    fn to_values(&self) -> Result<BlockValues> {
+        let path = self.path.iter().map(FoldedWeights::to_values).collect::<Result<_>>()?;
+        let shortcut = self.shortcut.as_ref().map(FoldedWeights::to_values).transpose()?;
+        Ok(BlockValues { path, shortcut })
+    }
+}
+
+/// [`FoldedBlock`] as plain values, for the CPU's kernels.
+struct BlockValues {
+    path: Vec<FoldedValues>,
+    shortcut: Option<FoldedValues>,
+}
+
+impl BlockValues {
+    fn for_kernels(&self) -> BlockWeights<'_> {
+        BlockWeights {
+            path: self.path.iter().map(FoldedValues::for_kernels).collect(),
+            shortcut: self.shortcut.as_ref().map(FoldedValues::for_kernels),
+        }
+    }
+}
+
 /// `relu(path(x) + shortcut(x))`.
 #[derive(Debug)]
 struct ResidualBlock {
@@ -148,6 +253,12 @@ struct ResidualBlock {
 }
 
 impl ResidualBlock {
+    fn new(folded: &FoldedBlock, layers: (&Device, DType)) -> Result<Self> {
+        let path = folded.path.iter().map(|conv| FoldedConv::new(conv, true, layers));
+        let shortcut = folded.shortcut.as_ref().map(|conv| FoldedConv::new(conv, false, layers));
+        Ok(Self { path: path.collect::<Result<_>>()?, shortcut: shortcut.transpose()? })
+    }
+
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let shortcut = match &self.shortcut {
             Some(shortcut) => shortcut.forward(input, None)?,
@@ -177,14 +288,9 @@ impl Head {
 struct Loader<'a, 'file> {
     weights: &'a mut Weights<'file>,
     device: &'a Device,
-    dtype: DType,
 }
 
 impl Loader<'_, '_> {
-    fn conv(&mut self, names: (&str, &str), shape: ConvShape, relu: bool) -> Result<FoldedConv> {
-        FoldedConv::load(self.weights, names, shape, relu, (self.device, self.dtype))
-    }
-
     /// `[N, inputs, H, W]` to `[N, 4 * width, H / stride, W / stride]`.
     fn bottleneck(
         &mut self,
@@ -192,7 +298,7 @@ impl Loader<'_, '_> {
         inputs: usize,
         width: usize,
         stride: usize,
-    ) -> Result<ResidualBlock> {
+    ) -> Result<FoldedBlock> {
         let outputs = width * EXPANSION;
         let shapes = [
             ConvShape { inputs, outputs: width, kernel: 1, stride: 1 },
@@ -201,17 +307,17 @@ impl Loader<'_, '_> {
         ];
         let path = (1..).zip(shapes).map(|(number, shape)| {
             let (conv, norm) = (format!("{name}.conv{number}"), format!("{name}.bn{number}"));
-            self.conv((&conv, &norm), shape, true)
+            FoldedWeights::load(self.weights, (&conv, &norm), shape)
         });
         let path = path.collect::<Result<_>>()?;
         let shortcut = if stride != 1 || inputs != outputs {
             let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
             let shape = ConvShape { inputs, outputs, kernel: 1, stride };
-            Some(self.conv((&conv, &norm), shape, false)?)
+            Some(FoldedWeights::load(self.weights, (&conv, &norm), shape)?)
         } else {
             None
         };
-        Ok(ResidualBlock { path, shortcut })
+        Ok(FoldedBlock { path, shortcut })
     }
 
     fn head(&mut self, classes: usize, features: usize) -> Result<Head> {

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use camshaft_common::model::ModelReference;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
+use super::compute::Compute;
 use super::resnet::{ResNet, ResNetShape};
 use super::weights::Weights;
-use super::{Model, ModelFiles, Precision};
+use super::{KernelChoice, Model, ModelFiles, Precision};
 
 /// Classes of the small model, `c0` and on.
 pub(crate) const CLASSES: usize = 7;
@@ -36,7 +37,8 @@ pub(crate) fn small_weights() -> Vec<u8> {
     // An empty file misses every tensor, which tells what there must be.
     let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).unwrap();
     let mut none = Weights::read(&none).unwrap();
-    ResNet::load(&mut none, SHAPE, CLASSES, &Device::Cpu, DType::F32).unwrap();
+    let compute = Compute::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).unwrap();
+    ResNet::load(&mut none, SHAPE, CLASSES, &Device::Cpu, &compute).unwrap();
     let tensors = (0..).zip(none.into_misfits()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();
@@ -64,5 +66,6 @@ pub(crate) fn small_model() -> Model {
     let config = config.to_string();
     let files = ModelFiles::from_bytes(reference, small_weights().into(), config.as_bytes());
     let files = files.unwrap();
-    Model::load_shape(&files, SHAPE, "resnet50", &Device::Cpu, Precision::Auto).unwrap()
+    let shape = (SHAPE, "resnet50");
+    Model::load_shape(&files, shape, &Device::Cpu, Precision::Auto, KernelChoice::Candle).unwrap()
 }

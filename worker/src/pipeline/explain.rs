@@ -16,7 +16,9 @@ use super::batch::Batch;
 use super::decode::Decoded;
 use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
-use crate::model::{self, ExplainError, ExplainRequest, Model, ModelError, ModelFiles, Precision};
+use crate::model::{
+    self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
+};
 
 /// An image with its predictions and maps.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ const KEPT_MODELS: usize = 2;
 pub struct ModelThread {
     device: Device,
     precision: Precision,
+    kernel: KernelChoice,
     /// Most recent last. A model that can't be built stays, as its error, so that a run of
     /// a million jobs doesn't try a million times.
     models: Vec<(ModelIdentity, Result<Model, Arc<ModelError>>)>,
@@ -54,11 +57,12 @@ impl ModelThread {
     pub fn new(
         device: Device,
         precision: Precision,
+        kernel: KernelChoice,
         first: Option<&ModelFiles>,
     ) -> Result<Self, ModelError> {
-        let mut this = Self { device, precision, models: Vec::new() };
+        let mut this = Self { device, precision, kernel, models: Vec::new() };
         if let Some(files) = first {
-            let model = Model::load(files, &this.device, this.precision)?;
+            let model = Model::load(files, &this.device, this.precision, this.kernel)?;
             this.models.push((files.identity().clone(), Ok(model)));
         }
         Ok(this)
@@ -71,7 +75,8 @@ impl ModelThread {
             if self.models.len() >= KEPT_MODELS {
                 drop(self.models.remove(0));
             }
-            let model = Model::load(files, &self.device, self.precision).map_err(Arc::new);
+            let model =
+                Model::load(files, &self.device, self.precision, self.kernel).map_err(Arc::new);
             self.models.push((identity.clone(), model));
             self.models.len() - 1
         });
@@ -133,7 +138,8 @@ fn explain(
 fn record(model: &Model) -> ModelRecord {
     let ModelIdentity { name, digest, config_digest, .. } = model.identity().clone();
     let (precision, device) = (model.precision().to_string(), model.device().to_string());
-    ModelRecord { name, digest, config_digest, precision, device }
+    let kernel = model.kernel();
+    ModelRecord { name, digest, config_digest, precision, kernel, device }
 }
 
 fn all_leave(images: Vec<Decoded>, cause: impl Fn() -> ExitCause) -> Vec<Result<Explained, Exit>> {

@@ -1,0 +1,107 @@
+//! One convolution on activations: what a kernel is told, and which kernel is told it.
+//! Multiplying and finishing a block is the kernels' work.
+
+use crate::detect::Kernel;
+use crate::layout::{Activation, NOT_KEPT, Segment};
+use crate::weights::Packed;
+use crate::{amx, avx2, avx512};
+
+/// Weights beyond so many bytes don't stay in the second-level cache beside activations: each
+/// panel of 32 outputs is then used on all pixels before the next.
+pub(crate) const CACHED_WEIGHT_BYTES: usize = 1_200_000;
+
+/// Bytes of 32 channels of a pixel.
+pub(crate) fn pixel_bytes(kernel: Kernel) -> usize {
+    match kernel {
+        Kernel::AmxBf16 => 64,
+        // Two bf16 for each value: first the 32 high ones, then the 32 low ones.
+        Kernel::AmxBf16x3 => 128,
+        Kernel::Avx512 | Kernel::Avx2 => 128,
+    }
+}
+
+/// Neighbouring pixels that the kernel computes together, where it does not take any.
+pub(crate) fn segment_length(kernel: Kernel) -> usize {
+    match kernel {
+        Kernel::Avx2 => 6,
+        _ => avx512::SEGMENT,
+    }
+}
+
+/// What kernels are told. Pixels are counted in the geometry that is computed; those borders
+/// and overruns that `table` does not keep are computed and thrown away.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) weights: &'a Packed,
+    /// Input of pixel 0.
+    pub(crate) source: *const u8,
+    pub(crate) source_plane_bytes: usize,
+    /// From a value's high to its low half, where there are two.
+    pub(crate) low_bytes: usize,
+    /// Bytes from the input of a pixel to that of the next.
+    pub(crate) step_bytes: usize,
+    /// Offset in bytes of each tap's input.
+    pub(crate) taps: &'a [isize],
+    /// Output pixel 0 of plane 0.
+    pub(crate) target: *mut u8,
+    pub(crate) target_plane_bytes: usize,
+    /// From pixel to output pixel, before `shift`.
+    pub(crate) table: &'a [u32],
+    /// Added to every output pixel kept.
+    pub(crate) shift: usize,
+    /// Where pixels that are not kept go.
+    pub(crate) sink: usize,
+    /// Added before the ReLU: pixel 0 of plane 0, or null. In the computed geometry.
+    pub(crate) residual: *const u8,
+    pub(crate) residual_plane_bytes: usize,
+    pub(crate) relu: bool,
+    /// Output in f32 where the kernel would choose otherwise.
+    pub(crate) output_f32: bool,
+    /// First pixel and number of pixels, for kernels that take any.
+    pub(crate) runs: [(usize, usize); 4],
+    pub(crate) run_count: usize,
+    /// The same pixels in pieces, for the others.
+    pub(crate) segments: &'a [Segment],
+}
+
+impl Job<'_> {
+    /// The output pixel for a pixel.
+    #[inline(always)]
+    pub(crate) fn place(&self, pixel: usize) -> usize {
+        match self.table[pixel] {
+            NOT_KEPT => self.sink,
+            place => place as usize + self.shift,
+        }
+    }
+
+    /// The smallest value that the output may have.
+    pub(crate) fn floor(&self) -> f32 {
+        if self.relu { 0.0 } else { f32::NEG_INFINITY }
+    }
+}
+
+/// Runs the job.
+///
+/// # Safety
+/// The machine has the kernel, and for AMX this thread holds [`amx::Tiles`]. Source, target,
+/// residual are valid for all pixels that the job names, with the overrun their
+/// [`Activation`]s have. `target` may be `residual` if pixels keep their places, but not
+/// `source`. `weights` are packed for the kernel.
+pub(crate) unsafe fn run(kernel: Kernel, job: &Job<'_>) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match kernel {
+            Kernel::AmxBf16 => amx::convolve::<false>(job),
+            Kernel::AmxBf16x3 => amx::convolve::<true>(job),
+            Kernel::Avx512 => avx512::convolve(job),
+            Kernel::Avx2 => avx2::convolve(job),
+        }
+    }
+}
+
+/// Fills in where a job's output goes.
+pub(crate) fn set_target(job: &mut Job<'_>, target: &mut Activation) {
+    job.target = target.pixels_mut();
+    job.target_plane_bytes = target.plane_bytes();
+    job.sink = target.sink();
+}

@@ -1,0 +1,153 @@
+//! Which instructions this machine can run. Which of them is wanted is the caller's business.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A way to compute convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// bf16 products, f32 sums, on AMX tiles. Activations are kept in bf16.
+    AmxBf16,
+    /// f32 quality on AMX: every value as the sum of two bf16, three products for one.
+    AmxBf16x3,
+    /// f32 on AVX-512.
+    Avx512,
+    /// f32 on AVX2 and FMA.
+    Avx2,
+}
+
+impl Kernel {
+    /// All there are, the fastest first.
+    pub const ALL: [Self; 4] = [Self::AmxBf16, Self::AmxBf16x3, Self::Avx512, Self::Avx2];
+
+    /// Those this machine and its operating system can run, the fastest first.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|kernel| kernel.is_available()).collect()
+    }
+
+    /// Whether this machine and its operating system can run it.
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_available(self) -> bool {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+        match self {
+            Self::Avx2 => avx2,
+            Self::Avx512 => avx512,
+            Self::AmxBf16 | Self::AmxBf16x3 => {
+                avx512
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512bf16")
+                    && tiles_permitted()
+            }
+        }
+    }
+
+    /// Whether this machine and its operating system can run it.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn is_available(self) -> bool {
+        false
+    }
+
+    /// As [`fmt::Display`] and [`FromStr`] have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AmxBf16 => "amx-bf16",
+            Self::AmxBf16x3 => "amx-bf16x3",
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// No kernel has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown kernel `{0}`: use amx-bf16, amx-bf16x3, avx512 or avx2")]
+pub struct UnknownKernel(String);
+
+impl FromStr for Kernel {
+    type Err = UnknownKernel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKernel> {
+        Self::ALL
+            .into_iter()
+            .find(|kernel| kernel.name() == name)
+            .ok_or_else(|| UnknownKernel(name.to_owned()))
+    }
+}
+
+/// Whether there are bf16 tiles and this process may use them. Asks the kernel once.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tiles_permitted() -> bool {
+    use std::sync::OnceLock;
+
+    static PERMITTED: OnceLock<bool> = OnceLock::new();
+    *PERMITTED.get_or_init(|| tiles_supported() && request_permission())
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn tiles_permitted() -> bool {
+    false
+}
+
+/// CPUID and XCR0, since `is_x86_feature_detected!("amx-bf16")` is not stable: Intel's
+/// Software Developer's Manual, volume 1, section 18.2.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[allow(unused_unsafe, reason = "reading CPUID became safe in Rust 1.92")]
+fn tiles_supported() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    /// Leaf that describes tiles.
+    const TILE_LEAF: u32 = 0x1d;
+    /// Leaf 1, ECX: the operating system has enabled `xgetbv`.
+    const OSXSAVE: u32 = 1 << 27;
+    /// Leaf 7, EDX: AMX-BF16 and AMX-TILE.
+    const TILES_OF_BF16: u32 = 1 << 22 | 1 << 24;
+    /// XCR0: the operating system saves tile configuration and tile data.
+    const TILE_STATE: u32 = 3 << 17;
+
+    // SAFETY: every x86-64 has CPUID, and the leaf is there where the first says so.
+    let (last, osxsave) = unsafe { (__cpuid(0).eax, __cpuid(1).ecx & OSXSAVE != 0) };
+    if last < TILE_LEAF || !osxsave {
+        return false;
+    }
+    // SAFETY: leaf 7 is below the last.
+    if unsafe { __cpuid_count(7, 0).edx } & TILES_OF_BF16 != TILES_OF_BF16 {
+        return false;
+    }
+    let enabled: u32;
+    // SAFETY: OSXSAVE says that `xgetbv` may be used; it only writes these two registers.
+    unsafe {
+        std::arch::asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _,
+            options(nomem, nostack, preserves_flags));
+    }
+    enabled & TILE_STATE == TILE_STATE
+}
+
+/// Linux keeps the 8 KiB of tile data out of a process's state until it asks:
+/// <https://docs.kernel.org/arch/x86/xstate.html>.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn request_permission() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: this request takes a number and no pointer.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for kernel in Kernel::ALL {
+            assert_eq!(kernel.to_string().parse(), Ok(kernel));
+        }
+        assert!("avx1024".parse::<Kernel>().is_err());
+    }
+}

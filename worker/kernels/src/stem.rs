@@ -1,0 +1,128 @@
+//! The first convolution, 7×7 with stride 2 on 3 channels. It reads a copy of the image with
+//! its border and its channels interleaved, so that a row of the kernel is 21 neighbours.
+
+use crate::aligned::Aligned;
+use crate::convolution::{self, Job, pixel_bytes, segment_length};
+use crate::detect::Kernel;
+use crate::layout::{Activation, Geometry, Segment};
+use crate::weights::{Packed, rest_in_bf16, to_bf16};
+
+const CHANNELS: usize = 3;
+const BORDER: usize = 3;
+/// Values that kernels may read past the image: a block of 32 pixels, and a step.
+const OVERRUN: usize = 32 * 6 + 64;
+
+/// Buffers of the stem for one image of one size.
+#[derive(Debug)]
+pub(crate) struct Stem {
+    height: usize,
+    width: usize,
+    image: Aligned,
+    /// Values from one row of `image` to the next.
+    row_values: usize,
+    /// Values of `image`, of each half where there are two.
+    values: usize,
+    taps: Vec<isize>,
+    table: Vec<u32>,
+    segments: Vec<Segment>,
+    pub(crate) output: Activation,
+}
+
+impl Stem {
+    pub(crate) fn new(kernel: Kernel, height: usize, width: usize, outputs: usize) -> Self {
+        let row_values = ((width + 2 * BORDER) * CHANNELS).next_multiple_of(32);
+        let values = ((height + 2 * BORDER) * row_values + OVERRUN).next_multiple_of(32);
+        let value_bytes = value_bytes(kernel);
+        let halves = if kernel == Kernel::AmxBf16x3 { 2 } else { 1 };
+        let geometry = Geometry::flat(1, height.div_ceil(2), width.div_ceil(2));
+        Self {
+            height,
+            width,
+            image: Aligned::zeroed(values * value_bytes * halves),
+            row_values,
+            values,
+            taps: (0..7).map(|row| (row * row_values * value_bytes) as isize).collect(),
+            table: geometry.table_to(geometry),
+            segments: Geometry::flat(1, 1, geometry.width).segments(segment_length(kernel)),
+            output: Activation::zeroed(geometry, outputs, pixel_bytes(kernel)),
+        }
+    }
+
+    /// `image` `[3, H, W]`; the result is in `self.output`.
+    ///
+    /// # Safety
+    /// The machine has the kernel, `weights` are packed for it, and for AMX this thread holds
+    /// its tiles.
+    pub(crate) unsafe fn run(&mut self, kernel: Kernel, weights: &Packed, image: &[f32]) {
+        self.copy_in(kernel, image);
+        let value_bytes = value_bytes(kernel);
+        let geometry = self.output.geometry;
+        for y in 0..geometry.height {
+            let row = 2 * y * self.row_values * value_bytes;
+            let mut job = Job {
+                weights,
+                source: self.image.as_ptr().wrapping_add(row),
+                source_plane_bytes: 0,
+                low_bytes: self.values * 2,
+                step_bytes: 2 * CHANNELS * value_bytes,
+                taps: &self.taps,
+                target: std::ptr::null_mut(),
+                target_plane_bytes: 0,
+                table: &self.table[y * geometry.row_pitch()..],
+                shift: 0,
+                sink: 0,
+                residual: std::ptr::null(),
+                residual_plane_bytes: 0,
+                relu: true,
+                output_f32: kernel == Kernel::AmxBf16x3,
+                runs: [(0, geometry.width); 4],
+                run_count: 1,
+                segments: &self.segments,
+            };
+            convolution::set_target(&mut job, &mut self.output);
+            // SAFETY: the caller's promises; rows and overrun lie in `image`.
+            unsafe { convolution::run(kernel, &job) };
+        }
+    }
+
+    fn copy_in(&mut self, kernel: Kernel, image: &[f32]) {
+        let (height, width, row_values, values) =
+            (self.height, self.width, self.row_values, self.values);
+        let copy = |store: &mut dyn FnMut(usize, usize, &[f32])| {
+            for (channel, plane) in image.chunks_exact(height * width).enumerate() {
+                for (y, row) in plane.chunks_exact(width).enumerate() {
+                    let start = (y + BORDER) * row_values + BORDER * CHANNELS + channel;
+                    store(start, start + (width - 1) * CHANNELS + 1, row);
+                }
+            }
+        };
+        match kernel {
+            Kernel::AmxBf16 | Kernel::AmxBf16x3 => {
+                let (high, low) = self.image.as_u16_mut().split_at_mut(values);
+                copy(&mut |start, end, row| {
+                    let targets = high[start..end].iter_mut().step_by(CHANNELS);
+                    targets.zip(row).for_each(|(target, value)| *target = to_bf16(*value));
+                    if kernel == Kernel::AmxBf16x3 {
+                        let targets = low[start..end].iter_mut().step_by(CHANNELS);
+                        targets.zip(row).for_each(|(target, value)| *target = rest_in_bf16(*value));
+                    }
+                });
+            }
+            Kernel::Avx512 | Kernel::Avx2 => {
+                let image = self.image.as_f32_mut();
+                copy(&mut |start, end, row| {
+                    let targets = image[start..end].iter_mut().step_by(CHANNELS);
+                    targets.zip(row).for_each(|(target, value)| *target = *value);
+                });
+            }
+        }
+    }
+}
+
+/// Bytes of a value of the copied image.
+fn value_bytes(kernel: Kernel) -> usize {
+    match kernel {
+        Kernel::AmxBf16 | Kernel::AmxBf16x3 => 2,
+        Kernel::Avx512 | Kernel::Avx2 => 4,
+    }
+}

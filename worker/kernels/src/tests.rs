@@ -1,0 +1,152 @@
+//! Every kernel against the plain reference.
+
+use proptest::prelude::*;
+
+use crate::reference::{self, RandomNetwork, noise};
+use crate::{Backbone, Kernel, Outputs};
+
+/// Largest difference allowed, relative to the largest value. bf16 has 8 bits, and a network
+/// of 50 layers adds up their errors.
+fn tolerance(kernel: Kernel) -> f64 {
+    match kernel {
+        Kernel::Avx512 | Kernel::Avx2 => 1e-5,
+        Kernel::AmxBf16x3 => 3e-5,
+        Kernel::AmxBf16 => 4e-2,
+    }
+}
+
+/// Runs `test` on the kernels that this machine has and says which it lacks.
+fn each_kernel(mut test: impl FnMut(Kernel)) {
+    for kernel in Kernel::ALL {
+        if kernel.is_available() {
+            test(kernel);
+        } else {
+            println!("not tested here: {kernel}");
+        }
+    }
+}
+
+fn compare(kernel: Kernel, what: &str, values: &[f32], expected: &[f64]) {
+    assert_eq!(values.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+    let (mut worst, mut dot, mut a, mut b) = (0.0, 0.0, 0.0, 0.0);
+    for (&value, &expected) in values.iter().zip(expected) {
+        let value = f64::from(value);
+        worst = f64::max(worst, (value - expected).abs());
+        assert!(value.is_finite(), "{kernel}, {what}");
+        (dot, a, b) = (dot + value * expected, a + value * value, b + expected * expected);
+    }
+    let (worst, cosine) = (worst / largest, dot / (a * b).sqrt());
+    println!("{kernel}, {what}: error {worst:.1e} of the largest value, cosine {cosine:.7}");
+    assert!(worst <= tolerance(kernel), "{kernel}, {what}: {worst:e}");
+    assert!(cosine >= 0.999, "{kernel}, {what}: {cosine}");
+}
+
+fn check(network: &RandomNetwork, n: usize, (height, width): (usize, usize), threads: usize) {
+    let weights = network.weights();
+    let size = 3 * height * width;
+    let input = noise(n * size, 77);
+    let expected: Vec<_> = input
+        .chunks(size)
+        .map(|image| reference::stages(image, (height, width), &weights))
+        .collect();
+    each_kernel(|kernel| {
+        let backbone = Backbone::new(kernel, &weights).unwrap();
+        let outputs = backbone.run(&input, (n, height, width), [true; 4], threads);
+        for (stage, output) in outputs.stages.iter().enumerate() {
+            let output = output.as_ref().unwrap();
+            let all: Vec<f64> =
+                expected.iter().flat_map(|e| e[stage].values.iter().copied()).collect();
+            assert_eq!(output.shape[1..], expected[0][stage].shape);
+            compare(kernel, &format!("stage {}", stage + 1), &output.values, &all);
+        }
+        let last = expected.iter().map(|stages| &stages[3]);
+        let pixels = expected[0][3].shape[1] * expected[0][3].shape[2];
+        let means = last.flat_map(|image| {
+            image.values.chunks(pixels).map(|channel| channel.iter().sum::<f64>() / pixels as f64)
+        });
+        compare(kernel, "pooled", &outputs.pooled, &means.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn resnet_50_equals_the_reference() {
+    check(&RandomNetwork::new(64, [3, 4, 6, 3], true), 1, (64, 64), 1);
+}
+
+#[test]
+fn basic_blocks_equal_the_reference() {
+    check(&RandomNetwork::new(32, [2, 1, 2, 1], false), 3, (64, 96), 2);
+}
+
+#[test]
+fn rows_of_usual_lengths_equal_the_reference() {
+    check(&RandomNetwork::new(32, [1, 1, 1, 1], true), 1, (224, 224), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn odd_sizes_equal_the_reference(
+        height in 32usize..90, width in 32usize..90, n in 1usize..4, bottleneck: bool,
+    ) {
+        check(&RandomNetwork::new(32, [1, 2, 1, 1], bottleneck), n, (height, width), 2);
+    }
+}
+
+#[test]
+fn an_image_does_not_depend_on_its_neighbours_or_on_threads() {
+    let network = RandomNetwork::new(32, [1, 2, 2, 1], true);
+    let (n, height, width) = (11, 45, 70);
+    let size = 3 * height * width;
+    let input = noise(n * size, 5);
+    each_kernel(|kernel| {
+        let backbone = Backbone::new(kernel, &network.weights()).unwrap();
+        let run =
+            |input: &[f32], n, threads| backbone.run(input, (n, height, width), [true; 4], threads);
+        let whole = run(&input, n, 1);
+        for threads in [2, 3, 20] {
+            assert!(run(&input, n, threads) == whole, "{kernel}, {threads} threads");
+        }
+        let reversed: Vec<f32> = input.chunks(size).rev().flatten().copied().collect();
+        let reversed = run(&reversed, n, 2);
+        for image in 0..n {
+            let alone = run(&input[image * size..][..size], 1, 1);
+            assert!(image_of(&whole, image, n) == alone, "{kernel}, image {image}");
+            assert!(image_of(&reversed, n - 1 - image, n) == alone, "{kernel}, image {image}");
+        }
+    });
+}
+
+fn image_of(outputs: &Outputs, image: usize, n: usize) -> Outputs {
+    let part = |values: &[f32]| values[values.len() / n * image..][..values.len() / n].to_vec();
+    let mut one = outputs.clone();
+    one.pooled = part(&one.pooled);
+    for stage in one.stages.iter_mut().flatten() {
+        stage.values = part(&stage.values);
+        stage.shape[0] = 1;
+    }
+    one
+}
+
+#[test]
+fn not_a_number_is_not_hidden() {
+    let network = RandomNetwork::new(32, [1, 1, 1, 1], true);
+    let mut input = noise(3 * 64 * 64, 5);
+    input[64 * 32 + 32] = f32::NAN;
+    each_kernel(|kernel| {
+        let backbone = Backbone::new(kernel, &network.weights()).unwrap();
+        let outputs = backbone.run(&input, (1, 64, 64), [false; 4], 1);
+        assert!(outputs.pooled.iter().all(|value| value.is_nan()), "{kernel}");
+    });
+}
+
+#[test]
+fn other_networks_are_refused() {
+    let kernel = Kernel::available().first().copied().unwrap_or(Kernel::Avx2);
+    let network = RandomNetwork::new(48, [1, 1, 1, 1], true);
+    assert!(Backbone::new(kernel, &network.weights()).is_err());
+    let network = RandomNetwork::new(32, [1, 1, 0, 1], true);
+    assert!(Backbone::new(kernel, &network.weights()).is_err());
+}
