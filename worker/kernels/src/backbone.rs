@@ -166,7 +166,7 @@ pub struct Outputs {
 }
 
 /// Smallest height and width of images.
-const SMALLEST_SIDE: usize = 32;
+pub const SMALLEST_SIDE: usize = 32;
 
 impl Backbone {
     /// Packs `weights` for `kernel`.

@@ -37,6 +37,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use backbone::{Backbone, BlockWeights, NetworkWeights, Outputs, STAGES, StageOutput};
+pub use backbone::{
+    Backbone, BlockWeights, NetworkWeights, Outputs, SMALLEST_SIDE, STAGES, StageOutput,
+};
 pub use detect::{Kernel, UnknownKernel};
 pub use weights::{ConvolutionWeights, Unsupported};

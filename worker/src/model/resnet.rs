@@ -4,7 +4,7 @@
 //! Can start from and stop at the output of each of its four residual stages, which is what
 //! explanations need. What classes mean and how images become input is not known here.
 
-use camshaft_kernels::{Backbone, BlockWeights, Kernel, NetworkWeights};
+use camshaft_kernels::{Backbone, BlockWeights, Kernel, NetworkWeights, SMALLEST_SIDE};
 use candle_core::{D, DType, Device, Module, Result, Tensor};
 use candle_nn::Linear;
 
@@ -53,9 +53,6 @@ pub struct ResNet {
     /// on. Gradients go through candle's layers.
     backbone: Option<Backbone>,
 }
-
-/// The least side of an image the kernels take.
-const LEAST_KERNEL_SIDE: usize = 32;
 
 /// What a forward pass leaves.
 #[derive(Clone, Debug)]
@@ -115,7 +112,7 @@ impl ResNet {
         let (_, _, height, width) = input.dims4()?;
         if let Some(backbone) = &self.backbone
             && !input.track_op()
-            && height.min(width) >= LEAST_KERNEL_SIDE
+            && height.min(width) >= SMALLEST_SIDE
         {
             return self.forward_on_kernels(backbone, input, wanted);
         }
