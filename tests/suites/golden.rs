@@ -37,9 +37,7 @@ struct Golden {
 
 /// What multiplies in f32 on this machine.
 fn f32_kernels() -> Vec<KernelChoice> {
-    let own = Kernel::ALL
-        .into_iter()
-        .filter(|kernel| *kernel != Kernel::AmxBf16 && kernel.is_available());
+    let own = Kernel::ALL.into_iter().filter(|kernel| !kernel.is_bf16() && kernel.is_available());
     [KernelChoice::Candle].into_iter().chain(own.map(KernelChoice::Only)).collect()
 }
 

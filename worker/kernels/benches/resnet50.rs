@@ -1,5 +1,9 @@
 //! ResNet-50 on random weights, with each kernel that this machine has: images a second at
-//! batch 8 on all cores and milliseconds for one image on one.
+//! batch 8 and milliseconds for one image, both on all cores.
+//!
+//! `cargo bench -p camshaft-kernels -- layers` shows each layer instead: its share of the time,
+//! and how near it comes to the most that one core reaches on registers alone. `-- avx512`
+//! runs one kernel only.
 #![expect(clippy::print_stdout, reason = "a bench says what it measures")]
 
 use std::time::{Duration, Instant};
@@ -58,8 +62,14 @@ fn main() {
     let network = NetworkWeights { stem: convolution(3, 64, 7, 2), stages };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let input = noise(BATCH * 3 * SIDE * SIDE);
-    println!("{:12} {:>10} {:>12} {:>10}", "kernel", "images/s", "batch 1, ms", "GFLOP/s");
-    for kernel in Kernel::available() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let layers = arguments.iter().any(|argument| argument == "layers");
+    let only = arguments.iter().find_map(|argument| argument.parse::<Kernel>().ok());
+    if !layers {
+        println!("{:12} {:>10} {:>12} {:>10}", "kernel", "images/s", "batch 1, ms", "GFLOP/s");
+    }
+    for kernel in Kernel::available().into_iter().filter(|kernel| only.is_none_or(|o| o == *kernel))
+    {
         let backbone = match Backbone::new(kernel, &network) {
             Ok(backbone) => backbone,
             Err(error) => {
@@ -67,6 +77,10 @@ fn main() {
                 continue;
             }
         };
+        if layers {
+            show_layers(&backbone, &input);
+            continue;
+        }
         let run = |n: usize| {
             let input = &input[..n * 3 * SIDE * SIDE];
             best(|| {
@@ -83,4 +97,33 @@ fn main() {
         let (many, one) = (BATCH as f64 / run(BATCH), run(1) * 1e3);
         println!("{kernel:12} {many:10.1} {one:12.1} {:10.0}", many * GFLOP);
     }
+}
+
+/// Each layer's best time of some passes over a batch on this thread.
+fn show_layers(backbone: &Backbone, input: &[f32]) {
+    let mut best = backbone.profile(input, (BATCH, SIDE, SIDE));
+    for _ in 0..ROUNDS {
+        let steps = backbone.profile(input, (BATCH, SIDE, SIDE));
+        for (best, step) in best.iter_mut().zip(steps) {
+            best.time = best.time.min(step.time);
+        }
+    }
+    let peak = backbone.kernel().peak_gflops();
+    let total: Duration = best.iter().map(|step| step.time).sum();
+    println!("\n{}: at most {peak:.0} GFLOP/s a core", backbone.kernel());
+    println!("{:22} {:>10} {:>7} {:>9} {:>8}", "", "us/image", "share", "GFLOP/s", "of most");
+    let line = |name: &str, flop: f64, time: Duration| {
+        let seconds = time.as_secs_f64();
+        let rate = flop / seconds / 1e9;
+        println!(
+            "{name:22} {:10.1} {:6.1}% {rate:9.0} {:7.1}%",
+            seconds * 1e6 / BATCH as f64,
+            100.0 * seconds / total.as_secs_f64(),
+            100.0 * rate / peak,
+        );
+    };
+    for step in &best {
+        line(&step.name, step.flop, step.time);
+    }
+    line("all", best.iter().map(|step| step.flop).sum(), total);
 }

@@ -8,6 +8,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use crate::bf16::{narrow, widen};
 use crate::convolution::{CACHED_WEIGHT_BYTES, Job};
 use crate::layout::PLANE;
 
@@ -83,7 +84,7 @@ pub(crate) unsafe fn convolve<const THREE: bool>(job: &Job<'_>) {
     let mut current = 0;
     // Pixel, number of pixels and panel of the block that is multiplied but not finished.
     let mut pending: Option<(usize, usize, usize)> = None;
-    let panels = job.weights.outputs / PLANE;
+    let panels = job.panels.0..job.panels.1;
     let mut one = |pixel: usize, count: usize, panel: usize| {
         let operands = Operands {
             planes: job.weights.planes,
@@ -112,15 +113,15 @@ pub(crate) unsafe fn convolve<const THREE: bool>(job: &Job<'_>) {
         (0..pixels).step_by(PLANE).map(move |at| (start + at, (pixels - at).min(PLANE)))
     };
     let runs = &job.runs[..job.run_count];
-    if panels * job.weights.panel_bytes > CACHED_WEIGHT_BYTES / 2 {
-        for panel in 0..panels {
+    if job.weight_bytes() > CACHED_WEIGHT_BYTES / 2 {
+        for panel in panels {
             for (pixel, count) in runs.iter().copied().flat_map(starts) {
                 one(pixel, count, panel);
             }
         }
     } else {
         for (pixel, count) in runs.iter().copied().flat_map(starts) {
-            for panel in 0..panels {
+            for panel in panels.clone() {
                 one(pixel, count, panel);
             }
         }
@@ -325,21 +326,4 @@ unsafe fn finish<const THREE: bool>(
             }
         }
     }
-}
-
-/// 32 f32 to bf16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn narrow(values: [__m512; 2]) -> __m512i {
-    // SAFETY: both are 512 bits, any of them.
-    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(values[1], values[0])) }
-}
-
-/// 32 bf16 to f32.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn widen(halves: __m512i) -> [__m512; 2] {
-    let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves));
-    let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(halves));
-    [low, high].map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(half)))
 }

@@ -17,11 +17,10 @@ const SEGMENTS_AT_ONCE: usize = 8;
 /// As for [`crate::convolution::run`].
 #[target_feature(enable = "avx2,fma")]
 pub(crate) unsafe fn convolve(job: &Job<'_>) {
-    let panels = job.weights.outputs / PLANE;
-    let cached = panels * job.weights.panel_bytes <= CACHED_WEIGHT_BYTES;
-    let at_once = if cached { SEGMENTS_AT_ONCE } else { job.segments.len() };
+    let cached = job.weight_bytes() <= CACHED_WEIGHT_BYTES;
+    let at_once = if cached { SEGMENTS_AT_ONCE } else { job.segments.len().max(1) };
     for segments in job.segments.chunks(at_once) {
-        for panel in 0..panels {
+        for panel in job.panels.0..job.panels.1 {
             for half in [0, 16] {
                 for &segment in segments {
                     // SAFETY: as the caller promises.

@@ -18,22 +18,34 @@ const TILES_AT_ONCE: usize = 4;
 /// As for [`crate::convolution::run`].
 #[target_feature(enable = "avx512f,fma")]
 pub(crate) unsafe fn convolve(job: &Job<'_>) {
-    let panels = job.weights.outputs / PLANE;
-    let cached = panels * job.weights.panel_bytes <= CACHED_WEIGHT_BYTES;
-    let at_once = if cached { 2 * TILES_AT_ONCE } else { job.segments.len() };
+    for_each_pair(job, TILES_AT_ONCE, |pair, panel| {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match job.step_bytes {
+                PIXEL_BYTES => tile::<PLANE, PLANE>(job, pair, panel),
+                _ => tile::<6, STEM_DEPTH>(job, pair, panel),
+            }
+        }
+    });
+}
+
+/// Each pair of segments with each panel, in an order that keeps `at_once` pairs' input in the
+/// cache, or the weights of a panel where all of them don't stay there.
+#[inline(always)]
+pub(crate) fn for_each_pair(
+    job: &Job<'_>,
+    at_once: usize,
+    mut tile: impl FnMut([Segment; 2], usize),
+) {
+    let cached = job.weight_bytes() <= CACHED_WEIGHT_BYTES;
+    let at_once = if cached { 2 * at_once } else { job.segments.len().max(1) };
     for segments in job.segments.chunks(at_once) {
-        for panel in 0..panels {
+        for panel in job.panels.0..job.panels.1 {
             for pair in segments.chunks(2) {
                 let first = pair[0];
                 // Computed twice where there is no second, but kept once.
                 let second = pair.get(1).copied().unwrap_or(Segment { valid: 0, ..first });
-                // SAFETY: as the caller promises.
-                unsafe {
-                    match job.step_bytes {
-                        PIXEL_BYTES => tile::<PLANE, PLANE>(job, [first, second], panel),
-                        _ => tile::<6, STEM_DEPTH>(job, [first, second], panel),
-                    }
-                }
+                tile([first, second], panel);
             }
         }
     }

@@ -9,6 +9,9 @@ use crate::detect::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::forward::{Share, group};
 use crate::layout::PLANE;
+use crate::profile::{Clock, StepTime};
+#[cfg(target_arch = "x86_64")]
+use crate::team::Part;
 use crate::weights::{ConvolutionWeights, Packed, Unsupported};
 
 /// Residual stages of a network.
@@ -219,19 +222,48 @@ impl Backbone {
         wanted: [bool; STAGES],
         threads: usize,
     ) -> Outputs {
+        let mut outputs = self.empty_outputs(input, (n, height, width), wanted);
+        self.compute(input, (n, height, width), threads, &mut outputs);
+        outputs
+    }
+
+    /// Runs a batch as [`Self::run`] does, on this thread alone, and says how long each step
+    /// took, in the order of the network.
+    ///
+    /// # Panics
+    /// As [`Self::run`].
+    pub fn profile(
+        &self,
+        input: &[f32],
+        (n, height, width): (usize, usize, usize),
+    ) -> Vec<StepTime> {
+        let mut outputs = self.empty_outputs(input, (n, height, width), [false; STAGES]);
+        let mut clock = Clock::running();
+        #[cfg(target_arch = "x86_64")]
+        for share in &mut self.shares(input, n, 1, &mut outputs) {
+            self.compute_share(share, (height, width), 1, &mut clock);
+        }
+        clock.steps()
+    }
+
+    /// Room for what a pass leaves.
+    fn empty_outputs(
+        &self,
+        input: &[f32],
+        (n, height, width): (usize, usize, usize),
+        wanted: [bool; STAGES],
+    ) -> Outputs {
         assert_eq!(input.len(), n * 3 * height * width, "a batch of {n} images");
         assert!(height.min(width) >= SMALLEST_SIDE, "an image of {height} x {width}");
         let shapes = self.shapes(n, height, width);
-        let mut outputs = Outputs {
+        Outputs {
             stages: std::array::from_fn(|stage| {
                 let shape = shapes[stage];
                 let values = || vec![0.0; shape.iter().product()];
                 wanted[stage].then(|| StageOutput { values: values(), shape })
             }),
             pooled: vec![0.0; n * self.features()],
-        };
-        self.compute(input, (n, height, width), threads, &mut outputs);
-        outputs
+        }
     }
 
     /// `[N, C, H, W]` of each stage's output.
@@ -259,22 +291,36 @@ impl Backbone {
         outputs: &mut Outputs,
     ) {
         let mut shares = self.shares(input, n, threads, outputs);
-        let work = |share: &mut Share<'_>| {
-            let images = group(share.input.len() / (3 * height * width));
-            let mut arena = self.arena(height, width, images);
-            self.network.forward(&mut arena, share);
-            self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+        let count = shares.len();
+        let work = |index: usize, share: &mut Share<'_>| {
+            // Threads beyond one for each image join those there are.
+            let members = Part { index, of: count }.range(threads.max(count)).len();
+            self.compute_share(share, (height, width), members, &mut Clock::default());
         };
         let Some((own, others)) = shares.split_first_mut() else { return };
         std::thread::scope(|scope| {
-            for share in others {
-                scope.spawn(move || work(share));
+            for (index, share) in (1..).zip(others) {
+                scope.spawn(move || work(index, share));
             }
-            work(own);
+            work(0, own);
         });
     }
 
-    /// Neighbouring images to each thread, as evenly as possible.
+    #[cfg(target_arch = "x86_64")]
+    fn compute_share(
+        &self,
+        share: &mut Share<'_>,
+        (height, width): (usize, usize),
+        members: usize,
+        clock: &mut Clock,
+    ) {
+        let images = group(share.input.len() / (3 * height * width));
+        let mut arena = self.arena(height, width, images);
+        self.network.forward(&mut arena, share, members, clock);
+        self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+    }
+
+    /// Neighbouring images to each thread, as evenly as possible, and at least one.
     #[cfg(target_arch = "x86_64")]
     fn shares<'a>(
         &self,

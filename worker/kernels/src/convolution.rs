@@ -2,9 +2,10 @@
 //! Multiplying and finishing a block is the kernels' work.
 
 use crate::detect::Kernel;
-use crate::layout::{Activation, NOT_KEPT, Segment};
+use crate::layout::{Activation, NOT_KEPT, PLANE, Segment};
+use crate::team::Part;
 use crate::weights::Packed;
-use crate::{amx, avx2, avx512};
+use crate::{amx, avx2, avx512, avx512_bf16};
 
 /// Weights beyond so many bytes don't stay in the second-level cache beside activations: each
 /// panel of 32 outputs is then used on all pixels before the next.
@@ -13,7 +14,7 @@ pub(crate) const CACHED_WEIGHT_BYTES: usize = 1_200_000;
 /// Bytes of 32 channels of a pixel.
 pub(crate) fn pixel_bytes(kernel: Kernel) -> usize {
     match kernel {
-        Kernel::AmxBf16 => 64,
+        Kernel::AmxBf16 | Kernel::Avx512Bf16 => 64,
         // Two bf16 for each value: first the 32 high ones, then the 32 low ones.
         Kernel::AmxBf16x3 => 128,
         Kernel::Avx512 | Kernel::Avx2 => 128,
@@ -57,6 +58,8 @@ pub(crate) struct Job<'a> {
     pub(crate) relu: bool,
     /// Output in f32 where the kernel would choose otherwise.
     pub(crate) output_f32: bool,
+    /// The first panel of 32 outputs to compute, and the first not to.
+    pub(crate) panels: (usize, usize),
     /// First pixel and number of pixels, for kernels that take any.
     pub(crate) runs: [(usize, usize); 4],
     pub(crate) run_count: usize,
@@ -64,7 +67,38 @@ pub(crate) struct Job<'a> {
     pub(crate) segments: &'a [Segment],
 }
 
+// SAFETY: a job is a description. Whoever runs it promises that its pointers are good, and that
+// jobs that run at the same time are parts of one, which write different pixels or planes.
+unsafe impl Sync for Job<'_> {}
+
 impl Job<'_> {
+    /// One part of this job: some of the outputs, where weights are what takes long to read,
+    /// or else some of the pixels. An output is computed in the same way in any part.
+    pub(crate) fn part(&self, part: Part) -> Self {
+        let mut job = *self;
+        if part == Part::WHOLE {
+            return job;
+        }
+        job.sink -= part.index;
+        let (first, end) = self.panels;
+        let panels = end - first;
+        if panels >= part.of && panels * self.weights.panel_bytes > CACHED_WEIGHT_BYTES / 4 {
+            let range = part.range(panels);
+            job.panels = (first + range.start, first + range.end);
+        } else {
+            let pairs = part.range(self.segments.len().div_ceil(2));
+            let end = (2 * pairs.end).min(self.segments.len());
+            job.segments = &self.segments[2 * pairs.start..end];
+            (job.runs, job.run_count) = cut(&self.runs[..self.run_count], part);
+        }
+        job
+    }
+
+    /// Bytes of the weights of the panels to compute.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        (self.panels.1 - self.panels.0) * self.weights.panel_bytes
+    }
+
     /// The output pixel for a pixel.
     #[inline(always)]
     pub(crate) fn place(&self, pixel: usize) -> usize {
@@ -93,15 +127,61 @@ pub(crate) unsafe fn run(kernel: Kernel, job: &Job<'_>) {
         match kernel {
             Kernel::AmxBf16 => amx::convolve::<false>(job),
             Kernel::AmxBf16x3 => amx::convolve::<true>(job),
+            Kernel::Avx512Bf16 => avx512_bf16::convolve(job),
             Kernel::Avx512 => avx512::convolve(job),
             Kernel::Avx2 => avx2::convolve(job),
         }
     }
 }
 
+/// A part of runs, in whole blocks of 32 pixels from each run's start.
+fn cut(runs: &[(usize, usize)], part: Part) -> ([(usize, usize); 4], usize) {
+    let blocks = |pixels: usize| pixels.div_ceil(PLANE);
+    let wanted = part.range(runs.iter().map(|&(_, pixels)| blocks(pixels)).sum());
+    let (mut cut, mut count, mut before) = ([(0, 0); 4], 0, 0);
+    for &(start, pixels) in runs {
+        let from = wanted.start.clamp(before, before + blocks(pixels)) - before;
+        let to = wanted.end.clamp(before, before + blocks(pixels)) - before;
+        if from < to {
+            let (from, to) = (from * PLANE, (to * PLANE).min(pixels));
+            cut[count] = (start + from, to - from);
+            count += 1;
+        }
+        before += blocks(pixels);
+    }
+    (cut, count)
+}
+
 /// Fills in where a job's output goes.
-pub(crate) fn set_target(job: &mut Job<'_>, target: &mut Activation) {
-    job.target = target.pixels_mut();
+pub(crate) fn set_target(job: &mut Job<'_>, target: &Activation) {
+    job.target = target.pixels_shared();
     job.target_plane_bytes = target.plane_bytes();
     job.sink = target.sink();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_runs_cover_every_pixel_once_in_whole_blocks() {
+        let runs = [(3, 70), (100, 32), (200, 1), (300, 65)];
+        for of in 1..9 {
+            let mut seen = vec![0; 400];
+            for index in 0..of {
+                let (cut, count) = cut(&runs, Part { index, of });
+                for &(start, pixels) in &cut[..count] {
+                    let whole = |(from, length): &(usize, usize)| {
+                        (*from..from + length).contains(&start) && (start - from) % PLANE == 0
+                    };
+                    assert!(runs.iter().any(whole));
+                    (start..start + pixels).for_each(|pixel| seen[pixel] += 1);
+                }
+            }
+            for (pixel, times) in seen.into_iter().enumerate() {
+                let counts = runs.iter().any(|&(from, n)| (from..from + n).contains(&pixel));
+                assert_eq!(times, usize::from(counts), "{of} parts, pixel {pixel}");
+            }
+        }
+    }
 }

@@ -10,6 +10,8 @@ pub enum Kernel {
     AmxBf16,
     /// f32 quality on AMX: every value as the sum of two bf16, three products for one.
     AmxBf16x3,
+    /// bf16 products, f32 sums, on AVX-512 BF16. Activations are kept in bf16.
+    Avx512Bf16,
     /// f32 on AVX-512.
     Avx512,
     /// f32 on AVX2 and FMA.
@@ -17,10 +19,11 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    /// All there are, the fastest first.
-    pub const ALL: [Self; 4] = [Self::AmxBf16, Self::AmxBf16x3, Self::Avx512, Self::Avx2];
+    /// All there are.
+    pub const ALL: [Self; 5] =
+        [Self::AmxBf16, Self::AmxBf16x3, Self::Avx512Bf16, Self::Avx512, Self::Avx2];
 
-    /// Those this machine and its operating system can run, the fastest first.
+    /// Those this machine and its operating system can run.
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|kernel| kernel.is_available()).collect()
     }
@@ -30,16 +33,38 @@ impl Kernel {
     pub fn is_available(self) -> bool {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+        let bf16 = avx512
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16");
         match self {
             Self::Avx2 => avx2,
             Self::Avx512 => avx512,
-            Self::AmxBf16 | Self::AmxBf16x3 => {
-                avx512
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512bf16")
-                    && tiles_permitted()
-            }
+            Self::Avx512Bf16 => bf16,
+            Self::AmxBf16 | Self::AmxBf16x3 => bf16 && tiles_permitted(),
         }
+    }
+
+    /// Whether it is faster than f32 on a machine that has it. [`Self::Avx512Bf16`] is on AMD's
+    /// CPUs; Intel's take several cycles for what AMD's start twice a cycle (Zen 5) or once
+    /// (Zen 4).
+    #[cfg(target_arch = "x86_64")]
+    pub fn beats_f32(self) -> bool {
+        match self {
+            Self::AmxBf16 | Self::AmxBf16x3 => true,
+            Self::Avx512Bf16 => made_by_amd(),
+            Self::Avx512 | Self::Avx2 => false,
+        }
+    }
+
+    /// Whether it is faster than f32 on a machine that has it.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn beats_f32(self) -> bool {
+        false
+    }
+
+    /// Whether activations are kept in bf16, whose 8 bits results then have.
+    pub fn is_bf16(self) -> bool {
+        matches!(self, Self::AmxBf16 | Self::Avx512Bf16)
     }
 
     /// Whether this machine and its operating system can run it.
@@ -53,6 +78,7 @@ impl Kernel {
         match self {
             Self::AmxBf16 => "amx-bf16",
             Self::AmxBf16x3 => "amx-bf16x3",
+            Self::Avx512Bf16 => "avx512-bf16",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
         }
@@ -67,7 +93,7 @@ impl fmt::Display for Kernel {
 
 /// No kernel has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kernel `{0}`: use amx-bf16, amx-bf16x3, avx512 or avx2")]
+#[error("unknown kernel `{0}`: use amx-bf16, amx-bf16x3, avx512-bf16, avx512 or avx2")]
 pub struct UnknownKernel(String);
 
 impl FromStr for Kernel {
@@ -79,6 +105,17 @@ impl FromStr for Kernel {
             .find(|kernel| kernel.name() == name)
             .ok_or_else(|| UnknownKernel(name.to_owned()))
     }
+}
+
+/// The vendor's name in CPUID's leaf 0 (AMD's Architecture Programmer's Manual, volume 3,
+/// appendix E.3.1).
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "reading CPUID became safe in Rust 1.92")]
+fn made_by_amd() -> bool {
+    // SAFETY: every x86-64 has CPUID.
+    let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
+    let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
+    name.as_flattened() == b"AuthenticAMD"
 }
 
 /// Whether there are bf16 tiles and this process may use them. Asks the kernel once.

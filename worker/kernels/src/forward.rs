@@ -1,16 +1,20 @@
-//! The pass of one thread through the network: which convolution reads and writes what, and
-//! in which order. How a convolution is computed is not known here.
+//! The pass of a share of a batch through the network: which convolution reads and writes what,
+//! and in which order. How a convolution is computed is not known here.
+
+use std::fmt;
 
 use crate::amx::Tiles;
 use crate::arena::{Arena, GROUP, SINGLE_STAGES, Space, StageArena};
 use crate::backbone::{Network, STAGES};
 use crate::convolution::{self, Job, pixel_bytes};
 use crate::detect::Kernel;
-use crate::layout::Activation;
+use crate::layout::{Activation, PLANE};
 use crate::pixels;
+use crate::profile::Clock;
+use crate::team::Team;
 use crate::weights::Packed;
 
-/// One thread's share of a batch: slices of as many images each.
+/// A share of a batch: slices of as many images each.
 pub(crate) struct Share<'a> {
     /// `[N, 3, H, W]`.
     pub(crate) input: &'a [f32],
@@ -26,23 +30,41 @@ pub(crate) fn group(images: usize) -> usize {
 }
 
 impl Network {
-    /// Computes a share. The arena fits its images' size and groups.
-    pub(crate) fn forward(&self, arena: &mut Arena, share: &mut Share<'_>) {
-        let tiles = matches!(self.kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
-            // SAFETY: a network is only made for a kernel that is available.
-            .then(|| unsafe { Tiles::configure() });
+    /// Computes a share on a team of `members` threads. The arena fits its images' size and
+    /// groups.
+    pub(crate) fn forward(
+        &self,
+        arena: &mut Arena,
+        share: &mut Share<'_>,
+        members: usize,
+        clock: &mut Clock,
+    ) {
+        let tiles = || {
+            matches!(self.kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
+                // SAFETY: a network is only made for a kernel that is available.
+                .then(|| unsafe { Tiles::configure() })
+        };
+        Team::lead(members, tiles, |team| Pass { network: self, team, clock }.run(arena, share));
+    }
+}
+
+/// A network on its way through a share.
+struct Pass<'a> {
+    network: &'a Network,
+    /// Its threads hold tiles where the kernel needs them.
+    team: &'a Team,
+    clock: &'a mut Clock,
+}
+
+impl Pass<'_> {
+    fn run(&mut self, arena: &mut Arena, share: &mut Share<'_>) {
         let image_values = 3 * arena.height * arena.width;
         let images = share.input.len() / image_values;
         for first in (0..images).step_by(arena.images) {
             let count = (images - first).min(arena.images);
             for slot in 0..count {
                 let image = &share.input[(first + slot) * image_values..][..image_values];
-                // SAFETY: the kernel is available, tiles are held, weights are packed for it.
-                unsafe {
-                    arena.stem.run(self.kernel, &self.stem, image);
-                    let (from, to) = (&arena.stem.output, &mut arena.stages[0].input);
-                    pixels::max_pool(self.kernel, from, to, 0);
-                }
+                self.stem(arena, image);
                 for stage in 0..SINGLE_STAGES {
                     let to = if stage + 1 < SINGLE_STAGES { 0 } else { slot };
                     self.stage(arena, stage, 1, to);
@@ -53,35 +75,66 @@ impl Network {
                 self.stage(arena, stage, count, 0);
                 (0..count).for_each(|slot| self.keep(arena, stage, slot, first + slot, share));
             }
-            let features = &arena.stages[STAGES - 1].output;
+            let (kernel, features) = (self.network.kernel, &arena.stages[STAGES - 1].output);
             let pooled = share.pooled[first * features.channels..].chunks_mut(features.channels);
-            for (slot, pooled) in pooled.take(count).enumerate() {
-                pixels::average(self.kernel, features, slot, pooled);
-            }
+            self.clock.time(format_args!("avgpool"), 0.0, || {
+                for (slot, pooled) in pooled.take(count).enumerate() {
+                    pixels::average(kernel, features, slot, pooled);
+                }
+            });
         }
-        drop(tiles);
+    }
+
+    /// An image to the first stage's input.
+    fn stem(&mut self, arena: &mut Arena, image: &[f32]) {
+        let Network { kernel, stem: weights, .. } = self.network;
+        let (kernel, team) = (*kernel, self.team);
+        let Arena { stem, stages, .. } = arena;
+        let flop = stem.output.geometry.pixels() as f64 * weights.flop();
+        self.clock.time(format_args!("conv1"), flop, || {
+            // SAFETY: the kernel is available, tiles are held, weights are packed for it.
+            unsafe { stem.run(kernel, weights, image, team) };
+        });
+        let (from, to) = (&stem.output, &stages[0].input);
+        self.clock.time(format_args!("maxpool"), 0.0, || {
+            // SAFETY: the kernel is available; parts write different rows.
+            team.run(&|part| unsafe { pixels::max_pool(kernel, from, to, 0, part) });
+        });
     }
 
     /// Reads a stage's output out of its slot, if it is wanted.
-    fn keep(&self, arena: &Arena, stage: usize, slot: usize, image: usize, share: &mut Share<'_>) {
+    fn keep(
+        &mut self,
+        arena: &Arena,
+        stage: usize,
+        slot: usize,
+        image: usize,
+        share: &mut Share<'_>,
+    ) {
         let Some(values) = &mut share.stages[stage] else { return };
         let output = match arena.stages.get(stage + 1) {
             Some(next) => &next.input,
             None => &arena.stages[stage].output,
         };
-        let size = output.channels * output.geometry.height * output.geometry.width;
-        pixels::read_out(self.kernel, output, slot, &mut values[image * size..][..size]);
+        let size = output.channels * output.geometry.pixels();
+        let values = &mut values[image * size..][..size];
+        let kernel = self.network.kernel;
+        self.clock.time(format_args!("read out"), 0.0, || {
+            pixels::read_out(kernel, output, slot, values);
+        });
     }
 
     /// Runs a stage on the first `images` images of its input. Its output goes to the next
     /// stage's input from image `slot` on.
-    fn stage(&self, arena: &mut Arena, index: usize, images: usize, slot: usize) {
+    fn stage(&mut self, arena: &mut Arena, index: usize, images: usize, slot: usize) {
         let (here, next) = arena.stages.split_at_mut(index + 1);
         let StageArena { input, before, between, output, input_space, output_space, next_table } =
             &mut here[index];
         let (input_space, output_space) = (&*input_space, &*output_space);
         let mut next = next.first_mut().map(|next| &mut next.input);
-        let stage = &self.stages[index];
+        let network = self.network;
+        let stage = &network.stages[index];
+        let layer = index + 1;
         for (number, block) in stage.blocks.iter().enumerate() {
             let first = number == 0;
             let source: &Activation = if first { input } else { output };
@@ -93,31 +146,32 @@ impl Network {
             if let Some(shortcut) = &block.shortcut {
                 let mut job = self.job(shortcut, source, input_space, output_space, images);
                 job.relu = false;
-                self.run(job, output);
+                self.convolve(format_args!("layer{layer}.{number}.downsample"), job, output);
             }
             let (last, path) = block.path.split_last().expect("checked when it was made");
             // On which space the next convolution's input lies.
             let mut space = if first { input_space } else { output_space };
             let mut source = source;
-            for (convolution, between) in path.iter().zip(between.iter_mut()) {
+            for (at, (convolution, between)) in (1..).zip(path.iter().zip(between.iter_mut())) {
                 let halved = first && stage.stride() == 2 && convolution.stride == 2;
                 let from = space;
                 space = if halved { output_space } else { from };
                 let stays = first && stage.stride() == 2 && std::ptr::eq(space, input_space);
                 let target = if stays { &mut *before } else { between };
                 let job = self.job(convolution, source, from, space, images);
-                self.run(job, target);
+                self.convolve(format_args!("layer{layer}.{number}.conv{at}"), job, target);
                 source = (target.pixels(), target.plane_bytes());
             }
+            let name = format_args!("layer{layer}.{number}.conv{}", block.path.len());
             let mut job = self.job(last, source, space, output_space, images);
             (job.residual, job.residual_plane_bytes) = residual;
             match &mut next {
                 Some(next) if number + 1 == stage.blocks.len() => {
                     job.table = next_table;
                     job.shift = slot * next.geometry.image_pitch();
-                    self.run(job, next);
+                    self.convolve(name, job, next);
                 }
-                _ => self.run(job, output),
+                _ => self.convolve(name, job, output),
             }
         }
     }
@@ -139,8 +193,8 @@ impl Network {
             weights,
             source,
             source_plane_bytes,
-            low_bytes: pixel_bytes(self.kernel) / 2,
-            step_bytes: pixel_bytes(self.kernel),
+            low_bytes: pixel_bytes(self.network.kernel) / 2,
+            step_bytes: pixel_bytes(self.network.kernel),
             // A 1×1 with a stride reads the part of even rows and columns: the first.
             taps: if weights.kernel == 1 { &[0] } else { &from.taps },
             target: std::ptr::null_mut(),
@@ -152,18 +206,25 @@ impl Network {
             residual_plane_bytes: 0,
             relu: true,
             output_f32: false,
+            panels: (0, weights.outputs / PLANE),
             runs,
             run_count: to.geometry.parts(),
             segments: &to.segments[..segments],
         }
     }
 
-    fn run(&self, mut job: Job<'_>, target: &mut Activation) {
+    fn convolve(&mut self, name: fmt::Arguments<'_>, mut job: Job<'_>, target: &Activation) {
         convolution::set_target(&mut job, target);
-        // SAFETY: the kernel is available and tiles are held while `forward` runs. Source,
-        // target and residual are activations of this arena, of the job's geometries, at least
-        // as many channels as the weights, and borders as wide as taps reach. Only residual
-        // and target may be the same, and then pixels keep their places.
-        unsafe { convolution::run(self.kernel, &job) };
+        let (kernel, team) = (self.network.kernel, self.team);
+        // Two of a segment's pixels at most are a border's: what a layer is for is counted.
+        let pixels: usize = job.segments.iter().map(|segment| segment.valid).sum();
+        self.clock.time(name, pixels as f64 * job.weights.flop(), || {
+            // SAFETY: the kernel is available and the team holds tiles. Source, target and
+            // residual are activations of this arena, of the job's geometries, at least as many
+            // channels as the weights, and borders as wide as taps reach. Only residual and
+            // target may be the same, and then pixels keep their places. Nobody else has them,
+            // and parts write different pixels or planes, and each its own sink.
+            team.run(&|part| unsafe { convolution::run(kernel, &job.part(part)) });
+        });
     }
 }

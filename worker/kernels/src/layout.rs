@@ -7,11 +7,13 @@
 //! How wide a pixel is in bytes, and what computes, is not known here.
 
 use crate::aligned::Aligned;
+use crate::team::LARGEST_TEAM;
 
 /// Channels of a plane.
 pub(crate) const PLANE: usize = 32;
-/// Pixels a kernel may read or compute past the last.
-const OVERRUN: usize = 64;
+/// Pixels a kernel may read or compute past the last: a block of 32, so that the others are
+/// free for what is thrown away.
+const OVERRUN: usize = 32 + 2 * LARGEST_TEAM;
 /// In a table: the pixel is not kept.
 pub(crate) const NOT_KEPT: u32 = u32::MAX;
 
@@ -49,6 +51,11 @@ impl Geometry {
         if self.split { self.width.div_ceil(2) } else { self.width }
     }
 
+    /// Pixels of one image.
+    pub(crate) fn pixels(self) -> usize {
+        self.height * self.width
+    }
+
     /// Pixels from one row to the next.
     pub(crate) fn row_pitch(self) -> usize {
         self.columns() + 1
@@ -77,7 +84,8 @@ impl Geometry {
         if matches!(pixels % 64, 1 | 63) { pixels + 6 } else { pixels }
     }
 
-    /// A pixel that may be written and that no kept output depends on.
+    /// A pixel that may be written and that no kept output depends on; so may those right
+    /// before it, one for each further member of a team.
     fn sink(self) -> usize {
         self.plane_pixels() - self.guard() - 1
     }
@@ -189,10 +197,10 @@ impl Activation {
         self.memory.as_ptr().wrapping_add(self.geometry.guard() * self.pixel_bytes)
     }
 
-    /// The first pixel of the first plane.
-    pub(crate) fn pixels_mut(&mut self) -> *mut u8 {
-        let start = self.geometry.guard() * self.pixel_bytes;
-        self.memory.as_mut_ptr().wrapping_add(start)
+    /// The first pixel of the first plane, for several threads to write different pixels. None
+    /// of them may be borrowed or read meanwhile.
+    pub(crate) fn pixels_shared(&self) -> *mut u8 {
+        self.pixels().cast_mut()
     }
 
     /// Index of a pixel that may be written without effect.

@@ -13,6 +13,8 @@ mod aligned;
 mod backbone;
 mod detect;
 mod layout;
+mod profile;
+mod team;
 mod weights;
 
 #[cfg(target_arch = "x86_64")]
@@ -24,9 +26,15 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+#[cfg(target_arch = "x86_64")]
 mod convolution;
 #[cfg(target_arch = "x86_64")]
 mod forward;
+#[cfg(target_arch = "x86_64")]
+mod peak;
 #[cfg(target_arch = "x86_64")]
 mod pixels;
 #[cfg(target_arch = "x86_64")]
@@ -41,4 +49,5 @@ pub use backbone::{
     Backbone, BlockWeights, NetworkWeights, Outputs, SMALLEST_SIDE, STAGES, StageOutput,
 };
 pub use detect::{Kernel, UnknownKernel};
+pub use profile::StepTime;
 pub use weights::{ConvolutionWeights, Unsupported};

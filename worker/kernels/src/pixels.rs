@@ -3,50 +3,56 @@
 
 use crate::detect::Kernel;
 use crate::layout::{Activation, PLANE};
+use crate::team::Part;
 use crate::weights::{from_bf16, rest_in_bf16, to_bf16};
 
 /// The largest of each 3×3 window, every second pixel, of the stem's output, which is zero or
-/// more: a border of zeros never wins. `input` holds one image, in bf16 for
-/// [`Kernel::AmxBf16`] and else in f32.
+/// more: a border of zeros never wins. `input` holds one image, in bf16 where activations
+/// are one bf16 and else in f32. Computes some rows of each plane.
 ///
 /// # Safety
-/// The machine has the kernel. `output` has room for image `slot`, and is of that kernel.
+/// The machine has the kernel. `output` has room for image `slot`, and is of that kernel;
+/// other threads write only other parts of it.
 pub(crate) unsafe fn max_pool(
     kernel: Kernel,
     input: &Activation,
-    output: &mut Activation,
+    output: &Activation,
     slot: usize,
+    part: Part,
 ) {
-    // SAFETY: as the caller promises; every AMX machine has AVX-512 BW.
+    // SAFETY: as the caller promises; those with bf16 have AVX-512 BW.
     unsafe {
         match kernel {
-            Kernel::AmxBf16 => max_pool_bf16(input, output, slot),
-            Kernel::AmxBf16x3 => max_pool_avx512::<true>(input, output, slot),
-            Kernel::Avx512 => max_pool_avx512::<false>(input, output, slot),
-            Kernel::Avx2 => max_pool_avx2(input, output, slot),
+            Kernel::AmxBf16 | Kernel::Avx512Bf16 => max_pool_bf16(input, output, slot, part),
+            Kernel::AmxBf16x3 => max_pool_avx512::<true>(input, output, slot, part),
+            Kernel::Avx512 => max_pool_avx512::<false>(input, output, slot, part),
+            Kernel::Avx2 => max_pool_avx2(input, output, slot, part),
         }
     }
 }
 
 /// Of bf16, whose bits are in the numbers' order as long as they are zero or more.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn max_pool_bf16(input: &Activation, output: &mut Activation, slot: usize) {
+unsafe fn max_pool_bf16(input: &Activation, output: &Activation, slot: usize, part: Part) {
     let larger = |a: u16, b: u16| a.max(b);
     // SAFETY: as for `max_pool`.
     unsafe {
-        windows(input, output, slot, larger, |pixel, to| to.cast::<[u16; PLANE]>().write(pixel))
+        windows(input, output, slot, part, larger, |pixel, to| {
+            to.cast::<[u16; PLANE]>().write(pixel)
+        })
     };
 }
 
 #[target_feature(enable = "avx512f")]
 unsafe fn max_pool_avx512<const HALVES: bool>(
     input: &Activation,
-    output: &mut Activation,
+    output: &Activation,
     slot: usize,
+    part: Part,
 ) {
     // SAFETY: as for `max_pool`.
     unsafe {
-        windows(input, output, slot, larger, |pixel: [f32; PLANE], to| {
+        windows(input, output, slot, part, larger, |pixel: [f32; PLANE], to| {
             if HALVES {
                 to.cast::<[[u16; PLANE]; 2]>().write([pixel.map(to_bf16), pixel.map(rest_in_bf16)]);
             } else {
@@ -57,10 +63,12 @@ unsafe fn max_pool_avx512<const HALVES: bool>(
 }
 
 #[target_feature(enable = "avx2")]
-unsafe fn max_pool_avx2(input: &Activation, output: &mut Activation, slot: usize) {
+unsafe fn max_pool_avx2(input: &Activation, output: &Activation, slot: usize, part: Part) {
     // SAFETY: as for `max_pool`.
     unsafe {
-        windows(input, output, slot, larger, |pixel, to| to.cast::<[f32; PLANE]>().write(pixel))
+        windows(input, output, slot, part, larger, |pixel, to| {
+            to.cast::<[f32; PLANE]>().write(pixel)
+        })
     };
 }
 
@@ -77,8 +85,9 @@ fn larger(a: f32, b: f32) -> f32 {
 #[inline(always)]
 unsafe fn windows<T: Copy>(
     input: &Activation,
-    output: &mut Activation,
+    output: &Activation,
     slot: usize,
+    part: Part,
     larger: impl Fn(T, T) -> T,
     write: impl Fn([T; PLANE], *mut u8),
 ) {
@@ -90,8 +99,8 @@ unsafe fn windows<T: Copy>(
         // SAFETY: both have this plane, and the pixels below.
         unsafe {
             let source = input.pixels().add(plane * input.plane_bytes()).cast::<[T; PLANE]>();
-            let target = output.pixels_mut().add(plane * output.plane_bytes());
-            for y in 0..to.height {
+            let target = output.pixels_shared().add(plane * output.plane_bytes());
+            for y in part.range(to.height) {
                 for x in 0..to.width {
                     let (rows, columns) = (window(y, from.height), window(x, from.width));
                     let mut largest = *source.add(from.index(0, rows.start, columns.start));
@@ -120,7 +129,7 @@ unsafe fn decode(kernel: Kernel, pixel: *const u8) -> [f32; PLANE] {
     // SAFETY: a pixel has so many bytes, aligned to 64.
     unsafe {
         match kernel {
-            Kernel::AmxBf16 => (*pixel.cast::<[u16; PLANE]>()).map(from_bf16),
+            Kernel::AmxBf16 | Kernel::Avx512Bf16 => (*pixel.cast::<[u16; PLANE]>()).map(from_bf16),
             Kernel::AmxBf16x3 => {
                 let [high, low] = *pixel.cast::<[[u16; PLANE]; 2]>();
                 std::array::from_fn(|c| from_bf16(high[c]) + from_bf16(low[c]))
@@ -153,7 +162,7 @@ fn for_each_pixel(
 
 /// One image to `[C, H, W]` in f32.
 pub(crate) fn read_out(kernel: Kernel, activation: &Activation, image: usize, output: &mut [f32]) {
-    let pixels = activation.geometry.height * activation.geometry.width;
+    let pixels = activation.geometry.pixels();
     for_each_pixel(kernel, activation, image, |plane, pixel, values| {
         let channels = output[plane * PLANE * pixels..].chunks_exact_mut(pixels);
         channels.zip(values).for_each(|(channel, value)| channel[pixel] = value);
@@ -162,7 +171,7 @@ pub(crate) fn read_out(kernel: Kernel, activation: &Activation, image: usize, ou
 
 /// Each channel's mean over one image, `[C]`.
 pub(crate) fn average(kernel: Kernel, activation: &Activation, image: usize, output: &mut [f32]) {
-    let pixels = activation.geometry.height * activation.geometry.width;
+    let pixels = activation.geometry.pixels();
     output.fill(0.0);
     for_each_pixel(kernel, activation, image, |plane, _, values| {
         output[plane * PLANE..].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);

@@ -4,7 +4,8 @@
 use crate::aligned::Aligned;
 use crate::convolution::{self, Job, pixel_bytes, segment_length};
 use crate::detect::Kernel;
-use crate::layout::{Activation, Geometry, Segment};
+use crate::layout::{Activation, Geometry, PLANE, Segment};
+use crate::team::{Part, Team};
 use crate::weights::{Packed, rest_in_bf16, to_bf16};
 
 const CHANNELS: usize = 3;
@@ -53,11 +54,26 @@ impl Stem {
     /// # Safety
     /// The machine has the kernel, `weights` are packed for it, and for AMX this thread holds
     /// its tiles.
-    pub(crate) unsafe fn run(&mut self, kernel: Kernel, weights: &Packed, image: &[f32]) {
+    pub(crate) unsafe fn run(
+        &mut self,
+        kernel: Kernel,
+        weights: &Packed,
+        image: &[f32],
+        team: &Team,
+    ) {
         self.copy_in(kernel, image);
+        // SAFETY: as the caller promises; parts compute different rows.
+        team.run(&|part| unsafe { self.convolve(kernel, weights, part) });
+    }
+
+    /// Some rows of the output.
+    ///
+    /// # Safety
+    /// As for [`Stem::run`]; other threads compute other parts.
+    unsafe fn convolve(&self, kernel: Kernel, weights: &Packed, part: Part) {
         let value_bytes = value_bytes(kernel);
         let geometry = self.output.geometry;
-        for y in 0..geometry.height {
+        for y in part.range(geometry.height) {
             let row = 2 * y * self.row_values * value_bytes;
             let mut job = Job {
                 weights,
@@ -75,11 +91,13 @@ impl Stem {
                 residual_plane_bytes: 0,
                 relu: true,
                 output_f32: kernel == Kernel::AmxBf16x3,
+                panels: (0, weights.outputs / PLANE),
                 runs: [(0, geometry.width); 4],
                 run_count: 1,
                 segments: &self.segments,
             };
-            convolution::set_target(&mut job, &mut self.output);
+            convolution::set_target(&mut job, &self.output);
+            job.sink -= part.index;
             // SAFETY: the caller's promises; rows and overrun lie in `image`.
             unsafe { convolution::run(kernel, &job) };
         }
@@ -97,7 +115,7 @@ impl Stem {
             }
         };
         match kernel {
-            Kernel::AmxBf16 | Kernel::AmxBf16x3 => {
+            Kernel::AmxBf16 | Kernel::AmxBf16x3 | Kernel::Avx512Bf16 => {
                 let (high, low) = self.image.as_u16_mut().split_at_mut(values);
                 copy(&mut |start, end, row| {
                     let targets = high[start..end].iter_mut().step_by(CHANNELS);
@@ -122,7 +140,7 @@ impl Stem {
 /// Bytes of a value of the copied image.
 fn value_bytes(kernel: Kernel) -> usize {
     match kernel {
-        Kernel::AmxBf16 | Kernel::AmxBf16x3 => 2,
+        Kernel::AmxBf16 | Kernel::AmxBf16x3 | Kernel::Avx512Bf16 => 2,
         Kernel::Avx512 | Kernel::Avx2 => 4,
     }
 }

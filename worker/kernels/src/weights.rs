@@ -83,7 +83,9 @@ impl Packed {
                         }
                     }
                     match kernel {
-                        Kernel::AmxBf16 => push_tiles(&block, to_bf16, &mut halves),
+                        Kernel::AmxBf16 | Kernel::Avx512Bf16 => {
+                            push_tiles(&block, to_bf16, &mut halves);
+                        }
                         Kernel::AmxBf16x3 => {
                             push_tiles(&block, to_bf16, &mut halves);
                             push_tiles(&block, rest_in_bf16, &mut halves);
@@ -102,6 +104,11 @@ impl Packed {
         let panel_bytes = (values.len() * 4 + halves.len() * 2) / (outputs / PLANE);
         let bias = Aligned::from_f32(bias);
         Ok(Self { blocks, bias, planes, inputs, outputs, kernel: side, stride, panel_bytes })
+    }
+
+    /// Multiplications and additions for one output pixel.
+    pub(crate) fn flop(&self) -> f64 {
+        (2 * self.inputs * self.outputs * self.kernel * self.kernel) as f64
     }
 }
 

@@ -23,7 +23,9 @@ pub enum KernelChoice {
 
 /// A text that names no kernel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a kernel; use auto, candle, amx-bf16, amx-bf16x3, avx512 or avx2")]
+#[error(
+    "{0:?} is not a kernel; use auto, candle, amx-bf16, amx-bf16x3, avx512-bf16, avx512 or avx2"
+)]
 pub struct ParseKernelChoiceError(String);
 
 impl FromStr for KernelChoice {
@@ -85,13 +87,19 @@ impl Compute {
         // bf16x3 keeps 16 of f32's 24 bits between layers: logits are then off by 2e-5, twenty
         // times as much as f32's own (see docs/cpu.md). That is not f32's quality, so it is
         // there for who asks for it.
-        let wanted: &[Kernel] = match precision {
-            Precision::Auto => &[Kernel::AmxBf16, Kernel::Avx512, Kernel::Avx2, Kernel::AmxBf16x3],
-            Precision::F32 => &[Kernel::Avx512, Kernel::Avx2, Kernel::AmxBf16x3],
-            Precision::Bf16 => &[Kernel::AmxBf16],
-            Precision::F16 => &[],
+        const BF16: [Kernel; 2] = [Kernel::AmxBf16, Kernel::Avx512Bf16];
+        const F32: [Kernel; 3] = [Kernel::Avx512, Kernel::Avx2, Kernel::AmxBf16x3];
+        let wanted: Vec<Kernel> = match precision {
+            Precision::Auto => [&BF16[..], &F32].concat(),
+            Precision::F32 => F32.into(),
+            Precision::Bf16 => BF16.into(),
+            Precision::F16 => Vec::new(),
         };
         let fits = |kernel: &&Kernel| match choice {
+            // bf16 has to pay, unless it is asked for.
+            KernelChoice::Auto if precision == Precision::Auto && kernel.is_bf16() => {
+                kernel.is_available() && kernel.beats_f32()
+            }
             KernelChoice::Auto => kernel.is_available(),
             KernelChoice::Candle => false,
             KernelChoice::Only(only) => **kernel == only && only.is_available(),
@@ -100,8 +108,7 @@ impl Compute {
             && !matches!(choice, KernelChoice::Only(_));
         match wanted.iter().find(fits) {
             Some(&kernel) => {
-                let bf16 = kernel == Kernel::AmxBf16;
-                let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+                let precision = if kernel.is_bf16() { Precision::Bf16 } else { Precision::F32 };
                 Ok(Self { dtype: DType::F32, precision, kernel: Some(kernel) })
             }
             None if may_be_candle => Ok(Self::CANDLE_F32),
@@ -145,13 +152,13 @@ mod tests {
         for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
             let chosen = choose(Precision::Auto, KernelChoice::Only(kernel)).unwrap();
             assert_eq!(chosen.kernel, Some(kernel));
-            assert_eq!(chosen.precision == Precision::Bf16, kernel == Kernel::AmxBf16);
+            assert_eq!(chosen.precision == Precision::Bf16, kernel.is_bf16());
         }
     }
 
     #[test]
     fn choices_parse_as_they_print() {
-        for text in ["auto", "candle", "amx-bf16", "amx-bf16x3", "avx512", "avx2"] {
+        for text in ["auto", "candle", "amx-bf16x3", "avx512-bf16", "avx2"] {
             assert_eq!(text.parse::<KernelChoice>().unwrap().to_string(), text);
         }
         assert!("sse".parse::<KernelChoice>().is_err());
