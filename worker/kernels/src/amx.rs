@@ -96,7 +96,7 @@ pub(crate) unsafe fn convolve<const THREE: bool>(job: &Job<'_>) {
         // SAFETY: the caller's promises; a panel has `panel_bytes` bytes.
         unsafe {
             let source = job.source.add(pixel * job.step_bytes);
-            let weights = job.weights.blocks.as_ptr().add(panel * job.weights.panel_bytes);
+            let weights = job.panel(panel);
             if THREE {
                 multiply_three(source, job.taps, job.step_bytes, weights, &operands);
             } else {
@@ -288,7 +288,7 @@ unsafe fn finish<const THREE: bool>(
 ) {
     // SAFETY: pixels and planes are the job's own.
     unsafe {
-        let bias = job.weights.bias.as_ptr().cast::<f32>().add(panel * PLANE);
+        let bias = job.bias.cast::<f32>().add(panel * PLANE);
         let bias = [_mm512_load_ps(bias), _mm512_load_ps(bias.add(16))];
         let floor = _mm512_set1_ps(job.floor());
         let pixel_bytes = if THREE { 128 } else { 64 };

@@ -5,6 +5,7 @@ use crate::backbone::{Network, STAGES};
 use crate::convolution::{pixel_bytes, segment_length};
 use crate::layout::{Activation, Geometry, Segment};
 use crate::stem::Stem;
+use crate::winograd::Scratch;
 
 /// Stages run image by image, whose activations then stay in the second-level cache; the
 /// others run in groups, since there it is the weights that don't.
@@ -20,6 +21,8 @@ pub(crate) struct Arena {
     pub(crate) images: usize,
     pub(crate) stem: Stem,
     pub(crate) stages: Vec<StageArena>,
+    /// One for each thread that has worked here.
+    pub(crate) scratch: Vec<Scratch>,
 }
 
 /// A geometry with what kernels need to compute it.
@@ -83,7 +86,18 @@ impl Arena {
         }
         debug_assert_eq!(stages.len(), STAGES);
         let stem = Stem::new(kernel, height, width, network.stem.outputs);
-        Self { height, width, images, stem, stages }
+        Self { height, width, images, stem, stages, scratch: Vec::new() }
+    }
+
+    /// Buffers for as many threads, where there are convolutions that need any.
+    pub(crate) fn take_scratch(&mut self, network: &Network, members: usize) -> Vec<Scratch> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some((inputs, outputs)) = network.largest_transformed() {
+            scratch.resize_with(members.max(scratch.len()), || {
+                Scratch::new(network.kernel, inputs, outputs)
+            });
+        }
+        scratch
     }
 
     pub(crate) fn fits(&self, height: usize, width: usize, images: usize) -> bool {

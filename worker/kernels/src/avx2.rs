@@ -51,7 +51,7 @@ unsafe fn tile<const STEP: usize, const DEPTH: usize>(
     let mut sums = [[_mm256_setzero_ps(); 2]; SEGMENT];
     // SAFETY: the job's pixels, planes and panels.
     unsafe {
-        let weights = job.weights.blocks.as_ptr().add(panel * job.weights.panel_bytes);
+        let weights = job.panel(panel);
         let mut weights = weights.cast::<f32>().add(half);
         let start = job.source.add(segment.start * STEP * 4);
         for &tap in job.taps {
@@ -88,7 +88,7 @@ unsafe fn finish(
 ) {
     // SAFETY: the job's pixels and planes.
     unsafe {
-        let bias = job.weights.bias.as_ptr().cast::<f32>().add(panel * PLANE + half);
+        let bias = job.bias.cast::<f32>().add(panel * PLANE + half);
         let floor = _mm256_set1_ps(job.floor());
         let target = job.target.add(panel * job.target_plane_bytes + half * 4);
         let residual = job.residual.wrapping_add(panel * job.residual_plane_bytes + half * 4);

@@ -65,7 +65,7 @@ unsafe fn tile<const STEP: usize, const DEPTH: usize>(
     let mut sums = [[[_mm512_setzero_ps(); 2]; SEGMENT]; 2];
     // SAFETY: the job's pixels, planes and panels. A prefetch may be of any address.
     unsafe {
-        let mut weights = job.weights.blocks.as_ptr().add(panel * job.weights.panel_bytes);
+        let mut weights = job.panel(panel);
         let starts = segments.map(|segment| job.source.add(segment.start * STEP * 4));
         for &tap in job.taps {
             let mut sources = starts.map(|start| start.offset(tap).cast::<f32>());
@@ -106,7 +106,7 @@ unsafe fn tile<const STEP: usize, const DEPTH: usize>(
 unsafe fn finish(job: &Job<'_>, sums: [[__m512; 2]; SEGMENT], segment: Segment, panel: usize) {
     // SAFETY: the job's pixels and planes.
     unsafe {
-        let bias = job.weights.bias.as_ptr().cast::<f32>().add(panel * PLANE);
+        let bias = job.bias.cast::<f32>().add(panel * PLANE);
         let bias = [_mm512_load_ps(bias), _mm512_load_ps(bias.add(16))];
         let floor = _mm512_set1_ps(job.floor());
         let target = job.target.add(panel * job.target_plane_bytes);

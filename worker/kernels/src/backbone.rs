@@ -138,6 +138,15 @@ pub(crate) struct Network {
     pub(crate) stages: Vec<Stage>,
 }
 
+impl Network {
+    /// Most inputs and most outputs of convolutions with transformed weights, if there are any.
+    pub(crate) fn largest_transformed(&self) -> Option<(usize, usize)> {
+        let blocks = self.stages.iter().flat_map(|stage| &stage.blocks);
+        let transformed = blocks.flat_map(|block| &block.path).filter(|c| c.transformed);
+        transformed.map(|c| (c.inputs, c.outputs)).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
+    }
+}
+
 /// A residual network for inference on one kernel.
 ///
 /// An image's result is the same to the last bit whatever else is in the batch and however

@@ -2,9 +2,10 @@
 //! Multiplying and finishing a block is the kernels' work.
 
 use crate::detect::Kernel;
-use crate::layout::{Activation, NOT_KEPT, PLANE, Segment};
+use crate::layout::{Activation, Geometry, NOT_KEPT, PLANE, Segment};
 use crate::team::Part;
 use crate::weights::Packed;
+use crate::winograd::{self, Scratch};
 use crate::{amx, avx2, avx512, avx512_bf16};
 
 /// Weights beyond so many bytes don't stay in the second-level cache beside activations: each
@@ -34,6 +35,13 @@ pub(crate) fn segment_length(kernel: Kernel) -> usize {
 #[derive(Clone, Copy)]
 pub(crate) struct Job<'a> {
     pub(crate) weights: &'a Packed,
+    /// From the start of a panel of weights to the first that is wanted.
+    pub(crate) weights_offset: usize,
+    /// One f32 for each output.
+    pub(crate) bias: *const u8,
+    /// What is computed: so many images of this geometry.
+    pub(crate) geometry: Geometry,
+    pub(crate) images: usize,
     /// Input of pixel 0.
     pub(crate) source: *const u8,
     pub(crate) source_plane_bytes: usize,
@@ -99,6 +107,12 @@ impl Job<'_> {
         (self.panels.1 - self.panels.0) * self.weights.panel_bytes
     }
 
+    /// Weights of 32 outputs.
+    pub(crate) fn panel(&self, panel: usize) -> *const u8 {
+        let offset = panel * self.weights.panel_bytes + self.weights_offset;
+        self.weights.blocks.as_ptr().wrapping_add(offset)
+    }
+
     /// The output pixel for a pixel.
     #[inline(always)]
     pub(crate) fn place(&self, pixel: usize) -> usize {
@@ -114,14 +128,31 @@ impl Job<'_> {
     }
 }
 
-/// Runs the job.
+/// Runs one part of the job.
 ///
 /// # Safety
 /// The machine has the kernel, and for AMX this thread holds [`amx::Tiles`]. Source, target,
 /// residual are valid for all pixels that the job names, with the overrun their
 /// [`Activation`]s have. `target` may be `residual` if pixels keep their places, but not
-/// `source`. `weights` are packed for the kernel.
-pub(crate) unsafe fn run(kernel: Kernel, job: &Job<'_>) {
+/// `source`. `weights` are packed for the kernel. Only this thread uses `scratch`, which is as
+/// large as the weights need; other threads at most run other parts.
+pub(crate) unsafe fn run(kernel: Kernel, job: &Job<'_>, scratch: Option<&Scratch>, part: Part) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match scratch {
+            Some(scratch) if job.weights.transformed => {
+                winograd::convolve(kernel, job, scratch, part)
+            }
+            _ => multiply(kernel, &job.part(part)),
+        }
+    }
+}
+
+/// Runs a job whose weights are not transformed.
+///
+/// # Safety
+/// As for [`run`].
+pub(crate) unsafe fn multiply(kernel: Kernel, job: &Job<'_>) {
     // SAFETY: as the caller promises.
     unsafe {
         match kernel {

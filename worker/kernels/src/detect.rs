@@ -73,6 +73,12 @@ impl Kernel {
         false
     }
 
+    /// Whether 3×3 convolutions are computed by minimal filtering: only where products are what
+    /// takes long, and rounding to bf16 doesn't get worse by it.
+    pub(crate) fn transforms(self) -> bool {
+        matches!(self, Self::Avx512 | Self::Avx2)
+    }
+
     /// As [`fmt::Display`] and [`FromStr`] have it.
     pub fn name(self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@ use crate::pixels;
 use crate::profile::Clock;
 use crate::team::Team;
 use crate::weights::Packed;
+use crate::winograd::Scratch;
 
 /// A share of a batch: slices of as many images each.
 pub(crate) struct Share<'a> {
@@ -44,7 +45,12 @@ impl Network {
                 // SAFETY: a network is only made for a kernel that is available.
                 .then(|| unsafe { Tiles::configure() })
         };
-        Team::lead(members, tiles, |team| Pass { network: self, team, clock }.run(arena, share));
+        let scratch = arena.take_scratch(self, members);
+        Team::lead(members, tiles, |team| {
+            let mut pass = Pass { network: self, team, scratch, clock };
+            pass.run(arena, share);
+            arena.scratch = pass.scratch;
+        });
     }
 }
 
@@ -53,6 +59,8 @@ struct Pass<'a> {
     network: &'a Network,
     /// Its threads hold tiles where the kernel needs them.
     team: &'a Team,
+    /// One for each member, where the kernel needs any.
+    scratch: Vec<Scratch>,
     clock: &'a mut Clock,
 }
 
@@ -191,6 +199,10 @@ impl Pass<'_> {
         let segments = to.segments.len() / to.geometry.images * images;
         Job {
             weights,
+            weights_offset: 0,
+            bias: weights.bias.as_ptr(),
+            geometry: to.geometry,
+            images,
             source,
             source_plane_bytes,
             low_bytes: pixel_bytes(self.network.kernel) / 2,
@@ -215,7 +227,7 @@ impl Pass<'_> {
 
     fn convolve(&mut self, name: fmt::Arguments<'_>, mut job: Job<'_>, target: &Activation) {
         convolution::set_target(&mut job, target);
-        let (kernel, team) = (self.network.kernel, self.team);
+        let (kernel, team, scratch) = (self.network.kernel, self.team, &self.scratch);
         // Two of a segment's pixels at most are a border's: what a layer is for is counted.
         let pixels: usize = job.segments.iter().map(|segment| segment.valid).sum();
         self.clock.time(name, pixels as f64 * job.weights.flop(), || {
@@ -223,8 +235,11 @@ impl Pass<'_> {
             // residual are activations of this arena, of the job's geometries, at least as many
             // channels as the weights, and borders as wide as taps reach. Only residual and
             // target may be the same, and then pixels keep their places. Nobody else has them,
-            // and parts write different pixels or planes, and each its own sink.
-            team.run(&|part| unsafe { convolution::run(kernel, &job.part(part)) });
+            // and parts write different pixels or planes, and each its own sink and scratch. A
+            // 3×3 with stride 1 leaves the geometry as it is.
+            team.run(&|part| unsafe {
+                convolution::run(kernel, &job, scratch.get(part.index), part);
+            });
         });
     }
 }

@@ -39,6 +39,8 @@ mod peak;
 mod pixels;
 #[cfg(target_arch = "x86_64")]
 mod stem;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 #[cfg(test)]
 mod reference;

@@ -77,6 +77,10 @@ impl Stem {
             let row = 2 * y * self.row_values * value_bytes;
             let mut job = Job {
                 weights,
+                weights_offset: 0,
+                bias: weights.bias.as_ptr(),
+                geometry,
+                images: 1,
                 source: self.image.as_ptr().wrapping_add(row),
                 source_plane_bytes: 0,
                 low_bytes: self.values * 2,
@@ -99,7 +103,7 @@ impl Stem {
             convolution::set_target(&mut job, &self.output);
             job.sink -= part.index;
             // SAFETY: the caller's promises; rows and overrun lie in `image`.
-            unsafe { convolution::run(kernel, &job) };
+            unsafe { convolution::multiply(kernel, &job) };
         }
     }
 

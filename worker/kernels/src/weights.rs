@@ -3,6 +3,7 @@
 use crate::aligned::Aligned;
 use crate::detect::Kernel;
 use crate::layout::PLANE;
+use crate::winograd::{POSITIONS, transform_weights};
 
 /// Why a network can't be run here; other code must.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,8 @@ pub(crate) struct Packed {
     pub(crate) outputs: usize,
     pub(crate) kernel: usize,
     pub(crate) stride: usize,
+    /// Whether blocks are by position of [`winograd`](crate::winograd), in place of taps.
+    pub(crate) transformed: bool,
     /// Bytes for 32 outputs.
     pub(crate) panel_bytes: usize,
 }
@@ -65,10 +68,22 @@ impl Packed {
                 bias.len()
             )));
         }
-        let (taps, planes) = if stem { (7, 1) } else { (side * side, inputs / PLANE) };
+        let transformed = (side, stride) == (3, 1) && kernel.transforms();
+        let (taps, planes) = match (stem, transformed) {
+            (true, _) => (7, 1),
+            (_, true) => (POSITIONS, inputs / PLANE),
+            _ => (side * side, inputs / PLANE),
+        };
+        let transformed_weights: Vec<[f32; POSITIONS]> = match transformed {
+            true => {
+                weight.as_chunks().0.iter().map(|g| transform_weights(g.map(f64::from))).collect()
+            }
+            false => Vec::new(),
+        };
         let at = |output: usize, tap: usize, input: usize| match (stem, input) {
             (true, STEM_DEPTH..) => 0.0,
             (true, _) => weight[((output * 3 + input % 3) * 7 + tap) * 7 + input / 3],
+            (false, _) if transformed => transformed_weights[output * inputs + input][tap],
             (false, _) => weight[(output * inputs + input) * side * side + tap],
         };
         let mut block = [[0.0; PLANE]; PLANE];
@@ -103,7 +118,17 @@ impl Packed {
             if halves.is_empty() { Aligned::from_f32(&values) } else { Aligned::from_u16(&halves) };
         let panel_bytes = (values.len() * 4 + halves.len() * 2) / (outputs / PLANE);
         let bias = Aligned::from_f32(bias);
-        Ok(Self { blocks, bias, planes, inputs, outputs, kernel: side, stride, panel_bytes })
+        Ok(Self {
+            blocks,
+            bias,
+            planes,
+            inputs,
+            outputs,
+            kernel: side,
+            stride,
+            transformed,
+            panel_bytes,
+        })
     }
 
     /// Multiplications and additions for one output pixel.
