@@ -3,6 +3,7 @@
 
 use crate::backbone::{Network, STAGES};
 use crate::convolution::{pixel_bytes, segment_length};
+use crate::detect::Kernel;
 use crate::layout::{Activation, Geometry, Segment};
 use crate::stem::Stem;
 use crate::winograd::Scratch;
@@ -63,7 +64,7 @@ impl Arena {
         for (index, stage) in network.stages.iter().enumerate() {
             let images = if index < SINGLE_STAGES { 1 } else { images };
             let stride = stage.stride();
-            let input_space = space(network, images, side, stride);
+            let input_space = space(kernel, images, side, stride);
             let input = input_space.geometry;
             if let Some(before) = stages.last_mut() {
                 before.next_table = before.output_space.geometry.table_to(input);
@@ -71,7 +72,7 @@ impl Arena {
             if stride == 2 {
                 side = halved(side);
             }
-            let output_space = space(network, images, side, 1);
+            let output_space = space(kernel, images, side, 1);
             let output = output_space.geometry;
             let zeroed = |channels| Activation::zeroed(output, channels, bytes);
             stages.push(StageArena {
@@ -105,13 +106,14 @@ impl Arena {
     }
 }
 
-fn space(network: &Network, images: usize, side: (usize, usize), stride: usize) -> Space {
+/// For images of one size, as a convolution with this stride reads them.
+pub(crate) fn space(kernel: Kernel, images: usize, side: (usize, usize), stride: usize) -> Space {
     let geometry = Geometry::new(images, side, stride == 2);
-    let bytes = pixel_bytes(network.kernel) as isize;
+    let bytes = pixel_bytes(kernel) as isize;
     Space {
         geometry,
         table: geometry.table_to(geometry),
-        segments: geometry.segments(segment_length(network.kernel)),
+        segments: geometry.segments(segment_length(kernel)),
         taps: geometry.taps(3, stride).into_iter().map(|tap| tap * bytes).collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::convolution::{CACHED_WEIGHT_BYTES, Job};
+use crate::convolution::{CACHED_WEIGHT_BYTES, Job, UNCACHED_FACTOR};
 use crate::layout::{PLANE, Segment};
 use crate::weights::STEM_DEPTH;
 
@@ -10,6 +10,8 @@ use crate::weights::STEM_DEPTH;
 const SEGMENT: usize = 6;
 /// Bytes of a pixel's 32 channels.
 const PIXEL_BYTES: usize = 4 * PLANE;
+/// Steps before they are used weights are asked for.
+const AHEAD: usize = 16;
 /// Segments whose input stays in the first-level cache over all outputs.
 const SEGMENTS_AT_ONCE: usize = 8;
 
@@ -18,7 +20,7 @@ const SEGMENTS_AT_ONCE: usize = 8;
 #[target_feature(enable = "avx2,fma")]
 pub(crate) unsafe fn convolve(job: &Job<'_>) {
     let cached = job.weight_bytes() <= CACHED_WEIGHT_BYTES;
-    let at_once = if cached { SEGMENTS_AT_ONCE } else { job.segments.len().max(1) };
+    let at_once = SEGMENTS_AT_ONCE * if cached { 1 } else { UNCACHED_FACTOR };
     for segments in job.segments.chunks(at_once) {
         for panel in job.panels.0..job.panels.1 {
             for half in [0, 16] {
@@ -49,7 +51,7 @@ unsafe fn tile<const STEP: usize, const DEPTH: usize>(
     half: usize,
 ) {
     let mut sums = [[_mm256_setzero_ps(); 2]; SEGMENT];
-    // SAFETY: the job's pixels, planes and panels.
+    // SAFETY: the job's pixels, planes and panels. A prefetch may be of any address.
     unsafe {
         let weights = job.panel(panel);
         let mut weights = weights.cast::<f32>().add(half);
@@ -59,6 +61,7 @@ unsafe fn tile<const STEP: usize, const DEPTH: usize>(
             for _ in 0..job.weights.planes {
                 for input in 0..DEPTH {
                     let outputs = [_mm256_load_ps(weights), _mm256_load_ps(weights.add(8))];
+                    _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(AHEAD * PLANE).cast());
                     weights = weights.add(PLANE);
                     for (pixel, sums) in sums.iter_mut().enumerate() {
                         let value = _mm256_set1_ps(*source.add(pixel * STEP + input));

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::convolution::{CACHED_WEIGHT_BYTES, Job};
+use crate::convolution::{CACHED_WEIGHT_BYTES, Job, UNCACHED_FACTOR};
 use crate::layout::{PLANE, Segment};
 use crate::weights::STEM_DEPTH;
 
@@ -30,7 +30,7 @@ pub(crate) unsafe fn convolve(job: &Job<'_>) {
 }
 
 /// Each pair of segments with each panel, in an order that keeps `at_once` pairs' input in the
-/// cache, or the weights of a panel where all of them don't stay there.
+/// first-level cache; or some more in the second, where weights don't stay there.
 #[inline(always)]
 pub(crate) fn for_each_pair(
     job: &Job<'_>,
@@ -38,7 +38,7 @@ pub(crate) fn for_each_pair(
     mut tile: impl FnMut([Segment; 2], usize),
 ) {
     let cached = job.weight_bytes() <= CACHED_WEIGHT_BYTES;
-    let at_once = if cached { 2 * at_once } else { job.segments.len().max(1) };
+    let at_once = 2 * at_once * if cached { 1 } else { UNCACHED_FACTOR };
     for segments in job.segments.chunks(at_once) {
         for panel in job.panels.0..job.panels.1 {
             for pair in segments.chunks(2) {

@@ -152,7 +152,8 @@ impl Pass<'_> {
             let residual = (residual.pixels(), residual.plane_bytes());
             let source = (source.pixels(), source.plane_bytes());
             if let Some(shortcut) = &block.shortcut {
-                let mut job = self.job(shortcut, source, input_space, output_space, images);
+                let mut job =
+                    describe(network.kernel, shortcut, source, input_space, output_space, images);
                 job.relu = false;
                 self.convolve(format_args!("layer{layer}.{number}.downsample"), job, output);
             }
@@ -166,12 +167,12 @@ impl Pass<'_> {
                 space = if halved { output_space } else { from };
                 let stays = first && stage.stride() == 2 && std::ptr::eq(space, input_space);
                 let target = if stays { &mut *before } else { between };
-                let job = self.job(convolution, source, from, space, images);
+                let job = describe(network.kernel, convolution, source, from, space, images);
                 self.convolve(format_args!("layer{layer}.{number}.conv{at}"), job, target);
                 source = (target.pixels(), target.plane_bytes());
             }
             let name = format_args!("layer{layer}.{number}.conv{}", block.path.len());
-            let mut job = self.job(last, source, space, output_space, images);
+            let mut job = describe(network.kernel, last, source, space, output_space, images);
             (job.residual, job.residual_plane_bytes) = residual;
             match &mut next {
                 Some(next) if number + 1 == stage.blocks.len() => {
@@ -181,47 +182,6 @@ impl Pass<'_> {
                 }
                 _ => self.convolve(name, job, output),
             }
-        }
-    }
-
-    /// A convolution of `source` (first pixel, bytes of a plane), which lies on `from`, to
-    /// `to`: the same, or where the stride leads.
-    fn job<'a>(
-        &self,
-        weights: &'a Packed,
-        (source, source_plane_bytes): (*const u8, usize),
-        from: &'a Space,
-        to: &'a Space,
-        images: usize,
-    ) -> Job<'a> {
-        let mut runs = [(0, 0); 4];
-        runs.iter_mut().zip(to.geometry.runs(images)).for_each(|(run, from)| *run = from);
-        let segments = to.segments.len() / to.geometry.images * images;
-        Job {
-            weights,
-            weights_offset: 0,
-            bias: weights.bias.as_ptr(),
-            geometry: to.geometry,
-            images,
-            source,
-            source_plane_bytes,
-            low_bytes: pixel_bytes(self.network.kernel) / 2,
-            step_bytes: pixel_bytes(self.network.kernel),
-            // A 1×1 with a stride reads the part of even rows and columns: the first.
-            taps: if weights.kernel == 1 { &[0] } else { &from.taps },
-            target: std::ptr::null_mut(),
-            target_plane_bytes: 0,
-            table: &to.table,
-            shift: 0,
-            sink: 0,
-            residual: std::ptr::null(),
-            residual_plane_bytes: 0,
-            relu: true,
-            output_f32: false,
-            panels: (0, weights.outputs / PLANE),
-            runs,
-            run_count: to.geometry.parts(),
-            segments: &to.segments[..segments],
         }
     }
 
@@ -241,5 +201,46 @@ impl Pass<'_> {
                 convolution::run(kernel, &job, scratch.get(part.index), part);
             });
         });
+    }
+}
+
+/// A convolution of `source` (first pixel, bytes of a plane), which lies on `from`, to
+/// `to`: the same, or where the stride leads.
+pub(crate) fn describe<'a>(
+    kernel: Kernel,
+    weights: &'a Packed,
+    (source, source_plane_bytes): (*const u8, usize),
+    from: &'a Space,
+    to: &'a Space,
+    images: usize,
+) -> Job<'a> {
+    let mut runs = [(0, 0); 4];
+    runs.iter_mut().zip(to.geometry.runs(images)).for_each(|(run, from)| *run = from);
+    let segments = to.segments.len() / to.geometry.images * images;
+    Job {
+        weights,
+        weights_offset: 0,
+        bias: weights.bias.as_ptr(),
+        geometry: to.geometry,
+        images,
+        source,
+        source_plane_bytes,
+        low_bytes: pixel_bytes(kernel) / 2,
+        step_bytes: pixel_bytes(kernel),
+        // A 1×1 with a stride reads the part of even rows and columns: the first.
+        taps: if weights.kernel == 1 { &[0] } else { &from.taps },
+        target: std::ptr::null_mut(),
+        target_plane_bytes: 0,
+        table: &to.table,
+        shift: 0,
+        sink: 0,
+        residual: std::ptr::null(),
+        residual_plane_bytes: 0,
+        relu: true,
+        output_f32: false,
+        panels: (0, weights.outputs / PLANE),
+        runs,
+        run_count: to.geometry.parts(),
+        segments: &to.segments[..segments],
     }
 }

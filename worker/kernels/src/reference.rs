@@ -136,6 +136,12 @@ impl Convolution {
         Self { weight, bias, shape: [inputs, outputs, kernel, stride] }
     }
 
+    /// With weights and bias passed through `round`.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn rounded(self, round: impl Fn(Vec<f32>) -> Vec<f32>) -> Self {
+        Self { weight: round(self.weight), bias: round(self.bias), shape: self.shape }
+    }
+
     pub(crate) fn weights(&self) -> ConvolutionWeights<'_> {
         let [inputs, outputs, kernel, stride] = self.shape;
         ConvolutionWeights {

@@ -1,7 +1,8 @@
-//! Every kernel against the plain reference.
+//! Whole networks on every kernel against the plain reference.
 
 use proptest::prelude::*;
 
+use super::{compare, each_kernel};
 use crate::reference::{self, RandomNetwork, noise};
 use crate::{Backbone, Kernel, Outputs};
 
@@ -13,33 +14,6 @@ fn tolerance(kernel: Kernel) -> f64 {
         Kernel::AmxBf16x3 => 3e-5,
         Kernel::AmxBf16 | Kernel::Avx512Bf16 => 4e-2,
     }
-}
-
-/// Runs `test` on the kernels that this machine has and says which it lacks.
-fn each_kernel(mut test: impl FnMut(Kernel)) {
-    for kernel in Kernel::ALL {
-        if kernel.is_available() {
-            test(kernel);
-        } else {
-            println!("not tested here: {kernel}");
-        }
-    }
-}
-
-fn compare(kernel: Kernel, what: &str, values: &[f32], expected: &[f64]) {
-    assert_eq!(values.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
-    let (mut worst, mut dot, mut a, mut b) = (0.0, 0.0, 0.0, 0.0);
-    for (&value, &expected) in values.iter().zip(expected) {
-        let value = f64::from(value);
-        worst = f64::max(worst, (value - expected).abs());
-        assert!(value.is_finite(), "{kernel}, {what}");
-        (dot, a, b) = (dot + value * expected, a + value * value, b + expected * expected);
-    }
-    let (worst, cosine) = (worst / largest, dot / (a * b).sqrt());
-    println!("{kernel}, {what}: error {worst:.1e} of the largest value, cosine {cosine:.7}");
-    assert!(worst <= tolerance(kernel), "{kernel}, {what}: {worst:e}");
-    assert!(cosine >= 0.999, "{kernel}, {what}: {cosine}");
 }
 
 fn check(network: &RandomNetwork, n: usize, (height, width): (usize, usize), threads: usize) {
@@ -58,14 +32,20 @@ fn check(network: &RandomNetwork, n: usize, (height, width): (usize, usize), thr
             let all: Vec<f64> =
                 expected.iter().flat_map(|e| e[stage].values.iter().copied()).collect();
             assert_eq!(output.shape[1..], expected[0][stage].shape);
-            compare(kernel, &format!("stage {}", stage + 1), &output.values, &all);
+            compare(
+                kernel,
+                &format!("stage {}", stage + 1),
+                &output.values,
+                &all,
+                tolerance(kernel),
+            );
         }
         let last = expected.iter().map(|stages| &stages[3]);
         let pixels = expected[0][3].shape[1] * expected[0][3].shape[2];
         let means = last.flat_map(|image| {
             image.values.chunks(pixels).map(|channel| channel.iter().sum::<f64>() / pixels as f64)
         });
-        compare(kernel, "pooled", &outputs.pooled, &means.collect::<Vec<_>>());
+        compare(kernel, "pooled", &outputs.pooled, &means.collect::<Vec<_>>(), tolerance(kernel));
     });
 }
 

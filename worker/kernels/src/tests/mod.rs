@@ -1,0 +1,35 @@
+//! Every kernel against the plain reference.
+
+mod networks;
+#[cfg(target_arch = "x86_64")]
+mod single;
+
+use crate::Kernel;
+
+/// Runs `test` on the kernels that this machine has and says which it lacks.
+fn each_kernel(mut test: impl FnMut(Kernel)) {
+    for kernel in Kernel::ALL {
+        if kernel.is_available() {
+            test(kernel);
+        } else {
+            println!("not tested here: {kernel}");
+        }
+    }
+}
+
+/// Fails where a value is off by more than `tolerance`, relative to the largest.
+fn compare(kernel: Kernel, what: &str, values: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(values.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+    let (mut worst, mut dot, mut a, mut b) = (0.0, 0.0, 0.0, 0.0);
+    for (&value, &expected) in values.iter().zip(expected) {
+        let value = f64::from(value);
+        worst = f64::max(worst, (value - expected).abs());
+        assert!(value.is_finite(), "{kernel}, {what}");
+        (dot, a, b) = (dot + value * expected, a + value * value, b + expected * expected);
+    }
+    let (worst, cosine) = (worst / largest, dot / (a * b).sqrt());
+    println!("{kernel}, {what}: error {worst:.1e} of the largest value, cosine {cosine:.7}");
+    assert!(worst <= tolerance, "{kernel}, {what}: {worst:e}");
+    assert!(cosine >= 0.999, "{kernel}, {what}: {cosine}");
+}
