@@ -233,6 +233,18 @@ fn subtract<const N: usize>(a: Lanes<N>, b: Lanes<N>) -> Lanes<N> {
     std::array::from_fn(|lane| a[lane] - b[lane])
 }
 
+/// `Bᵀ d` of one column or row.
+#[inline(always)]
+fn input_along<const N: usize>([a, b, c, d]: [Lanes<N>; 4]) -> [Lanes<N>; 4] {
+    [subtract(a, c), add(b, c), subtract(c, b), subtract(b, d)]
+}
+
+/// `Aᵀ m` of one column or row.
+#[inline(always)]
+fn output_along<const N: usize>([a, b, c, d]: [Lanes<N>; 4]) -> [Lanes<N>; 2] {
+    [add(add(a, b), c), subtract(subtract(b, c), d)]
+}
+
 /// `Bᵀ d B` of each tile and channel.
 ///
 /// # Safety
@@ -264,22 +276,11 @@ unsafe fn inputs_in_lanes<const N: usize>(
                     let target = target.add((plane * scratch.tiles + slot) * TILE_BYTES + lane * 4);
                     let mut columns = [[[0.0; N]; 4]; 4];
                     for (x, column) in columns.iter_mut().enumerate() {
-                        let d = [at(0, x), at(1, x), at(2, x), at(3, x)];
-                        *column = [
-                            subtract(d[0], d[2]),
-                            add(d[1], d[2]),
-                            subtract(d[2], d[1]),
-                            subtract(d[1], d[3]),
-                        ];
+                        *column = input_along([at(0, x), at(1, x), at(2, x), at(3, x)]);
                     }
                     for y in 0..4 {
-                        let d = [columns[0][y], columns[1][y], columns[2][y], columns[3][y]];
-                        let row = [
-                            subtract(d[0], d[2]),
-                            add(d[1], d[2]),
-                            subtract(d[2], d[1]),
-                            subtract(d[1], d[3]),
-                        ];
+                        let [a, b, c, d] = &columns;
+                        let row = input_along([a[y], b[y], c[y], d[y]]);
                         for (x, values) in row.into_iter().enumerate() {
                             let to = target.add((4 * y + x) * position_bytes);
                             to.cast::<Lanes<N>>().write(values);
@@ -316,14 +317,13 @@ unsafe fn outputs_in_lanes<const N: usize>(
                     source.add(position * position_bytes).cast::<Lanes<N>>().read()
                 };
                 let bias = job.bias.add(panel * TILE_BYTES + lane * 4).cast::<Lanes<N>>().read();
-                let mut rows = [[[0.0; N]; 4]; 2];
-                for x in 0..4 {
-                    let m = [at(x), at(4 + x), at(8 + x), at(12 + x)];
-                    rows[0][x] = add(add(m[0], m[1]), m[2]);
-                    rows[1][x] = subtract(subtract(m[1], m[2]), m[3]);
+                let mut columns = [[[0.0; N]; 2]; 4];
+                for (x, column) in columns.iter_mut().enumerate() {
+                    *column = output_along([at(x), at(4 + x), at(8 + x), at(12 + x)]);
                 }
-                for (below, m) in rows.into_iter().enumerate() {
-                    let pair = [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])];
+                for below in 0..2 {
+                    let [a, b, c, d] = &columns;
+                    let pair = output_along([a[below], b[below], c[below], d[below]]);
                     for (right, values) in pair.into_iter().enumerate() {
                         if y + below >= geometry.height || x + right >= geometry.width {
                             continue;
