@@ -7,7 +7,7 @@ use crate::convolution::{CACHED_WEIGHT_BYTES, Job, UNCACHED_FACTOR};
 use crate::layout::{PLANE, Segment};
 use crate::weights::STEM_DEPTH;
 
-/// Pixels that must be neighbours.
+/// Pixels that must be neighbours: [`crate::convolution::segment_length`].
 pub(crate) const SEGMENT: usize = 7;
 /// Bytes of a pixel's 32 channels.
 const PIXEL_BYTES: usize = 4 * PLANE;

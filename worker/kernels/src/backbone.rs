@@ -3,14 +3,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-#[cfg(target_arch = "x86_64")]
 use crate::arena::Arena;
 use crate::detect::Kernel;
-#[cfg(target_arch = "x86_64")]
 use crate::forward::{Share, group};
 use crate::layout::PLANE;
 use crate::profile::{Clock, StepTime};
-#[cfg(target_arch = "x86_64")]
 use crate::team::Part;
 use crate::weights::{ConvolutionWeights, Packed, Unsupported};
 
@@ -155,7 +152,6 @@ impl Network {
 pub struct Backbone {
     network: Network,
     /// Buffers that no thread is using.
-    #[cfg(target_arch = "x86_64")]
     arenas: Mutex<Vec<Arena>>,
 }
 
@@ -204,7 +200,6 @@ impl Backbone {
         }
         Ok(Self {
             network: Network { kernel, stem, stages: packed },
-            #[cfg(target_arch = "x86_64")]
             arenas: Mutex::new(Vec::new()),
         })
     }
@@ -248,7 +243,6 @@ impl Backbone {
     ) -> Vec<StepTime> {
         let mut outputs = self.empty_outputs(input, (n, height, width), [false; STAGES]);
         let mut clock = Clock::running();
-        #[cfg(target_arch = "x86_64")]
         for share in &mut self.shares(input, n, 1, &mut outputs) {
             self.compute_share(share, (height, width), 1, &mut clock);
         }
@@ -286,12 +280,6 @@ impl Backbone {
         })
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn compute(&self, _: &[f32], _: (usize, usize, usize), _: usize, _: &mut Outputs) {
-        unreachable!("there is no kernel for this architecture, and so no backbone")
-    }
-
-    #[cfg(target_arch = "x86_64")]
     fn compute(
         &self,
         input: &[f32],
@@ -315,7 +303,6 @@ impl Backbone {
         });
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn compute_share(
         &self,
         share: &mut Share<'_>,
@@ -330,7 +317,6 @@ impl Backbone {
     }
 
     /// Neighbouring images to each thread, as evenly as possible, and at least one.
-    #[cfg(target_arch = "x86_64")]
     fn shares<'a>(
         &self,
         mut input: &'a [f32],
@@ -368,7 +354,6 @@ impl Backbone {
     }
 
     /// Buffers for this size, used before if there are any.
-    #[cfg(target_arch = "x86_64")]
     fn arena(&self, height: usize, width: usize, images: usize) -> Arena {
         let mut arenas = self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
         let found = arenas.iter().position(|arena| arena.fits(height, width, images));

@@ -3,10 +3,12 @@
 
 use crate::detect::Kernel;
 use crate::layout::{Activation, Geometry, NOT_KEPT, PLANE, Segment};
+use crate::narrow;
 use crate::team::Part;
 use crate::weights::Packed;
 use crate::winograd::{self, Scratch};
-use crate::{amx, avx2, avx512, avx512_bf16};
+#[cfg(target_arch = "x86_64")]
+use crate::{amx, avx512, avx512_bf16};
 
 /// Weights beyond so many bytes don't stay in the second-level cache beside activations: each
 /// panel of 32 outputs is then used on more pixels before the next.
@@ -22,15 +24,35 @@ pub(crate) fn pixel_bytes(kernel: Kernel) -> usize {
         Kernel::AmxBf16 | Kernel::Avx512Bf16 => 64,
         // Two bf16 for each value: first the 32 high ones, then the 32 low ones.
         Kernel::AmxBf16x3 => 128,
-        Kernel::Avx512 | Kernel::Avx2 => 128,
+        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => 128,
     }
 }
+
+/// What a thread must hold while it runs jobs: tile registers, where there are any.
+///
+/// # Safety
+/// The machine has the kernel.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn prepare(kernel: Kernel) -> Option<amx::Tiles> {
+    matches!(kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
+        // SAFETY: as the caller promises.
+        .then(|| unsafe { amx::Tiles::configure() })
+}
+
+/// What a thread must hold while it runs jobs: nothing here.
+///
+/// # Safety
+/// The machine has the kernel.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn prepare(_kernel: Kernel) {}
 
 /// Neighbouring pixels that the kernel computes together, where it does not take any.
 pub(crate) fn segment_length(kernel: Kernel) -> usize {
     match kernel {
-        Kernel::Avx2 => 6,
-        _ => avx512::SEGMENT,
+        Kernel::Avx2 | Kernel::Neon => narrow::SEGMENT,
+        // Two of these fit AVX-512's registers, and the rows of ResNet's usual 56, 28, 14 and 7
+        // columns exactly.
+        _ => 7,
     }
 }
 
@@ -135,7 +157,7 @@ impl Job<'_> {
 /// Runs one part of the job.
 ///
 /// # Safety
-/// The machine has the kernel, and for AMX this thread holds [`amx::Tiles`]. Source, target,
+/// The machine has the kernel, and this thread holds what [`prepare`] gives. Source, target,
 /// residual are valid for all pixels that the job names, with the overrun their
 /// [`Activation`]s have. `target` may be `residual` if pixels keep their places, but not
 /// `source`. `weights` are packed for the kernel. Only this thread uses `scratch`, which is as
@@ -160,11 +182,20 @@ pub(crate) unsafe fn multiply(kernel: Kernel, job: &Job<'_>) {
     // SAFETY: as the caller promises.
     unsafe {
         match kernel {
+            #[cfg(target_arch = "x86_64")]
             Kernel::AmxBf16 => amx::convolve::<false>(job),
+            #[cfg(target_arch = "x86_64")]
             Kernel::AmxBf16x3 => amx::convolve::<true>(job),
+            #[cfg(target_arch = "x86_64")]
             Kernel::Avx512Bf16 => avx512_bf16::convolve(job),
+            #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => avx512::convolve(job),
-            Kernel::Avx2 => avx2::convolve(job),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => narrow::convolve_avx2(job),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon => narrow::convolve_neon(job),
+            #[allow(unreachable_patterns, reason = "those of other architectures")]
+            _ => unreachable!("{kernel} is not available, so nothing is made for it"),
         }
     }
 }

@@ -16,12 +16,14 @@ pub enum Kernel {
     Avx512,
     /// f32 on AVX2 and FMA.
     Avx2,
+    /// f32 on NEON, which every 64-bit Arm CPU has.
+    Neon,
 }
 
 impl Kernel {
     /// All there are.
-    pub const ALL: [Self; 5] =
-        [Self::AmxBf16, Self::AmxBf16x3, Self::Avx512Bf16, Self::Avx512, Self::Avx2];
+    pub const ALL: [Self; 6] =
+        [Self::AmxBf16, Self::AmxBf16x3, Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Neon];
 
     /// Those this machine and its operating system can run.
     pub fn available() -> Vec<Self> {
@@ -41,6 +43,7 @@ impl Kernel {
             Self::Avx512 => avx512,
             Self::Avx512Bf16 => bf16,
             Self::AmxBf16 | Self::AmxBf16x3 => bf16 && tiles_permitted(),
+            Self::Neon => false,
         }
     }
 
@@ -52,7 +55,7 @@ impl Kernel {
         match self {
             Self::AmxBf16 | Self::AmxBf16x3 => true,
             Self::Avx512Bf16 => made_by_amd(),
-            Self::Avx512 | Self::Avx2 => false,
+            Self::Avx512 | Self::Avx2 | Self::Neon => false,
         }
     }
 
@@ -70,13 +73,13 @@ impl Kernel {
     /// Whether this machine and its operating system can run it.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn is_available(self) -> bool {
-        false
+        self == Self::Neon && cfg!(target_arch = "aarch64")
     }
 
     /// Whether 3×3 convolutions are computed by minimal filtering: only where products are what
     /// takes long, and rounding to bf16 doesn't get worse by it.
     pub(crate) fn transforms(self) -> bool {
-        matches!(self, Self::Avx512 | Self::Avx2)
+        matches!(self, Self::Avx512 | Self::Avx2 | Self::Neon)
     }
 
     /// As [`fmt::Display`] and [`FromStr`] have it.
@@ -87,6 +90,7 @@ impl Kernel {
             Self::Avx512Bf16 => "avx512-bf16",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
+            Self::Neon => "neon",
         }
     }
 }
@@ -99,7 +103,7 @@ impl fmt::Display for Kernel {
 
 /// No kernel has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kernel `{0}`: use amx-bf16, amx-bf16x3, avx512-bf16, avx512 or avx2")]
+#[error("unknown kernel `{0}`: use amx-bf16, amx-bf16x3, avx512-bf16, avx512, avx2 or neon")]
 pub struct UnknownKernel(String);
 
 impl FromStr for Kernel {

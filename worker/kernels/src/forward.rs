@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use crate::amx::Tiles;
 use crate::arena::{Arena, GROUP, SINGLE_STAGES, Space, StageArena};
 use crate::backbone::{Network, STAGES};
 use crate::convolution::{self, Job, pixel_bytes};
@@ -40,13 +39,10 @@ impl Network {
         members: usize,
         clock: &mut Clock,
     ) {
-        let tiles = || {
-            matches!(self.kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
-                // SAFETY: a network is only made for a kernel that is available.
-                .then(|| unsafe { Tiles::configure() })
-        };
+        // SAFETY: a network is only made for a kernel that is available.
+        let prepare = || unsafe { convolution::prepare(self.kernel) };
         let scratch = arena.take_scratch(self, members);
-        Team::lead(members, tiles, |team| {
+        Team::lead(members, prepare, |team| {
             let mut pass = Pass { network: self, team, scratch, clock };
             pass.run(arena, share);
             arena.scratch = pass.scratch;
@@ -57,7 +53,7 @@ impl Network {
 /// A network on its way through a share.
 struct Pass<'a> {
     network: &'a Network,
-    /// Its threads hold tiles where the kernel needs them.
+    /// Its threads hold what the kernel needs.
     team: &'a Team,
     /// One for each member, where the kernel needs any.
     scratch: Vec<Scratch>,

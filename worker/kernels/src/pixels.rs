@@ -23,15 +23,22 @@ pub(crate) unsafe fn max_pool(
     // SAFETY: as the caller promises; those with bf16 have AVX-512 BW.
     unsafe {
         match kernel {
+            #[cfg(target_arch = "x86_64")]
             Kernel::AmxBf16 | Kernel::Avx512Bf16 => max_pool_bf16(input, output, slot, part),
+            #[cfg(target_arch = "x86_64")]
             Kernel::AmxBf16x3 => max_pool_avx512::<true>(input, output, slot, part),
+            #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => max_pool_avx512::<false>(input, output, slot, part),
+            #[cfg(target_arch = "x86_64")]
             Kernel::Avx2 => max_pool_avx2(input, output, slot, part),
+            // What every CPU of an architecture has needs no copy of its own.
+            _ => max_pool_f32(input, output, slot, part),
         }
     }
 }
 
 /// Of bf16, whose bits are in the numbers' order as long as they are zero or more.
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn max_pool_bf16(input: &Activation, output: &Activation, slot: usize, part: Part) {
     let larger = |a: u16, b: u16| a.max(b);
@@ -43,6 +50,7 @@ unsafe fn max_pool_bf16(input: &Activation, output: &Activation, slot: usize, pa
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn max_pool_avx512<const HALVES: bool>(
     input: &Activation,
@@ -62,8 +70,15 @@ unsafe fn max_pool_avx512<const HALVES: bool>(
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn max_pool_avx2(input: &Activation, output: &Activation, slot: usize, part: Part) {
+    // SAFETY: as for `max_pool`.
+    unsafe { max_pool_f32(input, output, slot, part) };
+}
+
+#[inline(always)]
+unsafe fn max_pool_f32(input: &Activation, output: &Activation, slot: usize, part: Part) {
     // SAFETY: as for `max_pool`.
     unsafe {
         windows(input, output, slot, part, larger, |pixel, to| {
@@ -134,7 +149,7 @@ unsafe fn decode(kernel: Kernel, pixel: *const u8) -> [f32; PLANE] {
                 let [high, low] = *pixel.cast::<[[u16; PLANE]; 2]>();
                 std::array::from_fn(|c| from_bf16(high[c]) + from_bf16(low[c]))
             }
-            Kernel::Avx512 | Kernel::Avx2 => *pixel.cast(),
+            Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => *pixel.cast(),
         }
     }
 }

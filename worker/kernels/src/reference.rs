@@ -137,7 +137,6 @@ impl Convolution {
     }
 
     /// With weights and bias passed through `round`.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn rounded(self, round: impl Fn(Vec<f32>) -> Vec<f32>) -> Self {
         Self { weight: round(self.weight), bias: round(self.bias), shape: self.shape }
     }

@@ -130,7 +130,7 @@ impl Stem {
                     }
                 });
             }
-            Kernel::Avx512 | Kernel::Avx2 => {
+            Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => {
                 let image = self.image.as_f32_mut();
                 copy(&mut |start, end, row| {
                     let targets = image[start..end].iter_mut().step_by(CHANNELS);
@@ -145,6 +145,6 @@ impl Stem {
 fn value_bytes(kernel: Kernel) -> usize {
     match kernel {
         Kernel::AmxBf16 | Kernel::AmxBf16x3 | Kernel::Avx512Bf16 => 2,
-        Kernel::Avx512 | Kernel::Avx2 => 4,
+        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => 4,
     }
 }

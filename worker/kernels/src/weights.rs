@@ -106,7 +106,7 @@ impl Packed {
                             push_tiles(&block, rest_in_bf16, &mut halves);
                         }
                         // A step of the stem is as deep as it need be.
-                        Kernel::Avx512 | Kernel::Avx2 => {
+                        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => {
                             let depth = if stem { STEM_DEPTH } else { PLANE };
                             values.extend(block[..depth].iter().flatten());
                         }

@@ -153,8 +153,13 @@ unsafe fn multiply(kernel: Kernel, job: &Job<'_>, scratch: &Scratch, panel: usiz
 macro_rules! for_vectors {
     ($kernel:expr, $function:ident($($argument:expr),*)) => {
         match $kernel {
+            #[cfg(target_arch = "x86_64")]
             Kernel::Avx2 => avx2::$function($($argument),*),
-            _ => avx512::$function($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => avx512::$function($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon => neon::$function($($argument),*),
+            _ => unreachable!("{} does not transform", $kernel),
         }
     };
 }
@@ -218,8 +223,12 @@ macro_rules! copies {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 copies!(avx512, "avx512f", 16);
+#[cfg(target_arch = "x86_64")]
 copies!(avx2, "avx2,fma", 8);
+#[cfg(target_arch = "aarch64")]
+copies!(neon, "neon", 4);
 
 type Lanes<const N: usize> = [f32; N];
 

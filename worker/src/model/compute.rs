@@ -24,7 +24,7 @@ pub enum KernelChoice {
 /// A text that names no kernel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a kernel; use auto, candle, amx-bf16, amx-bf16x3, avx512-bf16, avx512 or avx2"
+    "{0:?} is not a kernel; use auto, candle, amx-bf16, amx-bf16x3, avx512-bf16, avx512, avx2 or neon"
 )]
 pub struct ParseKernelChoiceError(String);
 
@@ -88,7 +88,7 @@ impl Compute {
         // times as much as f32's own (see docs/cpu.md). That is not f32's quality, so it is
         // there for who asks for it.
         const BF16: [Kernel; 2] = [Kernel::AmxBf16, Kernel::Avx512Bf16];
-        const F32: [Kernel; 3] = [Kernel::Avx512, Kernel::Avx2, Kernel::AmxBf16x3];
+        const F32: [Kernel; 4] = [Kernel::Avx512, Kernel::Avx2, Kernel::Neon, Kernel::AmxBf16x3];
         let wanted: Vec<Kernel> = match precision {
             Precision::Auto => [&BF16[..], &F32].concat(),
             Precision::F32 => F32.into(),

@@ -1,7 +1,6 @@
 //! Every kernel against the plain reference.
 
 mod networks;
-#[cfg(target_arch = "x86_64")]
 mod single;
 
 use crate::Kernel;

@@ -10,7 +10,7 @@ use crate::{Backbone, Kernel, Outputs};
 /// of 50 layers adds up their errors.
 fn tolerance(kernel: Kernel) -> f64 {
     match kernel {
-        Kernel::Avx512 | Kernel::Avx2 => 1e-5,
+        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => 1e-5,
         Kernel::AmxBf16x3 => 3e-5,
         Kernel::AmxBf16 | Kernel::Avx512Bf16 => 4e-2,
     }

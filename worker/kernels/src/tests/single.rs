@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::{compare, each_kernel};
 use crate::Kernel;
-use crate::amx::Tiles;
 use crate::arena::space;
 use crate::convolution::{self, pixel_bytes};
 use crate::forward::describe;
@@ -35,7 +34,7 @@ struct Shape {
 /// bf16's own numbers: what is left is rounding sums in f32, and results to bf16's 8 bits.
 fn tolerance(kernel: Kernel) -> f64 {
     match kernel {
-        Kernel::Avx512 | Kernel::Avx2 | Kernel::AmxBf16x3 => 4e-6,
+        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon | Kernel::AmxBf16x3 => 4e-6,
         Kernel::AmxBf16 | Kernel::Avx512Bf16 => 1.0 / 256.0 + 1e-6,
     }
 }
@@ -66,7 +65,7 @@ fn write_in(kernel: Kernel, activation: &Activation, images: usize, values: &[f3
                             to.cast::<u16>().add(channel).write(to_bf16(value));
                             to.cast::<u16>().add(PLANE + channel).write(rest_in_bf16(value));
                         }
-                        Kernel::Avx512 | Kernel::Avx2 => {
+                        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => {
                             to.cast::<f32>().add(channel).write(value);
                         }
                     }
@@ -103,12 +102,9 @@ fn run(
     convolution::set_target(&mut job, &target);
     let scratch: Vec<_> =
         (0..shape.members).map(|_| Scratch::new(kernel, inputs, outputs)).collect();
-    let tiles = || {
-        matches!(kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
-            // SAFETY: the kernel is available.
-            .then(|| unsafe { Tiles::configure() })
-    };
-    Team::lead(shape.members, tiles, |team| {
+    // SAFETY: the kernel is available.
+    let prepare = || unsafe { convolution::prepare(kernel) };
+    Team::lead(shape.members, prepare, |team| {
         // SAFETY: the kernel is available, tiles are held, and everything is as large as the
         // job says.
         team.run(&|part| unsafe {
