@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Camshaft beside what a user would run instead, on the same images, in turn.
 
-    tests/benches/compare.py [--runs 5] [--copies 8] [--torch]
+    tests/benches/compare.py [--runs 5] [--copies 8] [--only NAME] [--soak 10000]
 
 Runs alternate (A B A B …), so that a machine whose speed drifts slows all alike; what counts
 is the median of the ratios of neighbouring runs. Needs `../shared/peers` and
@@ -14,6 +14,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,22 @@ PEERS = ROOT.parent / "shared" / "peers"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
 WEIGHTS = ROOT / "worker" / "models" / "cats-vs-dogs" / "model.safetensors"
 VENV = ROOT / "target" / "peers"
-PACKAGES = ["torch", "torchvision", "openvino", "onnx", "opencv-python-headless", "safetensors", "grad-cam"]
+WORK = ROOT / "target" / "compare"
+PACKAGES = ["torch", "torchvision", "openvino", "onnx", "onnxruntime", "opencv-python-headless",
+            "safetensors", "grad-cam"]
+LATENCY = Path(__file__).with_name("latency_onnxruntime.py")
+CAMSHAFT = ROOT / "target" / "release" / "camshaft"
+
+# name: (what is compared, unit)
+COMPARISONS = {
+    "model-bf16": "model and CAM, batch 8, bf16: OpenVINO",
+    "model-f32": "model and CAM, batch 8, f32: OpenVINO",
+    "latency-auto": "model and CAM, batch 1, auto: ONNX Runtime f32",
+    "latency-f32": "model and CAM, batch 1, f32: ONNX Runtime f32",
+    "audit-bf16": "end to end, bf16: OpenVINO and OpenCV",
+    "audit-f32": "end to end, f32: OpenVINO and OpenCV",
+    "audit-torch": "end to end, auto: PyTorch and grad-cam",
+}
 
 
 def peers_python():
@@ -38,79 +54,146 @@ def peers_python():
     return python
 
 
-def rate(command, pattern=r"images_per_second=([\d.]+)", env=None):
-    ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
-    found = re.search(pattern, ran.stdout)
-    if ran.returncode or not found:
-        sys.exit(f"{command[0]} failed:\n{ran.stdout}{ran.stderr}")
-    return float(found.group(1))
+def run(command, pattern):
+    """Runs it, and returns the figure it prints and its peak memory in MiB."""
+    child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, env=environment)
+    output = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    found = re.search(pattern, output)
+    if status or not found:
+        sys.exit(f"{command[0]} failed:\n{output}")
+    return float(found.group(1)), usage.ru_maxrss / 1024
 
 
-def model_only(precision):
-    bench = [*cargo_bench(), precision]
-    peer = [python, PEERS / "gradcam_openvino.py", "--weights", WEIGHTS, "--model-only",
-            "--precision", precision]
-    return (lambda: rate(bench)), (lambda: rate(peer))
+def rate(*command):
+    return run(command, r"images_per_second=([\d.]+)")
 
 
-def cargo_bench():
-    built = subprocess.run(
-        ["cargo", "bench", "--quiet", "-p", "camshaft-tests", "--bench", "model", "--no-run",
-         "--message-format", "short"], cwd=ROOT, capture_output=True, text=True)
-    if built.returncode:
-        sys.exit(built.stderr)
-    programs = sorted((ROOT / "target" / "release" / "deps").glob("model-*"), key=os.path.getmtime)
-    return [next(p for p in reversed(programs) if not p.suffix)]
+def model(precision, batch=8):
+    return lambda: rate(bench, precision, batch)
 
 
 def audit(images, out, precision):
-    def run():
+    def once():
         shutil.rmtree(out, ignore_errors=True)
-        command = [ROOT / "target" / "release" / "camshaft", "audit", images, "--out", out,
-                   "--precision", precision]
-        return rate(command, r"\(([\d.]+) images/s\)")
-    return run
+        command = [CAMSHAFT, "audit", images, "--out", out, "--precision", precision]
+        return run(command, r"\(([\d.]+) images/s\)")
+    return once
 
 
 def peer_audit(script, images, out, *more):
-    def run():
+    def once():
         shutil.rmtree(out, ignore_errors=True)
-        return rate([python, PEERS / script, "--images", images, "--out", out, "--weights",
-                     WEIGHTS, *more])
-    return run
+        return rate(python, PEERS / script, "--images", images, "--out", out, "--weights",
+                    WEIGHTS, *more)
+    return once
 
 
-def compare(name, ours, theirs):
+def sides(name):
+    openvino = PEERS / "gradcam_openvino.py"
+    kind, choice = name.split("-")
+    if kind == "model":
+        peer = [python, openvino, "--weights", WEIGHTS, "--model-only", "--precision", choice]
+        return model(choice), lambda: rate(*peer)
+    if kind == "latency":
+        return model(choice, batch=1), lambda: rate(python, LATENCY, PEERS, WEIGHTS)
+    if choice == "torch":
+        # An eighth of the images: it takes that much longer.
+        peer = peer_audit("gradcam_torch.py", images / "0", WORK / "peer")
+        return audit(images, WORK / "ours", "auto"), peer
+    peer = peer_audit("gradcam_openvino.py", images, WORK / "peer", "--precision", choice)
+    return audit(images, WORK / "ours", choice), peer
+
+
+def compare(name):
+    ours, theirs = sides(name)
     pairs = [(ours(), theirs()) for _ in range(args.runs)]
-    ratio = statistics.median(a / b for a, b in pairs)
-    a, b = (statistics.median(column) for column in zip(*pairs))
-    print(f"{name:<44} camshaft {a:7.1f}/s   peer {b:7.1f}/s   ratio {ratio:5.2f}", flush=True)
+    ratios = sorted(a[0] / b[0] for a, b in pairs)
+    middle = lambda figure: [statistics.median(side[figure] for side in column)
+                             for column in zip(*pairs)]
+    (a, b), (memory, peer_memory) = middle(0), middle(1)
+    print(f"{COMPARISONS[name]:<48} camshaft {a:6.1f}/s {memory:5.0f} MiB   "
+          f"peer {b:6.1f}/s {peer_memory:5.0f} MiB   ratio {statistics.median(ratios):5.2f} "
+          f"({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+
+
+def bench_program():
+    built = subprocess.run(
+        ["cargo", "bench", "-p", "camshaft-tests", "--bench", "model", "--no-run"],
+        cwd=ROOT, capture_output=True, text=True)
+    found = re.search(r"Executable .*\((target/\S+)\)", built.stderr)
+    if built.returncode or not found:
+        sys.exit(built.stderr)
+    return ROOT / found.group(1)
+
+
+def copies(count, folder):
+    """The photographs so many times over, as links."""
+    shutil.rmtree(folder, ignore_errors=True)
+    photos = sorted(PHOTOS.iterdir())
+    for number in range(count):
+        copy, photo = divmod(number, len(photos))
+        (folder / str(copy)).mkdir(parents=True, exist_ok=True)
+        first = folder / "0" / f"0-{photos[photo].name}"
+        target = folder / str(copy) / f"{copy}-{photos[photo].name}"
+        shutil.copy(photos[photo], target) if copy == 0 else os.link(first, target)
+    return folder
+
+
+def first_result():
+    """Seconds from the start of `camshaft audit` to the end of its only image."""
+    times = []
+    for _ in range(args.runs):
+        shutil.rmtree(WORK / "ours", ignore_errors=True)
+        started = time.perf_counter()
+        subprocess.run([CAMSHAFT, "audit", images, "--out", WORK / "ours", "--limit", "1"],
+                       check=True, capture_output=True, env=environment)
+        times.append(time.perf_counter() - started)
+    print(f"{'start to first result':<48} camshaft {statistics.median(times):6.2f} s", flush=True)
+
+
+def soak(count):
+    """Memory over a long run, in fifths of it."""
+    out = WORK / "ours"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [str(CAMSHAFT), "audit", str(copies(count, WORK / "many")), "--out", str(out)]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             env=environment)
+    sizes = []
+    while child.poll() is None:
+        try:
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            sizes.append(int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024)
+        except (OSError, AttributeError):
+            pass
+        time.sleep(0.2)
+    part = max(1, len(sizes) // 5)
+    peaks = [f"{max(sizes[at:at + part]):.0f}" for at in range(0, 5 * part, part) if sizes[at:]]
+    print(f"{f'resident over {count} images, each fifth':<48} {', '.join(peaks)} MiB", flush=True)
 
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--runs", type=int, default=5)
 parser.add_argument("--copies", type=int, default=8, help="of the 150 photographs, for longer runs")
-parser.add_argument("--torch", action="store_true", help="also PyTorch with grad-cam, which is slow")
+parser.add_argument("--only", choices=COMPARISONS, nargs="+", default=list(COMPARISONS))
+parser.add_argument("--soak", type=int, metavar="IMAGES", help="also watch memory over so many")
 args = parser.parse_args()
 for needed in (PEERS, PHOTOS):
     if not needed.exists():
         sys.exit(f"there is no {needed}: nothing was compared")
+# numpy's and torch's libraries choose their kernels themselves.
+environment = {name: value for name, value in os.environ.items()
+               if not name.startswith("OPENBLAS_")}
 python = peers_python()
 subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
-work = ROOT / "target" / "compare"
-images = work / "images"
-shutil.rmtree(work, ignore_errors=True)
-for copy in range(args.copies):
-    (images / str(copy)).mkdir(parents=True)
-    for photo in PHOTOS.iterdir():
-        shutil.copy(photo, images / str(copy) / f"{copy}-{photo.name}")
-
-for precision in ("bf16", "f32"):
-    compare(f"model and CAM, batch 8, {precision}: OpenVINO", *model_only(precision))
-for precision in ("bf16", "f32"):
-    compare(f"end to end, {precision}: OpenVINO and OpenCV", audit(images, work / "ours", precision),
-            peer_audit("gradcam_openvino.py", images, work / "peer", "--precision", precision))
-if args.torch:
-    compare("end to end, bf16: PyTorch and grad-cam", audit(images, work / "ours", "bf16"),
-            peer_audit("gradcam_torch.py", images / "0", work / "peer"))
-shutil.rmtree(work, ignore_errors=True)
+bench = bench_program()
+images = copies(150 * args.copies, WORK / "images")
+try:
+    for name in args.only:
+        compare(name)
+    first_result()
+    if args.soak:
+        soak(args.soak)
+finally:
+    shutil.rmtree(WORK, ignore_errors=True)
