@@ -94,10 +94,11 @@ impl Pass<'_> {
         let Network { kernel, stem: weights, .. } = self.network;
         let (kernel, team) = (*kernel, self.team);
         let Arena { stem, stages, .. } = arena;
+        self.clock.time(format_args!("image in"), 0.0, || stem.copy_in(kernel, image));
         let flop = stem.output.geometry.pixels() as f64 * weights.flop();
         self.clock.time(format_args!("conv1"), flop, || {
             // SAFETY: the kernel is available, tiles are held, weights are packed for it.
-            unsafe { stem.run(kernel, weights, image, team) };
+            unsafe { stem.run(kernel, weights, team) };
         });
         let (from, to) = (&stem.output, &stages[0].input);
         self.clock.time(format_args!("maxpool"), 0.0, || {

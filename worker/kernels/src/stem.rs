@@ -49,19 +49,12 @@ impl Stem {
         }
     }
 
-    /// `image` `[3, H, W]`; the result is in `self.output`.
+    /// Of the image that was copied in; the result is in `self.output`.
     ///
     /// # Safety
     /// The machine has the kernel, `weights` are packed for it, and for AMX this thread holds
     /// its tiles.
-    pub(crate) unsafe fn run(
-        &mut self,
-        kernel: Kernel,
-        weights: &Packed,
-        image: &[f32],
-        team: &Team,
-    ) {
-        self.copy_in(kernel, image);
+    pub(crate) unsafe fn run(&self, kernel: Kernel, weights: &Packed, team: &Team) {
         // SAFETY: as the caller promises; parts compute different rows.
         team.run(&|part| unsafe { self.convolve(kernel, weights, part) });
     }
@@ -107,35 +100,42 @@ impl Stem {
         }
     }
 
-    fn copy_in(&mut self, kernel: Kernel, image: &[f32]) {
-        let (height, width, row_values, values) =
-            (self.height, self.width, self.row_values, self.values);
-        let copy = |store: &mut dyn FnMut(usize, usize, &[f32])| {
-            for (channel, plane) in image.chunks_exact(height * width).enumerate() {
-                for (y, row) in plane.chunks_exact(width).enumerate() {
-                    let start = (y + BORDER) * row_values + BORDER * CHANNELS + channel;
-                    store(start, start + (width - 1) * CHANNELS + 1, row);
-                }
-            }
-        };
+    /// Takes an image `[3, H, W]` for [`Stem::run`].
+    pub(crate) fn copy_in(&mut self, kernel: Kernel, image: &[f32]) {
+        let values = self.values;
+        let rows = Rows { height: self.height, width: self.width, pitch: self.row_values };
         match kernel {
             Kernel::AmxBf16 | Kernel::AmxBf16x3 | Kernel::Avx512Bf16 => {
                 let (high, low) = self.image.as_u16_mut().split_at_mut(values);
-                copy(&mut |start, end, row| {
-                    let targets = high[start..end].iter_mut().step_by(CHANNELS);
-                    targets.zip(row).for_each(|(target, value)| *target = to_bf16(*value));
-                    if kernel == Kernel::AmxBf16x3 {
-                        let targets = low[start..end].iter_mut().step_by(CHANNELS);
-                        targets.zip(row).for_each(|(target, value)| *target = rest_in_bf16(*value));
-                    }
-                });
+                rows.interleave(image, high, to_bf16);
+                if kernel == Kernel::AmxBf16x3 {
+                    rows.interleave(image, low, rest_in_bf16);
+                }
             }
             Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => {
-                let image = self.image.as_f32_mut();
-                copy(&mut |start, end, row| {
-                    let targets = image[start..end].iter_mut().step_by(CHANNELS);
-                    targets.zip(row).for_each(|(target, value)| *target = *value);
-                });
+                rows.interleave(image, self.image.as_f32_mut(), |value| value);
+            }
+        }
+    }
+}
+
+/// Where an image lies within its border.
+struct Rows {
+    height: usize,
+    width: usize,
+    pitch: usize,
+}
+
+impl Rows {
+    /// `[3, H, W]` to rows of pixels.
+    fn interleave<T>(&self, image: &[f32], target: &mut [T], convert: impl Fn(f32) -> T) {
+        let plane = self.height * self.width;
+        for y in 0..self.height {
+            let row = |channel: usize| &image[channel * plane + y * self.width..][..self.width];
+            let start = (y + BORDER) * self.pitch + BORDER * CHANNELS;
+            let target = target[start..][..self.width * CHANNELS].as_chunks_mut::<CHANNELS>().0;
+            for (((to, &r), &g), &b) in target.iter_mut().zip(row(0)).zip(row(1)).zip(row(2)) {
+                *to = [convert(r), convert(g), convert(b)];
             }
         }
     }
