@@ -67,6 +67,10 @@ fn weighted_maps(features: &Tensor, weights: &Tensor) -> Result<Vec<HeatMap>> {
 }
 
 fn select_images(features: &Tensor, targets: &[CamTarget]) -> Result<Tensor> {
+    // One target for each image, the usual case, needs no copy.
+    if targets.iter().map(|target| target.image).eq(0..features.dim(0)?) {
+        return features.contiguous();
+    }
     features.contiguous()?.index_select(&indices(targets, |t| t.image, features)?, 0)
 }
 

@@ -53,7 +53,7 @@ impl ModelFiles {
 
     /// The safetensors file.
     #[must_use]
-    pub fn weights(&self) -> &[u8] {
-        &self.weights
+    pub fn weights(&self) -> Bytes {
+        self.weights.clone()
     }
 }

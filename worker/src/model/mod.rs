@@ -14,6 +14,7 @@ mod error;
 mod explain;
 mod files;
 mod finish;
+mod layers;
 mod patches;
 mod pooling;
 mod resnet;
@@ -35,7 +36,7 @@ pub use files::ModelFiles;
 pub use resnet::{Forward, ResNet, STAGES};
 
 use compute::Compute;
-use resnet::ResNetShape;
+use layers::ResNetShape;
 use weights::{Weights, describe};
 
 /// A loaded model: owned by the one thread that runs it.
@@ -76,13 +77,14 @@ impl Model {
         let mut compute = Compute::choose(device, precision, kernel)?;
         let (identity, config) = (files.identity().clone(), files.config().clone());
         let model = || identity.name.clone();
-        let mut weights = Weights::read(files.weights())
+        let file = files.weights();
+        let mut weights = Weights::read(&file)
             .map_err(|source| ModelError::Weights { model: model(), source })?;
         let classes = config.classes.len();
         if let Some(rows) = weights.rows("fc.weight").filter(|&rows| rows != classes) {
             return Err(ModelError::ClassCount { model: model(), classes, rows });
         }
-        let network = ResNet::load(&mut weights, shape, classes, device, &compute)?;
+        let network = ResNet::load(&mut weights, file.clone(), shape, classes, device, &compute)?;
         let misfits = weights.into_misfits();
         if !misfits.is_empty() {
             let misfits = describe(&misfits);

@@ -4,54 +4,37 @@
 //! Can start from and stop at the output of each of its four residual stages, which is what
 //! explanations need. What classes mean and how images become input is not known here.
 
-use camshaft_kernels::{Backbone, BlockWeights, Kernel, NetworkWeights, SMALLEST_SIDE};
-use candle_core::{D, DType, Device, Module, Result, Tensor};
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use camshaft_kernels::{Backbone, Kernel, SMALLEST_SIDE};
+use candle_core::{CpuStorage, DType, Device, Module, Result, Storage, Tensor, bail};
 use candle_nn::Linear;
 
 use super::compute::Compute;
-use super::convolution::{ConvShape, FoldedConv, FoldedValues, FoldedWeights, channels_last};
-use super::pooling::max_pool;
+use super::layers::{FoldedNetwork, Layers, ResNetShape};
 use super::weights::Weights;
 
 /// Number of residual stages, `layer1` to `layer4`.
 pub const STAGES: usize = 4;
-
-/// How deep and wide a ResNet of bottleneck blocks is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ResNetShape {
-    /// Blocks of each stage.
-    pub(super) blocks: [usize; STAGES],
-    /// Channels of the stem, and of the first stage's 3×3.
-    pub(super) width: usize,
-}
-
-impl ResNetShape {
-    /// Table 1 of the paper, column "50-layer".
-    pub(super) const RESNET50: Self = Self { blocks: [3, 4, 6, 3], width: 64 };
-
-    /// Channels after the last stage.
-    pub(super) fn features(self) -> usize {
-        (self.width << (STAGES - 1)) * EXPANSION
-    }
-}
-
-/// A bottleneck's outputs for each channel of its 3×3.
-const EXPANSION: usize = 4;
-/// Channels of an image.
-const IMAGE_CHANNELS: usize = 3;
 
 /// A ResNet on one device, BatchNorms folded in.
 ///
 /// Tensors it takes and gives are f32 whatever it computes in.
 #[derive(Debug)]
 pub struct ResNet {
-    stem: FoldedConv,
-    stages: [Vec<ResidualBlock>; STAGES],
+    shape: ResNetShape,
     head: Head,
+    device: Device,
     dtype: DType,
-    /// The stem and the stages once more, for the CPU's own kernels: what a plain pass runs
-    /// on. Gradients go through candle's layers.
+    /// The CPU's own kernels, where they can run this network: what a plain pass runs on.
+    /// Gradients go through candle's layers.
     backbone: Option<Backbone>,
+    /// Made when they are first needed, where there is a backbone: most runs need no gradient,
+    /// and they are twice the file's size.
+    layers: OnceLock<Layers>,
+    /// What they are made of.
+    file: Bytes,
 }
 
 /// What a forward pass leaves.
@@ -64,46 +47,43 @@ pub struct Forward {
 }
 
 impl ResNet {
-    /// Reads a network for `classes` classes; tensors that don't fit are noted in `weights`.
+    /// Reads a network for `classes` classes from `weights`, the tensors of `file`; those that
+    /// don't fit are noted in `weights`.
     pub(super) fn load(
         weights: &mut Weights<'_>,
+        file: Bytes,
         shape: ResNetShape,
         classes: usize,
         device: &Device,
         &Compute { dtype, kernel, .. }: &Compute,
     ) -> Result<Self> {
-        let mut loader = Loader { weights, device };
-        let stem = ConvShape { inputs: IMAGE_CHANNELS, outputs: shape.width, kernel: 7, stride: 2 };
-        let stem = FoldedWeights::load(loader.weights, ("conv1", "bn1"), stem)?;
-        let mut inputs = shape.width;
-        let mut folded = [const { Vec::new() }; STAGES];
-        for (index, stage) in folded.iter_mut().enumerate() {
-            let width = shape.width << index;
-            for block in 0..shape.blocks[index] {
-                // Every stage but the first halves the image in its first block.
-                let stride = if index > 0 && block == 0 { 2 } else { 1 };
-                let name = format!("layer{}.{block}", index + 1);
-                stage.push(loader.bottleneck(&name, inputs, width, stride)?);
-                inputs = width * EXPANSION;
-            }
-        }
-        let head = loader.head(classes, shape.features())?;
+        let folded = FoldedNetwork::load(weights, shape)?;
+        let head = Head::load(weights, classes, shape.features(), device)?;
         let backbone = match kernel {
-            Some(kernel) => backbone(&stem, &folded, kernel)?,
+            Some(kernel) => backbone(&folded, kernel)?,
             None => None,
         };
-        let layers = (device, dtype);
-        let mut stages = [const { Vec::new() }; STAGES];
-        for (stage, folded) in stages.iter_mut().zip(&folded) {
-            let blocks = folded.iter().map(|block| ResidualBlock::new(block, layers));
-            *stage = blocks.collect::<Result<_>>()?;
+        let layers = OnceLock::new();
+        if backbone.is_none() {
+            let made = Layers::new(&folded, (device, dtype))?;
+            layers.get_or_init(|| made);
         }
-        Ok(Self { stem: FoldedConv::new(&stem, true, layers)?, stages, head, dtype, backbone })
+        Ok(Self { shape, head, device: device.clone(), dtype, backbone, layers, file })
     }
 
     /// The kernel a plain pass runs on; none: candle.
     pub(super) fn kernel(&self) -> Option<Kernel> {
         self.backbone.as_ref().map(Backbone::kernel)
+    }
+
+    fn layers(&self) -> Result<&Layers> {
+        if let Some(layers) = self.layers.get() {
+            return Ok(layers);
+        }
+        // Nothing is missing here, or there would be no backbone.
+        let folded = FoldedNetwork::load(&mut Weights::read(&self.file)?, self.shape)?;
+        let layers = Layers::new(&folded, (&self.device, self.dtype))?;
+        Ok(self.layers.get_or_init(|| layers))
     }
 
     /// Logits of a batch, and the outputs of the stages named in `wanted` (1 to 4), in one
@@ -116,12 +96,13 @@ impl ResNet {
         {
             return self.forward_on_kernels(backbone, input, wanted);
         }
-        let mut features = self.stem(input)?;
+        let layers = self.layers()?;
+        let mut features = layers.stem(input)?;
         let mut stages = [const { None }; STAGES];
-        for (index, stage) in self.stages.iter().enumerate() {
-            features = run(stage, features)?;
-            if wanted.contains(&(index + 1)) {
-                stages[index] = Some(features.to_dtype(DType::F32)?);
+        for (stage, output) in stages.iter_mut().enumerate() {
+            features = layers.stage(stage, &features)?;
+            if wanted.contains(&(stage + 1)) {
+                *output = Some(features.to_dtype(DType::F32)?);
             }
         }
         Ok(Forward { logits: self.head.forward(&features)?, stages })
@@ -134,16 +115,22 @@ impl ResNet {
         wanted: &[usize],
     ) -> Result<Forward> {
         let (batch, _, height, width) = input.dims4()?;
-        let pixels = input.flatten_all()?.to_vec1::<f32>()?;
         let wanted = std::array::from_fn(|index| wanted.contains(&(index + 1)));
         let threads = rayon::current_num_threads();
-        let output = backbone.run(&pixels, (batch, height, width), wanted, threads);
-        let device = input.device();
-        let pooled = Tensor::from_vec(output.pooled, (batch, ()), device)?;
+        let input = input.contiguous()?;
+        let (storage, layout) = input.storage_and_layout();
+        let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
+            (&*storage, layout.contiguous_offsets())
+        else {
+            bail!("the CPU's kernels take f32 on the CPU");
+        };
+        let output = backbone.run(&values[start..end], (batch, height, width), wanted, threads);
+        let pooled = Tensor::from_vec(output.pooled, (batch, ()), &self.device)?;
         let mut stages = [const { None }; STAGES];
         for (stage, features) in stages.iter_mut().zip(output.stages) {
             if let Some(features) = features {
-                *stage = Some(Tensor::from_vec(features.values, &features.shape[..], device)?);
+                *stage =
+                    Some(Tensor::from_vec(features.values, &features.shape[..], &self.device)?);
             }
         }
         Ok(Forward { logits: self.head.linear.forward(&pooled)?, stages })
@@ -152,17 +139,18 @@ impl ResNet {
     /// The output of `stage` (1 to 4) after its last ReLU: `[N, C, H, W]`, f32, zero or more.
     /// `input` as for [`Self::forward`].
     pub fn forward_to_stage(&self, input: &Tensor, stage: usize) -> Result<Tensor> {
-        self.stages[..stage]
-            .iter()
-            .try_fold(self.stem(input)?, |x, stage| run(stage, x))?
+        let layers = self.layers()?;
+        (0..stage)
+            .try_fold(layers.stem(input)?, |x, stage| layers.stage(stage, &x))?
             .to_dtype(DType::F32)
     }
 
     /// Logits `[N, K]`, f32, from the output of `stage` (1 to 4) as [`Self::forward_to_stage`]
     /// gives it. Differentiable with respect to `features`.
     pub fn forward_from_stage(&self, features: &Tensor, stage: usize) -> Result<Tensor> {
-        let features = features.to_dtype(self.dtype)?;
-        let features = self.stages[stage..].iter().try_fold(features, |x, stage| run(stage, x))?;
+        let layers = self.layers()?;
+        let features = (stage..STAGES)
+            .try_fold(features.clone(), |features, stage| layers.stage(stage, &features))?;
         self.head.forward(&features)
     }
 
@@ -170,100 +158,16 @@ impl ResNet {
     pub fn head_weight(&self) -> &Tensor {
         self.head.linear.weight()
     }
-
-    /// Everything before the first stage: `[N, 3, H, W]` to `[N, C, H / 4, W / 4]`.
-    fn stem(&self, input: &Tensor) -> Result<Tensor> {
-        let output = self.stem.forward(&input.to_dtype(self.dtype)?, None)?;
-        if output.device().is_cpu() {
-            return max_pool(&channels_last(&output)?)?.permute((0, 3, 1, 2));
-        }
-        // After a ReLU a border of zeros is as good as torch's border of minus infinity.
-        let output = output.pad_with_zeros(D::Minus1, 1, 1)?.pad_with_zeros(D::Minus2, 1, 1)?;
-        output.max_pool2d_with_stride(3, 2)
-    }
-}
-
-fn run(stage: &[ResidualBlock], features: Tensor) -> Result<Tensor> {
-    stage.iter().try_fold(features, |x, block| block.forward(&x))
 }
 
 /// The network for the CPU's kernels, where they can run it.
-fn backbone(
-    stem: &FoldedWeights,
-    folded: &[Vec<FoldedBlock>; STAGES],
-    kernel: Kernel,
-) -> Result<Option<Backbone>> {
-    let stem = stem.to_values()?;
-    let mut stages = [const { Vec::new() }; STAGES];
-    for (stage, folded) in stages.iter_mut().zip(folded) {
-        *stage = folded.iter().map(FoldedBlock::to_values).collect::<Result<Vec<_>>>()?;
-    }
-    let network = NetworkWeights {
-        stem: stem.for_kernels(),
-        stages: stages.each_ref().map(|stage| stage.iter().map(BlockValues::for_kernels).collect()),
-    };
-    match Backbone::new(kernel, &network) {
+fn backbone(folded: &FoldedNetwork, kernel: Kernel) -> Result<Option<Backbone>> {
+    match folded.for_kernels(|network| Backbone::new(kernel, network))? {
         Ok(backbone) => Ok(Some(backbone)),
         Err(reason) => {
             tracing::warn!(%kernel, %reason, "the CPU's kernels can't run this network");
             Ok(None)
         }
-    }
-}
-
-/// A block's weights, see [`ResidualBlock`].
-struct FoldedBlock {
-    path: Vec<FoldedWeights>,
-    shortcut: Option<FoldedWeights>,
-}
-
-impl FoldedBlock {
-    fn to_values(&self) -> Result<BlockValues> {
-        let path = self.path.iter().map(FoldedWeights::to_values).collect::<Result<_>>()?;
-        let shortcut = self.shortcut.as_ref().map(FoldedWeights::to_values).transpose()?;
-        Ok(BlockValues { path, shortcut })
-    }
-}
-
-/// [`FoldedBlock`] as plain values, for the CPU's kernels.
-struct BlockValues {
-    path: Vec<FoldedValues>,
-    shortcut: Option<FoldedValues>,
-}
-
-impl BlockValues {
-    fn for_kernels(&self) -> BlockWeights<'_> {
-        BlockWeights {
-            path: self.path.iter().map(FoldedValues::for_kernels).collect(),
-            shortcut: self.shortcut.as_ref().map(FoldedValues::for_kernels),
-        }
-    }
-}
-
-/// `relu(path(x) + shortcut(x))`.
-#[derive(Debug)]
-struct ResidualBlock {
-    /// Convolutions one after the other; the residual enters the last one before its ReLU.
-    path: Vec<FoldedConv>,
-    /// A 1×1 where input and output have different shapes, else the input itself.
-    shortcut: Option<FoldedConv>,
-}
-
-impl ResidualBlock {
-    fn new(folded: &FoldedBlock, layers: (&Device, DType)) -> Result<Self> {
-        let path = folded.path.iter().map(|conv| FoldedConv::new(conv, true, layers));
-        let shortcut = folded.shortcut.as_ref().map(|conv| FoldedConv::new(conv, false, layers));
-        Ok(Self { path: path.collect::<Result<_>>()?, shortcut: shortcut.transpose()? })
-    }
-
-    fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        let shortcut = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(input, None)?,
-            None => input.clone(),
-        };
-        let (last, path) = self.path.split_last().expect("a block has convolutions");
-        let output = path.iter().try_fold(input.clone(), |x, conv| conv.forward(&x, None))?;
-        last.forward(&output, Some(&shortcut))
     }
 }
 
@@ -276,52 +180,20 @@ struct Head {
 }
 
 impl Head {
+    fn load(
+        weights: &mut Weights<'_>,
+        classes: usize,
+        features: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let weight = weights.tensor("fc.weight", &[classes, features])?.to_device(device)?;
+        let bias = weights.tensor("fc.bias", &[classes])?.to_device(device)?;
+        Ok(Self { linear: Linear::new(weight, Some(bias)) })
+    }
+
     /// `[N, C, H, W]` in any dtype to `[N, K]` f32.
     fn forward(&self, features: &Tensor) -> Result<Tensor> {
         self.linear.forward(&features.to_dtype(DType::F32)?.mean((2, 3))?)
-    }
-}
-
-struct Loader<'a, 'file> {
-    weights: &'a mut Weights<'file>,
-    device: &'a Device,
-}
-
-impl Loader<'_, '_> {
-    /// `[N, inputs, H, W]` to `[N, 4 * width, H / stride, W / stride]`.
-    fn bottleneck(
-        &mut self,
-        name: &str,
-        inputs: usize,
-        width: usize,
-        stride: usize,
-    ) -> Result<FoldedBlock> {
-        let outputs = width * EXPANSION;
-        let shapes = [
-            ConvShape { inputs, outputs: width, kernel: 1, stride: 1 },
-            ConvShape { inputs: width, outputs: width, kernel: 3, stride },
-            ConvShape { inputs: width, outputs, kernel: 1, stride: 1 },
-        ];
-        let path = (1..).zip(shapes).map(|(number, shape)| {
-            let (conv, norm) = (format!("{name}.conv{number}"), format!("{name}.bn{number}"));
-            FoldedWeights::load(self.weights, (&conv, &norm), shape)
-        });
-        let path = path.collect::<Result<_>>()?;
-        let shortcut = if stride != 1 || inputs != outputs {
-            let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
-            let shape = ConvShape { inputs, outputs, kernel: 1, stride };
-            Some(FoldedWeights::load(self.weights, (&conv, &norm), shape)?)
-        } else {
-            None
-        };
-        Ok(FoldedBlock { path, shortcut })
-    }
-
-    fn head(&mut self, classes: usize, features: usize) -> Result<Head> {
-        let weight = self.weights.tensor("fc.weight", &[classes, features])?;
-        let bias = self.weights.tensor("fc.bias", &[classes])?;
-        let (weight, bias) = (weight.to_device(self.device)?, bias.to_device(self.device)?);
-        Ok(Head { linear: Linear::new(weight, Some(bias)) })
     }
 }
 

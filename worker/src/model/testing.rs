@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use camshaft_common::model::ModelReference;
 use candle_core::{Device, Tensor};
 
 use super::compute::Compute;
-use super::resnet::{ResNet, ResNetShape};
+use super::layers::ResNetShape;
+use super::resnet::ResNet;
 use super::weights::Weights;
 use super::{KernelChoice, Model, ModelFiles, Precision};
 
@@ -38,7 +40,8 @@ pub(crate) fn small_weights() -> Vec<u8> {
     let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).unwrap();
     let mut none = Weights::read(&none).unwrap();
     let compute = Compute::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).unwrap();
-    ResNet::load(&mut none, SHAPE, CLASSES, &Device::Cpu, &compute).unwrap();
+    let file = Bytes::new();
+    ResNet::load(&mut none, file, SHAPE, CLASSES, &Device::Cpu, &compute).unwrap();
     let tensors = (0..).zip(none.into_misfits()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();

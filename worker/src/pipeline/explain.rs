@@ -124,7 +124,7 @@ fn explain(
     images: &[Decoded],
 ) -> Result<Vec<Result<model::Explained, ExplainError>>, ModelError> {
     let rule = &model.config().input;
-    let pixels: Vec<f32> = images.iter().flat_map(|image| image.input.iter().copied()).collect();
+    let pixels = images.iter().map(|image| &image.input[..]).collect::<Vec<_>>().concat();
     let shape = (images.len(), 3, rule.height, rule.width);
     let input = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
     let requests = images.iter().map(|decoded| ExplainRequest {

@@ -1,0 +1,71 @@
+//! What a worker does with an image beside the network: CPU time of each step on one thread.
+//!
+//! `cargo bench -p camshaft-tests --bench stages` reads the photographs in
+//! `../shared/data/photos`, or the few in `tests/data/photos` where there are none.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use camshaft_common::explain::{Colormap, OverlayFormat};
+use camshaft_worker::cam::HeatMap;
+use camshaft_worker::decoding::{ImageLimits, decode};
+use camshaft_worker::input::to_input;
+use camshaft_worker::model::ModelFiles;
+use camshaft_worker::overlay::{encode_overlay, overlay};
+
+/// Each figure is the best of so many passes over all photographs.
+const ROUNDS: usize = 7;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shared = root.join("../../shared/data/photos");
+    let folder = if shared.exists() { shared } else { root.join("data/photos/cat") };
+    let mut paths: Vec<PathBuf> = fs::read_dir(&folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_, Box<dyn Error>>>()?;
+    paths.sort();
+    let files: Vec<Vec<u8>> = paths.iter().map(fs::read).collect::<Result<_, _>>()?;
+    let bytes: usize = files.iter().map(Vec::len).sum();
+    println!(
+        "{} images, {} KiB each, from {}",
+        files.len(),
+        bytes / files.len() / 1024,
+        folder.display()
+    );
+
+    let limits = ImageLimits::default();
+    let pictures: Vec<_> =
+        files.iter().map(|file| decode(file, &limits)).collect::<Result<_, _>>()?;
+    let model = ModelFiles::bundled();
+    let rule = &model.config().input;
+    let values = (0..49).map(|cell| (cell as f32 * 0.7).sin().max(0.0)).collect();
+    let map = HeatMap { height: 7, width: 7, values };
+
+    let line = |name: &str, work: &mut dyn FnMut(usize)| {
+        let time = best(|| (0..files.len()).for_each(&mut *work));
+        let ms = time.as_secs_f64() * 1e3 / files.len() as f64;
+        println!("{name:28} {ms:6.2} ms");
+    };
+    line("decode", &mut |at| drop(decode(&files[at], &limits)));
+    line("input", &mut |at| drop(to_input(&pictures[at], rule)));
+    for format in [OverlayFormat::Jpeg, OverlayFormat::Png, OverlayFormat::Webp] {
+        line(&format!("overlay as {format}"), &mut |at| {
+            drop(encode_overlay(&overlay(pictures[at].clone(), &map, Colormap::Jet, 0.4), format));
+        });
+    }
+    Ok(())
+}
+
+fn best(mut work: impl FnMut()) -> Duration {
+    work();
+    let time = |_| {
+        let started = Instant::now();
+        work();
+        started.elapsed()
+    };
+    (0..ROUNDS).map(time).min().unwrap_or_default()
+}
