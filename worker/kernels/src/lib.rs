@@ -2,7 +2,8 @@
 //! blocked layout from the first layer to the last, with bias, residual and ReLU in the same
 //! pass. Plain slices go in and come out; tensors, files and classes are not known here.
 //!
-//! Start reading at [`Backbone`]; [`Kernel`] says which instructions it can use.
+//! Start reading at [`Backbone`]; [`Kernel`] says which instructions it can use. Beside them
+//! there is [`YcbcrBlend`], which draws overlays.
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
@@ -12,6 +13,7 @@
 mod aligned;
 mod arena;
 mod backbone;
+mod blend;
 mod convolution;
 mod detect;
 mod forward;
@@ -43,6 +45,7 @@ mod tests;
 pub use backbone::{
     Backbone, BlockWeights, NetworkWeights, Outputs, SMALLEST_SIDE, STAGES, StageOutput,
 };
+pub use blend::YcbcrBlend;
 pub use detect::{Kernel, UnknownKernel};
 pub use profile::StepTime;
 pub use weights::{ConvolutionWeights, Unsupported};

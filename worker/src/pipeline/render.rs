@@ -13,7 +13,7 @@ use super::context::Context;
 use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
 use crate::model::{self, ClassMap};
-use crate::overlay::{EncodeOverlayError, encode_overlay, overlay};
+use crate::overlay::{self, EncodeOverlayError};
 
 /// An image whose results are ready to be written.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
         let _memory = memory;
         let started = Instant::now();
         let model::Explained { predictions, explanations } = explained;
-        let drawn = draw(&key, &options, picture, explanations)?;
+        let drawn = draw(&key, &options, &picture, explanations)?;
         Ok::<_, EncodeOverlayError>((predictions, drawn, started.elapsed()))
     });
     match work.await.expect("drawing and encoding never panic, and are never cancelled") {
@@ -67,23 +67,17 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
 fn draw(
     key: &ImageKey,
     options: &ExplainOptions,
-    picture: RgbImage,
+    picture: &RgbImage,
     classes: Vec<ClassMap>,
 ) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), EncodeOverlayError> {
     let mut explanations = Vec::with_capacity(classes.len());
     let mut overlays = Vec::new();
-    // The last overlay takes the pixels; only those before it need a copy.
-    let mut picture = Some(picture);
-    let count = classes.len();
     for (index, explained) in classes.into_iter().enumerate() {
         let further_class = (index > 0).then_some(explained.class);
         let path = layout::overlay(key, further_class, options.overlay);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
-            let last = index + 1 == count;
-            let pixels = if last { picture.take() } else { picture.clone() };
-            let pixels = pixels.expect("only the last overlay takes the pixels");
-            let drawn = overlay(pixels, &explained.map, options.colormap, options.alpha);
-            if let Some(bytes) = encode_overlay(&drawn, options.overlay)? {
+            let colors = (options.colormap, options.alpha);
+            if let Some(bytes) = overlay::draw(picture, &explained.map, colors, options.overlay)? {
                 overlays.push(EncodedOverlay { path: path.clone(), bytes, content_type });
             }
         }
