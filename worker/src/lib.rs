@@ -9,6 +9,7 @@
 pub mod arguments;
 pub mod cam;
 pub mod colormap;
+mod cores;
 pub mod decoding;
 pub mod engine;
 pub mod input;

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_overlay_is_as_its_pixels_encoded_afterwards() {
+    fn a_jpeg_overlay_is_as_close_as_its_pixels_encoded_afterwards() {
         let map = map(2, 3, &[0.0, 1.0, 2.0, 3.0, 1.0, 0.5]);
         // The second's sides are no multiples of a JPEG's blocks.
         for (width, height) in [(64, 48), (61, 35)] {
@@ -339,11 +339,12 @@ mod tests {
             let (columns, rows) = (width as u16, height as u16);
             encoder.encode(&pixels, columns, rows, jpeg_encoder::ColorType::Rgb).unwrap();
             let file = draw(&image, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
-            let [ours, theirs] =
-                [file, afterwards].map(|file| image::load_from_memory(&file).unwrap().into_rgb8());
-            let difference = mean_difference(&ours, &theirs);
-            // Rounding once rather than twice moves a quantised coefficient now and then.
-            assert!(difference < 1.0, "{difference}");
+            // Each off by its own rounding, which moves a quantised coefficient now and then.
+            let [ours, theirs] = [file, afterwards].map(|file| {
+                let read = image::load_from_memory(&file).unwrap().into_rgb8();
+                mean_difference(&read, &pixels)
+            });
+            assert!(ours < theirs + 0.1, "{ours} and {theirs}");
         }
     }
 

@@ -289,17 +289,17 @@ impl Backbone {
     ) {
         let mut shares = self.shares(input, n, threads, outputs);
         let count = shares.len();
-        let work = |index: usize, share: &mut Share<'_>| {
+        let work = &|index: usize, share: &mut Share<'_>| {
             // Threads beyond one for each image join those there are.
             let members = Part { index, of: count }.range(threads.max(count)).len();
             self.compute_share(share, (height, width), members, &mut Clock::default());
         };
-        let Some((own, others)) = shares.split_first_mut() else { return };
-        std::thread::scope(|scope| {
-            for (index, share) in (1..).zip(others) {
-                scope.spawn(move || work(index, share));
+        // On the pool that the rest of the process computes on too, so that there are never more
+        // threads at work than cores.
+        rayon::scope(|scope| {
+            for (index, share) in shares.iter_mut().enumerate() {
+                scope.spawn(move |_| work(index, share));
             }
-            work(0, own);
         });
     }
 

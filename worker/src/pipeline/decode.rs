@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::context::Context;
 use super::fetch::Fetched;
 use super::stage::{Admitted, Exit, ExitCause};
+use crate::cores;
 use crate::decoding::{self, DecodeError};
 use crate::input;
 use crate::model::ModelFiles;
@@ -29,14 +30,14 @@ pub struct Decoded {
     pub memory: OwnedSemaphorePermit,
 }
 
-/// Decodes on a thread for blocking work, within the pixel budget.
+/// Decodes on the pool, within the pixel budget.
 pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, Exit> {
     let Fetched { mut image, bytes, model } = fetched;
     let limits = context.limits.image;
     let memory = context.reserve_pixels(pixel_bytes(&bytes)).await;
     let rule = Arc::clone(&model);
     let span = image.span.clone();
-    let work = tokio::task::spawn_blocking(move || {
+    let work = cores::compute(move || {
         let _entered = span.enter();
         let started = Instant::now();
         let picture = decoding::decode(&bytes, &limits)?;

@@ -12,6 +12,7 @@ use image::RgbImage;
 use super::context::Context;
 use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
+use crate::cores;
 use crate::model::{self, ClassMap};
 use crate::overlay::{self, EncodeOverlayError};
 
@@ -41,12 +42,12 @@ pub struct EncodedOverlay {
     pub content_type: &'static str,
 }
 
-/// Draws and encodes on a thread for blocking work.
+/// Draws and encodes on the pool.
 pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rendered, Exit> {
     let Explained { mut image, picture, explained, model, memory } = explained;
     let span = image.span.clone();
     let (key, options) = (image.job.key.clone(), image.job.explain.clone());
-    let work = tokio::task::spawn_blocking(move || {
+    let work = cores::compute(move || {
         let _entered = span.enter();
         // The pixels go with this closure, and their share of the budget with them.
         let _memory = memory;
@@ -55,7 +56,7 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
         let drawn = draw(&key, &options, &picture, explanations)?;
         Ok::<_, EncodeOverlayError>((predictions, drawn, started.elapsed()))
     });
-    match work.await.expect("drawing and encoding never panic, and are never cancelled") {
+    match work.await.expect("drawing and encoding never panic") {
         Ok((predictions, (explanations, overlays), elapsed)) => {
             image.timings.overlay = elapsed.as_secs_f64() * 1000.0;
             Ok(Rendered { image, model, predictions, explanations, overlays })
