@@ -28,7 +28,8 @@ pub(crate) fn pixel_bytes(kernel: Kernel) -> usize {
     }
 }
 
-/// What a thread must hold while it runs jobs: tile registers, where there are any.
+/// What a thread must hold while it runs a job: tile registers, where there are any. It runs
+/// nothing else meanwhile, which might let go of them.
 ///
 /// # Safety
 /// The machine has the kernel.
@@ -39,7 +40,7 @@ pub(crate) unsafe fn prepare(kernel: Kernel) -> Option<amx::Tiles> {
         .then(|| unsafe { amx::Tiles::configure() })
 }
 
-/// What a thread must hold while it runs jobs: nothing here.
+/// What a thread must hold while it runs a job: nothing here.
 ///
 /// # Safety
 /// The machine has the kernel.

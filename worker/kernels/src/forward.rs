@@ -39,22 +39,18 @@ impl Network {
         members: usize,
         clock: &mut Clock,
     ) {
-        // SAFETY: a network is only made for a kernel that is available.
-        let prepare = || unsafe { convolution::prepare(self.kernel) };
-        let scratch = arena.take_scratch(self, members);
-        Team::lead(members, prepare, |team| {
-            let mut pass = Pass { network: self, team, scratch, clock };
-            pass.run(arena, share);
-            arena.scratch = pass.scratch;
-        });
+        let team = Team::of(members);
+        let scratch = arena.take_scratch(self, team.members());
+        let mut pass = Pass { network: self, team, scratch, clock };
+        pass.run(arena, share);
+        arena.scratch = pass.scratch;
     }
 }
 
 /// A network on its way through a share.
 struct Pass<'a> {
     network: &'a Network,
-    /// Its threads hold what the kernel needs.
-    team: &'a Team,
+    team: Team,
     /// One for each member, where the kernel needs any.
     scratch: Vec<Scratch>,
     clock: &'a mut Clock,
@@ -97,7 +93,7 @@ impl Pass<'_> {
         self.clock.time(format_args!("image in"), 0.0, || stem.copy_in(kernel, image));
         let flop = stem.output.geometry.pixels() as f64 * weights.flop();
         self.clock.time(format_args!("conv1"), flop, || {
-            // SAFETY: the kernel is available, tiles are held, weights are packed for it.
+            // SAFETY: the kernel is available, weights are packed for it.
             unsafe { stem.run(kernel, weights, team) };
         });
         let (from, to) = (&stem.output, &stages[0].input);
@@ -188,13 +184,14 @@ impl Pass<'_> {
         // Two of a segment's pixels at most are a border's: what a layer is for is counted.
         let pixels: usize = job.segments.iter().map(|segment| segment.valid).sum();
         self.clock.time(name, pixels as f64 * job.weights.flop(), || {
-            // SAFETY: the kernel is available and the team holds tiles. Source, target and
+            // SAFETY: the kernel is available and each thread prepared for it. Source, target and
             // residual are activations of this arena, of the job's geometries, at least as many
             // channels as the weights, and borders as wide as taps reach. Only residual and
             // target may be the same, and then pixels keep their places. Nobody else has them,
             // and parts write different pixels or planes, and each its own sink and scratch. A
             // 3×3 with stride 1 leaves the geometry as it is.
             team.run(&|part| unsafe {
+                let _held = convolution::prepare(kernel);
                 convolution::run(kernel, &job, scratch.get(part.index), part);
             });
         });

@@ -52,17 +52,20 @@ impl Stem {
     /// Of the image that was copied in; the result is in `self.output`.
     ///
     /// # Safety
-    /// The machine has the kernel, `weights` are packed for it, and for AMX this thread holds
-    /// its tiles.
-    pub(crate) unsafe fn run(&self, kernel: Kernel, weights: &Packed, team: &Team) {
+    /// The machine has the kernel, and `weights` are packed for it.
+    pub(crate) unsafe fn run(&self, kernel: Kernel, weights: &Packed, team: Team) {
         // SAFETY: as the caller promises; parts compute different rows.
-        team.run(&|part| unsafe { self.convolve(kernel, weights, part) });
+        team.run(&|part| unsafe {
+            let _held = convolution::prepare(kernel);
+            self.convolve(kernel, weights, part);
+        });
     }
 
     /// Some rows of the output.
     ///
     /// # Safety
-    /// As for [`Stem::run`]; other threads compute other parts.
+    /// As for [`Stem::run`]; this thread holds what [`convolution::prepare`] gives, and other
+    /// threads compute other parts.
     unsafe fn convolve(&self, kernel: Kernel, weights: &Packed, part: Part) {
         let value_bytes = value_bytes(kernel);
         let geometry = self.output.geometry;

@@ -102,14 +102,10 @@ fn run(
     convolution::set_target(&mut job, &target);
     let scratch: Vec<_> =
         (0..shape.members).map(|_| Scratch::new(kernel, inputs, outputs)).collect();
-    // SAFETY: the kernel is available.
-    let prepare = || unsafe { convolution::prepare(kernel) };
-    Team::lead(shape.members, prepare, |team| {
-        // SAFETY: the kernel is available, tiles are held, and everything is as large as the
-        // job says.
-        team.run(&|part| unsafe {
-            convolution::run(kernel, &job, scratch.get(part.index), part);
-        });
+    // SAFETY: the kernel is available, and everything is as large as the job says.
+    Team::of(shape.members).run(&|part| unsafe {
+        let _held = convolution::prepare(kernel);
+        convolution::run(kernel, &job, scratch.get(part.index), part);
     });
     let pixels = target.geometry.pixels();
     let mut output = vec![0.0; images * outputs * pixels];
