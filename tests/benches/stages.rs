@@ -1,7 +1,7 @@
-//! What a worker does with an image beside the network: CPU time of each step on one thread.
+//! What a worker does with an image beside the network: time of each step on one thread.
 //!
 //! `cargo bench -p camshaft-tests --bench stages` reads the photographs in
-//! `../shared/data/photos`, or the few in `tests/data/photos` where there are none.
+//! `../shared/data/photos`, or the few in `tests/data/photos/cat` where there are none.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

@@ -43,11 +43,15 @@ fn stretch(image: &RgbImage, width: u32, height: u32) -> Vec<u8> {
 
 fn planes(pixels: &[u8], mean: &[f32; 3], std: &[f32; 3]) -> Vec<f32> {
     let pixels = pixels.as_chunks::<3>().0;
-    let mut input = Vec::with_capacity(3 * pixels.len());
-    for channel in 0..3 {
-        let value: [f32; 256] =
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[channel]) / std[channel]);
-        input.extend(pixels.iter().map(|pixel| value[usize::from(pixel[channel])]));
+    let values: [[f32; 256]; 3] = std::array::from_fn(|channel| {
+        std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[channel]) / std[channel])
+    });
+    let mut input = vec![0.0; 3 * pixels.len()];
+    let (red, rest) = input.split_at_mut(pixels.len());
+    let (green, blue) = rest.split_at_mut(pixels.len());
+    for (((pixel, red), green), blue) in pixels.iter().zip(red).zip(green).zip(blue) {
+        let [r, g, b] = pixel.map(usize::from);
+        (*red, *green, *blue) = (values[0][r], values[1][g], values[2][b]);
     }
     input
 }

@@ -90,7 +90,8 @@ fn write_jpeg(
     file: &mut Vec<u8>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut encoder = Encoder::new(file, JPEG_QUALITY);
-    // Chroma at half resolution: the heat is smooth, and photographs come that way.
+    // Chroma at half resolution: the heat is smooth, and photographs come that way. Each fourth
+    // value as it is, not the mean of four, which costs a tenth of the time and is under 1 dB.
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
     let size = (image.width().try_into()?, image.height().try_into()?);
     let alpha = f64::from(alpha.clamp(0.0, 1.0));
@@ -140,47 +141,40 @@ struct Levels {
     width: usize,
     values: Vec<f32>,
     rows: Vec<Sample>,
-    columns: Vec<Sample>,
-    /// Neighbouring columns that read the same two cells.
-    runs: Vec<Range<usize>>,
+    runs: Vec<Run>,
 }
 
 impl Levels {
+    /// Of levels in a row's sums, which a run adds up: 16 bits of fraction.
+    const ONE: f32 = 65536.0;
+
     fn of(map: &HeatMap, (width, height): (u32, u32)) -> Self {
-        let (cells_wide, cells_high) = (map.width, map.height);
-        assert_eq!(map.values.len(), cells_wide * cells_high, "a map has a value for each cell");
+        let cells = map.width * map.height;
+        assert_eq!(map.values.len(), cells, "a map has a value for each cell");
         let max = map.values.iter().copied().fold(0.0, f32::max);
         let level = |&value: &f32| if max > 0.0 { (value / max).max(0.0) * 255.0 } else { 0.0 };
-        let (cells, values) = if map.values.is_empty() {
-            ((1, 1), vec![0.0])
-        } else {
-            ((cells_wide, cells_high), map.values.iter().map(level).collect())
+        let (wide, high, values) = match cells {
+            0 => (1, 1, vec![0.0]),
+            _ => (map.width, map.height, map.values.iter().map(level).collect()),
         };
-        let columns = samples(cells.0, width as usize);
-        let mut runs: Vec<Range<usize>> = Vec::new();
-        for (x, column) in columns.iter().enumerate() {
-            match runs.last_mut().filter(|run| columns[run.start].first == column.first) {
-                Some(run) => run.end = x + 1,
-                None => runs.push(x..x + 1),
-            }
-        }
-        Self { width: cells.0, values, rows: samples(cells.1, height as usize), columns, runs }
+        let rows = samples(high, height as usize);
+        Self { width: wide, values, rows, runs: runs(&samples(wide, width as usize)) }
     }
 
     /// Levels of a row of the image, 0 to 255.
     fn row(&self, y: usize, levels: &mut [u8]) {
-        let Sample { first, second, share } = self.rows[y];
-        let cell = |row: usize, column: usize| self.values[row * self.width + column];
-        let heat = |column| {
-            let (above, below) = (cell(first, column), cell(second, column));
-            above + (below - above) * share
+        let row = &self.rows[y];
+        let heat = |column: usize| {
+            let [above, below] =
+                [row.first, row.second].map(|row| self.values[row * self.width + column]);
+            above + (below - above) * row.share
         };
         for run in &self.runs {
-            let columns = &self.columns[run.clone()];
-            let (left, right) = (heat(columns[0].first), heat(columns[0].second));
-            for (level, column) in levels[run.clone()].iter_mut().zip(columns) {
-                // The cast saturates.
-                *level = (left + (right - left) * column.share + 0.5) as u8;
+            let (left, right) = (heat(run.first), heat(run.second));
+            let start = ((left + (right - left) * run.share + 0.5) * Self::ONE) as i32;
+            let step = ((right - left) * run.step * Self::ONE) as i32;
+            for (at, level) in (0..).zip(&mut levels[run.pixels.clone()]) {
+                *level = ((start + at * step) >> 16) as u8;
             }
         }
     }
@@ -205,6 +199,32 @@ fn samples(cells: usize, pixels: usize) -> Vec<Sample> {
             Sample { first, second: (first + 1).min(last), share }
         })
         .collect()
+}
+
+/// Neighbouring pixels whose share of the same two cells grows evenly.
+struct Run {
+    pixels: Range<usize>,
+    first: usize,
+    second: usize,
+    /// Of the first pixel.
+    share: f32,
+    /// From pixel to pixel.
+    step: f32,
+}
+
+fn runs(samples: &[Sample]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (pixel, &Sample { first, second, share }) in samples.iter().enumerate() {
+        match runs.last_mut() {
+            // At the edges several pixels read one cell alone: those are a run of their own.
+            Some(run) if run.first == first && (share == 0.0) == (run.share == 0.0) => {
+                run.pixels.end = pixel + 1;
+                run.step = (share - run.share) / (pixel - run.pixels.start) as f32;
+            }
+            _ => runs.push(Run { pixels: pixel..pixel + 1, first, second, share, step: 0.0 }),
+        }
+    }
+    runs
 }
 
 /// Both terms of the blend for every byte and level, in 1/65536.
