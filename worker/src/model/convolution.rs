@@ -2,8 +2,10 @@
 //! folded in. The network above it sees tensors go in and come out, `[N, C, H, W]`; which
 //! code multiplies, and how activations lie in memory, is decided here.
 
+use std::ops::Deref;
+
 use camshaft_kernels::ConvolutionWeights;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 
 use super::finish::finish;
 use super::patches::patches;
@@ -49,18 +51,41 @@ pub(super) struct FoldedWeights {
 }
 
 /// [`FoldedWeights`] as plain values, for the CPU's kernels.
-pub(super) struct FoldedValues {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+pub(super) struct FoldedValues<'a> {
+    weight: Values<'a>,
+    bias: Values<'a>,
     shape: ConvShape,
 }
 
-impl FoldedValues {
+impl FoldedValues<'_> {
     /// As the CPU's kernels take them.
     pub(super) fn for_kernels(&self) -> ConvolutionWeights<'_> {
         let ConvShape { inputs, outputs, kernel, stride } = self.shape;
-        let (weight, bias) = (&self.weight[..], &self.bias[..]);
+        let (weight, bias) = (self.weight.slice(), self.bias.slice());
         ConvolutionWeights { weight, bias, inputs, outputs, kernel, stride }
+    }
+}
+
+/// A tensor's values, where they lie: candle's guard, whose type it doesn't name.
+struct Values<'a>(Box<dyn Deref<Target = Storage> + 'a>);
+
+impl<'a> Values<'a> {
+    /// Of a whole tensor on the CPU in f32.
+    fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::F32(values)), Some((0, end))) if end == values.len() => {
+                Ok(Self(Box::new(storage)))
+            }
+            _ => bail!("folded weights are whole, and f32 on the CPU"),
+        }
+    }
+
+    fn slice(&self) -> &[f32] {
+        match &**self.0 {
+            Storage::Cpu(CpuStorage::F32(values)) => values,
+            _ => unreachable!("checked when it was made"),
+        }
     }
 }
 
@@ -86,9 +111,9 @@ impl FoldedWeights {
     }
 
     /// Weight and bias as plain values.
-    pub(super) fn to_values(&self) -> Result<FoldedValues> {
-        let weight = self.weight.flatten_all()?.to_vec1()?;
-        Ok(FoldedValues { weight, bias: self.bias.to_vec1()?, shape: self.shape })
+    pub(super) fn values(&self) -> Result<FoldedValues<'_>> {
+        let (weight, bias) = (Values::of(&self.weight)?, Values::of(&self.bias)?);
+        Ok(FoldedValues { weight, bias, shape: self.shape })
     }
 }
 

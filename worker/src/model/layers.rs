@@ -61,10 +61,10 @@ impl FoldedNetwork {
 
     /// Hands the weights to the CPU's kernels.
     pub(super) fn for_kernels<R>(&self, take: impl FnOnce(&NetworkWeights<'_>) -> R) -> Result<R> {
-        let stem = self.stem.to_values()?;
+        let stem = self.stem.values()?;
         let mut stages = [const { Vec::new() }; STAGES];
         for (stage, folded) in stages.iter_mut().zip(&self.stages) {
-            *stage = folded.iter().map(FoldedBlock::to_values).collect::<Result<Vec<_>>>()?;
+            *stage = folded.iter().map(FoldedBlock::values).collect::<Result<Vec<_>>>()?;
         }
         Ok(take(&NetworkWeights {
             stem: stem.for_kernels(),
@@ -111,20 +111,20 @@ impl FoldedBlock {
         Ok(Self { path, shortcut })
     }
 
-    fn to_values(&self) -> Result<BlockValues> {
-        let path = self.path.iter().map(FoldedWeights::to_values).collect::<Result<_>>()?;
-        let shortcut = self.shortcut.as_ref().map(FoldedWeights::to_values).transpose()?;
+    fn values(&self) -> Result<BlockValues<'_>> {
+        let path = self.path.iter().map(FoldedWeights::values).collect::<Result<_>>()?;
+        let shortcut = self.shortcut.as_ref().map(FoldedWeights::values).transpose()?;
         Ok(BlockValues { path, shortcut })
     }
 }
 
 /// [`FoldedBlock`] as plain values, for the CPU's kernels.
-struct BlockValues {
-    path: Vec<FoldedValues>,
-    shortcut: Option<FoldedValues>,
+struct BlockValues<'a> {
+    path: Vec<FoldedValues<'a>>,
+    shortcut: Option<FoldedValues<'a>>,
 }
 
-impl BlockValues {
+impl BlockValues<'_> {
     fn for_kernels(&self) -> BlockWeights<'_> {
         BlockWeights {
             path: self.path.iter().map(FoldedValues::for_kernels).collect(),
