@@ -1,5 +1,6 @@
 //! The bundled model on photographs it was not trained on.
 
+use camshaft_kernels::Kernel;
 use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
 use camshaft_tests::results::{Results, local};
@@ -45,6 +46,45 @@ fn accuracy_is_what_the_models_card_says() {
         compared += 1;
     }
     assert_eq!(compared, 2);
+}
+
+#[test]
+fn bf16_says_what_f32_says() {
+    let has_bf16 = Kernel::available().into_iter().any(Kernel::is_bf16);
+    if !has_bf16 {
+        eprintln!("skipped: this machine computes no bf16");
+        return;
+    }
+    let (mut images, mut same, mut least) = (0, 0, 1.0);
+    // Cats and dogs, and what the model has no class for, where it wavers.
+    for folder in ["data/pets/val", "data/photos"] {
+        let Some(photographs) = repository::shared(folder) else { return };
+        let [f32, bf16] = ["f32", "bf16"].map(|precision| {
+            let out = tempdir().unwrap();
+            let mut command = camshaft(["audit"]);
+            let command = command.arg(&photographs).arg("--out").arg(out.path());
+            let command = command.args(["--precision", precision, "--overlay", "none"]);
+            let _ended = run(command).expect(0);
+            Results::read(&local(out.path())).predictions
+        });
+        images += f32.len();
+        for (key, f32) in &f32 {
+            let bf16 = &bf16[key];
+            assert_eq!((&*f32.model.precision, &*bf16.model.precision), ("f32", "bf16"));
+            let [one, other] = [f32, bf16].map(|record| &record.predictions[0]);
+            if one.class == other.class {
+                same += 1;
+                let [f32, bf16] = [f32, bf16].map(|record| &record.explanations[0].map.values);
+                least = f64::min(least, cosine(f32, bf16));
+            } else {
+                println!("{key}: {} and {}", one.probability, other.probability);
+            }
+        }
+    }
+    let share = f64::from(same) / images as f64;
+    println!("{share} of {images} have the same top class; maps' least cosine {least}");
+    assert!(share >= 0.995, "{share}");
+    assert!(least >= 0.995, "{least}");
 }
 
 /// The top class of a reference case, and its Grad-CAM map at layer4.
