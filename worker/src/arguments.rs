@@ -15,11 +15,12 @@ pub struct EngineArgs {
     /// Where the model runs: auto, cpu, cuda or cuda:N
     #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Number format of the network: f32, bf16 or f16; auto is bf16 on a CPU with AMX, f32
-    /// elsewhere
+    /// Number format of the network: f32, bf16 or f16; auto is bf16 on a CPU that is faster so
+    /// (Intel's with AMX, AMD's since Zen 4), f32 elsewhere
     #[arg(long, env = "CAMSHAFT_PRECISION", default_value = "auto")]
     pub precision: Precision,
-    /// What multiplies on the CPU: auto, candle, amx-bf16, amx-bf16x3, avx512 or avx2
+    /// What multiplies on the CPU: auto, candle, amx-bf16, amx-bf16x3, avx512-bf16, avx512, avx2
+    /// or neon
     #[arg(long, env = "CAMSHAFT_KERNEL", default_value = "auto", hide = true)]
     pub kernel: KernelChoice,
     /// Images the network takes at once

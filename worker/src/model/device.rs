@@ -86,7 +86,7 @@ impl DeviceChoice {
 /// f32 whatever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
-    /// What the device does best: bf16 on a CPU with AMX, f32 elsewhere.
+    /// What the device does best: bf16 on a CPU that is faster so, f32 elsewhere.
     #[default]
     Auto,
     /// 32 bits.
