@@ -181,8 +181,7 @@ impl Pass<'_> {
     fn convolve(&mut self, name: fmt::Arguments<'_>, mut job: Job<'_>, target: &Activation) {
         convolution::set_target(&mut job, target);
         let (kernel, team, scratch) = (self.network.kernel, self.team, &self.scratch);
-        // Two of a segment's pixels at most are a border's: what a layer is for is counted.
-        let pixels: usize = job.segments.iter().map(|segment| segment.valid).sum();
+        let pixels = job.images * job.geometry.pixels();
         self.clock.time(name, pixels as f64 * job.weights.flop(), || {
             // SAFETY: the kernel is available and each thread prepared for it. Source, target and
             // residual are activations of this arena, of the job's geometries, at least as many
