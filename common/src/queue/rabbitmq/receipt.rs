@@ -3,6 +3,7 @@
 //! A retry and a dead letter are copies: confirmed in their new place before the original is
 //! acknowledged. A crash in between leaves the job twice, never not at all.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use tokio::time::timeout;
 
 use super::Shared;
 use super::consumer::Line;
@@ -18,6 +20,9 @@ use crate::queue::{Outcome, QueueError, Settle, Settlement};
 
 /// Past this the original is handed back instead: the broker still has it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a slow acknowledgement is looked after.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) struct RabbitMqReceipt {
     pub(super) shared: Arc<Shared>,
@@ -31,16 +36,26 @@ pub(super) struct RabbitMqReceipt {
 
 impl RabbitMqReceipt {
     async fn acknowledge(&self) -> Result<(), QueueError> {
-        match self.acker.ack(BasicAckOptions::default()).await {
-            Ok(true) => Ok(()),
-            // Nothing was sent: the channel is gone, and the message with it.
-            Ok(false) | Err(_) => Err(QueueError::Stale),
+        let mut acknowledging = pin!(self.acker.ack(BasicAckOptions::default()));
+        loop {
+            match timeout(LOOK, &mut acknowledging).await {
+                Ok(Ok(true)) => return Ok(()),
+                // Nothing was sent: the channel is gone, and the message with it.
+                Ok(Ok(false) | Err(_)) => return Err(QueueError::Stale),
+                // Under way, unless the connection is lost: then the library may never answer.
+                Err(_) if self.is_usable() => {}
+                Err(_) => return Err(QueueError::Stale),
+            }
         }
+    }
+
+    fn is_usable(&self) -> bool {
+        self.acker.usable() && self.line.is_open()
     }
 
     /// Puts a copy into another queue, then forgets the original.
     async fn replace_with(&self, copy: Outgoing) -> Result<(), QueueError> {
-        if !self.acker.usable() || !self.line.is_open() {
+        if !self.is_usable() {
             return Err(QueueError::Stale);
         }
         if let Err(error) = self.shared.publisher.publish(&[copy], PATIENCE).await {
