@@ -28,7 +28,6 @@ PACKAGES = ["torch", "torchvision", "openvino", "onnx", "onnxruntime", "opencv-p
 LATENCY = Path(__file__).with_name("latency_onnxruntime.py")
 CAMSHAFT = ROOT / "target" / "release" / "camshaft"
 
-# name: (what is compared, unit)
 COMPARISONS = {
     "model-bf16": "model and CAM, batch 8, bf16: OpenVINO",
     "model-f32": "model and CAM, batch 8, f32: OpenVINO",

@@ -82,6 +82,14 @@ impl Kernel {
         matches!(self, Self::Avx512 | Self::Avx2 | Self::Neon)
     }
 
+    /// The names of all, for a message: `a, b or c`.
+    #[must_use]
+    pub fn names() -> String {
+        let names = Self::ALL.map(Self::name);
+        let (last, others) = names.split_last().expect("there are kernels");
+        format!("{} or {last}", others.join(", "))
+    }
+
     /// As [`fmt::Display`] and [`FromStr`] have it.
     pub fn name(self) -> &'static str {
         match self {
@@ -103,7 +111,7 @@ impl fmt::Display for Kernel {
 
 /// No kernel has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kernel `{0}`: use amx-bf16, amx-bf16x3, avx512-bf16, avx512, avx2 or neon")]
+#[error("unknown kernel `{0}`: use {names}", names = Kernel::names())]
 pub struct UnknownKernel(String);
 
 impl FromStr for Kernel {

@@ -1,5 +1,5 @@
-//! Convolutions in f32 on vectors of 4 or 8: 6 pixels × 16 or 2 × LANES outputs in registers,
-//! on AVX2 and FMA, and on NEON.
+//! Convolutions in f32 on vectors of 8 (AVX2 and FMA) or 4 (NEON): 6 pixels × 16 outputs in
+//! registers.
 
 use crate::convolution::{CACHED_WEIGHT_BYTES, Job, UNCACHED_FACTOR};
 use crate::layout::{PLANE, Segment};
