@@ -1,14 +1,17 @@
 //! `config.json` of a model folder: what the weights don't say about themselves.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ModelError;
 
 /// Class names and how an image becomes the network's input.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ModelConfig {
     /// The network the weights are for.
     pub architecture: Architecture,
+    /// What follows the last residual stage.
+    #[serde(default)]
+    pub head: HeadKind,
     /// Class names, by class index.
     pub classes: Vec<String>,
     /// How an image becomes the network's input.
@@ -51,17 +54,79 @@ impl ModelConfig {
     }
 }
 
-/// A network this worker can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A network this worker can run: He et al. 2015, table 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Architecture {
-    /// He et al. 2015, with torchvision's strides ("v1.5").
+    /// Basic blocks, 18 layers.
+    #[serde(rename = "resnet18")]
+    ResNet18,
+    /// Basic blocks, 34 layers.
+    #[serde(rename = "resnet34")]
+    ResNet34,
+    /// Bottlenecks, 50 layers, with torchvision's strides ("v1.5": in the 3×3).
     #[serde(rename = "resnet50")]
     ResNet50,
+    /// Bottlenecks, 101 layers, strides as torchvision's.
+    #[serde(rename = "resnet101")]
+    ResNet101,
+    /// Bottlenecks, 152 layers, strides as torchvision's.
+    #[serde(rename = "resnet152")]
+    ResNet152,
+    /// Keras' ResNet50: as the paper has it, strides in a block's first 1×1 ("v1").
+    #[serde(rename = "resnet50-v1")]
+    ResNet50V1,
+    /// Keras' ResNet101.
+    #[serde(rename = "resnet101-v1")]
+    ResNet101V1,
+    /// Keras' ResNet152.
+    #[serde(rename = "resnet152-v1")]
+    ResNet152V1,
+}
+
+impl Architecture {
+    /// Every one, in the order errors list them.
+    pub const ALL: [Self; 8] = [
+        Self::ResNet18,
+        Self::ResNet34,
+        Self::ResNet50,
+        Self::ResNet101,
+        Self::ResNet152,
+        Self::ResNet50V1,
+        Self::ResNet101V1,
+        Self::ResNet152V1,
+    ];
+
+    /// As `config.json` and the command line write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResNet18 => "resnet18",
+            Self::ResNet34 => "resnet34",
+            Self::ResNet50 => "resnet50",
+            Self::ResNet101 => "resnet101",
+            Self::ResNet152 => "resnet152",
+            Self::ResNet50V1 => "resnet50-v1",
+            Self::ResNet101V1 => "resnet101-v1",
+            Self::ResNet152V1 => "resnet152-v1",
+        }
+    }
+}
+
+/// What follows the last residual stage, whose output is `[C, H, W]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadKind {
+    /// Global average pooling, then a linear layer: `fc.weight` is `[classes, C]`.
+    #[default]
+    AveragePool,
+    /// All values in the order channel, row, column, then a linear layer: `fc.weight` is
+    /// `[classes, C * H * W]`.
+    Flatten,
 }
 
 /// How an image becomes a `[3, height, width]` tensor: resized, `value / 255`, then
 /// `(value - mean) / std` for each channel.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct InputRule {
     /// Input height in pixels.
     pub height: usize,
@@ -82,7 +147,7 @@ pub struct InputRule {
 }
 
 /// How an image's shape becomes the input's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
     /// Both sides to the input's, whatever the aspect ratio.
@@ -90,7 +155,7 @@ pub enum Resize {
 }
 
 /// How pixels are interpolated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interpolation {
     /// Pillow's `BILINEAR`: a triangle filter as wide as the scale when shrinking.
@@ -98,7 +163,7 @@ pub enum Interpolation {
 }
 
 /// From bytes to numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Scale {
     /// 0..255 to 0..1.
     #[serde(rename = "1/255")]
@@ -106,7 +171,7 @@ pub enum Scale {
 }
 
 /// Order of the channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
     /// Red, green, blue.
@@ -148,7 +213,10 @@ mod tests {
         let mut config = config();
         config["architecture"] = "vgg16".into();
         let error = parse(&config).unwrap_err().to_string();
-        assert!(error.contains("`vgg16`, expected `resnet50`"), "{error}");
+        assert!(
+            error.contains("`vgg16`, expected one of `resnet18`, `resnet34`, `resnet50`"),
+            "{error}"
+        );
     }
 
     #[test]

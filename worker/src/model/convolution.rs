@@ -11,9 +11,6 @@ use super::finish::finish;
 use super::patches::patches;
 use super::weights::Weights;
 
-/// torchvision's `nn.BatchNorm2d` default.
-const BATCH_NORM_EPS: f64 = 1e-5;
-
 /// Shape of a convolution with a square kernel and equal padding on all sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ConvShape {
@@ -93,21 +90,10 @@ impl FoldedWeights {
     /// Reads a convolution and its BatchNorm and folds them.
     pub(super) fn load(
         weights: &mut Weights<'_>,
-        (conv, norm): (&str, &str),
+        names: (&str, &str),
         shape: ConvShape,
     ) -> Result<Self> {
-        let ConvShape { inputs, outputs, kernel, .. } = shape;
-        let weight =
-            weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
-        let mut norm = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
-        let norm = BatchNorm {
-            gamma: norm("weight")?,
-            beta: norm("bias")?,
-            mean: norm("running_mean")?,
-            variance: norm("running_var")?,
-        };
-        let (weight, bias) = norm.fold_into(&weight)?;
-        Ok(Self { weight, bias, shape })
+        NormalisedConv::load(weights, names, shape)?.fold()
     }
 
     /// Weight and bias as plain values.
@@ -198,22 +184,70 @@ pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     tensor.permute((0, 2, 3, 1))?.contiguous()
 }
 
+/// A convolution and the BatchNorm after it, as a file has them, in f32 on the CPU.
+#[derive(Clone, Debug)]
+pub(super) struct NormalisedConv {
+    /// `[O, I, kernel, kernel]`.
+    pub(super) weight: Tensor,
+    /// `[O]`; Keras' convolutions have one.
+    pub(super) bias: Option<Tensor>,
+    /// What follows.
+    pub(super) norm: BatchNorm,
+    pub(super) shape: ConvShape,
+}
+
+impl NormalisedConv {
+    /// Reads them; tensors that don't fit are noted in `weights`.
+    pub(super) fn load(
+        weights: &mut Weights<'_>,
+        (conv, norm): (&str, &str),
+        shape: ConvShape,
+    ) -> Result<Self> {
+        let ConvShape { inputs, outputs, kernel, .. } = shape;
+        let weight =
+            weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
+        let bias = weights.optional(&format!("{conv}.bias"), &[outputs])?;
+        let mut part = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
+        let norm = BatchNorm {
+            gamma: part("weight")?,
+            beta: part("bias")?,
+            mean: part("running_mean")?,
+            variance: part("running_var")?,
+            eps: weights.batch_norm_eps(),
+        };
+        Ok(Self { weight, bias, norm, shape })
+    }
+
+    /// The convolution that does what both do.
+    fn fold(&self) -> Result<FoldedWeights> {
+        let (scale, shift) = self.norm.affine()?;
+        let weight = self.weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+        let bias = match &self.bias {
+            Some(bias) => ((bias * &scale)? + shift)?,
+            None => shift,
+        };
+        Ok(FoldedWeights { weight, bias, shape: self.shape })
+    }
+}
+
 /// Parameters of a BatchNorm as it is after training, each `[O]` in f32.
-struct BatchNorm {
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    variance: Tensor,
+#[derive(Clone, Debug)]
+pub(super) struct BatchNorm {
+    pub(super) gamma: Tensor,
+    pub(super) beta: Tensor,
+    pub(super) mean: Tensor,
+    pub(super) variance: Tensor,
+    /// Added to the variance.
+    pub(super) eps: f64,
 }
 
 impl BatchNorm {
-    /// Weight `[O, I, k, k]` and bias `[O]` of the convolution that does what `weight` and
-    /// this BatchNorm do one after the other: `y = gamma * (x - mean) / sqrt(variance + eps)
-    /// + beta` (Ioffe and Szegedy 2015, algorithm 2) is linear in `x`.
-    fn fold_into(&self, weight: &Tensor) -> Result<(Tensor, Tensor)> {
-        let scale = (&self.gamma / (&self.variance + BATCH_NORM_EPS)?.sqrt()?)?;
-        let weight = weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
-        Ok((weight, (&self.beta - (&self.mean * scale)?)?))
+    /// Scale and shift, both `[O]`, that do what it does: `y = gamma * (x - mean) /
+    /// sqrt(variance + eps) + beta` (Ioffe and Szegedy 2015, algorithm 2) is linear in `x`.
+    pub(super) fn affine(&self) -> Result<(Tensor, Tensor)> {
+        let scale = (&self.gamma / (&self.variance + self.eps)?.sqrt()?)?;
+        let shift = (&self.beta - (&self.mean * &scale)?)?;
+        Ok((scale, shift))
     }
 }
 
@@ -248,17 +282,23 @@ mod tests {
                 beta: noise(&[outputs], 3),
                 mean: noise(&[outputs], 4),
                 variance: noise(&[outputs], 5).sqr().unwrap(),
+                eps: 1e-5,
             };
-            let (folded, bias) = norm.fold_into(&weight).unwrap();
-            let folded = FoldedWeights { weight: folded, bias, shape };
-            let conv = FoldedConv::new(&folded, true, CPU).unwrap();
-            let BatchNorm { gamma, beta, mean, variance } = norm;
+            let bias = noise(&[outputs], 12);
+            let both = NormalisedConv {
+                weight: weight.clone(),
+                bias: Some(bias.clone()),
+                norm: norm.clone(),
+                shape,
+            };
+            let conv = FoldedConv::new(&both.fold().unwrap(), true, CPU).unwrap();
+            let BatchNorm { gamma, beta, mean, variance, eps } = norm;
             let norm =
-                candle_nn::BatchNorm::new(outputs, mean, variance, gamma, beta, BATCH_NORM_EPS)
-                    .unwrap();
+                candle_nn::BatchNorm::new(outputs, mean, variance, gamma, beta, eps).unwrap();
             for (height, width) in [(9, 8), (8, 11)] {
                 let input = noise(&[2, inputs, height, width], 6);
                 let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();
+                let plain = plain.broadcast_add(&bias.reshape((1, (), 1, 1)).unwrap()).unwrap();
                 let plain = norm.forward_t(&plain, false).unwrap();
                 let residual = noise(plain.dims(), 7);
                 let plain = (plain + &residual).unwrap().relu().unwrap();

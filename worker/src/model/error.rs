@@ -37,21 +37,24 @@ pub enum ModelError {
     },
     /// The last layer has another number of classes than `config.json` names.
     #[error(
-        "config.json of model {model:?} names {classes} classes, but fc.weight has {rows} rows; \
-         list one name for each row, in order"
+        "config.json of model {model:?} names {classes} classes, but {tensor} has {rows}; \
+         list one name for each, in order"
     )]
     ClassCount {
         /// The model's name.
         model: String,
         /// Class names in `config.json`.
         classes: usize,
-        /// Rows of `fc.weight`.
+        /// The head's weight in the file.
+        tensor: String,
+        /// Classes it is for.
         rows: usize,
     },
     /// Tensors are missing or have another shape than the network needs.
     #[error(
         "weights of model {model:?} are not those of the {architecture} in its config.json: \
-         {misfits}; use torchvision's parameter names"
+         {misfits}; check \"architecture\" and \"head\", and that the parameters have the names of \
+         torchvision, timm, transformers or Keras"
     )]
     Misfit {
         /// The model's name.

@@ -4,32 +4,157 @@
 use camshaft_kernels::{BlockWeights, NetworkWeights};
 use candle_core::{D, DType, Device, Result, Tensor};
 
+use super::config::Architecture;
 use super::convolution::{ConvShape, FoldedConv, FoldedValues, FoldedWeights, channels_last};
 use super::pooling::max_pool;
 use super::resnet::STAGES;
 use super::weights::Weights;
 
-/// How deep and wide a ResNet of bottleneck blocks is.
+/// How deep and wide a ResNet is, and what its blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ResNetShape {
     /// Blocks of each stage.
     pub(super) blocks: [usize; STAGES],
     /// Channels of the stem, and of the first stage's 3×3.
     pub(super) width: usize,
+    /// What a block is.
+    pub(super) block: BlockKind,
 }
 
-impl ResNetShape {
-    /// Table 1 of the paper, column "50-layer".
-    pub(super) const RESNET50: Self = Self { blocks: [3, 4, 6, 3], width: 64 };
+/// What a residual block computes, and which of its convolutions has the stride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlockKind {
+    /// Two 3×3, the first with the stride.
+    Basic,
+    /// 1×1, 3×3 with the stride, 1×1 to four times the channels ("v1.5").
+    Bottleneck,
+    /// The same with the stride in the first 1×1 ("v1", the paper's and Keras').
+    BottleneckStrideFirst,
+}
 
-    /// Channels after the last stage.
-    pub(super) fn features(self) -> usize {
-        (self.width << (STAGES - 1)) * EXPANSION
+impl BlockKind {
+    /// Outputs of a block for each channel of its 3×3.
+    pub(super) fn expansion(self) -> usize {
+        match self {
+            Self::Basic => 1,
+            Self::Bottleneck | Self::BottleneckStrideFirst => 4,
+        }
+    }
+
+    /// A block's path: `inputs` channels to `width * expansion`.
+    pub(super) fn path(self, inputs: usize, width: usize, stride: usize) -> Vec<ConvShape> {
+        let conv = |inputs, outputs, kernel, stride| ConvShape { inputs, outputs, kernel, stride };
+        match self {
+            Self::Basic => vec![conv(inputs, width, 3, stride), conv(width, width, 3, 1)],
+            Self::Bottleneck | Self::BottleneckStrideFirst => {
+                let first = self == Self::BottleneckStrideFirst;
+                let (reduce, middle) = if first { (stride, 1) } else { (1, stride) };
+                vec![
+                    conv(inputs, width, 1, reduce),
+                    conv(width, width, 3, middle),
+                    conv(width, width * self.expansion(), 1, 1),
+                ]
+            }
+        }
     }
 }
 
-/// A bottleneck's outputs for each channel of its 3×3.
-const EXPANSION: usize = 4;
+/// One block of a network, by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlockShape {
+    /// Stage, from 0.
+    pub(super) stage: usize,
+    /// Number in its stage, from 0.
+    pub(super) number: usize,
+    /// Input channels.
+    pub(super) inputs: usize,
+    /// Channels of its 3×3.
+    pub(super) width: usize,
+    /// Step between outputs.
+    pub(super) stride: usize,
+    kind: BlockKind,
+}
+
+impl BlockShape {
+    /// torchvision's: `layer1.0`.
+    pub(super) fn name(self) -> String {
+        format!("layer{}.{}", self.stage + 1, self.number)
+    }
+
+    /// Output channels.
+    pub(super) fn outputs(self) -> usize {
+        self.width * self.kind.expansion()
+    }
+
+    /// The path's convolutions, each followed by its BatchNorm: names of both, and shape.
+    pub(super) fn path(self) -> Vec<(String, String, ConvShape)> {
+        let shapes = self.kind.path(self.inputs, self.width, self.stride);
+        let name = self.name();
+        let named = (1..).zip(shapes);
+        named
+            .map(|(at, shape)| (format!("{name}.conv{at}"), format!("{name}.bn{at}"), shape))
+            .collect()
+    }
+
+    /// The shortcut's convolution and BatchNorm; none where it is the input itself.
+    pub(super) fn shortcut(self) -> Option<(String, String, ConvShape)> {
+        let (inputs, outputs, stride) = (self.inputs, self.outputs(), self.stride);
+        let name = self.name();
+        (stride != 1 || inputs != outputs).then(|| {
+            let shape = ConvShape { inputs, outputs, kernel: 1, stride };
+            (format!("{name}.downsample.0"), format!("{name}.downsample.1"), shape)
+        })
+    }
+}
+
+impl ResNetShape {
+    /// Table 1 of the paper.
+    pub(super) fn of(architecture: Architecture) -> Self {
+        use BlockKind::{Basic, Bottleneck, BottleneckStrideFirst};
+        let (blocks, block) = match architecture {
+            Architecture::ResNet18 => ([2, 2, 2, 2], Basic),
+            Architecture::ResNet34 => ([3, 4, 6, 3], Basic),
+            Architecture::ResNet50 => ([3, 4, 6, 3], Bottleneck),
+            Architecture::ResNet101 => ([3, 4, 23, 3], Bottleneck),
+            Architecture::ResNet152 => ([3, 8, 36, 3], Bottleneck),
+            Architecture::ResNet50V1 => ([3, 4, 6, 3], BottleneckStrideFirst),
+            Architecture::ResNet101V1 => ([3, 4, 23, 3], BottleneckStrideFirst),
+            Architecture::ResNet152V1 => ([3, 8, 36, 3], BottleneckStrideFirst),
+        };
+        Self { blocks, width: 64, block }
+    }
+
+    /// `[C, H, W]` of the last stage's output for an input of `height` × `width`.
+    pub(super) fn features(self, height: usize, width: usize) -> [usize; 3] {
+        // Stem, pooling and three stages each halve, rounding up.
+        let [height, width] = [height, width].map(|side| side.div_ceil(32));
+        [(self.width << (STAGES - 1)) * self.block.expansion(), height, width]
+    }
+
+    /// The stem's convolution.
+    pub(super) fn stem(self) -> ConvShape {
+        ConvShape { inputs: IMAGE_CHANNELS, outputs: self.width, kernel: 7, stride: 2 }
+    }
+
+    /// The blocks of a stage, counted from 0.
+    pub(super) fn stage(self, stage: usize) -> impl Iterator<Item = BlockShape> {
+        let width = self.width << stage;
+        let outputs = width * self.block.expansion();
+        let first = if stage == 0 { self.width } else { outputs / 2 };
+        (0..self.blocks[stage]).map(move |number| BlockShape {
+            stage,
+            number,
+            inputs: if number == 0 { first } else { outputs },
+            width,
+            // Every stage but the first halves the image in its first block.
+            stride: if stage > 0 && number == 0 { 2 } else { 1 },
+            kind: self.block,
+        })
+    }
+}
+
+/// Names of the stem's convolution and BatchNorm.
+pub(super) const STEM: (&str, &str) = ("conv1", "bn1");
 /// Channels of an image.
 const IMAGE_CHANNELS: usize = 3;
 
@@ -42,19 +167,11 @@ pub(super) struct FoldedNetwork {
 impl FoldedNetwork {
     /// Reads them; tensors that don't fit are noted in `weights`.
     pub(super) fn load(weights: &mut Weights<'_>, shape: ResNetShape) -> Result<Self> {
-        let stem = ConvShape { inputs: IMAGE_CHANNELS, outputs: shape.width, kernel: 7, stride: 2 };
-        let stem = FoldedWeights::load(weights, ("conv1", "bn1"), stem)?;
-        let mut inputs = shape.width;
+        let stem = FoldedWeights::load(weights, STEM, shape.stem())?;
         let mut stages = [const { Vec::new() }; STAGES];
         for (index, stage) in stages.iter_mut().enumerate() {
-            let width = shape.width << index;
-            for block in 0..shape.blocks[index] {
-                // Every stage but the first halves the image in its first block.
-                let stride = if index > 0 && block == 0 { 2 } else { 1 };
-                let name = format!("layer{}.{block}", index + 1);
-                stage.push(FoldedBlock::load(weights, &name, inputs, width, stride)?);
-                inputs = width * EXPANSION;
-            }
+            let blocks = shape.stage(index).map(|block| FoldedBlock::load(weights, block));
+            *stage = blocks.collect::<Result<_>>()?;
         }
         Ok(Self { stem, stages })
     }
@@ -82,33 +199,13 @@ struct FoldedBlock {
 }
 
 impl FoldedBlock {
-    /// `[N, inputs, H, W]` to `[N, 4 * width, H / stride, W / stride]`.
-    fn load(
-        weights: &mut Weights<'_>,
-        name: &str,
-        inputs: usize,
-        width: usize,
-        stride: usize,
-    ) -> Result<Self> {
-        let outputs = width * EXPANSION;
-        let shapes = [
-            ConvShape { inputs, outputs: width, kernel: 1, stride: 1 },
-            ConvShape { inputs: width, outputs: width, kernel: 3, stride },
-            ConvShape { inputs: width, outputs, kernel: 1, stride: 1 },
-        ];
-        let path = (1..).zip(shapes).map(|(number, shape)| {
-            let (conv, norm) = (format!("{name}.conv{number}"), format!("{name}.bn{number}"));
+    /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
+    fn load(weights: &mut Weights<'_>, shape: BlockShape) -> Result<Self> {
+        let mut load = |(conv, norm, shape): (String, String, ConvShape)| {
             FoldedWeights::load(weights, (&conv, &norm), shape)
-        });
-        let path = path.collect::<Result<_>>()?;
-        let shortcut = if stride != 1 || inputs != outputs {
-            let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
-            let shape = ConvShape { inputs, outputs, kernel: 1, stride };
-            Some(FoldedWeights::load(weights, (&conv, &norm), shape)?)
-        } else {
-            None
         };
-        Ok(Self { path, shortcut })
+        let path = shape.path().into_iter().map(&mut load).collect::<Result<_>>()?;
+        Ok(Self { path, shortcut: shape.shortcut().map(load).transpose()? })
     }
 
     fn values(&self) -> Result<BlockValues<'_>> {

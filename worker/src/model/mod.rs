@@ -14,7 +14,9 @@ mod error;
 mod explain;
 mod files;
 mod finish;
+mod head;
 mod layers;
+mod naming;
 mod patches;
 mod pooling;
 mod resnet;
@@ -27,7 +29,7 @@ use candle_core::{Device, Tensor};
 
 pub use compute::{KernelChoice, ParseKernelChoiceError};
 pub use config::{
-    Architecture, ChannelOrder, InputRule, Interpolation, ModelConfig, Resize, Scale,
+    Architecture, ChannelOrder, HeadKind, InputRule, Interpolation, ModelConfig, Resize, Scale,
 };
 pub use device::{DeviceChoice, ParseDeviceError, ParsePrecisionError, Precision};
 pub use error::ModelError;
@@ -36,6 +38,7 @@ pub use files::ModelFiles;
 pub use resnet::{Forward, ResNet, STAGES};
 
 use compute::Compute;
+use head::{HEAD, HeadShape};
 use layers::ResNetShape;
 use weights::{Weights, describe};
 
@@ -61,15 +64,13 @@ impl Model {
         precision: Precision,
         kernel: KernelChoice,
     ) -> Result<Self, ModelError> {
-        let (shape, architecture) = match files.config().architecture {
-            Architecture::ResNet50 => (ResNetShape::RESNET50, "resnet50"),
-        };
-        Self::load_shape(files, (shape, architecture), device, precision, kernel)
+        let shape = ResNetShape::of(files.config().architecture);
+        Self::load_shape(files, shape, device, precision, kernel)
     }
 
     fn load_shape(
         files: &ModelFiles,
-        (shape, architecture): (ResNetShape, &'static str),
+        shape: ResNetShape,
         device: &Device,
         precision: Precision,
         kernel: KernelChoice,
@@ -81,13 +82,21 @@ impl Model {
         let mut weights = Weights::read(&file)
             .map_err(|source| ModelError::Weights { model: model(), source })?;
         let classes = config.classes.len();
-        if let Some(rows) = weights.rows("fc.weight").filter(|&rows| rows != classes) {
-            return Err(ModelError::ClassCount { model: model(), classes, rows });
+        if let Some((tensor, rows)) = weights.find(HEAD.0).map(|(name, shape)| (name, shape[0]))
+            && rows != classes
+        {
+            return Err(ModelError::ClassCount { model: model(), classes, tensor, rows });
         }
-        let network = ResNet::load(&mut weights, file.clone(), shape, classes, device, &compute)?;
+        let head = HeadShape {
+            kind: config.head,
+            classes,
+            features: shape.features(config.input.height, config.input.width),
+        };
+        let network = ResNet::load(&mut weights, file.clone(), (shape, head), device, &compute)?;
         let misfits = weights.into_misfits();
         if !misfits.is_empty() {
             let misfits = describe(&misfits);
+            let architecture = config.architecture.name();
             return Err(ModelError::Misfit { model: model(), architecture, misfits });
         }
         if compute.kernel.is_some() && network.kernel().is_none() {

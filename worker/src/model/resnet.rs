@@ -8,10 +8,11 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use camshaft_kernels::{Backbone, Kernel, SMALLEST_SIDE};
-use candle_core::{CpuStorage, DType, Device, Module, Result, Storage, Tensor, bail};
-use candle_nn::Linear;
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 
 use super::compute::Compute;
+use super::config::HeadKind;
+use super::head::{Head, HeadShape};
 use super::layers::{FoldedNetwork, Layers, ResNetShape};
 use super::weights::Weights;
 
@@ -47,18 +48,17 @@ pub struct Forward {
 }
 
 impl ResNet {
-    /// Reads a network for `classes` classes from `weights`, the tensors of `file`; those that
-    /// don't fit are noted in `weights`.
+    /// Reads a network from `weights`, the tensors of `file`; those that don't fit are noted in
+    /// `weights`.
     pub(super) fn load(
         weights: &mut Weights<'_>,
         file: Bytes,
-        shape: ResNetShape,
-        classes: usize,
+        (shape, head): (ResNetShape, HeadShape),
         device: &Device,
         &Compute { dtype, kernel, .. }: &Compute,
     ) -> Result<Self> {
         let folded = FoldedNetwork::load(weights, shape)?;
-        let head = Head::load(weights, classes, shape.features(), device)?;
+        let head = Head::load(weights, head, device)?;
         let backbone = match kernel {
             Some(kernel) => backbone(&folded, kernel)?,
             None => None,
@@ -115,7 +115,9 @@ impl ResNet {
         wanted: &[usize],
     ) -> Result<Forward> {
         let (batch, _, height, width) = input.dims4()?;
-        let wanted = std::array::from_fn(|index| wanted.contains(&(index + 1)));
+        let mut run = std::array::from_fn(|index| wanted.contains(&(index + 1)));
+        let flatten = self.head.shape().kind == HeadKind::Flatten;
+        run[STAGES - 1] |= flatten;
         let threads = rayon::current_num_threads();
         let input = input.contiguous()?;
         let (storage, layout) = input.storage_and_layout();
@@ -124,8 +126,7 @@ impl ResNet {
         else {
             bail!("the CPU's kernels take f32 on the CPU");
         };
-        let output = backbone.run(&values[start..end], (batch, height, width), wanted, threads);
-        let pooled = Tensor::from_vec(output.pooled, (batch, ()), &self.device)?;
+        let output = backbone.run(&values[start..end], (batch, height, width), run, threads);
         let mut stages = [const { None }; STAGES];
         for (stage, features) in stages.iter_mut().zip(output.stages) {
             if let Some(features) = features {
@@ -133,7 +134,14 @@ impl ResNet {
                     Some(Tensor::from_vec(features.values, &features.shape[..], &self.device)?);
             }
         }
-        Ok(Forward { logits: self.head.linear.forward(&pooled)?, stages })
+        let logits = if flatten {
+            let last = stages[STAGES - 1].as_ref().expect("it was asked for");
+            self.head.forward(last)?
+        } else {
+            let pooled = Tensor::from_vec(output.pooled, (batch, ()), &self.device)?;
+            self.head.forward_pooled(&pooled)?
+        };
+        Ok(Forward { logits, stages })
     }
 
     /// The output of `stage` (1 to 4) after its last ReLU: `[N, C, H, W]`, f32, zero or more.
@@ -154,9 +162,9 @@ impl ResNet {
         self.head.forward(&features)
     }
 
-    /// `fc.weight`: `[K, C]`, f32.
+    /// The head's weight: `[K, C]`, f32.
     pub fn head_weight(&self) -> &Tensor {
-        self.head.linear.weight()
+        self.head.weight()
     }
 }
 
@@ -168,32 +176,6 @@ fn backbone(folded: &FoldedNetwork, kernel: Kernel) -> Result<Option<Backbone>> 
             tracing::warn!(%kernel, %reason, "the CPU's kernels can't run this network");
             Ok(None)
         }
-    }
-}
-
-/// Global average pooling and a linear layer, in f32: both are small, and closed-form maps
-/// rest on the weights.
-#[derive(Debug)]
-struct Head {
-    /// Weight `[K, C]`, bias `[K]`.
-    linear: Linear,
-}
-
-impl Head {
-    fn load(
-        weights: &mut Weights<'_>,
-        classes: usize,
-        features: usize,
-        device: &Device,
-    ) -> Result<Self> {
-        let weight = weights.tensor("fc.weight", &[classes, features])?.to_device(device)?;
-        let bias = weights.tensor("fc.bias", &[classes])?.to_device(device)?;
-        Ok(Self { linear: Linear::new(weight, Some(bias)) })
-    }
-
-    /// `[N, C, H, W]` in any dtype to `[N, K]` f32.
-    fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        self.linear.forward(&features.to_dtype(DType::F32)?.mean((2, 3))?)
     }
 }
 

@@ -7,7 +7,9 @@ use camshaft_common::model::ModelReference;
 use candle_core::{Device, Tensor};
 
 use super::compute::Compute;
-use super::layers::ResNetShape;
+use super::config::HeadKind;
+use super::head::HeadShape;
+use super::layers::{BlockKind, ResNetShape};
 use super::resnet::ResNet;
 use super::weights::Weights;
 use super::{KernelChoice, Model, ModelFiles, Precision};
@@ -16,7 +18,7 @@ use super::{KernelChoice, Model, ModelFiles, Precision};
 pub(crate) const CLASSES: usize = 7;
 /// Side of its input: the last stage is 2 × 2.
 pub(crate) const SIDE: usize = 64;
-const SHAPE: ResNetShape = ResNetShape { blocks: [1; 4], width: 4 };
+const SHAPE: ResNetShape = ResNetShape { blocks: [1; 4], width: 4, block: BlockKind::Bottleneck };
 
 /// Values around zero with variance 1, the same for the same seed: a failing test must fail
 /// again. SplitMix64 (Steele, Lea and Flood 2014).
@@ -40,8 +42,9 @@ pub(crate) fn small_weights() -> Vec<u8> {
     let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).unwrap();
     let mut none = Weights::read(&none).unwrap();
     let compute = Compute::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).unwrap();
-    let file = Bytes::new();
-    ResNet::load(&mut none, file, SHAPE, CLASSES, &Device::Cpu, &compute).unwrap();
+    let features = SHAPE.features(SIDE, SIDE);
+    let head = HeadShape { kind: HeadKind::AveragePool, classes: CLASSES, features };
+    ResNet::load(&mut none, Bytes::new(), (SHAPE, head), &Device::Cpu, &compute).unwrap();
     let tensors = (0..).zip(none.into_misfits()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();
@@ -69,6 +72,5 @@ pub(crate) fn small_model() -> Model {
     let config = config.to_string();
     let files = ModelFiles::from_bytes(reference, small_weights().into(), config.as_bytes());
     let files = files.unwrap();
-    let shape = (SHAPE, "resnet50");
-    Model::load_shape(&files, shape, &Device::Cpu, Precision::Auto, KernelChoice::Candle).unwrap()
+    Model::load_shape(&files, SHAPE, &Device::Cpu, Precision::Auto, KernelChoice::Candle).unwrap()
 }

@@ -1,10 +1,18 @@
 //! Reading tensors out of a safetensors file by name and shape.
 //!
-//! Knows nothing of the network: it hands out what it is asked for and remembers every
-//! tensor that didn't fit, so that one error can name them.
+//! Knows nothing of the network: it hands out what it is asked for, in PyTorch's order of
+//! axes whatever the file's, and remembers every tensor that didn't fit, so that one error
+//! can name them.
 
 use candle_core::safetensors::{Load, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
+
+use super::naming::{FileNames, Naming};
+
+/// torchvision's and transformers' `nn.BatchNorm2d`, by default.
+const BATCH_NORM_EPS: f64 = 1e-5;
+/// `keras.applications.resnet`'s.
+const KERAS_BATCH_NORM_EPS: f64 = 1.001e-5;
 
 /// How many misfits an error names before it only counts them.
 const NAMED_MISFITS: usize = 5;
@@ -12,6 +20,7 @@ const NAMED_MISFITS: usize = 5;
 /// The tensors of a safetensors file.
 pub(super) struct Weights<'a> {
     tensors: SliceSafetensors<'a>,
+    names: FileNames,
     misfits: Vec<Misfit>,
 }
 
@@ -42,28 +51,84 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// Where it is not one, or not a whole one.
     pub(super) fn read(file: &'a [u8]) -> candle_core::Result<Self> {
-        Ok(Self { tensors: SliceSafetensors::new(file)?, misfits: Vec::new() })
+        let tensors = SliceSafetensors::new(file)?;
+        let all = tensors.tensors();
+        let names = FileNames::tell(all.iter().map(|(name, _)| name.as_str()));
+        Ok(Self { tensors, names, misfits: Vec::new() })
     }
 
-    /// Rows of a tensor, if it is there.
-    pub(super) fn rows(&self, name: &str) -> Option<usize> {
-        self.tensors.get(name).ok()?.shape().first().copied()
+    /// What is added to a variance before its root is taken.
+    pub(super) fn batch_norm_eps(&self) -> f64 {
+        match self.names.naming() {
+            Naming::Torchvision | Naming::Transformers => BATCH_NORM_EPS,
+            Naming::Keras => KERAS_BATCH_NORM_EPS,
+        }
     }
 
-    /// A tensor on the CPU in f32, from f16, bf16, f32 or f64. One that is not there, or not
-    /// so, is noted and comes back as zeros.
+    /// Name in the file and, in PyTorch's order of axes, shape of a tensor, if it is there.
+    pub(super) fn find(&self, name: &str) -> Option<(String, Vec<usize>)> {
+        let name = self.names.of(name);
+        let shape = self.tensors.get(&name).ok()?.shape().to_vec();
+        Some((name, self.from_file_order(&shape)))
+    }
+
+    /// The tensor that torchvision calls `name`, on the CPU in f32, from f16, bf16, f32 or
+    /// f64. One that is not there, or not so, is noted and comes back as zeros.
     pub(super) fn tensor(&mut self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
-        let actual = match self.tensors.get(name) {
+        let name = self.names.of(name);
+        let actual = match self.tensors.get(&name) {
             Err(_) => None,
             Ok(view) => match DType::try_from(view.dtype()) {
-                Ok(DType::F16 | DType::BF16 | DType::F32 | DType::F64) if view.shape() == shape => {
-                    return view.load(&Device::Cpu)?.to_dtype(DType::F32);
+                Ok(DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+                    if self.from_file_order(view.shape()) == shape =>
+                {
+                    let tensor = view.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+                    return self.to_pytorch_order(&tensor);
                 }
                 _ => Some(format!("{:?} of {:?}", view.shape(), view.dtype())),
             },
         };
-        self.misfits.push(Misfit { name: name.to_owned(), expected: shape.to_vec(), actual });
+        let expected = self.to_file_order(shape);
+        self.misfits.push(Misfit { name, expected, actual });
         Tensor::zeros(shape, DType::F32, &Device::Cpu)
+    }
+
+    /// As [`Self::tensor`], where a file may leave it out.
+    pub(super) fn optional(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+    ) -> candle_core::Result<Option<Tensor>> {
+        self.find(name).map(|_| self.tensor(name, shape)).transpose()
+    }
+
+    /// Keras has a kernel's rows and columns first, then inputs, then outputs.
+    fn to_pytorch_order(&self, tensor: &Tensor) -> candle_core::Result<Tensor> {
+        match (self.names.naming(), tensor.rank()) {
+            (Naming::Keras, 4) => tensor.permute((3, 2, 0, 1))?.contiguous(),
+            (Naming::Keras, 2) => tensor.t()?.contiguous(),
+            _ => Ok(tensor.clone()),
+        }
+    }
+
+    fn from_file_order(&self, shape: &[usize]) -> Vec<usize> {
+        match (self.names.naming(), shape) {
+            (Naming::Keras, &[rows, columns, inputs, outputs]) => {
+                vec![outputs, inputs, rows, columns]
+            }
+            (Naming::Keras, &[inputs, outputs]) => vec![outputs, inputs],
+            _ => shape.to_vec(),
+        }
+    }
+
+    fn to_file_order(&self, shape: &[usize]) -> Vec<usize> {
+        match (self.names.naming(), shape) {
+            (Naming::Keras, &[outputs, inputs, rows, columns]) => {
+                vec![rows, columns, inputs, outputs]
+            }
+            (Naming::Keras, &[outputs, inputs]) => vec![inputs, outputs],
+            _ => shape.to_vec(),
+        }
     }
 
     /// What was asked for and didn't fit.
