@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::explain::{Colormap, ExplainOptions, Method, OverlayFormat, Target, TargetLayer};
+use crate::explain::{
+    Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, Target,
+};
 use crate::model::ModelReference;
 use crate::queue::RetryDelays;
 use crate::secret::Secret;
@@ -15,13 +17,16 @@ use crate::telemetry::LogFormat;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Explanation")]
 pub struct ExplainArgs {
-    /// How the map is computed: grad-cam
-    #[arg(long, env = "CAMSHAFT_METHOD", default_value = "grad-cam")]
-    pub method: Method,
-    /// Whose output the map weighs: layer1 to layer4
-    #[arg(long, env = "CAMSHAFT_LAYER", default_value = "layer4")]
-    pub layer: TargetLayer,
-    /// Classes to explain: top1, top-N, label (the image's own) or class:NAME
+    /// How maps are computed, one or several: grad-cam, hires-cam, grad-cam++, xgrad-cam,
+    /// layer-cam, eigen-cam, eigen-grad-cam, score-cam, ablation-cam
+    #[arg(long, env = "CAMSHAFT_METHOD", default_value = "grad-cam", value_name = "METHOD,…")]
+    pub method: Choices<Method>,
+    /// Whose output a map weighs, one or several: a stage (layer4), a block (layer4.2), a
+    /// convolution (layer4.2.conv3), or several fused into one map (layer3+layer4)
+    #[arg(long, env = "CAMSHAFT_LAYER", default_value = "layer4", value_name = "LAYER,…")]
+    pub layer: Choices<FusedLayers>,
+    /// Classes to explain: top1, top-N, label (the image's own, and the top one where that
+    /// differs) or class:NAME
     #[arg(long, env = "CAMSHAFT_TARGET", default_value = "top1")]
     pub target: Target,
     /// Colours of the heat map: jet, turbo, viridis, inferno or magma

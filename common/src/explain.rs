@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 /// Options of a run that change its results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExplainOptions {
-    /// How the map is computed.
-    pub method: Method,
-    /// Whose output the map weighs.
-    pub layer: TargetLayer,
+    /// How maps are computed: each of these makes one for each layer and target.
+    pub method: Choices<Method>,
+    /// Whose output a map weighs: each of these gets a map.
+    pub layer: Choices<FusedLayers>,
     /// Which classes are explained.
     pub target: Target,
     /// Colours of the heat map.
@@ -28,8 +28,8 @@ pub struct ExplainOptions {
 impl Default for ExplainOptions {
     fn default() -> Self {
         Self {
-            method: Method::GradCam,
-            layer: TargetLayer::Stage(4),
+            method: Choices::one(Method::GradCam),
+            layer: Choices::one(TargetLayer::Stage(4).into()),
             target: Target::Top(1),
             colormap: Colormap::Jet,
             alpha: 0.4,
@@ -94,13 +94,122 @@ macro_rules! words {
 }
 
 /// A class activation mapping method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Method {
     /// Selvaraju et al. 2017, <https://arxiv.org/abs/1610.02391>.
     GradCam,
+    /// Draelos and Carin 2020, <https://arxiv.org/abs/2011.08891>.
+    HiResCam,
+    /// Chattopadhyay et al. 2018, <https://arxiv.org/abs/1710.11063>.
+    GradCamPlusPlus,
+    /// Fu et al. 2020, <https://arxiv.org/abs/2008.02312>.
+    XGradCam,
+    /// Jiang et al. 2021, <https://doi.org/10.1109/TIP.2021.3089943>.
+    LayerCam,
+    /// Muhammad and Yeasin 2020, <https://arxiv.org/abs/2008.00299>.
+    EigenCam,
+    /// Eigen-CAM of the activations times their gradients, so that it tells classes apart.
+    EigenGradCam,
+    /// Wang et al. 2020, <https://arxiv.org/abs/1910.01279>.
+    ScoreCam,
+    /// Desai and Ramaswamy 2020, <https://doi.org/10.1109/WACV45572.2020.9093360>.
+    AblationCam,
 }
-words!(Method, "method", GradCam => "grad-cam");
+words!(Method, "method", GradCam => "grad-cam", HiResCam => "hires-cam", GradCamPlusPlus => "grad-cam++", XGradCam => "xgrad-cam", LayerCam => "layer-cam", EigenCam => "eigen-cam", EigenGradCam => "eigen-grad-cam", ScoreCam => "score-cam", AblationCam => "ablation-cam");
+
+/// One or more of something, none twice: `grad-cam,layer-cam`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Choices<T>(Vec<T>);
+
+/// More than anyone asks for; a message that asks for more is not read.
+const MOST_CHOICES: usize = 32;
+
+impl<T> Choices<T> {
+    /// Just this one.
+    #[must_use]
+    pub fn one(choice: T) -> Self {
+        Self(vec![choice])
+    }
+
+    /// In the order given; never empty.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        &self.0
+    }
+
+    /// The first, which is there always.
+    #[must_use]
+    pub fn first(&self) -> &T {
+        &self.0[0]
+    }
+
+    /// In the order given.
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.0.iter()
+    }
+}
+
+/// Parses a list of different things, separated by `separator`.
+fn parse_list<T: FromStr<Err = ParseChoiceError> + PartialEq>(
+    text: &str,
+    separator: char,
+) -> Result<Vec<T>, ParseChoiceError> {
+    let mut list = Vec::new();
+    for part in text.split(separator) {
+        let choice = part.trim().parse()?;
+        if list.contains(&choice) || list.len() == MOST_CHOICES {
+            return Err(ParseChoiceError {
+                what: "list of different choices",
+                text: text.to_owned(),
+                choices: format!("each one once, and at most {MOST_CHOICES}"),
+            });
+        }
+        list.push(choice);
+    }
+    Ok(list)
+}
+
+/// Prints what [`parse_list`] reads.
+fn print_list<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    list: &[T],
+    separator: char,
+) -> fmt::Result {
+    for (index, choice) in list.iter().enumerate() {
+        if index > 0 {
+            write!(f, "{separator}")?;
+        }
+        choice.fmt(f)?;
+    }
+    Ok(())
+}
+
+impl<T: FromStr<Err = ParseChoiceError> + PartialEq> FromStr for Choices<T> {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_list(text, ',').map(Self)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Choices<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_list(f, &self.0, ',')
+    }
+}
+
+impl<T: fmt::Display> Serialize for Choices<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, T: FromStr<Err = ParseChoiceError> + PartialEq> Deserialize<'de> for Choices<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 /// Colours from low to high heat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,18 +267,50 @@ impl OverlayFormat {
     }
 }
 
-/// The layer whose output the map weighs: the output of a residual stage, after its ReLU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A layer whose output a map weighs, by torchvision's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TargetLayer {
-    /// `layer1` to `layer4`.
+    /// `conv1`: the stem's convolution.
+    Stem,
+    /// `layer1` to `layer4`: a residual stage, after its last ReLU.
     Stage(u8),
+    /// `layer4.2`: a residual block, counted from 0, after its last ReLU.
+    Block {
+        /// Stage, 1 to 4.
+        stage: u8,
+        /// Block in its stage, from 0.
+        block: u8,
+    },
+    /// `layer4.2.conv3`: a convolution's own output, before BatchNorm and ReLU.
+    Convolution {
+        /// Stage, 1 to 4.
+        stage: u8,
+        /// Block in its stage, from 0.
+        block: u8,
+        /// Which of the block's path, from 1.
+        number: u8,
+    },
+    /// `layer4.0.downsample.0`: the convolution of a block's shortcut, before its BatchNorm.
+    Shortcut {
+        /// Stage, 1 to 4.
+        stage: u8,
+        /// Block in its stage, from 0.
+        block: u8,
+    },
 }
 
 impl fmt::Display for TargetLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Stage(stage) = self;
-        write!(f, "layer{stage}")
+        match self {
+            Self::Stem => f.write_str("conv1"),
+            Self::Stage(stage) => write!(f, "layer{stage}"),
+            Self::Block { stage, block } => write!(f, "layer{stage}.{block}"),
+            Self::Convolution { stage, block, number } => {
+                write!(f, "layer{stage}.{block}.conv{number}")
+            }
+            Self::Shortcut { stage, block } => write!(f, "layer{stage}.{block}.downsample.0"),
+        }
     }
 }
 
@@ -177,20 +318,82 @@ impl FromStr for TargetLayer {
     type Err = ParseChoiceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "layer1" => Ok(Self::Stage(1)),
-            "layer2" => Ok(Self::Stage(2)),
-            "layer3" => Ok(Self::Stage(3)),
-            "layer4" => Ok(Self::Stage(4)),
-            _ => Err(ParseChoiceError {
-                what: "target layer",
-                text: text.to_owned(),
-                choices: "layer1, layer2, layer3, layer4".to_owned(),
-            }),
+        Self::parse(text).ok_or_else(|| ParseChoiceError {
+            what: "target layer",
+            text: text.to_owned(),
+            choices: "a stage (layer1 to layer4), a block (layer4.2), a convolution \
+                      (layer4.2.conv3, layer4.0.downsample.0, conv1), or several fused \
+                      (layer3+layer4)"
+                .to_owned(),
+        })
+    }
+}
+
+impl TargetLayer {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "conv1" {
+            return Some(Self::Stem);
+        }
+        // Not `parse` alone, which takes "+1" and "01" too: one layer has one name.
+        let number = |text: &str| {
+            let number = text.parse::<u8>().ok()?;
+            (number.to_string() == text).then_some(number)
+        };
+        let (stage, rest) = match text.strip_prefix("layer")?.split_once('.') {
+            Some((stage, rest)) => (stage, Some(rest)),
+            None => (text.strip_prefix("layer")?, None),
+        };
+        let stage = number(stage).filter(|stage| (1..=4).contains(stage))?;
+        let Some(rest) = rest else { return Some(Self::Stage(stage)) };
+        let (block, module) = match rest.split_once('.') {
+            Some((block, module)) => (number(block)?, Some(module)),
+            None => (number(rest)?, None),
+        };
+        match module {
+            None => Some(Self::Block { stage, block }),
+            Some("downsample.0") => Some(Self::Shortcut { stage, block }),
+            Some(module) => {
+                let number = number(module.strip_prefix("conv")?).filter(|&number| number > 0)?;
+                Some(Self::Convolution { stage, block, number })
+            }
         }
     }
 }
 serialize_as_text!(TargetLayer);
+
+/// Layers whose maps are put into one: `layer3+layer4`. Mostly it is one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FusedLayers(Vec<TargetLayer>);
+
+impl FusedLayers {
+    /// In the order given; never empty.
+    #[must_use]
+    pub fn as_slice(&self) -> &[TargetLayer] {
+        &self.0
+    }
+}
+
+impl From<TargetLayer> for FusedLayers {
+    fn from(layer: TargetLayer) -> Self {
+        Self(vec![layer])
+    }
+}
+
+impl fmt::Display for FusedLayers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_list(f, &self.0, '+')
+    }
+}
+
+impl FromStr for FusedLayers {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_list(text, '+').map(Self)
+    }
+}
+serialize_as_text!(FusedLayers);
 
 /// Which classes get an explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +401,8 @@ serialize_as_text!(TargetLayer);
 pub enum Target {
     /// The N most probable classes.
     Top(usize),
-    /// The image's given label.
+    /// The image's given label, and the most probable class where that is another: what
+    /// looks mislabelled gets both maps.
     Label,
     /// One class by its name.
     Class(String),
@@ -254,6 +458,49 @@ mod tests {
             r#"{"method":"grad-cam","layer":"layer4","target":"class:great dane","colormap":"jet","alpha":0.4,"overlay":"jpeg"}"#
         );
         assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
+    }
+
+    #[test]
+    fn several_methods_and_layers_survive_text() {
+        let methods: Choices<Method> = "grad-cam, layer-cam,grad-cam++".parse().unwrap();
+        assert_eq!(
+            methods.as_slice(),
+            [Method::GradCam, Method::LayerCam, Method::GradCamPlusPlus]
+        );
+        assert_eq!(methods.to_string(), "grad-cam,layer-cam,grad-cam++");
+        let layers: Choices<FusedLayers> = "layer4.2.conv3,layer3+layer4".parse().unwrap();
+        let fused = [TargetLayer::Stage(3), TargetLayer::Stage(4)];
+        assert_eq!(layers.as_slice()[1].as_slice(), fused);
+        assert_eq!(layers.to_string(), "layer4.2.conv3,layer3+layer4");
+        for text in ["", "grad-cam,", "grad-cam,grad-cam", "cam"] {
+            assert!(text.parse::<Choices<Method>>().is_err(), "{text:?} was taken");
+        }
+        assert!("layer4+layer4".parse::<FusedLayers>().is_err());
+    }
+
+    #[test]
+    fn every_kind_of_layer_has_one_name() {
+        for text in ["conv1", "layer1", "layer3.11", "layer4.2.conv3", "layer2.0.downsample.0"] {
+            assert_eq!(text.parse::<TargetLayer>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "layer",
+            "layer0",
+            "layer5",
+            "layer4.",
+            "layer4.x",
+            "layer4.01",
+            "layer+4",
+            "conv2",
+            "layer4.2.bn3",
+            "layer4.2.conv0",
+            "layer4.2.conv",
+            "layer4.0.downsample",
+            "fc",
+        ] {
+            assert!(text.parse::<TargetLayer>().is_err(), "{text:?} was taken");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where results lie under OUT. Same key, same place, every time: doing an image twice
 //! does no harm.
 
-use crate::explain::OverlayFormat;
+use crate::explain::{FusedLayers, Method, OverlayFormat};
 use crate::key::ImageKey;
 
 /// The run's own record.
@@ -27,19 +27,39 @@ pub fn failure(key: &ImageKey) -> String {
     format!("{FAILURES}/{key}{RESULT_SUFFIX}")
 }
 
-/// `overlays/<image key>.jpg` for an image's first explanation. Further ones, of other
-/// classes, carry their class index: `overlays/<image key>.class-7.jpg`.
+/// `overlays/<image key>.jpg` for an image's first explanation. A further one's name says in
+/// what it differs from the first: `overlays/<image key>.layer-cam.layer3.class-7.jpg`.
 #[must_use]
 pub fn overlay(
     key: &ImageKey,
-    further_class: Option<usize>,
+    differs: OverlayDifference<'_>,
     format: OverlayFormat,
 ) -> Option<String> {
+    use std::fmt::Write;
     let extension = format.extension()?;
-    Some(match further_class {
-        None => format!("{OVERLAYS}/{key}.{extension}"),
-        Some(class) => format!("{OVERLAYS}/{key}.class-{class}.{extension}"),
-    })
+    let mut path = format!("{OVERLAYS}/{key}");
+    let OverlayDifference { method, layer, class } = differs;
+    let written = [
+        method.map(|method| write!(path, ".{method}")),
+        layer.map(|layer| write!(path, ".{layer}")),
+        class.map(|class| write!(path, ".class-{class}")),
+        Some(write!(path, ".{extension}")),
+    ];
+    for written in written.into_iter().flatten() {
+        written.expect("writing to a string can't fail");
+    }
+    Some(path)
+}
+
+/// In what an explanation differs from its image's first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OverlayDifference<'a> {
+    /// Its method.
+    pub method: Option<Method>,
+    /// Its layers.
+    pub layer: Option<&'a FusedLayers>,
+    /// Index of its class.
+    pub class: Option<usize>,
 }
 
 /// The image a file under `predictions/` or `failures/` is about, given its path below
@@ -58,15 +78,22 @@ mod tests {
         let key = ImageKey::parse("cat/a.jpg").unwrap();
         assert_eq!(prediction(&key), "predictions/cat/a.jpg.json");
         assert_eq!(failure(&key), "failures/cat/a.jpg.json");
-        assert_eq!(
-            overlay(&key, None, OverlayFormat::Jpeg).as_deref(),
-            Some("overlays/cat/a.jpg.jpg")
-        );
-        assert_eq!(
-            overlay(&key, Some(1), OverlayFormat::Png).as_deref(),
-            Some("overlays/cat/a.jpg.class-1.png")
-        );
-        assert_eq!(overlay(&key, None, OverlayFormat::None), None);
+        let overlay = |differs, format| overlay(&key, differs, format);
+        let first = OverlayDifference::default();
+        let layer = "layer3+layer4".parse().unwrap();
+        let method = Some(Method::GradCamPlusPlus);
+        let other = OverlayDifference { method, layer: Some(&layer), class: Some(1) };
+        for (differs, format, path) in [
+            (first, OverlayFormat::Jpeg, Some("overlays/cat/a.jpg.jpg")),
+            (
+                other,
+                OverlayFormat::Png,
+                Some("overlays/cat/a.jpg.grad-cam++.layer3+layer4.class-1.png"),
+            ),
+            (first, OverlayFormat::None, None),
+        ] {
+            assert_eq!(overlay(differs, format).as_deref(), path);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::explain::{Method, TargetLayer};
+use crate::explain::{FusedLayers, Method};
 use crate::key::ImageKey;
 use crate::model::FileDigest;
 use crate::run::RunId;
@@ -23,7 +23,7 @@ pub struct PredictionRecord {
     pub model: ModelRecord,
     /// The most probable classes, and every explained one, most probable first.
     pub predictions: Vec<ClassPrediction>,
-    /// One for each target class.
+    /// One for each method, layer and target class, in this order.
     pub explanations: Vec<Explanation>,
     /// How long each stage worked on this image, waiting aside.
     pub timings_ms: StageTimings,
@@ -86,7 +86,7 @@ pub struct Explanation {
     /// How the map was computed.
     pub method: Method,
     /// Whose output it weighs.
-    pub layer: TargetLayer,
+    pub layer: FusedLayers,
     /// Class index.
     pub class: usize,
     /// Class name.

@@ -68,6 +68,8 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     let reference = args.run.model.model.clone().unwrap_or(ModelReference::Bundled);
     let files = Arc::new(model_files::read(&reference, &stores).await.map_err(EngineError::from)?);
     let request = request(args.run, Only::New, false, files.identity().clone(), &stores)?;
+    // Better said once than for each image.
+    files.check(&request.explain)?;
     let out = request.out.clone();
     let plan = Plan::new(request, &stores).await?;
     let listed = plan.progress();

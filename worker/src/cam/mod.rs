@@ -1,13 +1,31 @@
 //! Class activation maps: pure functions from features and gradients to heat maps and what
-//! can be said of them in numbers.
+//! can be said of them in numbers. One file a method, each with its paper.
 //!
-//! Knows no network (it is handed features, and a function for the rest of the net), no
-//! images and no files. Upstream: [`crate::model`]. Downstream: overlays and results.
+//! Knows no network (it is handed features, gradients, and functions that run a network or
+//! the rest of one), no images and no files. Upstream: [`crate::model`]. Downstream: overlays
+//! and results.
+//!
+//! Methods that weigh by gradients start from [`Gradients`]. Those of the whole class give
+//! the same where a global average and a linear layer follow the target layer, but for their
+//! scale: `grad-cam`, `hires-cam` and `xgrad-cam` are then one map.
 
+pub mod ablation_cam;
+pub mod eigen_cam;
+pub mod eigen_grad_cam;
 pub mod grad_cam;
+pub mod grad_cam_plus_plus;
+mod gradients;
+pub mod hires_cam;
+pub mod layer_cam;
+pub mod score_cam;
 pub mod statistics;
+pub mod xgrad_cam;
 
+pub use gradients::Gradients;
+pub(crate) use gradients::{classes, images};
 pub use statistics::MapStatistics;
+
+use candle_core::{Result, Tensor};
 
 /// A rectified map at the target layer's own resolution, before any scaling, so that
 /// magnitudes compare across images.
@@ -28,6 +46,50 @@ impl HeatMap {
     pub fn is_finite(&self) -> bool {
         self.values.iter().all(|value| value.is_finite())
     }
+
+    /// One map of several layers': the mean of the maps, each divided by its maximum and
+    /// stretched to the largest's height and width. As pytorch-grad-cam's
+    /// `aggregate_multi_layers`, but at the layers' resolution instead of the image's.
+    ///
+    /// # Panics
+    /// If there is no map.
+    #[must_use]
+    pub fn fused(maps: &[Self]) -> Self {
+        let largest = maps.iter().max_by_key(|map| map.values.len()).expect("there is a map");
+        let (height, width) = (largest.height, largest.width);
+        let mut values = vec![0.0; height * width];
+        for map in maps {
+            let max = map.values.iter().copied().fold(0.0, f32::max);
+            // A map that is zero everywhere has a say too: it pulls the mean down.
+            let scale = if max > 0.0 { 1.0 / (max * maps.len() as f32) } else { 0.0 };
+            for (sum, value) in values.iter_mut().zip(map.stretched(height, width)) {
+                *sum += scale * value;
+            }
+        }
+        Self { height, width, values }
+    }
+
+    /// Values of the map at another size, bilinear between the centres of its cells and
+    /// constant beyond the outermost.
+    fn stretched(&self, height: usize, width: usize) -> Vec<f32> {
+        let place = |at: usize, to: usize, from: usize| {
+            let centre = (at as f32 + 0.5) * from as f32 / to as f32 - 0.5;
+            let centre = centre.clamp(0.0, (from - 1) as f32);
+            let first = centre as usize;
+            (first, (first + 1).min(from - 1), centre - first as f32)
+        };
+        let mut values = Vec::with_capacity(height * width);
+        for y in 0..height {
+            let (top, bottom, down) = place(y, height, self.height);
+            for x in 0..width {
+                let (left, right, across) = place(x, width, self.width);
+                let at = |y: usize, x: usize| self.values[y * self.width + x];
+                let row = |y: usize| at(y, left) + (at(y, right) - at(y, left)) * across;
+                values.push(row(top) + (row(bottom) - row(top)) * down);
+            }
+        }
+        values
+    }
 }
 
 /// What a map is asked of: one image of a batch and one of the classes.
@@ -37,4 +99,45 @@ pub struct CamTarget {
     pub image: usize,
     /// Index of the class.
     pub class: usize,
+}
+
+/// `relu(sum over C of weights * features)`: features `[P, C, H, W]` and weights `[P, C]`, f32,
+/// to P maps.
+fn weighted_maps(features: &Tensor, weights: &Tensor) -> Result<Vec<HeatMap>> {
+    let (_, channels, height, width) = features.dims4()?;
+    let features = features.reshape(((), channels, height * width))?;
+    let maps = weights.contiguous()?.unsqueeze(1)?.matmul(&features)?;
+    rectified(&maps.reshape(((), height, width))?)
+}
+
+/// `[P, H, W]`, any range, to P maps.
+fn rectified(maps: &Tensor) -> Result<Vec<HeatMap>> {
+    let (_, height, width) = maps.dims3()?;
+    let maps = maps.relu()?.flatten_from(1)?.to_vec2::<f32>()?;
+    Ok(maps.into_iter().map(|values| HeatMap { height, width, values }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fusing_is_the_mean_of_scaled_maps_at_the_finest_size() {
+        let coarse = HeatMap { height: 1, width: 1, values: vec![4.0] };
+        let fine = HeatMap { height: 1, width: 2, values: vec![0.0, 8.0] };
+        let zero = HeatMap { height: 1, width: 1, values: vec![0.0] };
+        let fused = HeatMap::fused(&[coarse.clone(), fine.clone()]);
+        assert_eq!(fused, HeatMap { height: 1, width: 2, values: vec![0.5, 1.0] });
+        assert_eq!(HeatMap::fused(&[zero.clone(), fine]).values, [0.0, 0.5]);
+        assert_eq!(HeatMap::fused(&[zero]).values, [0.0]);
+        // One map is only scaled.
+        assert_eq!(HeatMap::fused(&[coarse]).values, [1.0]);
+    }
+
+    #[test]
+    fn stretching_is_bilinear_between_centres() {
+        let map = HeatMap { height: 1, width: 2, values: vec![0.0, 1.0] };
+        assert_eq!(map.stretched(1, 4), [0.0, 0.25, 0.75, 1.0]);
+        assert_eq!(map.stretched(2, 2), [0.0, 1.0, 0.0, 1.0]);
+    }
 }

@@ -37,7 +37,7 @@ impl ConvShape {
     }
 }
 
-/// A convolution's weights with its BatchNorm folded in, in f32 on the CPU.
+/// A convolution's weights, mostly with its BatchNorm folded in, in f32 on the CPU.
 #[derive(Clone, Debug)]
 pub(super) struct FoldedWeights {
     /// `[O, I, kernel, kernel]`.
@@ -216,6 +216,15 @@ impl NormalisedConv {
             eps: weights.batch_norm_eps(),
         };
         Ok(Self { weight, bias, norm, shape })
+    }
+
+    /// The convolution without its BatchNorm.
+    pub(super) fn alone(&self) -> Result<FoldedWeights> {
+        let bias = match &self.bias {
+            Some(bias) => bias.clone(),
+            None => self.norm.beta.zeros_like()?,
+        };
+        Ok(FoldedWeights { weight: self.weight.clone(), bias, shape: self.shape })
     }
 
     /// The convolution that does what both do.

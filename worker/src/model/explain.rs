@@ -1,14 +1,17 @@
 //! A batch from input to predictions and maps, in one forward pass.
 //!
-//! Decides which classes are explained and by which way their maps are computed. An image
-//! that can't be explained fails alone; the others of its batch don't notice.
+//! Decides which classes are explained; how their maps come about is [`super::maps`]'s. An
+//! image that can't be explained fails alone; the others of its batch don't notice.
 
-use camshaft_common::explain::{ExplainOptions, Method, Target, TargetLayer};
+use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Method, Target, TargetLayer};
 use camshaft_common::prediction::ClassPrediction;
 use candle_core::Tensor;
 
-use super::{Model, ModelError, STAGES};
-use crate::cam::{CamTarget, HeatMap, MapStatistics, grad_cam};
+use super::cut::LayerPoint;
+use super::layers::ResNetShape;
+use super::maps::{self, Batch};
+use super::{Forward, Model, ModelConfig, ModelError, ModelFiles};
+use crate::cam::{CamTarget, HeatMap, MapStatistics};
 
 /// Classes a result lists even where only one is explained: ImageNet's customary top 5.
 const LISTED_CLASSES: usize = 5;
@@ -29,7 +32,8 @@ pub struct ExplainRequest<'a> {
 pub struct Explained {
     /// The five most probable classes and every explained one, most probable first.
     pub predictions: Vec<ClassPrediction>,
-    /// One for each target class, most probable first.
+    /// One for each method, layer and target class, in this order; classes most probable first,
+    /// but a given label before all.
     pub explanations: Vec<ClassMap>,
 }
 
@@ -39,7 +43,7 @@ pub struct ClassMap {
     /// How the map was computed.
     pub method: Method,
     /// Whose output it weighs.
-    pub layer: TargetLayer,
+    pub layer: FusedLayers,
     /// Class index.
     pub class: usize,
     /// Class name.
@@ -77,6 +81,14 @@ pub enum ExplainError {
         /// How many have it.
         count: usize,
     },
+    /// A target layer that the model has not.
+    #[error("the model has no layer {layer}; {has}")]
+    UnknownLayer {
+        /// The layer.
+        layer: TargetLayer,
+        /// What it has instead.
+        has: String,
+    },
     /// Logits that are infinite or not numbers.
     #[error("the model's logits are not finite; if it runs in f16, use --precision f32")]
     LogitsNotFinite,
@@ -110,70 +122,77 @@ impl Model {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let stages: Vec<_> =
-            requests.iter().map(|request| stage_of(request.options.layer)).collect();
-        let forward = self.forward(input, &stages)?;
+        let usable: Vec<_> =
+            requests.iter().map(|request| self.network.check(&request.options.layer)).collect();
+        let layers = requests.iter().flat_map(|request| request.options.layer.iter());
+        let input = input.to_device(&self.device)?;
+        let forward = self.forward(&input, &maps::starts(&self.network, layers))?;
         let logits = forward.logits.to_vec2::<f32>()?;
-        let plans: Vec<_> = logits
-            .iter()
-            .zip(requests)
-            .map(|(logits, request)| Scores::of(logits)?.plan(self, request))
+        let plans: Vec<_> = usable
+            .into_iter()
+            .zip(logits.iter().zip(requests))
+            .map(|(usable, (logits, request))| {
+                usable.and_then(|()| Scores::of(logits)?.plan(self, request))
+            })
             .collect();
-        let mut maps = vec![Vec::new(); requests.len()];
-        for (stage, features) in (1..=STAGES).zip(&forward.stages) {
-            let Some(features) = features else { continue };
-            let targets: Vec<_> = (0..requests.len())
-                .filter(|&image| stages[image] == stage)
-                .flat_map(|image| {
-                    let targets = plans[image].as_ref().map_or(&[][..], |plan| &plan.targets);
-                    targets.iter().map(move |&class| CamTarget { image, class })
-                })
-                .collect();
-            for (target, map) in targets.iter().zip(self.maps(stage, features, &targets)?) {
-                maps[target.image].push(map);
-            }
-        }
-        let results = plans.into_iter().zip(maps).zip(requests);
-        Ok(results.map(|((plan, maps), request)| self.explained(plan?, maps, request)).collect())
+        let mut maps = self.maps(&input, &forward, &plans, requests)?;
+        let results = plans.into_iter().zip(requests).enumerate();
+        let results = results.map(|(image, (plan, request))| {
+            self.explained(plan?, std::mem::take(&mut maps[image]), request)
+        });
+        Ok(results.collect())
     }
 
-    /// One map for each target, by the cheapest way there is for the layer.
+    /// For each image its maps, by method, then layer, then target.
     fn maps(
         &self,
-        stage: usize,
-        features: &Tensor,
-        targets: &[CamTarget],
-    ) -> Result<Vec<HeatMap>, ModelError> {
-        let mut maps = Vec::with_capacity(targets.len());
-        // As many at a time as the batch has images, so that memory stays what it promised
-        // even where an image has many targets.
-        for targets in targets.chunks(features.dim(0)?.max(1)) {
-            maps.extend(if stage == STAGES {
-                grad_cam::closed_form(features, self.network.head_weight(), targets)?
-            } else {
-                grad_cam::by_gradient(features, targets, |features| {
-                    self.network.forward_from_stage(features, stage)
-                })?
-            });
+        input: &Tensor,
+        forward: &Forward,
+        plans: &[Result<Plan, ExplainError>],
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<Vec<Vec<HeatMap>>, ModelError> {
+        let at_once = input.dim(0)?;
+        let batch = Batch { input, forward, at_once };
+        let mut all = vec![Vec::new(); requests.len()];
+        let wishes =
+            |image: usize| (&requests[image].options.method, &requests[image].options.layer);
+        let mut left: Vec<_> = (0..requests.len()).filter(|&image| plans[image].is_ok()).collect();
+        // Images with the same wishes go together; mostly these are all.
+        while let Some(&first) = left.first() {
+            let (methods, layers) = wishes(first);
+            let same: Vec<_> =
+                left.extract_if(.., |&mut image| wishes(image) == (methods, layers)).collect();
+            let targets_of = |image: usize| {
+                let targets = plans[image].as_ref().map_or(&[][..], |plan| &plan.targets);
+                targets.iter().map(move |&class| CamTarget { image, class })
+            };
+            let targets: Vec<_> = same.iter().flat_map(|&image| targets_of(image)).collect();
+            let (methods, layers) = (methods.as_slice(), layers.as_slice());
+            for maps in maps::maps(&self.network, &batch, methods, layers, &targets)? {
+                for (target, map) in targets.iter().zip(maps) {
+                    all[target.image].push(map);
+                }
+            }
         }
-        Ok(maps)
+        Ok(all)
     }
 
-    /// An image's result from what was planned and the maps of its targets, in their order.
+    /// An image's result from what was planned and its maps, by method, layer and target.
     fn explained(
         &self,
         plan: Plan,
         maps: Vec<HeatMap>,
         request: &ExplainRequest<'_>,
     ) -> Result<Explained, ExplainError> {
-        assert_eq!(plan.targets.len(), maps.len(), "a target layer is one of the stages");
-        let explanations = plan.targets.into_iter().zip(maps).map(|(class, map)| {
+        let ExplainOptions { method, layer, .. } = request.options;
+        let kinds = method.iter().flat_map(|&method| layer.iter().map(move |one| (method, one)));
+        let kinds = kinds.flat_map(|kind| plan.targets.iter().map(move |&class| (kind, class)));
+        let explanations = kinds.zip(maps).map(|(((method, layer), class), map)| {
             let label = self.config.classes[class].clone();
             if !map.is_finite() {
                 return Err(ExplainError::MapNotFinite { class: label });
             }
-            let ExplainOptions { method, layer, .. } = *request.options;
-            let statistics = MapStatistics::of(&map);
+            let (layer, statistics) = (layer.clone(), MapStatistics::of(&map));
             Ok(ClassMap { method, layer, class, label, map, statistics })
         });
         Ok(Explained {
@@ -181,13 +200,42 @@ impl Model {
             predictions: plan.predictions,
         })
     }
+}
 
+impl ModelFiles {
+    /// Whether images can be explained so at all, as far as the options tell.
+    ///
+    /// # Errors
+    /// Where the model has no such layer or class.
+    pub fn check(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
+        ResNetShape::of(self.config().architecture).check(&options.layer)?;
+        match &options.target {
+            Target::Class(name) => self.config().class_named(name).map(|_| ()),
+            Target::Top(_) | Target::Label => Ok(()),
+        }
+    }
+}
+
+impl ResNetShape {
+    /// Whether a network of this shape has these layers.
+    pub(super) fn check(self, layers: &Choices<FusedLayers>) -> Result<(), ExplainError> {
+        let layers = layers.iter().flat_map(FusedLayers::as_slice).copied();
+        for layer in layers {
+            if LayerPoint::find(layer, self).is_none() {
+                return Err(ExplainError::UnknownLayer { layer, has: self.describe_layers() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
     /// The index of the class called `name`.
     ///
     /// # Errors
     /// Where none or several are.
     pub fn class_named(&self, name: &str) -> Result<usize, ExplainError> {
-        let classes = &self.config.classes;
+        let classes = &self.classes;
         let mut found = (0..classes.len()).filter(|&class| classes[class] == name);
         match (found.next(), found.count()) {
             (Some(class), 0) => Ok(class),
@@ -203,11 +251,6 @@ impl Model {
             }
         }
     }
-}
-
-fn stage_of(layer: TargetLayer) -> usize {
-    let TargetLayer::Stage(stage) = layer;
-    usize::from(stage)
 }
 
 /// What is known of an image before its maps are.
@@ -239,8 +282,13 @@ impl<'a> Scores<'a> {
     fn plan(&self, model: &Model, request: &ExplainRequest<'_>) -> Result<Plan, ExplainError> {
         let targets = match &request.options.target {
             Target::Top(count) => self.ranking.iter().copied().take(*count).collect(),
-            Target::Label => vec![model.class_named(request.label.ok_or(ExplainError::NoLabel)?)?],
-            Target::Class(name) => vec![model.class_named(name)?],
+            Target::Label => {
+                let label =
+                    model.config.class_named(request.label.ok_or(ExplainError::NoLabel)?)?;
+                let top = self.ranking[0];
+                if top == label { vec![label] } else { vec![label, top] }
+            }
+            Target::Class(name) => vec![model.config.class_named(name)?],
         };
         let listed = self.ranking.iter().enumerate();
         let listed =
@@ -265,6 +313,7 @@ fn softmax(logits: &[f32]) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use camshaft_common::explain::Choices;
     use camshaft_common::model::ModelReference;
     use candle_core::{DType, Device};
 
@@ -273,7 +322,8 @@ mod tests {
     use crate::model::{KernelChoice, ModelFiles, Precision};
 
     fn options(stage: u8, target: Target) -> ExplainOptions {
-        ExplainOptions { layer: TargetLayer::Stage(stage), target, ..Default::default() }
+        let layer = Choices::one(TargetLayer::Stage(stage).into());
+        ExplainOptions { layer, target, ..Default::default() }
     }
 
     fn images(count: usize) -> Tensor {
@@ -307,7 +357,7 @@ mod tests {
             let (Ok(alone), Ok(together)) = (alone, together) else { continue };
             assert_eq!(alone.explanations.len(), together.explanations.len());
             for (a, b) in alone.explanations.iter().zip(&together.explanations) {
-                assert_eq!((a.class, a.layer), (b.class, requests[image].options.layer));
+                assert_eq!((a.class, &a.layer), (b.class, requests[image].options.layer.first()));
                 let (difference, max) =
                     (difference(&a.map.values, &b.map.values), a.statistics.max);
                 assert!(difference <= 1e-6 * max, "off by {difference} of {max}");
@@ -315,7 +365,8 @@ mod tests {
         }
         let counts: Vec<_> =
             together.iter().flatten().map(|result| result.explanations.len()).collect();
-        assert_eq!(counts, [2, 1, 1, CLASSES]);
+        // A label that isn't the top class brings that one with it.
+        assert_eq!(counts, [2, 2, 1, CLASSES]);
     }
 
     #[test]
@@ -338,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_class_is_answered_with_those_there_are() {
-        let error = small_model().class_named("whale").unwrap_err();
+        let error = small_model().config().class_named("whale").unwrap_err();
         assert_eq!(
             error.to_string(),
             "the model has no class \"whale\"; its classes are c0, c1, c2, c3, c4, c5, c6"
@@ -385,11 +436,11 @@ mod tests {
                 .unwrap_err()
         };
         let error = load(config).to_string();
-        assert!(error.contains("names 2 classes, but fc.weight has 7 rows"), "{error}");
+        assert!(error.contains("names 2 classes, but fc.weight has 7"), "{error}");
         let config = String::from_utf8_lossy(config)
             .replace(r#"["c0","c1"]"#, r#"["c0","c1","c2","c3","c4","c5","c6"]"#);
         let error = load(config.as_bytes()).to_string();
         let first = "conv1.weight is [4, 3, 7, 7] of F32 instead of [64, 3, 7, 7]";
-        assert!(error.contains(first) && error.contains("more; use torchvision's"), "{error}");
+        assert!(error.contains(first) && error.contains("more; check \"architecture\""), "{error}");
     }
 }

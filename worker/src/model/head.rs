@@ -60,11 +60,6 @@ impl Head {
         self.shape
     }
 
-    /// `[K, inputs]`.
-    pub(super) fn weight(&self) -> &Tensor {
-        self.linear.weight()
-    }
-
     /// Logits `[N, K]` of features `[N, C, H, W]` in any dtype.
     pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let features = features.to_dtype(DType::F32)?;

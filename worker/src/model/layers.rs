@@ -6,6 +6,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::config::Architecture;
 use super::convolution::{ConvShape, FoldedConv, FoldedValues, FoldedWeights, channels_last};
+use super::cut::{Cut, LayerPoint, SingleConv, Start};
 use super::pooling::max_pool;
 use super::resnet::STAGES;
 use super::weights::Weights;
@@ -131,6 +132,15 @@ impl ResNetShape {
         [(self.width << (STAGES - 1)) * self.block.expansion(), height, width]
     }
 
+    /// Which layers there are, for an error.
+    pub(super) fn describe_layers(self) -> String {
+        let blocks: Vec<_> = (0..STAGES)
+            .map(|stage| format!("layer{0}.0 to layer{0}.{1}", stage + 1, self.blocks[stage] - 1))
+            .collect();
+        let path = self.block.path(1, 1, 1).len();
+        format!("its blocks are {}, each with conv1 to conv{path}", blocks.join(", "))
+    }
+
     /// The stem's convolution.
     pub(super) fn stem(self) -> ConvShape {
         ConvShape { inputs: IMAGE_CHANNELS, outputs: self.width, kernel: 7, stride: 2 }
@@ -252,8 +262,13 @@ impl Layers {
     /// Everything before the first stage: `[N, 3, H, W]` to `[N, C, H / 4, W / 4]`.
     pub(super) fn stem(&self, input: &Tensor) -> Result<Tensor> {
         let output = self.stem.forward(&input.to_dtype(self.dtype)?, None)?;
+        Self::pool(&output)
+    }
+
+    /// What follows the stem's BatchNorm.
+    fn pool(output: &Tensor) -> Result<Tensor> {
         if output.device().is_cpu() {
-            return max_pool(&channels_last(&output)?)?.permute((0, 3, 1, 2));
+            return max_pool(&channels_last(output)?)?.permute((0, 3, 1, 2));
         }
         // After a ReLU a border of zeros is as good as torch's border of minus infinity.
         let output = output.pad_with_zeros(D::Minus1, 1, 1)?.pad_with_zeros(D::Minus2, 1, 1)?;
@@ -264,7 +279,88 @@ impl Layers {
     /// layers' own.
     pub(super) fn stage(&self, stage: usize, features: &Tensor) -> Result<Tensor> {
         let features = features.to_dtype(self.dtype)?;
-        self.stages[stage].iter().try_fold(features, |x, block| block.forward(&x))
+        self.blocks(stage, .., features)
+    }
+
+    /// Some blocks of a stage, one after the other.
+    fn blocks(
+        &self,
+        stage: usize,
+        blocks: impl std::slice::SliceIndex<[ResidualBlock], Output = [ResidualBlock]>,
+        features: Tensor,
+    ) -> Result<Tensor> {
+        self.stages[stage][blocks].iter().try_fold(features, |x, block| block.forward(&x))
+    }
+
+    /// Runs up to `point`, which is not what it starts at itself: `[N, C, H, W]` in any dtype.
+    /// `single` is the point's convolution, where it is one.
+    pub(super) fn cut(
+        &self,
+        point: LayerPoint,
+        (start, value): (Start, &Tensor),
+        single: Option<&SingleConv>,
+    ) -> Result<Cut> {
+        let cut = |features: Tensor, block_input: Option<Tensor>| {
+            Ok(Cut { features: features.to_dtype(DType::F32)?, point, block_input })
+        };
+        let value = value.to_dtype(self.dtype)?;
+        if point == LayerPoint::Stem {
+            return cut(single.expect("a convolution's").forward(&value)?, None);
+        }
+        let value = if start == Start::Image { self.stem(&value)? } else { value };
+        let single = |input: &Tensor| single.expect("a convolution's").forward(input);
+        match point {
+            LayerPoint::Stem => unreachable!("dealt with above"),
+            LayerPoint::Block(stage, block) => cut(self.blocks(stage, ..=block, value)?, None),
+            LayerPoint::Path(stage, block, place) => {
+                let input = self.blocks(stage, ..block, value)?;
+                let path = &self.stages[stage][block].path[..place];
+                let before =
+                    path.iter().try_fold(input.clone(), |x, conv| conv.forward(&x, None))?;
+                cut(single(&before)?, Some(input))
+            }
+            LayerPoint::Shortcut(stage, block) => {
+                let input = self.blocks(stage, ..block, value)?;
+                cut(single(&input)?, Some(input))
+            }
+        }
+    }
+
+    /// From the output of `cut`'s layer, in its place `features`, to the last stage's output in
+    /// the layers' dtype. Differentiable with respect to `features`.
+    pub(super) fn rest(
+        &self,
+        cut: &Cut,
+        features: &Tensor,
+        single: Option<&SingleConv>,
+    ) -> Result<Tensor> {
+        let features = features.to_dtype(self.dtype)?;
+        let normalised =
+            |single: Option<&SingleConv>| single.expect("a convolution's").normalise(&features);
+        let block_input = || cut.block_input.as_ref().expect("it is cut within a block");
+        let (stage, block, features) = match cut.point {
+            LayerPoint::Stem => {
+                let stem = Self::pool(&normalised(single)?.relu()?)?;
+                return (0..STAGES).try_fold(stem, |x, stage| self.stage(stage, &x));
+            }
+            LayerPoint::Block(stage, block) => (stage, block, features),
+            LayerPoint::Path(stage, block, place) => {
+                let (input, at) = (block_input(), &self.stages[stage][block]);
+                let normalised = normalised(single)?;
+                let output = if place + 1 == at.path.len() {
+                    (normalised + at.shortcut(input)?)?.relu()?
+                } else {
+                    at.rest_of_path(normalised.relu()?, place + 1, &at.shortcut(input)?)?
+                };
+                (stage, block, output)
+            }
+            LayerPoint::Shortcut(stage, block) => {
+                let (input, at) = (block_input(), &self.stages[stage][block]);
+                (stage, block, at.rest_of_path(input.clone(), 0, &normalised(single)?)?)
+            }
+        };
+        let features = self.blocks(stage, block + 1.., features)?;
+        (stage + 1..STAGES).try_fold(features, |x, stage| self.stage(stage, &x))
     }
 }
 
@@ -285,12 +381,20 @@ impl ResidualBlock {
     }
 
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        let shortcut = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(input, None)?,
-            None => input.clone(),
-        };
-        let (last, path) = self.path.split_last().expect("a block has convolutions");
-        let output = path.iter().try_fold(input.clone(), |x, conv| conv.forward(&x, None))?;
-        last.forward(&output, Some(&shortcut))
+        self.rest_of_path(input.clone(), 0, &self.shortcut(input)?)
+    }
+
+    fn shortcut(&self, input: &Tensor) -> Result<Tensor> {
+        match &self.shortcut {
+            Some(shortcut) => shortcut.forward(input, None),
+            None => Ok(input.clone()),
+        }
+    }
+
+    /// The path from its convolution `first` on, and the shortcut's output added.
+    fn rest_of_path(&self, input: Tensor, first: usize, shortcut: &Tensor) -> Result<Tensor> {
+        let (last, path) = self.path[first..].split_last().expect("one is left");
+        let output = path.iter().try_fold(input, |x, conv| conv.forward(&x, None))?;
+        last.forward(&output, Some(shortcut))
     }
 }

@@ -9,6 +9,7 @@ mod bundled;
 mod compute;
 mod config;
 mod convolution;
+mod cut;
 mod device;
 mod error;
 mod explain;
@@ -16,6 +17,7 @@ mod files;
 mod finish;
 mod head;
 mod layers;
+mod maps;
 mod naming;
 mod patches;
 mod pooling;
@@ -31,6 +33,7 @@ pub use compute::{KernelChoice, ParseKernelChoiceError};
 pub use config::{
     Architecture, ChannelOrder, HeadKind, InputRule, Interpolation, ModelConfig, Resize, Scale,
 };
+pub use cut::Cut;
 pub use device::{DeviceChoice, ParseDeviceError, ParsePrecisionError, Precision};
 pub use error::ModelError;
 pub use explain::{ClassMap, ExplainError, ExplainRequest, Explained};

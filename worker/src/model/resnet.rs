@@ -1,17 +1,20 @@
 //! ResNet (He et al. 2015, <https://arxiv.org/abs/1512.03385>) with torchvision's parameter
 //! names and strides ("v1.5": a bottleneck's stride is in its 3×3).
 //!
-//! Can start from and stop at the output of each of its four residual stages, which is what
-//! explanations need. What classes mean and how images become input is not known here.
+//! Can be cut at any block or convolution, which is what explanations need. What classes mean and how images become input is not known here.
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use camshaft_common::explain::{Choices, FusedLayers, TargetLayer};
 use camshaft_kernels::{Backbone, Kernel, SMALLEST_SIDE};
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 
 use super::compute::Compute;
 use super::config::HeadKind;
+use super::cut::{Cut, LayerPoint, SingleConv, Start};
+use super::explain::ExplainError;
 use super::head::{Head, HeadShape};
 use super::layers::{FoldedNetwork, Layers, ResNetShape};
 use super::weights::Weights;
@@ -34,6 +37,8 @@ pub struct ResNet {
     /// Made when they are first needed, where there is a backbone: most runs need no gradient,
     /// and they are twice the file's size.
     layers: OnceLock<Layers>,
+    /// Convolutions whose own output is explained, apart from their BatchNorms.
+    singles: Mutex<HashMap<LayerPoint, Arc<SingleConv>>>,
     /// What they are made of.
     file: Bytes,
 }
@@ -68,7 +73,8 @@ impl ResNet {
             let made = Layers::new(&folded, (device, dtype))?;
             layers.get_or_init(|| made);
         }
-        Ok(Self { shape, head, device: device.clone(), dtype, backbone, layers, file })
+        let (device, singles) = (device.clone(), Mutex::default());
+        Ok(Self { shape, head, device, dtype, backbone, layers, singles, file })
     }
 
     /// The kernel a plain pass runs on; none: candle.
@@ -144,27 +150,68 @@ impl ResNet {
         Ok(Forward { logits, stages })
     }
 
-    /// The output of `stage` (1 to 4) after its last ReLU: `[N, C, H, W]`, f32, zero or more.
-    /// `input` as for [`Self::forward`].
-    pub fn forward_to_stage(&self, input: &Tensor, stage: usize) -> Result<Tensor> {
-        let layers = self.layers()?;
-        (0..stage)
-            .try_fold(layers.stem(input)?, |x, stage| layers.stage(stage, &x))?
-            .to_dtype(DType::F32)
+    /// Where `layer` is in this network.
+    pub(super) fn find(&self, layer: TargetLayer) -> Option<LayerPoint> {
+        LayerPoint::find(layer, self.shape)
     }
 
-    /// Logits `[N, K]`, f32, from the output of `stage` (1 to 4) as [`Self::forward_to_stage`]
-    /// gives it. Differentiable with respect to `features`.
-    pub fn forward_from_stage(&self, features: &Tensor, stage: usize) -> Result<Tensor> {
-        let layers = self.layers()?;
-        let features = (stage..STAGES)
-            .try_fold(features.clone(), |features, stage| layers.stage(stage, &features))?;
-        self.head.forward(&features)
+    /// Whether it has these layers.
+    pub(super) fn check(
+        &self,
+        layers: &Choices<FusedLayers>,
+    ) -> std::result::Result<(), ExplainError> {
+        self.shape.check(layers)
     }
 
-    /// The head's weight: `[K, C]`, f32.
-    pub fn head_weight(&self) -> &Tensor {
-        self.head.weight()
+    /// What the output of the layer at `point` is computed from.
+    pub(super) fn start(&self, point: LayerPoint) -> Start {
+        point.start(self.shape)
+    }
+
+    /// Whether only the head follows.
+    pub(super) fn is_last(&self, point: LayerPoint) -> bool {
+        point.is_last(self.shape)
+    }
+
+    /// The layer's output, computed from `start`, what [`Self::start`] says: the input
+    /// `[N, 3, H, W]` or a stage's output `[N, C, H, W]`.
+    pub(super) fn cut(&self, point: LayerPoint, start: &Tensor) -> Result<Cut> {
+        if point.is_stage_output(self.shape) {
+            return Ok(Cut { features: start.clone(), point, block_input: None });
+        }
+        let single = self.single(point)?;
+        self.layers()?.cut(point, (self.start(point), start), single.as_deref())
+    }
+
+    /// Logits `[N, K]`, f32, with `features` in place of the cut layer's output. Differentiable
+    /// with respect to `features`.
+    pub(super) fn rest(&self, cut: &Cut, features: &Tensor) -> Result<Tensor> {
+        if self.is_last(cut.point) {
+            return self.head.forward(features);
+        }
+        let single = self.single(cut.point)?;
+        self.head.forward(&self.layers()?.rest(cut, features, single.as_deref())?)
+    }
+
+    /// The convolution at `point` by itself, where the point is one.
+    fn single(&self, point: LayerPoint) -> Result<Option<Arc<SingleConv>>> {
+        if !point.is_convolution() {
+            return Ok(None);
+        }
+        // A panic while holding it leaves at worst an entry out.
+        let mut singles = self.singles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(single) = singles.get(&point) {
+            return Ok(Some(Arc::clone(single)));
+        }
+        let layers = (&self.device, self.dtype);
+        let single = Arc::new(SingleConv::load(&self.file, point, self.shape, layers)?);
+        singles.insert(point, Arc::clone(&single));
+        Ok(Some(single))
+    }
+
+    /// The head.
+    pub(super) fn head(&self) -> &Head {
+        &self.head
     }
 }
 
@@ -181,8 +228,10 @@ fn backbone(folded: &FoldedNetwork, kernel: Kernel) -> Result<Option<Backbone>> 
 
 #[cfg(test)]
 mod tests {
-    use crate::cam::{CamTarget, grad_cam};
-    use crate::model::testing::{CLASSES, SIDE, noise, small_model};
+    use crate::model::layers::BlockKind;
+    use crate::model::testing::{
+        CLASSES, SIDE, noise, small_model, small_model_of, small_model_with,
+    };
 
     use super::*;
 
@@ -190,72 +239,87 @@ mod tests {
         (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
     }
 
-    #[test]
-    fn stopping_and_starting_at_any_stage_is_the_whole_pass() {
-        let model = small_model();
-        let network = model.network();
-        let input = noise(&[2, 3, SIDE, SIDE], 100).abs().unwrap();
-        let whole = network.forward(&input, &[1, 2, 3, 4]).unwrap();
-        assert_eq!(whole.logits.dims(), [2, CLASSES]);
-        for stage in 1..=STAGES {
-            let features = network.forward_to_stage(&input, stage).unwrap();
-            let side = SIDE >> (stage + 1);
-            assert_eq!(features.dims(), [2, 16 << (stage - 1), side, side]);
-            assert_eq!(
-                largest_difference(&features, whole.stages[stage - 1].as_ref().unwrap()),
-                0.0
-            );
-            let logits = network.forward_from_stage(&features, stage).unwrap();
-            assert!(largest_difference(&logits, &whole.logits) < 1e-5);
+    /// Every layer there is to be explained.
+    fn all_layers(network: &ResNet) -> Vec<LayerPoint> {
+        let mut layers = vec![LayerPoint::Stem];
+        for block in (0..STAGES).flat_map(|stage| network.shape.stage(stage)) {
+            let (stage, number) = (block.stage, block.number);
+            layers.push(LayerPoint::Block(stage, number));
+            layers.extend((0..block.path().len()).map(|at| LayerPoint::Path(stage, number, at)));
+            layers.extend(block.shortcut().map(|_| LayerPoint::Shortcut(stage, number)));
         }
-        let some = network.forward(&input, &[3]).unwrap().stages;
-        assert_eq!(some.map(|stage| stage.is_some()), [false, false, true, false]);
+        layers
     }
 
-    #[test]
-    fn gradient_through_the_network_equals_finite_differences() {
-        let model = small_model();
-        let network = model.network();
-        let input = noise(&[1, 3, SIDE, SIDE], 100).abs().unwrap();
-        for stage in 1..STAGES {
-            let features = network.forward_to_stage(&input, stage).unwrap();
-            let variable = candle_core::Var::from_tensor(&features).unwrap();
-            let logit =
-                |x: &Tensor| network.forward_from_stage(x, stage).unwrap().sum_all().unwrap();
-            let gradients = logit(&variable).backward().unwrap();
-            let gradient = gradients.get(&variable).unwrap();
-            // Along the gradient itself, which outweighs the kinks of the ReLUs.
-            let norm = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-            let step = 1e-3 / norm.sqrt();
-            let moved = |by: f32| {
-                let moved = (&features + (gradient * f64::from(by)).unwrap()).unwrap();
-                logit(&moved).to_scalar::<f32>().unwrap()
-            };
-            let slope = (moved(step) - moved(-step)) / (2.0 * step);
-            assert!((slope / norm - 1.0).abs() < 0.05, "stage {stage}: {slope} and {norm}");
-        }
-    }
-
-    #[test]
-    fn closed_form_equals_the_gradients_map_through_the_head() {
-        let model = small_model();
-        let network = model.network();
-        let input = noise(&[3, 3, SIDE, SIDE], 100).abs().unwrap();
-        let features = network.forward_to_stage(&input, STAGES).unwrap();
-        let targets: Vec<_> = (0..3 * CLASSES)
-            .map(|index| CamTarget { image: index % 3, class: index / 3 })
-            .collect();
-        let closed = grad_cam::closed_form(&features, network.head_weight(), &targets).unwrap();
-        let gradient = grad_cam::by_gradient(&features, &targets, |features| {
-            network.forward_from_stage(features, STAGES)
-        });
-        // A map near zero is a difference of large channels: theirs is the scale.
-        let scale: f32 = features.max_all().unwrap().to_scalar().unwrap();
-        for (closed, gradient) in closed.iter().zip(gradient.unwrap()) {
-            let max = closed.values.iter().copied().fold(1e-2 * scale, f32::max);
-            for (a, b) in closed.values.iter().zip(gradient.values) {
-                assert!((a - b).abs() <= 1e-5 * max, "{a} and {b}");
+    fn cut(network: &ResNet, point: LayerPoint, input: &Tensor) -> Cut {
+        match network.start(point) {
+            Start::Image => network.cut(point, input).unwrap(),
+            Start::Stage(stage) => {
+                let start = network.forward(input, &[stage + 1]).unwrap().stages;
+                network.cut(point, start[stage].as_ref().unwrap()).unwrap()
             }
+        }
+    }
+
+    #[test]
+    fn a_pass_cut_at_any_layer_is_the_whole_pass() {
+        for model in [small_model(), small_model_of(BlockKind::Basic)] {
+            let network = model.network();
+            let input = noise(&[2, 3, SIDE, SIDE], 100).abs().unwrap();
+            let whole = network.forward(&input, &[1, 2, 3, 4]).unwrap();
+            assert_eq!(whole.logits.dims(), [2, CLASSES]);
+            let largest = largest_difference(&whole.logits, &whole.logits.zeros_like().unwrap());
+            for point in all_layers(network) {
+                let cut = cut(network, point, &input);
+                let logits = network.rest(&cut, &cut.features).unwrap();
+                let share = largest_difference(&logits, &whole.logits) / largest;
+                assert!(share < 1e-5, "{point:?}: off by {share}");
+            }
+            let some = network.forward(&input, &[3]).unwrap().stages;
+            assert_eq!(some.map(|stage| stage.is_some()), [false, false, true, false]);
+        }
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences_at_every_layer() {
+        for model in [small_model(), small_model_of(BlockKind::Basic)] {
+            let network = model.network();
+            let input = noise(&[1, 3, SIDE, SIDE], 100).abs().unwrap();
+            for point in all_layers(network) {
+                let cut = cut(network, point, &input);
+                let variable = candle_core::Var::from_tensor(&cut.features).unwrap();
+                let logit = |x: &Tensor| network.rest(&cut, x).unwrap().sum_all().unwrap();
+                let gradients = logit(&variable).backward().unwrap();
+                let gradient = gradients.get(&variable).unwrap();
+                // Along the gradient itself, which outweighs the kinks of the ReLUs.
+                let norm = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+                let step = 1e-3 / norm.sqrt();
+                let moved = |by: f32| {
+                    let moved = (&cut.features + (gradient * f64::from(by)).unwrap()).unwrap();
+                    logit(&moved).to_scalar::<f32>().unwrap()
+                };
+                let slope = (moved(step) - moved(-step)) / (2.0 * step);
+                assert!((slope / norm - 1.0).abs() < 0.05, "{point:?}: {slope} and {norm}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_heads_gradient_written_down_is_the_one_gone_back_for() {
+        for head in [HeadKind::AveragePool, HeadKind::Flatten] {
+            let model = small_model_with(BlockKind::Bottleneck, head);
+            let network = model.network();
+            let input = noise(&[3, 3, SIDE, SIDE], 100).abs().unwrap();
+            let features = network.forward(&input, &[STAGES]).unwrap().stages[STAGES - 1].clone();
+            let features = candle_core::Var::from_tensor(&features.unwrap()).unwrap();
+            let classes = Tensor::new(&[4u32, 0, 4], &Device::Cpu).unwrap();
+            let logits = network.head().forward(&features).unwrap();
+            let logits = logits.gather(&classes.unsqueeze(1).unwrap(), 1).unwrap();
+            let back = logits.sum_all().unwrap().backward().unwrap();
+            let back = back.get(&features).unwrap();
+            let written = network.head().gradient(&classes).unwrap();
+            let written = written.broadcast_as(back.shape()).unwrap();
+            assert!(largest_difference(back, &written) < 1e-6);
         }
     }
 }

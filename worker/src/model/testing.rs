@@ -18,7 +18,11 @@ use super::{KernelChoice, Model, ModelFiles, Precision};
 pub(crate) const CLASSES: usize = 7;
 /// Side of its input: the last stage is 2 × 2.
 pub(crate) const SIDE: usize = 64;
-const SHAPE: ResNetShape = ResNetShape { blocks: [1; 4], width: 4, block: BlockKind::Bottleneck };
+
+/// Two blocks in a stage, so that one has no shortcut convolution.
+fn shape(block: BlockKind) -> ResNetShape {
+    ResNetShape { blocks: [2, 1, 1, 1], width: 4, block }
+}
 
 /// Values around zero with variance 1, the same for the same seed: a failing test must fail
 /// again. SplitMix64 (Steele, Lea and Flood 2014).
@@ -36,15 +40,22 @@ pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values.collect(), shape, &Device::Cpu).unwrap()
 }
 
-/// Random weights as a safetensors file.
+/// Random weights of [`small_model`] as a safetensors file.
 pub(crate) fn small_weights() -> Vec<u8> {
+    weights(shape(BlockKind::Bottleneck), HeadKind::AveragePool)
+}
+
+fn head(shape: ResNetShape, kind: HeadKind) -> HeadShape {
+    HeadShape { kind, classes: CLASSES, features: shape.features(SIDE, SIDE) }
+}
+
+fn weights(shape: ResNetShape, kind: HeadKind) -> Vec<u8> {
     // An empty file misses every tensor, which tells what there must be.
     let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).unwrap();
     let mut none = Weights::read(&none).unwrap();
     let compute = Compute::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).unwrap();
-    let features = SHAPE.features(SIDE, SIDE);
-    let head = HeadShape { kind: HeadKind::AveragePool, classes: CLASSES, features };
-    ResNet::load(&mut none, Bytes::new(), (SHAPE, head), &Device::Cpu, &compute).unwrap();
+    let shapes = (shape, head(shape, kind));
+    ResNet::load(&mut none, Bytes::new(), shapes, &Device::Cpu, &compute).unwrap();
     let tensors = (0..).zip(none.into_misfits()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();
@@ -58,9 +69,20 @@ pub(crate) fn small_weights() -> Vec<u8> {
 
 /// A model with such weights.
 pub(crate) fn small_model() -> Model {
+    small_model_of(BlockKind::Bottleneck)
+}
+
+/// The same of other blocks.
+pub(super) fn small_model_of(block: BlockKind) -> Model {
+    small_model_with(block, HeadKind::AveragePool)
+}
+
+/// The same of other blocks with another head.
+pub(super) fn small_model_with(block: BlockKind, head: HeadKind) -> Model {
     let classes: Vec<_> = (0..CLASSES).map(|class| format!("c{class}")).collect();
     let config = serde_json::json!({
         "architecture": "resnet50",
+        "head": head,
         "classes": classes,
         "input": {
             "height": SIDE, "width": SIDE, "resize": "stretch",
@@ -69,8 +91,9 @@ pub(crate) fn small_model() -> Model {
         }
     });
     let reference: ModelReference = "/models/small".parse().unwrap();
-    let config = config.to_string();
-    let files = ModelFiles::from_bytes(reference, small_weights().into(), config.as_bytes());
-    let files = files.unwrap();
-    Model::load_shape(&files, SHAPE, &Device::Cpu, Precision::Auto, KernelChoice::Candle).unwrap()
+    let (shape, config) = (shape(block), config.to_string());
+    let weights = weights(shape, head).into();
+    let files = ModelFiles::from_bytes(reference, weights, config.as_bytes()).unwrap();
+    let (precision, kernel) = (Precision::Auto, KernelChoice::Candle);
+    Model::load_shape(&files, shape, &Device::Cpu, precision, kernel).unwrap()
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout;
+use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use image::RgbImage;
 
@@ -73,9 +73,15 @@ fn draw(
 ) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), EncodeOverlayError> {
     let mut explanations = Vec::with_capacity(classes.len());
     let mut overlays = Vec::new();
-    for (index, explained) in classes.into_iter().enumerate() {
-        let further_class = (index > 0).then_some(explained.class);
-        let path = layout::overlay(key, further_class, options.overlay);
+    let (method, layer) = (options.method.first(), options.layer.first());
+    let class = classes.first().map(|first| first.class);
+    for explained in classes {
+        let differs = OverlayDifference {
+            method: Some(explained.method).filter(|other| other != method),
+            layer: Some(&explained.layer).filter(|other| *other != layer),
+            class: Some(explained.class).filter(|other| Some(*other) != class),
+        };
+        let path = layout::overlay(key, differs, options.overlay);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
             let colors = (options.colormap, options.alpha);
             if let Some(bytes) = overlay::draw(picture, &explained.map, colors, options.overlay)? {
