@@ -143,20 +143,70 @@ fn score_cam_maps_are_those_of_pytorch() {
 }
 
 /// Compares the maps of the first `images`, all methods at once, and says how many there were.
-#[expect(clippy::print_stdout, reason = "what was found is worth reading")]
+///
+/// Two maps are not continuous in the input. A ReLU whose input is within rounding of zero lets
+/// a gradient through or not, and where a map adds up large parts in a cell, as HiResCAM's of a
+/// convolution does, that cell jumps. XGrad-CAM divides by the sum of a channel's activations,
+/// which for a convolution's own output can be next to zero. A map that is off is compared again
+/// for the same image a rounding error brighter or darker: if that brings the reference's map,
+/// only rounding is between them. Nothing else moves by more than a thousandth.
 fn maps_are_those_of_pytorch(
     kernel: KernelChoice,
-    Golden { cases, input, model }: &Golden,
+    golden: &Golden,
     methods: &[Method],
     layer: TargetLayer,
     images: usize,
 ) -> usize {
+    const ROUNDING: [f64; 4] = [0.0, 1e-7, -1e-7, 3e-7];
+    let mut compared = 0;
+    let mut off = Vec::new();
+    for rounding in ROUNDING {
+        let input = (golden.input.narrow(0, 0, images).unwrap() * (1.0 + rounding)).unwrap();
+        let mut still_off = Vec::new();
+        for map in compare(kernel, golden, methods, layer, &input) {
+            compared += usize::from(rounding == 0.0);
+            if !map.agrees() && (rounding == 0.0 || off.contains(&map.what)) {
+                still_off.push(map.what);
+            }
+        }
+        // Such maps are rare, or it would be something else.
+        assert!(still_off.len() <= 2, "{still_off:?}");
+        off = still_off;
+        if off.is_empty() {
+            return compared;
+        }
+    }
+    panic!("{off:?}");
+}
+
+/// How far a map is from its reference.
+struct Comparison {
+    what: String,
+    /// Largest difference as a share of the reference's maximum.
+    share: f32,
+    tolerance: f32,
+    cosine: f32,
+}
+
+impl Comparison {
+    fn agrees(&self) -> bool {
+        self.share < self.tolerance && self.cosine > LEAST_COSINE
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what was found is worth reading")]
+fn compare(
+    kernel: KernelChoice,
+    Golden { cases, model, .. }: &Golden,
+    methods: &[Method],
+    layer: TargetLayer,
+    input: &Tensor,
+) -> Vec<Comparison> {
     // Every class of every image: a batch whose images have several targets.
     let options = options(methods, layer.into(), Target::Top(2));
-    let requests = vec![ExplainRequest { options: &options, label: None }; images];
-    let input = input.narrow(0, 0, images).unwrap();
-    let results = model.explain_batch(&input, &requests).unwrap();
-    let mut compared = 0;
+    let requests = vec![ExplainRequest { options: &options, label: None }; input.dim(0).unwrap()];
+    let results = model.explain_batch(input, &requests).unwrap();
+    let mut compared = Vec::new();
     for (index, (case, result)) in cases.iter().zip(results).enumerate() {
         for explanation in result.unwrap().explanations {
             let (method, class) = (explanation.method, explanation.class);
@@ -166,7 +216,7 @@ fn maps_are_those_of_pytorch(
             assert_eq!(reference["width"].as_u64(), Some(width as u64));
             let reference = numbers(&reference["values"]);
             if method == Method::EigenCam {
-                values = with_the_sign_of(&reference, values, &input, index, model);
+                values = with_the_sign_of(&reference, values, input, index, model);
             }
             let share = difference(&values, &reference) / maximum(&reference).max(ZERO);
             let cosine = cosine(&values, &reference);
@@ -174,9 +224,7 @@ fn maps_are_those_of_pytorch(
             println!("{what}: off by {share:.1e} of the maximum, cosine {cosine:.7}");
             let last = layer == TargetLayer::Stage(4) && method != Method::ScoreCam;
             let tolerance = if last { LAST_LAYER_TOLERANCE } else { MAP_TOLERANCE };
-            assert!(share < tolerance, "{what}: off by {share} of the maximum");
-            assert!(cosine > LEAST_COSINE, "{what}: cosine {cosine}");
-            compared += 1;
+            compared.push(Comparison { what, share, tolerance, cosine });
         }
     }
     compared
