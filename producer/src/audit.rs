@@ -124,7 +124,7 @@ async fn publish(
 }
 
 /// Ctrl-C or SIGTERM: finish what is in work; a second one ends at once.
-fn stop_on_interrupt(stop: CancellationToken) -> std::io::Result<()> {
+pub(crate) fn stop_on_interrupt(stop: CancellationToken) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -28,6 +28,10 @@ pub(crate) enum Command {
     /// Run again, it does only what is missing
     #[cfg(feature = "embedded")]
     Audit(Box<AuditArgs>),
+    /// Train a model on a folder of class folders: a new head, or all layers. Run again, it
+    /// goes on after the last whole epoch
+    #[cfg(feature = "embedded")]
+    Train(Box<crate::train_arguments::TrainArgs>),
     /// Publish a job for each image to a broker, for workers to do
     Enqueue(Box<EnqueueArgs>),
     /// Show how far a run has come

@@ -11,6 +11,8 @@ use clap::Parser;
 mod audit;
 mod cli;
 mod enqueue;
+#[cfg(feature = "embedded")]
+mod learning_curve;
 mod list_file;
 mod output;
 mod plan;
@@ -20,6 +22,12 @@ mod request;
 mod selection;
 mod source;
 mod status;
+#[cfg(feature = "embedded")]
+mod train;
+#[cfg(feature = "embedded")]
+mod train_arguments;
+#[cfg(feature = "embedded")]
+mod train_files;
 
 use cli::{Cli, Command};
 
@@ -49,6 +57,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         #[cfg(feature = "embedded")]
         Command::Audit(args) => audit::audit(*args, stores).await,
+        #[cfg(feature = "embedded")]
+        Command::Train(args) => train::train(*args, stores).await,
         Command::Enqueue(args) => enqueue::enqueue(*args, stores).await,
         Command::Status(args) => status::status(args, stores).await,
         Command::Redrive(args) => redrive::redrive(args).await,
@@ -61,6 +71,10 @@ fn status(error: &anyhow::Error) -> u8 {
     #[cfg(feature = "embedded")]
     if let Some(audit::AuditError::TooManyFailures { .. }) = error.downcast_ref() {
         return 3;
+    }
+    #[cfg(feature = "embedded")]
+    if let Some(train::TrainError::ArchitectureOfModel) = error.downcast_ref() {
+        return 2;
     }
     match error.downcast_ref() {
         // Arguments that are each right but don't go together.

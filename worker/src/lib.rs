@@ -4,7 +4,8 @@
 //! Start reading at [`pipeline`]. Everything about pixels and networks is in pure
 //! functions beside it: [`decoding`], [`input`], [`cam`], [`colormap`], [`overlay`], and
 //! the [`model`]. The `camshaft-worker` program is [`service`] with a command line;
-//! `camshaft audit` uses the same [`engine`] with a queue of its own.
+//! `camshaft audit` uses the same [`engine`] with a queue of its own, and `camshaft train`
+//! [`training`].
 
 pub mod arguments;
 pub mod cam;
@@ -17,3 +18,4 @@ pub mod model;
 pub mod overlay;
 pub mod pipeline;
 pub mod service;
+pub mod training;

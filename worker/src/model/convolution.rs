@@ -13,15 +13,15 @@ use super::weights::Weights;
 
 /// Shape of a convolution with a square kernel and equal padding on all sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConvShape {
+pub(crate) struct ConvShape {
     /// Input channels.
-    pub(super) inputs: usize,
+    pub(crate) inputs: usize,
     /// Output channels.
-    pub(super) outputs: usize,
+    pub(crate) outputs: usize,
     /// Side of the kernel.
-    pub(super) kernel: usize,
+    pub(crate) kernel: usize,
     /// Step between outputs.
-    pub(super) stride: usize,
+    pub(crate) stride: usize,
 }
 
 impl ConvShape {
@@ -32,7 +32,7 @@ impl ConvShape {
     }
 
     /// Output rows or columns for so many of the input.
-    pub(super) fn output_side(self, side: usize) -> usize {
+    pub(crate) fn output_side(self, side: usize) -> usize {
         (side + 2 * self.padding() - self.kernel) / self.stride + 1
     }
 }
@@ -186,19 +186,19 @@ pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
 
 /// A convolution and the BatchNorm after it, as a file has them, in f32 on the CPU.
 #[derive(Clone, Debug)]
-pub(super) struct NormalisedConv {
+pub(crate) struct NormalisedConv {
     /// `[O, I, kernel, kernel]`.
-    pub(super) weight: Tensor,
+    pub(crate) weight: Tensor,
     /// `[O]`; Keras' convolutions have one.
-    pub(super) bias: Option<Tensor>,
+    pub(crate) bias: Option<Tensor>,
     /// What follows.
-    pub(super) norm: BatchNorm,
-    pub(super) shape: ConvShape,
+    pub(crate) norm: BatchNorm,
+    pub(crate) shape: ConvShape,
 }
 
 impl NormalisedConv {
     /// Reads them; tensors that don't fit are noted in `weights`.
-    pub(super) fn load(
+    pub(crate) fn load(
         weights: &mut Weights<'_>,
         (conv, norm): (&str, &str),
         shape: ConvShape,
@@ -241,13 +241,13 @@ impl NormalisedConv {
 
 /// Parameters of a BatchNorm as it is after training, each `[O]` in f32.
 #[derive(Clone, Debug)]
-pub(super) struct BatchNorm {
-    pub(super) gamma: Tensor,
-    pub(super) beta: Tensor,
-    pub(super) mean: Tensor,
-    pub(super) variance: Tensor,
+pub(crate) struct BatchNorm {
+    pub(crate) gamma: Tensor,
+    pub(crate) beta: Tensor,
+    pub(crate) mean: Tensor,
+    pub(crate) variance: Tensor,
     /// Added to the variance.
-    pub(super) eps: f64,
+    pub(crate) eps: f64,
 }
 
 impl BatchNorm {

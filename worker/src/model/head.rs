@@ -9,20 +9,20 @@ use super::config::HeadKind;
 use super::weights::Weights;
 
 /// Names of the linear layer's parameters.
-pub(super) const HEAD: (&str, &str) = ("fc.weight", "fc.bias");
+pub(crate) const HEAD: (&str, &str) = ("fc.weight", "fc.bias");
 
 /// What a head is, and for how many classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HeadShape {
-    pub(super) kind: HeadKind,
-    pub(super) classes: usize,
+pub(crate) struct HeadShape {
+    pub(crate) kind: HeadKind,
+    pub(crate) classes: usize,
     /// `[C, H, W]` of the last stage's output for the model's input size.
-    pub(super) features: [usize; 3],
+    pub(crate) features: [usize; 3],
 }
 
 impl HeadShape {
     /// Inputs of the linear layer.
-    pub(super) fn inputs(self) -> usize {
+    pub(crate) fn inputs(self) -> usize {
         let [channels, height, width] = self.features;
         match self.kind {
             HeadKind::AveragePool => channels,

@@ -13,18 +13,18 @@ use super::weights::Weights;
 
 /// How deep and wide a ResNet is, and what its blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ResNetShape {
+pub(crate) struct ResNetShape {
     /// Blocks of each stage.
-    pub(super) blocks: [usize; STAGES],
+    pub(crate) blocks: [usize; STAGES],
     /// Channels of the stem, and of the first stage's 3×3.
-    pub(super) width: usize,
+    pub(crate) width: usize,
     /// What a block is.
-    pub(super) block: BlockKind,
+    pub(crate) block: BlockKind,
 }
 
 /// What a residual block computes, and which of its convolutions has the stride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BlockKind {
+pub(crate) enum BlockKind {
     /// Two 3×3, the first with the stride.
     Basic,
     /// 1×1, 3×3 with the stride, 1×1 to four times the channels ("v1.5").
@@ -62,7 +62,7 @@ impl BlockKind {
 
 /// One block of a network, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BlockShape {
+pub(crate) struct BlockShape {
     /// Stage, from 0.
     pub(super) stage: usize,
     /// Number in its stage, from 0.
@@ -88,7 +88,7 @@ impl BlockShape {
     }
 
     /// The path's convolutions, each followed by its BatchNorm: names of both, and shape.
-    pub(super) fn path(self) -> Vec<(String, String, ConvShape)> {
+    pub(crate) fn path(self) -> Vec<(String, String, ConvShape)> {
         let shapes = self.kind.path(self.inputs, self.width, self.stride);
         let name = self.name();
         let named = (1..).zip(shapes);
@@ -98,7 +98,7 @@ impl BlockShape {
     }
 
     /// The shortcut's convolution and BatchNorm; none where it is the input itself.
-    pub(super) fn shortcut(self) -> Option<(String, String, ConvShape)> {
+    pub(crate) fn shortcut(self) -> Option<(String, String, ConvShape)> {
         let (inputs, outputs, stride) = (self.inputs, self.outputs(), self.stride);
         let name = self.name();
         (stride != 1 || inputs != outputs).then(|| {
@@ -110,7 +110,7 @@ impl BlockShape {
 
 impl ResNetShape {
     /// Table 1 of the paper.
-    pub(super) fn of(architecture: Architecture) -> Self {
+    pub(crate) fn of(architecture: Architecture) -> Self {
         use BlockKind::{Basic, Bottleneck, BottleneckStrideFirst};
         let (blocks, block) = match architecture {
             Architecture::ResNet18 => ([2, 2, 2, 2], Basic),
@@ -126,7 +126,7 @@ impl ResNetShape {
     }
 
     /// `[C, H, W]` of the last stage's output for an input of `height` × `width`.
-    pub(super) fn features(self, height: usize, width: usize) -> [usize; 3] {
+    pub(crate) fn features(self, height: usize, width: usize) -> [usize; 3] {
         // Stem, pooling and three stages each halve, rounding up.
         let [height, width] = [height, width].map(|side| side.div_ceil(32));
         [(self.width << (STAGES - 1)) * self.block.expansion(), height, width]
@@ -142,12 +142,12 @@ impl ResNetShape {
     }
 
     /// The stem's convolution.
-    pub(super) fn stem(self) -> ConvShape {
+    pub(crate) fn stem(self) -> ConvShape {
         ConvShape { inputs: IMAGE_CHANNELS, outputs: self.width, kernel: 7, stride: 2 }
     }
 
     /// The blocks of a stage, counted from 0.
-    pub(super) fn stage(self, stage: usize) -> impl Iterator<Item = BlockShape> {
+    pub(crate) fn stage(self, stage: usize) -> impl Iterator<Item = BlockShape> {
         let width = self.width << stage;
         let outputs = width * self.block.expansion();
         let first = if stage == 0 { self.width } else { outputs / 2 };
@@ -164,7 +164,7 @@ impl ResNetShape {
 }
 
 /// Names of the stem's convolution and BatchNorm.
-pub(super) const STEM: (&str, &str) = ("conv1", "bn1");
+pub(crate) const STEM: (&str, &str) = ("conv1", "bn1");
 /// Channels of an image.
 const IMAGE_CHANNELS: usize = 3;
 

@@ -8,23 +8,23 @@
 mod bundled;
 mod compute;
 mod config;
-mod convolution;
+pub(crate) mod convolution;
 mod cut;
 mod device;
 mod error;
 mod explain;
 mod files;
 mod finish;
-mod head;
-mod layers;
+pub(crate) mod head;
+pub(crate) mod layers;
 mod maps;
 mod naming;
-mod patches;
-mod pooling;
+pub(crate) mod patches;
+pub(crate) mod pooling;
 mod resnet;
 #[cfg(test)]
 pub(crate) mod testing;
-mod weights;
+pub(crate) mod weights;
 
 use camshaft_common::model::ModelIdentity;
 use candle_core::{Device, Tensor};

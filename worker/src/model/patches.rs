@@ -10,7 +10,7 @@ use super::convolution::ConvShape;
 /// What each output pixel of a convolution sees, f32: `input` contiguous `[N, H, W, C]` to
 /// `[N * H' * W', kernel * kernel * C]`, the last in the order row, column, channel; zeros
 /// where a patch lies over the edge. Differentiable.
-pub(super) fn patches(input: &Tensor, shape: ConvShape) -> Result<Tensor> {
+pub(crate) fn patches(input: &Tensor, shape: ConvShape) -> Result<Tensor> {
     let (batch, height, width, channels) = input.dims4()?;
     if shape.kernel == 1 && shape.stride == 1 {
         return input.reshape((batch * height * width, channels));
@@ -20,7 +20,7 @@ pub(super) fn patches(input: &Tensor, shape: ConvShape) -> Result<Tensor> {
 
 /// Where patches lie in an image.
 #[derive(Clone, Copy)]
-struct Geometry {
+pub(crate) struct Geometry {
     shape: ConvShape,
     input: [usize; 4],
     height: usize,
@@ -28,7 +28,7 @@ struct Geometry {
 }
 
 impl Geometry {
-    fn new(shape: ConvShape, input: [usize; 4]) -> Self {
+    pub(crate) fn new(shape: ConvShape, input: [usize; 4]) -> Self {
         let [_, height, width, _] = input;
         Self { shape, input, height: shape.output_side(height), width: shape.output_side(width) }
     }
@@ -71,7 +71,7 @@ impl Geometry {
 }
 
 /// The f32 values of a contiguous tensor.
-pub(super) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let CpuStorage::F32(values) = storage else { bail!("the CPU computes in f32 only") };
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&values[start..end]),
@@ -108,7 +108,7 @@ impl CustomOp1 for Gather {
 }
 
 /// Patches to `[N, H, W, C]`, values that lie over each other added up.
-struct Scatter(Geometry);
+pub(crate) struct Scatter(pub(crate) Geometry);
 
 impl CustomOp1 for Scatter {
     fn name(&self) -> &'static str {

@@ -18,7 +18,7 @@ const KERAS_BATCH_NORM_EPS: f64 = 1.001e-5;
 const NAMED_MISFITS: usize = 5;
 
 /// The tensors of a safetensors file.
-pub(super) struct Weights<'a> {
+pub(crate) struct Weights<'a> {
     tensors: SliceSafetensors<'a>,
     names: FileNames,
     misfits: Vec<Misfit>,
@@ -26,7 +26,7 @@ pub(super) struct Weights<'a> {
 
 /// A tensor the network needs and the file doesn't have in that shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Misfit {
+pub(crate) struct Misfit {
     /// Name in the file.
     pub(super) name: String,
     /// Shape the network needs.
@@ -50,7 +50,7 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// Where it is not one, or not a whole one.
-    pub(super) fn read(file: &'a [u8]) -> candle_core::Result<Self> {
+    pub(crate) fn read(file: &'a [u8]) -> candle_core::Result<Self> {
         let tensors = SliceSafetensors::new(file)?;
         let all = tensors.tensors();
         let names = FileNames::tell(all.iter().map(|(name, _)| name.as_str()));
@@ -132,13 +132,13 @@ impl<'a> Weights<'a> {
     }
 
     /// What was asked for and didn't fit.
-    pub(super) fn into_misfits(self) -> Vec<Misfit> {
+    pub(crate) fn into_misfits(self) -> Vec<Misfit> {
         self.misfits
     }
 }
 
 /// The first misfits in words, and how many more there are.
-pub(super) fn describe(misfits: &[Misfit]) -> String {
+pub(crate) fn describe(misfits: &[Misfit]) -> String {
     let named: Vec<_> = misfits.iter().take(NAMED_MISFITS).map(ToString::to_string).collect();
     let more = misfits.len() - named.len();
     let named = named.join(", ");

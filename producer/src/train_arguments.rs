@@ -1,0 +1,176 @@
+//! The arguments of `camshaft train`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use camshaft_common::location::Location;
+use camshaft_common::model::{ModelReference, ModelReferenceError};
+use camshaft_worker::model::{Architecture, DeviceChoice, HeadKind};
+use camshaft_worker::training::TrainedLayers;
+use clap::{Args, ValueEnum};
+
+/// `camshaft train`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TrainArgs {
+    /// Images: a local folder with train/CLASS and val/CLASS folders, or CLASS folders alone
+    #[arg(value_name = "DATASET", value_parser = local_folder)]
+    pub(crate) dataset: PathBuf,
+    /// Where the model goes: a local folder
+    #[arg(long, env = "CAMSHAFT_OUT", value_name = "DIR", value_parser = local_folder)]
+    pub(crate) out: PathBuf,
+    /// Where to start: cats-vs-dogs, the model inside the program; a folder or store URL with
+    /// model.safetensors and config.json; or random
+    #[arg(long, env = "CAMSHAFT_INIT", value_name = "MODEL", default_value = "cats-vs-dogs")]
+    pub(crate) init: InitChoice,
+    /// With --init random, the network: resnet18, resnet34, resnet50 (the default), resnet101,
+    /// resnet152, and resnet50-v1, … with Keras' strides
+    #[arg(long, env = "CAMSHAFT_ARCHITECTURE", value_name = "NAME", value_parser = architecture)]
+    pub(crate) architecture: Option<Architecture>,
+    /// What is trained: the new head on frozen features, in seconds, or all layers
+    #[arg(long, env = "CAMSHAFT_LAYERS", value_enum, default_value_t)]
+    pub(crate) layers: LayersChoice,
+    /// What the new head is: one linear layer after average pooling or after flattening
+    #[arg(long, env = "CAMSHAFT_HEAD", value_enum, default_value_t)]
+    pub(crate) head: HeadChoice,
+    /// Passes over the images to train on
+    #[arg(long, env = "CAMSHAFT_EPOCHS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) epochs: u32,
+    /// Images of a step
+    #[arg(long, env = "CAMSHAFT_BATCH", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) batch: u16,
+    /// Size of Adam's steps
+    #[arg(long, env = "CAMSHAFT_LEARNING_RATE", value_name = "R", default_value = "1e-4", value_parser = learning_rate)]
+    pub(crate) learning_rate: f64,
+    /// Side of the network's input in pixels; by default the initial model's, or 224
+    #[arg(long, env = "CAMSHAFT_IMAGE_SIZE", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=4096))]
+    pub(crate) image_size: Option<u16>,
+    /// Without a val folder, the share of the images to validate on, chosen by their paths
+    /// [default: 0.2]
+    #[arg(long, env = "CAMSHAFT_VAL_SHARE", value_name = "R", value_parser = share)]
+    pub(crate) val_share: Option<f64>,
+    /// How images are varied: horizontal mirrors every second one by chance
+    #[arg(long, env = "CAMSHAFT_FLIP", value_enum, default_value_t)]
+    pub(crate) flip: FlipChoice,
+    /// What the head, the order of images and their mirroring are drawn from
+    #[arg(long, env = "CAMSHAFT_SEED", value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Where it runs: auto or cpu
+    #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto", value_parser = device)]
+    pub(crate) device: DeviceChoice,
+}
+
+/// `--init`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum InitChoice {
+    /// `random`.
+    Random,
+    /// Another model.
+    Model(ModelReference),
+}
+
+impl FromStr for InitChoice {
+    type Err = ModelReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "random" { Ok(Self::Random) } else { text.parse().map(Self::Model) }
+    }
+}
+
+/// `--layers`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayersChoice {
+    /// The head alone.
+    #[default]
+    Head,
+    /// Every layer.
+    All,
+}
+
+impl From<LayersChoice> for TrainedLayers {
+    fn from(choice: LayersChoice) -> Self {
+        match choice {
+            LayersChoice::Head => Self::Head,
+            LayersChoice::All => Self::All,
+        }
+    }
+}
+
+/// `--head`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeadChoice {
+    /// The mean over all places of each channel.
+    #[default]
+    AveragePool,
+    /// Every place of every channel.
+    Flatten,
+}
+
+impl From<HeadChoice> for HeadKind {
+    fn from(choice: HeadChoice) -> Self {
+        match choice {
+            HeadChoice::AveragePool => Self::AveragePool,
+            HeadChoice::Flatten => Self::Flatten,
+        }
+    }
+}
+
+/// `--flip`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FlipChoice {
+    /// Left and right may be exchanged.
+    #[default]
+    Horizontal,
+    /// Images stay as they are: for writing, or where sides matter.
+    None,
+}
+
+fn local_folder(text: &str) -> Result<PathBuf, String> {
+    let place: Location = text.parse().map_err(|error| format!("{error}"))?;
+    place.local_path().ok_or_else(|| "training needs a local folder; copy it first".to_owned())
+}
+
+fn architecture(text: &str) -> Result<Architecture, String> {
+    let found = Architecture::ALL.into_iter().find(|architecture| architecture.name() == text);
+    found.ok_or_else(|| {
+        format!("use one of {}", Architecture::ALL.map(Architecture::name).join(", "))
+    })
+}
+
+fn learning_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("use a number above 0, such as 1e-4".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("use a number between 0 and 1, such as 0.2".to_owned()),
+    }
+}
+
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    match text.parse::<DeviceChoice>() {
+        Ok(DeviceChoice::Cuda(_)) => Err("training runs on the CPU only; use cpu".to_owned()),
+        Ok(device) => Ok(device),
+        Err(_) => Err("use auto or cpu".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_training_cannot_do_is_said_at_once() {
+        assert!(device("cuda:1").unwrap_err().contains("CPU only"));
+        assert_eq!(device("auto"), Ok(DeviceChoice::Auto));
+        assert!(local_folder("s3://bucket/x").unwrap_err().contains("local folder"));
+        assert!(architecture("vgg16").unwrap_err().contains("resnet18, resnet34, resnet50"));
+        for text in ["0", "-1", "inf", "x"] {
+            assert!(learning_rate(text).is_err() && share(text).is_err(), "{text}");
+        }
+        assert_eq!("random".parse::<InitChoice>().unwrap(), InitChoice::Random);
+    }
+}

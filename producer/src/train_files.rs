@@ -1,0 +1,120 @@
+//! The folder a training writes to. Every file is replaced as a whole: whoever reads while a
+//! training runs, or after it was killed, finds the old one or the new one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use camshaft_common::model::{CONFIG_FILE, WEIGHTS_FILE};
+use camshaft_worker::training::{EpochRecord, Settings, TrainedLayers, TrainingRecord, best};
+
+use crate::learning_curve;
+
+/// To go on from.
+const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
+/// Settings and history.
+const RECORD_FILE: &str = "training.json";
+/// Version of the record's format.
+const SCHEMA: u32 = 1;
+
+/// A file can't be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} can't be {verb}: {source}; check space and permissions, and run the same command again"
+)]
+pub(crate) struct TrainFilesError {
+    path: PathBuf,
+    verb: &'static str,
+    source: io::Error,
+}
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub(crate) struct TrainFiles {
+    folder: PathBuf,
+}
+
+impl TrainFiles {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn has_model(&self) -> bool {
+        self.folder.join(WEIGHTS_FILE).exists()
+    }
+
+    pub(crate) fn has_record(&self) -> bool {
+        self.folder.join(RECORD_FILE).exists()
+    }
+
+    /// The checkpoint, if there is one.
+    pub(crate) fn read_checkpoint(&self) -> Result<Option<Vec<u8>>, TrainFilesError> {
+        let path = self.folder.join(CHECKPOINT_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(TrainFilesError { path, verb: "read", source }),
+        }
+    }
+
+    pub(crate) fn write_checkpoint(&self, bytes: &[u8]) -> Result<(), TrainFilesError> {
+        self.write(CHECKPOINT_FILE, bytes)
+    }
+
+    /// The model folder's two files.
+    pub(crate) fn write_model(
+        &self,
+        settings: &Settings,
+        weights: &[u8],
+    ) -> Result<(), TrainFilesError> {
+        self.write(CONFIG_FILE, &json(&settings.model))?;
+        self.write(WEIGHTS_FILE, weights)
+    }
+
+    /// What is known about the training, and its picture.
+    pub(crate) fn write_record(
+        &self,
+        settings: &Settings,
+        skipped_images: u64,
+        history: &[EpochRecord],
+    ) -> anyhow::Result<()> {
+        let best_epoch = best(history).map(|best| best.epoch);
+        let record =
+            TrainingRecord { schema: SCHEMA, settings, skipped_images, best_epoch, history };
+        self.write(RECORD_FILE, &json(&record))?;
+        let layers = match settings.layers {
+            TrainedLayers::Head => "new head",
+            TrainedLayers::All => "all layers",
+        };
+        let architecture = settings.model.architecture.name();
+        let title = format!("Accuracy while training: {architecture}, {layers}");
+        let svg = learning_curve::svg(&title, history)?;
+        self.write("learning-curve.svg", svg.as_bytes())?;
+        self.write("learning-curve.png", &learning_curve::png(&title, history)?)?;
+        Ok(())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrainFilesError> {
+        let path = self.folder.join(name);
+        let temporary = self.folder.join(format!(".{name}.part"));
+        let write = || {
+            fs::create_dir_all(&self.folder)?;
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            // Before the name: a file that is there must be whole, whatever fails.
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        write().map_err(|source| TrainFilesError { path: path.clone(), verb: "written", source })
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("these types can be written as JSON");
+    text.push(b'\n');
+    text
+}

@@ -1,0 +1,168 @@
+//! `camshaft train` as a user runs it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use camshaft_tests::programs::{Running, camshaft, run};
+use camshaft_tests::repository;
+use camshaft_tests::results::{Results, local};
+use camshaft_tests::wait;
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use tempfile::tempdir;
+
+/// Far above what any step takes, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Photographs of the classes `lying` and `upright`, so to speak: stripes.
+fn write_stripes(root: &Path, images: u32) {
+    for (upright, class) in [(false, "lying"), (true, "upright")] {
+        fs::create_dir_all(root.join(class)).unwrap();
+        for index in 0..images {
+            let picture = RgbImage::from_fn(64, 64, |x, y| {
+                let along = if upright { x } else { y };
+                let light = (along + index) * (8 + index % 5) % 160;
+                Rgb([0, 23, 61].map(|tint| (light + index * 7 % 32 + tint) as u8))
+            });
+            picture.save(root.join(class).join(format!("{index:03}.png"))).unwrap();
+        }
+    }
+}
+
+fn train(dataset: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = camshaft(["train"]);
+    command.arg(dataset).arg("--out").arg(out).args(more);
+    command
+}
+
+/// `training.json`, without how long things took.
+fn record(out: &Path) -> Value {
+    let mut record: Value =
+        serde_json::from_slice(&fs::read(out.join("training.json")).unwrap()).unwrap();
+    for epoch in record["history"].as_array_mut().unwrap() {
+        assert!(epoch.as_object_mut().unwrap().remove("seconds").is_some());
+    }
+    record
+}
+
+fn best_accuracy(record: &Value) -> f64 {
+    let history = record["history"].as_array().unwrap().iter();
+    history.map(|epoch| epoch["validation_accuracy"].as_f64().unwrap()).fold(0.0, f64::max)
+}
+
+/// A network small enough that an epoch takes a second.
+const SMALL: [&str; 8] =
+    ["--init", "random", "--architecture", "resnet18", "--image-size", "64", "--epochs", "4"];
+
+#[test]
+fn a_new_head_tells_cats_from_dogs() {
+    let Some(pets) = repository::shared("data/pets") else { return };
+    let (out, audited) = (tempdir().unwrap(), tempdir().unwrap());
+    let ended = run(&mut train(&pets, out.path(), &[])).expect(0);
+    let record = record(out.path());
+    assert_eq!(record["history"].as_array().unwrap().len(), 10, "{}", ended.stdout);
+    assert!(best_accuracy(&record) > 0.95, "{}", ended.stdout);
+    assert_eq!(record["settings"]["model"]["classes"], serde_json::json!(["cat", "dog"]));
+
+    let mut command = camshaft(["audit"]);
+    command.arg(pets.join("val")).arg("--out").arg(audited.path()).args(["--limit", "40"]);
+    let _ended = run(command.arg("--model").arg(out.path())).expect(0);
+    let results = Results::read(&local(audited.path()));
+    let right = results.predictions.values().filter(|record| {
+        record.image.label.as_deref() == Some(record.predictions[0].label.as_str())
+    });
+    assert!(right.count() >= 36 && results.predictions.len() == 40);
+}
+
+#[test]
+fn a_model_is_made_whatever_is_trained_and_can_be_audited_with() {
+    let root = tempdir().unwrap();
+    let dataset = root.path().join("stripes");
+    write_stripes(&dataset, 24);
+    fs::write(dataset.join("lying/broken.png"), b"no picture").unwrap();
+    for (name, more) in [
+        ("flatten", &["--head", "flatten", "--image-size", "64", "--epochs", "3"][..]),
+        ("all", &[&SMALL[..], &["--layers", "all", "--learning-rate", "1e-3"]].concat()),
+    ] {
+        let out = root.path().join(name);
+        let ended = run(&mut train(&dataset, &out, more)).expect(0);
+        assert!(ended.stdout.contains("Left out 1 image"), "{}", ended.stdout);
+        assert!(ended.stderr.contains("lying/broken.png"), "{}", ended.stderr);
+        assert!(best_accuracy(&record(&out)) > 0.7, "{}", ended.stdout);
+        for picture in ["learning-curve.png", "learning-curve.svg"] {
+            assert!(fs::metadata(out.join(picture)).unwrap().len() > 2000, "{picture}");
+        }
+        let audited = root.path().join(format!("{name}-audit"));
+        let mut command = camshaft(["audit"]);
+        command.arg(dataset.join("upright")).arg("--out").arg(&audited).args(["--limit", "3"]);
+        let _ended = run(command.arg("--model").arg(&out)).expect(0);
+        assert_eq!(Results::read(&local(&audited)).predictions.len(), 3);
+    }
+}
+
+#[test]
+fn a_training_goes_on_after_kill_and_interrupt_as_if_nothing_had_happened() {
+    let root = tempdir().unwrap();
+    let dataset = root.path().join("stripes");
+    write_stripes(&dataset, 24);
+    let [whole, pieces] = ["whole", "pieces"].map(|name| root.path().join(name));
+    let settings = [&SMALL[..], &["--layers", "all"]].concat();
+    let _ended = run(&mut train(&dataset, &whole, &settings)).expect(0);
+
+    let printed = |running: &Running, line: &str| running.output()[0].contains(line);
+    let running = Running::start(&mut train(&dataset, &pieces, &settings));
+    wait::until("the first epoch ends", LIMIT, || printed(&running, "Epoch 1/4"));
+    running.kill();
+    let running = Running::start(&mut train(&dataset, &pieces, &settings));
+    wait::until("it goes on", LIMIT, || printed(&running, "Going on after epoch 1"));
+    wait::until("the second epoch ends", LIMIT, || printed(&running, "Epoch 2/4"));
+    running.signal("INT");
+    let stopped = running.end(LIMIT);
+    // It may have been done with the third, but not with all.
+    assert_eq!(stopped.status, Some(1), "{}", stopped.stdout);
+    assert!(stopped.stderr.contains("run the same command again to go on"), "{}", stopped.stderr);
+    let _ended = run(&mut train(&dataset, &pieces, &settings)).expect(0);
+
+    assert_eq!(record(&whole), record(&pieces));
+    let [a, b] = [&whole, &pieces].map(|out| fs::read(out.join("model.safetensors")).unwrap());
+    assert!(a == b, "the models differ");
+
+    let again = run(&mut train(&dataset, &pieces, &settings)).expect(0);
+    assert!(again.stdout.contains("Trained for 4 epochs already"), "{}", again.stdout);
+    let other = [&settings[..], &["--batch", "8"]].concat();
+    run(&mut train(&dataset, &pieces, &other)).expect_one_line(&["batch was 16 and is 8 now"]);
+    fs::remove_file(dataset.join("lying/000.png")).unwrap();
+    run(&mut train(&dataset, &pieces, &settings)).expect_one_line(&["another --out"]);
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_one_clear_line() {
+    let root = tempdir().unwrap();
+    let dataset = root.path().join("set");
+    let out = root.path().join("out");
+    let fails = |parts: &[&str]| run(&mut train(&dataset, &out, &[])).expect_one_line(parts);
+    fails(&["set can't be read"]);
+    fs::create_dir_all(dataset.join("cat")).unwrap();
+    fails(&["one class only, \"cat\""]);
+    fs::create_dir_all(dataset.join("dog")).unwrap();
+    fails(&["cat has no images"]);
+    assert!(!out.exists(), "nothing was to be written");
+
+    write_stripes(&root.path().join("stripes"), 4);
+    let stripes = root.path().join("stripes");
+    for (more, part) in [
+        (&["--device", "cuda"][..], "CPU only"),
+        (&["--architecture", "resnet18"], "--init random"),
+        (&["--val-share", "1.5"], "between 0 and 1"),
+    ] {
+        let ended = run(&mut train(&stripes, &out, more)).expect(2);
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+    // Another's model is not written over.
+    fs::create_dir_all(&out).unwrap();
+    fs::write(out.join("model.safetensors"), b"precious").unwrap();
+    run(&mut train(&stripes, &out, &[])).expect_one_line(&["no checkpoint", "another --out"]);
+    assert_eq!(fs::read(out.join("model.safetensors")).unwrap(), b"precious");
+}
