@@ -20,6 +20,8 @@ mod request;
 mod selection;
 mod source;
 mod status;
+#[cfg(feature = "embedded")]
+mod trust;
 
 use cli::{Cli, Command};
 

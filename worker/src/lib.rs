@@ -17,3 +17,4 @@ pub mod model;
 pub mod overlay;
 pub mod pipeline;
 pub mod service;
+pub mod trust;

@@ -19,6 +19,7 @@ mod layers;
 mod naming;
 mod patches;
 mod pooling;
+mod redrawn;
 mod resnet;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,6 +36,7 @@ pub use device::{DeviceChoice, ParseDeviceError, ParsePrecisionError, Precision}
 pub use error::ModelError;
 pub use explain::{ClassMap, ExplainError, ExplainRequest, Explained};
 pub use files::ModelFiles;
+pub use redrawn::{NetworkPart, redrawn};
 pub use resnet::{Forward, ResNet, STAGES};
 
 use compute::Compute;
