@@ -9,3 +9,4 @@ mod faults;
 mod golden;
 mod queue;
 mod store;
+mod trust;

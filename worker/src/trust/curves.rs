@@ -10,8 +10,8 @@ use rayon::prelude::*;
 
 use super::pixels::{Heat, Pixels};
 
-/// Steps of a curve. RISE moves one row's worth of pixels at a time, 224 steps; an eighth of
-/// them gives the same area to within a hundredth, at an eighth of the passes.
+/// Steps of a curve. RISE moves 224 pixels of 224 × 224 at a time; eight times as many are an
+/// eighth of the passes through the network, which are nearly all of the measurement's time.
 pub const STEPS: usize = 28;
 
 /// Standard deviation of the blur, as a share of the image's shorter side: 14 pixels of 224.

@@ -262,8 +262,12 @@ fn seed_of(key: &ImageKey) -> u64 {
     u64::from_str_radix(&hex[..16], 16).expect("a digest is hexadecimal")
 }
 
-/// Softmax probabilities of a class for images `[3, H, W]`, 0 to 1 before normalisation.
-fn probabilities(
+/// Softmax probabilities of a class for images `[3, H, W]`, 0 to 1 before normalisation, `batch`
+/// of them at a time.
+///
+/// # Errors
+/// Where the device fails.
+pub fn probabilities(
     model: &Model,
     images: &[Vec<f32>],
     class: usize,

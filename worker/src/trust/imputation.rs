@@ -241,8 +241,8 @@ mod tests {
                 .max_by(|&a, &b| rows[a][column].abs().total_cmp(&rows[b][column].abs()));
             rows.swap(column, pivot.unwrap());
             let pivot = rows[column].clone();
-            for (index, row) in rows.iter_mut().enumerate().filter(|(index, _)| *index != column) {
-                debug_assert_ne!(index, column);
+            let others = rows.iter_mut().enumerate().filter(|(index, _)| *index != column);
+            for (_, row) in others {
                 let factor = row[column] / pivot[column];
                 for (value, pivot) in row.iter_mut().zip(&pivot) {
                     *value -= factor * pivot;
