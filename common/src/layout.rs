@@ -6,6 +6,8 @@ use crate::key::ImageKey;
 
 /// The run's own record.
 pub const RUN_FILE: &str = "run.json";
+/// What `--trust-sample` found.
+pub const TRUST_FILE: &str = "trust.json";
 /// Folder of prediction files.
 pub const PREDICTIONS: &str = "predictions";
 /// Folder of overlays.

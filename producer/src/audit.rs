@@ -23,6 +23,7 @@ use crate::plan::{Plan, PlanProgress};
 use crate::progress::Progress;
 use crate::request::request;
 use crate::selection::Only;
+use crate::trust::TrustRequest;
 
 /// Jobs listed ahead of the model: enough that most data sets' size is known at once, for
 /// the progress bar, in under 100 MB.
@@ -71,8 +72,16 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     // Better said once than for each image.
     files.check(&request.explain)?;
     let out = request.out.clone();
+    let trust = args.trust_sample.map(|sample| TrustRequest {
+        sample,
+        source: request.source.location().clone(),
+        out: out.clone(),
+        explain: request.explain.clone(),
+        engine: args.engine.clone(),
+        files: Arc::clone(&files),
+    });
     let plan = Plan::new(request, &stores).await?;
-    let listed = plan.progress();
+    let (run, listed) = (plan.run(), plan.progress());
 
     let queue = InProcessQueue::new(JOBS_AHEAD, RetryDelays::default());
     let stop = CancellationToken::new();
@@ -84,7 +93,7 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     // The model is built only where there is work for it.
     let counts = if Pin::new(&mut deliveries).peek().await.is_some() {
         let worker = format!("audit-{}", std::process::id());
-        let engine = Engine::start(&args.engine, Some(files), true, worker, stores)?;
+        let engine = Engine::start(&args.engine, Some(files), true, worker, stores.clone())?;
         let tally = engine.tally();
         let (seen, read) = (Arc::clone(&listed), Arc::clone(&tally));
         Progress::start("done")
@@ -103,6 +112,9 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     if let Some(last) = letters.last() {
         let images = count(letters.len() as u64, "image");
         return Err(AuditError::Unfinished { images, reason: last.reason.clone() }.into());
+    }
+    if let Some(trust) = trust {
+        trust.measure(run, &stores, &stop).await?;
     }
     let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
     let (found, max_failure_rate) = (listed.found.load(Relaxed), args.max_failure_rate);

@@ -28,6 +28,8 @@ mod train;
 mod train_arguments;
 #[cfg(feature = "embedded")]
 mod train_files;
+#[cfg(feature = "embedded")]
+mod trust;
 
 use cli::{Cli, Command};
 

@@ -10,3 +10,4 @@ mod golden;
 mod queue;
 mod store;
 mod training;
+mod trust;

@@ -19,3 +19,4 @@ pub mod overlay;
 pub mod pipeline;
 pub mod service;
 pub mod training;
+pub mod trust;

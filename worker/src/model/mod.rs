@@ -21,6 +21,7 @@ mod maps;
 mod naming;
 pub(crate) mod patches;
 pub(crate) mod pooling;
+mod redrawn;
 mod resnet;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -38,6 +39,7 @@ pub use device::{DeviceChoice, ParseDeviceError, ParsePrecisionError, Precision}
 pub use error::ModelError;
 pub use explain::{ClassMap, ExplainError, ExplainRequest, Explained};
 pub use files::ModelFiles;
+pub use redrawn::{NetworkPart, redrawn};
 pub use resnet::{Forward, ResNet, STAGES};
 
 use compute::Compute;

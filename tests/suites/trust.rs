@@ -1,0 +1,139 @@
+//! `camshaft audit --trust-sample` as a user runs it, and its measures on the bundled model.
+
+use std::fs;
+
+use camshaft_common::explain::{ExplainOptions, Target};
+use camshaft_common::trust::TrustRecord;
+use camshaft_tests::repository;
+use camshaft_tests::small_run::SmallRun;
+use camshaft_worker::cam::HeatMap;
+use camshaft_worker::input::to_input;
+use camshaft_worker::model::{
+    DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
+};
+use camshaft_worker::trust::examination::probabilities;
+use camshaft_worker::trust::pixels::{Heat, Pixels};
+use camshaft_worker::trust::{Measured, Subject, measure};
+use candle_core::{Device, Tensor};
+
+fn record(small: &SmallRun) -> TrustRecord {
+    serde_json::from_slice(&fs::read(small.out.join("trust.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_run_tells_whether_its_maps_can_be_trusted() {
+    let small = SmallRun::new(12);
+    let plain = small.audit(&[]).expect(0);
+    assert!(!small.out.join("trust.json").exists(), "nobody asked for it");
+    assert!(!plain.stdout.contains("Measured"), "{}", plain.stdout);
+
+    // On a finished OUT nothing else is done.
+    let sample = ["--trust-sample", "5"];
+    let ended = small.audit(&sample).expect(0);
+    assert!(ended.stdout.contains("Audited 0 images"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("Measured the maps of 5 images"), "{}", ended.stdout);
+    let trust = record(&small);
+    assert_eq!((trust.sample.asked, trust.sample.measured, trust.sample.left_out), (5, 5, 0));
+    let run: serde_json::Value =
+        serde_json::from_slice(&fs::read(small.out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(serde_json::to_value(trust.run).unwrap(), run["run"]);
+    assert_eq!(serde_json::to_value(&trust.model.digest).unwrap(), run["model"]["digest"]);
+    let [map] = &trust.maps[..] else { panic!("one method at one layer") };
+    assert_eq!((map.method.as_str(), map.layer.as_str()), ("grad-cam", "layer4"));
+    for measures in [&map.faithfulness, &map.random_maps] {
+        for estimate in [measures.average_drop, measures.deletion_auc, measures.insertion_auc] {
+            let [low, mean, high] =
+                [estimate.low, estimate.mean, estimate.high].map(Option::unwrap);
+            assert!(0.0 <= low && low <= mean && mean <= high && high <= 1.0, "{estimate:?}");
+            assert_eq!(estimate.n, 5);
+        }
+        assert_eq!(measures.deletion_curve.len(), trust.settings.curve_steps + 1);
+    }
+    // What speaks against the maps is not only in the file.
+    for warning in &map.warnings {
+        assert!(ended.stdout.contains(warning), "no {warning:?} in {}", ended.stdout);
+    }
+
+    // The same again is the same file, to the byte.
+    let file = small.out.join("trust.json");
+    let before = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let _again = small.audit(&sample).expect(0);
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn images_that_can_no_longer_be_read_are_left_out_and_counted() {
+    let small = SmallRun::new(6);
+    let _audited = small.audit(&[]).expect(0);
+    fs::remove_file(small.source.join(&small.keys[0])).unwrap();
+    let changed = small.source.join(&small.keys[1]);
+    let modified = fs::metadata(&changed).unwrap().modified().unwrap();
+    fs::write(&changed, b"no image").unwrap();
+    // Else the audit would do it again, as it should.
+    fs::File::options().write(true).open(&changed).unwrap().set_modified(modified).unwrap();
+    let ended = small.audit(&["--trust-sample", "100"]).expect(0);
+    assert!(ended.stdout.contains("2 could no longer be read"), "{}", ended.stdout);
+    let sample = record(&small).sample;
+    assert_eq!((sample.asked, sample.measured, sample.left_out), (100, 4, 2));
+    assert!(small.keys[2..].iter().all(|key| sample.keys.iter().any(|k| k.as_str() == key)));
+}
+
+/// Means over images.
+#[derive(Debug)]
+struct Means {
+    deletion: f64,
+    insertion: f64,
+    road: f64,
+}
+
+fn means(measured: &[Measured]) -> Means {
+    let mean = |value: fn(&Measured) -> f64| {
+        measured.iter().map(value).sum::<f64>() / measured.len() as f64
+    };
+    Means {
+        deletion: mean(|measured| measured.deletion.area()),
+        insertion: mean(|measured| measured.insertion.area()),
+        road: mean(|measured| measured.road),
+    }
+}
+
+#[test]
+fn real_maps_beat_inverted_ones_and_ones_that_know_nothing() {
+    let device = DeviceChoice::Cpu.open().unwrap();
+    let model =
+        Model::load(&ModelFiles::bundled(), &device, Precision::Auto, KernelChoice::Auto).unwrap();
+    let rule = &model.config().input;
+    let options = ExplainOptions { target: Target::Class("cat".into()), ..Default::default() };
+    let mut measured = [const { Vec::new() }; 3];
+    for name in ["chelsea", "chelsea-top-left", "chelsea-bottom-right"] {
+        let photo = image::open(repository::photos().join(format!("cat/{name}.jpg"))).unwrap();
+        let input = to_input(&photo.into_rgb8(), rule);
+        let shape = (1, 3, rule.height, rule.width);
+        let tensor = Tensor::from_vec(input.clone(), shape, &Device::Cpu).unwrap();
+        let request = ExplainRequest { options: &options, label: None };
+        let explained = model.explain_batch(&tensor, &[request]).unwrap().remove(0).unwrap();
+        let real = explained.explanations[0].map.clone();
+        let max = explained.explanations[0].statistics.max;
+        let with = |values| HeatMap { values, ..real.clone() };
+        let inverted = with(real.values.iter().map(|value| max - value).collect());
+        // Even values in an order that has nothing to do with the photo.
+        let blind = with((0..real.values.len()).map(|at| (at * 17 % 49) as f32).collect());
+        let class = explained.explanations[0].class;
+        let subject = Subject::new(Pixels::of_input(&input, rule), rule.mean, 1);
+        let mut score = |images: &[Vec<f32>]| probabilities(&model, images, class, 8);
+        let whole = score(std::slice::from_ref(&subject.pixels.values)).unwrap()[0];
+        for (map, measured) in [&real, &inverted, &blind].into_iter().zip(&mut measured) {
+            let heat = Heat::of(map, (rule.height, rule.width));
+            measured.push(measure(&subject, &heat, whole, &mut score).unwrap());
+        }
+    }
+    let [real, inverted, blind] = measured.each_ref().map(|measured| means(measured));
+    println!("real {real:?}\ninverted {inverted:?}\nblind {blind:?}");
+    for other in [&inverted, &blind] {
+        assert!(real.deletion < other.deletion, "{real:?} and {other:?}");
+        assert!(real.insertion > other.insertion, "{real:?} and {other:?}");
+        assert!(real.road > other.road, "{real:?} and {other:?}");
+    }
+    assert!(real.road > 0.0 && inverted.road < 0.0, "{real:?} and {inverted:?}");
+}
