@@ -6,6 +6,7 @@
 
 #[cfg(feature = "bundled-model")]
 mod bundled;
+mod checkpoint;
 mod compute;
 mod config;
 mod convolution;
@@ -27,6 +28,7 @@ mod weights;
 use camshaft_common::model::ModelIdentity;
 use candle_core::{Device, Tensor};
 
+pub use checkpoint::CheckpointError;
 pub use compute::{KernelChoice, ParseKernelChoiceError};
 pub use config::{
     Architecture, ChannelOrder, HeadKind, InputRule, Interpolation, ModelConfig, Resize, Scale,
