@@ -235,4 +235,138 @@ mod tests {
             }
         }
     }
+
+    /// A rule that takes the middle `side` × `side` of what has `shorter` on its shorter side.
+    fn middle(side: usize, shorter: usize, interpolation: Interpolation) -> InputRule {
+        let resize = Resize::ShorterSide(shorter);
+        InputRule { resize, interpolation, ..rule(side, side) }
+    }
+
+    fn assert_row(input: &[f32], (side, row): (usize, usize), expected: &[[u8; 3]]) {
+        for (x, pixel) in expected.iter().enumerate() {
+            for (channel, &byte) in pixel.iter().enumerate() {
+                let found = input[(channel * side + row) * side + x] * 255.0;
+                assert!((found - f32::from(byte)).abs() < 1.01, "{x}: {found} is not {byte}");
+            }
+        }
+    }
+
+    /// torchvision's `CenterCrop(3)(Resize(4)(pattern))` and `CenterCrop(8)(Resize(9)(pattern))`
+    /// as their sources have it, with Pillow 9.4's `resize` and `crop`.
+    #[test]
+    fn cutting_out_of_the_middle_is_torchvisions_and_pillows() {
+        use Interpolation::{BicubicAntialiased, BilinearAntialiased, LanczosAntialiased};
+        for (interpolation, smaller, fourth_row_of_larger) in [
+            (
+                BicubicAntialiased,
+                [
+                    [[87, 27, 8], [179, 51, 8], [137, 75, 8]],
+                    [[124, 27, 83], [192, 51, 83], [106, 75, 83]],
+                    [[165, 27, 161], [201, 51, 161], [42, 75, 161]],
+                ],
+                [
+                    [93, 16, 88],
+                    [124, 26, 88],
+                    [155, 36, 88],
+                    [194, 46, 88],
+                    [193, 56, 88],
+                    [153, 66, 88],
+                    [95, 76, 88],
+                    [50, 86, 88],
+                ],
+            ),
+            (
+                LanczosAntialiased,
+                [
+                    [[82, 27, 8], [191, 51, 8], [141, 75, 8]],
+                    [[124, 27, 83], [196, 51, 83], [104, 75, 83]],
+                    [[171, 27, 161], [204, 51, 161], [30, 75, 161]],
+                ],
+                [
+                    [94, 16, 92],
+                    [126, 27, 92],
+                    [158, 36, 92],
+                    [193, 46, 92],
+                    [194, 56, 92],
+                    [155, 66, 92],
+                    [88, 75, 92],
+                    [53, 86, 92],
+                ],
+            ),
+            (
+                BilinearAntialiased,
+                [
+                    [[89, 26, 15], [166, 51, 15], [129, 76, 15]],
+                    [[123, 26, 86], [180, 51, 86], [104, 76, 86]],
+                    [[157, 26, 158], [187, 51, 158], [55, 76, 158]],
+                ],
+                [
+                    [93, 16, 88],
+                    [124, 26, 88],
+                    [155, 36, 88],
+                    [186, 46, 88],
+                    [183, 56, 88],
+                    [147, 66, 88],
+                    [99, 76, 88],
+                    [53, 86, 88],
+                ],
+            ),
+        ] {
+            let input = to_input(&pattern(), &middle(3, 4, interpolation));
+            for (row, expected) in smaller.iter().enumerate() {
+                assert_row(&input, (3, row), expected);
+            }
+            let input = to_input(&pattern(), &middle(8, 9, interpolation));
+            assert_row(&input, (8, 3), &fourth_row_of_larger);
+        }
+    }
+
+    #[test]
+    fn an_image_that_needs_no_resizing_is_only_cut() {
+        let input = to_input(&pattern(), &middle(4, 5, Interpolation::BicubicAntialiased));
+        // (7 - 4) / 2 is rounded to 2, (5 - 4) / 2 to 0.
+        for (row, column) in [(0, 0), (3, 3), (1, 2)] {
+            let pixel = pattern().get_pixel(column + 2, row).0;
+            for (channel, byte) in pixel.into_iter().enumerate() {
+                let at = (channel * 4 + row as usize) * 4 + column as usize;
+                assert_eq!(input[at], f32::from(byte) / 255.0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_region_is_what_the_network_sees() {
+        let cut = |shorter| middle(224, shorter, Interpolation::BilinearAntialiased);
+        // 512 × 384 becomes 341 × 256; the cut begins at (58, 16).
+        let seen = region((512, 384), &cut(256)).unwrap();
+        assert_eq!(seen, [58.0 / 341.0, 16.0 / 256.0, 282.0 / 341.0, 240.0 / 256.0]);
+        assert_eq!(region((224, 448), &cut(224)), Some([0.0, 0.25, 1.0, 0.75]));
+        assert_eq!(region((500, 500), &cut(224)), None);
+        assert_eq!(region((512, 384), &rule(224, 224)), None);
+        let stretched = Resize::StretchTo { height: 256, width: 256 };
+        let stretched = InputRule { resize: stretched, ..rule(224, 224) };
+        assert_eq!(region((9, 999), &stretched), Some([0.0625, 0.0625, 0.9375, 0.9375]));
+    }
+
+    /// `keras.applications.imagenet_utils.preprocess_input(x, mode="caffe")`: blue first,
+    /// ImageNet's means taken off, nothing divided.
+    #[test]
+    fn caffes_input_is_blue_first_and_not_scaled() {
+        let image = RgbImage::from_pixel(1, 1, image::Rgb([200, 100, 50]));
+        let rule = InputRule {
+            scale: Scale::Byte,
+            color: ChannelOrder::Bgr,
+            mean: [103.939, 116.779, 123.68],
+            ..rule(1, 1)
+        };
+        let expected = [50.0 - 103.939, 100.0 - 116.779, 200.0 - 123.68];
+        assert_eq!(to_input(&image, &rule), expected);
+    }
+
+    #[test]
+    fn long_and_thin_images_are_cut_without_being_blown_up() {
+        let image = RgbImage::new(20_000, 1);
+        let input = to_input(&image, &middle(224, 256, Interpolation::LanczosAntialiased));
+        assert_eq!(input.len(), 3 * 224 * 224);
+    }
 }

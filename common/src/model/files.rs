@@ -213,7 +213,10 @@ mod tests {
     #[test]
     fn several_candidates_are_named_and_none_guessed() {
         let error = chosen(&["last.pth", "best.pt"]).unwrap_err().to_string();
-        assert!(error.contains("here has several") && error.contains("best.pt, last.pth"), "{error}");
+        assert!(
+            error.contains("here has several") && error.contains("best.pt, last.pth"),
+            "{error}"
+        );
         assert!(matches!(chosen(&["README.md"]), Err(ModelFilesError::NoWeights { .. })));
     }
 

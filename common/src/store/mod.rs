@@ -47,7 +47,8 @@ impl StoreOptions {
 
     /// Keeps the stores' own variables of an environment.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let wanted = |name: &str| ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p));
+        let wanted =
+            |name: &str| ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p));
         Self(variables.into_iter().filter(|(name, _)| wanted(name)).collect())
     }
 

@@ -21,6 +21,7 @@ mod naming;
 mod patches;
 mod pooling;
 mod resnet;
+mod suggest;
 #[cfg(test)]
 pub(crate) mod testing;
 mod weights;
@@ -95,9 +96,10 @@ impl Model {
             features: shape.features(config.input.height, config.input.width),
         };
         let network = ResNet::load(&mut weights, file.clone(), (shape, head), device, &compute)?;
+        let suggestion = suggest::suggestion(&weights, config.architecture).unwrap_or_default();
         let misfits = weights.into_misfits();
         if !misfits.is_empty() {
-            let misfits = describe(&misfits);
+            let misfits = describe(&misfits) + &suggestion;
             let architecture = config.architecture.name();
             return Err(ModelError::Misfit { model: model(), architecture, misfits });
         }

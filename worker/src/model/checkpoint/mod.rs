@@ -68,8 +68,7 @@ enum Kind {
 impl Kind {
     fn of(file: &[u8]) -> Self {
         // Pickle protocols 2 to 5, and a long of ten bytes: torch.save's magic number.
-        let legacy =
-            matches!(file, [0x80, 2..=5, 0x8a, 10, 0x6c, 0xfc, ..]);
+        let legacy = matches!(file, [0x80, 2..=5, 0x8a, 10, 0x6c, 0xfc, ..]);
         let start = file.trim_ascii_start();
         if file.starts_with(b"PK\x03\x04") {
             Self::Zip
@@ -79,7 +78,9 @@ impl Kind {
             Self::LegacyTorch
         } else if file.starts_with(b"version https://git-lfs.github.com/") {
             Self::LfsPointer
-        } else if start.len() > 1 && start[0] == b'<' && matches!(start[1], b'!' | b'h' | b'H' | b'?')
+        } else if start.len() > 1
+            && start[0] == b'<'
+            && matches!(start[1], b'!' | b'h' | b'H' | b'?')
         {
             Self::WebPage
         } else {

@@ -25,7 +25,10 @@ pub(super) enum Value {
     List(Vec<Place>),
     Dict(Vec<(Place, Place)>),
     /// What calling something with a tuple would give.
-    Call { callable: Place, arguments: Place },
+    Call {
+        callable: Place,
+        arguments: Place,
+    },
     /// What the surrounding file knows by that id.
     Persistent(Place),
 }

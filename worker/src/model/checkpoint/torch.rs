@@ -75,9 +75,9 @@ fn folder_of_pickle(archive: &Archive<'_>) -> Result<String, CheckpointError> {
 
 /// A file of the archive, whole and as its checksum says.
 fn read(archive: &mut Archive<'_>, path: &str, max: u64) -> Result<Vec<u8>, CheckpointError> {
-    let file = archive.by_name(path).map_err(|error| {
-        CheckpointError::Damaged(format!("{path}: {error}"))
-    })?;
+    let file = archive
+        .by_name(path)
+        .map_err(|error| CheckpointError::Damaged(format!("{path}: {error}")))?;
     // torch.save compresses nothing, and so a small file can't become a large one.
     if file.compression() != CompressionMethod::Stored {
         return Err(CheckpointError::Damaged(format!("{path} is compressed")));
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(tensor(2, &[2, 3], &[3, 1]).values(&storage).unwrap(), [2, 3, 4, 5, 6, 7]);
         assert_eq!(tensor(0, &[2, 3], &[1, 4]).values(&storage).unwrap(), [0, 4, 8, 1, 5, 9]);
         assert_eq!(tensor(11, &[], &[]).values(&storage).unwrap(), [11]);
-        assert_eq!(tensor(99, &[0, 3], &[3, 1]).values(&storage).unwrap(), []);
+        assert!(tensor(99, &[0, 3], &[3, 1]).values(&storage).unwrap().is_empty());
     }
 
     #[test]

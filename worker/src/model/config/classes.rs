@@ -24,7 +24,8 @@ mod tests {
         let different: std::collections::HashSet<_> = names.iter().collect();
         assert_eq!(different.len(), IMAGENET_CLASSES);
         // As every table of ImageNet's classes has them.
-        for (class, name) in [(0, "tench"), (207, "golden retriever"), (281, "tabby"), (999, "toilet tissue")]
+        for (class, name) in
+            [(0, "tench"), (207, "golden retriever"), (281, "tabby"), (999, "toilet tissue")]
         {
             assert_eq!(names[class], name);
         }

@@ -45,11 +45,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// As [`Self::parse`].
-    pub fn read(
-        model: &str,
-        json: &[u8],
-        preprocessor: Option<&[u8]>,
-    ) -> Result<Self, ModelError> {
+    pub fn read(model: &str, json: &[u8], preprocessor: Option<&[u8]>) -> Result<Self, ModelError> {
         let syntax = |source| ModelError::Config { model: model.to_owned(), source };
         let refused = |problem| ModelError::ConfigValue { model: model.to_owned(), problem };
         let value: Value = serde_json::from_slice(json).map_err(syntax)?;

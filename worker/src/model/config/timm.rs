@@ -36,7 +36,9 @@ pub(super) fn read(config: &Value) -> Result<ModelConfig, Refusal> {
     if let Some(arguments) = config.get("model_args").and_then(Value::as_object) {
         let harmless = ["num_classes", "in_chans", "global_pool"];
         if let Some(argument) = arguments.keys().find(|name| !harmless.contains(&name.as_str())) {
-            return Err(format!("\"model_args\" has {argument:?}, which this version doesn't know"));
+            return Err(format!(
+                "\"model_args\" has {argument:?}, which this version doesn't know"
+            ));
         }
     }
     Ok(ModelConfig {
@@ -100,7 +102,9 @@ fn input(config: &Value) -> Result<InputRule, Refusal> {
             Some([channels, height, width]) if channels.as_u64() == Some(3) => {
                 [pixels("input_size", height)?, pixels("input_size", width)?]
             }
-            _ => return Err(format!("\"input_size\" is {size}; only [3, height, width] can be run")),
+            _ => {
+                return Err(format!("\"input_size\" is {size}; only [3, height, width] can be run"));
+            }
         },
     };
     let statistics = |name: &str, default| match field(config, &[name]) {

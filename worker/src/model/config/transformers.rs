@@ -34,7 +34,8 @@ pub(super) fn read(config: &Value, preprocessor: Option<&Value>) -> Result<Model
         "it is transformers', which says how an image becomes the input in \
          preprocessor_config.json; put that beside it",
     )?;
-    let input = input(preprocessor).map_err(|what| format!("in preprocessor_config.json {what}"))?;
+    let input =
+        input(preprocessor).map_err(|what| format!("in preprocessor_config.json {what}"))?;
     Ok(ModelConfig { architecture, head: HeadKind::AveragePool, classes, input })
 }
 
@@ -166,7 +167,8 @@ fn plain(config: &Value, kind: &str) -> Result<(Resize, [usize; 2]), Refusal> {
     };
     let size = field(config, &["size"]);
     let shorter = size.and_then(|size| field(size, &["shortest_edge"]));
-    let crops = flag(config, "do_center_crop", ["Bit", "CLIP"].iter().any(|k| kind.starts_with(k)))?;
+    let crops =
+        flag(config, "do_center_crop", ["Bit", "CLIP"].iter().any(|k| kind.starts_with(k)))?;
     let cut = field(config, &["crop_size"]).filter(|_| crops);
     match (size, shorter, cut) {
         (_, Some(shorter), Some(cut)) => {
@@ -180,7 +182,11 @@ fn plain(config: &Value, kind: &str) -> Result<(Resize, [usize; 2]), Refusal> {
         (Some(size), None, Some(cut)) => {
             let ([high, wide], cut) = (square("size", size)?, square("crop_size", cut)?);
             let same = [high, wide] == cut;
-            let to = if same { Resize::Stretch } else { Resize::StretchTo { height: high, width: wide } };
+            let to = if same {
+                Resize::Stretch
+            } else {
+                Resize::StretchTo { height: high, width: wide }
+            };
             Ok((to, cut))
         }
         (Some(size), None, None) => Ok((Resize::Stretch, square("size", size)?)),
