@@ -180,26 +180,34 @@ fn is_out_of_reach(error: &HFError) -> bool {
     }
 }
 
-/// One line for a person. No header, and so no token, is in it.
-fn told(error: &HFError) -> String {
-    let text = match error {
-        // The hub also answers so where there is no such repository, not to tell.
-        HFError::AuthRequired { .. } => "there is no such model, or it is private or gated; check \
-                                         the name, or accept its terms and set HF_TOKEN"
-            .to_owned(),
-        HFError::Forbidden { .. } => "the token may not read it; accept its terms on its page, or \
-                                      use another HF_TOKEN"
-            .to_owned(),
+/// The status the hub answered with.
+fn status(error: &HFError) -> Option<u16> {
+    match error {
+        HFError::Http { context }
+        | HFError::AuthRequired { context }
+        | HFError::Forbidden { context } => Some(context.status.as_u16()),
         HFError::RepoNotFound { .. }
         | HFError::RevisionNotFound { .. }
-        | HFError::EntryNotFound { .. } => {
-            "there is no such model or revision; check the name".to_owned()
+        | HFError::EntryNotFound { .. } => Some(404),
+        _ => None,
+    }
+}
+
+/// One line for a person. No header, and so no token, is in it.
+fn told(error: &HFError) -> String {
+    let text = match (status(error), error) {
+        // The hub also answers so where there is no such repository, not to tell.
+        (Some(401), _) => "there is no such model, or it is private or gated; check the name, or \
+                           accept its terms and set HF_TOKEN"
+            .to_owned(),
+        (Some(403), _) => "the token may not read it; accept its terms on its page, or use \
+                           another HF_TOKEN"
+            .to_owned(),
+        (Some(404), _) => "there is no such model or revision; check the name".to_owned(),
+        (_, HFError::Request { source, .. }) if source.is_timeout() => {
+            "no answer in time".to_owned()
         }
-        HFError::Http { context } if context.status.as_u16() == 404 => {
-            "there is no such model or revision; check the name".to_owned()
-        }
-        HFError::Request { source, .. } if source.is_timeout() => "no answer in time".to_owned(),
-        HFError::Request { source, .. } => {
+        (_, HFError::Request { source, .. }) => {
             // The innermost cause says what happened.
             let mut cause: &dyn std::error::Error = source;
             while let Some(inner) = cause.source() {
@@ -207,7 +215,7 @@ fn told(error: &HFError) -> String {
             }
             cause.to_string()
         }
-        other => other.to_string(),
+        (_, other) => other.to_string(),
     };
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(MAX_REASON_CHARS).collect()
