@@ -28,6 +28,14 @@ if [ ! -x "$tools/venv/bin/moto_server" ]; then
   python3 -m venv "$tools/venv" 2>/dev/null || { apt_install python3-venv && python3 -m venv --clear "$tools/venv"; }
   "$tools/venv/bin/pip" install --quiet "moto[server]$moto_version"
 fi
+if ! /usr/bin/python3 -c 'import torch, h5py, numpy, venv, ensurepip' 2>/dev/null; then
+  apt_install python3-torch python3-h5py python3-numpy python3-venv
+fi
+if ! "$tools/torch/bin/python" -c 'import torch, safetensors, transformers' 2>/dev/null; then
+  /usr/bin/python3 -m venv --clear --system-site-packages "$tools/torch"
+  # The last transformers for Debian 12's PyTorch.
+  "$tools/torch/bin/pip" install --quiet 'transformers==4.30.2' 'safetensors<0.5'
+fi
 
 say "format"
 cargo fmt --all --check

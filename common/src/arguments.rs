@@ -50,8 +50,9 @@ impl From<ExplainArgs> for ExplainOptions {
 /// Where a model comes from.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// The classifier: cats-vs-dogs, the one inside the program, which is the default; or a
-    /// folder or store URL with model.safetensors and config.json
+    /// The classifier: cats-vs-dogs, the one inside the program, which is the default; a folder
+    /// or store URL with a ResNet's weights (safetensors or PyTorch) and config.json; or
+    /// hf:OWNER/NAME[@REVISION] on the Hugging Face Hub. See docs/models.md
     #[arg(long, env = "CAMSHAFT_MODEL")]
     pub model: Option<ModelReference>,
 }

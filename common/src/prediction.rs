@@ -46,6 +46,10 @@ pub struct ImageRecord {
     pub width: Option<u32>,
     /// Pixels, after the orientation it asks for; unknown where it could not be decoded.
     pub height: Option<u32>,
+    /// The part of it that the network saw and maps lie over: left, top, right and bottom edge
+    /// as shares of width and height. Absent where that is all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub region: Option<[f32; 4]>,
     /// Its given class, if any.
     pub label: Option<String>,
 }

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::arguments::{BrokerArgs, QueueArgs};
-use camshaft_common::model::{CONFIG_FILE, ModelIdentity, ModelReference, WEIGHTS_FILE};
+use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
 use camshaft_common::queue::{QueueError, RabbitMqOptions, RabbitMqQueue};
 use camshaft_common::secret::Secret;
-use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::store::StoreOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::EnqueueArgs;
@@ -71,19 +71,16 @@ pub(crate) async fn connect_to(
     RabbitMqQueue::connect(broker, options).await
 }
 
-/// A ResNet-152 in f32 has 240 MB.
-const MAX_MODEL_BYTES: u64 = 4 << 30;
-
 /// Names a model by its files' content, without loading it.
 async fn identify(
     reference: ModelReference,
     stores: &StoreOptions,
-) -> Result<ModelIdentity, StoreError> {
-    let ModelReference::Folder(location) = &reference else {
-        return Ok(ModelIdentity::bundled());
-    };
-    let folder = Folder::open(location, stores)?;
-    let config = folder.get(CONFIG_FILE, MAX_MODEL_BYTES).await?.bytes;
-    let weights = folder.get(WEIGHTS_FILE, MAX_MODEL_BYTES).await?.bytes;
-    Ok(ModelIdentity::of_files(reference, &weights, &config))
+) -> Result<ModelIdentity, ModelFilesError> {
+    match reference {
+        ModelReference::Bundled => Ok(ModelIdentity::bundled()),
+        ModelReference::Folder(location) => {
+            Ok(StoredModel::from_folder(&location, stores).await?.identity)
+        }
+        ModelReference::Hub(model) => Ok(StoredModel::from_hub(&model, stores).await?.identity),
+    }
 }

@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     line("input", &mut |at| drop(to_input(&pictures[at], rule)));
     for format in [OverlayFormat::Jpeg, OverlayFormat::Png, OverlayFormat::Webp] {
         line(&format!("overlay as {format}"), &mut |at| {
-            drop(draw(&pictures[at], &map, (Colormap::Jet, 0.4), format));
+            drop(draw(&pictures[at], None, &map, (Colormap::Jet, 0.4), format));
         });
     }
     Ok(())

@@ -4,6 +4,7 @@
 
 mod accuracy;
 mod audit;
+mod checkpoints;
 mod distributed;
 mod faults;
 mod golden;

@@ -31,8 +31,12 @@ pub struct EncodeOverlayError {
 }
 
 /// An image under its map, as a file: the map divided by its maximum (all zero stays all
-/// zero), stretched to the image's size, coloured, and `(1 - alpha) * image + alpha * colour`.
-/// `None` where no overlay is written.
+/// zero), stretched over the part of the image that the network saw, coloured, and
+/// `(1 - alpha) * image + alpha * colour`. Outside that part the image stays as it is. `None`
+/// where no overlay is written.
+///
+/// `region` is that part: left, top, right and bottom edge as shares of width and height; none
+/// for all of the image.
 ///
 /// The stretch is bilinear with pixel centres at halves and edges clamped: OpenCV's
 /// `INTER_LINEAR`, PyTorch's `interpolate(mode="bilinear", align_corners=False)`. `alpha` is
@@ -44,17 +48,19 @@ pub struct EncodeOverlayError {
 /// a JPEG's 65,535.
 pub fn draw(
     image: &RgbImage,
+    region: Option<[f32; 4]>,
     map: &HeatMap,
     (colormap, alpha): (Colormap, f32),
     format: OverlayFormat,
 ) -> Result<Option<Vec<u8>>, EncodeOverlayError> {
     let mut file = Vec::new();
+    let levels = Levels::of(map, image.dimensions(), region);
     let written = match format {
-        OverlayFormat::Jpeg => write_jpeg(image, map, (colormap, alpha), &mut file),
-        OverlayFormat::Png => blended(image, map, (colormap, alpha))
+        OverlayFormat::Jpeg => write_jpeg(image, levels, (colormap, alpha), &mut file),
+        OverlayFormat::Png => blended(image, &levels, (colormap, alpha))
             .write_with_encoder(PngEncoder::new(&mut file))
             .map_err(Into::into),
-        OverlayFormat::Webp => blended(image, map, (colormap, alpha))
+        OverlayFormat::Webp => blended(image, &levels, (colormap, alpha))
             .write_with_encoder(WebPEncoder::new_lossless(&mut file))
             .map_err(Into::into),
         OverlayFormat::None => return Ok(None),
@@ -66,15 +72,16 @@ pub fn draw(
 }
 
 /// The overlay's pixels.
-fn blended(image: &RgbImage, map: &HeatMap, (colormap, alpha): (Colormap, f32)) -> RgbImage {
+fn blended(image: &RgbImage, levels: &Levels, (colormap, alpha): (Colormap, f32)) -> RgbImage {
     let mut image = image.clone();
-    let levels = Levels::of(map, image.dimensions());
     let blend = Blend::new(colormap, alpha);
     let width = image.width() as usize;
-    let mut row_levels = vec![0; width];
-    for (y, row) in image.chunks_exact_mut((3 * width).max(1)).enumerate() {
+    let mut row_levels = vec![0; levels.columns.len()];
+    for y in levels.rows.clone() {
+        let row = &mut image.as_flat_samples_mut().samples[3 * y * width..][..3 * width];
+        let row = &mut row.as_chunks_mut::<3>().0[levels.columns.clone()];
         levels.row(y, &mut row_levels);
-        for (pixel, &level) in row.as_chunks_mut::<3>().0.iter_mut().zip(&row_levels) {
+        for (pixel, &level) in row.iter_mut().zip(&row_levels) {
             blend.apply(pixel, level);
         }
     }
@@ -85,7 +92,7 @@ fn blended(image: &RgbImage, map: &HeatMap, (colormap, alpha): (Colormap, f32)) 
 /// handed mixed rows in its own colours, so that nothing is converted twice or copied.
 fn write_jpeg(
     image: &RgbImage,
-    map: &HeatMap,
+    levels: Levels,
     (colormap, alpha): (Colormap, f32),
     file: &mut Vec<u8>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -98,9 +105,10 @@ fn write_jpeg(
     Ok(encoder.encode_image(Rows {
         image,
         size,
-        levels: Levels::of(map, image.dimensions()),
         row_levels: RefCell::new(vec![0; image.width() as usize]),
         blend: YcbcrBlend::new(alpha, color_table(colormap)),
+        plain: (!levels.cover(image)).then(|| YcbcrBlend::new(0.0, color_table(colormap))),
+        levels,
     })?)
 }
 
@@ -112,6 +120,8 @@ struct Rows<'a> {
     /// Of the row last asked for.
     row_levels: RefCell<Vec<u8>>,
     blend: YcbcrBlend,
+    /// What is outside the map, as it is; none where there is nothing.
+    plain: Option<YcbcrBlend>,
 }
 
 impl ImageBuffer for Rows<'_> {
@@ -130,17 +140,37 @@ impl ImageBuffer for Rows<'_> {
     fn fill_buffers(&self, y: u16, [luma, blue, red, _]: &mut [Vec<u8>; 4]) {
         let (y, width) = (usize::from(y), usize::from(self.size.0));
         let mut row_levels = self.row_levels.borrow_mut();
-        self.levels.row(y, &mut row_levels);
-        let pixels = self.image.as_raw()[3 * width * y..][..3 * width].as_chunks().0;
-        self.blend.row(pixels, &row_levels, [luma, blue, red]);
+        let pixels: &[[u8; 3]] = self.image.as_raw()[3 * width * y..][..3 * width].as_chunks().0;
+        let Some(plain) = &self.plain else {
+            self.levels.row(y, &mut row_levels);
+            return self.blend.row(pixels, &row_levels, [luma, blue, red]);
+        };
+        let columns = match self.levels.rows.contains(&y) {
+            true => self.levels.columns.clone(),
+            false => 0..0,
+        };
+        let (left, rest) = pixels.split_at(columns.start);
+        let (middle, right) = rest.split_at(columns.len());
+        // A level without weight is any level.
+        plain.row(left, &row_levels[..left.len()], [luma, blue, red]);
+        if !middle.is_empty() {
+            let row_levels = &mut row_levels[..middle.len()];
+            self.levels.row(y, row_levels);
+            self.blend.row(middle, row_levels, [luma, blue, red]);
+        }
+        plain.row(right, &row_levels[..right.len()], [luma, blue, red]);
     }
 }
 
-/// A map whose largest value is 255, stretched to an image's size.
+/// A map whose largest value is 255, stretched over an image or a part of it.
 struct Levels {
     width: usize,
     values: Vec<f32>,
-    rows: Vec<Sample>,
+    /// The image's rows that it lies over, and where each reads.
+    rows: Range<usize>,
+    samples: Vec<Sample>,
+    /// The image's columns that it lies over, and the same of them.
+    columns: Range<usize>,
     runs: Vec<Run>,
 }
 
@@ -148,7 +178,7 @@ impl Levels {
     /// Of levels in a row's sums, which a run adds up: 16 bits of fraction.
     const ONE: f32 = 65536.0;
 
-    fn of(map: &HeatMap, (width, height): (u32, u32)) -> Self {
+    fn of(map: &HeatMap, (width, height): (u32, u32), region: Option<[f32; 4]>) -> Self {
         let cells = map.width * map.height;
         assert_eq!(map.values.len(), cells, "a map has a value for each cell");
         let max = map.values.iter().copied().fold(0.0, f32::max);
@@ -157,13 +187,22 @@ impl Levels {
             0 => (1, 1, vec![0.0]),
             _ => (map.width, map.height, map.values.iter().map(level).collect()),
         };
-        let rows = samples(high, height as usize);
-        Self { width: wide, values, rows, runs: runs(&samples(wide, width as usize)) }
+        let [left, top, right, bottom] = region.unwrap_or([0.0, 0.0, 1.0, 1.0]).map(f64::from);
+        let (rows, row_samples) = samples(high, height as usize, (top, bottom));
+        let (columns, column_samples) = samples(wide, width as usize, (left, right));
+        let runs = runs(&column_samples);
+        Self { width: wide, values, rows, samples: row_samples, columns, runs }
     }
 
-    /// Levels of a row of the image, 0 to 255.
+    /// Whether it lies over all of an image.
+    fn cover(&self, image: &RgbImage) -> bool {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        (self.columns.len(), self.rows.len()) == (width, height)
+    }
+
+    /// Levels of a row of the image that it lies over, 0 to 255, for each of its columns.
     fn row(&self, y: usize, levels: &mut [u8]) {
-        let row = &self.rows[y];
+        let row = &self.samples[y - self.rows.start];
         let heat = |column: usize| {
             let [above, below] =
                 [row.first, row.second].map(|row| self.values[row * self.width + column]);
@@ -187,18 +226,21 @@ struct Sample {
     share: f32,
 }
 
-/// One sample for each of `pixels`, along one axis of `cells`.
-fn samples(cells: usize, pixels: usize) -> Vec<Sample> {
-    let scale = cells as f64 / pixels as f64;
+/// The pixels, of so many along one axis, whose middle lies between `start` and `end` (shares
+/// of the axis), and for each where it reads in `cells` stretched over that part.
+fn samples(cells: usize, pixels: usize, (start, end): (f64, f64)) -> (Range<usize>, Vec<Sample>) {
+    let (start, end) = (start * pixels as f64, end * pixels as f64);
+    let whole = |edge: f64| ((edge - 0.5).ceil().max(0.0) as usize).min(pixels);
+    let range = whole(start)..whole(end).max(whole(start));
+    let scale = cells as f64 / (end - start);
     let last = cells - 1;
-    (0..pixels)
-        .map(|pixel| {
-            let position = ((pixel as f64 + 0.5) * scale - 0.5).clamp(0.0, last as f64);
-            let first = position as usize;
-            let share = (position - first as f64) as f32;
-            Sample { first, second: (first + 1).min(last), share }
-        })
-        .collect()
+    let sample = |pixel: usize| {
+        let position = ((pixel as f64 + 0.5 - start) * scale - 0.5).clamp(0.0, last as f64);
+        let first = position as usize;
+        let share = (position - first as f64) as f32;
+        Sample { first, second: (first + 1).min(last), share }
+    };
+    (range.clone(), range.map(sample).collect())
 }
 
 /// Neighbouring pixels whose share of the same two cells grows evenly.
@@ -262,6 +304,11 @@ mod tests {
 
     use super::*;
 
+    /// The overlay's pixels, with the map over all of the image.
+    fn blended(image: &RgbImage, map: &HeatMap, colors: (Colormap, f32)) -> RgbImage {
+        super::blended(image, &Levels::of(map, image.dimensions(), None), colors)
+    }
+
     fn map(height: usize, width: usize, values: &[f32]) -> HeatMap {
         HeatMap { height, width, values: values.to_vec() }
     }
@@ -323,7 +370,7 @@ mod tests {
         let image = RgbImage::from_fn(20, 11, |x, y| Rgb([x as u8 * 9, y as u8 * 20, 77]));
         let map = map(2, 2, &[0.0, 1.0, 2.0, 3.0]);
         for format in [OverlayFormat::Png, OverlayFormat::Webp] {
-            let file = draw(&image, &map, JET, format).unwrap().unwrap();
+            let file = draw(&image, None, &map, JET, format).unwrap().unwrap();
             let read = image::load_from_memory(&file).unwrap().into_rgb8();
             assert_eq!(read, blended(&image, &map, JET), "{format}");
         }
@@ -339,7 +386,7 @@ mod tests {
     fn a_jpeg_overlay_is_close_to_its_pixels() {
         let image = RgbImage::from_fn(64, 48, |x, y| Rgb([x as u8 * 3, y as u8 * 4, 77]));
         let map = map(1, 1, &[0.0]);
-        let file = draw(&image, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
+        let file = draw(&image, None, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
         let read = image::load_from_memory(&file).unwrap().into_rgb8();
         let difference = mean_difference(&read, &blended(&image, &map, JET));
         assert!(difference < 3.0, "{difference}");
@@ -358,7 +405,7 @@ mod tests {
             let pixels = blended(&image, &map, JET);
             let (columns, rows) = (width as u16, height as u16);
             encoder.encode(&pixels, columns, rows, jpeg_encoder::ColorType::Rgb).unwrap();
-            let file = draw(&image, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
+            let file = draw(&image, None, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
             // Each off by its own rounding, which moves a quantised coefficient now and then.
             let [ours, theirs] = [file, afterwards].map(|file| {
                 let read = image::load_from_memory(&file).unwrap().into_rgb8();
@@ -369,15 +416,38 @@ mod tests {
     }
 
     #[test]
+    fn a_map_of_a_part_lies_over_that_part_and_nothing_else() {
+        let image = RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8 * 5, y as u8 * 7, 77]));
+        let map = map(2, 3, &[0.0, 1.0, 2.0, 3.0, 1.0, 0.5]);
+        // Columns 10 to 29, rows 3 to 26.
+        let region = Some([0.25, 0.1, 0.75, 0.9]);
+        let part = image::imageops::crop_imm(&image, 10, 3, 20, 24).to_image();
+        let mut expected = image.clone();
+        image::imageops::replace(&mut expected, &blended(&part, &map, JET), 10, 3);
+        let file = draw(&image, region, &map, JET, OverlayFormat::Png).unwrap().unwrap();
+        assert_eq!(image::load_from_memory(&file).unwrap().into_rgb8(), expected);
+        let file = draw(&image, region, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
+        let mut afterwards = Vec::new();
+        let mut encoder = Encoder::new(&mut afterwards, JPEG_QUALITY);
+        encoder.set_sampling_factor(SamplingFactor::F_2_2);
+        encoder.encode(&expected, 40, 30, jpeg_encoder::ColorType::Rgb).unwrap();
+        let [ours, theirs] = [file, afterwards].map(|file| {
+            let read = image::load_from_memory(&file).unwrap().into_rgb8();
+            mean_difference(&read, &expected)
+        });
+        assert!(ours < theirs + 0.1, "{ours} and {theirs}");
+    }
+
+    #[test]
     fn no_overlay_is_no_file() {
-        let drawn = draw(&RgbImage::new(1, 1), &map(1, 1, &[1.0]), JET, OverlayFormat::None);
+        let drawn = draw(&RgbImage::new(1, 1), None, &map(1, 1, &[1.0]), JET, OverlayFormat::None);
         assert!(drawn.unwrap().is_none());
     }
 
     #[test]
     fn a_format_that_cannot_hold_the_image_is_named() {
         let (image, map) = (RgbImage::new(16_385, 1), map(1, 1, &[1.0]));
-        let error = draw(&image, &map, JET, OverlayFormat::Webp).unwrap_err();
+        let error = draw(&image, None, &map, JET, OverlayFormat::Webp).unwrap_err();
         assert!(error.to_string().contains("webp; choose another"), "{error}");
     }
 
@@ -434,7 +504,10 @@ mod tests {
             map.values[0] = odd;
             let over = blended(&image, &map, (Colormap::Jet, alpha));
             prop_assert_eq!(over.dimensions(), image.dimensions());
-            let file = draw(&image, &map, (Colormap::Jet, alpha), OverlayFormat::Jpeg);
+            let file = draw(&image, None, &map, (Colormap::Jet, alpha), OverlayFormat::Jpeg);
+            prop_assert!(file.unwrap().is_some());
+            let part = Some([0.3, 0.0, 0.31, 1.0]);
+            let file = draw(&image, part, &map, (Colormap::Jet, alpha), OverlayFormat::Jpeg);
             prop_assert!(file.unwrap().is_some());
         }
     }

@@ -30,7 +30,8 @@ pub use error::{StoreError, StoreErrorKind};
 /// Media type of JSON results.
 pub const JSON: &str = "application/json";
 
-/// The environment variables that configure stores: `AWS_…`, `GOOGLE_…`, `AZURE_…`.
+/// The environment variables that configure stores: `AWS_…`, `GOOGLE_…`, `AZURE_…`, and the
+/// Hugging Face Hub, `HF_…`.
 #[derive(Clone, Default)]
 pub struct StoreOptions(Vec<(String, String)>);
 
@@ -46,8 +47,15 @@ impl StoreOptions {
 
     /// Keeps the stores' own variables of an environment.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let wanted = |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p));
+        let wanted =
+            |name: &str| ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p));
         Self(variables.into_iter().filter(|(name, _)| wanted(name)).collect())
+    }
+
+    /// One variable's value, where it is set and not empty.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        (!value.is_empty()).then_some(value)
     }
 
     /// Each option a builder understands, by its own key type.
@@ -220,6 +228,18 @@ impl Folder {
             })
             .map_err(move |source| StoreError::new("list", place.clone(), source))
             .boxed()
+    }
+
+    /// Names of the objects that lie directly in it.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn names(&self) -> Result<Vec<String>, StoreError> {
+        let root = Some(&self.root).filter(|root| !root.as_ref().is_empty());
+        let found = self.store.list_with_delimiter(root).await;
+        let found = found.map_err(|source| self.error("list", "", source))?;
+        let names = found.objects.iter().filter_map(|object| object.location.filename());
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// Facts about one object.

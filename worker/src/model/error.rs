@@ -1,5 +1,6 @@
 //! Why a model can't be loaded or run. Failures of single images are in [`super::explain`].
 
+use super::checkpoint::CheckpointError;
 use super::compute::KernelChoice;
 use super::device::{DeviceChoice, Precision};
 
@@ -24,7 +25,16 @@ pub enum ModelError {
         /// The model's name.
         model: String,
         /// What is wrong and what would be right.
-        problem: &'static str,
+        problem: String,
+    },
+    /// The weights file is of another kind, or one that can't be converted.
+    #[error("weights of model {model:?} can't be read: {source}")]
+    Checkpoint {
+        /// The model's name.
+        model: String,
+        /// What is wrong and what to do.
+        #[source]
+        source: CheckpointError,
     },
     /// The weights file is not safetensors.
     #[error("weights of model {model:?} are not a whole safetensors file; copy them again")]

@@ -1,10 +1,10 @@
-//! The two files of a model, before anything is computed from them. Fetching them from a
-//! store is not done here.
+//! The files of a model, before anything is computed from them. Fetching them from a store is
+//! not done here.
 
 use bytes::Bytes;
-use camshaft_common::model::{ModelIdentity, ModelReference};
+use camshaft_common::model::{ModelIdentity, ModelReference, StoredModel};
 
-use super::{ModelConfig, ModelError};
+use super::{ModelConfig, ModelError, checkpoint};
 
 /// Weights and configuration of a model.
 #[derive(Clone, Debug)]
@@ -15,19 +15,33 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Takes a model's files: `weights` as safetensors, `config` as JSON. The weights are
-    /// looked into only when the model is loaded.
+    /// Takes a model's files as they were found: the weights in any format this version
+    /// reads, the config in ours, timm's or transformers'. Whether the weights are those of
+    /// the network shows only when the model is loaded.
     ///
     /// # Errors
-    /// Where `config` can't be read or contradicts itself.
+    /// Where the config can't be read or asks for what this version can't do, or the weights
+    /// are of a format that can't be read.
+    pub fn from_stored(stored: StoredModel) -> Result<Self, ModelError> {
+        let StoredModel { identity, weights, config, preprocessor } = stored;
+        let config = ModelConfig::read(&identity.name, &config, preprocessor.as_deref())?;
+        let weights = checkpoint::to_safetensors(weights)
+            .map_err(|source| ModelError::Checkpoint { model: identity.name.clone(), source })?;
+        Ok(Self { identity, config, weights })
+    }
+
+    /// Takes a model's files: `weights` in any format this version reads, `config` as JSON.
+    ///
+    /// # Errors
+    /// As [`Self::from_stored`].
     pub fn from_bytes(
         reference: ModelReference,
         weights: Bytes,
         config: &[u8],
     ) -> Result<Self, ModelError> {
-        let identity = ModelIdentity::of_files(reference, &weights, config);
-        let config = ModelConfig::parse(&identity.name, config)?;
-        Ok(Self { identity, config, weights })
+        let identity = ModelIdentity::of_files(reference, &weights, config, None);
+        let config = Bytes::copy_from_slice(config);
+        Self::from_stored(StoredModel { identity, weights, config, preprocessor: None })
     }
 
     /// The model inside the program.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "bundled-model")]
 mod bundled;
+mod checkpoint;
 mod compute;
 mod config;
 pub(crate) mod convolution;
@@ -23,6 +24,7 @@ pub(crate) mod patches;
 pub(crate) mod pooling;
 mod redrawn;
 mod resnet;
+mod suggest;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod weights;
@@ -30,6 +32,7 @@ pub(crate) mod weights;
 use camshaft_common::model::ModelIdentity;
 use candle_core::{Device, Tensor};
 
+pub use checkpoint::CheckpointError;
 pub use compute::{KernelChoice, ParseKernelChoiceError};
 pub use config::{
     Architecture, ChannelOrder, HeadKind, InputRule, Interpolation, ModelConfig, Resize, Scale,
@@ -98,9 +101,10 @@ impl Model {
             features: shape.features(config.input.height, config.input.width),
         };
         let network = ResNet::load(&mut weights, file.clone(), (shape, head), device, &compute)?;
+        let suggestion = suggest::suggestion(&weights, config.architecture).unwrap_or_default();
         let misfits = weights.into_misfits();
         if !misfits.is_empty() {
-            let misfits = describe(&misfits);
+            let misfits = describe(&misfits) + &suggestion;
             let architecture = config.architecture.name();
             return Err(ModelError::Misfit { model: model(), architecture, misfits });
         }

@@ -33,6 +33,7 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
         bytes: job.size,
         width: None,
         height: None,
+        region: None,
         label: job.label.clone(),
     };
     let timings = StageTimings::default();

@@ -49,6 +49,7 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
             image.timings.decode = elapsed.as_secs_f64() * 1000.0;
             (image.image.width, image.image.height) =
                 (Some(picture.width()), Some(picture.height()));
+            image.image.region = input::region(picture.dimensions(), &model.config().input);
             Ok(Decoded { image, picture, input, model, memory })
         }
         Ok(Err(error)) => Err(Exit { image: Box::new(image), cause: error.into() }),

@@ -2,20 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use camshaft_common::location::Location;
-use camshaft_common::model::{CONFIG_FILE, ModelIdentity, ModelReference, WEIGHTS_FILE};
-use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
+use camshaft_common::store::StoreOptions;
 use tokio::sync::Mutex;
 
+use crate::cores;
 use crate::model::{ModelError, ModelFiles};
 
 /// Runs rarely mix models; a second one lets two runs share workers without reloading.
 const KEPT_MODELS: usize = 2;
-
-/// A ResNet-152 in f32 has 240 MB.
-const MAX_WEIGHTS_BYTES: u64 = 4 << 30;
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// A job's model can't be used by this worker.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +37,9 @@ pub enum ModelUnavailable {
         /// Digest in the job.
         wanted: String,
     },
-    /// The files can't be read.
+    /// The files can't be had.
     #[error(transparent)]
-    Files(#[from] StoreError),
+    Files(#[from] ModelFilesError),
     /// The files are no model this worker can run.
     #[error("{0}")]
     Unusable(#[source] Arc<ModelError>),
@@ -63,14 +58,16 @@ pub async fn read(
     reference: &ModelReference,
     options: &StoreOptions,
 ) -> Result<ModelFiles, ModelUnavailable> {
-    match reference {
-        ModelReference::Bundled => bundled(),
-        ModelReference::Folder(location) => {
-            let (weights, config) = read_folder(location, options).await?;
-            ModelFiles::from_bytes(reference.clone(), weights, &config)
-                .map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))
-        }
-    }
+    let stored = match reference {
+        ModelReference::Bundled => return bundled(),
+        ModelReference::Folder(location) => StoredModel::from_folder(location, options).await?,
+        ModelReference::Hub(model) => StoredModel::from_hub(model, options).await?,
+    };
+    // Converting other programs' weights takes a while.
+    let files = cores::compute(move || ModelFiles::from_stored(stored)).await;
+    files
+        .expect("reading files never panics")
+        .map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))
 }
 
 #[cfg(feature = "bundled-model")]
@@ -82,16 +79,6 @@ fn bundled() -> Result<ModelFiles, ModelUnavailable> {
 #[cfg(not(feature = "bundled-model"))]
 fn bundled() -> Result<ModelFiles, ModelUnavailable> {
     Err(ModelUnavailable::NotBundled)
-}
-
-async fn read_folder(
-    location: &Location,
-    options: &StoreOptions,
-) -> Result<(Bytes, Bytes), StoreError> {
-    let folder = Folder::open(location, options)?;
-    let config = folder.get(CONFIG_FILE, MAX_CONFIG_BYTES).await?;
-    let weights = folder.get(WEIGHTS_FILE, MAX_WEIGHTS_BYTES).await?;
-    Ok((weights.bytes, config.bytes))
 }
 
 /// The models in use, most recent last.

@@ -47,13 +47,14 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
     let Explained { mut image, picture, explained, model, memory } = explained;
     let span = image.span.clone();
     let (key, options) = (image.job.key.clone(), image.job.explain.clone());
+    let region = image.image.region;
     let work = cores::compute(move || {
         let _entered = span.enter();
         // The pixels go with this closure, and their share of the budget with them.
         let _memory = memory;
         let started = Instant::now();
         let model::Explained { predictions, explanations } = explained;
-        let drawn = draw(&key, &options, &picture, explanations)?;
+        let drawn = draw(&key, &options, (&picture, region), explanations)?;
         Ok::<_, EncodeOverlayError>((predictions, drawn, started.elapsed()))
     });
     match work.await.expect("drawing and encoding never panic") {
@@ -68,7 +69,7 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
 fn draw(
     key: &ImageKey,
     options: &ExplainOptions,
-    picture: &RgbImage,
+    (picture, region): (&RgbImage, Option<[f32; 4]>),
     classes: Vec<ClassMap>,
 ) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), EncodeOverlayError> {
     let mut explanations = Vec::with_capacity(classes.len());
@@ -84,7 +85,8 @@ fn draw(
         let path = layout::overlay(key, differs, options.overlay);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
             let colors = (options.colormap, options.alpha);
-            if let Some(bytes) = overlay::draw(picture, &explained.map, colors, options.overlay)? {
+            let drawn = overlay::draw(picture, region, &explained.map, colors, options.overlay)?;
+            if let Some(bytes) = drawn {
                 overlays.push(EncodedOverlay { path: path.clone(), bytes, content_type });
             }
         }

@@ -1,6 +1,15 @@
 //! `config.json` of a model folder: what the weights don't say about themselves.
+//!
+//! Owns our own format, which says everything, and telling whose format a file is. timm's and
+//! transformers' are turned into it by [`timm`] and [`transformers`]; what they ask for and this
+//! version can't do is refused, never ignored.
 
-use serde::{Deserialize, Serialize};
+mod classes;
+mod timm;
+mod transformers;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::ModelError;
 
@@ -12,28 +21,52 @@ pub struct ModelConfig {
     /// What follows the last residual stage.
     #[serde(default)]
     pub head: HeadKind,
-    /// Class names, by class index.
+    /// Class names, by class index. In a file also `"imagenet-1k"`, for that data set's.
+    #[serde(deserialize_with = "class_names")]
     pub classes: Vec<String>,
     /// How an image becomes the network's input.
     pub input: InputRule,
 }
 
+/// Why a config of another program's format can't be turned into ours.
+type Refusal = String;
+
 impl ModelConfig {
-    /// Reads `config.json` of the model called `model`.
+    /// Reads `config.json` of the model called `model`: our own format or timm's.
     ///
     /// # Errors
     /// Where it is no such file, asks for what this version can't do, or contradicts itself.
     pub fn parse(model: &str, json: &[u8]) -> Result<Self, ModelError> {
-        let config: Self = serde_json::from_slice(json)
-            .map_err(|source| ModelError::Config { model: model.to_owned(), source })?;
-        config
-            .check()
-            .map_err(|problem| ModelError::ConfigValue { model: model.to_owned(), problem })?;
+        Self::read(model, json, None)
+    }
+
+    /// As [`Self::parse`], and also transformers' format, with the `preprocessor_config.json`
+    /// that goes with it.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn read(model: &str, json: &[u8], preprocessor: Option<&[u8]>) -> Result<Self, ModelError> {
+        let syntax = |source| ModelError::Config { model: model.to_owned(), source };
+        let refused = |problem| ModelError::ConfigValue { model: model.to_owned(), problem };
+        let value: Value = serde_json::from_slice(json).map_err(syntax)?;
+        let config = if timm::is_timm(&value) {
+            timm::read(&value).map_err(refused)?
+        } else if transformers::is_transformers(&value) {
+            let preprocessor = preprocessor.map(serde_json::from_slice).transpose();
+            let preprocessor = preprocessor.map_err(|error| {
+                refused(format!("preprocessor_config.json is not JSON ({error})"))
+            })?;
+            transformers::read(&value, preprocessor.as_ref()).map_err(refused)?
+        } else {
+            // From the text, not the value: its errors tell line and column.
+            serde_json::from_slice(json).map_err(syntax)?
+        };
+        config.check().map_err(|problem| refused(problem.to_owned()))?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        let InputRule { height, width, mean, std, .. } = &self.input;
+        let InputRule { height, width, resize, mean, std, .. } = &self.input;
         if self.classes.is_empty() {
             return Err("\"classes\" is empty; list the class names in order");
         }
@@ -41,17 +74,50 @@ impl ModelConfig {
             return Err("\"classes\" has an empty name; name every class");
         }
         // ResNet halves the image five times; beyond 4096 a batch no longer fits anywhere.
-        if [height, width].into_iter().any(|side| !(32..=4096).contains(side)) {
+        if [height, width].into_iter().any(|side| !(32..=MAX_SIDE).contains(side)) {
             return Err("\"input\" is not between 32 and 4096 pixels a side");
         }
+        let holds_crop = match *resize {
+            Resize::Stretch => true,
+            Resize::ShorterSide(side) => side >= *height.max(width) && side <= MAX_SIDE,
+            Resize::StretchTo { height: high, width: wide } => {
+                (*height..=MAX_SIDE).contains(&high) && (*width..=MAX_SIDE).contains(&wide)
+            }
+        };
+        if !holds_crop {
+            return Err("\"resize\" gives less than the input's height and width, or more than \
+                        4096 pixels; the input is cut out of the middle of it");
+        }
         if !mean.iter().all(|value| value.is_finite()) {
-            return Err("\"mean\" is not finite; give the mean of each channel, 0 to 1");
+            return Err("\"mean\" is not finite; give the mean of each channel after scaling");
         }
         if !std.iter().all(|&value| value.is_finite() && value > 0.0) {
             return Err("\"std\" is not above zero; use 1 to leave a channel as it is");
         }
         Ok(())
     }
+}
+
+/// Largest side of an input or of what it is cut out of.
+const MAX_SIDE: usize = 4096;
+
+/// A list of names, or the name of a list.
+fn class_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "\"classes\" is neither a list of names nor \"imagenet-1k\"")]
+    enum Classes {
+        Names(Vec<String>),
+        List(NamedList),
+    }
+    #[derive(Deserialize)]
+    enum NamedList {
+        #[serde(rename = "imagenet-1k")]
+        ImageNet1k,
+    }
+    Ok(match Classes::deserialize(deserializer)? {
+        Classes::Names(names) => names,
+        Classes::List(NamedList::ImageNet1k) => classes::imagenet_1k(),
+    })
 }
 
 /// A network this worker can run: He et al. 2015, table 1.
@@ -124,7 +190,7 @@ pub enum HeadKind {
     Flatten,
 }
 
-/// How an image becomes a `[3, height, width]` tensor: resized, `value / 255`, then
+/// How an image becomes a `[3, height, width]` tensor: resized, scaled, then
 /// `(value - mean) / std` for each channel.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct InputRule {
@@ -138,20 +204,32 @@ pub struct InputRule {
     pub interpolation: Interpolation,
     /// From bytes to numbers.
     pub scale: Scale,
-    /// Subtracted from each channel after scaling.
+    /// Subtracted from each channel after scaling, in the order of `color`.
     pub mean: [f32; 3],
-    /// Divides each channel after that.
+    /// Divides each channel after that, in the order of `color`.
     pub std: [f32; 3],
     /// Order of the channels.
     pub color: ChannelOrder,
 }
 
-/// How an image's shape becomes the input's.
+/// How an image's shape becomes the input's. Where more comes of it than the input, that is
+/// cut out of the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
     /// Both sides to the input's, whatever the aspect ratio.
     Stretch,
+    /// The shorter side to so many pixels, the other in proportion: torchvision's
+    /// `Resize(side)` and `CenterCrop`. In a file `{"shorter-side": 256}`.
+    ShorterSide(usize),
+    /// Both sides to a size above the input's. In a file
+    /// `{"stretch-to": {"height": 256, "width": 256}}`.
+    StretchTo {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
 }
 
 /// How pixels are interpolated.
@@ -160,6 +238,10 @@ pub enum Resize {
 pub enum Interpolation {
     /// Pillow's `BILINEAR`: a triangle filter as wide as the scale when shrinking.
     BilinearAntialiased,
+    /// Pillow's `BICUBIC`: Keys' cubic with a = -0.5, as wide as the scale when shrinking.
+    BicubicAntialiased,
+    /// Pillow's `LANCZOS`: three lobes, as wide as the scale when shrinking.
+    LanczosAntialiased,
 }
 
 /// From bytes to numbers.
@@ -168,6 +250,9 @@ pub enum Scale {
     /// 0..255 to 0..1.
     #[serde(rename = "1/255")]
     ByteToUnit,
+    /// 0..255 as they are: Keras' "caffe" preprocessing.
+    #[serde(rename = "1")]
+    Byte,
 }
 
 /// Order of the channels.
@@ -176,6 +261,30 @@ pub enum Scale {
 pub enum ChannelOrder {
     /// Red, green, blue.
     Rgb,
+    /// Blue, green, red: Keras' "caffe" preprocessing.
+    Bgr,
+}
+
+/// The first of these that `object` has and that says something.
+fn field<'a>(object: &'a Value, names: &[&str]) -> Option<&'a Value> {
+    names.iter().filter_map(|name| object.get(name)).find(|value| !value.is_null())
+}
+
+/// Three numbers, as mean and deviation are.
+fn triple(name: &str, value: &Value) -> Result<[f32; 3], Refusal> {
+    let numbers: Option<Vec<f64>> =
+        value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
+    let numbers = numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok());
+    let numbers = numbers.ok_or_else(|| format!("\"{name}\" is {value}, not three numbers"))?;
+    Ok(numbers.map(|number| number as f32))
+}
+
+/// A number of pixels.
+fn pixels(name: &str, value: &Value) -> Result<usize, Refusal> {
+    value
+        .as_u64()
+        .and_then(|number| usize::try_from(number).ok())
+        .ok_or_else(|| format!("\"{name}\" is {value}, not a number of pixels"))
 }
 
 #[cfg(test)]
@@ -217,6 +326,33 @@ mod tests {
             error.contains("`vgg16`, expected one of `resnet18`, `resnet34`, `resnet50`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn every_rule_is_written_as_it_is_read() {
+        let mut config = config();
+        for resize in [
+            json!("stretch"),
+            json!({"shorter-side": 256}),
+            json!({"stretch-to": {"height": 256, "width": 240}}),
+        ] {
+            config["input"]["resize"] = resize.clone();
+            let written = serde_json::to_value(parse(&config).unwrap()).unwrap();
+            assert_eq!(written["input"]["resize"], resize);
+        }
+        config["classes"] = "imagenet-1k".into();
+        assert_eq!(parse(&config).unwrap().classes.len(), 1000);
+        config["classes"] = "imagenet".into();
+        let error = parse(&config).unwrap_err().to_string();
+        assert!(error.contains("neither a list of names nor \"imagenet-1k\""), "{error}");
+    }
+
+    #[test]
+    fn an_input_larger_than_what_it_is_cut_from_is_refused() {
+        let mut config = config();
+        config["input"]["resize"] = json!({"shorter-side": 223});
+        let error = parse(&config).unwrap_err().to_string();
+        assert!(error.contains("\"resize\" gives less"), "{error}");
     }
 
     #[test]

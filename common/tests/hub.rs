@@ -1,0 +1,193 @@
+//! Models on the hub, against a small server on this machine that answers as the hub's listing,
+//! revision and download addresses do. It is no more than that: the real hub's redirects to
+//! its storage, and its own transfer protocol for large files, are `hf-hub`'s business and not
+//! seen here.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use camshaft_common::model::{HubModel, ModelReference, StoredModel};
+use camshaft_common::store::StoreOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const TOKEN: &str = "hf_a_secret_of_this_test";
+
+/// Files of `owner/net`, and what was asked for.
+#[derive(Default)]
+struct Hub {
+    files: HashMap<&'static str, &'static str>,
+    requests: Mutex<Vec<String>>,
+    with_token: AtomicUsize,
+}
+
+impl Hub {
+    fn new(files: &[(&'static str, &'static str)]) -> Arc<Self> {
+        Arc::new(Self { files: files.iter().copied().collect(), ..Self::default() })
+    }
+
+    /// Serves until the test's runtime ends; returns its address.
+    async fn serve(self: &Arc<Self>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let hub = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(Arc::clone(&hub).answer(stream));
+            }
+        });
+        address
+    }
+
+    async fn answer(self: Arc<Self>, mut stream: TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = stream.read_u8().await else { return };
+            request.push(byte);
+        }
+        let request = String::from_utf8(request).unwrap();
+        let mut words = request.split_whitespace();
+        let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        self.requests.lock().unwrap().push(format!("{method} {path}"));
+        if request.contains(TOKEN) {
+            self.with_token.fetch_add(1, Relaxed);
+        }
+        let (status, headers, body) = self.response(path);
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap_or_default();
+        if method != "HEAD" {
+            stream.write_all(body.as_bytes()).await.unwrap_or_default();
+        }
+        stream.shutdown().await.unwrap_or_default();
+    }
+
+    fn response(&self, path: &str) -> (&'static str, String, String) {
+        let path = path.split('?').next().unwrap();
+        if path.starts_with("/api/models/owner/gated/") {
+            return ("401 Unauthorized", "X-Error-Code: GatedRepo\r\n".into(), String::new());
+        }
+        if let Some(rest) = path.strip_prefix("/api/models/owner/net/") {
+            let revision = rest.rsplit('/').next().unwrap();
+            if ![COMMIT, "main", "v1"].contains(&revision) {
+                return (
+                    "404 Not Found",
+                    "X-Error-Code: RevisionNotFound\r\n".into(),
+                    String::new(),
+                );
+            }
+            let files: Vec<_> = self
+                .files
+                .iter()
+                .map(|(name, content)| {
+                    serde_json::json!({"type": "file", "oid": "1", "size": content.len(), "path": name})
+                })
+                .collect();
+            let json = match rest.starts_with("tree/") {
+                true => serde_json::json!(files),
+                false => serde_json::json!({"id": "owner/net", "sha": COMMIT}),
+            };
+            return ("200 OK", "Content-Type: application/json\r\n".into(), json.to_string());
+        }
+        let file = path.strip_prefix(&format!("/owner/net/resolve/{COMMIT}/"));
+        match file.and_then(|file| Some((file, self.files.get(file)?))) {
+            Some((file, content)) => {
+                let headers = format!("ETag: \"tag-{file}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
+                ("200 OK", headers, (*content).to_owned())
+            }
+            None => ("404 Not Found", String::new(), String::new()),
+        }
+    }
+}
+
+fn options(endpoint: &str, cache: &Path, offline: bool) -> StoreOptions {
+    let cache = cache.to_str().unwrap();
+    let mut variables =
+        vec![("HF_ENDPOINT", endpoint), ("HF_HUB_CACHE", cache), ("HF_TOKEN", TOKEN)];
+    variables.extend(offline.then_some(("HF_HUB_OFFLINE", "1")));
+    StoreOptions::from_variables(variables.into_iter().map(|(n, v)| (n.into(), v.into())))
+}
+
+fn model(text: &str) -> HubModel {
+    match text.parse().unwrap() {
+        ModelReference::Hub(model) => model,
+        other => panic!("{other:?}"),
+    }
+}
+
+const FILES: [(&str, &str); 5] = [
+    ("config.json", "{\"a\": 1}"),
+    ("preprocessor_config.json", "{}"),
+    ("pytorch_model.bin", "the weights"),
+    ("optimizer.pt", "much"),
+    ("README.md", "words"),
+];
+
+#[tokio::test]
+async fn a_model_is_downloaded_once_and_then_had_without_the_hub() {
+    let (hub, cache) = (Hub::new(&FILES), tempfile::tempdir().unwrap());
+    let endpoint = hub.serve().await;
+    let there = options(&endpoint, cache.path(), false);
+    let first = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap();
+    assert_eq!(&first.weights[..], b"the weights");
+    assert_eq!(first.preprocessor.as_deref(), Some(&b"{}"[..]));
+    assert_eq!(first.identity.name, "net");
+    assert_eq!(first.identity.reference.to_string(), format!("hf:owner/net@{COMMIT}"));
+    let downloads = |hub: &Hub| {
+        let requests = hub.requests.lock().unwrap();
+        requests.iter().filter(|r| r.starts_with("GET /owner/net/resolve")).cloned().collect()
+    };
+    let mut downloaded: Vec<String> = downloads(&hub);
+    downloaded.sort();
+    let names: Vec<_> = downloaded.iter().map(|r| r.rsplit('/').next().unwrap()).collect();
+    assert_eq!(names, ["config.json", "preprocessor_config.json", "pytorch_model.bin"]);
+    assert!(hub.with_token.load(Relaxed) > 0, "the token opens gated models");
+
+    // Again, at the commit, offline, and with nobody there: the same, and nothing downloaded.
+    let nobody = options("http://127.0.0.1:9", cache.path(), false);
+    let offline = options(&endpoint, cache.path(), true);
+    let at_commit = format!("hf:owner/net@{COMMIT}");
+    for (reference, options) in [
+        ("hf:owner/net", &there),
+        ("hf:owner/net", &offline),
+        ("hf:owner/net", &nobody),
+        (&at_commit, &nobody),
+    ] {
+        let again = StoredModel::from_hub(&model(reference), options).await.unwrap();
+        assert_eq!(again.identity, first.identity);
+    }
+    assert_eq!(downloads(&hub).len(), 3);
+}
+
+#[tokio::test]
+async fn what_the_hub_refuses_is_told_in_a_line_without_the_token() {
+    let (hub, cache) = (Hub::new(&FILES), tempfile::tempdir().unwrap());
+    let endpoint = hub.serve().await;
+    let there = options(&endpoint, cache.path(), false);
+    for (reference, options, part) in [
+        ("hf:owner/gated", &there, "private or gated"),
+        ("hf:owner/other", &there, "no such model"),
+        ("hf:owner/net@v9", &there, "no such model or revision"),
+        ("hf:owner/net", &options("http://127.0.0.1:9", cache.path(), false), "out of reach"),
+        ("hf:owner/net", &options(&endpoint, cache.path(), true), "HF_HUB_OFFLINE is set"),
+    ] {
+        let error = StoredModel::from_hub(&model(reference), options).await.unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(error.to_string().contains(part), "{reference}: {error}");
+        assert!(!text.contains(TOKEN) && !error.to_string().contains('\n'), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_repository_that_is_no_model_is_refused_before_anything_is_downloaded() {
+    let (hub, cache) = (Hub::new(&[("config.json", "{}")]), tempfile::tempdir().unwrap());
+    let there = options(&hub.serve().await, cache.path(), false);
+    let error = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap_err();
+    assert!(error.to_string().contains("hf:owner/net has no weights"), "{error}");
+    assert!(hub.requests.lock().unwrap().iter().all(|request| !request.contains("/resolve/")));
+}

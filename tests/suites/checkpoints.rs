@@ -1,0 +1,170 @@
+//! Checkpoints as torchvision, timm, transformers, Keras and training programs write them, read
+//! as `--model` reads them, against PyTorch's logits.
+//!
+//! `tests/checkpoints/make.py` makes them with PyTorch and transformers themselves, from random
+//! weights: there is no network here that was trained with Keras, and no hub.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use camshaft_common::model::ModelReference;
+use camshaft_common::store::StoreOptions;
+use camshaft_tests::programs::{camshaft, run};
+use camshaft_tests::repository;
+use camshaft_tests::results::{Results, local};
+use camshaft_worker::model::{KernelChoice, Model, ModelFiles, Precision};
+use camshaft_worker::pipeline::model_files;
+use candle_core::{Device, Tensor};
+use tempfile::{TempDir, tempdir};
+
+/// Largest difference of a logit, as a share of the largest logit.
+const TOLERANCE: f32 = 1e-4;
+
+/// The checkpoints, made once for all tests; removed when the last one is done with them.
+static MADE: LazyLock<TempDir> = LazyLock::new(|| {
+    let made = tempdir().unwrap();
+    let script = repository::root().join("tests/checkpoints/make.py");
+    python(&[script.to_str().unwrap(), made.path().to_str().unwrap()]);
+    made
+});
+
+fn python(arguments: &[&str]) {
+    let python = repository::tool("torch/bin/python");
+    let output = Command::new(python).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn made(name: &str) -> PathBuf {
+    MADE.path().join(name)
+}
+
+fn read(folder: &Path) -> Result<ModelFiles, String> {
+    let reference: ModelReference = folder.to_str().unwrap().parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let read = runtime.block_on(model_files::read(&reference, &StoreOptions::default()));
+    read.map_err(|error| error.to_string())
+}
+
+fn load(folder: &Path, kernel: KernelChoice) -> Result<Model, String> {
+    let files = read(folder)?;
+    Model::load(&files, &Device::Cpu, Precision::F32, kernel).map_err(|error| error.to_string())
+}
+
+/// How far the logits are from PyTorch's, as a share of the largest of those.
+fn difference(folder: &Path, model: &Model) -> f32 {
+    let expected = candle_core::safetensors::load(folder.join("expected"), &Device::Cpu).unwrap();
+    let logits = model.forward(&expected["input"], &[]).unwrap().logits;
+    let largest =
+        |tensor: Tensor| -> f32 { tensor.abs().unwrap().max_all().unwrap().to_scalar().unwrap() };
+    largest((&logits - &expected["logits"]).unwrap()) / largest(expected["logits"].clone())
+}
+
+fn assert_logits_are_pytorchs(folder: &Path) {
+    for kernel in [KernelChoice::Auto, KernelChoice::Candle] {
+        let model = load(folder, kernel).unwrap();
+        assert_eq!(model.config().classes[..2], ["tabby", "tiger cat"]);
+        let difference = difference(folder, &model);
+        println!("{}, {}: off by {difference:.1e}", folder.display(), model.kernel());
+        assert!(difference < TOLERANCE, "{}: off by {difference}", folder.display());
+    }
+}
+
+#[test]
+fn torchvisions_pth_says_what_pytorch_says() {
+    assert_logits_are_pytorchs(&made("torchvision"));
+}
+
+#[test]
+fn a_training_programs_nested_halves_say_what_pytorch_says() {
+    assert_logits_are_pytorchs(&made("training"));
+}
+
+#[test]
+fn timms_folder_says_what_pytorch_says() {
+    assert_logits_are_pytorchs(&made("timm"));
+}
+
+#[test]
+fn transformers_folders_say_what_transformers_says() {
+    assert_logits_are_pytorchs(&made("transformers"));
+    assert_logits_are_pytorchs(&made("transformers-bin"));
+}
+
+#[test]
+fn kerass_weights_say_the_same_once_converted_as_the_manual_tells() {
+    let keras = made("keras");
+    let error = read(&keras).unwrap_err();
+    assert!(error.contains("HDF5") && error.contains("docs/models.md"), "{error}");
+
+    let converted = tempdir().unwrap();
+    for file in ["config.json", "expected"] {
+        fs::copy(keras.join(file), converted.path().join(file)).unwrap();
+    }
+    let manual = fs::read_to_string(repository::root().join("docs/models.md")).unwrap();
+    let (_, code) = manual.split_once("```python\n").unwrap();
+    let (code, _) = code.split_once("```").unwrap();
+    let (from, to) =
+        (keras.join("resnet50_weights.h5"), converted.path().join("model.safetensors"));
+    python(&["-c", code, from.to_str().unwrap(), to.to_str().unwrap()]);
+    assert_logits_are_pytorchs(converted.path());
+
+    // With strides in the 3×3 it is another network: the comparison can fail.
+    let config = fs::read_to_string(converted.path().join("config.json")).unwrap();
+    fs::write(converted.path().join("config.json"), config.replace("-v1", "")).unwrap();
+    let other = load(converted.path(), KernelChoice::Candle).unwrap();
+    assert!(difference(converted.path(), &other) > 10.0 * TOLERANCE);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_what_to_do() {
+    for (name, parts) in [
+        ("legacy", &["before 1.6", "state_dict"][..]),
+        ("module", &["pickled torch.nn.modules.linear.Linear", "state_dict()"]),
+        ("truncated", &["damaged", "copy it again"]),
+        ("lists", &["no state_dict", "its keys are losses"]),
+        ("shallow", &["resnet50 in its config.json", "layer1.0.conv1.weight", "\"resnet18\""]),
+    ] {
+        let error = load(&made("refused").join(name), KernelChoice::Candle).unwrap_err();
+        println!("{error}");
+        for part in parts {
+            assert!(error.contains(part), "{name}: no {part:?} in: {error}");
+        }
+    }
+    let mut command = camshaft(["audit"]);
+    let out = tempdir().unwrap();
+    command.arg(repository::photos()).arg("--out").arg(out.path());
+    let ended = run(command.arg("--model").arg(made("refused/legacy")));
+    ended.expect_one_line(&["weights of model \"legacy\" can't be read", "before 1.6"]);
+}
+
+#[test]
+fn an_audit_lays_heat_only_where_a_cutting_network_looked() {
+    let out = tempdir().unwrap();
+    let mut command = camshaft(["audit"]);
+    command.arg(repository::photos()).arg("--out").arg(out.path());
+    command.arg("--model").arg(made("timm")).args(["--overlay", "png"]);
+    let _ended = run(&mut command).expect(0);
+    let results = Results::read(&local(out.path()));
+    let mut cut = 0;
+    for (key, record) in &results.predictions {
+        let photo = image::open(repository::photos().join(key)).unwrap().into_rgb8();
+        let overlay = record.explanations[0].overlay.as_ref().unwrap();
+        let overlay = image::open(out.path().join(overlay)).unwrap().into_rgb8();
+        let [left, top, right, bottom] = record.image.region.unwrap();
+        // 64 of the 73 pixels of the shorter side, and as much of the longer.
+        let (width, height) = photo.dimensions();
+        let seen = (right - left) * width as f32 / ((bottom - top) * height as f32);
+        assert!((seen - 1.0).abs() < 0.02, "{key}: not a square: {seen}");
+        for (x, y, pixel) in photo.enumerate_pixels() {
+            let (across, down) =
+                ((x as f32 + 0.5) / width as f32, (y as f32 + 0.5) / height as f32);
+            if across < left || across > right || down < top || down > bottom {
+                assert_eq!(overlay.get_pixel(x, y), pixel, "{key} at {x}, {y}");
+                cut += 1;
+            }
+        }
+    }
+    assert!(cut > 0);
+}

@@ -1,0 +1,288 @@
+//! Files of `torch.save` since PyTorch 1.6: a zip archive with a pickle, `data.pkl`, that
+//! describes tensors, and a file for each storage they are views of.
+
+use std::collections::HashMap;
+use std::io::{Cursor, Read};
+
+use bytes::Bytes;
+use safetensors::tensor::Dtype;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::pickle::{Pickle, Place, Value};
+use super::{CheckpointError, Converted, MAX_CONVERTED_BYTES, serialize};
+
+/// A ResNet-152's is 100 kB, a training checkpoint's with its optimiser's state a few times that.
+const MAX_PICKLE_BYTES: u64 = 16 << 20;
+/// Where training programs keep the state_dict, in the order they are looked for.
+const STATE_KEYS: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "weights"];
+/// `{"checkpoint": {"model": {…}}}` is as deep as they nest it.
+const MAX_NESTING: usize = 3;
+
+type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
+
+/// The tensors of a state_dict, as safetensors.
+pub(super) fn convert(file: &[u8]) -> Result<Bytes, CheckpointError> {
+    let mut archive = ZipArchive::new(Cursor::new(file)).map_err(damaged)?;
+    let folder = folder_of_pickle(&archive)?;
+    let order = format!("{folder}byteorder");
+    if archive.index_for_name(&order).is_some() && read(&mut archive, &order, 16)? != b"little" {
+        return Err(CheckpointError::Damaged("its numbers are big-endian".into()));
+    }
+    let pickle = read(&mut archive, &format!("{folder}data.pkl"), MAX_PICKLE_BYTES)?;
+    let pickle = Pickle::read(&pickle).map_err(damaged)?;
+    let tensors = state_dict(&pickle)?;
+
+    let mut storages = HashMap::new();
+    let mut left = MAX_CONVERTED_BYTES;
+    let mut converted = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let bytes = tensor.bytes().filter(|&bytes| bytes <= left);
+        left -= bytes.ok_or_else(|| {
+            CheckpointError::Damaged(format!("{name} is larger than any network known here"))
+        })?;
+        let storage = match storages.entry(tensor.storage) {
+            std::collections::hash_map::Entry::Occupied(read) => read.into_mut(),
+            std::collections::hash_map::Entry::Vacant(empty) => {
+                let path = format!("{folder}data/{}", tensor.storage);
+                empty.insert(read(&mut archive, &path, MAX_CONVERTED_BYTES)?)
+            }
+        };
+        let values = tensor.values(storage).ok_or_else(|| {
+            CheckpointError::Damaged(format!("{name} reaches beyond its storage"))
+        })?;
+        let Tensor { dtype, shape, .. } = tensor;
+        converted.push((name.to_owned(), Converted { dtype, shape, values }));
+    }
+    serialize(&converted)
+}
+
+/// `archive/`, or whatever the file was called when it was written.
+fn folder_of_pickle(archive: &Archive<'_>) -> Result<String, CheckpointError> {
+    let mut names = archive.file_names().filter_map(Result::ok);
+    let keras = |name: &str| name == "model.weights.h5";
+    let found = names.find_map(|name| {
+        let folder = name.strip_suffix("data.pkl").map(str::to_owned);
+        folder.filter(|folder| folder.is_empty() || folder.ends_with('/'))
+    });
+    match found {
+        Some(folder) => Ok(folder),
+        None if archive.file_names().filter_map(Result::ok).any(|name| keras(&name)) => {
+            Err(CheckpointError::Keras(".keras"))
+        }
+        None => Err(CheckpointError::NoStateDict("it is a zip archive without data.pkl".into())),
+    }
+}
+
+/// A file of the archive, whole and as its checksum says.
+fn read(archive: &mut Archive<'_>, path: &str, max: u64) -> Result<Vec<u8>, CheckpointError> {
+    let file = archive
+        .by_name(path)
+        .map_err(|error| CheckpointError::Damaged(format!("{path}: {error}")))?;
+    // torch.save compresses nothing, and so a small file can't become a large one.
+    if file.compression() != CompressionMethod::Stored {
+        return Err(CheckpointError::Damaged(format!("{path} is compressed")));
+    }
+    if file.size() > max {
+        return Err(CheckpointError::Damaged(format!("{path} has {} bytes", file.size())));
+    }
+    let mut content = Vec::new();
+    file.take(max).read_to_end(&mut content).map_err(damaged)?;
+    Ok(content)
+}
+
+fn damaged(error: impl std::fmt::Display) -> CheckpointError {
+    CheckpointError::Damaged(error.to_string())
+}
+
+/// Name and description of each tensor in the dict of tensors, wherever it is.
+fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, Tensor<'_>)>, CheckpointError> {
+    let mut place = pickle.root();
+    for _ in 0..=MAX_NESTING {
+        let Value::Dict(entries) = pickle.value(place) else { break };
+        let mut tensors = Vec::new();
+        for &(key, value) in entries {
+            let (Some(name), true) = (pickle.text(key), is_tensor(pickle, value)) else { continue };
+            if let Some(tensor) = Tensor::of(pickle, value) {
+                tensors.push((name, tensor));
+            }
+        }
+        if !tensors.is_empty() {
+            return Ok(tensors);
+        }
+        let of = |wanted: &str| {
+            let entry = entries.iter().find(|&&(key, _)| pickle.text(key) == Some(wanted));
+            entry.map(|&(_, value)| value)
+        };
+        match STATE_KEYS.into_iter().find_map(of) {
+            Some(inner) => place = inner,
+            None => {
+                let keys = entries.iter().filter_map(|&(key, _)| pickle.text(key)).take(5);
+                let keys = keys.collect::<Vec<_>>().join(", ");
+                return Err(CheckpointError::NoStateDict(format!(
+                    "its keys are {keys}; put the tensors under \"state_dict\""
+                )));
+            }
+        }
+    }
+    Err(match class_of(pickle, place) {
+        Some(class) => CheckpointError::WholeModule { class },
+        None => CheckpointError::NoStateDict("it holds no dict of tensors".into()),
+    })
+}
+
+/// Of a pickled object.
+fn class_of(pickle: &Pickle, place: Place) -> Option<String> {
+    let (callable, arguments) = pickle.call(place)?;
+    let (module, name) = match pickle.global(callable)? {
+        // `copyreg._reconstructor(class, object, None)`
+        ("copyreg" | "copy_reg", _) => pickle.global(*arguments.first()?)?,
+        global => global,
+    };
+    Some(format!("{module}.{name}"))
+}
+
+fn is_tensor(pickle: &Pickle, place: Place) -> bool {
+    let global = pickle.call(place).and_then(|(callable, _)| pickle.global(callable));
+    matches!(global, Some(("torch._utils" | "torch._tensor", name)) if name.starts_with("_rebuild"))
+}
+
+/// A view of a storage: `torch._utils._rebuild_tensor_v2`.
+#[derive(Debug)]
+struct Tensor<'a> {
+    dtype: Dtype,
+    storage: &'a str,
+    /// In elements.
+    offset: usize,
+    shape: Vec<usize>,
+    /// In elements.
+    strides: Vec<usize>,
+}
+
+impl<'a> Tensor<'a> {
+    fn of(pickle: &'a Pickle, place: Place) -> Option<Self> {
+        let (callable, arguments) = pickle.call(place)?;
+        match (pickle.global(callable)?, arguments) {
+            (("torch._utils", "_rebuild_tensor_v2"), arguments) => Self::view(pickle, arguments),
+            // A parameter of a tensor, and a subclass of one.
+            (("torch._utils", name), &[tensor, ..]) if name.starts_with("_rebuild_parameter") => {
+                let (callable, arguments) = pickle.call(tensor)?;
+                let plain = pickle.global(callable)? == ("torch._utils", "_rebuild_tensor_v2");
+                plain.then(|| Self::view(pickle, arguments)).flatten()
+            }
+            (("torch._tensor", "_rebuild_from_type_v2"), &[function, _, arguments, ..]) => {
+                let plain = pickle.global(function)? == ("torch._utils", "_rebuild_tensor_v2");
+                plain.then(|| Self::view(pickle, pickle.tuple(arguments)?)).flatten()
+            }
+            _ => None,
+        }
+    }
+
+    fn view(pickle: &'a Pickle, arguments: &[Place]) -> Option<Self> {
+        let &[storage, offset, shape, strides, ..] = arguments else { return None };
+        let Value::Persistent(id) = *pickle.value(storage) else { return None };
+        // ("storage", class, key, device, elements)
+        let &[_, class, key, ..] = pickle.tuple(id)? else { return None };
+        let dtype = match pickle.global(class)?.1 {
+            "FloatStorage" => Dtype::F32,
+            "DoubleStorage" => Dtype::F64,
+            "HalfStorage" => Dtype::F16,
+            "BFloat16Storage" => Dtype::BF16,
+            "LongStorage" => Dtype::I64,
+            "IntStorage" => Dtype::I32,
+            "ShortStorage" => Dtype::I16,
+            "CharStorage" => Dtype::I8,
+            "ByteStorage" => Dtype::U8,
+            "BoolStorage" => Dtype::BOOL,
+            _ => return None,
+        };
+        let (shape, strides) = (pickle.sizes(shape)?, pickle.sizes(strides)?);
+        let (storage, offset) = (pickle.text(key)?, pickle.size(offset)?);
+        (shape.len() == strides.len()).then_some(Self { dtype, storage, offset, shape, strides })
+    }
+
+    fn element_bytes(&self) -> usize {
+        self.dtype.bitsize() / 8
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        let sides = self.shape.iter().map(|&side| side as u64);
+        sides.chain([self.element_bytes() as u64]).try_fold(1, u64::checked_mul)
+    }
+
+    /// Its elements, row by row. None where they aren't all in the storage.
+    fn values(&self, storage: &[u8]) -> Option<Vec<u8>> {
+        let size = self.element_bytes();
+        let count: usize = self.shape.iter().product();
+        if count == 0 {
+            return Some(Vec::new());
+        }
+        // The largest element's place: strides are never below zero.
+        let mut reach = self.shape.iter().zip(&self.strides);
+        let last = reach.try_fold(self.offset, |at, (side, stride)| {
+            at.checked_add((side - 1).checked_mul(*stride)?)
+        })?;
+        if last.checked_add(1)?.checked_mul(size)? > storage.len() {
+            return None;
+        }
+        if self.is_contiguous() {
+            return Some(storage[self.offset * size..][..count * size].to_vec());
+        }
+        let mut values = Vec::with_capacity(count * size);
+        let mut index = vec![0; self.shape.len()];
+        for _ in 0..count {
+            let steps = index.iter().zip(&self.strides).map(|(at, stride)| at * stride);
+            let at = (self.offset + steps.sum::<usize>()) * size;
+            values.extend_from_slice(&storage[at..at + size]);
+            for (at, &side) in index.iter_mut().zip(&self.shape).rev() {
+                *at += 1;
+                if *at < side {
+                    break;
+                }
+                *at = 0;
+            }
+        }
+        Some(values)
+    }
+
+    fn is_contiguous(&self) -> bool {
+        let mut expected = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(&side, &stride)| {
+            let fits = side == 1 || stride == expected;
+            expected *= side;
+            fits
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(offset: usize, shape: &[usize], strides: &[usize]) -> Tensor<'static> {
+        let (shape, strides) = (shape.to_vec(), strides.to_vec());
+        Tensor { dtype: Dtype::U8, storage: "0", offset, shape, strides }
+    }
+
+    #[test]
+    fn views_are_read_row_by_row_whatever_their_strides() {
+        let storage: Vec<u8> = (0..12).collect();
+        assert_eq!(tensor(2, &[2, 3], &[3, 1]).values(&storage).unwrap(), [2, 3, 4, 5, 6, 7]);
+        assert_eq!(tensor(0, &[2, 3], &[1, 4]).values(&storage).unwrap(), [0, 4, 8, 1, 5, 9]);
+        assert_eq!(tensor(11, &[], &[]).values(&storage).unwrap(), [11]);
+        assert!(tensor(99, &[0, 3], &[3, 1]).values(&storage).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_view_beyond_its_storage_is_none() {
+        let storage = [0; 12];
+        for outside in [
+            tensor(12, &[1], &[1]),
+            tensor(7, &[2, 3], &[3, 1]),
+            tensor(0, &[2], &[usize::MAX]),
+            tensor(usize::MAX, &[2], &[1]),
+        ] {
+            assert!(outside.values(&storage).is_none(), "{outside:?}");
+        }
+        assert_eq!(tensor(0, &[usize::MAX, 2], &[0, 0]).bytes(), None);
+    }
+}
