@@ -78,7 +78,7 @@ pub(crate) struct AuditArgs {
     #[arg(long, env = "CAMSHAFT_MAX_FAILURE_RATE", value_name = "R", default_value = "0.05", value_parser = failure_rate)]
     pub(crate) max_failure_rate: f64,
     /// When all is done, measure on N images whether the maps can be trusted, into
-    /// OUT/trust.json: about 1.5 s an image on two cores
+    /// OUT/trust.json: takes some 130 passes of the network an image
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) trust_sample: Option<u16>,
     /// Where the model runs.

@@ -1,9 +1,11 @@
 //! `camshaft audit --trust-sample` as a user runs it, and its measures on the bundled model.
 
 use std::fs;
+use std::path::Path;
 
 use camshaft_common::explain::{ExplainOptions, Target};
-use camshaft_common::trust::TrustRecord;
+use camshaft_common::trust::{TrustRecord, Verdict};
+use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
 use camshaft_tests::small_run::SmallRun;
 use camshaft_worker::cam::HeatMap;
@@ -16,8 +18,8 @@ use camshaft_worker::trust::pixels::{Heat, Pixels};
 use camshaft_worker::trust::{Measured, Subject, measure};
 use candle_core::{Device, Tensor};
 
-fn record(small: &SmallRun) -> TrustRecord {
-    serde_json::from_slice(&fs::read(small.out.join("trust.json")).unwrap()).unwrap()
+fn read(out: &Path) -> TrustRecord {
+    serde_json::from_slice(&fs::read(out.join("trust.json")).unwrap()).unwrap()
 }
 
 #[test]
@@ -32,7 +34,7 @@ fn a_run_tells_whether_its_maps_can_be_trusted() {
     let ended = small.audit(&sample).expect(0);
     assert!(ended.stdout.contains("Audited 0 images"), "{}", ended.stdout);
     assert!(ended.stdout.contains("Measured the maps of 5 images"), "{}", ended.stdout);
-    let trust = record(&small);
+    let trust = read(&small.out);
     assert_eq!((trust.sample.asked, trust.sample.measured, trust.sample.left_out), (5, 5, 0));
     let run: serde_json::Value =
         serde_json::from_slice(&fs::read(small.out.join("run.json")).unwrap()).unwrap();
@@ -74,7 +76,7 @@ fn images_that_can_no_longer_be_read_are_left_out_and_counted() {
     fs::File::options().write(true).open(&changed).unwrap().set_modified(modified).unwrap();
     let ended = small.audit(&["--trust-sample", "100"]).expect(0);
     assert!(ended.stdout.contains("2 could no longer be read"), "{}", ended.stdout);
-    let sample = record(&small).sample;
+    let sample = read(&small.out).sample;
     assert_eq!((sample.asked, sample.measured, sample.left_out), (100, 4, 2));
     assert!(small.keys[2..].iter().all(|key| sample.keys.iter().any(|k| k.as_str() == key)));
 }
@@ -99,13 +101,13 @@ fn means(measured: &[Measured]) -> Means {
 }
 
 #[test]
-fn real_maps_beat_inverted_ones_and_ones_that_know_nothing() {
+fn real_maps_beat_inverted_ones_by_every_measure() {
     let device = DeviceChoice::Cpu.open().unwrap();
     let model =
         Model::load(&ModelFiles::bundled(), &device, Precision::Auto, KernelChoice::Auto).unwrap();
     let rule = &model.config().input;
     let options = ExplainOptions { target: Target::Class("cat".into()), ..Default::default() };
-    let mut measured = [const { Vec::new() }; 3];
+    let mut measured = [const { Vec::new() }; 2];
     for name in ["chelsea", "chelsea-top-left", "chelsea-bottom-right"] {
         let photo = image::open(repository::photos().join(format!("cat/{name}.jpg"))).unwrap();
         let input = to_input(&photo.into_rgb8(), rule);
@@ -117,23 +119,36 @@ fn real_maps_beat_inverted_ones_and_ones_that_know_nothing() {
         let max = explained.explanations[0].statistics.max;
         let with = |values| HeatMap { values, ..real.clone() };
         let inverted = with(real.values.iter().map(|value| max - value).collect());
-        // Even values in an order that has nothing to do with the photo.
-        let blind = with((0..real.values.len()).map(|at| (at * 17 % 49) as f32).collect());
         let class = explained.explanations[0].class;
         let subject = Subject::new(Pixels::of_input(&input, rule), rule.mean, 1);
         let mut score = |images: &[Vec<f32>]| probabilities(&model, images, class, 8);
         let whole = score(std::slice::from_ref(&subject.pixels.values)).unwrap()[0];
-        for (map, measured) in [&real, &inverted, &blind].into_iter().zip(&mut measured) {
+        for (map, measured) in [&real, &inverted].into_iter().zip(&mut measured) {
             let heat = Heat::of(map, (rule.height, rule.width));
             measured.push(measure(&subject, &heat, whole, &mut score).unwrap());
         }
     }
-    let [real, inverted, blind] = measured.each_ref().map(|measured| means(measured));
-    println!("real {real:?}\ninverted {inverted:?}\nblind {blind:?}");
-    for other in [&inverted, &blind] {
-        assert!(real.deletion < other.deletion, "{real:?} and {other:?}");
-        assert!(real.insertion > other.insertion, "{real:?} and {other:?}");
-        assert!(real.road > other.road, "{real:?} and {other:?}");
-    }
+    let [real, inverted] = measured.each_ref().map(|measured| means(measured));
+    println!("real {real:?}\ninverted {inverted:?}");
+    assert!(real.deletion < inverted.deletion, "{real:?} and {inverted:?}");
+    assert!(real.insertion > inverted.insertion, "{real:?} and {inverted:?}");
     assert!(real.road > 0.0 && inverted.road < 0.0, "{real:?} and {inverted:?}");
+}
+
+/// Of a set, with intervals: on crops of one photo a single blind map can beat the real ones in
+/// deletion (0.62 against 0.66 where three were tried).
+#[test]
+fn real_maps_beat_random_ones_on_photographs() {
+    let Some(photographs) = repository::shared("data/pets/val") else { return };
+    let out = tempfile::tempdir().unwrap();
+    let mut command = camshaft(["audit"]);
+    command.arg(photographs).arg("--out").arg(out.path()).args(["--overlay", "none"]);
+    let ended = run(command.args(["--limit", "60", "--trust-sample", "12"])).expect(0);
+    println!("{}", ended.stdout);
+    let trust = read(out.path());
+    let over_random = &trust.maps[0].over_random;
+    assert!(over_random.deletion_auc.high.unwrap() < 0.0, "{over_random:?}");
+    assert!(over_random.insertion_auc.low.unwrap() > 0.0, "{over_random:?}");
+    assert!(over_random.road.low.unwrap() > 0.0, "{over_random:?}");
+    assert_eq!(over_random.verdict, Verdict::Passed);
 }
