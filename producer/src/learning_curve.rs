@@ -90,12 +90,12 @@ fn draw<B: DrawingBackend>(
         .axis_desc_style((FONT, 20))
         .label_style((FONT, 17))
         .draw()?;
-    let training = |epoch: &EpochRecord| epoch.training_accuracy;
-    let validation = |epoch: &EpochRecord| epoch.validation_accuracy;
-    let curves: [(_, fn(&EpochRecord) -> f64, _); 2] =
-        [("training", training, TRAINING), ("validation", validation, VALIDATION)];
-    for (name, accuracy, color) in curves {
-        let points = history.iter().map(|epoch| (f64::from(epoch.epoch), accuracy(epoch)));
+    let point = |accuracy: f64, epoch: &EpochRecord| (f64::from(epoch.epoch), accuracy);
+    let training: Vec<_> = history.iter().map(|e| point(e.training_accuracy, e)).collect();
+    let validation: Vec<_> = history.iter().map(|e| point(e.validation_accuracy, e)).collect();
+    for (name, points, color) in
+        [("training", training, TRAINING), ("validation", validation, VALIDATION)]
+    {
         chart
             .draw_series(LineSeries::new(points, color.stroke_width(3)).point_size(4))?
             .label(name)

@@ -155,7 +155,7 @@ async fn read_init(args: &TrainArgs, stores: &StoreOptions) -> anyhow::Result<In
         (InitChoice::Model(_), Some(_)) => Err(TrainError::ArchitectureOfModel.into()),
         (InitChoice::Model(reference), None) => {
             let files = model_files::read(reference, stores).await.map_err(EngineError::from)?;
-            Ok(Init::Model(files))
+            Ok(Init::Model(Box::new(files)))
         }
     }
 }

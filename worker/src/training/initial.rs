@@ -17,7 +17,7 @@ pub enum Init {
     /// Random weights.
     Random(Architecture),
     /// Another model's, its head aside.
-    Model(ModelFiles),
+    Model(Box<ModelFiles>),
 }
 
 /// Name of a model with random weights.
