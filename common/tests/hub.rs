@@ -3,6 +3,8 @@
 //! its storage, and its own transfer protocol for large files, are `hf-hub`'s business and not
 //! seen here.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has to fail")]
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -69,7 +69,7 @@ impl<'a> Weights<'a> {
     pub(super) fn find(&self, name: &str) -> Option<(String, Vec<usize>)> {
         let name = self.names.of(name);
         let shape = self.tensors.get(&name).ok()?.shape().to_vec();
-        Some((name, self.from_file_order(&shape)))
+        Some((name, self.shape_in_pytorch_order(&shape)))
     }
 
     /// The tensor that torchvision calls `name`, on the CPU in f32, from f16, bf16, f32 or
@@ -80,7 +80,7 @@ impl<'a> Weights<'a> {
             Err(_) => None,
             Ok(view) => match DType::try_from(view.dtype()) {
                 Ok(DType::F16 | DType::BF16 | DType::F32 | DType::F64)
-                    if self.from_file_order(view.shape()) == shape =>
+                    if self.shape_in_pytorch_order(view.shape()) == shape =>
                 {
                     let tensor = view.load(&Device::Cpu)?.to_dtype(DType::F32)?;
                     return self.to_pytorch_order(&tensor);
@@ -88,7 +88,7 @@ impl<'a> Weights<'a> {
                 _ => Some(format!("{:?} of {:?}", view.shape(), view.dtype())),
             },
         };
-        let expected = self.to_file_order(shape);
+        let expected = self.shape_in_file_order(shape);
         self.misfits.push(Misfit { name, expected, actual });
         Tensor::zeros(shape, DType::F32, &Device::Cpu)
     }
@@ -111,7 +111,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    fn from_file_order(&self, shape: &[usize]) -> Vec<usize> {
+    fn shape_in_pytorch_order(&self, shape: &[usize]) -> Vec<usize> {
         match (self.names.naming(), shape) {
             (Naming::Keras, &[rows, columns, inputs, outputs]) => {
                 vec![outputs, inputs, rows, columns]
@@ -121,7 +121,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    fn to_file_order(&self, shape: &[usize]) -> Vec<usize> {
+    fn shape_in_file_order(&self, shape: &[usize]) -> Vec<usize> {
         match (self.names.naming(), shape) {
             (Naming::Keras, &[outputs, inputs, rows, columns]) => {
                 vec![rows, columns, inputs, outputs]

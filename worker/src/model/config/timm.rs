@@ -103,7 +103,9 @@ fn input(config: &Value) -> Result<InputRule, Refusal> {
                 [pixels("input_size", height)?, pixels("input_size", width)?]
             }
             _ => {
-                return Err(format!("\"input_size\" is {size}; only [3, height, width] can be run"));
+                return Err(format!(
+                    "\"input_size\" is {size}; only [3, height, width] can be run"
+                ));
             }
         },
     };
