@@ -52,7 +52,7 @@ impl From<ExplainArgs> for ExplainOptions {
 pub struct ModelArgs {
     /// The classifier: cats-vs-dogs, the one inside the program, which is the default; a folder
     /// or store URL with a ResNet's weights (safetensors or PyTorch) and config.json; or
-    /// hf:OWNER/NAME[@REVISION] on the Hugging Face Hub. See docs/models.md
+    /// hf:OWNER/NAME or hf:OWNER/NAME@REVISION on the Hugging Face Hub. See docs/models.md
     #[arg(long, env = "CAMSHAFT_MODEL")]
     pub model: Option<ModelReference>,
 }
