@@ -33,9 +33,9 @@ mod trust;
 
 use cli::{Cli, Command};
 
-/// A person reads results from the summary; only trouble is logged. lapin logs what it also
-/// returns, and we tell.
-const DEFAULT_LOG: &str = "warn,lapin=off";
+/// A person reads results from the summary; only trouble is logged. lapin and hf_hub log what
+/// they also return, and we tell.
+const DEFAULT_LOG: &str = "warn,lapin=off,hf_hub=off";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

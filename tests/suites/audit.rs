@@ -207,7 +207,7 @@ fn what_stops_an_audit_is_told_in_one_line() {
     audit(&empty, &out, &[]).expect_one_line(&["no images in", "empty"]);
 
     audit(&photos, &out, &["--model", "/no/such/model"])
-        .expect_one_line(&["/no/such/model/config.json", "isn't there"]);
+        .expect_one_line(&["/no/such/model has no config.json"]);
 
     let broken = folder.path().join("broken");
     write_small_model(&broken);

@@ -152,7 +152,8 @@ fn what_cannot_be_trained_on_is_one_clear_line() {
     fails(&["cat has no images"]);
     assert!(!out.exists(), "nothing was to be written");
 
-    write_stripes(&root.path().join("stripes"), 4);
+    // Enough of each class that a fifth of them is at least one.
+    write_stripes(&root.path().join("stripes"), 16);
     let stripes = root.path().join("stripes");
     for (more, part) in [
         (&["--device", "cuda"][..], "CPU only"),

@@ -164,14 +164,19 @@ async fn idle(queue: &RabbitMqQueue, tally: &Arc<Tally>, limit: Option<Duration>
     };
     let mut idle_since = Instant::now();
     let mut last_taken = 0;
-    let mut ticks = interval(Duration::from_millis(500).min(limit.max(Duration::from_millis(50))));
+    let period = Duration::from_millis(500).min(limit.max(Duration::from_millis(50)));
+    let mut ticks = interval(period);
     loop {
         ticks.tick().await;
         let counts = tally.counts();
         let quiet = counts.in_flight() == 0 && counts.taken == last_taken;
         last_taken = counts.taken;
+        let asked = Instant::now();
         let empty = quiet && queue.depth().await.is_ok_and(|depth| depth.is_idle());
-        if !empty {
+        // While a broker was out of reach nobody knows what its queue held, and one that has
+        // just come back may not have found its messages yet.
+        let late = asked.elapsed() > period;
+        if !empty || late {
             idle_since = Instant::now();
         } else if idle_since.elapsed() >= limit {
             return;
