@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::explain::ExplainOptions;
+use crate::location::Location;
 use crate::model::ModelIdentity;
 
 /// The version of the files written under OUT.
@@ -47,6 +48,12 @@ pub struct RunRecord {
     pub run: RunId,
     /// SOURCE as given, resolved to a URL where it is a place.
     pub source: String,
+    /// What the keys of a list are below.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base: Option<Location>,
+    /// Only so many of SOURCE's first images.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit: Option<u64>,
     /// The model all results come from.
     pub model: ModelIdentity,
     /// The options all results come from.

@@ -12,7 +12,9 @@ use camshaft_common::queue::{InProcessQueue, JobQueue, RetryDelays};
 use camshaft_common::store::StoreOptions;
 use camshaft_worker::engine::{Engine, EngineError};
 use camshaft_worker::pipeline::model_files;
+use camshaft_worker::pipeline::outage::Patience;
 use camshaft_worker::pipeline::tally::{Counts, Tally};
+use camshaft_worker::pipeline::trouble::Trouble;
 use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -55,6 +57,12 @@ pub(crate) enum AuditError {
         /// The last one's reason.
         reason: String,
     },
+    /// No further image could be done either.
+    #[error("stopped: {reason}; when that is mended, run the same command again to do the rest")]
+    Trouble {
+        /// The first one's.
+        reason: String,
+    },
     /// The user stopped it.
     #[error("stopped; run the same command again to do the rest")]
     Stopped,
@@ -90,21 +98,29 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     let prefetch = args.engine.limits(cores()).prefetch();
     let mut deliveries = queue.consume(prefetch, stop.clone()).await?.peekable();
 
+    let mut first_trouble = None;
     // The model is built only where there is work for it.
     let counts = if Pin::new(&mut deliveries).peek().await.is_some() {
         let worker = format!("audit-{}", std::process::id());
-        let engine = Engine::start(&args.engine, Some(files), true, worker, stores.clone())?;
-        let tally = engine.tally();
+        let trouble = Trouble::stopping(stop.clone());
+        let (stores, patience) = (stores.clone(), Patience::PERSON);
+        let engine =
+            Engine::start(&args.engine, Some(files), true, worker, stores, patience, trouble)?;
+        let (tally, context) = (engine.tally(), engine.context());
         let (seen, read) = (Arc::clone(&listed), Arc::clone(&tally));
         Progress::start("done")
             .follow(engine.run(deliveries.boxed()), move || reading(&seen, &read))
             .await?;
+        first_trouble = context.trouble.first();
         tally.counts()
     } else {
         Counts::default()
     };
     publishing.await??;
     summarise(&listed, &counts, started, &out);
+    if let Some(reason) = first_trouble {
+        return Err(AuditError::Trouble { reason }.into());
+    }
     if stop.is_cancelled() {
         return Err(AuditError::Stopped.into());
     }
@@ -130,7 +146,11 @@ async fn publish(
     queue: InProcessQueue,
     stop: CancellationToken,
 ) -> Result<(), crate::plan::PlanError> {
-    let result = plan.publish(&queue, stop).await;
+    let result = tokio::select! {
+        result = plan.publish(&queue, stop.clone()) => result,
+        // It may be waiting for room that nobody makes any more.
+        () = stop.cancelled() => Ok(()),
+    };
     queue.finish();
     result
 }

@@ -92,7 +92,8 @@ pub(crate) struct EnqueueArgs {
     /// Which images, and where results go.
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Which images get a job: those without a result, all, or those that failed
+    /// Which images get a job: those without a result, all, those that failed, or those that were
+    /// lost
     #[arg(long, env = "CAMSHAFT_ONLY", value_enum, default_value_t)]
     pub(crate) only: Only,
     /// The broker.

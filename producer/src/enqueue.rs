@@ -1,10 +1,13 @@
 //! `camshaft enqueue`: a persistent, confirmed message for each image.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::arguments::{BrokerArgs, QueueArgs};
+use camshaft_common::key::ImageKey;
+use camshaft_common::location::Location;
 use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
-use camshaft_common::queue::{QueueError, RabbitMqOptions, RabbitMqQueue};
+use camshaft_common::queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
 use camshaft_common::secret::Secret;
 use camshaft_common::store::StoreOptions;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +17,17 @@ use crate::output::{count, say};
 use crate::plan::{Plan, PlanError};
 use crate::progress::Progress;
 use crate::request::request;
+use crate::selection::Only;
+
+/// What seems missing may still wait.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{waiting} messages wait in the queue, and an image that seems missing may be among them; \
+     use --only missing when the queue is empty (camshaft status tells)"
+)]
+pub(crate) struct QueueNotEmpty {
+    waiting: u64,
+}
 
 /// Publishes what is to be done.
 ///
@@ -23,7 +37,10 @@ pub(crate) async fn enqueue(args: EnqueueArgs, stores: StoreOptions) -> anyhow::
     let reference = args.run.model.model.clone().unwrap_or(ModelReference::Bundled);
     let model = identify(reference, &stores).await?;
     let queue = connect(args.broker).await?;
-    let request = request(args.run, args.only, true, model, &stores)?;
+    let mut request = request(args.run, args.only, true, model, &stores)?;
+    if args.only == Only::Missing {
+        request.dead = dead_images(&queue, &request.out).await?;
+    }
     let plan = Plan::new(request, &stores).await?;
     let (run, counts) = (plan.run(), plan.progress());
 
@@ -45,6 +62,23 @@ pub(crate) async fn enqueue(args: EnqueueArgs, stores: StoreOptions) -> anyhow::
         counts.skipped.load(Relaxed),
     ));
     Ok(())
+}
+
+/// The images of dead letters, which are not lost. A queue that is not empty may hold those that
+/// seem so.
+async fn dead_images(queue: &RabbitMqQueue, out: &Location) -> anyhow::Result<HashSet<ImageKey>> {
+    let depth = queue.depth().await?;
+    if !depth.is_idle() {
+        return Err(QueueNotEmpty { waiting: depth.ready + depth.retrying }.into());
+    }
+    #[derive(serde::Deserialize)]
+    struct Part {
+        key: ImageKey,
+        out: Location,
+    }
+    let letters = queue.dead_letters().await?;
+    let parts = letters.iter().filter_map(|letter| serde_json::from_slice(&letter.body).ok());
+    Ok(parts.filter(|part: &Part| part.out == *out).map(|Part { key, .. }| key).collect())
 }
 
 /// Connects to the broker for a command that a person waits for.

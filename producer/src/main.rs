@@ -17,6 +17,7 @@ mod list_file;
 mod output;
 mod plan;
 mod progress;
+mod reconciliation;
 mod redrive;
 mod request;
 mod selection;

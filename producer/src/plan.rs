@@ -2,11 +2,13 @@
 //!
 //! Shared by `audit` and `enqueue`, which differ only in the queue the jobs go to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::job::{JOB_VERSION, Job};
+use camshaft_common::key::ImageKey;
 use camshaft_common::layout::RUN_FILE;
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
@@ -98,12 +100,16 @@ pub(crate) struct PlanProgress {
 pub(crate) struct Request {
     /// SOURCE, opened.
     pub(crate) source: Source,
-    /// SOURCE as a text for people.
+    /// SOURCE as a text that names it again.
     pub(crate) source_name: String,
+    /// What a list's keys are below.
+    pub(crate) base: Option<Location>,
     /// OUT.
     pub(crate) out: Location,
     /// Which images.
     pub(crate) only: Only,
+    /// Images whose job is a dead letter, where that matters.
+    pub(crate) dead: HashSet<ImageKey>,
     /// At most so many of SOURCE's first images.
     pub(crate) limit: Option<u64>,
     /// The model.
@@ -124,11 +130,12 @@ impl Plan {
         let out = Folder::open(&request.out, stores)?;
         let before = read_run(&out).await?;
         // Before anything is written: some servers make a missing bucket when written to.
-        let results = Results::list(&out).await?;
+        let mut results = Results::list(&out).await?;
         // A run that has no results yet, as after a mistyped SOURCE, binds nobody.
         let record = agree(&request, before.filter(|_| !results.is_empty()))?;
         write_run(&out, &record).await?;
-        let Request { source, source_name, only, limit, model, explain, .. } = request;
+        let Request { source, source_name, only, dead, limit, model, explain, .. } = request;
+        results.set_dead(dead);
         let progress = Arc::default();
         Ok(Self {
             source,
@@ -256,6 +263,8 @@ fn agree(request: &Request, before: Option<RunRecord>) -> Result<RunRecord, Plan
         schema: SCHEMA,
         run: RunId::generate(),
         source: request.source_name.clone(),
+        base: request.base.clone(),
+        limit: request.limit,
         model: request.model.clone(),
         explain: request.explain.clone(),
         images: None,
@@ -268,7 +277,7 @@ fn agree(request: &Request, before: Option<RunRecord>) -> Result<RunRecord, Plan
         let out = request.out.to_string();
         Err(PlanError::OtherRun { out, difference, redo })
     };
-    if before.source != request.source_name {
+    if (&before.source, &before.base) != (&request.source_name, &request.base) {
         return other(format!("of another SOURCE, {}", before.source), "");
     }
     let redo = match (request.can_redo_all, request.only) {
@@ -289,5 +298,5 @@ fn agree(request: &Request, before: Option<RunRecord>) -> Result<RunRecord, Plan
             Some(redo) => other(format!("made with other options, {words}"), redo),
         };
     }
-    Ok(RunRecord { updated_at: now, ..before })
+    Ok(RunRecord { limit: request.limit, updated_at: now, ..before })
 }

@@ -1,5 +1,7 @@
 //! From arguments to a [`Plan`](crate::plan::Plan)'s request: opens SOURCE and names the model.
 
+use std::collections::HashSet;
+
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::store::StoreOptions;
@@ -20,17 +22,19 @@ pub(crate) fn request(
     model: ModelIdentity,
     stores: &StoreOptions,
 ) -> Result<Request, SourceError> {
-    let source_name = match (&args.source, &args.base) {
-        (SourceArgument::Place(place), _) => place.as_url().to_string(),
-        (SourceArgument::List(path), Some(base)) => format!("list:{path} below {}", base.as_url()),
-        (SourceArgument::List(path), None) => format!("list:{path}"),
+    let source_name = match &args.source {
+        SourceArgument::Place(place) => place.as_url().to_string(),
+        SourceArgument::List(path) => format!("list:{path}"),
     };
+    let base = args.base.clone();
     let source = Source::open(args.source, args.base, &args.out, args.labels, stores)?;
     Ok(Request {
         source,
         source_name,
+        base,
         out: args.out,
         only,
+        dead: HashSet::new(),
         limit: args.limit,
         model,
         explain: ExplainOptions::from(args.explain),

@@ -1,6 +1,6 @@
 //! Which images are to be done, given the results that lie in OUT already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout;
@@ -20,6 +20,8 @@ pub(crate) enum Only {
     All,
     /// Those with a failure.
     Failed,
+    /// Those that were lost: with neither a result nor a dead letter, once the queue is empty.
+    Missing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,11 @@ enum Kind {
 
 /// The results that lie in OUT.
 #[derive(Debug, Default)]
-pub(crate) struct Results(HashMap<ImageKey, (Kind, DateTime<Utc>)>);
+pub(crate) struct Results {
+    by_key: HashMap<ImageKey, (Kind, DateTime<Utc>)>,
+    /// Images whose job is a dead letter.
+    dead: HashSet<ImageKey>,
+}
 
 /// What is to be done with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +63,7 @@ impl Results {
             let mut objects = out.list(folder);
             while let Some(object) = objects.try_next().await? {
                 if let Some(key) = layout::image_of_result(&object.path) {
-                    results.0.insert(key, (kind, object.last_modified));
+                    results.by_key.insert(key, (kind, object.last_modified));
                 }
             }
         }
@@ -67,27 +73,41 @@ impl Results {
     /// Whether there are none.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_key.is_empty()
+    }
+
+    /// Whether an image has one.
+    #[must_use]
+    pub(crate) fn has(&self, key: &ImageKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// Takes images whose job is a dead letter for accounted for.
+    pub(crate) fn set_dead(&mut self, dead: HashSet<ImageKey>) {
+        self.dead = dead;
     }
 
     /// Whether an image's result is a failure.
     #[must_use]
     pub(crate) fn has_failed(&self, key: &ImageKey) -> bool {
-        matches!(self.0.get(key), Some((Kind::Failure, _)))
+        matches!(self.by_key.get(key), Some((Kind::Failure, _)))
     }
 
     /// Decides on an image.
     #[must_use]
     pub(crate) fn decide(&self, image: &FoundImage, only: Only) -> Decision {
-        let result = self.0.get(&image.key);
+        let result = self.by_key.get(&image.key);
         let wanted = match (only, result) {
             (Only::All, _) | (Only::New, None) => true,
             (Only::New, Some((_, written))) => {
                 image.last_modified.is_some_and(|modified| modified > *written)
             }
             (Only::Failed, _) => self.has_failed(&image.key),
+            (Only::Missing, result) => result.is_none() && !self.dead.contains(&image.key),
         };
-        if wanted { Decision::Do { replaces: result.is_some() } } else { Decision::Skip }
+        // A lost image may yet turn up: then the other kind of result must not stay.
+        let replaces = result.is_some() || only == Only::Missing;
+        if wanted { Decision::Do { replaces } } else { Decision::Skip }
     }
 }
 
@@ -108,10 +128,12 @@ mod tests {
             label: None,
         };
         let key = |key: &str| ImageKey::parse(key).unwrap();
-        let results = Results(HashMap::from([
+        let by_key = HashMap::from([
             (key("done.jpg"), (Kind::Prediction, now)),
             (key("failed.jpg"), (Kind::Failure, now)),
-        ]));
+        ]);
+        let dead = HashSet::from([key("dead.jpg")]);
+        let results = Results { by_key, dead, ..Results::default() };
         let earlier = Some(now - TimeDelta::hours(1));
         let later = Some(now + TimeDelta::hours(1));
         let again = Decision::Do { replaces: true };
@@ -124,6 +146,10 @@ mod tests {
         assert_eq!(results.decide(&image("failed.jpg", earlier), Only::New), Decision::Skip);
         assert_eq!(results.decide(&image("failed.jpg", earlier), Only::Failed), again);
         assert_eq!(results.decide(&image("new.jpg", earlier), Only::Failed), Decision::Skip);
+        assert_eq!(results.decide(&image("lost.jpg", earlier), Only::Missing), again);
+        for there in ["done.jpg", "failed.jpg", "dead.jpg"] {
+            assert_eq!(results.decide(&image(there, later), Only::Missing), Decision::Skip);
+        }
         assert_eq!(results.decide(&image("done.jpg", earlier), Only::All), again);
         assert_eq!(results.decide(&image("new.jpg", earlier), Only::All), first);
     }

@@ -59,6 +59,9 @@ pub(crate) enum SourceError {
     /// A store has an object whose name can't be a key.
     #[error("an object in SOURCE can't be audited: {0}; rename it")]
     Key(#[from] ImageKeyError),
+    /// A run's record names a SOURCE that can't be read.
+    #[error("the run's SOURCE can't be listed again: {0}")]
+    Argument(#[from] LocationError),
     /// `list:` without `--base`.
     #[error("a list of keys needs --base: the folder or URL that its keys are below")]
     BaseMissing,

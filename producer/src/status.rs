@@ -1,8 +1,10 @@
 //! `camshaft status`: how far a run has come, from what lies in OUT and waits in the queue.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use camshaft_common::layout::{FAILURES, PREDICTIONS};
+use camshaft_common::key::ImageKey;
+use camshaft_common::layout::{self, FAILURES, PREDICTIONS};
 use camshaft_common::queue::{JobQueue, QueueDepth, RabbitMqQueue};
 use camshaft_common::run::{RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
@@ -15,18 +17,22 @@ use crate::enqueue::connect_to;
 use crate::output::{duration, say};
 use crate::plan::read_run;
 use crate::progress::{Progress, Reading};
+use crate::reconciliation::{self, DeadJob};
 
 /// The rate is counted over the results of the last minute.
 const RATE_WINDOW: TimeDelta = TimeDelta::seconds(60);
 /// Between two looks, at least; a large OUT takes longer to list and is looked at less.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Keys and dead letters a person is shown.
+const MAX_SHOWN: usize = 20;
+
 /// No run lies in OUT.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} holds no run: there is no run.json; is the path right, and was a run started?")]
 pub(crate) struct NoRun(String);
 
-/// How far a run has come.
+/// How far a run has come. The queue's numbers are of all runs that share it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Status {
     /// The run.
@@ -45,10 +51,28 @@ pub(crate) struct Status {
     pub(crate) retrying: Option<u64>,
     /// Dead letters; null without a broker.
     pub(crate) dead: Option<u64>,
+    /// Workers that consume; null without a broker.
+    pub(crate) workers: Option<u64>,
+    /// Images in no result and no queue: in work where there are workers, else lost. Null without
+    /// a broker, or until `images` is known.
+    pub(crate) unaccounted: Option<u64>,
+    /// The first thousand of them, once the queue is empty.
+    pub(crate) unaccounted_keys: Vec<ImageKey>,
+    /// Images with a prediction and a failure. At rest there are none.
+    pub(crate) doubled_keys: Vec<ImageKey>,
+    /// The run's dead letters.
+    pub(crate) dead_letters: Vec<DeadJob>,
     /// Results a second over the last minute.
     pub(crate) images_per_second: f64,
     /// Seconds until every image is done, at this rate; null where that can't be told.
     pub(crate) seconds_left: Option<f64>,
+}
+
+/// What waits in the broker, and for how many.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    depth: QueueDepth,
+    workers: u64,
 }
 
 impl Status {
@@ -58,13 +82,17 @@ impl Status {
         self.remaining == Some(0)
     }
 
-    fn new(record: &RunRecord, results: &Counted, depth: Option<QueueDepth>) -> Self {
+    fn new(record: &RunRecord, results: Counted, waiting: Option<Waiting>) -> Self {
         let images = record.images;
-        let finished = results.done + results.failed;
+        let finished = results.done + results.failed - results.doubled.len() as u64;
         let remaining = images.map(|images| images.saturating_sub(finished));
         let rate = results.rate();
         let seconds_left =
             remaining.filter(|_| rate > 0.0).map(|remaining| remaining as f64 / rate);
+        let depth = waiting.map(|waiting| waiting.depth);
+        let unaccounted = remaining.zip(depth).map(|(remaining, depth)| {
+            remaining.saturating_sub(depth.ready + depth.retrying + depth.dead)
+        });
         Self {
             run: record.run,
             images,
@@ -74,6 +102,11 @@ impl Status {
             queued: depth.map(|depth| depth.ready),
             retrying: depth.map(|depth| depth.retrying),
             dead: depth.map(|depth| depth.dead),
+            workers: waiting.map(|waiting| waiting.workers),
+            unaccounted,
+            unaccounted_keys: Vec::new(),
+            doubled_keys: results.doubled,
+            dead_letters: Vec::new(),
             images_per_second: (rate * 100.0).round() / 100.0,
             seconds_left: seconds_left.map(f64::round),
         }
@@ -86,7 +119,7 @@ impl Status {
             self.run, self.done, self.failed
         );
         if let Some(remaining) = self.remaining {
-            text.push_str(&format!("\nmissing  {remaining}"));
+            text.push_str(&format!("\nto do    {remaining}"));
         }
         if let (Some(queued), Some(retrying), Some(dead)) = (self.queued, self.retrying, self.dead)
         {
@@ -95,12 +128,52 @@ impl Status {
                 text.push_str(&format!(", and {retrying} waiting for another try"));
             }
             text.push_str(&format!("\ndead     {dead}"));
+            let described = self.dead_letters.iter().map(|letter| match &letter.key {
+                Some(key) => format!("{key}: {}", letter.reason),
+                None => letter.reason.clone(),
+            });
+            push_list(&mut text, described);
         }
+        self.push_accounts(&mut text);
         text.push_str(&format!("\nrate     {:.1} images/s", self.images_per_second));
         if let Some(seconds) = self.seconds_left.filter(|_| !self.is_complete()) {
             text.push_str(&format!("\nleft     {}", duration(seconds)));
         }
         text
+    }
+
+    /// What doesn't add up, and what to do about it.
+    fn push_accounts(&self, text: &mut String) {
+        if let Some(unaccounted) = self.unaccounted.filter(|unaccounted| *unaccounted > 0) {
+            text.push_str(&match self.workers {
+                Some(0) => format!(
+                    "\nlost     {unaccounted}: in no result and no queue; when the queue is empty, \
+                     repair it with the same enqueue and --only missing"
+                ),
+                _ => format!(
+                    "\nin work  {unaccounted}, unless lost: look again once nothing happens any more"
+                ),
+            });
+            push_list(text, self.unaccounted_keys.iter().map(ToString::to_string));
+        }
+        if !self.doubled_keys.is_empty() {
+            text.push_str(&format!(
+                "\ntwice    {} with a prediction and a failure; do them again with --only failed",
+                self.doubled_keys.len()
+            ));
+            push_list(text, self.doubled_keys.iter().map(ToString::to_string));
+        }
+    }
+}
+
+/// Appends the first few, one a line.
+fn push_list(text: &mut String, items: impl ExactSizeIterator<Item = String>) {
+    let left_out = items.len().saturating_sub(MAX_SHOWN);
+    for item in items.take(MAX_SHOWN) {
+        text.push_str(&format!("\n           {item}"));
+    }
+    if left_out > 0 {
+        text.push_str(&format!("\n           and {left_out} more (--json has them)"));
     }
 }
 
@@ -109,6 +182,7 @@ impl Status {
 struct Counted {
     done: u64,
     failed: u64,
+    doubled: Vec<ImageKey>,
     recent: u64,
     first_recent: Option<DateTime<Utc>>,
     newest: Option<DateTime<Utc>>,
@@ -118,16 +192,20 @@ impl Counted {
     async fn list(out: &Folder) -> Result<Self, StoreError> {
         let mut counted = Self::default();
         let since = Utc::now() - RATE_WINDOW;
-        for folder in [PREDICTIONS, FAILURES] {
+        // Failures are few: they are remembered, predictions only counted.
+        let mut failed = HashSet::new();
+        for folder in [FAILURES, PREDICTIONS] {
             let mut objects = out.list(folder);
             while let Some(object) = objects.try_next().await? {
-                if !object.path.ends_with(".json") {
-                    continue;
-                }
-                if folder == PREDICTIONS {
-                    counted.done += 1;
-                } else {
+                let Some(key) = layout::image_of_result(&object.path) else { continue };
+                if folder == FAILURES {
                     counted.failed += 1;
+                    failed.insert(key);
+                } else {
+                    counted.done += 1;
+                    if failed.contains(&key) {
+                        counted.doubled.push(key);
+                    }
                 }
                 let written = object.last_modified;
                 if written >= since {
@@ -152,18 +230,42 @@ impl Counted {
 struct Watched {
     out: Folder,
     queue: Option<RabbitMqQueue>,
+    stores: StoreOptions,
 }
 
 impl Watched {
-    async fn look(&self) -> anyhow::Result<Status> {
+    async fn look(&self) -> anyhow::Result<(RunRecord, Status)> {
         let record = read_run(&self.out).await?;
         let record = record.ok_or_else(|| NoRun(self.out.location().to_string()))?;
-        let results = Counted::list(&self.out).await?;
-        let depth = match &self.queue {
-            Some(queue) => Some(queue.depth().await?),
+        // The queue first: what is done in between has a result then, rather than neither.
+        let waiting = match &self.queue {
+            Some(queue) => {
+                Some(Waiting { depth: queue.depth().await?, workers: queue.workers().await? })
+            }
             None => None,
         };
-        Ok(Status::new(&record, &results, depth))
+        let results = Counted::list(&self.out).await?;
+        let status = Status::new(&record, results, waiting);
+        Ok((record, status))
+    }
+
+    /// Adds names to numbers: the dead letters, and what is unaccounted for. What waits in a queue
+    /// can't be read without disturbing it, so that takes an empty one.
+    async fn name(&self, record: &RunRecord, status: &mut Status) -> anyhow::Result<()> {
+        let Some(queue) = &self.queue else { return Ok(()) };
+        if status.dead.is_some_and(|dead| dead > 0) {
+            status.dead_letters = reconciliation::dead_jobs(queue, record.run).await?;
+        }
+        let empty = status.queued == Some(0) && status.retrying == Some(0);
+        let of_run = status.dead_letters.len() as u64;
+        let may_lack = status.remaining.is_some_and(|remaining| remaining > of_run);
+        if empty && may_lack {
+            let dead = &status.dead_letters;
+            let found = reconciliation::unaccounted(record, &self.out, dead, &self.stores).await?;
+            status.unaccounted = Some(found.count);
+            status.unaccounted_keys = found.keys;
+        }
+        Ok(())
     }
 }
 
@@ -177,8 +279,14 @@ pub(crate) async fn status(args: StatusArgs, stores: StoreOptions) -> anyhow::Re
         Some(broker) => Some(connect_to(broker, args.queue).await?),
         None => None,
     };
-    let watched = Watched { out, queue };
-    let last = if args.watch { watch(&watched, args.json).await? } else { watched.look().await? };
+    let watched = Watched { out, queue, stores };
+    let last = if args.watch {
+        watch(&watched, args.json).await?
+    } else {
+        let (record, mut status) = watched.look().await?;
+        watched.name(&record, &mut status).await?;
+        status
+    };
     if !(args.json && args.watch) {
         say(&if args.json { serde_json::to_string(&last)? } else { last.lines() });
     }
@@ -194,7 +302,7 @@ async fn watch(watched: &Watched, json: bool) -> anyhow::Result<Status> {
     let looking = async {
         loop {
             let started = Instant::now();
-            let status = watched.look().await?;
+            let (_, status) = watched.look().await?;
             if json {
                 say(&serde_json::to_string(&status)?);
             }

@@ -32,6 +32,12 @@ pub struct EngineArgs {
     /// An image with more pixels fails as too-large
     #[arg(long, env = "CAMSHAFT_MAX_IMAGE_PIXELS", default_value_t = ImageLimits::default().max_pixels, value_name = "PIXELS")]
     pub max_image_pixels: u64,
+    /// An image whose decoding takes longer fails as undecodable
+    #[arg(long, env = "CAMSHAFT_MAX_DECODE_SECONDS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_decode_seconds: u64,
+    /// Files, pixels and overlays held at once, the model aside
+    #[arg(long, env = "CAMSHAFT_MAX_HELD_BYTES", default_value_t = HELD_BYTES, value_name = "BYTES")]
+    pub max_held_bytes: u64,
 }
 
 /// How long a batch's first image waits for company: little beside a batch's own time on a
@@ -41,9 +47,11 @@ const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// A store answers in tens of milliseconds; this many requests at once keep a batch filled.
 const FETCHES: usize = 8;
 
-/// Decoded pixels held at once. Eight photographs of 24 megapixels, or a thousand small
-/// ones.
-const PIXEL_BYTES: usize = 576 * 1024 * 1024;
+/// Eight photographs of 24 megapixels, or a thousand small ones, and their files.
+const HELD_BYTES: u64 = 704 * 1024 * 1024;
+
+/// A file is a fraction of its pixels; a fifth of their share keeps the decoders supplied.
+const FILES_SHARE: u64 = 6;
 
 impl EngineArgs {
     /// What each stage does at once on a machine with so many cores.
@@ -55,7 +63,9 @@ impl EngineArgs {
             batch: usize::from(self.batch),
             batch_wait: BATCH_WAIT,
             stores: FETCHES,
-            pixel_bytes: PIXEL_BYTES,
+            file_bytes: self.max_held_bytes / FILES_SHARE,
+            pixel_bytes: self.max_held_bytes - self.max_held_bytes / FILES_SHARE,
+            decode_time: Duration::from_secs(self.max_decode_seconds),
             image: ImageLimits {
                 max_bytes: self.max_image_bytes,
                 max_pixels: self.max_image_pixels,

@@ -10,7 +10,9 @@ use crate::model::{ModelError, ModelFiles};
 use crate::pipeline::context::Context;
 use crate::pipeline::explain::ModelThread;
 use crate::pipeline::model_files::{ModelShelf, ModelUnavailable};
+use crate::pipeline::outage::Patience;
 use crate::pipeline::tally::Tally;
+use crate::pipeline::trouble::Trouble;
 use crate::pipeline::{self, PipelineError};
 
 /// Why an engine can't start.
@@ -43,6 +45,8 @@ impl Engine {
         pinned: bool,
         worker: String,
         stores: StoreOptions,
+        patience: Patience,
+        trouble: Trouble,
     ) -> Result<Self, EngineError> {
         let device = args.device.open()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -52,6 +56,8 @@ impl Engine {
             worker,
             ModelShelf::new(first, pinned, stores.clone()),
             stores,
+            patience,
+            trouble,
         );
         Ok(Self { context: Arc::new(context), model: thread })
     }
@@ -66,6 +72,12 @@ impl Engine {
     #[must_use]
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.context.tally)
+    }
+
+    /// What keeps images from getting done, while it runs.
+    #[must_use]
+    pub fn context(&self) -> Arc<Context> {
+        Arc::clone(&self.context)
     }
 
     /// Works until the deliveries end and all taken are settled.

@@ -1,6 +1,7 @@
 //! `camshaft-worker`: the command line around [`camshaft_worker::service`].
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use camshaft_common::store::StoreOptions;
 use camshaft_common::telemetry;
@@ -12,16 +13,27 @@ use tracing::{error, info};
 /// log what they also return, and we tell.
 const DEFAULT_LOG: &str = "info,lapin=off,hf_hub=off,object_store=warn";
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// What still runs at the end is done with: it belongs to images that were handed back.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
     let args = Args::parse();
     let filter = args.log().log.as_deref().unwrap_or(DEFAULT_LOG);
     if let Err(error) = telemetry::start(args.log().log_format, filter, std::io::stderr) {
         return usage(&error);
     }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     // The stores' own variables are the one part of the environment clap doesn't read.
     let stores = StoreOptions::from_environment();
-    match service::serve(args, stores).await {
+    let served = runtime.block_on(service::serve(args, stores));
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    match served {
         Ok(counts) => {
             info!(
                 predicted = counts.predicted,

@@ -22,16 +22,19 @@ use futures::StreamExt;
 
 pub mod admit;
 pub mod batch;
+pub mod budget;
 pub mod context;
 pub mod decode;
 pub mod explain;
 pub mod fetch;
 pub mod model_files;
+pub mod outage;
 pub mod render;
 pub mod settle;
 pub mod stage;
 pub mod store;
 pub mod tally;
+pub mod trouble;
 
 use context::Context;
 use stage::{Stages, channel};

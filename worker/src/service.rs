@@ -1,7 +1,8 @@
 //! The `camshaft-worker` program's life: connect, consume, drain, end.
 //!
-//! Owns signals and idling; the work itself is the [`engine`](crate::engine)'s.
+//! Owns when to stop; the work itself is the [`engine`](crate::engine)'s.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +11,19 @@ use camshaft_common::model::ModelReference;
 use camshaft_common::queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
 use camshaft_common::store::StoreOptions;
 use clap::Parser;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::arguments::EngineArgs;
 use crate::engine::{Engine, EngineError};
+use crate::health::{Health, HealthError};
 use crate::pipeline::PipelineError;
 use crate::pipeline::model_files;
+use crate::pipeline::outage::Patience;
 use crate::pipeline::tally::{Counts, Tally};
+use crate::pipeline::trouble::Trouble;
+use crate::signals::Signals;
 
 /// Predicts and explains images from a RabbitMQ queue until it is told to stop
 #[derive(Parser, Debug)]
@@ -38,6 +42,9 @@ pub struct Args {
     /// back to the queue
     #[arg(long, env = "CAMSHAFT_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 25)]
     drain_timeout: u64,
+    /// Answer GET /livez and /readyz here, for whoever looks after this worker: 0.0.0.0:8080
+    #[arg(long, env = "CAMSHAFT_HEALTH", value_name = "ADDRESS")]
+    health: Option<SocketAddr>,
     /// This worker's name in results
     #[arg(long, env = "CAMSHAFT_WORKER_NAME", value_name = "NAME")]
     worker_name: Option<String>,
@@ -53,6 +60,9 @@ impl Args {
     }
 }
 
+/// How long a stopped worker waits for the broker's last word.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Why the worker gave up.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -65,6 +75,9 @@ pub enum ServiceError {
     /// A bug.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// Nobody could ask how it is.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// Signals can't be received.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -76,6 +89,63 @@ pub enum ServiceError {
 /// Where it can't start, or can't go on.
 pub async fn serve(args: Args, stores: StoreOptions) -> Result<Counts, ServiceError> {
     let mut signals = Signals::listen().map_err(ServiceError::Signals)?;
+    let health = Health::default();
+    if let Some(address) = args.health {
+        health.serve(address).await?;
+    }
+    let times = Times::of(&args);
+    let (engine, queue) = tokio::select! {
+        started = start(args, stores, &health) => started?,
+        // Nothing was taken yet.
+        () = signals.any() => return Ok(Counts::default()),
+    };
+    let stop = CancellationToken::new();
+    let deliveries = queue.consume(engine.prefetch(), stop.clone()).await?;
+    let tally = engine.tally();
+    info!(worker = engine.context().worker, prefetch = engine.prefetch(), "ready");
+
+    let mut work = tokio::spawn(engine.run(deliveries));
+    let ended = tokio::select! {
+        () = signals.any() => {
+            info!("stopping: finishing what is in work");
+            None
+        }
+        () = idle(&queue, &tally, times.idle) => {
+            info!("stopping: the queue has been empty");
+            None
+        }
+        () = report_progress(&tally) => None,
+        // By themselves deliveries end only where the broker turned the worker away.
+        ended = &mut work => Some(ended),
+    };
+    health.set_stopping();
+    stop.cancel();
+    let ended = match ended {
+        Some(ended) => Some(ended),
+        None => drain(&mut work, &mut signals, times.drain).await,
+    };
+    match ended {
+        Some(Ok(result)) => result?,
+        Some(Err(_panic)) => return Err(PipelineError::StagePanicked { stage: "pipeline" }.into()),
+        None => work.abort(),
+    }
+    // Whatever is still unsettled goes back to the queue with the connection, which the broker
+    // also takes back from a process that is gone: no reason to wait long for its word.
+    if tokio::time::timeout(CLOSE_TIMEOUT, queue.close()).await.is_err() {
+        warn!("the broker did not confirm the end of the connection");
+    }
+    match queue.failure() {
+        Some(error) => Err(error.into()),
+        None => Ok(tally.counts()),
+    }
+}
+
+/// Readies the model, then reaches the broker.
+async fn start(
+    args: Args,
+    stores: StoreOptions,
+    health: &Health,
+) -> Result<(Engine, RabbitMqQueue), ServiceError> {
     let name = args.worker_name.unwrap_or_else(worker_name);
     let pinned = args.model.model.is_some();
     let first = match args.model.model.or_else(bundled_if_any) {
@@ -84,56 +154,37 @@ pub async fn serve(args: Args, stores: StoreOptions) -> Result<Counts, ServiceEr
         }
         None => None,
     };
-    let engine = Engine::start(&args.engine, first, pinned, name.clone(), stores)?;
-
+    let (patience, trouble) = (Patience::WORKER, Trouble::default());
+    let connection_name = format!("camshaft-worker {name}");
+    let engine = Engine::start(&args.engine, first, pinned, name, stores, patience, trouble)?;
+    health.set_context(engine.context());
     let options = RabbitMqOptions {
         name: args.broker.queue.queue,
         delays: args.broker.queue.retry_delays,
-        connection_name: format!("camshaft-worker {name}"),
+        connection_name,
         // A worker may well be started before its broker.
         connect_patience: None,
         ..RabbitMqOptions::default()
     };
-    let queue = tokio::select! {
-        queue = RabbitMqQueue::connect(args.broker.broker, options) => queue?,
-        () = signals.any() => return Ok(Counts::default()),
-    };
-    let stop = CancellationToken::new();
-    let deliveries = queue.consume(engine.prefetch(), stop.clone()).await?;
-    let tally = engine.tally();
-    info!(worker = name, prefetch = engine.prefetch(), "ready");
+    let queue = RabbitMqQueue::connect(args.broker.broker, options).await?;
+    health.set_queue(queue.clone());
+    Ok((engine, queue))
+}
 
-    let mut work = tokio::spawn(engine.run(deliveries));
-    let idle_limit = args.exit_when_idle.map(Duration::from_secs);
-    let ended = tokio::select! {
-        () = signals.any() => {
-            info!("stopping: finishing what is in work");
-            None
+/// When to stop, and how.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    idle: Option<Duration>,
+    drain: Duration,
+}
+
+impl Times {
+    fn of(args: &Args) -> Self {
+        Self {
+            idle: args.exit_when_idle.map(Duration::from_secs),
+            drain: Duration::from_secs(args.drain_timeout),
         }
-        () = idle(&queue, &tally, idle_limit) => {
-            info!("stopping: the queue has been empty");
-            None
-        }
-        () = report_progress(&tally) => None,
-        // By themselves deliveries end only where the broker turned the worker away.
-        ended = &mut work => Some(ended),
-    };
-    stop.cancel();
-    let ended = match ended {
-        Some(ended) => Some(ended),
-        None => drain(&mut work, &mut signals, Duration::from_secs(args.drain_timeout)).await,
-    };
-    match ended {
-        Some(Ok(result)) => result?,
-        Some(Err(_panic)) => return Err(PipelineError::StagePanicked { stage: "pipeline" }.into()),
-        None => work.abort(),
     }
-    // Whatever is still unsettled goes back to the queue with the connection.
-    queue.close().await;
-    if let Some(error) = queue.failure() {
-        return Err(error.into());
-    }
-    Ok(tally.counts())
 }
 
 type Work = tokio::task::JoinHandle<Result<(), PipelineError>>;
@@ -204,26 +255,6 @@ async fn report_progress(tally: &Arc<Tally>) {
             "progress"
         );
         before = now;
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

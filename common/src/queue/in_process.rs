@@ -16,27 +16,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Deliveries, Delivery, JobQueue, Message, Outcome, QueueDepth, QueueError, Receipt, RetryDelays,
-    Settle, Settlement, run_of,
+    DeadLetter, Deliveries, Delivery, JobQueue, Message, Outcome, QueueDepth, QueueError, Receipt,
+    RetryDelays, Settle, Settlement, run_of,
 };
 use crate::run::RunId;
 
 /// A job queue in memory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct InProcessQueue(Arc<Shared>);
-
-/// A message that will not be tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The job as JSON, unread.
-    pub body: Bytes,
-    /// Why it is one.
-    pub reason: String,
-    /// How many tries it had.
-    pub attempts: u32,
-    /// W3C trace context of the image.
-    pub traceparent: Option<String>,
-}
 
 #[derive(Debug)]
 struct Shared {
@@ -190,6 +177,8 @@ async fn next_delivery(shared: &Arc<Shared>, slots: &Arc<Semaphore>) -> Option<D
         body: entry.body.clone(),
         attempt: entry.attempt,
         redelivered: entry.redelivered,
+        // What ends this process ends the queue with it.
+        alone: false,
         traceparent: entry.traceparent.clone(),
         receipt: Receipt::new(Box::new(InProcessReceipt {
             shared: Arc::clone(shared),

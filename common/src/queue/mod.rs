@@ -18,11 +18,14 @@ use crate::run::RunId;
 mod in_process;
 mod rabbitmq;
 
-pub use in_process::{DeadLetter, InProcessQueue};
+pub use in_process::InProcessQueue;
 pub use rabbitmq::{RabbitMqOptions, RabbitMqQueue};
 
 /// Header with the number of tries a message has had when it is published again.
 pub const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
+/// Header with the number of deliveries that ended without an answer before the message was set
+/// apart.
+pub const LOSSES_HEADER: &str = "x-camshaft-losses";
 /// Header of a dead letter: why it is one.
 pub const REASON_HEADER: &str = "x-camshaft-reason";
 /// W3C trace context, <https://www.w3.org/TR/trace-context/>.
@@ -85,6 +88,9 @@ pub struct Delivery {
     pub attempt: u32,
     /// Whether the queue handed it out before without an answer.
     pub redelivered: bool,
+    /// Whether it is to be worked on with nothing beside it: workers were lost while they held
+    /// it, and it may be the reason.
+    pub alone: bool,
     /// W3C trace context of the image.
     pub traceparent: Option<String>,
     /// The one way to settle it.
@@ -166,7 +172,7 @@ impl fmt::Debug for Receipt {
 /// How many messages wait where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueDepth {
-    /// Ready for a worker.
+    /// Ready for a worker, those set apart included.
     pub ready: u64,
     /// Resting in a retry queue.
     pub retrying: u64,
@@ -180,6 +186,19 @@ impl QueueDepth {
     pub fn is_idle(self) -> bool {
         self.ready == 0 && self.retrying == 0
     }
+}
+
+/// A message that will not be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The job as JSON, unread.
+    pub body: Bytes,
+    /// Why it is one.
+    pub reason: String,
+    /// How many tries it had.
+    pub attempts: u32,
+    /// W3C trace context of the image.
+    pub traceparent: Option<String>,
 }
 
 /// Deliveries as they come; ends when consuming was stopped.
@@ -276,6 +295,14 @@ pub enum QueueError {
         /// What the broker said.
         reason: String,
     },
+    /// The broker takes no messages for now.
+    #[error(
+        "the broker at {address} takes no messages for now: it is low on memory or disk; see its log, and let workers empty its queues"
+    )]
+    Blocked {
+        /// Host and port.
+        address: String,
+    },
     /// The broker would not take a message.
     #[error("the broker refused a message: {reason}")]
     Rejected {
@@ -295,7 +322,10 @@ impl QueueError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Rejected { .. } | Self::Stale => true,
+            Self::Unreachable { .. }
+            | Self::Blocked { .. }
+            | Self::Rejected { .. }
+            | Self::Stale => true,
             Self::AccessRefused { .. }
             | Self::InvalidUrl { .. }
             | Self::Topology { .. }

@@ -31,8 +31,25 @@ pub enum StoreErrorKind {
     BadCredentials,
     /// The object has more bytes than allowed.
     TooLarge,
+    /// The disk or the store's quota is full.
+    NoSpace,
     /// Anything else: it may work later.
     Transient,
+}
+
+impl StoreErrorKind {
+    /// Whether the same request may work later with nobody doing anything here.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        match self {
+            Self::NoSpace | Self::Transient => true,
+            Self::NotFound
+            | Self::NoBucket
+            | Self::AccessDenied
+            | Self::BadCredentials
+            | Self::TooLarge => false,
+        }
+    }
 }
 
 impl StoreError {
@@ -49,6 +66,9 @@ impl StoreError {
                 Some(code) => format!("the store refused the credentials ({code}); check them"),
                 None => "the store refused the credentials; check them".to_owned(),
             },
+            StoreErrorKind::NoSpace => {
+                "no space is left there; free some, or choose another --out".to_owned()
+            }
             StoreErrorKind::TooLarge | StoreErrorKind::Transient => summary(&source, &whole),
         };
         Self { action, place, reason, kind, source: Some(Box::new(source)) }
@@ -87,7 +107,11 @@ fn with_causes(error: &dyn Error) -> String {
 fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
     use object_store::Error as E;
     let code = tag(whole, "Code");
+    /// What S3-compatible servers call a full disk or quota.
+    const FULL: [&str; 4] =
+        ["QuotaExceeded", "EntityTooLargeForQuota", "InsufficientStorage", "XMinioStorageFull"];
     match error {
+        _ if code.is_some_and(|code| FULL.contains(&code)) => StoreErrorKind::NoSpace,
         _ if code == Some("NoSuchBucket") || whole.contains("ContainerNotFound") => {
             StoreErrorKind::NoBucket
         }
@@ -104,6 +128,9 @@ fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
                 StoreErrorKind::AccessDenied
             }
             Some(io::ErrorKind::NotFound) => StoreErrorKind::NotFound,
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                StoreErrorKind::NoSpace
+            }
             _ => StoreErrorKind::Transient,
         },
     }

@@ -17,8 +17,8 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutOptions, RetryConfig,
+    Attribute, Attributes, BackoffConfig, ClientOptions, GetResult, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutOptions, RetryConfig,
 };
 
 use crate::location::Location;
@@ -105,6 +105,33 @@ pub struct Fetched {
     pub etag: Option<String>,
 }
 
+/// An object that is there, with its content still to come.
+#[derive(Debug)]
+pub struct Opened {
+    found: GetResult,
+    place: String,
+}
+
+impl Opened {
+    /// Size of the content.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.found.meta.size
+    }
+
+    /// Reads the content whole.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn read(self) -> Result<Fetched, StoreError> {
+        let Self { found, place } = self;
+        let etag = found.meta.e_tag.clone();
+        let bytes = found.bytes().await;
+        let bytes = bytes.map_err(|source| StoreError::new("read", place, source))?;
+        Ok(Fetched { bytes, etag })
+    }
+}
+
 impl Folder {
     /// Opens a place. No request is made yet.
     ///
@@ -155,13 +182,20 @@ impl Folder {
     /// # Errors
     /// [`StoreErrorKind::TooLarge`] before the content is read; else as the store says.
     pub async fn get(&self, path: &str, max_bytes: u64) -> Result<Fetched, StoreError> {
+        self.open_object(path, max_bytes).await?.read().await
+    }
+
+    /// Asks for an object, unless it is larger than `max_bytes`. Its content is still to be read.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`]; else as the store says.
+    pub async fn open_object(&self, path: &str, max_bytes: u64) -> Result<Opened, StoreError> {
         let failed = |source| self.error("read", path, source);
         let found = self.store.get(&self.path(path)?).await.map_err(failed)?;
         if found.meta.size > max_bytes {
             return Err(StoreError::too_large(self.name_of(path), found.meta.size, max_bytes));
         }
-        let etag = found.meta.e_tag.clone();
-        Ok(Fetched { bytes: found.bytes().await.map_err(failed)?, etag })
+        Ok(Opened { found, place: self.name_of(path) })
     }
 
     /// Writes an object whole, at once visible or not at all.

@@ -15,7 +15,7 @@ use super::stage::{Admitted, Exit};
 /// Reads a delivery's message. One that is no job is settled here, since there is no image
 /// to carry on: `Err(None)`.
 pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted, Option<Exit>> {
-    let Delivery { body, attempt, redelivered, traceparent, receipt } = delivery;
+    let Delivery { body, attempt, redelivered, alone, traceparent, receipt } = delivery;
     context.tally.count_taken();
     let job = match Job::parse(&body) {
         Ok(job) => job,
@@ -37,5 +37,6 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
         label: job.label.clone(),
     };
     let timings = StageTimings::default();
-    Ok(Admitted { job, receipt, attempt, redelivered, span, image, timings })
+    let pass = context.pass(alone).await;
+    Ok(Admitted { job, receipt, attempt, redelivered, pass, span, image, timings })
 }

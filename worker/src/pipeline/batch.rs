@@ -34,7 +34,8 @@ pub async fn gather(
         let mut batch = vec![first];
         let mut open = true;
         let slot = loop {
-            let full = !open || batch.len() >= size || held.is_some();
+            let alone = batch[0].image.pass.is_alone();
+            let full = !open || batch.len() >= size || held.is_some() || alone;
             let late = Instant::now() >= due;
             tokio::select! {
                 biased;

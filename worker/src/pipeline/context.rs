@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use camshaft_common::location::Location;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use super::budget::Budget;
 use super::model_files::ModelShelf;
+use super::outage::{Patience, SteadyFolder};
 use super::tally::Tally;
+use super::trouble::Trouble;
 use crate::decoding::ImageLimits;
 
 /// How much each stage does at once, and so what the pipeline holds.
@@ -25,8 +28,12 @@ pub struct Limits {
     pub batch_wait: Duration,
     /// Images written to the store at once.
     pub stores: usize,
-    /// Bytes of decoded pixels held in all stages together.
-    pub pixel_bytes: usize,
+    /// Bytes of files read and not yet decoded, in all stages together.
+    pub file_bytes: u64,
+    /// Bytes of decoded pixels and encoded overlays, in all stages together.
+    pub pixel_bytes: u64,
+    /// How long the decoding of one image may take.
+    pub decode_time: Duration,
     /// Limits on one image.
     pub image: ImageLimits,
 }
@@ -37,6 +44,7 @@ impl Limits {
     /// more would only keep messages from other workers.
     #[must_use]
     pub fn prefetch(&self) -> u16 {
+        // One more that is worked on alone doesn't count here: it has a prefetch of its own.
         let held = 2 // admit and its channel
             + 2 * self.fetches
             + 2 * self.cores
@@ -45,6 +53,23 @@ impl Limits {
             + 2 * self.stores
             + self.stores; // settle
         u16::try_from(held).unwrap_or(u16::MAX)
+    }
+}
+
+/// An image's leave to be in work, until it is dropped.
+#[derive(Debug)]
+pub enum Pass {
+    /// Beside others.
+    Shared(OwnedRwLockReadGuard<()>),
+    /// With nothing beside it.
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+impl Pass {
+    /// Whether no other image is in work.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        matches!(self, Self::Alone(_))
     }
 }
 
@@ -59,14 +84,18 @@ pub struct Context {
     pub models: ModelShelf,
     /// What has happened so far.
     pub tally: Arc<Tally>,
+    /// What no waiting mends.
+    pub trouble: Arc<Trouble>,
+    /// Memory for files read and not yet decoded.
+    pub files: Budget,
+    /// Memory for pixels and overlays.
+    pub pixels: Budget,
     store_options: StoreOptions,
-    folders: Mutex<HashMap<Location, Folder>>,
-    pixels: Arc<Semaphore>,
+    patience: Patience,
+    folders: Mutex<HashMap<Location, SteadyFolder>>,
+    /// Held for reading by images side by side, for writing by one that is to be alone.
+    passes: Arc<RwLock<()>>,
 }
-
-/// The budget is counted in KiB: a semaphore holds fewer permits than a large budget has
-/// bytes.
-const BUDGET_UNIT_BYTES: usize = 1024;
 
 impl Context {
     /// Nothing opened, nothing counted yet.
@@ -76,16 +105,21 @@ impl Context {
         worker: String,
         models: ModelShelf,
         store_options: StoreOptions,
+        patience: Patience,
+        trouble: Trouble,
     ) -> Self {
-        let budget = (limits.pixel_bytes / BUDGET_UNIT_BYTES).max(1);
         Self {
             limits,
             worker,
             models,
             tally: Arc::default(),
+            trouble: Arc::new(trouble),
+            files: Budget::new(limits.file_bytes),
+            pixels: Budget::new(limits.pixel_bytes),
             store_options,
+            patience,
             folders: Mutex::default(),
-            pixels: Arc::new(Semaphore::new(budget)),
+            passes: Arc::default(),
         }
     }
 
@@ -93,26 +127,32 @@ impl Context {
     ///
     /// # Errors
     /// Where the store's configuration is incomplete.
-    pub fn folder(&self, location: &Location) -> Result<Folder, StoreError> {
+    pub fn folder(&self, location: &Location) -> Result<SteadyFolder, StoreError> {
         // A panic while holding it leaves at worst an entry out.
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = folders.get(location) {
             return Ok(folder.clone());
         }
         let folder = Folder::open(location, &self.store_options)?;
+        let folder = SteadyFolder::new(folder, self.patience);
         folders.insert(location.clone(), folder.clone());
         Ok(folder)
     }
 
-    /// Waits until decoding an image of so many bytes keeps within the budget. An image
-    /// larger than the whole budget gets all of it, and so is decoded alone.
-    pub async fn reserve_pixels(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let budget = (self.limits.pixel_bytes / BUDGET_UNIT_BYTES).max(1);
-        let wanted = usize::try_from(bytes).unwrap_or(usize::MAX) / BUDGET_UNIT_BYTES + 1;
-        let permits = u32::try_from(wanted.min(budget)).unwrap_or(u32::MAX);
-        Arc::clone(&self.pixels)
-            .acquire_many_owned(permits)
-            .await
-            .expect("the semaphore is never closed")
+    /// Why stores that are waited for don't answer.
+    #[must_use]
+    pub fn outages(&self) -> Vec<String> {
+        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        folders.values().filter_map(|folder| folder.outage().reason()).collect()
+    }
+
+    /// Waits until an image may be in work: alone, or beside others.
+    pub async fn pass(&self, alone: bool) -> Pass {
+        let passes = Arc::clone(&self.passes);
+        if alone {
+            Pass::Alone(passes.write_owned().await)
+        } else {
+            Pass::Shared(passes.read_owned().await)
+        }
     }
 }

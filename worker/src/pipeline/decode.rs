@@ -2,15 +2,15 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use image::{ImageDecoder, ImageError, ImageReader, RgbImage};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::budget::Share;
 use super::context::Context;
 use super::fetch::Fetched;
 use super::stage::{Admitted, Exit, ExitCause};
-use crate::cores;
+use crate::cores::{self, Astray};
 use crate::decoding::{self, DecodeError};
 use crate::input;
 use crate::model::ModelFiles;
@@ -27,33 +27,51 @@ pub struct Decoded {
     /// The model its job asks for.
     pub model: Arc<ModelFiles>,
     /// Its share of the pixel budget, given back when it is dropped.
-    pub memory: OwnedSemaphorePermit,
+    pub memory: Share,
 }
 
-/// Decodes on the pool, within the pixel budget.
+/// Decodes on the decoders' threads, within the pixel budget and the time for one image.
 pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, Exit> {
-    let Fetched { mut image, bytes, model } = fetched;
-    let limits = context.limits.image;
-    let memory = context.reserve_pixels(pixel_bytes(&bytes)).await;
+    let Fetched { mut image, bytes, share, model } = fetched;
+    let (limits, limit) = (context.limits.image, context.limits.decode_time);
+    let header = bytes.clone();
+    let pixels = match cores::decode_within(limit, move || pixel_bytes(&header)).await {
+        Ok(pixels) => pixels,
+        Err(astray) => return Err(leaves(image, cause(&astray, limit))),
+    };
+    let memory = context.pixels.reserve(pixels).await;
     let rule = Arc::clone(&model);
     let span = image.span.clone();
-    let work = cores::compute(move || {
+    let work = cores::decode_within(limit, move || {
         let _entered = span.enter();
+        // They stay where the memory is, should this never end.
+        let (_share, memory) = (share, memory);
         let started = Instant::now();
         let picture = decoding::decode(&bytes, &limits)?;
         let input = input::to_input(&picture, &rule.config().input);
-        Ok::<_, DecodeError>((picture, input, started.elapsed()))
+        Ok::<_, DecodeError>((picture, input, memory, started.elapsed()))
     });
     match work.await {
-        Ok(Ok((picture, input, elapsed))) => {
+        Ok(Ok((picture, input, memory, elapsed))) => {
             image.timings.decode = elapsed.as_secs_f64() * 1000.0;
             (image.image.width, image.image.height) =
                 (Some(picture.width()), Some(picture.height()));
             image.image.region = input::region(picture.dimensions(), &model.config().input);
             Ok(Decoded { image, picture, input, model, memory })
         }
-        Ok(Err(error)) => Err(Exit { image: Box::new(image), cause: error.into() }),
-        Err(_panic) => Err(Exit { image: Box::new(image), cause: ExitCause::DecoderPanicked }),
+        Ok(Err(error)) => Err(leaves(image, error.into())),
+        Err(astray) => Err(leaves(image, cause(&astray, limit))),
+    }
+}
+
+fn leaves(image: Admitted, cause: ExitCause) -> Exit {
+    Exit { image: Box::new(image), cause }
+}
+
+fn cause(astray: &Astray, limit: Duration) -> ExitCause {
+    match astray {
+        Astray::Panicked => ExitCause::DecoderPanicked,
+        Astray::Overran => ExitCause::DecoderOverran(limit),
     }
 }
 

@@ -9,10 +9,11 @@ use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::batch::Batch;
+use super::budget::Share;
 use super::decode::Decoded;
 use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
@@ -32,7 +33,7 @@ pub struct Explained {
     /// The model that said so.
     pub model: ModelRecord,
     /// Its share of the pixel budget.
-    pub memory: OwnedSemaphorePermit,
+    pub memory: Share,
 }
 
 /// Built models to keep: as many as the shelf of files holds.

@@ -9,6 +9,7 @@ use camshaft_common::prediction::PredictionRecord;
 use camshaft_common::store::StoreErrorKind;
 use tracing::Instrument;
 
+use super::budget::Share;
 use super::context::Context;
 use super::stage::{Admitted, Exit, ExitCause};
 use crate::model::ModelFiles;
@@ -20,6 +21,8 @@ pub struct Fetched {
     pub image: Admitted,
     /// The file's content.
     pub bytes: Bytes,
+    /// Its share of the budget for files.
+    pub share: Share,
     /// The model its job asks for.
     pub model: Arc<ModelFiles>,
 }
@@ -33,7 +36,7 @@ pub async fn fetch(context: Arc<Context>, image: Admitted) -> Result<Fetched, Ex
     async move {
         let mut image = image;
         match read(&context, &mut image).await {
-            Ok((bytes, model)) => Ok(Fetched { image, bytes, model }),
+            Ok((bytes, share, model)) => Ok(Fetched { image, bytes, share, model }),
             Err(cause) => Err(Exit { image: Box::new(image), cause }),
         }
     }
@@ -44,7 +47,7 @@ pub async fn fetch(context: Arc<Context>, image: Admitted) -> Result<Fetched, Ex
 async fn read(
     context: &Context,
     image: &mut Admitted,
-) -> Result<(Bytes, Arc<ModelFiles>), ExitCause> {
+) -> Result<(Bytes, Share, Arc<ModelFiles>), ExitCause> {
     let model = context.models.files_for(&image.job.model).await?;
     let source = context.folder(&image.job.source).map_err(ExitCause::Source)?;
     let started = Instant::now();
@@ -52,11 +55,12 @@ async fn read(
         return Err(ExitCause::AlreadyDone);
     }
     let max_bytes = context.limits.image.max_bytes;
-    let fetched = source.get(image.job.key.as_str(), max_bytes).await.map_err(ExitCause::Source)?;
+    let fetched = source.get(image.job.key.as_str(), max_bytes, &context.files).await;
+    let (fetched, share) = fetched.map_err(ExitCause::Source)?;
     image.timings.fetch = started.elapsed().as_secs_f64() * 1000.0;
     image.image.etag = fetched.etag;
     image.image.bytes = Some(fetched.bytes.len() as u64);
-    Ok((fetched.bytes, model))
+    Ok((fetched.bytes, share, model))
 }
 
 /// Whether an earlier try of this run has stored a prediction for the image as it is now.
@@ -64,8 +68,9 @@ async fn read(
 async fn is_done(context: &Context, image: &Admitted) -> Result<bool, ExitCause> {
     let job = &image.job;
     let out = context.folder(&job.out).map_err(ExitCause::Out)?;
-    let stored = match out.get(&layout::prediction(&job.key), MAX_RECORD_BYTES).await {
-        Ok(stored) => stored,
+    let path = layout::prediction(&job.key);
+    let stored = match out.get(&path, MAX_RECORD_BYTES, &context.files).await {
+        Ok((stored, _share)) => stored,
         Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(ExitCause::Out(error)),
     };

@@ -9,6 +9,7 @@ use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use image::RgbImage;
 
+use super::budget::Share;
 use super::context::Context;
 use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
@@ -29,6 +30,8 @@ pub struct Rendered {
     pub explanations: Vec<Explanation>,
     /// Encoded overlays and where they go.
     pub overlays: Vec<EncodedOverlay>,
+    /// The overlays' share of the budget.
+    pub memory: Share,
 }
 
 /// An overlay as a file.
@@ -50,17 +53,19 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
     let region = image.image.region;
     let work = cores::compute(move || {
         let _entered = span.enter();
-        // The pixels go with this closure, and their share of the budget with them.
-        let _memory = memory;
         let started = Instant::now();
         let model::Explained { predictions, explanations } = explained;
         let drawn = draw(&key, &options, (&picture, region), explanations)?;
-        Ok::<_, EncodeOverlayError>((predictions, drawn, started.elapsed()))
+        // The pixels go with this closure.
+        drop(picture);
+        let mut memory = memory;
+        memory.shrink(drawn.1.iter().map(|overlay| overlay.bytes.len() as u64).sum());
+        Ok::<_, EncodeOverlayError>((predictions, drawn, memory, started.elapsed()))
     });
     match work.await.expect("drawing and encoding never panic") {
-        Ok((predictions, (explanations, overlays), elapsed)) => {
+        Ok((predictions, (explanations, overlays), memory, elapsed)) => {
             image.timings.overlay = elapsed.as_secs_f64() * 1000.0;
-            Ok(Rendered { image, model, predictions, explanations, overlays })
+            Ok(Rendered { image, model, predictions, explanations, overlays, memory })
         }
         Err(error) => Err(Exit { image: Box::new(image), cause: ExitCause::Encode(error) }),
     }

@@ -43,6 +43,7 @@ fn verdict(cause: &ExitCause) -> Verdict {
             // A missing bucket or expired credentials would turn a whole run into failures.
             StoreErrorKind::NoBucket
             | StoreErrorKind::BadCredentials
+            | StoreErrorKind::NoSpace
             | StoreErrorKind::Transient => Verdict::Retry,
         },
         ExitCause::Out(_) | ExitCause::Device(_) => Verdict::Retry,
@@ -54,7 +55,9 @@ fn verdict(cause: &ExitCause) -> Verdict {
             ModelUnavailable::Changed { .. } | ModelUnavailable::Unusable(_) => Verdict::DeadLetter,
         },
         ExitCause::Decode(error) => Verdict::Failure(error.class()),
-        ExitCause::DecoderPanicked => Verdict::Failure(FailureClass::Undecodable),
+        ExitCause::DecoderPanicked | ExitCause::DecoderOverran(_) => {
+            Verdict::Failure(FailureClass::Undecodable)
+        }
         ExitCause::Explain(_) | ExitCause::Encode(_) => {
             Verdict::Failure(FailureClass::ExplainFailed)
         }
@@ -93,8 +96,27 @@ async fn settle_stored(context: &Context, image: Admitted) {
     }
 }
 
+/// Whether every further image of the same run would meet this too.
+fn is_lasting(context: &Context, image: &Admitted, cause: &ExitCause) -> bool {
+    use StoreErrorKind as Kind;
+    let (error, place, lasting): (_, _, &[Kind]) = match cause {
+        ExitCause::Source(error) => {
+            (error, &image.job.source, &[Kind::NoBucket, Kind::BadCredentials])
+        }
+        ExitCause::Out(error) => (
+            error,
+            &image.job.out,
+            &[Kind::NoBucket, Kind::BadCredentials, Kind::AccessDenied, Kind::NoSpace],
+        ),
+        _ => return false,
+    };
+    let waited_in_vain =
+        || context.folder(place).is_ok_and(|folder| folder.outage().reason().is_some());
+    lasting.contains(&error.kind()) || (error.kind() == Kind::Transient && waited_in_vain())
+}
+
 async fn settle_exit(context: &Context, exit: Exit) {
-    let Exit { image, cause } = exit;
+    let Exit { image, mut cause } = exit;
     let reason = cause.to_string();
     let outcome = match verdict(&cause) {
         Verdict::Done => Outcome::Ack,
@@ -105,9 +127,15 @@ async fn settle_exit(context: &Context, exit: Exit) {
                 info!(class = %class, reason, "failure stored");
                 Outcome::Ack
             }
-            Err(error) => Outcome::Retry { reason: error.to_string() },
+            Err(error) => {
+                cause = ExitCause::Out(error);
+                Outcome::Retry { reason: cause.to_string() }
+            }
         },
     };
+    if is_lasting(context, &image, &cause) {
+        context.trouble.note(&cause.to_string());
+    }
     let acknowledged = outcome == Outcome::Ack;
     if answer(context, image.receipt, outcome).await.is_some() && acknowledged {
         match verdict(&cause) {

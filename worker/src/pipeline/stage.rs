@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
 use super::batch::{self, Batch};
-use super::context::Context;
+use super::context::{Context, Pass};
 use super::decode::Decoded;
 use super::explain::{self, Explained, ModelThread};
 use super::model_files::ModelUnavailable;
@@ -34,6 +34,8 @@ pub struct Admitted {
     pub attempt: u32,
     /// Whether the queue handed it out before without an answer.
     pub redelivered: bool,
+    /// Its leave to be in work, beside others or alone.
+    pub pass: Pass,
     /// The image's span: everything logged about it carries its key and run.
     pub span: Span,
     /// What is known of the image so far.
@@ -81,6 +83,12 @@ pub enum ExitCause {
     /// The decoder crashed on it.
     #[error("the decoder crashed on this file")]
     DecoderPanicked,
+    /// The decoder did not end.
+    #[error(
+        "decoding took longer than {} s; the file is corrupt, or --max-decode-seconds too low",
+        .0.as_secs()
+    )]
+    DecoderOverran(Duration),
     /// The device failed on its batch.
     #[error(transparent)]
     Device(Arc<ModelError>),

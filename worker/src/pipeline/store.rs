@@ -39,13 +39,14 @@ async fn write(
     context: &Context,
     rendered: Rendered,
 ) -> Result<Admitted, (Box<Admitted>, StoreError)> {
-    let Rendered { mut image, model, predictions, explanations, overlays } = rendered;
+    let Rendered { mut image, model, predictions, explanations, overlays, memory } = rendered;
     let written = async {
         let started = Instant::now();
         let out = context.folder(&image.job.out)?;
         for overlay in overlays {
             out.put(&overlay.path, overlay.bytes, overlay.content_type).await?;
         }
+        drop(memory);
         image.timings.store = started.elapsed().as_secs_f64() * 1000.0;
         let record = PredictionRecord {
             schema: SCHEMA,

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio_util::sync::CancellationToken;
 
@@ -17,13 +17,14 @@ use super::Shared;
 use super::connection::{Backoff, warn_of};
 use super::publisher::close_connection;
 use super::receipt::RabbitMqReceipt;
+use super::topology::{ISOLATED_TRIES, SUSPECT_AFTER};
 use super::wire;
 use crate::queue::{Deliveries, Delivery, QueueError, Receipt};
 
 /// A consumer's connection and channel. Kept as long as one of its deliveries is unsettled:
 /// a channel that is closed gives them to someone else.
 pub(super) struct Line {
-    connection: Connection,
+    connection: Arc<Connection>,
     channel: Channel,
 }
 
@@ -81,7 +82,10 @@ impl Intake {
                             self.backoff.reset();
                             return Some(delivery);
                         }
-                        Some(None) => self.session = None,
+                        Some(None) => {
+                            self.shared.note_trouble(Some("the connection was lost".to_owned()));
+                            self.session = None;
+                        }
                     }
                 }
                 None => {
@@ -93,6 +97,7 @@ impl Intake {
                                 address = self.shared.connector.address(),
                                 "consuming again"
                             );
+                            self.shared.note_trouble(None);
                             self.session = Some(session);
                         }
                         Some(Err(error)) if error.is_transient() => self.rest(&error).await,
@@ -116,6 +121,7 @@ impl Intake {
     async fn rest(&mut self, error: &QueueError) {
         let delay = self.backoff.next_delay();
         warn_of(error, delay);
+        self.shared.note_trouble(Some(error.to_string()));
         self.shared.until_stopped(&self.stop, tokio::time::sleep(delay)).await;
     }
 }
@@ -139,6 +145,12 @@ impl Shared {
 /// Consuming over one connection, until it is lost.
 struct Session {
     shared: Arc<Shared>,
+    jobs: Lane,
+    suspects: Lane,
+}
+
+/// One consumer. Each has a channel of its own, since a prefetch is a channel's.
+struct Lane {
     line: Arc<Line>,
     /// Taken out when the session ends.
     consumer: Option<Consumer>,
@@ -146,78 +158,135 @@ struct Session {
 
 impl Session {
     async fn open(shared: &Arc<Shared>, prefetch: u16) -> Result<Self, QueueError> {
-        let connection = shared.connector.connect().await?;
+        let connection = Arc::new(shared.connector.connect().await?);
+        let topology = &shared.topology;
         let opening = async {
             let channel = connection.create_channel().await?;
-            shared.topology.declare(&channel).await?;
-            channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
-            let (jobs, options) = (shared.topology.jobs(), BasicConsumeOptions::default());
-            let consumer = channel
-                .basic_consume(jobs.clone(), "".into(), options, FieldTable::default())
-                .await?;
-            Ok((channel, consumer))
+            topology.declare(&channel).await?;
+            let jobs = Lane::open(&connection, channel, topology.jobs(), prefetch).await?;
+            let channel = connection.create_channel().await?;
+            let suspects = Lane::open(&connection, channel, topology.suspects(), 1).await?;
+            Ok((jobs, suspects))
         };
-        let (channel, consumer) = shared.publisher.answer(opening).await?;
-        let line = Arc::new(Line { connection, channel });
+        let (jobs, suspects) = shared.publisher.answer(opening).await?;
         let mut lines = shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|line| line.strong_count() > 0);
-        lines.push(Arc::downgrade(&line));
+        lines.extend([&jobs, &suspects].map(|lane| Arc::downgrade(&lane.line)));
         drop(lines);
-        Ok(Self { shared: Arc::clone(shared), line, consumer: Some(consumer) })
+        Ok(Self { shared: Arc::clone(shared), jobs, suspects })
     }
 
     /// The next delivery; `None` where there will be none over this connection.
     async fn next(&mut self) -> Option<Delivery> {
-        let address = self.shared.connector.address();
-        match self.consumer.as_mut()?.next().await {
-            Some(Ok(delivery)) => Some(self.delivery(delivery)),
-            Some(Err(error)) => {
-                let error = self.shared.connector.classify(&error);
-                tracing::warn!(address, %error, "connection lost");
-                None
-            }
-            None => {
-                tracing::warn!(address, "broker cancelled the consumer");
-                None
+        loop {
+            let (event, alone) = tokio::select! {
+                event = self.suspects.consumer.as_mut()?.next() => (event, true),
+                event = self.jobs.consumer.as_mut()?.next() => (event, false),
+            };
+            let address = self.shared.connector.address();
+            let delivery = match event {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => {
+                    let error = self.shared.connector.classify(&error);
+                    tracing::warn!(address, %error, "connection lost");
+                    return None;
+                }
+                None => {
+                    tracing::warn!(address, "broker cancelled the consumer");
+                    return None;
+                }
+            };
+            if let Some(delivery) = self.screen(delivery, alone) {
+                return Some(delivery);
             }
         }
     }
 
-    fn delivery(&self, delivery: lapin::message::Delivery) -> Delivery {
-        let body = Bytes::from(delivery.data);
-        let attempt = wire::attempts(&delivery.properties).saturating_add(1);
-        let traceparent = wire::traceparent(&delivery.properties);
-        Delivery {
+    /// Keeps back a message that keeps losing its workers: one from the jobs goes to the suspects,
+    /// one that did so with nothing beside it to the dead letters. The broker counts a loss
+    /// for every message the worker held, so among the jobs it proves nothing yet.
+    fn screen(&self, delivery: lapin::message::Delivery, alone: bool) -> Option<Delivery> {
+        let lapin::message::Delivery { data, acker, properties, redelivered, .. } = delivery;
+        let lane = if alone { &self.suspects } else { &self.jobs };
+        let body = Bytes::from(data);
+        let attempt = wire::attempts(&properties).saturating_add(1);
+        let traceparent = wire::traceparent(&properties);
+        let receipt = RabbitMqReceipt {
+            shared: Arc::clone(&self.shared),
+            line: Arc::clone(&lane.line),
+            acker,
             body: body.clone(),
             attempt,
-            redelivered: delivery.redelivered,
             traceparent: traceparent.clone(),
-            receipt: Receipt::new(Box::new(RabbitMqReceipt {
-                shared: Arc::clone(&self.shared),
-                line: Arc::clone(&self.line),
-                acker: delivery.acker,
-                body,
-                attempt,
-                traceparent,
-            })),
+        };
+        let losses = wire::losses(&properties);
+        if losses < if alone { ISOLATED_TRIES } else { SUSPECT_AFTER } {
+            let receipt = Receipt::new(Box::new(receipt));
+            let redelivered = redelivered || alone;
+            return Some(Delivery { body, attempt, redelivered, alone, traceparent, receipt });
         }
+        let before = wire::losses_before(&properties);
+        self.shared.runtime.spawn(async move {
+            let moved = match alone {
+                true => condemn(&receipt, before, losses).await,
+                false => receipt.suspect(losses).await,
+            };
+            if let Err(error) = moved {
+                tracing::debug!(%error, "not moved; it will be delivered again");
+            }
+        });
+        None
     }
 
     /// Takes no further message and hands back what was not yielded.
     async fn end(mut self) {
-        if let Some(consumer) = self.consumer.take() {
-            hand_back_buffered(Arc::clone(&self.line), consumer).await;
+        for lane in [&mut self.jobs, &mut self.suspects] {
+            if let Some(consumer) = lane.consumer.take() {
+                hand_back_buffered(Arc::clone(&lane.line), consumer).await;
+            }
         }
+    }
+}
+
+impl Lane {
+    async fn open(
+        connection: &Arc<Connection>,
+        channel: Channel,
+        queue: &ShortString,
+        prefetch: u16,
+    ) -> Result<Self, lapin::Error> {
+        channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await?;
+        let line = Arc::new(Line { connection: Arc::clone(connection), channel });
+        Ok(Self { line, consumer: Some(consumer) })
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(consumer) = self.consumer.take() {
-            let line = Arc::clone(&self.line);
-            self.shared.runtime.spawn(hand_back_buffered(line, consumer));
+        for lane in [&mut self.jobs, &mut self.suspects] {
+            if let Some(consumer) = lane.consumer.take() {
+                let line = Arc::clone(&lane.line);
+                self.shared.runtime.spawn(hand_back_buffered(line, consumer));
+            }
         }
     }
+}
+
+/// Dead-letters a message that lost its workers `before` it was set apart and, alone, `losses`
+/// times more.
+async fn condemn(receipt: &RabbitMqReceipt, before: u32, losses: u32) -> Result<(), QueueError> {
+    let reason = format!(
+        "workers were lost {} times while they held this message, the last {losses} times with \
+         nothing beside it: it ends them; look at its image (does it take too much memory?) before \
+         a redrive",
+        before + losses
+    );
+    receipt.bury(&reason).await?;
+    tracing::error!(reason, "dead-lettered");
+    Ok(())
 }
 
 async fn hand_back_buffered(line: Arc<Line>, mut consumer: Consumer) {

@@ -4,7 +4,7 @@
 //! each: [`connection`] (reaching the broker, and telling its errors apart), [`topology`]
 //! (the queues), [`wire`] (headers and properties), [`publisher`] (confirmed messages),
 //! [`consumer`] (deliveries across lost connections), [`receipt`] (settling them),
-//! [`redrive`] (dead letters back to work).
+//! [`dead_letters`] (looking at them, and back to work).
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -14,21 +14,21 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Deliveries, JobQueue, Message, QueueDepth, QueueError, RetryDelays};
+use super::{DeadLetter, Deliveries, JobQueue, Message, QueueDepth, QueueError, RetryDelays};
 use crate::run::RunId;
 use crate::secret::Secret;
 
 mod connection;
 mod consumer;
+mod dead_letters;
 mod publisher;
 mod receipt;
-mod redrive;
 mod topology;
 mod wire;
 
 use connection::{Connector, Patience};
 use consumer::Line;
-use publisher::Publisher;
+use publisher::{Publisher, WhileBlocked};
 use topology::Topology;
 use wire::Outgoing;
 
@@ -74,6 +74,8 @@ struct Shared {
     publisher: Publisher,
     /// The consumers' connections, for [`RabbitMqQueue::close`].
     lines: Mutex<Vec<std::sync::Weak<Line>>>,
+    /// Why no deliveries come just now.
+    trouble: Mutex<Option<String>>,
     /// Why a stream of deliveries ended by itself.
     failure: Mutex<Option<QueueError>>,
     closed: CancellationToken,
@@ -100,6 +102,7 @@ impl RabbitMqQueue {
             patience: options.patience,
             publisher,
             lines: Mutex::default(),
+            trouble: Mutex::default(),
             failure: Mutex::default(),
             closed: CancellationToken::new(),
             runtime: Handle::current(),
@@ -110,6 +113,32 @@ impl RabbitMqQueue {
     #[must_use]
     pub fn address(&self) -> &str {
         self.0.connector.address()
+    }
+
+    /// What keeps messages from coming or going at this moment; it mends itself or not, but the
+    /// queue goes on trying.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let consuming = self.0.trouble.lock().expect("no code panics under it").clone();
+        consuming.or_else(|| self.0.publisher.blocked().map(|error| error.to_string()))
+    }
+
+    /// Every dead letter there is, of all runs. They stay where they are.
+    ///
+    /// # Errors
+    /// Where the broker stays out of reach.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, QueueError> {
+        self.0.ensure_open()?;
+        dead_letters::look(&self.0).await
+    }
+
+    /// How many workers consume.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached.
+    pub async fn workers(&self) -> Result<u64, QueueError> {
+        self.0.ensure_open()?;
+        self.0.publisher.workers().await
     }
 
     /// Ends consuming and closes every connection; deliveries not yet settled come back to
@@ -125,6 +154,10 @@ impl RabbitMqQueue {
 }
 
 impl Shared {
+    fn note_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().expect("no code panics under it") = trouble;
+    }
+
     fn ensure_open(&self) -> Result<(), QueueError> {
         if self.closed.is_cancelled() { Err(QueueError::Closed) } else { Ok(()) }
     }
@@ -146,7 +179,7 @@ impl JobQueue for RabbitMqQueue {
         let jobs = self.0.topology.jobs();
         let messages: Vec<_> =
             messages.into_iter().map(|message| Outgoing::job(jobs, message)).collect();
-        self.0.publisher.publish(&messages, self.0.patience).await
+        self.0.publisher.publish(&messages, self.0.patience, WhileBlocked::Wait).await
     }
 
     async fn consume(
@@ -171,7 +204,7 @@ impl JobQueue for RabbitMqQueue {
 
     async fn redrive(&self, run: Option<&RunId>) -> Result<u64, QueueError> {
         self.0.ensure_open()?;
-        redrive::redrive(&self.0, run).await
+        dead_letters::redrive(&self.0, run).await
     }
 
     fn failure(&self) -> Option<QueueError> {

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Confirmation, Connection, PublisherConfirm};
+use lapin::{Channel, Confirmation, Connection, PublisherConfirm, Queue};
 use tokio::sync::Semaphore;
 
 use super::connection::{Connector, OPERATION_TIMEOUT, Patience};
@@ -31,6 +31,16 @@ pub(super) struct Publisher {
     topology: Topology,
     state: tokio::sync::Mutex<State>,
     permits: Semaphore,
+}
+
+/// What publishing does while the broker is low on memory or disk, which can last until its queues
+/// are emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhileBlocked {
+    /// Goes on trying for as long as it lasts.
+    Wait,
+    /// Counts it as any other fault.
+    GiveUp,
 }
 
 enum State {
@@ -69,13 +79,16 @@ impl Publisher {
         &self,
         messages: &[Outgoing],
         limit: Duration,
+        while_blocked: WhileBlocked,
     ) -> Result<(), QueueError> {
         let mut pending: Vec<usize> = (0..messages.len()).collect();
         let mut patience = Patience::new(Some(limit));
         while !pending.is_empty() {
             let before = pending.len();
             if let Err(error) = self.attempt(messages, &mut pending).await {
-                if pending.len() < before {
+                let waits = while_blocked == WhileBlocked::Wait
+                    && matches!(error, QueueError::Blocked { .. });
+                if pending.len() < before || waits {
                     patience = Patience::new(Some(limit));
                 }
                 patience.pause(error).await?;
@@ -100,6 +113,10 @@ impl Publisher {
         .await;
         if result.is_err() {
             self.forget(&link).await;
+            // The broker says so, and reads nothing more: no answer is the consequence.
+            if link.connection.status().blocked() {
+                return Err(QueueError::Blocked { address: self.connector.address().to_owned() });
+            }
         }
         result
     }
@@ -172,6 +189,18 @@ impl Publisher {
         }
     }
 
+    /// Whether the broker has said that it takes no messages for now.
+    pub(super) fn blocked(&self) -> Option<QueueError> {
+        // Whoever holds it is about to find out.
+        let state = self.state.try_lock().ok()?;
+        match &*state {
+            State::Connected(link) if link.connection.status().blocked() => {
+                Some(QueueError::Blocked { address: self.connector.address().to_owned() })
+            }
+            _ => None,
+        }
+    }
+
     /// Counts the messages of every queue.
     pub(super) async fn depth(&self) -> Result<QueueDepth, QueueError> {
         let channel = self.fresh_channel().await?;
@@ -179,7 +208,8 @@ impl Publisher {
         for name in self.topology.retries() {
             retrying += self.count(&channel, name).await?;
         }
-        let ready = self.count(&channel, self.topology.jobs()).await?;
+        let ready = self.count(&channel, self.topology.jobs()).await?
+            + self.count(&channel, self.topology.suspects()).await?;
         let dead = self.count(&channel, self.topology.dead()).await?;
         Ok(QueueDepth { ready, retrying, dead })
     }
@@ -190,14 +220,24 @@ impl Publisher {
         channel: &Channel,
         queue: &ShortString,
     ) -> Result<u64, QueueError> {
+        Ok(u64::from(self.look_at(channel, queue).await?.message_count()))
+    }
+
+    /// Counts those who consume jobs.
+    pub(super) async fn workers(&self) -> Result<u64, QueueError> {
+        let channel = self.fresh_channel().await?;
+        Ok(u64::from(self.look_at(&channel, self.topology.jobs()).await?.consumer_count()))
+    }
+
+    async fn look_at(&self, channel: &Channel, queue: &ShortString) -> Result<Queue, QueueError> {
         let options = QueueDeclareOptions::durable().passive();
         let declaring = channel.queue_declare(queue.clone(), options, FieldTable::default());
-        let counted = self.answer(declaring).await;
-        if counted.is_err() {
+        let looked = self.answer(declaring).await;
+        if looked.is_err() {
             // Someone deleted the queue: the next connection declares it again.
             self.disconnect().await;
         }
-        Ok(u64::from(counted?.message_count()))
+        looked
     }
 
     /// A channel for anything but publishing.

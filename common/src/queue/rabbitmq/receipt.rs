@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::consumer::Line;
+use super::publisher::WhileBlocked;
 use super::wire::Outgoing;
 use crate::queue::{Outcome, QueueError, Settle, Settlement};
 
@@ -58,14 +59,25 @@ impl RabbitMqReceipt {
         if !self.is_usable() {
             return Err(QueueError::Stale);
         }
-        if let Err(error) = self.shared.publisher.publish(&[copy], PATIENCE).await {
+        let copies = [copy];
+        let publishing = self.shared.publisher.publish(&copies, PATIENCE, WhileBlocked::GiveUp);
+        if let Err(error) = publishing.await {
             self.hand_back_in_background();
             return Err(error);
         }
         self.acknowledge().await
     }
 
-    async fn bury(&self, reason: &str) -> Result<Settlement, QueueError> {
+    /// Sets the message apart, after `losses` deliveries without an answer.
+    pub(super) async fn suspect(&self, losses: u32) -> Result<(), QueueError> {
+        let suspects = self.shared.topology.suspects();
+        let (body, traceparent) = (self.body.clone(), self.traceparent.as_deref());
+        // This delivery is none of its tries.
+        let attempts = self.attempt.saturating_sub(1);
+        self.replace_with(Outgoing::suspect(suspects, body, traceparent, attempts, losses)).await
+    }
+
+    pub(super) async fn bury(&self, reason: &str) -> Result<Settlement, QueueError> {
         let dead = self.shared.topology.dead();
         let (body, traceparent) = (self.body.clone(), self.traceparent.as_deref());
         let letter = Outgoing::dead_letter(dead, body, traceparent, self.attempt, reason);

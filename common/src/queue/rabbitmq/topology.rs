@@ -13,9 +13,17 @@ use lapin::{Channel, Error};
 
 use crate::queue::{QueueError, RetryDelays};
 
-/// A message that ends its worker this often is the reason, not the victim. RabbitMQ 4
-/// has this limit of its own; earlier ones deliver for ever.
+/// How often the broker itself delivers a message anew before it gives up: RabbitMQ 4's own
+/// limit, where earlier ones deliver for ever. A backstop: workers set a message apart long before
+/// (see [`SUSPECT_AFTER`]), so that one that ends its workers doesn't take with it those that
+/// were merely held beside it.
 const DELIVERY_LIMIT: i32 = 20;
+/// After so many deliveries without an answer a message goes to the suspects. One is anybody's
+/// lot, as when a machine is taken away; it is the second that asks for a reason.
+pub(super) const SUSPECT_AFTER: u32 = 2;
+/// So many deliveries without an answer, each with nothing beside it, prove that the message is
+/// the reason. With those before, five tries.
+pub(super) const ISOLATED_TRIES: u32 = 3;
 /// Dead letters are only looked at, however often: RabbitMQ 4 would drop them after 20
 /// looks. It takes -1 for no limit, RabbitMQ 3 does not; both take a large one.
 const NO_DELIVERY_LIMIT: i32 = i32::MAX;
@@ -24,6 +32,7 @@ const NO_DELIVERY_LIMIT: i32 = i32::MAX;
 #[derive(Clone, Debug)]
 pub(super) struct Topology {
     jobs: ShortString,
+    suspects: ShortString,
     dead: ShortString,
     retries: Vec<(Duration, ShortString)>,
 }
@@ -40,11 +49,22 @@ impl Topology {
             .into_iter()
             .map(|delay| Ok((delay, named(&format!("retry.{}", delay.as_secs()))?)))
             .collect::<Result<_, QueueError>>()?;
-        Ok(Self { jobs: named("jobs")?, dead: named("dead")?, retries })
+        Ok(Self {
+            jobs: named("jobs")?,
+            suspects: named("suspects")?,
+            dead: named("dead")?,
+            retries,
+        })
     }
 
     pub(super) fn jobs(&self) -> &ShortString {
         &self.jobs
+    }
+
+    /// Where messages wait that lost their workers more than once. Each worker takes one of them at
+    /// a time, so that a further loss is its own and nobody else's.
+    pub(super) fn suspects(&self) -> &ShortString {
+        &self.suspects
     }
 
     pub(super) fn dead(&self) -> &ShortString {
@@ -68,9 +88,11 @@ impl Topology {
         insert(&mut dead, "x-delivery-limit", AMQPValue::LongInt(NO_DELIVERY_LIMIT));
         declare(channel, &self.dead, dead).await?;
 
-        let mut jobs = dead_lettering_to(&self.dead);
-        insert(&mut jobs, "x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT));
-        declare(channel, &self.jobs, jobs).await?;
+        for name in [&self.suspects, &self.jobs] {
+            let mut arguments = dead_lettering_to(&self.dead);
+            insert(&mut arguments, "x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT));
+            declare(channel, name, arguments).await?;
+        }
 
         for (delay, name) in &self.retries {
             let mut retry = dead_lettering_to(&self.jobs);

@@ -6,7 +6,13 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::queue::{ATTEMPTS_HEADER, CONTENT_TYPE, Message, REASON_HEADER, TRACEPARENT_HEADER};
+use crate::queue::{
+    ATTEMPTS_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER, TRACEPARENT_HEADER,
+};
+
+/// How often a quorum queue has had the message back without an answer; absent at first.
+/// <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>
+const DELIVERY_COUNT_HEADER: &str = "x-delivery-count";
 
 /// The broker keeps headers in memory: a reason is a line or two, not a core dump.
 const MAX_REASON_BYTES: usize = 1024;
@@ -36,6 +42,21 @@ impl Outgoing {
     ) -> Self {
         let mut headers = headers(traceparent);
         insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
+        Self::new(queue, body, headers)
+    }
+
+    /// A job to be tried apart from others, after `losses` deliveries without an answer.
+    /// Such deliveries are no tries: `attempts` stays what it was.
+    pub(super) fn suspect(
+        queue: &ShortString,
+        body: Bytes,
+        traceparent: Option<&str>,
+        attempts: u32,
+        losses: u32,
+    ) -> Self {
+        let mut headers = headers(traceparent);
+        insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
+        insert(&mut headers, LOSSES_HEADER, &losses.to_string());
         Self::new(queue, body, headers)
     }
 
@@ -84,6 +105,36 @@ fn shortened(reason: &str) -> &str {
 /// header must not stop the message.
 pub(super) fn attempts(properties: &BasicProperties) -> u32 {
     text(properties, ATTEMPTS_HEADER).and_then(|attempts| attempts.parse().ok()).unwrap_or(0)
+}
+
+/// How many deliveries of a message ended without an answer before it was set apart.
+pub(super) fn losses_before(properties: &BasicProperties) -> u32 {
+    text(properties, LOSSES_HEADER).and_then(|losses| losses.parse().ok()).unwrap_or(0)
+}
+
+/// How many deliveries from the queue it is in ended without an answer.
+pub(super) fn losses(properties: &BasicProperties) -> u32 {
+    let headers = properties.headers().as_ref();
+    let count = headers.and_then(|headers| headers.inner().get(DELIVERY_COUNT_HEADER));
+    let count = match count {
+        Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count),
+        Some(AMQPValue::LongInt(count)) => u32::try_from(*count),
+        Some(AMQPValue::LongUInt(count)) => return *count,
+        Some(AMQPValue::ShortInt(count)) => u32::try_from(*count),
+        Some(AMQPValue::ShortUInt(count)) => return u32::from(*count),
+        Some(AMQPValue::ShortShortInt(count)) => u32::try_from(*count),
+        Some(AMQPValue::ShortShortUInt(count)) => return u32::from(*count),
+        _ => Ok(0),
+    };
+    count.unwrap_or(0)
+}
+
+/// Why a message is a dead letter: in our words, or in those of the broker, which buries one
+/// that it has delivered too often.
+pub(super) fn reason(properties: &BasicProperties) -> String {
+    text(properties, REASON_HEADER)
+        .or_else(|| text(properties, "x-first-death-reason"))
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// The trace context of a message.

@@ -1,6 +1,6 @@
-//! Dead letters back to work.
+//! Dead letters: looked at, and moved back to work.
 //!
-//! Goes through those that were there at the start, once: letters that die again while it
+//! Redriving goes through those that were there at the start, once: letters that die again while it
 //! runs are left for the next time. Each is confirmed among the jobs before it leaves the
 //! dead letters, so a crash leaves it twice, never not at all.
 
@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::connection::Patience;
+use super::publisher::WhileBlocked;
 use super::wire::{self, Outgoing};
-use crate::queue::{Message, QueueError, run_of};
+use crate::queue::{DeadLetter, Message, QueueError, run_of};
 use crate::run::RunId;
 
 /// Letters moved at a time. The broker's channel passes up to 32 commands on to a quorum queue
@@ -34,6 +35,36 @@ pub(super) async fn redrive(shared: &Shared, run: Option<&RunId>) -> Result<u64,
             Err(error) => patience.pause(error).await?,
         }
     }
+}
+
+/// Reads every dead letter there is and leaves it where it is. Until it is done, others don't see
+/// those already read.
+pub(super) async fn look(shared: &Shared) -> Result<Vec<DeadLetter>, QueueError> {
+    let mut patience = Patience::new(Some(shared.patience));
+    loop {
+        match look_through(shared).await {
+            Err(error) => patience.pause(error).await?,
+            letters => return letters,
+        }
+    }
+}
+
+async fn look_through(shared: &Shared) -> Result<Vec<DeadLetter>, QueueError> {
+    let channel = shared.publisher.fresh_channel().await?;
+    let count = shared.publisher.count(&channel, shared.topology.dead()).await?;
+    let (mut letters, mut ackers) = (Vec::new(), Vec::new());
+    for letter in take(shared, &channel, count).await? {
+        letters.push(DeadLetter {
+            body: letter.message.body,
+            reason: letter.reason,
+            attempts: letter.attempts,
+            traceparent: letter.message.traceparent,
+        });
+        ackers.push(letter.acker);
+    }
+    hand_back(shared, &channel, ackers).await?;
+    shared.publisher.answer(channel.close(200, "done".into())).await?;
+    Ok(letters)
 }
 
 /// Where this fails, the channel's end hands back every letter that was not moved.
@@ -62,7 +93,7 @@ async fn go_through(
                 passed_over.push(letter.acker);
             }
         }
-        shared.publisher.publish(&jobs, shared.patience).await?;
+        shared.publisher.publish(&jobs, shared.patience, WhileBlocked::Wait).await?;
         for original in originals {
             let sent = original.ack(BasicAckOptions::default()).await;
             if !sent.map_err(|error| shared.connector.classify(&error))? {
@@ -98,6 +129,8 @@ async fn hand_back(
 
 struct Letter {
     message: Message,
+    reason: String,
+    attempts: u32,
     acker: Acker,
 }
 
@@ -108,6 +141,8 @@ async fn take(shared: &Shared, channel: &Channel, at_most: u64) -> Result<Vec<Le
         let Some(letter) = shared.publisher.answer(getting).await? else { break };
         let delivery = letter.delivery;
         letters.push(Letter {
+            reason: wire::reason(&delivery.properties),
+            attempts: wire::attempts(&delivery.properties),
             message: Message {
                 traceparent: wire::traceparent(&delivery.properties),
                 body: delivery.data.into(),

@@ -1,0 +1,126 @@
+//! Whether every image of a run is accounted for, and which are not: SOURCE's keys against OUT's
+//! results and the dead letters.
+//!
+//! Done only where `status` finds that the numbers don't add up: it lists SOURCE and OUT anew.
+
+use std::collections::HashSet;
+
+use camshaft_common::key::ImageKey;
+use camshaft_common::queue::{DeadLetter, QueueError, RabbitMqQueue};
+use camshaft_common::run::{RunId, RunRecord};
+use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use crate::selection::Results;
+use crate::source::{LabelRule, Source, SourceArgument, SourceError};
+
+/// Keys kept to be named. A person reads the first few; a script repairs with `enqueue`.
+const MAX_NAMED: usize = 1000;
+
+/// A run can't be checked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconciliationError {
+    /// SOURCE can't be listed again.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// OUT can't be listed.
+    #[error(transparent)]
+    Out(#[from] StoreError),
+    /// The dead letters can't be read.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// A dead letter of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DeadJob {
+    /// Its image; absent where the message can't be read.
+    pub(crate) key: Option<ImageKey>,
+    /// Why it is dead.
+    pub(crate) reason: String,
+}
+
+/// Images that are not accounted for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unaccounted {
+    /// Neither a result nor a dead letter.
+    pub(crate) count: u64,
+    /// The first of them, by name.
+    pub(crate) keys: Vec<ImageKey>,
+}
+
+/// The dead letters of a run, by the key of their image where it can be told.
+///
+/// # Errors
+/// Where the broker can't be reached.
+pub(crate) async fn dead_jobs(
+    queue: &RabbitMqQueue,
+    run: RunId,
+) -> Result<Vec<DeadJob>, QueueError> {
+    let letters = queue.dead_letters().await?;
+    Ok(letters.iter().filter_map(|letter| dead_job(letter, run)).collect())
+}
+
+/// `None` for another run's. A message that can't be read at all may be anybody's.
+fn dead_job(letter: &DeadLetter, run: RunId) -> Option<DeadJob> {
+    #[derive(serde::Deserialize)]
+    struct Part {
+        run: Option<RunId>,
+        key: Option<ImageKey>,
+    }
+    let part = serde_json::from_slice(&letter.body).unwrap_or(Part { run: None, key: None });
+    let ours = part.run.is_none_or(|of| of == run);
+    ours.then(|| DeadJob { key: part.key, reason: letter.reason.clone() })
+}
+
+/// Finds the images of a run with neither a result nor a dead letter.
+///
+/// # Errors
+/// Where SOURCE or OUT can't be listed.
+pub(crate) async fn unaccounted(
+    record: &RunRecord,
+    out: &Folder,
+    dead: &[DeadJob],
+    stores: &StoreOptions,
+) -> Result<Unaccounted, ReconciliationError> {
+    let results = Results::list(out).await?;
+    let dead: HashSet<_> = dead.iter().filter_map(|job| job.key.as_ref()).collect();
+    let argument: SourceArgument = record.source.parse().map_err(SourceError::from)?;
+    let base = record.base.clone();
+    let source = Source::open(argument, base, out.location(), LabelRule::None, stores)?;
+    let limit = record.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    let mut images = source.images().take(limit);
+    let mut found = Unaccounted::default();
+    while let Some(image) = images.try_next().await? {
+        if results.has(&image.key) || dead.contains(&image.key) {
+            continue;
+        }
+        found.count += 1;
+        if found.keys.len() < MAX_NAMED {
+            found.keys.push(image.key);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_is_its_runs_or_nobodys() {
+        let (run, other) = (RunId::generate(), RunId::generate());
+        let letter = |body: String| DeadLetter {
+            body: body.into(),
+            reason: "no".to_owned(),
+            attempts: 5,
+            traceparent: None,
+        };
+        let job = |of: RunId| letter(format!(r#"{{"run":"{of}","key":"cat/a.jpg"}}"#));
+        let key = dead_job(&job(run), run).unwrap().key;
+        assert_eq!(key.unwrap().as_str(), "cat/a.jpg");
+        assert_eq!(dead_job(&job(other), run), None);
+        assert_eq!(dead_job(&letter("junk".to_owned()), run).unwrap().key, None);
+    }
+}
