@@ -57,8 +57,9 @@ impl Results {
     /// Where OUT can't be listed.
     pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
         let mut results = Self::default();
+        // Failures last: of an image that has both, the failure is what is to be seen to.
         for (folder, kind) in
-            [(layout::FAILURES, Kind::Failure), (layout::PREDICTIONS, Kind::Prediction)]
+            [(layout::PREDICTIONS, Kind::Prediction), (layout::FAILURES, Kind::Failure)]
         {
             let mut objects = out.list(folder);
             while let Some(object) = objects.try_next().await? {

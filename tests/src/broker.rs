@@ -91,6 +91,35 @@ impl Broker {
         format!("amqp://{user}:{password}@127.0.0.1:{}/{virtual_host}", self.port)
     }
 
+    /// The same broker URL by way of another port.
+    pub fn through(&self, url: &str, port: u16) -> String {
+        url.replacen(&format!(":{}/", self.port), &format!(":{port}/"), 1)
+    }
+
+    /// A broker URL as [`Broker::url`]'s, by way of another port and with a heartbeat of so many
+    /// seconds.
+    pub fn url_by(&self, port: u16, heartbeat_seconds: u16) -> String {
+        format!("{}?heartbeat={heartbeat_seconds}", self.through(&self.url(), port))
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Tells the broker something by its own command line, `rabbitmqctl`.
+    pub fn control(&self, arguments: &[&str]) {
+        let mut command = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
+        command
+            .args(["-n", &format!("camshaft{}@localhost", self.port)])
+            .args(arguments)
+            .env("HOME", self.directory.join("home"))
+            .env("ERL_EPMD_PORT", self.names_port.to_string())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+
     /// The only user there is.
     pub fn user(&self) -> &'static str {
         USER

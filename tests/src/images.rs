@@ -33,6 +33,15 @@ pub fn write_small_images(folder: &Path, count: usize) -> Vec<String> {
     keys
 }
 
+/// Writes a grey JPEG, small as a file however large as a picture.
+///
+/// # Panics
+/// Where it can't be written.
+pub fn write_flat_jpeg(path: &Path, width: u32, height: u32) {
+    let picture = image::GrayImage::from_pixel(width, height, image::Luma([127]));
+    picture.save_with_format(path, ImageFormat::Jpeg).expect("it can be written");
+}
+
 fn sample_photos() -> Vec<RgbImage> {
     let mut files = files_below(&repository::photos());
     files.sort();

@@ -2,11 +2,14 @@
 //! programs as a user runs them, and images to run them on.
 
 pub mod broker;
+pub mod health;
 pub mod images;
 pub mod leash;
 pub mod programs;
+pub mod relay;
 pub mod repository;
 pub mod results;
 pub mod s3;
+pub mod s3_relay;
 pub mod small_run;
 pub mod wait;

@@ -166,6 +166,19 @@ impl Running {
         assert!(sent.is_ok_and(|status| status.success()), "SIG{name} was not sent");
     }
 
+    /// Memory it holds at this moment.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("Linux tells it") * 1024
+    }
+
     /// Whether it has ended.
     ///
     /// # Panics

@@ -112,6 +112,12 @@ impl S3Server {
         self.directory.path().join("buckets").join(name)
     }
 
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The environment variables that lead to it.
     #[must_use]
     pub fn variables(&self) -> [(String, String); 5] {

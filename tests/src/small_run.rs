@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::images::{write_small_images, write_small_model};
@@ -54,6 +55,30 @@ impl SmallRun {
         let mut command = camshaft(["enqueue", "--broker", broker]);
         command.arg(&self.source).arg("--out").arg(&self.out).arg("--model").arg(&self.model);
         run(command.args(more)).expect(0).stdout
+    }
+
+    /// What `camshaft status --json` says.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[must_use]
+    pub fn status(&self, broker: &str) -> Value {
+        let mut command = camshaft(["status", "--broker", broker, "--json"]);
+        let ended = run(command.arg(&self.out)).expect(0);
+        serde_json::from_str(&ended.stdout).expect("it prints JSON")
+    }
+
+    /// Asserts that every image has its result, and no queue anything left.
+    ///
+    /// # Panics
+    /// Where that is not so.
+    pub fn assert_adds_up(&self, broker: &str) {
+        let status = self.status(broker);
+        assert_eq!(status["images"], self.keys.len(), "{status}");
+        for none in ["remaining", "queued", "retrying", "dead", "unaccounted"] {
+            assert_eq!(status[none], 0, "{none} in {status}");
+        }
+        assert_eq!(status["doubled_keys"], Value::Array(Vec::new()), "{status}");
     }
 
     /// What lies in OUT.

@@ -112,21 +112,68 @@ async fn message_that_kills_its_workers_ends_among_the_dead() {
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
     queue.publish(messages(0..1)).await.unwrap();
-    // The limit of 20 redeliveries, and the first one.
-    for crash in 0..=20 {
+    for loss in 0..5 {
         let worker = connect(&url, 1).await;
         let mut deliveries = consume(&worker, 1).await;
         let delivery = next(&mut deliveries).await;
-        assert_eq!(delivery.redelivered, crash > 0);
+        // Twice beside others, then alone. None of that is one of its tries.
+        assert_eq!((delivery.redelivered, delivery.alone), (loss > 0, loss >= 2));
+        assert_eq!(delivery.attempt, 1);
         worker.close().await;
         drop(delivery);
     }
+    // Whoever would have it next buries it.
+    let deliveries = consume(&queue, 1).await;
     depth_becomes(&queue, 0, 0, 1).await;
-    // The broker's own dead letters are like ours.
+    drop(deliveries);
+    let letters = queue.dead_letters().await.unwrap();
+    let reason = &letters[0].reason;
+    assert!(reason.contains("lost 5 times") && reason.contains("the last 3"), "{reason}");
+    // Looking leaves it there.
     assert_eq!(queue.redrive(None).await, Ok(1));
     let delivery = next(&mut consume(&queue, 1).await).await;
-    assert_eq!((number(&delivery), delivery.attempt), (0, 1));
+    assert_eq!((number(&delivery), delivery.attempt, delivery.alone), (0, 1, false));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
+}
+
+/// The broker counts every loss against all that a worker held.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_held_beside_a_killer_are_not_buried_with_it() {
+    const COUNT: usize = 200;
+    const KILLER: usize = 60;
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    queue.publish(messages(0..COUNT)).await.unwrap();
+    let mut done = BTreeSet::new();
+    let mut losses = 0;
+    while done.len() < COUNT - 1 || queue.depth().await.unwrap().dead == 0 {
+        let worker = connect(&url, 1).await;
+        let mut deliveries = consume(&worker, 80).await;
+        // As a pipeline does: what came before the killer is still in work when it strikes.
+        let mut in_work = Vec::new();
+        while done.len() < COUNT - 1 || queue.depth().await.unwrap().dead == 0 {
+            let waiting = Duration::from_millis(200);
+            let Ok(Some(delivery)) = tokio::time::timeout(waiting, deliveries.next()).await else {
+                continue;
+            };
+            if number(&delivery) == KILLER {
+                losses += 1;
+                break;
+            }
+            in_work.push(delivery);
+            let alone = in_work.iter().any(|delivery| delivery.alone);
+            if in_work.len() > 40 || alone || losses > 0 {
+                for delivery in in_work.drain(..) {
+                    done.insert(number(&delivery));
+                    delivery.receipt.settle(Outcome::Ack).await.unwrap();
+                }
+            }
+        }
+        worker.close().await;
+    }
+    assert_eq!(losses, 5);
+    depth_becomes(&queue, 0, 0, 1).await;
+    assert_eq!(queue.dead_letters().await.unwrap()[0].body, KILLER.to_string().as_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread")]

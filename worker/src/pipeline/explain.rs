@@ -11,6 +11,7 @@ use candle_core::{Device, Tensor};
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tracing::debug;
 
 use super::batch::Batch;
 use super::budget::Share;
@@ -108,6 +109,7 @@ impl ModelThread {
         let explained = images.into_iter().zip(results).map(|(decoded, result)| {
             let Decoded { mut image, picture, memory, .. } = decoded;
             image.timings.model = share_ms;
+            image.span.in_scope(|| debug!("explained"));
             match result {
                 Ok(explained) => {
                     Ok(Explained { image, picture, explained, model: record.clone(), memory })

@@ -258,9 +258,10 @@ impl SteadyFolder {
                     return answered;
                 }
             };
-            let out = self.outage.note_failure(path, &error);
-            drop(asking);
             let patience = self.patience.for_error(&error);
+            // What nobody waits for is no outage either.
+            let out = !patience.is_zero() && self.outage.note_failure(path, &error);
+            drop(asking);
             if started.elapsed() >= patience || (!out && repeats == REPEATS) {
                 return Err(error);
             }

@@ -1,0 +1,208 @@
+//! A relay in front of a real S3 server that answers some requests badly: 500 and 503, with and
+//! without doing them, answers cut off in the middle, and answers that are late.
+//!
+//! One request a connection, so that it needs to understand no answer.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+use crate::relay::{reset, runtime};
+use crate::s3::S3Server;
+
+const LATE: Duration = Duration::from_secs(5);
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// A relay with faults; ends when dropped.
+#[derive(Debug)]
+pub struct S3Relay {
+    port: u16,
+    control: Arc<Control>,
+    _runtime: Runtime,
+}
+
+#[derive(Debug)]
+struct Control {
+    target: u16,
+    /// Of a hundred requests, so many go wrong.
+    faults_in_100: AtomicU64,
+    down: AtomicBool,
+    requests: AtomicU64,
+    faulty: AtomicU64,
+    random: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// 500 or 503, the request not done.
+    Refused(u16),
+    /// 500, though the request was done.
+    DoneAndDenied,
+    /// The answer ends in its middle.
+    Cut,
+    /// The answer takes its time.
+    Late,
+}
+
+impl S3Relay {
+    /// Starts one in front of a server, with no faults yet.
+    ///
+    /// # Panics
+    /// Where it can't listen.
+    #[must_use]
+    pub fn to(server: &S3Server) -> Self {
+        let runtime = runtime();
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let listener = listener.expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let control = Arc::new(Control {
+            target: server.port(),
+            faults_in_100: AtomicU64::new(0),
+            down: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            faulty: AtomicU64::new(0),
+            random: AtomicU64::new(1),
+        });
+        let shared = Arc::clone(&control);
+        runtime.spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, Arc::clone(&shared)));
+            }
+        });
+        Self { port, control, _runtime: runtime }
+    }
+
+    /// From now on so many of a hundred requests go wrong.
+    pub fn set_faults_in_100(&self, faults: u64) {
+        self.control.faults_in_100.store(faults, Relaxed);
+    }
+
+    /// While it is down, every connection is reset.
+    pub fn set_down(&self, down: bool) {
+        self.control.down.store(down, Relaxed);
+    }
+
+    /// Requests so far, and how many of them went wrong.
+    #[must_use]
+    pub fn requests(&self) -> (u64, u64) {
+        (self.control.requests.load(Relaxed), self.control.faulty.load(Relaxed))
+    }
+
+    /// The environment variables that lead to the server through this.
+    #[must_use]
+    pub fn variables(&self, server: &S3Server) -> Vec<(String, String)> {
+        let mut variables = server.variables().to_vec();
+        variables[0].1 = format!("http://127.0.0.1:{}", self.port);
+        variables
+    }
+}
+
+impl Control {
+    /// What goes wrong with the next request.
+    fn next_fault(&self) -> Option<Fault> {
+        self.requests.fetch_add(1, Relaxed);
+        // xorshift64: the same faults in every run, as far as the order of requests is.
+        let random = self.random.fetch_update(Relaxed, Relaxed, |mut x| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            Some(x.max(1))
+        });
+        let random = random.expect("the update always gives a number") >> 8;
+        if random % 100 >= self.faults_in_100.load(Relaxed) {
+            return None;
+        }
+        self.faulty.fetch_add(1, Relaxed);
+        let kinds = [
+            Fault::Refused(500),
+            Fault::Refused(503),
+            Fault::DoneAndDenied,
+            Fault::Cut,
+            Fault::Late,
+        ];
+        Some(kinds[(random / 100 % kinds.len() as u64) as usize])
+    }
+}
+
+/// Relays one request. Whatever ends early on the way ends the connection, which is all that a
+/// network would tell.
+async fn carry(mut client: TcpStream, control: Arc<Control>) {
+    if control.down.load(Relaxed) {
+        return reset(client);
+    }
+    let Some(request) = read_request(&mut client).await else { return };
+    let fault = control.next_fault();
+    match fault {
+        Some(Fault::Refused(status)) => return answer_with(client, status).await,
+        Some(Fault::Late) => tokio::time::sleep(LATE).await,
+        _ => {}
+    }
+    let Some(answer) = ask(control.target, &request).await else { return reset(client) };
+    match fault {
+        Some(Fault::DoneAndDenied) => answer_with(client, 500).await,
+        Some(Fault::Cut) => {
+            let half = &answer[..answer.len() / 2];
+            if client.write_all(half).await.is_ok() && client.flush().await.is_ok() {
+                reset(client);
+            }
+        }
+        _ => {
+            if client.write_all(&answer).await.is_ok() {
+                // Who has read it all doesn't mind how it ends.
+                client.shutdown().await.unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// Head and body of a request, its connection made to end with the answer.
+async fn read_request(client: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = Vec::new();
+    let head_end = loop {
+        if let Some(at) = request.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at;
+        }
+        if request.len() > MAX_HEAD_BYTES || client.read_buf(&mut request).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8_lossy(&request[..head_end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: usize = length.map_or(Some(0), |length| length.trim().parse().ok())?;
+    while request.len() < head_end + 4 + length {
+        if client.read_buf(&mut request).await.ok()? == 0 {
+            return None;
+        }
+    }
+    request.splice(head_end..head_end, *b"\r\nconnection: close");
+    Some(request)
+}
+
+async fn ask(target: u16, request: &[u8]) -> Option<Vec<u8>> {
+    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await.ok()?;
+    server.write_all(request).await.ok()?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+async fn answer_with(mut client: TcpStream, status: u16) {
+    let (reason, code) = match status {
+        503 => ("Service Unavailable", "SlowDown"),
+        _ => ("Internal Server Error", "InternalError"),
+    };
+    let body = format!("<Error><Code>{code}</Code><Message>made for a test</Message></Error>");
+    let answer = format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    if client.write_all(answer.as_bytes()).await.is_ok() {
+        client.shutdown().await.unwrap_or_default();
+    }
+}

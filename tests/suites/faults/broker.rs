@@ -1,0 +1,156 @@
+//! Brokers that go away, fall silent, run low or close what is open.
+
+use camshaft_tests::broker::Broker;
+use camshaft_tests::health::Health;
+use camshaft_tests::programs::{Running, camshaft, worker};
+use camshaft_tests::relay::{Network, Relay};
+use camshaft_tests::small_run::SmallRun;
+use camshaft_tests::wait;
+
+use super::LIMIT;
+
+#[test]
+fn a_worker_waits_for_a_broker_that_is_down_and_goes_on_when_it_restarts() {
+    let small = SmallRun::new(200);
+    let mut broker = Broker::start();
+    let url = broker.url();
+    small.enqueue(&url, &[]);
+
+    broker.stop();
+    let running = Running::start(&mut worker(["--broker", &url, "--exit-when-idle", "2"]));
+    wait::until("a clear line", LIMIT, || running.output()[1].contains("not reachable"));
+    broker.start_again();
+    wait::until("the first predictions", LIMIT, || small.predictions() > 0);
+    broker.stop();
+    broker.start_again();
+    let ended = running.end(LIMIT).expect(0);
+    assert!(!ended.stderr.contains(broker.password()), "{}", ended.stderr);
+    small.results().assert_exactly(&small.keys);
+}
+
+#[test]
+fn restarting_the_broker_five_times_loses_and_doubles_nothing() {
+    let small = SmallRun::new(6000);
+    let mut broker = Broker::start();
+    let url = broker.url();
+    // Enqueue is one of those who lose it: it is still under way at the first.
+    let mut enqueue = camshaft(["enqueue", "--broker", &url]);
+    enqueue.arg(&small.source).arg("--out").arg(&small.out).arg("--model").arg(&small.model);
+    let workers = [(); 2].map(|()| Running::start(&mut worker(["--broker", &url])));
+    let enqueue = Running::start(&mut enqueue);
+    for restart in 0..5 {
+        let mark = restart * 800 + 50;
+        wait::until("the workers come as far as that", LIMIT, || small.predictions() >= mark);
+        broker.stop();
+        broker.start_again();
+    }
+    let _ended = enqueue.end(LIMIT).expect(0);
+    wait::until("every image", LIMIT, || small.predictions() >= small.keys.len());
+    wait::until("the queue is empty", LIMIT, || small.status(&url)["queued"] == 0);
+    for running in workers {
+        running.signal("TERM");
+        let ended = running.end(LIMIT).expect(0);
+        assert!(!ended.stderr.contains(broker.password()), "{}", ended.stderr);
+    }
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&url);
+}
+
+#[test]
+fn a_silent_connection_is_noticed_and_replaced() {
+    let small = SmallRun::new(400);
+    let broker = Broker::shared();
+    let relay = Relay::to(broker.port());
+    let url = broker.url_by(relay.port(), 2);
+    small.enqueue(&url, &[]);
+    let health = Health::at_free_port();
+    let mut command = worker(["--broker", &url, "--exit-when-idle", "2"]);
+    let running = Running::start(command.args(health.arguments()));
+    wait::until("the first predictions", LIMIT, || small.predictions() > 0);
+    relay.set(Network::Silent);
+    wait::until("its health says so", LIMIT, || health.problems().contains("broker"));
+    assert_eq!(health.status(), 503);
+    // Connections that were silent stay so; new ones are carried.
+    relay.set(Network::Up);
+    let _ended = running.end(LIMIT).expect(0);
+    small.results().assert_exactly(&small.keys);
+}
+
+#[test]
+fn a_worker_stopped_past_its_heartbeat_goes_on() {
+    let small = SmallRun::new(600);
+    let broker = Broker::shared();
+    let url = broker.url_by(broker.port(), 1);
+    small.enqueue(&url, &[]);
+    let running = Running::start(&mut worker(["--broker", &url, "--exit-when-idle", "2"]));
+    wait::until("the first predictions", LIMIT, || small.predictions() > 0);
+    running.signal("STOP");
+    // The broker takes back what it held, so that another could have it.
+    wait::until("the broker gives it up", LIMIT, || small.status(&url)["workers"] == 0);
+    running.signal("CONT");
+    let ended = running.end(LIMIT).expect(0);
+    assert!(ended.stderr.contains("connection lost"), "{}", ended.stderr);
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&url);
+}
+
+#[test]
+fn a_broker_low_on_memory_holds_up_and_loses_nothing() {
+    let small = SmallRun::new(500);
+    let broker = Broker::start();
+    let url = broker.url();
+    // It keeps one connection that publishes, which is what the broker stops.
+    broker.control(&["set_vm_memory_high_watermark", "0.000001"]);
+    let mut enqueue = camshaft(["enqueue", "--broker", &url]);
+    enqueue.arg(&small.source).arg("--out").arg(&small.out).arg("--model").arg(&small.model);
+    let mut enqueue = Running::start(&mut enqueue);
+    wait::until("it says what it waits for", LIMIT, || {
+        enqueue.output()[1].contains("low on memory or disk")
+    });
+    assert!(enqueue.ended().is_none(), "it gave up");
+    broker.control(&["set_vm_memory_high_watermark", "0.4"]);
+    let _ended = enqueue.end(LIMIT).expect(0);
+    let running = Running::start(&mut worker(["--broker", &url, "--exit-when-idle", "1"]));
+    let _ended = running.end(LIMIT).expect(0);
+    small.results().assert_exactly(&small.keys);
+}
+
+#[test]
+fn a_worker_turned_away_while_it_runs_ends_with_one_clear_line() {
+    let small = SmallRun::new(50);
+    let broker = Broker::start();
+    let url = broker.url();
+    small.enqueue(&url, &[]);
+    let running = Running::start(&mut worker(["--broker", &url]));
+    wait::until("every prediction", LIMIT, || small.predictions() == small.keys.len());
+    broker.control(&["change_password", broker.user(), "another"]);
+    broker.control(&["close_all_connections", "for a test"]);
+    let ended = running.end(LIMIT).expect(1);
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("refused access") && last.contains("password"), "{last}");
+    assert!(!ended.stderr.contains(broker.password()), "{}", ended.stderr);
+}
+
+#[test]
+fn a_network_that_comes_and_goes_loses_nothing() {
+    let small = SmallRun::new(800);
+    let broker = Broker::shared();
+    let url = broker.url();
+    small.enqueue(&url, &[]);
+    let relay = Relay::to(broker.port());
+    let by_relay = broker.through(&url, relay.port());
+    let running = Running::start(&mut worker(["--broker", &by_relay]));
+    let said = |text: &str| running.output()[1].matches(text).count();
+    wait::until("the first predictions", LIMIT, || small.predictions() > 0);
+    for cut in 1..=5 {
+        relay.set(Network::Cut);
+        wait::until("it noticed", LIMIT, || said("connection lost") >= cut);
+        relay.set(Network::Up);
+        wait::until("it is back", LIMIT, || said("consuming again") >= cut);
+    }
+    wait::until("every image", LIMIT, || small.predictions() == small.keys.len());
+    running.signal("TERM");
+    let _ended = running.end(LIMIT).expect(0);
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&url);
+}

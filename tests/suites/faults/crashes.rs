@@ -1,0 +1,126 @@
+//! Workers that are killed, and jobs that kill their workers.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use camshaft_tests::broker::Broker;
+use camshaft_tests::images::write_flat_jpeg;
+use camshaft_tests::programs::{Running, worker};
+use camshaft_tests::small_run::SmallRun;
+use camshaft_tests::wait;
+
+use super::LIMIT;
+
+/// Numbers by chance, other ones in every run.
+struct Chance(u64);
+
+impl Chance {
+    fn new() -> Self {
+        Self(RandomState::new().hash_one(0u64))
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+#[test]
+fn killing_workers_loses_and_doubles_nothing() {
+    const EVERY: Duration = Duration::from_secs(2);
+    let small = SmallRun::new(10_000);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+
+    let start = || {
+        let mut command = worker(["--broker", &broker, "--exit-when-idle", "2"]);
+        Running::start(command.args(["--log", "info,camshaft_worker=debug"]))
+    };
+    let mut workers: Vec<_> = (0..3).map(|_| start()).collect();
+    let mut chance = Chance::new();
+    let (mut kills, mut explained, mut due) = (0, 0, Instant::now() + EVERY);
+    while small.predictions() < small.keys.len() {
+        wait::until("the next kill, or the end", LIMIT, || {
+            Instant::now() >= due || small.predictions() >= small.keys.len()
+        });
+        due = Instant::now() + EVERY;
+        let victim = workers.swap_remove(chance.below(workers.len()));
+        explained += count_explained(&victim);
+        victim.kill();
+        kills += 1;
+        workers.push(start());
+    }
+    for running in workers {
+        let ended = running.end(LIMIT).expect(0);
+        explained += ended.stderr.matches(EXPLAINED).count();
+    }
+    assert!(kills >= 5, "only {kills} kills fell into the run");
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&broker);
+    let again = explained.saturating_sub(small.keys.len()) as f64 / small.keys.len() as f64;
+    assert!(explained >= small.keys.len(), "{explained} passes for {} images", small.keys.len());
+    report(&format!("{kills} kills; {:.2} % of the work done again", again * 100.0));
+    assert!(again < 0.05, "{:.1} % of the work was done again", again * 100.0);
+}
+
+/// What a worker logs when an image has been through the network.
+const EXPLAINED: &str = "explained";
+
+fn count_explained(running: &Running) -> usize {
+    running.output()[1].matches(EXPLAINED).count()
+}
+
+#[expect(clippy::print_stderr, reason = "a number that a table in the documentation shows")]
+fn report(line: &str) {
+    eprintln!("{line}");
+}
+
+/// An image that takes more memory than the process may have: its allocation fails, and a Rust
+/// program aborts. Every time, and nothing in the process can do anything about it.
+#[test]
+fn a_job_that_aborts_its_worker_is_dead_lettered_and_the_others_are_done() {
+    const MEMORY_BYTES: u64 = 1_400_000_000;
+    let mut small = SmallRun::new(999);
+    let killer = small.source.join("even/killer.jpg");
+    write_flat_jpeg(&killer, 16_000, 16_000);
+    small.keys.push("even/killer.jpg".to_owned());
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+
+    let start = || {
+        let worker = worker(["--broker", &broker, "--exit-when-idle", "3"]);
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--as={MEMORY_BYTES}")).arg(worker.get_program());
+        limited.args(worker.get_args()).args(["--max-image-pixels", "1000000000"]);
+        Running::start(&mut limited)
+    };
+    let mut aborts = 0;
+    let mut running = start();
+    loop {
+        let mut status = None;
+        wait::until("the worker ends", LIMIT, || {
+            status = running.ended();
+            status.is_some()
+        });
+        match status.and_then(|status| status.signal()) {
+            Some(_) => aborts += 1,
+            None => break,
+        }
+        // Two beside others, three alone.
+        assert!(aborts <= 5, "it was tried {aborts} times");
+        running = start();
+    }
+    let ended = running.end(LIMIT).expect(0);
+    assert_eq!(aborts, 5, "{}", ended.stderr);
+
+    let status = small.status(&broker);
+    assert_eq!((&status["done"], &status["dead"]), (&999.into(), &1.into()), "{status}");
+    let letter = &status["dead_letters"][0];
+    assert_eq!(letter["key"], "even/killer.jpg");
+    let reason = letter["reason"].as_str().unwrap();
+    assert!(reason.contains("lost 5 times") && reason.contains("nothing beside it"), "{reason}");
+    fs::remove_file(killer).unwrap();
+}
