@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use camshaft_common::arguments::{BrokerArgs, QueueArgs};
+use camshaft_common::arguments::{BrokerArgs, QueueArgs, TlsArgs};
 use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
 use camshaft_common::queue::{QueueError, RabbitMqOptions, RabbitMqQueue};
 use camshaft_common::secret::Secret;
@@ -52,7 +52,7 @@ pub(crate) async fn enqueue(args: EnqueueArgs, stores: StoreOptions) -> anyhow::
 /// # Errors
 /// Where it stays out of reach or refuses.
 pub(crate) async fn connect(args: BrokerArgs) -> Result<RabbitMqQueue, QueueError> {
-    connect_to(args.broker, args.queue).await
+    connect_to(args.broker, args.tls, args.queue).await
 }
 
 /// As [`connect`], for a command whose broker is optional.
@@ -61,11 +61,13 @@ pub(crate) async fn connect(args: BrokerArgs) -> Result<RabbitMqQueue, QueueErro
 /// Where it stays out of reach or refuses.
 pub(crate) async fn connect_to(
     broker: Secret,
+    tls: TlsArgs,
     queue: QueueArgs,
 ) -> Result<RabbitMqQueue, QueueError> {
     let options = RabbitMqOptions {
         name: queue.queue,
         delays: queue.retry_delays,
+        tls: tls.into(),
         ..RabbitMqOptions::default()
     };
     RabbitMqQueue::connect(broker, options).await

@@ -174,7 +174,7 @@ impl Watched {
 pub(crate) async fn status(args: StatusArgs, stores: StoreOptions) -> anyhow::Result<()> {
     let out = Folder::open(&args.out, &stores)?;
     let queue = match args.broker {
-        Some(broker) => Some(connect_to(broker, args.queue).await?),
+        Some(broker) => Some(connect_to(broker, args.tls, args.queue).await?),
         None => None,
     };
     let watched = Watched { out, queue };

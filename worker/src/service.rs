@@ -89,6 +89,7 @@ pub async fn serve(args: Args, stores: StoreOptions) -> Result<Counts, ServiceEr
     let options = RabbitMqOptions {
         name: args.broker.queue.queue,
         delays: args.broker.queue.retry_delays,
+        tls: args.broker.tls.into(),
         connection_name: format!("camshaft-worker {name}"),
         // A worker may well be started before its broker.
         connect_patience: None,

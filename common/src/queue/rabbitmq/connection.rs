@@ -4,16 +4,20 @@
 //! queues. Reconnecting is left to those who use a connection, since only they know what was
 //! under way; [`Backoff`] and [`Patience`] say how long they wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::uri::AMQPUri;
+use lapin::tcp::{AMQPUriTcpExt, TLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::time::Instant;
 use url::{Host, Url};
 
+use super::tls::{Tls, TlsError, TlsFiles};
 use crate::queue::QueueError;
 use crate::secret::Secret;
+use crate::tls;
 
 /// A connection or an answer that takes longer is not coming.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,10 +34,22 @@ pub(super) struct Connector {
     uri: AMQPUri,
     address: String,
     connection_name: String,
+    tls: Option<Arc<Tls>>,
 }
 
+/// Where a person looks when there is no TLS.
+const TLS_SETTINGS: tls::Settings = tls::Settings {
+    authority: "--broker-ca",
+    address: "--broker",
+    identity: "--broker-cert and --broker-key",
+};
+
 impl Connector {
-    pub(super) fn new(url: &Secret, connection_name: String) -> Result<Self, QueueError> {
+    pub(super) fn new(
+        url: &Secret,
+        connection_name: String,
+        files: TlsFiles,
+    ) -> Result<Self, QueueError> {
         let invalid = |reason: String| QueueError::InvalidUrl { reason };
         // The library's own errors show the URL, so everything is checked here before.
         let parsed = Url::parse(url.expose()).map_err(|error| invalid(error.to_string()))?;
@@ -60,7 +76,9 @@ impl Connector {
         } else {
             format!("{host}:{}", uri.authority.port)
         };
-        Ok(Self { uri, address, connection_name })
+        let tls = Tls::new(files, matches!(uri.scheme, AMQPScheme::AMQPS))
+            .map_err(|reason| QueueError::Tls { address: address.clone(), reason })?;
+        Ok(Self { uri, address, connection_name, tls: tls.map(Arc::new) })
     }
 
     /// Host and port.
@@ -72,7 +90,18 @@ impl Connector {
     pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default()
             .with_connection_name(self.connection_name.as_str().into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
+        let runtime = lapin::runtime::default_runtime().map_err(|error| self.classify(&error))?;
+        let tls = self.tls.as_ref().map(|tls| tls.connector());
+        // The library's own way to TLS wants authorities of the system's, even beside ours.
+        let transport = async move |mut uri: AMQPUri, runtime| {
+            uri.scheme = AMQPScheme::AMQP;
+            let stream = uri.connect_with_config_async(TLSConfig::default(), &runtime).await?;
+            match &tls {
+                Some(tls) => Ok(stream.into_rustls(tls, &uri.authority.host).await?),
+                None => Ok(stream),
+            }
+        };
+        let connecting = Connection::connector(self.uri.clone(), runtime, transport, properties);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.classify(&error)),
@@ -98,7 +127,14 @@ impl Connector {
                 }
             }
             ErrorKind::IOError(error) => {
-                QueueError::Unreachable { address, reason: self.without_password(error) }
+                match tls::cause(&**error).and_then(|error| tls::advice(error, &TLS_SETTINGS)) {
+                    Some(advice) => {
+                        QueueError::Tls { address, reason: TlsError::Handshake(advice) }
+                    }
+                    None => {
+                        QueueError::Unreachable { address, reason: self.without_password(error) }
+                    }
+                }
             }
             _ => QueueError::Unreachable { address, reason: self.without_password(error) },
         }
@@ -177,7 +213,7 @@ mod tests {
     use super::*;
 
     fn connector(url: &str) -> Result<Connector, QueueError> {
-        Connector::new(&url.parse().unwrap(), "test".to_owned())
+        Connector::new(&url.parse().unwrap(), "test".to_owned(), TlsFiles::default())
     }
 
     #[test]
