@@ -12,6 +12,7 @@ use camshaft_common::queue::{InProcessQueue, JobQueue, RetryDelays};
 use camshaft_common::store::StoreOptions;
 use camshaft_worker::engine::{Engine, EngineError};
 use camshaft_worker::pipeline::model_files;
+use camshaft_worker::pipeline::places::Places;
 use camshaft_worker::pipeline::tally::{Counts, Tally};
 use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +94,14 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     // The model is built only where there is work for it.
     let counts = if Pin::new(&mut deliveries).peek().await.is_some() {
         let worker = format!("audit-{}", std::process::id());
-        let engine = Engine::start(&args.engine, Some(files), true, worker, stores.clone())?;
+        let engine = Engine::start(
+            &args.engine,
+            Some(files),
+            true,
+            worker,
+            stores.clone(),
+            Places::default(),
+        )?;
         let tally = engine.tally();
         let (seen, read) = (Arc::clone(&listed), Arc::clone(&tally));
         Progress::start("done")

@@ -9,4 +9,5 @@ pub mod repository;
 pub mod results;
 pub mod s3;
 pub mod small_run;
+pub mod tls;
 pub mod wait;

@@ -10,6 +10,7 @@ use crate::model::{ModelError, ModelFiles};
 use crate::pipeline::context::Context;
 use crate::pipeline::explain::ModelThread;
 use crate::pipeline::model_files::{ModelShelf, ModelUnavailable};
+use crate::pipeline::places::Places;
 use crate::pipeline::tally::Tally;
 use crate::pipeline::{self, PipelineError};
 
@@ -33,7 +34,8 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the device and builds a model. With `pinned`, jobs for other models are put
-    /// back; without, each job's own model is loaded when it first comes.
+    /// back; without, each job's own model is loaded when it first comes. Jobs that name
+    /// other than `places` are dead-lettered.
     ///
     /// # Errors
     /// Where the device or the model can't be used.
@@ -43,16 +45,18 @@ impl Engine {
         pinned: bool,
         worker: String,
         stores: StoreOptions,
+        places: Places,
     ) -> Result<Self, EngineError> {
         let device = args.device.open()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let thread = ModelThread::new(device, args.precision, args.kernel, first.as_deref())?;
-        let context = Context::new(
+        let mut context = Context::new(
             args.limits(cores),
             worker,
             ModelShelf::new(first, pinned, stores.clone()),
             stores,
         );
+        context.places = if pinned { places.with_any_model() } else { places };
         Ok(Self { context: Arc::new(context), model: thread })
     }
 

@@ -20,7 +20,13 @@ async fn main() -> ExitCode {
         return usage(&error);
     }
     // The stores' own variables are the one part of the environment clap doesn't read.
-    let stores = StoreOptions::from_environment();
+    let stores = match StoreOptions::from_environment() {
+        Ok(stores) => stores,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match service::serve(args, stores).await {
         Ok(counts) => {
             info!(

@@ -27,6 +27,7 @@ pub mod decode;
 pub mod explain;
 pub mod fetch;
 pub mod model_files;
+pub mod places;
 pub mod render;
 pub mod settle;
 pub mod stage;

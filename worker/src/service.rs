@@ -19,6 +19,7 @@ use crate::arguments::EngineArgs;
 use crate::engine::{Engine, EngineError};
 use crate::pipeline::PipelineError;
 use crate::pipeline::model_files;
+use crate::pipeline::places::{Allowed, Places};
 use crate::pipeline::tally::{Counts, Tally};
 
 /// Predicts and explains images from a RabbitMQ queue until it is told to stop
@@ -31,6 +32,11 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Refuse jobs that read, write or load a model elsewhere: folders and URLs, which stand for
+    /// all below them, and hf:OWNER/NAME or hf:* for models on the Hugging Face Hub. Without it
+    /// jobs may name any place
+    #[arg(long, env = "CAMSHAFT_ALLOW", value_name = "PLACE,…", value_delimiter = ',')]
+    allow: Vec<Allowed>,
     /// End once the queue has been empty, and nothing is in work here, for so long
     #[arg(long, env = "CAMSHAFT_EXIT_WHEN_IDLE", value_name = "SECONDS")]
     exit_when_idle: Option<u64>,
@@ -84,7 +90,8 @@ pub async fn serve(args: Args, stores: StoreOptions) -> Result<Counts, ServiceEr
         }
         None => None,
     };
-    let engine = Engine::start(&args.engine, first, pinned, name.clone(), stores)?;
+    let engine =
+        Engine::start(&args.engine, first, pinned, name.clone(), stores, Places::only(args.allow))?;
 
     let options = RabbitMqOptions {
         name: args.broker.queue.queue,

@@ -9,6 +9,7 @@ use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::model_files::ModelShelf;
+use super::places::Places;
 use super::tally::Tally;
 use crate::decoding::ImageLimits;
 
@@ -57,6 +58,8 @@ pub struct Context {
     pub worker: String,
     /// Which models this worker may use, and their files.
     pub models: ModelShelf,
+    /// Which places jobs may name.
+    pub places: Places,
     /// What has happened so far.
     pub tally: Arc<Tally>,
     store_options: StoreOptions,
@@ -82,6 +85,7 @@ impl Context {
             limits,
             worker,
             models,
+            places: Places::default(),
             tally: Arc::default(),
             store_options,
             folders: Mutex::default(),

@@ -148,8 +148,8 @@ impl Session {
     async fn open(shared: &Arc<Shared>, prefetch: u16) -> Result<Self, QueueError> {
         let connection = shared.connector.connect().await?;
         let opening = async {
+            shared.topology.declare(&connection).await?;
             let channel = connection.create_channel().await?;
-            shared.topology.declare(&channel).await?;
             channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
             let (jobs, options) = (shared.topology.jobs(), BasicConsumeOptions::default());
             let consumer = channel
