@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use camshaft_tests::broker::Broker;
 use camshaft_tests::images::files_below;
 use camshaft_tests::programs::{camshaft, run, worker};
-use camshaft_tests::results::{Results, local};
+use camshaft_tests::results::Results;
 use camshaft_tests::s3::S3Server;
 use camshaft_tests::small_run::SmallRun;
 use serde_json::Value;
