@@ -205,7 +205,7 @@ fn with_allow_a_bucket_is_not_its_look_alike() {
         ("source", "s3://allow/database"),
         ("source", "s3://allow/data/%2e%2e/database"),
         ("out", "s3://allow/outside"),
-        ("out", "s3://allow/out/%2E%2E/data"),
+        ("out", "s3://allow/out/%2E%2E/outside"),
     ];
     for (field, place) in hostile {
         raw.publish(&with(&job, field, place));
@@ -215,7 +215,6 @@ fn with_allow_a_bucket_is_not_its_look_alike() {
         raw.publish(&with(&job, "source", place));
     }
     raw.publish(&job);
-    let before = outside_of(Path::new("/"), &server.bucket_folder("allow"));
     let mut command = worker(["--broker", &broker, "--exit-when-idle", "1"]);
     command.args(["--allow", "s3://allow/data", "--allow", "s3://allow/out"]);
     let _ended = run(command.envs(server.variables())).expect(0);
@@ -225,7 +224,6 @@ fn with_allow_a_bucket_is_not_its_look_alike() {
     assert_eq!(refused.count(), hostile.len(), "{reasons:#?}");
     assert_eq!(reasons.len(), hostile.len() + 2, "{reasons:#?}");
     Results::read(&server.folder("s3://allow/out")).assert_exactly(&small.keys);
-    assert!(before.is_empty());
     assert!(!server.bucket_folder("allow").join("outside").exists());
     assert_eq!(Results::read(&server.folder("s3://allow/data")).predictions.len(), 0);
 }

@@ -4,9 +4,11 @@
 //! queues. Reconnecting is left to those who use a connection, since only they know what was
 //! under way; [`Backoff`] and [`Patience`] say how long they wait.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::AsyncReadExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::tcp::{AMQPUriTcpExt, TLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -22,6 +24,8 @@ use crate::tls;
 /// A connection or an answer that takes longer is not coming.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An alert follows a handshake at once.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Finds a dead peer within a minute (the broker's default is 60 s); the lower one counts.
 const HEARTBEAT_SECONDS: u16 = 30;
 
@@ -104,9 +108,41 @@ impl Connector {
         let connecting = Connection::connector(self.uri.clone(), runtime, transport, properties);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(self.classify(&error)),
+            Ok(Err(error)) => match self.alert_behind(&error).await {
+                Some(refused) => Err(refused),
+                None => Err(self.classify(&error)),
+            },
             Err(_) => Err(self.no_answer(CONNECT_TIMEOUT)),
         }
+    }
+
+    /// With TLS 1.3 a broker refuses our certificate, or that there is none, only after the
+    /// handshake. By then we are writing, and the connection's end may hide its alert: it is
+    /// heard by a connection that says nothing.
+    async fn alert_behind(&self, error: &Error) -> Option<QueueError> {
+        let (ErrorKind::IOError(cut), Some(tls)) = (error.kind(), &self.tls) else { return None };
+        if !matches!(
+            cut.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+        ) {
+            return None;
+        }
+        let listening = async {
+            let runtime = lapin::runtime::default_runtime().ok()?;
+            let mut uri = self.uri.clone();
+            uri.scheme = AMQPScheme::AMQP;
+            let connecting = uri.connect_with_config_async(TLSConfig::default(), &runtime);
+            let stream = connecting.await.ok()?;
+            let mut stream =
+                stream.into_rustls(&tls.connector(), &uri.authority.host).await.ok()?;
+            stream.read(&mut [0]).await.err()
+        };
+        let heard = tokio::time::timeout(ALERT_TIMEOUT, listening).await.ok()??;
+        let refused = self.classify(&Error::from(heard));
+        matches!(refused, QueueError::Tls { .. }).then_some(refused)
     }
 
     /// What an error of the library means to the queue's users.
