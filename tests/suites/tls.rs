@@ -100,7 +100,8 @@ fn a_broker_that_wants_a_client_certificate_says_so_in_one_line() {
     let right = [OsStr::new("--broker-ca"), ca.as_os_str()];
     each_says(&url, &right, &["client certificate", "--broker-cert and --broker-key"]);
 
-    let stranger = Authority::new().issue("stranger");
+    let strangers = Authority::new();
+    let stranger = strangers.issue("stranger");
     let flags = ["--broker-cert", "--broker-key"].map(OsStr::new);
     let flags = [flags[0], stranger.certificate.as_os_str(), flags[1], stranger.key.as_os_str()];
     let flags = [&right[..], &flags].concat();

@@ -118,7 +118,6 @@ impl TlsFiles {
         Ok(config.into())
     }
 
-    #[expect(clippy::type_complexity, reason = "as rustls takes it")]
     fn identity(
         &self,
     ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, TlsError> {
