@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 tools="$PWD/target/tools"
 s3s_fs_version=0.14.1 # the newest that Rust 1.95 builds
 moto_version='>=5.2,<6'
+cargo_deny_version=0.20.2
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -35,6 +36,19 @@ if ! "$tools/torch/bin/python" -c 'import torch, safetensors, transformers' 2>/d
   /usr/bin/python3 -m venv --clear --system-site-packages "$tools/torch"
   # The last transformers for Debian 12's PyTorch.
   "$tools/torch/bin/pip" install --quiet 'transformers==4.30.2' 'safetensors<0.5'
+fi
+
+say "dependencies: licences, sources, advisories"
+if ! "$tools/bin/cargo-deny" --version 2>/dev/null | grep -q "$cargo_deny_version"; then
+  cargo install --quiet --locked cargo-deny --version "$cargo_deny_version" --root "$tools"
+fi
+deny=("$tools/bin/cargo-deny" --config .cargo/deny.toml --locked --log-level error)
+"${deny[@]}" check licenses bans sources
+# The database is on GitHub, which not every machine reaches. What it finds has to fail.
+if "${deny[@]}" fetch db; then
+  "${deny[@]}" check --disable-fetch advisories
+else
+  echo "SKIPPED: known vulnerabilities were not looked for: the advisory database is out of reach"
 fi
 
 say "format"

@@ -1,6 +1,7 @@
 //! Command line arguments that both programs share. Every one is also an environment
 //! variable `CAMSHAFT_…`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use crate::explain::{
     Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, Target,
 };
 use crate::model::ModelReference;
-use crate::queue::RetryDelays;
+use crate::queue::{RetryDelays, TlsFiles};
 use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 
@@ -65,8 +66,33 @@ pub struct BrokerArgs {
     #[arg(long, env = "CAMSHAFT_BROKER", hide_env_values = true, value_name = "URL")]
     pub broker: Secret,
     #[command(flatten)]
+    /// Certificates for amqps://.
+    pub tls: TlsArgs,
+    #[command(flatten)]
     /// Names and delays of the queues.
     pub queue: QueueArgs,
+}
+
+/// Whom to trust and who we are, over amqps://.
+#[derive(Args, Clone, Debug)]
+pub struct TlsArgs {
+    /// With amqps://, the PEM file of the authorities that the broker's certificate may come
+    /// from, instead of the system's
+    #[arg(long, env = "CAMSHAFT_BROKER_CA", value_name = "FILE")]
+    pub broker_ca: Option<PathBuf>,
+    /// With amqps://, the PEM file of a client certificate, for a broker that asks for one
+    #[arg(long, env = "CAMSHAFT_BROKER_CERT", value_name = "FILE", requires = "broker_key")]
+    pub broker_cert: Option<PathBuf>,
+    /// The PEM file of the client certificate's private key, not encrypted
+    #[arg(long, env = "CAMSHAFT_BROKER_KEY", value_name = "FILE", requires = "broker_cert")]
+    pub broker_key: Option<PathBuf>,
+}
+
+impl From<TlsArgs> for TlsFiles {
+    fn from(args: TlsArgs) -> Self {
+        let TlsArgs { broker_ca: ca, broker_cert: certificate, broker_key: key } = args;
+        Self { ca, certificate, key }
+    }
 }
 
 /// What the queues are called and how long retries rest.

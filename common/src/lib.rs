@@ -18,4 +18,5 @@ pub mod run;
 pub mod secret;
 pub mod store;
 pub mod telemetry;
+mod tls;
 pub mod trust;

@@ -2,10 +2,12 @@
 //!
 //! Parsing only; [`crate::store`] opens them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use object_store::path::Path as StorePath;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -44,6 +46,9 @@ pub enum LocationError {
         /// The scheme.
         scheme: String,
     },
+    /// A path that no store has: with `..` or an empty segment once it is decoded, or not UTF-8.
+    #[error("{0:?} is no path in a store: segments may not be empty, '.' or '..', encoded or not")]
+    StorePath(String),
     /// A `file://` URL of another machine, or a path that is not UTF-8.
     #[error("not a local path: {0:?}")]
     NotLocal(String),
@@ -82,6 +87,9 @@ impl Location {
             return Err(LocationError::NoBucket { scheme });
         }
         let trimmed = url.path().trim_end_matches('/').to_owned();
+        // Read as the store will read it: `%2f..%2f` is no way out of a prefix.
+        StorePath::from_url_path(&trimmed)
+            .map_err(|_| LocationError::StorePath(trimmed.clone()))?;
         url.set_path(&trimmed);
         Ok(Self(url))
     }
@@ -112,12 +120,17 @@ impl Location {
         let same_store = self.0.scheme() == outer.0.scheme()
             && self.0.host_str() == outer.0.host_str()
             && self.0.username() == outer.0.username();
-        let rest = self.0.path().strip_prefix(outer.0.path().trim_end_matches('/'))?;
+        // Decoded, since one place has many spellings.
+        let (inner, outer) = (self.decoded_path(), outer.decoded_path());
+        let rest = inner.strip_prefix(outer.trim_end_matches('/'))?;
         if !same_store || !(rest.is_empty() || rest.starts_with('/')) {
             return None;
         }
-        let rest = rest.trim_matches('/');
-        Some(percent_decode_str(rest).decode_utf8_lossy().into_owned())
+        Some(rest.trim_matches('/').to_owned())
+    }
+
+    fn decoded_path(&self) -> Cow<'_, str> {
+        percent_decode_str(self.0.path()).decode_utf8_lossy()
     }
 }
 
@@ -223,6 +236,10 @@ mod tests {
             "s3://bucket/x?versionId=1",
             "memory:///x",
             "file://otherhost/x",
+            "s3://bucket/a%2f..%2fb",
+            "s3://bucket/a%2f%2e%2e",
+            "s3://bucket/a//b",
+            "s3://bucket/%ff",
         ] {
             let error = text.parse::<Location>().expect_err(text);
             assert!(!error.to_string().contains("secret"), "{error}");
@@ -234,6 +251,8 @@ mod tests {
         let outer = location("s3://bucket/data");
         assert_eq!(location("s3://bucket/data/out/x").below(&outer).as_deref(), Some("out/x"));
         assert_eq!(location("s3://bucket/data").below(&outer).as_deref(), Some(""));
+        assert_eq!(location("s3://bucket/d%61ta/x").below(&outer).as_deref(), Some("x"));
+        assert_eq!(location("s3://bucket/data%2fx").below(&outer).as_deref(), Some("x"));
         assert_eq!(location("s3://bucket/database").below(&outer), None);
         assert_eq!(location("s3://other/data/x").below(&outer), None);
         assert_eq!(location("s3://bucket/x").below(&location("s3://bucket")).as_deref(), Some("x"));

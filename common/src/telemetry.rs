@@ -5,8 +5,12 @@
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -46,11 +50,20 @@ where
     // A second start (tests in one process) keeps the first.
     let _already_started = match format {
         LogFormat::Human => {
-            builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
+            let builder = builder.with_target(false).with_ansi(std::io::stderr().is_terminal());
+            builder.finish().with(filter_fn(shows_no_login)).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_span_list(false);
+            builder.finish().with(filter_fn(shows_no_login)).try_init()
+        }
     };
     Ok(())
+}
+
+/// Whatever the filter says: lapin traces every frame it sends, the password among them.
+fn shows_no_login(event: &Metadata<'_>) -> bool {
+    *event.level() != Level::TRACE || !event.target().starts_with("lapin")
 }
 
 /// A fresh W3C `traceparent`: version 00, random trace and span, sampled.

@@ -10,9 +10,10 @@ use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
 use camshaft_common::queue::{InProcessQueue, JobQueue, RetryDelays};
 use camshaft_common::store::StoreOptions;
-use camshaft_worker::engine::{Engine, EngineError};
+use camshaft_worker::engine::{Engine, EngineError, Terms};
 use camshaft_worker::pipeline::model_files;
 use camshaft_worker::pipeline::outage::Patience;
+use camshaft_worker::pipeline::places::Places;
 use camshaft_worker::pipeline::tally::{Counts, Tally};
 use camshaft_worker::pipeline::trouble::Trouble;
 use futures::stream::StreamExt;
@@ -101,11 +102,14 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     let mut first_trouble = None;
     // The model is built only where there is work for it.
     let counts = if Pin::new(&mut deliveries).peek().await.is_some() {
-        let worker = format!("audit-{}", std::process::id());
-        let trouble = Trouble::stopping(stop.clone());
-        let (stores, patience) = (stores.clone(), Patience::PERSON);
-        let engine =
-            Engine::start(&args.engine, Some(files), true, worker, stores, patience, trouble)?;
+        let terms = Terms {
+            pinned: true,
+            worker: format!("audit-{}", std::process::id()),
+            patience: Patience::PERSON,
+            trouble: Trouble::stopping(stop.clone()),
+            places: Places::default(),
+        };
+        let engine = Engine::start(&args.engine, Some(files), stores.clone(), terms)?;
         let (tally, context) = (engine.tally(), engine.context());
         let (seen, read) = (Arc::clone(&listed), Arc::clone(&tally));
         Progress::start("done")

@@ -1,6 +1,6 @@
 //! The command line of `camshaft`.
 
-use camshaft_common::arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs};
+use camshaft_common::arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
 use camshaft_common::location::Location;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
@@ -110,6 +110,9 @@ pub(crate) struct StatusArgs {
     /// RabbitMQ, to count what is queued and dead: amqp://USER:PASSWORD@HOST:PORT/VHOST
     #[arg(long, env = "CAMSHAFT_BROKER", hide_env_values = true, value_name = "URL")]
     pub(crate) broker: Option<Secret>,
+    /// Certificates for amqps://.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     /// The queues' names.
     #[command(flatten)]
     pub(crate) queue: QueueArgs,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
-use camshaft_common::arguments::{BrokerArgs, QueueArgs};
+use camshaft_common::arguments::{BrokerArgs, QueueArgs, TlsArgs};
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
@@ -86,7 +86,7 @@ async fn dead_images(queue: &RabbitMqQueue, out: &Location) -> anyhow::Result<Ha
 /// # Errors
 /// Where it stays out of reach or refuses.
 pub(crate) async fn connect(args: BrokerArgs) -> Result<RabbitMqQueue, QueueError> {
-    connect_to(args.broker, args.queue).await
+    connect_to(args.broker, args.tls, args.queue).await
 }
 
 /// As [`connect`], for a command whose broker is optional.
@@ -95,11 +95,13 @@ pub(crate) async fn connect(args: BrokerArgs) -> Result<RabbitMqQueue, QueueErro
 /// Where it stays out of reach or refuses.
 pub(crate) async fn connect_to(
     broker: Secret,
+    tls: TlsArgs,
     queue: QueueArgs,
 ) -> Result<RabbitMqQueue, QueueError> {
     let options = RabbitMqOptions {
         name: queue.queue,
         delays: queue.retry_delays,
+        tls: tls.into(),
         ..RabbitMqOptions::default()
     };
     RabbitMqQueue::connect(broker, options).await

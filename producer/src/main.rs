@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     // The stores' own variables are the one part of the environment clap doesn't read.
-    let stores = StoreOptions::from_environment();
+    let stores = StoreOptions::from_environment()?;
     match command {
         #[cfg(feature = "embedded")]
         Command::Audit(args) => audit::audit(*args, stores).await,

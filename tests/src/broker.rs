@@ -1,7 +1,8 @@
 //! A real RabbitMQ for a test binary: on free ports, in a directory of its own.
 //!
 //! Runs Debian's server as whoever runs the tests. Tests that only need queues share one
-//! ([`Broker::shared`]) and get a virtual host each; those that stop it start their own.
+//! ([`Broker::shared`]) and get a virtual host each; those that stop it start their own. It
+//! also listens with TLS, and there asks for a client certificate.
 #![expect(clippy::unwrap_used, reason = "a test that can't be set up has to fail")]
 
 use std::fmt::Write as _;
@@ -13,16 +14,63 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::leash::Leash;
+use crate::tls::{Authority, Identity};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const USER: &str = "camshaft";
-const PASSWORD: &str = "no-gu3st-here";
+/// With characters that a URL has to encode.
+const PASSWORD: &str = "no-gu3st/h@re";
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// It is killed: a broker that may end at its leisure proves less.
 const GRACE_TENTHS: u32 = 0;
 /// Declared before the broker starts, which is much quicker than one by one.
 const VIRTUAL_HOSTS: usize = 64;
+
+/// A user with rights to some of a virtual host's queues, as docs/SECURITY.md gives them.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitedUser {
+    /// Its name.
+    pub name: &'static str,
+    /// Its password.
+    pub password: &'static str,
+    configure: &'static str,
+    write: &'static str,
+    read: &'static str,
+}
+
+const OUR_QUEUES: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+)$";
+const PUBLISH: &str = r"^amq\.default$";
+const NOTHING: &str = "^$";
+
+/// May enqueue, look and redrive.
+pub const PRODUCER: LimitedUser = LimitedUser {
+    name: "camshaft-producer",
+    password: "pr0ducer-pa55",
+    configure: OUR_QUEUES,
+    write: PUBLISH,
+    read: OUR_QUEUES,
+};
+/// May work, once the queues are there.
+pub const WORKER: LimitedUser = LimitedUser {
+    name: "camshaft-worker",
+    password: "w0rker-pa55",
+    configure: NOTHING,
+    write: PUBLISH,
+    read: r"^camshaft\.(jobs|suspects)$",
+};
+/// May look.
+pub const VIEWER: LimitedUser = LimitedUser {
+    name: "camshaft-viewer",
+    password: "v1ewer-pa55",
+    configure: NOTHING,
+    write: NOTHING,
+    read: NOTHING,
+};
+/// How many virtual hosts there are in which those have rights: `rights-0` and so on.
+const RIGHTS_HOSTS: usize = 4;
 
 /// A running broker; ends when dropped.
 #[derive(Debug)]
@@ -33,7 +81,10 @@ pub struct Broker {
     port: u16,
     distribution_port: u16,
     names_port: u16,
+    tls_port: u16,
     used_virtual_hosts: AtomicUsize,
+    used_rights_hosts: AtomicUsize,
+    authority: Authority,
     /// Removes the directory, also where this is never dropped.
     _janitor: Leash,
     directory: PathBuf,
@@ -55,14 +106,17 @@ impl Broker {
             GRACE_TENTHS,
             Some(&directory),
         );
-        let [port, distribution_port, names_port] = free_ports();
+        let [port, distribution_port, names_port, tls_port] = free_ports();
         let mut broker = Self {
             server: None,
             names: None,
             port,
             distribution_port,
             names_port,
+            tls_port,
             used_virtual_hosts: AtomicUsize::new(0),
+            used_rights_hosts: AtomicUsize::new(0),
+            authority: Authority::new(),
             _janitor: janitor.expect("sh and setsid are on every Debian"),
             directory,
         };
@@ -88,6 +142,8 @@ impl Broker {
 
     /// A broker URL of the caller's making.
     pub fn url_of(&self, user: &str, password: &str, virtual_host: &str) -> String {
+        let [user, password] =
+            [user, password].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
         format!("amqp://{user}:{password}@127.0.0.1:{}/{virtual_host}", self.port)
     }
 
@@ -100,11 +156,6 @@ impl Broker {
     /// seconds.
     pub fn url_by(&self, port: u16, heartbeat_seconds: u16) -> String {
         format!("{}?heartbeat={heartbeat_seconds}", self.through(&self.url(), port))
-    }
-
-    /// The port it listens on.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// Tells the broker something by its own command line, `rabbitmqctl`.
@@ -120,7 +171,40 @@ impl Broker {
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 
-    /// The only user there is.
+    /// The same URL with TLS.
+    ///
+    /// # Panics
+    /// Where it is none of this broker's.
+    pub fn with_tls(&self, url: &str) -> String {
+        let (plain, encrypted) = (self.address(), self.tls_address());
+        assert!(url.contains(&plain), "not this broker's URL");
+        url.replace("amqp://", "amqps://").replace(&plain, &encrypted)
+    }
+
+    /// Who made the broker's certificate, and whose client certificates it takes.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// A certificate that it takes.
+    pub fn client(&self) -> Identity {
+        self.authority.issue("client")
+    }
+
+    /// A virtual host that nobody else has, in which [`PRODUCER`], [`WORKER`] and [`VIEWER`]
+    /// have their rights, and the user all.
+    pub fn rights_host(&self) -> String {
+        let number = self.used_rights_hosts.fetch_add(1, Ordering::Relaxed);
+        assert!(number < RIGHTS_HOSTS, "raise RIGHTS_HOSTS in tests/src/broker.rs");
+        format!("rights-{number}")
+    }
+
+    /// A broker URL for a user with limited rights.
+    pub fn limited_url(&self, user: LimitedUser, rights_host: &str) -> String {
+        self.url_of(user.name, user.password, rights_host)
+    }
+
+    /// The user with all rights.
     pub fn user(&self) -> &'static str {
         USER
     }
@@ -133,6 +217,16 @@ impl Broker {
     /// Host and port, as error messages show it.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Port without TLS.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Host and port with TLS.
+    pub fn tls_address(&self) -> String {
+        format!("127.0.0.1:{}", self.tls_port)
     }
 
     /// Kills the broker, and waits until it is gone.
@@ -164,26 +258,24 @@ impl Broker {
 
     fn write_configuration(&self) {
         let directory = &self.directory;
-        let mut virtual_hosts = String::new();
-        let mut permissions = String::new();
-        for number in 0..VIRTUAL_HOSTS {
-            let comma = if number == 0 { "" } else { "," };
-            write!(virtual_hosts, r#"{comma}{{"name":"test-{number}"}}"#).unwrap();
-            write!(
-                permissions,
-                r#"{comma}{{"user":"{USER}","vhost":"test-{number}","configure":".*","write":".*","read":".*"}}"#
-            )
-            .unwrap();
-        }
-        let definitions = format!(
-            r#"{{"users":[{{"name":"{USER}","password":"{PASSWORD}","tags":"administrator"}}],
-               "vhosts":[{virtual_hosts}],"permissions":[{permissions}]}}"#
-        );
-        std::fs::write(directory.join("definitions.json"), definitions).unwrap();
+        std::fs::write(directory.join("definitions.json"), definitions()).unwrap();
+        let Identity { certificate, key } = self.authority.issue("broker");
         let configuration = format!(
-            "listeners.tcp.1 = 127.0.0.1:{}\nload_definitions = {}\n",
+            "listeners.tcp.1 = 127.0.0.1:{}
+load_definitions = {}
+listeners.ssl.1 = 127.0.0.1:{}
+ssl_options.cacertfile = {}
+ssl_options.certfile = {}
+ssl_options.keyfile = {}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+",
             self.port,
-            directory.join("definitions.json").display()
+            directory.join("definitions.json").display(),
+            self.tls_port,
+            self.authority.file().display(),
+            certificate.display(),
+            key.display(),
         );
         std::fs::write(directory.join("rabbitmq.conf"), configuration).unwrap();
         std::fs::write(directory.join("enabled_plugins"), "[].\n").unwrap();
@@ -209,6 +301,36 @@ impl Broker {
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false");
         command
     }
+}
+
+/// Users, virtual hosts and who may do what in them, as RabbitMQ imports it.
+fn definitions() -> String {
+    let mut users =
+        format!(r#"{{"name":"{USER}","password":"{PASSWORD}","tags":"administrator"}}"#);
+    let mut hosts: Vec<_> = (0..VIRTUAL_HOSTS).map(|number| format!("test-{number}")).collect();
+    hosts.extend((0..RIGHTS_HOSTS).map(|number| format!("rights-{number}")));
+    let mut permissions = Vec::new();
+    let mut permit = |user: &str, host: &str, [configure, write, read]: [&str; 3]| {
+        permissions.push(format!(
+            r#"{{"user":"{user}","vhost":"{host}","configure":"{configure}","write":"{write}","read":"{read}"}}"#
+        ));
+    };
+    for host in &hosts {
+        permit(USER, host, [".*"; 3]);
+    }
+    for user in [PRODUCER, WORKER, VIEWER] {
+        let LimitedUser { name, password, configure, write, read } = user;
+        write!(users, r#",{{"name":"{name}","password":"{password}","tags":""}}"#).unwrap();
+        for host in hosts.iter().filter(|host| host.starts_with("rights-")) {
+            permit(name, host, [configure, write, read]);
+        }
+    }
+    let hosts: Vec<_> = hosts.iter().map(|host| format!(r#"{{"name":"{host}"}}"#)).collect();
+    format!(
+        r#"{{"users":[{users}],"vhosts":[{}],"permissions":[{}]}}"#,
+        hosts.join(","),
+        permissions.join(",")
+    )
 }
 
 /// Ports nobody listens on. Below those that the kernel gives to outgoing connections: one of

@@ -12,4 +12,5 @@ pub mod results;
 pub mod s3;
 pub mod s3_relay;
 pub mod small_run;
+pub mod tls;
 pub mod wait;

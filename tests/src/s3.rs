@@ -1,7 +1,7 @@
 //! Real S3 servers: s3s-fs, whose buckets are folders, and moto for a second opinion.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use camshaft_common::location::Location;
 use camshaft_common::store::{Folder, StoreOptions};
 use tempfile::TempDir;
 
+use crate::images::files_below;
 use crate::leash::Leash;
 use crate::{repository, wait};
 
@@ -112,12 +113,6 @@ impl S3Server {
         self.directory.path().join("buckets").join(name)
     }
 
-    /// The port it listens on.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// The environment variables that lead to it.
     #[must_use]
     pub fn variables(&self) -> [(String, String); 5] {
@@ -129,6 +124,39 @@ impl S3Server {
             ("AWS_REGION", "us-east-1".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
+    }
+
+    /// The environment variables that lead to it through a TLS relay at `relay_port`, for those
+    /// who trust the authority in `ca`.
+    #[must_use]
+    pub fn tls_variables(&self, relay_port: u16, ca: &Path) -> [(String, String); 5] {
+        let mut variables = self.variables();
+        variables[0].1 = format!("https://127.0.0.1:{relay_port}");
+        variables[1] = ("AWS_CA_BUNDLE".to_owned(), ca.display().to_string());
+        variables
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Uploads every file below a folder under its own path.
+    ///
+    /// # Panics
+    /// Where one can't be read or written.
+    pub fn upload(&self, folder: &Path, url: &str) {
+        let place = self.folder(url);
+        let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+        runtime.block_on(async {
+            for file in files_below(folder) {
+                let key = file.strip_prefix(folder).ok().and_then(Path::to_str);
+                let key = key.expect("a UTF-8 path below the folder");
+                let content = std::fs::read(&file).expect("it can be read");
+                place.put(key, content, "image/jpeg").await.expect("it can be written");
+            }
+        });
     }
 
     /// Opens a place on it.

@@ -1,7 +1,6 @@
 //! `enqueue` and workers over a real broker and a real S3 server.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,18 +19,6 @@ fn with<'c>(command: &'c mut Command, server: &S3Server) -> &'c mut Command {
     command.envs(server.variables())
 }
 
-/// Uploads every file below a folder under its own path.
-fn upload(folder: &Path, server: &S3Server, url: &str) {
-    let place = server.folder(url);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        for file in files_below(folder) {
-            let key = file.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-            place.put(&key, fs::read(file).unwrap(), "image/jpeg").await.unwrap();
-        }
-    });
-}
-
 fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
     let here = tempdir().unwrap();
     let mut audit = camshaft(["audit"]);
@@ -39,7 +26,7 @@ fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
 
     server.make_bucket(bucket);
     let (source, out) = (format!("s3://{bucket}/photos"), format!("s3://{bucket}/out"));
-    upload(&repository::photos(), server, &source);
+    server.upload(&repository::photos(), &source);
     let broker = Broker::shared().url();
     let mut enqueue = camshaft(["enqueue", &source, "--out", &out, "--broker", &broker]);
     let ended = run(with(&mut enqueue, server)).expect(0);

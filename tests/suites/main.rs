@@ -9,6 +9,8 @@ mod distributed;
 mod faults;
 mod golden;
 mod queue;
+mod security;
 mod store;
+mod tls;
 mod training;
 mod trust;

@@ -11,6 +11,7 @@ use crate::pipeline::context::Context;
 use crate::pipeline::explain::ModelThread;
 use crate::pipeline::model_files::{ModelShelf, ModelUnavailable};
 use crate::pipeline::outage::Patience;
+use crate::pipeline::places::Places;
 use crate::pipeline::tally::Tally;
 use crate::pipeline::trouble::Trouble;
 use crate::pipeline::{self, PipelineError};
@@ -26,6 +27,21 @@ pub enum EngineError {
     Model(#[from] ModelError),
 }
 
+/// Whose engine it is, and what it may do.
+#[derive(Debug)]
+pub struct Terms {
+    /// Only the first model is used: jobs for others are put back.
+    pub pinned: bool,
+    /// The name in results.
+    pub worker: String,
+    /// How long stores that don't answer are waited for.
+    pub patience: Patience,
+    /// What to do about errors that no waiting mends.
+    pub trouble: Trouble,
+    /// Which places jobs may name.
+    pub places: Places,
+}
+
 /// A device with a model on it, not yet running.
 #[derive(Debug)]
 pub struct Engine {
@@ -35,23 +51,22 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the device and builds a model. With `pinned`, jobs for other models are put
-    /// back; without, each job's own model is loaded when it first comes.
+    /// back; without, each job's own model is loaded when it first comes. Jobs that name
+    /// other than `places` are dead-lettered.
     ///
     /// # Errors
     /// Where the device or the model can't be used.
     pub fn start(
         args: &EngineArgs,
         first: Option<Arc<ModelFiles>>,
-        pinned: bool,
-        worker: String,
         stores: StoreOptions,
-        patience: Patience,
-        trouble: Trouble,
+        terms: Terms,
     ) -> Result<Self, EngineError> {
+        let Terms { pinned, worker, patience, trouble, places } = terms;
         let device = args.device.open()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let thread = ModelThread::new(device, args.precision, args.kernel, first.as_deref())?;
-        let context = Context::new(
+        let mut context = Context::new(
             args.limits(cores),
             worker,
             ModelShelf::new(first, pinned, stores.clone()),
@@ -59,6 +74,7 @@ impl Engine {
             patience,
             trouble,
         );
+        context.places = if pinned { places.with_any_model() } else { places };
         Ok(Self { context: Arc::new(context), model: thread })
     }
 

@@ -30,7 +30,13 @@ fn main() -> ExitCode {
         }
     };
     // The stores' own variables are the one part of the environment clap doesn't read.
-    let stores = StoreOptions::from_environment();
+    let stores = match StoreOptions::from_environment() {
+        Ok(stores) => stores,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let served = runtime.block_on(service::serve(args, stores));
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     match served {

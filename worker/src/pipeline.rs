@@ -29,6 +29,7 @@ pub mod explain;
 pub mod fetch;
 pub mod model_files;
 pub mod outage;
+pub mod places;
 pub mod render;
 pub mod settle;
 pub mod stage;

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::arguments::EngineArgs;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Terms};
 use crate::health::{Health, HealthError};
 use crate::pipeline::PipelineError;
 use crate::pipeline::model_files;
 use crate::pipeline::outage::Patience;
+use crate::pipeline::places::{Allowed, Places};
 use crate::pipeline::tally::{Counts, Tally};
 use crate::pipeline::trouble::Trouble;
 use crate::signals::Signals;
@@ -35,6 +36,11 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Refuse jobs that read, write or load a model elsewhere: folders and URLs, which stand for
+    /// all below them, and hf:OWNER/NAME or hf:* for models on the Hugging Face Hub. Without it
+    /// jobs may name any place
+    #[arg(long, env = "CAMSHAFT_ALLOW", value_name = "PLACE,…", value_delimiter = ',')]
+    allow: Vec<Allowed>,
     /// End once the queue has been empty, and nothing is in work here, for so long
     #[arg(long, env = "CAMSHAFT_EXIT_WHEN_IDLE", value_name = "SECONDS")]
     exit_when_idle: Option<u64>,
@@ -154,13 +160,20 @@ async fn start(
         }
         None => None,
     };
-    let (patience, trouble) = (Patience::WORKER, Trouble::default());
     let connection_name = format!("camshaft-worker {name}");
-    let engine = Engine::start(&args.engine, first, pinned, name, stores, patience, trouble)?;
+    let terms = Terms {
+        pinned,
+        worker: name,
+        patience: Patience::WORKER,
+        trouble: Trouble::default(),
+        places: Places::only(args.allow),
+    };
+    let engine = Engine::start(&args.engine, first, stores, terms)?;
     health.set_context(engine.context());
     let options = RabbitMqOptions {
         name: args.broker.queue.queue,
         delays: args.broker.queue.retry_delays,
+        tls: args.broker.tls.into(),
         connection_name,
         // A worker may well be started before its broker.
         connect_patience: None,

@@ -19,7 +19,7 @@ mod in_process;
 mod rabbitmq;
 
 pub use in_process::InProcessQueue;
-pub use rabbitmq::{RabbitMqOptions, RabbitMqQueue};
+pub use rabbitmq::{RabbitMqOptions, RabbitMqQueue, TlsError, TlsFiles};
 
 /// Header with the number of tries a message has had when it is published again.
 pub const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
@@ -279,6 +279,14 @@ pub enum QueueError {
         /// What the broker said, without secrets.
         reason: String,
     },
+    /// No TLS with the broker: trying again won't help.
+    #[error("no TLS with the broker at {address}: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// Why not, and what to do.
+        reason: TlsError,
+    },
     /// The broker URL can't be read. The URL itself is not shown: it may hold a password.
     #[error("the broker URL is not valid: {reason}; expected amqp://USER:PASSWORD@HOST:PORT/VHOST")]
     InvalidUrl {
@@ -327,6 +335,7 @@ impl QueueError {
             | Self::Rejected { .. }
             | Self::Stale => true,
             Self::AccessRefused { .. }
+            | Self::Tls { .. }
             | Self::InvalidUrl { .. }
             | Self::Topology { .. }
             | Self::Closed => false,

@@ -3,8 +3,18 @@
 use std::error::Error;
 use std::io;
 
+use super::authorities::CA_BUNDLE;
+use crate::tls;
+
 /// Longest excerpt of what a store said; some answer with pages of XML or HTML.
 const MAX_REASON_CHARS: usize = 200;
+
+/// Where a person looks when there is no TLS.
+const TLS_SETTINGS: tls::Settings = tls::Settings {
+    authority: CA_BUNDLE,
+    address: "the store's endpoint (AWS_ENDPOINT_URL)",
+    identity: "a proxy: stores are not asked with one",
+};
 
 /// A failed request to a store, told in one line.
 #[derive(Debug, thiserror::Error)]
@@ -154,15 +164,21 @@ fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     Some(&text[start..start + length])
 }
 
-fn summary(error: &dyn Error, whole: &str) -> String {
+fn summary(error: &(dyn Error + 'static), whole: &str) -> String {
     if let Some(code) = tag(whole, "Code") {
         return match tag(whole, "Message") {
             Some(message) => shorten(&format!("{code}: {message}")),
             None => code.to_owned(),
         };
     }
+    if let Some(advice) = tls::cause(error).and_then(|error| tls::advice(error, &TLS_SETTINGS)) {
+        return format!("no TLS with the store: {advice}");
+    }
+    if whole.contains("URL scheme is not allowed") {
+        return "the endpoint is http://, which is not encrypted; use https://, or allow it with AWS_ALLOW_HTTP=true".to_owned();
+    }
     // The innermost cause says what happened; what is around it says where, again.
-    let mut innermost = error;
+    let mut innermost: &dyn Error = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;
     }

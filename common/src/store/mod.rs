@@ -23,8 +23,12 @@ use object_store::{
 
 use crate::location::Location;
 
+mod authorities;
 mod error;
 
+use authorities::{Authorities, CA_BUNDLE};
+
+pub use authorities::CaBundleError;
 pub use error::{StoreError, StoreErrorKind};
 
 /// Media type of JSON results.
@@ -33,34 +37,52 @@ pub const JSON: &str = "application/json";
 /// The environment variables that configure stores: `AWS_…`, `GOOGLE_…`, `AZURE_…`, and the
 /// Hugging Face Hub, `HF_…`.
 #[derive(Clone, Default)]
-pub struct StoreOptions(Vec<(String, String)>);
+pub struct StoreOptions {
+    variables: Vec<(String, String)>,
+    authorities: Authorities,
+}
 
 impl StoreOptions {
     /// Of this process's environment. For `main` only: nothing else reads it.
-    #[must_use]
-    pub fn from_environment() -> Self {
+    ///
+    /// # Errors
+    /// Where `AWS_CA_BUNDLE` names no bundle of certificates.
+    pub fn from_environment() -> Result<Self, CaBundleError> {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Self::from_variables(std::env::vars_os().filter_map(text))
+        Self::from_variables(std::env::vars_os().filter_map(text)).with_ca_bundle()
     }
 
     /// Keeps the stores' own variables of an environment.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let wanted =
             |name: &str| ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p));
-        Self(variables.into_iter().filter(|(name, _)| wanted(name)).collect())
+        let variables = variables.into_iter().filter(|(name, _)| wanted(name)).collect();
+        Self { variables, authorities: Authorities::default() }
+    }
+
+    /// Trusts the authorities in the file that `AWS_CA_BUNDLE` names, where it is set: for S3
+    /// these only, for other stores these as well.
+    ///
+    /// # Errors
+    /// Where it names no bundle of certificates.
+    pub fn with_ca_bundle(mut self) -> Result<Self, CaBundleError> {
+        if let Some(path) = self.variable(CA_BUNDLE) {
+            self.authorities = Authorities::read(path.as_ref())?;
+        }
+        Ok(self)
     }
 
     /// One variable's value, where it is set and not empty.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        let (_, value) = self.variables.iter().find(|(known, _)| known == name)?;
         (!value.is_empty()).then_some(value)
     }
 
     /// Each option a builder understands, by its own key type.
     fn for_builder<K: std::str::FromStr>(&self) -> impl Iterator<Item = (K, &str)> {
-        self.0.iter().filter_map(|(name, value)| {
+        self.variables.iter().filter_map(|(name, value)| {
             let key = name.to_ascii_lowercase().parse().ok()?;
             Some((key, value.as_str()))
         })
@@ -69,7 +91,7 @@ impl StoreOptions {
 
 impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.0.iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
         write!(f, "StoreOptions({names:?}, values hidden)")
     }
 }
@@ -145,23 +167,28 @@ impl Folder {
         let (store, takes_attributes): (Arc<dyn ObjectStore>, _) = match url.scheme() {
             "file" => (Arc::new(LocalFileSystem::new()), false),
             "gs" => {
-                let mut builder = GoogleCloudStorageBuilder::new().with_url(url.as_str());
+                let client = options.authorities.beside_the_systems(client_options());
+                let mut builder = GoogleCloudStorageBuilder::new()
+                    .with_url(url.as_str())
+                    .with_client_options(client);
                 for (key, value) in options.for_builder() {
                     builder = builder.with_config(key, value);
                 }
                 (Arc::new(builder.with_retry(retry()).build().map_err(failed)?), true)
             }
             "az" | "abfs" | "abfss" => {
-                let mut builder = MicrosoftAzureBuilder::new().with_url(url.as_str());
+                let client = options.authorities.beside_the_systems(client_options());
+                let mut builder =
+                    MicrosoftAzureBuilder::new().with_url(url.as_str()).with_client_options(client);
                 for (key, value) in options.for_builder() {
                     builder = builder.with_config(key, value);
                 }
                 (Arc::new(builder.with_retry(retry()).build().map_err(failed)?), true)
             }
             _ => {
-                let mut builder = AmazonS3Builder::new()
-                    .with_url(url.as_str())
-                    .with_client_options(client_options());
+                let client = options.authorities.instead_of_the_systems(client_options());
+                let mut builder =
+                    AmazonS3Builder::new().with_url(url.as_str()).with_client_options(client);
                 for (key, value) in options.for_builder() {
                     builder = builder.with_config(key, value);
                 }

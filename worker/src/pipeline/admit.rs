@@ -6,11 +6,11 @@ use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
 use camshaft_common::queue::{Delivery, Outcome};
 use camshaft_common::telemetry::trace_id;
-use tracing::info_span;
+use tracing::{Instrument, info_span};
 
 use super::context::Context;
-use super::settle;
 use super::stage::{Admitted, Exit};
+use super::{places, settle};
 
 /// Reads a delivery's message. One that is no job is settled here, since there is no image
 /// to carry on: `Err(None)`.
@@ -27,6 +27,14 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
     };
     let trace = traceparent.as_deref().and_then(trace_id).unwrap_or_default();
     let span = info_span!("image", run = %job.run, key = %job.key, attempt, trace);
+    let job = match places::admit(&context, job).await {
+        Ok(job) => job,
+        Err(refused) => {
+            let outcome = Outcome::DeadLetter { reason: refused.to_string() };
+            settle::answer(&context, receipt, outcome).instrument(span).await;
+            return Err(None);
+        }
+    };
     let image = ImageRecord {
         key: job.key.clone(),
         etag: job.etag.clone(),

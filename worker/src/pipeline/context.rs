@@ -11,6 +11,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use super::budget::Budget;
 use super::model_files::ModelShelf;
 use super::outage::{Patience, SteadyFolder};
+use super::places::Places;
 use super::tally::Tally;
 use super::trouble::Trouble;
 use crate::decoding::ImageLimits;
@@ -82,6 +83,8 @@ pub struct Context {
     pub worker: String,
     /// Which models this worker may use, and their files.
     pub models: ModelShelf,
+    /// Which places jobs may name.
+    pub places: Places,
     /// What has happened so far.
     pub tally: Arc<Tally>,
     /// What no waiting mends.
@@ -112,6 +115,7 @@ impl Context {
             limits,
             worker,
             models,
+            places: Places::default(),
             tally: Arc::default(),
             trouble: Arc::new(trouble),
             files: Budget::new(limits.file_bytes),

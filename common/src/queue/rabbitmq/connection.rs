@@ -4,20 +4,28 @@
 //! queues. Reconnecting is left to those who use a connection, since only they know what was
 //! under way; [`Backoff`] and [`Patience`] say how long they wait.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::AsyncReadExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::uri::AMQPUri;
+use lapin::tcp::{AMQPUriTcpExt, TLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::time::Instant;
 use url::{Host, Url};
 
+use super::tls::{Tls, TlsError, TlsFiles};
 use crate::queue::QueueError;
 use crate::secret::Secret;
+use crate::tls;
 
 /// A connection or an answer that takes longer is not coming.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An alert follows a handshake at once.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Finds a dead peer within a minute (the broker's default is 60 s); the lower one counts.
 const HEARTBEAT_SECONDS: u16 = 30;
 
@@ -30,10 +38,22 @@ pub(super) struct Connector {
     uri: AMQPUri,
     address: String,
     connection_name: String,
+    tls: Option<Arc<Tls>>,
 }
 
+/// Where a person looks when there is no TLS.
+const TLS_SETTINGS: tls::Settings = tls::Settings {
+    authority: "--broker-ca",
+    address: "--broker",
+    identity: "--broker-cert and --broker-key",
+};
+
 impl Connector {
-    pub(super) fn new(url: &Secret, connection_name: String) -> Result<Self, QueueError> {
+    pub(super) fn new(
+        url: &Secret,
+        connection_name: String,
+        files: TlsFiles,
+    ) -> Result<Self, QueueError> {
         let invalid = |reason: String| QueueError::InvalidUrl { reason };
         // The library's own errors show the URL, so everything is checked here before.
         let parsed = Url::parse(url.expose()).map_err(|error| invalid(error.to_string()))?;
@@ -60,7 +80,9 @@ impl Connector {
         } else {
             format!("{host}:{}", uri.authority.port)
         };
-        Ok(Self { uri, address, connection_name })
+        let tls = Tls::new(files, matches!(uri.scheme, AMQPScheme::AMQPS))
+            .map_err(|reason| QueueError::Tls { address: address.clone(), reason })?;
+        Ok(Self { uri, address, connection_name, tls: tls.map(Arc::new) })
     }
 
     /// Host and port.
@@ -72,12 +94,55 @@ impl Connector {
     pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default()
             .with_connection_name(self.connection_name.as_str().into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
+        let runtime = lapin::runtime::default_runtime().map_err(|error| self.classify(&error))?;
+        let tls = self.tls.as_ref().map(|tls| tls.connector());
+        // The library's own way to TLS wants authorities of the system's, even beside ours.
+        let transport = async move |mut uri: AMQPUri, runtime| {
+            uri.scheme = AMQPScheme::AMQP;
+            let stream = uri.connect_with_config_async(TLSConfig::default(), &runtime).await?;
+            match &tls {
+                Some(tls) => Ok(stream.into_rustls(tls, &uri.authority.host).await?),
+                None => Ok(stream),
+            }
+        };
+        let connecting = Connection::connector(self.uri.clone(), runtime, transport, properties);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(self.classify(&error)),
+            Ok(Err(error)) => match self.alert_behind(&error).await {
+                Some(refused) => Err(refused),
+                None => Err(self.classify(&error)),
+            },
             Err(_) => Err(self.no_answer(CONNECT_TIMEOUT)),
         }
+    }
+
+    /// With TLS 1.3 a broker refuses our certificate, or that there is none, only after the
+    /// handshake. By then we are writing, and the connection's end may hide its alert: it is
+    /// heard by a connection that says nothing.
+    async fn alert_behind(&self, error: &Error) -> Option<QueueError> {
+        let (ErrorKind::IOError(cut), Some(tls)) = (error.kind(), &self.tls) else { return None };
+        if !matches!(
+            cut.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+        ) {
+            return None;
+        }
+        let listening = async {
+            let runtime = lapin::runtime::default_runtime().ok()?;
+            let mut uri = self.uri.clone();
+            uri.scheme = AMQPScheme::AMQP;
+            let connecting = uri.connect_with_config_async(TLSConfig::default(), &runtime);
+            let stream = connecting.await.ok()?;
+            let mut stream =
+                stream.into_rustls(&tls.connector(), &uri.authority.host).await.ok()?;
+            stream.read(&mut [0]).await.err()
+        };
+        let heard = tokio::time::timeout(ALERT_TIMEOUT, listening).await.ok()??;
+        let refused = self.classify(&Error::from(heard));
+        matches!(refused, QueueError::Tls { .. }).then_some(refused)
     }
 
     /// What an error of the library means to the queue's users.
@@ -98,7 +163,14 @@ impl Connector {
                 }
             }
             ErrorKind::IOError(error) => {
-                QueueError::Unreachable { address, reason: self.without_password(error) }
+                match tls::cause(&**error).and_then(|error| tls::advice(error, &TLS_SETTINGS)) {
+                    Some(advice) => {
+                        QueueError::Tls { address, reason: TlsError::Handshake(advice) }
+                    }
+                    None => {
+                        QueueError::Unreachable { address, reason: self.without_password(error) }
+                    }
+                }
             }
             _ => QueueError::Unreachable { address, reason: self.without_password(error) },
         }
@@ -177,7 +249,7 @@ mod tests {
     use super::*;
 
     fn connector(url: &str) -> Result<Connector, QueueError> {
-        Connector::new(&url.parse().unwrap(), "test".to_owned())
+        Connector::new(&url.parse().unwrap(), "test".to_owned(), TlsFiles::default())
     }
 
     #[test]

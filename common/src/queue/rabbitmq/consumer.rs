@@ -161,8 +161,8 @@ impl Session {
         let connection = Arc::new(shared.connector.connect().await?);
         let topology = &shared.topology;
         let opening = async {
+            topology.declare(&connection).await?;
             let channel = connection.create_channel().await?;
-            topology.declare(&channel).await?;
             let jobs = Lane::open(&connection, channel, topology.jobs(), prefetch).await?;
             let channel = connection.create_channel().await?;
             let suspects = Lane::open(&connection, channel, topology.suspects(), 1).await?;

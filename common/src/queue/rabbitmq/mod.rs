@@ -1,8 +1,8 @@
 //! The job queue on RabbitMQ: many producers, many workers, nothing lost.
 //!
 //! Owns what `NAME.jobs`, `NAME.dead` and `NAME.retry.<seconds>` are used for. One file
-//! each: [`connection`] (reaching the broker, and telling its errors apart), [`topology`]
-//! (the queues), [`wire`] (headers and properties), [`publisher`] (confirmed messages),
+//! each: [`connection`] (reaching the broker, and telling its errors apart), [`tls`]
+//! (certificates), [`topology`] (the queues), [`wire`] (headers and properties), [`publisher`] (confirmed messages),
 //! [`consumer`] (deliveries across lost connections), [`receipt`] (settling them),
 //! [`dead_letters`] (looking at them, and back to work).
 
@@ -23,6 +23,7 @@ mod consumer;
 mod dead_letters;
 mod publisher;
 mod receipt;
+mod tls;
 mod topology;
 mod wire;
 
@@ -32,6 +33,8 @@ use publisher::{Publisher, WhileBlocked};
 use topology::Topology;
 use wire::Outgoing;
 
+pub use tls::{TlsError, TlsFiles};
+
 /// How to use the broker; where it is and who we are is in its URL.
 #[derive(Clone, Debug)]
 pub struct RabbitMqOptions {
@@ -40,6 +43,8 @@ pub struct RabbitMqOptions {
     /// How often a job is tried, and how long it rests between tries. All that use the same
     /// queues should agree on it.
     pub delays: RetryDelays,
+    /// Certificates for `amqps://`.
+    pub tls: TlsFiles,
     /// What the broker's own pages call the connections.
     pub connection_name: String,
     /// How long [`RabbitMqQueue::connect`] tries to reach a broker that does not answer;
@@ -55,6 +60,7 @@ impl Default for RabbitMqOptions {
         Self {
             name: "camshaft".to_owned(),
             delays: RetryDelays::default(),
+            tls: TlsFiles::default(),
             connection_name: "camshaft".to_owned(),
             connect_patience: Some(Duration::from_secs(10)),
             patience: Duration::from_secs(60),
@@ -88,10 +94,10 @@ impl RabbitMqQueue {
     ///
     /// # Errors
     /// [`QueueError::Unreachable`] once `options.connect_patience` is over;
-    /// [`QueueError::AccessRefused`], [`QueueError::Topology`] and
+    /// [`QueueError::AccessRefused`], [`QueueError::Topology`], [`QueueError::Tls`] and
     /// [`QueueError::InvalidUrl`] at once.
     pub async fn connect(url: Secret, options: RabbitMqOptions) -> Result<Self, QueueError> {
-        let connector = Connector::new(&url, options.connection_name)?;
+        let connector = Connector::new(&url, options.connection_name, options.tls)?;
         let topology = Topology::new(&options.name, &options.delays)?;
         let publisher = Publisher::new(connector.clone(), topology.clone());
         publisher.open(options.connect_patience).await?;

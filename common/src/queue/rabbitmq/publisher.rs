@@ -270,11 +270,7 @@ impl Publisher {
         }
         *state = State::Disconnected;
         let connection = self.connector.connect().await?;
-        let declaring = async {
-            let channel = connection.create_channel().await?;
-            self.topology.declare(&channel).await
-        };
-        self.answer(declaring).await?;
+        self.answer(self.topology.declare(&connection)).await?;
         let link = Arc::new(Link { connection, idle: Mutex::default() });
         *state = State::Connected(Arc::clone(&link));
         Ok(link)

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Error};
+use lapin::{Channel, Connection, Error, ErrorKind};
 
 use crate::queue::{QueueError, RetryDelays};
 
@@ -81,9 +82,34 @@ impl Topology {
         self.retries.iter().map(|(_, name)| name)
     }
 
-    /// Creates the queues, or checks that they are what they must be. Targets come first: a
-    /// dead letter without one would have to wait.
-    pub(super) async fn declare(&self, channel: &Channel) -> Result<(), Error> {
+    /// Creates the queues, or checks that they are what they must be. A user who may not
+    /// create queues can work where others have made them.
+    pub(super) async fn declare(&self, connection: &Connection) -> Result<(), Error> {
+        let channel = connection.create_channel().await?;
+        match self.create(&channel).await {
+            Err(refused) if is_soft(&refused, &AMQPSoftError::ACCESSREFUSED) => {
+                // The refusal has closed the channel.
+                let channel = connection.create_channel().await?;
+                match self.look(&channel).await {
+                    Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Err(refused),
+                    looked => looked,
+                }
+            }
+            created => created,
+        }
+    }
+
+    /// Whether all are there, which needs no rights.
+    async fn look(&self, channel: &Channel) -> Result<(), Error> {
+        for name in [&self.dead, &self.suspects, &self.jobs].into_iter().chain(self.retries()) {
+            let options = QueueDeclareOptions::durable().passive();
+            channel.queue_declare(name.clone(), options, FieldTable::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Targets come first: a dead letter without one would have to wait.
+    async fn create(&self, channel: &Channel) -> Result<(), Error> {
         let mut dead = quorum();
         insert(&mut dead, "x-delivery-limit", AMQPValue::LongInt(NO_DELIVERY_LIMIT));
         declare(channel, &self.dead, dead).await?;
@@ -102,6 +128,11 @@ impl Topology {
         }
         Ok(())
     }
+}
+
+fn is_soft(error: &Error, wanted: &AMQPSoftError) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == wanted)
 }
 
 async fn declare(
