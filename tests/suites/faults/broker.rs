@@ -124,7 +124,7 @@ fn a_worker_turned_away_while_it_runs_ends_with_one_clear_line() {
     let running = Running::start(&mut worker(["--broker", &url]));
     wait::until("every prediction", LIMIT, || small.predictions() == small.keys.len());
     broker.control(&["change_password", broker.user(), "another"]);
-    broker.control(&["close_all_connections", "for a test"]);
+    broker.control(&["close_all_connections", "--global", "for a test"]);
     let ended = running.end(LIMIT).expect(1);
     let last = ended.stderr.lines().last().unwrap_or_default();
     assert!(last.contains("refused access") && last.contains("password"), "{last}");
@@ -148,7 +148,9 @@ fn a_network_that_comes_and_goes_loses_nothing() {
         relay.set(Network::Up);
         wait::until("it is back", LIMIT, || said("consuming again") >= cut);
     }
+    // What was stored and not yet acknowledged comes again, and is settled without work.
     wait::until("every image", LIMIT, || small.predictions() == small.keys.len());
+    wait::until("the queue is empty", LIMIT, || small.status(&url)["queued"] == 0);
     running.signal("TERM");
     let _ended = running.end(LIMIT).expect(0);
     small.results().assert_exactly(&small.keys);

@@ -123,9 +123,11 @@ async fn message_that_kills_its_workers_ends_among_the_dead() {
         drop(delivery);
     }
     // Whoever would have it next buries it.
-    let deliveries = consume(&queue, 1).await;
+    let mut deliveries = consume(&queue, 1).await;
+    let looking = tokio::spawn(async move { deliveries.next().await.is_some() });
     depth_becomes(&queue, 0, 0, 1).await;
-    drop(deliveries);
+    looking.abort();
+    assert!(looking.await.is_err(), "it was delivered once more");
     let letters = queue.dead_letters().await.unwrap();
     let reason = &letters[0].reason;
     assert!(reason.contains("lost 5 times") && reason.contains("the last 3"), "{reason}");
@@ -136,7 +138,8 @@ async fn message_that_kills_its_workers_ends_among_the_dead() {
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
 }
 
-/// The broker counts every loss against all that a worker held.
+/// The broker counts every loss against all that a worker held. (A worker that ends just when it
+/// has moved the killer may leave a second copy of it: no other message can be there twice.)
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_held_beside_a_killer_are_not_buried_with_it() {
     const COUNT: usize = 200;
@@ -145,7 +148,7 @@ async fn messages_held_beside_a_killer_are_not_buried_with_it() {
     let queue = connect(&url, 1).await;
     queue.publish(messages(0..COUNT)).await.unwrap();
     let mut done = BTreeSet::new();
-    let mut losses = 0;
+    let mut lost = false;
     while done.len() < COUNT - 1 || queue.depth().await.unwrap().dead == 0 {
         let worker = connect(&url, 1).await;
         let mut deliveries = consume(&worker, 80).await;
@@ -157,12 +160,12 @@ async fn messages_held_beside_a_killer_are_not_buried_with_it() {
                 continue;
             };
             if number(&delivery) == KILLER {
-                losses += 1;
+                lost = true;
                 break;
             }
             in_work.push(delivery);
             let alone = in_work.iter().any(|delivery| delivery.alone);
-            if in_work.len() > 40 || alone || losses > 0 {
+            if in_work.len() > 40 || alone || lost {
                 for delivery in in_work.drain(..) {
                     done.insert(number(&delivery));
                     delivery.receipt.settle(Outcome::Ack).await.unwrap();
@@ -171,9 +174,8 @@ async fn messages_held_beside_a_killer_are_not_buried_with_it() {
         }
         worker.close().await;
     }
-    assert_eq!(losses, 5);
-    depth_becomes(&queue, 0, 0, 1).await;
-    assert_eq!(queue.dead_letters().await.unwrap()[0].body, KILLER.to_string().as_bytes());
+    let letters = queue.dead_letters().await.unwrap();
+    assert!(letters.iter().all(|letter| letter.body == KILLER.to_string().as_bytes()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
