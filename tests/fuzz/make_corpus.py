@@ -178,8 +178,11 @@ def checkpoints():
             for path, data in [("data.pkl", described.getvalue()), ("byteorder", b"little"), ("data/0", bytes(8))]:
                 archive.writestr(zipfile.ZipInfo(f"archive/{path}"), data)
         write("checkpoint", f"{name}.pth", file.getvalue())
-    header = json.dumps({"__metadata__": {"format": "pt"}, "fc.weight": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]}})
-    write("checkpoint", "small.safetensors", struct.pack("<Q", len(header)) + header.encode() + bytes(8))
+    for name, shape, length in [("small", [1, 2], 8), ("number", [], 4)]:
+        weight = {"dtype": "F32", "shape": shape, "data_offsets": [0, length]}
+        header = json.dumps({"__metadata__": {"format": "pt"}, "fc.weight": weight}).encode()
+        file = struct.pack("<Q", len(header)) + header + bytes(length)
+        write("checkpoint", f"{name}.safetensors", file)
     write("checkpoint", "legacy.pth", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
     write("checkpoint", "page.html", "<!DOCTYPE html>")
 

@@ -2,6 +2,7 @@
 //! programs as a user runs them, and images to run them on.
 
 pub mod broker;
+pub mod hostile;
 pub mod images;
 pub mod leash;
 pub mod programs;

@@ -9,7 +9,6 @@
 //! and a missing end marker, if the one scan is complete. Refused, unlike by Pillow, is a
 //! scan with codes that mean nothing.
 
-use image::DynamicImage;
 use image::RgbImage;
 use image::metadata::Orientation;
 use zune_core::bytestream::ZCursor;
@@ -18,9 +17,10 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
-use super::error::DecodeError;
+use super::error::{DecodeError, one_line};
 use super::limits::ImageLimits;
 use super::recognise::EncodedFormat;
+use super::{RGB_BYTES, upright};
 
 const FORMAT: EncodedFormat = EncodedFormat::Jpeg;
 
@@ -39,12 +39,13 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
         let detail = "samples of other than 8 bits".to_owned();
         return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
     }
+    // Checks the limits before the bytes are copied.
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
+    let size = read_header(&mut decoder, limits).map_err(|e| failure(e, !structure.ended))?;
+    limits.check_memory(size, structure.bytes_per_pixel())?;
     if structure.ended {
         return decode_whole(bytes, limits).map_err(|error| failure(error, false));
     }
-    // Checks the limits before the bytes are copied.
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
-    read_header(&mut decoder, limits).map_err(|error| failure(error, true))?;
     if !structure.one_scan {
         return Err(DecodeError::Truncated { format: FORMAT });
     }
@@ -104,11 +105,11 @@ fn failure(failure: Failure, ends_early: bool) -> DecodeError {
     match failure {
         Failure::Checked(error) => error,
         Failure::Decoder(DecodeErrors::Unsupported(kind)) => {
-            DecodeError::UnsupportedKind { format: FORMAT, detail: format!("{kind:?}") }
+            DecodeError::UnsupportedKind { format: FORMAT, detail: one_line(&format!("{kind:?}")) }
         }
         Failure::Decoder(_) if ends_early => DecodeError::Truncated { format: FORMAT },
         Failure::Decoder(error) => {
-            DecodeError::Corrupt { format: FORMAT, reason: error.to_string() }
+            DecodeError::Corrupt { format: FORMAT, reason: one_line(&error.to_string()) }
         }
     }
 }
@@ -149,14 +150,7 @@ fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Failure>
     let image = RgbImage::from_raw(width, height, pixels)
         .expect("three bytes were allocated for each pixel");
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    Ok(match orientation {
-        None | Some(Orientation::NoTransforms) => image,
-        Some(orientation) => {
-            let mut image = DynamicImage::ImageRgb8(image);
-            image.apply_orientation(orientation);
-            image.into_rgb8()
-        }
-    })
+    Ok(upright(image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
 /// What the markers tell of a file's completeness.
@@ -168,9 +162,21 @@ struct Structure {
     one_scan: bool,
     /// Bits a sample.
     precision: Option<u8>,
+    /// Of all coefficients, for each pixel.
+    coefficient_bytes: u64,
 }
 
 impl Structure {
+    /// What decoding holds at its height: RGB and, where one scan doesn't hold everything, the
+    /// coefficients of all scans; or RGB before and after it is turned upright.
+    fn bytes_per_pixel(&self) -> u64 {
+        if self.one_scan {
+            2 * RGB_BYTES
+        } else {
+            RGB_BYTES + self.coefficient_bytes.max(RGB_BYTES)
+        }
+    }
+
     /// Walks the segments by their lengths, so that the end of a thumbnail within one isn't taken
     /// for the end of the image.
     fn read(bytes: &[u8]) -> Self {
@@ -195,6 +201,7 @@ impl Structure {
                 // Start of frame: precision, height, width, number of components.
                 0xc0..=0xcf if !matches!(marker, DHT | JPG | DAC) => {
                     structure.precision = body.first().copied();
+                    structure.coefficient_bytes = coefficient_bytes(body);
                     components = body.get(5).copied().filter(|_| marker != PROGRESSIVE);
                 }
                 SOS => {
@@ -207,6 +214,25 @@ impl Structure {
             at += length.max(2);
         }
         structure
+    }
+}
+
+/// Bytes of coefficients for each pixel, rounded up, by a frame's sampling factors: T.81, figure
+/// B.3. As many as CMYK's where they make no sense, for the decoder to refuse.
+fn coefficient_bytes(frame: &[u8]) -> u64 {
+    const EACH: u64 = 2;
+    const MOST: u64 = 4 * EACH;
+    let factors = || {
+        let components = frame.get(6..).unwrap_or_default().chunks_exact(3);
+        let count = usize::from(frame.get(5).copied().unwrap_or_default());
+        components.take(count).map(|component| (component[1] >> 4, component[1] & 15))
+    };
+    let most_wide = factors().map(|(wide, _)| u64::from(wide)).max().unwrap_or_default();
+    let most_high = factors().map(|(_, high)| u64::from(high)).max().unwrap_or_default();
+    let all: u64 = factors().map(|(wide, high)| u64::from(wide) * u64::from(high)).sum();
+    match most_wide * most_high {
+        0 => MOST,
+        most => (EACH * all).div_ceil(most).min(MOST),
     }
 }
 

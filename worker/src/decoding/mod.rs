@@ -11,6 +11,7 @@ mod limits;
 mod recognise;
 #[cfg(test)]
 mod tests;
+mod tiff;
 
 use std::io::Cursor;
 
@@ -23,7 +24,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageResult, RgbImage, Rgba};
 
 pub use error::DecodeError;
-pub use limits::ImageLimits;
+pub use limits::{BYTES_PER_PIXEL, ImageLimits};
 use recognise::Content;
 pub use recognise::EncodedFormat;
 
@@ -52,13 +53,33 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeErro
         EncodedFormat::Png => {
             // Counts text and colour profile only, which come before the picture.
             let memory = limits.memory(0);
-            read(PngDecoder::with_limits(source, memory).map_err(failed)?, format, limits)
+            read(PngDecoder::with_limits(source, memory).map_err(failed)?, format, limits, 0)
         }
         EncodedFormat::WebP if riff_is_cut(bytes) => Err(DecodeError::Truncated { format }),
-        EncodedFormat::WebP => read(webp_over_white(source).map_err(failed)?, format, limits),
-        EncodedFormat::Gif => read(GifDecoder::new(source).map_err(failed)?, format, limits),
-        EncodedFormat::Bmp => read(BmpDecoder::new(source).map_err(failed)?, format, limits),
-        EncodedFormat::Tiff => read(TiffDecoder::new(source).map_err(failed)?, format, limits),
+        EncodedFormat::WebP => {
+            let decoder = WebPDecoder::new(source).map_err(failed)?;
+            // A lossless frame is RGBA whatever comes of it; an animation has a canvas, too.
+            let beside = match (decoder.has_animation(), bytes.get(12..16)) {
+                (true, _) => 2 * RGBA_BYTES,
+                // Luma and half as much chroma.
+                (false, Some(b"VP8 ")) => 2,
+                (false, _) => RGBA_BYTES,
+            };
+            let decoder = webp_over_white(decoder).map_err(failed)?;
+            read(decoder, format, limits, beside)
+        }
+        EncodedFormat::Gif => {
+            // A frame that doesn't cover the screen is decoded beside it.
+            read(GifDecoder::new(source).map_err(failed)?, format, limits, RGBA_BYTES)
+        }
+        EncodedFormat::Bmp => read(BmpDecoder::new(source).map_err(failed)?, format, limits, 0),
+        EncodedFormat::Tiff => {
+            tiff::check_directory(bytes)?;
+            let decoder = TiffDecoder::new(source).map_err(failed)?;
+            // The picture is decoded whole, and then copied. Of CMYK, RGB is copied.
+            let beside = u64::from(decoder.original_color_type().bits_per_pixel().div_ceil(8));
+            read(decoder, format, limits, beside)
+        }
     }
 }
 
@@ -72,19 +93,25 @@ fn riff_is_cut(bytes: &[u8]) -> bool {
 
 /// The frames of an animation cover parts of its canvas; the rest is white, not the colour
 /// the file hints at, which browsers ignore too.
-fn webp_over_white(source: Cursor<&[u8]>) -> ImageResult<WebPDecoder<Cursor<&[u8]>>> {
-    let mut decoder = WebPDecoder::new(source)?;
+fn webp_over_white(
+    mut decoder: WebPDecoder<Cursor<&[u8]>>,
+) -> ImageResult<WebPDecoder<Cursor<&[u8]>>> {
     if decoder.has_animation() {
         decoder.set_background_color(Rgba([255; 4]))?;
     }
     Ok(decoder)
 }
 
-/// From a read header to upright RGB.
+const RGB_BYTES: u64 = 3;
+const RGBA_BYTES: u64 = 4;
+
+/// From a read header to upright RGB. The decoder holds `beside` bytes for each pixel beside
+/// those it hands out.
 fn read(
     mut decoder: impl ImageDecoder,
     format: EncodedFormat,
     limits: &ImageLimits,
+    beside: u64,
 ) -> Result<RgbImage, DecodeError> {
     let (width, height) = decoder.dimensions();
     limits.check_size(format, width, height)?;
@@ -93,26 +120,38 @@ fn read(
         return Err(DecodeError::UnsupportedKind { format, detail });
     }
     let failed = |error| DecodeError::from_image(format, error);
+    let pixel = u64::from(decoder.color_type().bytes_per_pixel());
+    limits.check_memory((width, height), pixel + beside.max(RGB_BYTES))?;
     decoder.set_limits(limits.memory(decoder.total_bytes())).map_err(failed)?;
     // Unreadable metadata is no reason to refuse a picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    image.apply_orientation(orientation);
-    Ok(over_white(image))
+    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    Ok(upright(over_white(image), orientation))
 }
+
+/// After all else: pixels are turned by copying them, and RGB is the least of them.
+fn upright(image: RgbImage, orientation: Orientation) -> RgbImage {
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(orientation);
+    image.into_rgb8()
+}
+
+const STRIP_ROWS: u32 = 64;
 
 fn over_white(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
     }
-    let image = image.into_rgba8();
-    let (width, height) = image.dimensions();
-    let pixels = image
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .flat_map(|&[red, green, blue, alpha]| [red, green, blue].map(|c| blend(c, alpha)))
-        .collect();
+    let (width, height) = (image.width(), image.height());
+    let mut pixels = Vec::with_capacity(width as usize * height as usize * 3);
+    // In strips: of 16-bit samples the whole picture in 8 bits would be one picture too many.
+    for top in (0..height).step_by(STRIP_ROWS as usize) {
+        let strip = image.crop_imm(0, top, width, STRIP_ROWS).into_rgba8();
+        let rgba = strip.as_chunks::<4>().0;
+        pixels.extend(rgba.iter().flat_map(|&[red, green, blue, alpha]| {
+            [red, green, blue].map(|channel| blend(channel, alpha))
+        }));
+    }
     RgbImage::from_raw(width, height, pixels).expect("three bytes were written for each pixel")
 }
 

@@ -248,6 +248,57 @@ fn each_limit_holds() {
 }
 
 #[test]
+fn pixels_that_take_more_memory_count_for_more() {
+    // Four channels of 16 bits beside RGB: 11 bytes where 6 are allowed.
+    let bytes = file("rgba-16.png");
+    let (width, height) = decoded(&bytes).unwrap().dimensions();
+    let pixels = u64::from(width * height);
+    let enough = (pixels * 11).div_ceil(super::BYTES_PER_PIXEL);
+    let with = |max_pixels| decode(&bytes, &ImageLimits { max_pixels, ..ImageLimits::default() });
+    assert!(with(enough).is_ok());
+    let error = with(enough - 1).unwrap_err();
+    assert!(matches!(error, DecodeError::PixelsTooDeep { bytes_per_pixel: 11, .. }), "{error}");
+    assert_eq!(error.class(), FailureClass::TooLarge);
+    // What photographs are: 8-bit RGB, and chroma at half the resolution.
+    for name in ["rgb.bmp", "rgb.png", "ycbcr-420.jpg", "progressive.jpg"] {
+        let bytes = file(name);
+        let (width, height) = decoded(&bytes).unwrap().dimensions();
+        let max_pixels = u64::from(width * height);
+        let limits = ImageLimits { max_pixels, ..ImageLimits::default() };
+        assert!(decode(&bytes, &limits).is_ok(), "{name} takes more than it should");
+    }
+}
+
+#[test]
+fn a_tiff_that_claims_countless_values_is_refused_before_room_is_made() {
+    for (name, tag, big_endian) in [("grey.tif", 258_u16, false), ("lzw.tif", 279, false)] {
+        let mut bytes = file(name);
+        assert_eq!(bytes[0] == b'M', big_endian);
+        let tag = tag.to_le_bytes();
+        let first = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize + 2;
+        let entry = (first..).step_by(12).find(|&at| bytes[at..at + 2] == tag).unwrap();
+        bytes[entry + 4..entry + 8].copy_from_slice(&0x7f00_0001_u32.to_le_bytes());
+        let error = decoded(&bytes).unwrap_err();
+        assert_eq!(error.class(), FailureClass::Undecodable);
+        assert!(error.to_string().contains("claims 2130706433 values"), "{error}");
+    }
+}
+
+#[test]
+fn a_decoders_words_stay_on_one_line() {
+    // zune-jpeg ends some messages' lines, and then ours would go on in the next.
+    let bytes = file("ycck.jpg");
+    for at in 2..bytes.len() {
+        if let Err(error) = decoded(&[&bytes[..at], &[0x55], &bytes[at..]].concat()) {
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+    let words = super::error::one_line("I/O errors\n  Not enough bytes\n");
+    assert_eq!(words, "I/O errors Not enough bytes");
+    assert!(super::error::one_line(&"long ".repeat(100)).chars().count() <= 201);
+}
+
+#[test]
 fn files_that_are_no_images_are_named() {
     let cases: [(&[u8], &str); 11] = [
         (b"key,label\na.jpg,cat\n", "like text"),
