@@ -52,3 +52,6 @@ cargo build --release --workspace
 
 say "tests"
 cargo test --release --workspace -- "$@"
+
+say "fuzzing"
+tests/fuzz/run.sh 60

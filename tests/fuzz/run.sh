@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes with stable Rust, Python's and apt's help not needed but for a C++ compiler:
+# Fuzzes with stable Rust and a C++ compiler, which it installs where there is none:
 #   tests/fuzz/run.sh [SECONDS] [TARGET…]
 # Each target for so many seconds (60), two at a time. What is found to be worth keeping stays
 # in target/fuzz and is where the next run starts. An input that breaks a target is named, and

@@ -32,24 +32,48 @@ const DHT: u8 = 0xc4;
 const JPG: u8 = 0xc8;
 const DAC: u8 = 0xcc;
 const PROGRESSIVE: u8 = 0xc2;
+/// Baseline, extended and progressive; others are lossless, differential or arithmetic.
+const READ: [u8; 3] = [0xc0, 0xc1, PROGRESSIVE];
 
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
     let structure = Structure::read(bytes);
+    if let Some(process) = structure.process.filter(|process| !READ.contains(process)) {
+        let detail = format!("its coding process is number {}", process - READ[0]);
+        return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
+    }
     if structure.precision.is_some_and(|bits| bits != 8) {
         let detail = "samples of other than 8 bits".to_owned();
         return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
     }
     // Checks the limits before the bytes are copied.
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
-    let size = read_header(&mut decoder, limits).map_err(|e| failure(e, !structure.ended))?;
+    let size =
+        read_header(&mut decoder, limits).map_err(|e| failure(e, structure.end.is_none()))?;
     limits.check_memory(size, structure.bytes_per_pixel())?;
-    if structure.ended {
-        return decode_whole(bytes, limits).map_err(|error| failure(error, false));
+    if let Some(end) = structure.end {
+        let image = decode_whole(bytes, limits).map_err(|error| failure(error, false))?;
+        // An end mark may stand where samples are missing: that of a thumbnail, or one of a
+        // program's that mends what is cut.
+        return match structure.one_scan && ends_grey(&image) {
+            true => decode_without_end(&bytes[..end], limits),
+            false => Ok(image),
+        };
     }
     if !structure.one_scan {
         return Err(DecodeError::Truncated { format: FORMAT });
     }
     decode_without_end(bytes, limits)
+}
+
+/// Whether a picture's end is what the decoder puts where samples are missing. It is in
+/// hardly any picture that lacks none.
+fn ends_grey(image: &RgbImage) -> bool {
+    const MISSING: [u8; 3] = [128; 3];
+    // Before it was turned upright, any corner may have been the last.
+    let (right, bottom) = (image.width() - 1, image.height() - 1);
+    [(0, 0), (right, 0), (0, bottom), (right, bottom)]
+        .into_iter()
+        .any(|(x, y)| image.get_pixel(x, y).0 == MISSING)
 }
 
 /// Decodes twice, with unlike data appended: a complete scan reads neither, and a picture that
@@ -156,10 +180,12 @@ fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Failure>
 /// What the markers tell of a file's completeness.
 #[derive(Debug, Default)]
 struct Structure {
-    /// The end marker was seen after a scan.
-    ended: bool,
+    /// Where the end marker is, after a scan.
+    end: Option<usize>,
     /// A single scan holds everything: baseline, all components interleaved.
     one_scan: bool,
+    /// How the frame is coded: its marker.
+    process: Option<u8>,
     /// Bits a sample.
     precision: Option<u8>,
     /// Of all coefficients, for each pixel.
@@ -187,7 +213,7 @@ impl Structure {
         while let Some(marker) = next_marker(bytes, &mut at) {
             match marker {
                 EOI if scans > 0 => {
-                    structure.ended = true;
+                    structure.end = Some(at - 2);
                     break;
                 }
                 SOI | EOI => continue,
@@ -200,6 +226,7 @@ impl Structure {
             match marker {
                 // Start of frame: precision, height, width, number of components.
                 0xc0..=0xcf if !matches!(marker, DHT | JPG | DAC) => {
+                    structure.process = Some(marker);
                     structure.precision = body.first().copied();
                     structure.coefficient_bytes = coefficient_bytes(body);
                     components = body.get(5).copied().filter(|_| marker != PROGRESSIVE);

@@ -72,6 +72,10 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeErro
             // A frame that doesn't cover the screen is decoded beside it.
             read(GifDecoder::new(source).map_err(failed)?, format, limits, RGBA_BYTES)
         }
+        EncodedFormat::Bmp if bitmap_is_empty(bytes) => {
+            let reason = "its header claims no pixels".to_owned();
+            Err(DecodeError::Corrupt { format, reason })
+        }
         EncodedFormat::Bmp => read(BmpDecoder::new(source).map_err(failed)?, format, limits, 0),
         EncodedFormat::Tiff => {
             tiff::check_directory(bytes)?;
@@ -89,6 +93,18 @@ fn riff_is_cut(bytes: &[u8]) -> bool {
     let claimed = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
     // The size excludes the eight bytes up to and with itself.
     claimed.is_none_or(|claimed| u64::from(claimed) + 8 > bytes.len() as u64)
+}
+
+/// The decoder takes such a bitmap for one of a kind that it can't read.
+fn bitmap_is_empty(bytes: &[u8]) -> bool {
+    /// OS/2's header, with sides of two bytes; later ones have four.
+    const CORE_HEADER: u8 = 12;
+    let side = |at: usize, length| bytes.get(at..at + length);
+    let sides = match bytes.get(14..18) {
+        Some(&[CORE_HEADER, 0, 0, 0]) => [side(18, 2), side(20, 2)],
+        _ => [side(18, 4), side(22, 4)],
+    };
+    sides.into_iter().flatten().any(|side| side.iter().all(|&byte| byte == 0))
 }
 
 /// The frames of an animation cover parts of its canvas; the rest is white, not the colour

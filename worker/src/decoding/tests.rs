@@ -125,6 +125,47 @@ fn truncated_files_are_never_half_pictures() {
     }
 }
 
+/// As mended by a program that adds what it takes for the only thing missing.
+#[test]
+fn a_cut_jpeg_with_an_end_mark_is_no_half_picture() {
+    for name in ["ycbcr-420.jpg", "ycbcr-444.jpg", "rgb.jpg", "grey.jpg", "orientation-6.jpg"] {
+        let bytes = file(name);
+        let whole = decoded(&bytes).unwrap();
+        let scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap() + 14;
+        for length in scan..bytes.len() - 2 {
+            match decoded(&[&bytes[..length], b"\xff\xd9"].concat()) {
+                Ok(image) => assert!(image == whole, "{name} cut to {length} lost something"),
+                Err(error) => {
+                    assert_eq!(error.class(), FailureClass::Undecodable, "{name}: {error}");
+                }
+            }
+        }
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        let mut taller = bytes;
+        taller[frame + 5] += 1;
+        assert_eq!(class(&taller), FailureClass::Undecodable, "{name}");
+    }
+}
+
+#[test]
+fn a_jpeg_of_another_process_is_unsupported() {
+    let mut bytes = file("ycbcr-444.jpg");
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for process in [0xc3, 0xc5, 0xc9, 0xcb, 0xcf] {
+        bytes[frame + 1] = process;
+        assert_eq!(class(&bytes), FailureClass::Unsupported, "{process:x}");
+    }
+}
+
+#[test]
+fn a_bitmap_of_no_pixels_is_corrupt() {
+    for side in [18..22, 22..26] {
+        let mut bytes = file("rgb.bmp");
+        bytes[side].fill(0);
+        assert_eq!(class(&bytes), FailureClass::Undecodable);
+    }
+}
+
 #[test]
 fn half_a_photo_is_called_truncated() {
     let image = gradient(200, 160);
