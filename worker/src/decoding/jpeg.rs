@@ -54,10 +54,12 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
         let image = decode_whole(bytes, limits).map_err(|error| failure(error, false))?;
         // An end mark may stand where samples are missing: that of a thumbnail, or one of a
         // program's that mends what is cut.
-        return match structure.one_scan && ends_grey(&image) {
-            true => decode_without_end(&bytes[..end], limits),
-            false => Ok(image),
-        };
+        if !(structure.one_scan && ends_grey(&image)) {
+            return Ok(image);
+        }
+        // Two more are decoded, and memory is reckoned for two.
+        drop(image);
+        return decode_without_end(&bytes[..end], limits);
     }
     if !structure.one_scan {
         return Err(DecodeError::Truncated { format: FORMAT });
@@ -65,8 +67,9 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
     decode_without_end(bytes, limits)
 }
 
-/// Whether a picture's end is what the decoder puts where samples are missing. It is in
-/// hardly any picture that lacks none.
+/// Whether a picture's end is what the decoder puts where whole rows of blocks are missing. It
+/// is in hardly any picture that lacks none. Where less than a row is missing, the decoder
+/// leaves there what it had last, and nothing tells.
 fn ends_grey(image: &RgbImage) -> bool {
     const MISSING: [u8; 3] = [128; 3];
     // Before it was turned upright, any corner may have been the last.

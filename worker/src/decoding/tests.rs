@@ -127,18 +127,14 @@ fn truncated_files_are_never_half_pictures() {
 
 /// As mended by a program that adds what it takes for the only thing missing.
 #[test]
-fn a_cut_jpeg_with_an_end_mark_is_no_half_picture() {
+fn a_jpeg_with_an_end_mark_but_not_all_rows_is_no_picture() {
     for name in ["ycbcr-420.jpg", "ycbcr-444.jpg", "rgb.jpg", "grey.jpg", "orientation-6.jpg"] {
         let bytes = file(name);
-        let whole = decoded(&bytes).unwrap();
         let scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap() + 14;
-        for length in scan..bytes.len() - 2 {
-            match decoded(&[&bytes[..length], b"\xff\xd9"].concat()) {
-                Ok(image) => assert!(image == whole, "{name} cut to {length} lost something"),
-                Err(error) => {
-                    assert_eq!(error.class(), FailureClass::Undecodable, "{name}: {error}");
-                }
-            }
+        // At least the last row of blocks is missing.
+        for length in scan..scan + (bytes.len() - scan) / 3 {
+            let cut = [&bytes[..length], b"\xff\xd9"].concat();
+            assert_eq!(class(&cut), FailureClass::Undecodable, "{name} cut to {length}");
         }
         let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
         let mut taller = bytes;
