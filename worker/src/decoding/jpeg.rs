@@ -51,15 +51,13 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
         read_header(&mut decoder, limits).map_err(|e| failure(e, structure.end.is_none()))?;
     limits.check_memory(size, structure.bytes_per_pixel())?;
     if let Some(end) = structure.end {
-        let image = decode_whole(bytes, limits).map_err(|error| failure(error, false))?;
+        let (image, repeats) =
+            decode_whole(bytes, limits).map_err(|error| failure(error, false))?;
         // An end mark may stand where samples are missing: that of a thumbnail, or one of a
-        // program's that mends what is cut.
-        if !(structure.one_scan && ends_grey(&image)) {
-            return Ok(image);
-        }
-        // Two more are decoded, and memory is reckoned for two.
-        drop(image);
-        return decode_without_end(&bytes[..end], limits);
+        // program's that mends what is cut. The decoder then goes on with zeros.
+        let complete = !(structure.one_scan && repeats)
+            || image == decode_with_tail(&bytes[..end], ONES, limits)?;
+        return if complete { Ok(image) } else { Err(DecodeError::Truncated { format: FORMAT }) };
     }
     if !structure.one_scan {
         return Err(DecodeError::Truncated { format: FORMAT });
@@ -67,37 +65,45 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
     decode_without_end(bytes, limits)
 }
 
-/// Whether a picture's end is what the decoder puts where whole rows of blocks are missing. It
-/// is in hardly any picture that lacks none. Where less than a row is missing, the decoder
-/// leaves there what it had last, and nothing tells.
-fn ends_grey(image: &RgbImage) -> bool {
-    const MISSING: [u8; 3] = [128; 3];
-    // Before it was turned upright, any corner may have been the last.
-    let (right, bottom) = (image.width() - 1, image.height() - 1);
-    [(0, 0), (right, 0), (0, bottom), (right, bottom)]
-        .into_iter()
-        .any(|(x, y)| image.get_pixel(x, y).0 == MISSING)
-}
+const ZEROS: [u8; 2] = [0, 0];
+/// A byte of ones in a scan is written 0xFF 0x00.
+const ONES: [u8; 2] = [0xff, 0];
 
 /// Decodes twice, with unlike data appended: a complete scan reads neither, and a picture that
 /// shows no difference is complete.
 fn decode_without_end(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
+    let zeros = decode_with_tail(bytes, ZEROS, limits)?;
+    let ones = decode_with_tail(bytes, ONES, limits)?;
+    if zeros == ones { Ok(zeros) } else { Err(DecodeError::Truncated { format: FORMAT }) }
+}
+
+fn decode_with_tail(
+    bytes: &[u8],
+    tail: [u8; 2],
+    limits: &ImageLimits,
+) -> Result<RgbImage, DecodeError> {
     /// Longer than the decoder reads ahead.
     const TAIL_BYTES: usize = 64;
-    let with_tail = |tail: [u8; 2]| {
-        let mut bytes = bytes.to_vec();
-        // One half of the end marker may be there.
-        if bytes.last() == Some(&0xff) {
-            bytes.pop();
-        }
-        bytes.extend(tail.repeat(TAIL_BYTES / 2));
-        bytes.extend([0xff, EOI]);
-        decode_whole(&bytes, limits).map_err(|error| failure(error, true))
-    };
-    let zeros = with_tail([0, 0])?;
-    // A byte of ones in a scan is written 0xFF 0x00.
-    let ones = with_tail([0xff, 0])?;
-    if zeros == ones { Ok(zeros) } else { Err(DecodeError::Truncated { format: FORMAT }) }
+    let mut bytes = bytes.to_vec();
+    // One half of the end marker may be there.
+    if bytes.last() == Some(&0xff) {
+        bytes.pop();
+    }
+    bytes.extend(tail.repeat(TAIL_BYTES / 2));
+    bytes.extend([0xff, EOI]);
+    let (image, _) = decode_whole(&bytes, limits).map_err(|error| failure(error, true))?;
+    Ok(image)
+}
+
+/// Whether the last row shows the same again and again, as it does where a whole row of blocks
+/// is missing, and where a picture ends in one colour. Where less than a row is missing, nothing
+/// tells.
+fn last_row_repeats(image: &RgbImage) -> bool {
+    /// Of the widest block, four times as wide as one of samples; any other is a part of it.
+    const PERIOD: u32 = 32;
+    let bottom = image.height() - 1;
+    let pixel = |x| image.get_pixel(x, bottom);
+    (PERIOD..image.width()).all(|x| pixel(x) == pixel(x - PERIOD))
 }
 
 fn options() -> DecoderOptions {
@@ -167,7 +173,8 @@ fn read_header(
     }
 }
 
-fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Failure> {
+/// The picture, and whether it may lack rows.
+fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<(RgbImage, bool), Failure> {
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
     let (width, height) = read_header(&mut decoder, limits)?;
     // Headers are read leniently, scans strictly: flaws between markers lose no pixel.
@@ -176,8 +183,9 @@ fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Failure>
     decoder.decode_into(&mut pixels)?;
     let image = RgbImage::from_raw(width, height, pixels)
         .expect("three bytes were allocated for each pixel");
+    let repeats = last_row_repeats(&image);
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    Ok(upright(image, orientation.unwrap_or(Orientation::NoTransforms)))
+    Ok((upright(image, orientation.unwrap_or(Orientation::NoTransforms)), repeats))
 }
 
 /// What the markers tell of a file's completeness.
