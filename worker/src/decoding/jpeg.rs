@@ -235,8 +235,9 @@ impl Structure {
             let length = usize::from(u16::from_be_bytes([high, low]));
             let body = bytes.get(at + 2..at + length.max(2)).unwrap_or_default();
             match marker {
-                // Start of frame: precision, height, width, number of components.
-                0xc0..=0xcf if !matches!(marker, DHT | JPG | DAC) => {
+                // Start of frame: precision, height, width, number of components. What looks
+                // like another one in a scan is damage.
+                0xc0..=0xcf if scans == 0 && !matches!(marker, DHT | JPG | DAC) => {
                     structure.process = Some(marker);
                     structure.precision = body.first().copied();
                     structure.coefficient_bytes = coefficient_bytes(body);
