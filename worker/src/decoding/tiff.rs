@@ -17,11 +17,13 @@ const READ_TAGS: [u16; 20] = [
     530,
 ];
 
-/// Refuses a directory in which something claims more values than any picture has.
+/// Refuses a directory in which something claims more values than any picture has, or than the
+/// file has bytes.
 pub(super) fn check_directory(bytes: &[u8]) -> Result<(), DecodeError> {
+    let most = MAX_VALUES.min(bytes.len() as u64);
     let lies = Directory::first(bytes).and_then(|directory| {
         let mut entries = directory.entries();
-        entries.find(|(tag, count)| READ_TAGS.contains(tag) && *count > MAX_VALUES)
+        entries.find(|(tag, count)| READ_TAGS.contains(tag) && *count > most)
     });
     match lies {
         None => Ok(()),
