@@ -22,8 +22,9 @@ const LIMITS: ImageLimits =
 /// The decoder's own pixels of up to eight bytes, RGBA, RGB; of a progressive JPEG its
 /// coefficients; and what turns a picture upright.
 const BYTES_PER_PIXEL: u64 = 32;
-/// Tables and buffers of the decoders, and their reading ahead.
-const FIXED_BYTES: u64 = 4 << 20;
+/// Tables and buffers of the decoders, and what a lossy WebP's partition may claim to have: its
+/// length has 24 bits.
+const FIXED_BYTES: u64 = 20 << 20;
 
 thread_local! {
     static DECODING: Cell<bool> = const { Cell::new(false) };

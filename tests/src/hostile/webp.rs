@@ -144,6 +144,17 @@ fn extended(corpus: &mut Corpus) {
     let metadata = |kind: &[u8; 4], flag: u8| {
         file(&[canvas(flag, 8, 8), chunk(kind, &vec![0x11; 20_000_000]), still.clone()])
     };
+    // 20 megabytes that are there, and gigabytes that aren't.
+    let claims = |kind: &[u8; 4], flag: u8| {
+        let whole = metadata(kind, flag);
+        let at = 12 + 18 + 4;
+        with(&whole[..at + 1_000], at, &0xfff0_0000_u32.to_le_bytes())
+    };
+    let length = |bytes: Vec<u8>| with(&bytes, 4, &(bytes.len() as u32 - 8).to_le_bytes());
+    for (name, kind, flag) in [("metadata", b"EXIF", 0b1000), ("profile", b"ICCP", 0b10_0000)] {
+        let bytes = length(claims(kind, flag));
+        corpus.add(format!("{name}-of-4-gigabytes.webp"), bytes, Expected::UNDECODABLE);
+    }
     corpus.add("metadata-of-20-megabytes.webp", metadata(b"EXIF", 0b1000), Expected::Prediction);
     corpus.add("profile-of-20-megabytes.webp", metadata(b"ICCP", 0b10_0000), Expected::Prediction);
 }

@@ -88,11 +88,24 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeErro
 }
 
 /// The decoder does not miss what comes after the picture, such as its orientation; libwebp
-/// refuses such a file, too.
+/// refuses such a file, too. And of metadata it makes room for as many bytes as they claim to
+/// have, up to four gigabytes.
 fn riff_is_cut(bytes: &[u8]) -> bool {
-    let claimed = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
-    // The size excludes the eight bytes up to and with itself.
-    claimed.is_none_or(|claimed| u64::from(claimed) + 8 > bytes.len() as u64)
+    // A name of four bytes, then the length of what follows: RFC 9649, section 2.3.
+    const HEAD: u64 = 8;
+    let length_at = |at: u64| {
+        let length = bytes.get(usize::try_from(at).ok()? + 4..)?.get(..4)?;
+        length.try_into().ok().map(u32::from_le_bytes).map(u64::from)
+    };
+    let end = length_at(0).map(|length| HEAD + length);
+    let Some(end) = end.filter(|&end| end <= bytes.len() as u64) else { return true };
+    let mut at = HEAD + 4;
+    while at + HEAD <= end {
+        // Of an odd length, one more byte.
+        at += HEAD + length_at(at).unwrap_or_default().next_multiple_of(2);
+    }
+    // The last one's odd byte may be missing.
+    at > end.next_multiple_of(2)
 }
 
 /// The decoder takes such a bitmap for one of a kind that it can't read.

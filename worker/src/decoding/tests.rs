@@ -322,6 +322,18 @@ fn a_tiff_that_claims_countless_values_is_refused_before_room_is_made() {
 }
 
 #[test]
+fn a_webp_whose_metadata_claim_gigabytes_is_truncated() {
+    let bytes = file("orientation-6.webp");
+    let metadata = bytes.windows(4).position(|name| name == b"EXIF").unwrap();
+    assert!(decoded(&bytes).is_ok());
+    for length in [bytes.len() as u32, 0x6a00_0000, u32::MAX] {
+        let mut bytes = bytes.clone();
+        bytes[metadata + 4..metadata + 8].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(decoded(&bytes), Err(DecodeError::Truncated { format: EncodedFormat::WebP }));
+    }
+}
+
+#[test]
 fn a_decoders_words_stay_on_one_line() {
     // zune-jpeg ends some messages' lines, and then ours would go on in the next.
     let bytes = file("ycck.jpg");
