@@ -12,6 +12,7 @@ mod recognise;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod webp;
 
 use std::io::Cursor;
 
@@ -55,8 +56,8 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeErro
             let memory = limits.memory(0);
             read(PngDecoder::with_limits(source, memory).map_err(failed)?, format, limits, 0)
         }
-        EncodedFormat::WebP if riff_is_cut(bytes) => Err(DecodeError::Truncated { format }),
         EncodedFormat::WebP => {
+            webp::check_chunks(bytes)?;
             let decoder = WebPDecoder::new(source).map_err(failed)?;
             // A lossless frame is RGBA whatever comes of it; an animation has a canvas, too.
             let beside = match (decoder.has_animation(), bytes.get(12..16)) {
@@ -85,27 +86,6 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeErro
             read(decoder, format, limits, beside)
         }
     }
-}
-
-/// The decoder does not miss what comes after the picture, such as its orientation; libwebp
-/// refuses such a file, too. And of metadata it makes room for as many bytes as they claim to
-/// have, up to four gigabytes.
-fn riff_is_cut(bytes: &[u8]) -> bool {
-    // A name of four bytes, then the length of what follows: RFC 9649, section 2.3.
-    const HEAD: u64 = 8;
-    let length_at = |at: u64| {
-        let length = bytes.get(usize::try_from(at).ok()? + 4..)?.get(..4)?;
-        length.try_into().ok().map(u32::from_le_bytes).map(u64::from)
-    };
-    let end = length_at(0).map(|length| HEAD + length);
-    let Some(end) = end.filter(|&end| end <= bytes.len() as u64) else { return true };
-    let mut at = HEAD + 4;
-    while at + HEAD <= end {
-        // Of an odd length, one more byte.
-        at += HEAD + length_at(at).unwrap_or_default().next_multiple_of(2);
-    }
-    // The last one's odd byte may be missing.
-    at > end.next_multiple_of(2)
 }
 
 /// The decoder takes such a bitmap for one of a kind that it can't read.

@@ -334,6 +334,17 @@ fn a_webp_whose_metadata_claim_gigabytes_is_truncated() {
 }
 
 #[test]
+fn a_webp_frame_larger_than_its_canvas_is_refused_before_it_is_decoded() {
+    let mut bytes = file("lossy-alpha.webp");
+    assert!(decoded(&bytes).is_ok());
+    let frame = bytes.windows(4).position(|name| name == b"VP8 ").unwrap() + 8;
+    bytes[frame + 6..frame + 10].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+    let error = decoded(&bytes).unwrap_err();
+    assert_eq!(error.class(), FailureClass::Undecodable);
+    assert!(error.to_string().contains("16383×16383 pixels exceeds its canvas"), "{error}");
+}
+
+#[test]
 fn a_decoders_words_stay_on_one_line() {
     // zune-jpeg ends some messages' lines, and then ours would go on in the next.
     let bytes = file("ycck.jpg");
