@@ -2,6 +2,8 @@
 //!
 //! What a line says is [`lines`]' business.
 
+use std::io::ErrorKind;
+
 use camshaft_common::key::ImageKeyError;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -94,17 +96,22 @@ async fn read_to(path: &str, sender: &mpsc::Sender<Item>) -> Result<(), ListFile
         Box::new(BufReader::new(tokio::fs::File::open(path).await.map_err(failed)?))
     };
     let mut list = ListLines::default();
-    let mut line = String::new();
+    let mut line = Vec::new();
     let mut number = 0;
     loop {
         line.clear();
         // A file without line ends is not read to its end: it may be of any size.
         let mut bounded = (&mut lines).take(MAX_LINE_BYTES as u64 + 1);
-        if bounded.read_line(&mut line).await.map_err(failed)? == 0 {
+        if bounded.read_until(b'\n', &mut line).await.map_err(failed)? == 0 {
             return Ok(());
         }
         number += 1;
-        let read = list.read(&line);
+        if line.len() > MAX_LINE_BYTES {
+            return Err(ListFileError::of_line(path, number, LineError::TooLong));
+        }
+        let text = str::from_utf8(&line)
+            .map_err(|error| failed(std::io::Error::new(ErrorKind::InvalidData, error)))?;
+        let read = list.read(text);
         let Some(Listed { key, label }) =
             read.map_err(|error| ListFileError::of_line(path, number, error))?
         else {

@@ -12,7 +12,7 @@ impl Bits {
     /// Appends the lowest `count` bits of `value`, the lowest first.
     pub(super) fn push(&mut self, value: u64, count: u32) {
         for bit in 0..count {
-            if self.filled % 8 == 0 {
+            if self.filled.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             let last = self.bytes.last_mut().expect("one was pushed");

@@ -30,7 +30,7 @@ fn frame(left: u16, top: u16, width: u16, height: u16) -> Vec<u8> {
 fn lzw(pixels: usize) -> Vec<u8> {
     let mut bits = Bits::default();
     for pixel in 0..pixels {
-        if pixel % 6 == 0 {
+        if pixel.is_multiple_of(6) {
             bits.push(8, 4);
         }
         bits.push(1, 4);
