@@ -3,7 +3,7 @@
 //! Owns the corpus: damaged, lying, huge and misnamed files of every format, made from a sample
 //! photo and from bytes written here, the same in each run. What is expected follows from how a
 //! file was made, never from what a decoder said of it. One module a format; what goes for all
-//! is in [`common`].
+//! is in `common`.
 
 mod bits;
 mod bmp;
