@@ -66,3 +66,9 @@ cargo build --release --workspace
 
 say "tests"
 cargo test --release --workspace -- "$@"
+
+# Who asks for a test by name is not after this.
+if [ $# -eq 0 ]; then
+  say "fuzzing"
+  tests/fuzz/run.sh 60
+fi

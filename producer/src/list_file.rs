@@ -1,11 +1,19 @@
-//! List files: one key a line, or CSV with a header that has `key` and perhaps `label`.
+//! List files, from a disk or standard input, as a stream of images.
+//!
+//! What a line says is [`lines`]' business.
 
-use camshaft_common::key::{ImageKey, ImageKeyError};
+use std::io::ErrorKind;
+
+use camshaft_common::key::ImageKeyError;
 use futures::stream::{self, BoxStream, StreamExt};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 
 use crate::source::FoundImage;
+
+mod lines;
+
+use lines::{LineError, ListLines, Listed, MAX_LINE_BYTES};
 
 /// Why a list can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,28 @@ pub(crate) enum ListFileError {
         #[source]
         source: csv::Error,
     },
+    /// A line of more bytes than any key and label have: most often no list at all.
+    #[error(
+        "the list {path}, line {line}: it has more than {MAX_LINE_BYTES} bytes; write one key a \
+         line and start again"
+    )]
+    LineTooLong {
+        /// The file.
+        path: String,
+        /// Counted from 1.
+        line: u64,
+    },
+}
+
+impl ListFileError {
+    fn of_line(path: &str, line: u64, error: LineError) -> Self {
+        let path = path.to_owned();
+        match error {
+            LineError::Key(source) => Self::Key { path, line, source },
+            LineError::Csv(source) => Self::Csv { path, source },
+            LineError::TooLong => Self::LineTooLong { path, line },
+        }
+    }
 }
 
 type Item = Result<FoundImage, ListFileError>;
@@ -65,67 +95,33 @@ async fn read_to(path: &str, sender: &mpsc::Sender<Item>) -> Result<(), ListFile
     } else {
         Box::new(BufReader::new(tokio::fs::File::open(path).await.map_err(failed)?))
     };
-    let mut header = Header::default();
-    let mut line = String::new();
+    let mut list = ListLines::default();
+    let mut line = Vec::new();
     let mut number = 0;
     loop {
         line.clear();
-        if lines.read_line(&mut line).await.map_err(failed)? == 0 {
+        // A file without line ends is not read to its end: it may be of any size.
+        let mut bounded = (&mut lines).take(MAX_LINE_BYTES as u64 + 1);
+        if bounded.read_until(b'\n', &mut line).await.map_err(failed)? == 0 {
             return Ok(());
         }
         number += 1;
-        let text = line.trim_end_matches(['\n', '\r']);
-        let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { text };
-        if text.trim().is_empty() || (number == 1 && header.read(text)) {
-            continue;
+        if line.len() > MAX_LINE_BYTES {
+            return Err(ListFileError::of_line(path, number, LineError::TooLong));
         }
-        let (key, label) = header
-            .fields(text)
-            .map_err(|source| ListFileError::Csv { path: path.to_owned(), source })?;
-        let key = ImageKey::parse(key).map_err(|source| ListFileError::Key {
-            path: path.to_owned(),
-            line: number,
-            source,
-        })?;
+        let text = str::from_utf8(&line)
+            .map_err(|error| failed(std::io::Error::new(ErrorKind::InvalidData, error)))?;
+        let read = list.read(text);
+        let Some(Listed { key, label }) =
+            read.map_err(|error| ListFileError::of_line(path, number, error))?
+        else {
+            continue;
+        };
         let image = FoundImage { key, etag: None, size_bytes: None, last_modified: None, label };
         if sender.send(Ok(image)).await.is_err() {
             return Ok(());
         }
     }
-}
-
-/// Which columns hold key and label; none where the list is plain lines.
-#[derive(Default)]
-struct Header {
-    columns: Option<(usize, Option<usize>)>,
-}
-
-impl Header {
-    /// Takes the first line where it is a CSV header with a `key` column.
-    fn read(&mut self, text: &str) -> bool {
-        let Ok(names) = record(text) else { return false };
-        let column = |wanted: &str| names.iter().position(|name| name.trim() == wanted);
-        self.columns = column("key").map(|key| (key, column("label")));
-        self.columns.is_some()
-    }
-
-    fn fields(&self, text: &str) -> Result<(String, Option<String>), csv::Error> {
-        let Some((key, label)) = self.columns else {
-            return Ok((text.to_owned(), None));
-        };
-        let fields = record(text)?;
-        let field = |column: usize| fields.get(column).map(str::to_owned);
-        let label = label.and_then(field).filter(|label| !label.is_empty());
-        // A missing key is an empty one, and so refused with its line number.
-        Ok((field(key).unwrap_or_default(), label))
-    }
-}
-
-fn record(line: &str) -> Result<csv::StringRecord, csv::Error> {
-    let mut record = csv::StringRecord::new();
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
-    reader.read_record(&mut record)?;
-    Ok(record)
 }
 
 #[cfg(test)]
@@ -169,6 +165,19 @@ mod tests {
         let error = list("a.jpg\n../b.jpg\n").await.unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("../b.jpg"), "{error}");
         assert!(list("key,label\n,cat\n").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_line_of_any_length_is_not_held() {
+        let longest = MAX_LINE_BYTES - "a.jpg,\n".len();
+        let label = "x".repeat(longest);
+        let images = list(&format!("key,label\na.jpg,{label}\n")).await.unwrap();
+        assert_eq!(images[0].1.as_ref(), Some(&label));
+        let error = list(&format!("key,label\na.jpg,{label}x\n")).await.unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("one key a line"), "{error}");
+        // A bound within a character is no other error.
+        let error = list(&"é".repeat(MAX_LINE_BYTES)).await.unwrap_err().to_string();
+        assert!(error.contains("line 1") && error.contains("one key a line"), "{error}");
     }
 
     #[tokio::test]

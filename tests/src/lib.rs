@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod health;
+pub mod hostile;
 pub mod images;
 pub mod leash;
 pub mod programs;

@@ -8,6 +8,7 @@ mod checkpoints;
 mod distributed;
 mod faults;
 mod golden;
+mod hostile;
 mod queue;
 mod security;
 mod store;

@@ -72,6 +72,23 @@ pub enum DecodeError {
         /// The limit.
         max_pixels: u64,
     },
+    /// Its pixels are fewer than [`ImageLimits::max_pixels`](super::ImageLimits::max_pixels),
+    /// but take more memory than so many of 8-bit RGB.
+    #[error(
+        "{width}×{height} pixels are more than the limit of {max_pixels} where each takes \
+         {bytes_per_pixel} bytes to decode; shrink the image, or save it as 8-bit RGB, a JPEG not \
+         progressive"
+    )]
+    PixelsTooDeep {
+        /// From the header.
+        width: u32,
+        /// From the header.
+        height: u32,
+        /// What decoding would hold for each pixel.
+        bytes_per_pixel: u64,
+        /// The limit for such pixels.
+        max_pixels: u64,
+    },
     /// The picture exceeds [`ImageLimits::max_side`](super::ImageLimits::max_side).
     #[error("a side of {width}×{height} pixels exceeds the limit of {max_side}; shrink the image")]
     SideTooLong {
@@ -101,6 +118,7 @@ impl DecodeError {
             Self::NotAnImage { .. } | Self::UnsupportedKind { .. } => FailureClass::Unsupported,
             Self::FileTooLarge { .. }
             | Self::TooManyPixels { .. }
+            | Self::PixelsTooDeep { .. }
             | Self::SideTooLong { .. }
             | Self::TooMuchMemory { .. } => FailureClass::TooLarge,
         }
@@ -115,11 +133,21 @@ impl DecodeError {
                     UnsupportedErrorKind::Color(color) => format!("colour type {color:?}"),
                     _ => error.to_string(),
                 };
-                Self::UnsupportedKind { format, detail }
+                Self::UnsupportedKind { format, detail: one_line(&detail) }
             }
             error if ends_early(&error) => Self::Truncated { format },
-            error => Self::Corrupt { format, reason: innermost(&error).to_string() },
+            error => Self::Corrupt { format, reason: one_line(&innermost(&error).to_string()) },
         }
+    }
+}
+
+/// A decoder's words as part of a message: some end their lines, and some quote the file.
+pub(super) fn one_line(words: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 

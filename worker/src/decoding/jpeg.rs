@@ -9,7 +9,6 @@
 //! and a missing end marker, if the one scan is complete. Refused, unlike by Pillow, is a
 //! scan with codes that mean nothing.
 
-use image::DynamicImage;
 use image::RgbImage;
 use image::metadata::Orientation;
 use zune_core::bytestream::ZCursor;
@@ -18,9 +17,10 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
-use super::error::DecodeError;
+use super::error::{DecodeError, one_line};
 use super::limits::ImageLimits;
 use super::recognise::EncodedFormat;
+use super::{RGB_BYTES, upright};
 
 const FORMAT: EncodedFormat = EncodedFormat::Jpeg;
 
@@ -32,44 +32,88 @@ const DHT: u8 = 0xc4;
 const JPG: u8 = 0xc8;
 const DAC: u8 = 0xcc;
 const PROGRESSIVE: u8 = 0xc2;
+/// Baseline, extended and progressive; others are lossless, differential or arithmetic.
+const READ: [u8; 3] = [0xc0, 0xc1, PROGRESSIVE];
 
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
     let structure = Structure::read(bytes);
-    if structure.precision.is_some_and(|bits| bits != 8) {
-        let detail = "samples of other than 8 bits".to_owned();
-        return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
+    // Before the bytes are copied.
+    check(&structure, bytes, limits)?;
+    if let Some(end) = structure.end {
+        let (image, repeats) =
+            decode_whole(bytes, limits).map_err(|error| failure(error, false))?;
+        // An end mark may stand where samples are missing: that of a thumbnail, or one of a
+        // program's that mends what is cut. The decoder then goes on with zeros.
+        let complete = !(structure.one_scan && repeats)
+            || image == decode_with_tail(&bytes[..end], ONES, limits)?;
+        return if complete { Ok(image) } else { Err(DecodeError::Truncated { format: FORMAT }) };
     }
-    if structure.ended {
-        return decode_whole(bytes, limits).map_err(|error| failure(error, false));
-    }
-    // Checks the limits before the bytes are copied.
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
-    read_header(&mut decoder, limits).map_err(|error| failure(error, true))?;
     if !structure.one_scan {
         return Err(DecodeError::Truncated { format: FORMAT });
     }
     decode_without_end(bytes, limits)
 }
 
+/// What decoding holds at its height.
+pub(super) fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
+    check(&Structure::read(bytes), bytes, limits)
+}
+
+/// Holds the headers against what is read and the limits.
+fn check(structure: &Structure, bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
+    if let Some(process) = structure.process.filter(|process| !READ.contains(process)) {
+        let detail = format!("its coding process is number {}", process - READ[0]);
+        return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
+    }
+    if structure.precision.is_some_and(|bits| bits != 8) {
+        let detail = "samples of other than 8 bits".to_owned();
+        return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
+    }
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
+    let size =
+        read_header(&mut decoder, limits).map_err(|e| failure(e, structure.end.is_none()))?;
+    limits.check_memory(size, structure.bytes_per_pixel())
+}
+
+const ZEROS: [u8; 2] = [0, 0];
+/// A byte of ones in a scan is written 0xFF 0x00.
+const ONES: [u8; 2] = [0xff, 0];
+
 /// Decodes twice, with unlike data appended: a complete scan reads neither, and a picture that
 /// shows no difference is complete.
 fn decode_without_end(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
+    let zeros = decode_with_tail(bytes, ZEROS, limits)?;
+    let ones = decode_with_tail(bytes, ONES, limits)?;
+    if zeros == ones { Ok(zeros) } else { Err(DecodeError::Truncated { format: FORMAT }) }
+}
+
+fn decode_with_tail(
+    bytes: &[u8],
+    tail: [u8; 2],
+    limits: &ImageLimits,
+) -> Result<RgbImage, DecodeError> {
     /// Longer than the decoder reads ahead.
     const TAIL_BYTES: usize = 64;
-    let with_tail = |tail: [u8; 2]| {
-        let mut bytes = bytes.to_vec();
-        // One half of the end marker may be there.
-        if bytes.last() == Some(&0xff) {
-            bytes.pop();
-        }
-        bytes.extend(tail.repeat(TAIL_BYTES / 2));
-        bytes.extend([0xff, EOI]);
-        decode_whole(&bytes, limits).map_err(|error| failure(error, true))
-    };
-    let zeros = with_tail([0, 0])?;
-    // A byte of ones in a scan is written 0xFF 0x00.
-    let ones = with_tail([0xff, 0])?;
-    if zeros == ones { Ok(zeros) } else { Err(DecodeError::Truncated { format: FORMAT }) }
+    let mut bytes = bytes.to_vec();
+    // One half of the end marker may be there.
+    if bytes.last() == Some(&0xff) {
+        bytes.pop();
+    }
+    bytes.extend(tail.repeat(TAIL_BYTES / 2));
+    bytes.extend([0xff, EOI]);
+    let (image, _) = decode_whole(&bytes, limits).map_err(|error| failure(error, true))?;
+    Ok(image)
+}
+
+/// Whether the last row shows the same again and again, as it does where a whole row of blocks
+/// is missing, and where a picture ends in one colour. Where less than a row is missing, nothing
+/// tells.
+fn last_row_repeats(image: &RgbImage) -> bool {
+    /// Of the widest block, four times as wide as one of samples; any other is a part of it.
+    const PERIOD: u32 = 32;
+    let bottom = image.height() - 1;
+    let pixel = |x| image.get_pixel(x, bottom);
+    (PERIOD..image.width()).all(|x| pixel(x) == pixel(x - PERIOD))
 }
 
 fn options() -> DecoderOptions {
@@ -104,11 +148,11 @@ fn failure(failure: Failure, ends_early: bool) -> DecodeError {
     match failure {
         Failure::Checked(error) => error,
         Failure::Decoder(DecodeErrors::Unsupported(kind)) => {
-            DecodeError::UnsupportedKind { format: FORMAT, detail: format!("{kind:?}") }
+            DecodeError::UnsupportedKind { format: FORMAT, detail: one_line(&format!("{kind:?}")) }
         }
         Failure::Decoder(_) if ends_early => DecodeError::Truncated { format: FORMAT },
         Failure::Decoder(error) => {
-            DecodeError::Corrupt { format: FORMAT, reason: error.to_string() }
+            DecodeError::Corrupt { format: FORMAT, reason: one_line(&error.to_string()) }
         }
     }
 }
@@ -139,7 +183,8 @@ fn read_header(
     }
 }
 
-fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Failure> {
+/// The picture, and whether it may lack rows.
+fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<(RgbImage, bool), Failure> {
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
     let (width, height) = read_header(&mut decoder, limits)?;
     // Headers are read leniently, scans strictly: flaws between markers lose no pixel.
@@ -148,29 +193,37 @@ fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Failure>
     decoder.decode_into(&mut pixels)?;
     let image = RgbImage::from_raw(width, height, pixels)
         .expect("three bytes were allocated for each pixel");
+    let repeats = last_row_repeats(&image);
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    Ok(match orientation {
-        None | Some(Orientation::NoTransforms) => image,
-        Some(orientation) => {
-            let mut image = DynamicImage::ImageRgb8(image);
-            image.apply_orientation(orientation);
-            image.into_rgb8()
-        }
-    })
+    Ok((upright(image, orientation.unwrap_or(Orientation::NoTransforms)), repeats))
 }
 
 /// What the markers tell of a file's completeness.
 #[derive(Debug, Default)]
 struct Structure {
-    /// The end marker was seen after a scan.
-    ended: bool,
+    /// Where the end marker is, after a scan.
+    end: Option<usize>,
     /// A single scan holds everything: baseline, all components interleaved.
     one_scan: bool,
+    /// How the frame is coded: its marker.
+    process: Option<u8>,
     /// Bits a sample.
     precision: Option<u8>,
+    /// Of all coefficients, for each pixel.
+    coefficient_bytes: u64,
 }
 
 impl Structure {
+    /// What decoding holds at its height: RGB and, where one scan doesn't hold everything, the
+    /// coefficients of all scans; or RGB before and after it is turned upright.
+    fn bytes_per_pixel(&self) -> u64 {
+        if self.one_scan {
+            2 * RGB_BYTES
+        } else {
+            RGB_BYTES + self.coefficient_bytes.max(RGB_BYTES)
+        }
+    }
+
     /// Walks the segments by their lengths, so that the end of a thumbnail within one isn't taken
     /// for the end of the image.
     fn read(bytes: &[u8]) -> Self {
@@ -181,7 +234,7 @@ impl Structure {
         while let Some(marker) = next_marker(bytes, &mut at) {
             match marker {
                 EOI if scans > 0 => {
-                    structure.ended = true;
+                    structure.end = Some(at - 2);
                     break;
                 }
                 SOI | EOI => continue,
@@ -192,9 +245,12 @@ impl Structure {
             let length = usize::from(u16::from_be_bytes([high, low]));
             let body = bytes.get(at + 2..at + length.max(2)).unwrap_or_default();
             match marker {
-                // Start of frame: precision, height, width, number of components.
-                0xc0..=0xcf if !matches!(marker, DHT | JPG | DAC) => {
+                // Start of frame: precision, height, width, number of components. What looks
+                // like another one in a scan is damage.
+                0xc0..=0xcf if scans == 0 && !matches!(marker, DHT | JPG | DAC) => {
+                    structure.process = Some(marker);
                     structure.precision = body.first().copied();
+                    structure.coefficient_bytes = coefficient_bytes(body);
                     components = body.get(5).copied().filter(|_| marker != PROGRESSIVE);
                 }
                 SOS => {
@@ -207,6 +263,25 @@ impl Structure {
             at += length.max(2);
         }
         structure
+    }
+}
+
+/// Bytes of coefficients for each pixel, rounded up, by a frame's sampling factors: T.81, figure
+/// B.3. As many as CMYK's where they make no sense, for the decoder to refuse.
+fn coefficient_bytes(frame: &[u8]) -> u64 {
+    const EACH: u64 = 2;
+    const MOST: u64 = 4 * EACH;
+    let factors = || {
+        let components = frame.get(6..).unwrap_or_default().chunks_exact(3);
+        let count = usize::from(frame.get(5).copied().unwrap_or_default());
+        components.take(count).map(|component| (component[1] >> 4, component[1] & 15))
+    };
+    let most_wide = factors().map(|(wide, _)| u64::from(wide)).max().unwrap_or_default();
+    let most_high = factors().map(|(_, high)| u64::from(high)).max().unwrap_or_default();
+    let all: u64 = factors().map(|(wide, high)| u64::from(wide) * u64::from(high)).sum();
+    match most_wide * most_high {
+        0 => MOST,
+        most => (EACH * all).div_ceil(most).min(MOST),
     }
 }
 

@@ -13,11 +13,16 @@ use super::recognise::EncodedFormat;
 pub struct ImageLimits {
     /// Bytes of the encoded file.
     pub max_bytes: u64,
-    /// Width times height.
+    /// Width times height. Fewer where decoding holds more than [`BYTES_PER_PIXEL`] for each
+    /// pixel, as for 16-bit samples and progressive JPEGs.
     pub max_pixels: u64,
     /// Pixels of the longer side.
     pub max_side: u32,
 }
+
+/// What decoding may hold for each of [`ImageLimits::max_pixels`]: 8-bit RGB from the decoder,
+/// and again turned upright. The pipeline's budget counts on it.
+pub const BYTES_PER_PIXEL: u64 = 6;
 
 impl Default for ImageLimits {
     fn default() -> Self {
@@ -58,6 +63,23 @@ impl ImageLimits {
             return Err(DecodeError::TooManyPixels { width, height, max_pixels: self.max_pixels });
         }
         Ok(())
+    }
+
+    /// Takes what decoding holds at its height for each pixel, headers and tables aside; returns
+    /// what that makes.
+    pub(super) fn check_memory(
+        &self,
+        (width, height): (u32, u32),
+        bytes_per_pixel: u64,
+    ) -> Result<u64, DecodeError> {
+        let pixels = u64::from(width) * u64::from(height);
+        let max_bytes = self.max_pixels.saturating_mul(BYTES_PER_PIXEL);
+        let bytes = pixels.saturating_mul(bytes_per_pixel);
+        if bytes > max_bytes {
+            let max_pixels = max_bytes / bytes_per_pixel;
+            return Err(DecodeError::PixelsTooDeep { width, height, bytes_per_pixel, max_pixels });
+        }
+        Ok(bytes)
     }
 
     /// Memory for a decoder: `picture_bytes` and, for what it unpacks on the way (strips, colour

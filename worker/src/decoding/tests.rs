@@ -125,6 +125,43 @@ fn truncated_files_are_never_half_pictures() {
     }
 }
 
+/// As mended by a program that adds what it takes for the only thing missing.
+#[test]
+fn a_jpeg_with_an_end_mark_but_not_all_rows_is_no_picture() {
+    for name in ["ycbcr-420.jpg", "ycbcr-444.jpg", "rgb.jpg", "grey.jpg", "orientation-6.jpg"] {
+        let bytes = file(name);
+        let scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap() + 14;
+        // At least the last row of blocks is missing.
+        for length in scan..scan + (bytes.len() - scan) / 3 {
+            let cut = [&bytes[..length], b"\xff\xd9"].concat();
+            assert_eq!(class(&cut), FailureClass::Undecodable, "{name} cut to {length}");
+        }
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        let mut taller = bytes;
+        taller[frame + 5] += 1;
+        assert_eq!(class(&taller), FailureClass::Undecodable, "{name}");
+    }
+}
+
+#[test]
+fn a_jpeg_of_another_process_is_unsupported() {
+    let mut bytes = file("ycbcr-444.jpg");
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for process in [0xc3, 0xc5, 0xc9, 0xcb, 0xcf] {
+        bytes[frame + 1] = process;
+        assert_eq!(class(&bytes), FailureClass::Unsupported, "{process:x}");
+    }
+}
+
+#[test]
+fn a_bitmap_of_no_pixels_is_corrupt() {
+    for side in [18..22, 22..26] {
+        let mut bytes = file("rgb.bmp");
+        bytes[side].fill(0);
+        assert_eq!(class(&bytes), FailureClass::Undecodable);
+    }
+}
+
 #[test]
 fn half_a_photo_is_called_truncated() {
     let image = gradient(200, 160);
@@ -245,6 +282,80 @@ fn each_limit_holds() {
         with(ImageLimits { max_bytes: 50, ..generous }),
         Err(DecodeError::FileTooLarge { bytes: bytes.len() as u64, max_bytes: 50 })
     );
+}
+
+#[test]
+fn pixels_that_take_more_memory_count_for_more() {
+    // Four channels of 16 bits beside RGB: 11 bytes where 6 are allowed.
+    let bytes = file("rgba-16.png");
+    let (width, height) = decoded(&bytes).unwrap().dimensions();
+    let pixels = u64::from(width * height);
+    let enough = (pixels * 11).div_ceil(super::BYTES_PER_PIXEL);
+    let with = |max_pixels| decode(&bytes, &ImageLimits { max_pixels, ..ImageLimits::default() });
+    assert!(with(enough).is_ok());
+    let error = with(enough - 1).unwrap_err();
+    assert!(matches!(error, DecodeError::PixelsTooDeep { bytes_per_pixel: 11, .. }), "{error}");
+    assert_eq!(error.class(), FailureClass::TooLarge);
+    // What photographs are: 8-bit RGB, and chroma at half the resolution.
+    for name in ["rgb.bmp", "rgb.png", "ycbcr-420.jpg", "progressive.jpg"] {
+        let bytes = file(name);
+        let (width, height) = decoded(&bytes).unwrap().dimensions();
+        let max_pixels = u64::from(width * height);
+        let limits = ImageLimits { max_pixels, ..ImageLimits::default() };
+        assert!(decode(&bytes, &limits).is_ok(), "{name} takes more than it should");
+    }
+}
+
+#[test]
+fn a_tiff_that_claims_countless_values_is_refused_before_room_is_made() {
+    for (name, tag, big_endian) in [("grey.tif", 258_u16, false), ("lzw.tif", 279, false)] {
+        let mut bytes = file(name);
+        assert_eq!(bytes[0] == b'M', big_endian);
+        let tag = tag.to_le_bytes();
+        let first = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize + 2;
+        let entry = (first..).step_by(12).find(|&at| bytes[at..at + 2] == tag).unwrap();
+        bytes[entry + 4..entry + 8].copy_from_slice(&0x7f00_0001_u32.to_le_bytes());
+        let error = decoded(&bytes).unwrap_err();
+        assert_eq!(error.class(), FailureClass::Undecodable);
+        assert!(error.to_string().contains("claims 2130706433 values"), "{error}");
+    }
+}
+
+#[test]
+fn a_webp_whose_metadata_claim_gigabytes_is_truncated() {
+    let bytes = file("orientation-6.webp");
+    let metadata = bytes.windows(4).position(|name| name == b"EXIF").unwrap();
+    assert!(decoded(&bytes).is_ok());
+    for length in [bytes.len() as u32, 0x6a00_0000, u32::MAX] {
+        let mut bytes = bytes.clone();
+        bytes[metadata + 4..metadata + 8].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(decoded(&bytes), Err(DecodeError::Truncated { format: EncodedFormat::WebP }));
+    }
+}
+
+#[test]
+fn a_webp_frame_larger_than_its_canvas_is_refused_before_it_is_decoded() {
+    let mut bytes = file("lossy-alpha.webp");
+    assert!(decoded(&bytes).is_ok());
+    let frame = bytes.windows(4).position(|name| name == b"VP8 ").unwrap() + 8;
+    bytes[frame + 6..frame + 10].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+    let error = decoded(&bytes).unwrap_err();
+    assert_eq!(error.class(), FailureClass::Undecodable);
+    assert!(error.to_string().contains("16383×16383 pixels exceeds its canvas"), "{error}");
+}
+
+#[test]
+fn a_decoders_words_stay_on_one_line() {
+    // zune-jpeg ends some messages' lines, and then ours would go on in the next.
+    let bytes = file("ycck.jpg");
+    for at in 2..bytes.len() {
+        if let Err(error) = decoded(&[&bytes[..at], &[0x55], &bytes[at..]].concat()) {
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+    let words = super::error::one_line("I/O errors\n  Not enough bytes\n");
+    assert_eq!(words, "I/O errors Not enough bytes");
+    assert!(super::error::one_line(&"long ".repeat(100)).chars().count() <= 201);
 }
 
 #[test]

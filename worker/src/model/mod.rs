@@ -90,7 +90,8 @@ impl Model {
         let mut weights = Weights::read(&file)
             .map_err(|source| ModelError::Weights { model: model(), source })?;
         let classes = config.classes.len();
-        if let Some((tensor, rows)) = weights.find(HEAD.0).map(|(name, shape)| (name, shape[0]))
+        if let Some((tensor, shape)) = weights.find(HEAD.0)
+            && let Some(&rows) = shape.first()
             && rows != classes
         {
             return Err(ModelError::ClassCount { model: model(), classes, tensor, rows });
@@ -166,5 +167,32 @@ impl Model {
             return Err(ModelError::BatchShape { actual: input.dims().to_vec(), expected });
         }
         Ok(self.network.forward(&input.to_device(&self.device)?, stages)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use camshaft_common::model::ModelReference;
+
+    use super::*;
+
+    #[test]
+    fn a_head_that_is_a_single_number_is_a_misfit() {
+        let head = Tensor::new(1f32, &Device::Cpu).unwrap();
+        let file = safetensors::serialize(HashMap::from([(HEAD.0, head)]), None).unwrap();
+        let config = br#"{
+            "architecture": "resnet18", "classes": ["cat", "dog"],
+            "input": {
+                "height": 32, "width": 32, "resize": "stretch", "color": "rgb",
+                "interpolation": "bilinear-antialiased", "scale": "1/255",
+                "mean": [0, 0, 0], "std": [1, 1, 1]
+            }
+        }"#;
+        let files = ModelFiles::from_bytes(ModelReference::Bundled, file.into(), config).unwrap();
+        let error = Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle);
+        let error = error.unwrap_err();
+        assert!(matches!(error, ModelError::Misfit { .. }), "{error}");
     }
 }

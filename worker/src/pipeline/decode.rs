@@ -1,10 +1,9 @@
 //! Third stage: the file becomes pixels and the network's input.
 
-use std::io::Cursor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use image::{ImageDecoder, ImageError, ImageReader, RgbImage};
+use image::RgbImage;
 
 use super::budget::Share;
 use super::context::Context;
@@ -35,19 +34,23 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
     let Fetched { mut image, bytes, share, model } = fetched;
     let (limits, limit) = (context.limits.image, context.limits.decode_time);
     let header = bytes.clone();
-    let pixels = match cores::decode_within(limit, move || pixel_bytes(&header)).await {
-        Ok(pixels) => pixels,
+    let measuring =
+        cores::decode_within(limit, move || decoding::memory_to_decode(&header, &limits));
+    let memory_bytes = match measuring.await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return Err(leaves(image, error.into())),
         Err(astray) => return Err(leaves(image, cause(&astray, limit))),
     };
-    let memory = context.pixels.reserve(pixels).await;
+    let memory = context.pixels.reserve(memory_bytes).await;
     let rule = Arc::clone(&model);
     let span = image.span.clone();
     let work = cores::decode_within(limit, move || {
         let _entered = span.enter();
         // They stay where the memory is, should this never end.
-        let (_share, memory) = (share, memory);
+        let (_share, mut memory) = (share, memory);
         let started = Instant::now();
         let picture = decoding::decode(&bytes, &limits)?;
+        memory.shrink(picture.as_raw().len() as u64);
         let input = input::to_input(&picture, &rule.config().input);
         Ok::<_, DecodeError>((picture, input, memory, started.elapsed()))
     });
@@ -73,17 +76,4 @@ fn cause(astray: &Astray, limit: Duration) -> ExitCause {
         Astray::Panicked => ExitCause::DecoderPanicked,
         Astray::Overran => ExitCause::DecoderOverran(limit),
     }
-}
-
-/// What decoding will hold at its height: the decoder's own pixels, and eight-bit RGB. Zero
-/// where the header can't be read: decoding then ends there.
-fn pixel_bytes(bytes: &[u8]) -> u64 {
-    const RGB_BYTES: u64 = 3;
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let Ok(decoder) = reader.map_err(ImageError::from).and_then(ImageReader::into_decoder) else {
-        return 0;
-    };
-    let (width, height) = decoder.dimensions();
-    let pixel = u64::from(decoder.color_type().bytes_per_pixel()) + RGB_BYTES;
-    u64::from(width).saturating_mul(u64::from(height)).saturating_mul(pixel)
 }

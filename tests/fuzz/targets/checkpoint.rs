@@ -1,0 +1,48 @@
+//! A model's weights file: safetensors, or PyTorch's archive with its pickle.
+#![no_main]
+
+use bytes::Bytes;
+use camshaft_common::model::ModelReference;
+use camshaft_worker::model::{KernelChoice, Model, ModelFiles, Precision};
+use candle_core::Device;
+use libfuzzer_sys::fuzz_target;
+use peak_alloc::PeakAlloc;
+use safetensors::SafeTensors;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// The smallest network there is: zeros stand for what a file lacks, until all is known.
+const CONFIG: &[u8] = br#"{
+    "architecture": "resnet18", "classes": ["cat", "dog"],
+    "input": {
+        "height": 32, "width": 32, "resize": "stretch", "interpolation": "bilinear-antialiased",
+        "scale": "1/255", "mean": [0, 0, 0], "std": [1, 1, 1], "color": "rgb"
+    }
+}"#;
+
+/// Twice the network's.
+const FIXED_BYTES: usize = 2 * 4 * 11_700_000;
+/// Of memory for each byte of a file: values in JSON and in a pickle are small on disk.
+const BYTES_PER_BYTE: usize = 512;
+
+fuzz_target!(|weights: &[u8]| {
+    let file = Bytes::copy_from_slice(weights);
+    MEMORY.reset_peak_usage();
+    let before = MEMORY.current_usage();
+    if let Ok(files) = ModelFiles::from_bytes(ModelReference::Bundled, file, CONFIG)
+        && is_quick(&files.weights())
+    {
+        let loaded = Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle);
+        assert!(loaded.is_err(), "{} bytes hold no network", weights.len());
+    }
+    let used = MEMORY.peak_usage() - before;
+    let allowed = FIXED_BYTES + BYTES_PER_BYTE * weights.len();
+    assert!(used <= allowed, "{} bytes of file took {used} bytes of memory", weights.len());
+});
+
+/// Whether loading ends before a network of zeros is made, which takes a tenth of a second: at
+/// a header that can't be read, or a head of another number of classes.
+fn is_quick(file: &[u8]) -> bool {
+    SafeTensors::deserialize(file).map_or(true, |tensors| tensors.tensor("fc.weight").is_ok())
+}

@@ -1,0 +1,79 @@
+//! An image file of anyone's making: a picture within the limits, or an error with its class.
+//!
+//! Models what the pipeline does: a panic of a decoder is caught there and reported as
+//! `undecodable`. A hang, an abort or memory without bound would take other images with it.
+#![no_main]
+
+use std::cell::Cell;
+use std::panic::{catch_unwind, set_hook, take_hook};
+
+use camshaft_common::prediction::FailureClass;
+use camshaft_worker::decoding::{self, DecodeError, ImageLimits};
+use libfuzzer_sys::fuzz_target;
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Small, so that mutations reach them and each try is quick.
+const LIMITS: ImageLimits =
+    ImageLimits { max_bytes: 64 << 10, max_pixels: 256 << 10, max_side: 2048 };
+
+/// The decoder's own pixels of up to eight bytes, RGBA, RGB; of a progressive JPEG its
+/// coefficients; and what turns a picture upright.
+const BYTES_PER_PIXEL: u64 = 32;
+/// Tables and buffers of the decoders, and what a lossy WebP's partition may claim to have: its
+/// length has 24 bits.
+const FIXED_BYTES: u64 = 20 << 20;
+
+thread_local! {
+    static DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+fuzz_target!(
+    init: catch_decoders_panics(),
+    |bytes: &[u8]| {
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        DECODING.set(true);
+        let decoded = catch_unwind(|| decoding::decode(bytes, &LIMITS));
+        DECODING.set(false);
+        let used = (MEMORY.peak_usage() - before) as u64;
+        let allowed = FIXED_BYTES + LIMITS.max_bytes * 4 + LIMITS.max_pixels * BYTES_PER_PIXEL;
+        assert!(used <= allowed, "{} bytes of file took {used} bytes of memory", bytes.len());
+        match decoded {
+            Ok(Ok(picture)) => {
+                let (width, height) = picture.dimensions();
+                assert!(width > 0 && height > 0 && width.max(height) <= LIMITS.max_side);
+                assert!(u64::from(width) * u64::from(height) <= LIMITS.max_pixels);
+            }
+            Ok(Err(error)) => check(&error, bytes.len() as u64),
+            Err(_panic) => {}
+        }
+    }
+);
+
+/// A message tells what to do, on one line, and does not grow with the file.
+fn check(error: &DecodeError, bytes: u64) {
+    let message = error.to_string();
+    assert!(!message.contains('\n') && message.len() < 500, "{message:?}");
+    let class = error.class();
+    assert!(
+        matches!(
+            class,
+            FailureClass::Undecodable | FailureClass::Unsupported | FailureClass::TooLarge
+        ),
+        "{class} is not for decoding to tell"
+    );
+    assert_eq!(bytes > LIMITS.max_bytes, matches!(error, DecodeError::FileTooLarge { .. }));
+}
+
+/// libFuzzer's hook aborts at any panic; a decoder's is caught.
+fn catch_decoders_panics() {
+    let abort = take_hook();
+    set_hook(Box::new(move |panic| {
+        if !DECODING.get() {
+            abort(panic);
+        }
+    }));
+}

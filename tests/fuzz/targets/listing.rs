@@ -1,0 +1,92 @@
+//! What names images: a list file's lines, keys and places.
+//!
+//! The first line of the input is read as a place, the rest as a list.
+#![no_main]
+
+use camshaft_common::explain::{ExplainOptions, OverlayFormat};
+use camshaft_common::job::{JOB_VERSION, Job};
+use camshaft_common::key::ImageKey;
+use camshaft_common::layout::{self, OverlayDifference};
+use camshaft_common::location::Location;
+use camshaft_common::model::ModelIdentity;
+use camshaft_common::run::RunId;
+use libfuzzer_sys::fuzz_target;
+
+/// The producer is a program: it has no library to link.
+#[path = "../../../producer/src/list_file/lines.rs"]
+mod lines;
+
+use lines::{ListLines, Listed};
+
+fuzz_target!(|input: &str| {
+    let (place, list) = input.split_once('\n').unwrap_or((input, ""));
+    check_place(place);
+    let mut lines = ListLines::default();
+    for line in list.split_inclusive('\n') {
+        // An error ends the reading of a list.
+        let Ok(listed) = lines.read(line) else { return };
+        if let Some(Listed { key, label }) = listed {
+            check_key(&key);
+            check_message(key, label);
+        }
+    }
+});
+
+fn check_place(text: &str) {
+    let Ok(place) = text.parse::<Location>() else { return };
+    let url = place.as_url();
+    assert!(matches!(url.scheme(), "file" | "s3" | "s3a" | "gs" | "az" | "abfs" | "abfss"));
+    assert!(url.password().is_none(), "{url} has a password");
+    let azure = matches!(url.scheme(), "az" | "abfs" | "abfss");
+    assert!(url.username().is_empty() || azure, "{url} has a user");
+    assert!(url.query().is_none() && url.fragment().is_none(), "{url} has more than a path");
+    let climbs = |segments: &str| segments.split('/').any(|segment| segment == "..");
+    assert!(!climbs(url.path()), "{url} climbs");
+    match place.local_path() {
+        Some(path) => {
+            assert!(path.is_absolute(), "{} is relative", path.display());
+            assert!(!climbs(path.to_str().expect("a place is text")), "{} climbs", path.display());
+        }
+        None => assert!(url.host_str().is_some_and(|host| !host.is_empty()), "{url} has no bucket"),
+    }
+    assert_eq!(place.below(&place).as_deref(), Some(""));
+    let again: Location = url.as_str().parse().expect("a place's URL is a place");
+    assert_eq!(again, place);
+}
+
+fn check_key(key: &ImageKey) {
+    let text = key.as_str();
+    assert!(!text.starts_with('/') && !text.chars().any(char::is_control), "{text:?}");
+    assert!(text.split('/').all(|segment| !matches!(segment, "" | "." | "..")), "{text:?}");
+    assert_eq!(ImageKey::parse(text).as_ref(), Ok(key));
+    let overlay = layout::overlay(key, OverlayDifference::default(), OverlayFormat::Jpeg);
+    for (folder, path) in [
+        (layout::PREDICTIONS, layout::prediction(key)),
+        (layout::FAILURES, layout::failure(key)),
+        (layout::OVERLAYS, overlay.expect("a format was given")),
+    ] {
+        let below = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+        assert!(below.is_some_and(|below| below.starts_with(text)), "{path:?} left {folder}");
+        // A store's limit: S3's.
+        assert!(path.len() <= 1024, "{} bytes are too long for a store", path.len());
+    }
+}
+
+/// What a list says always fits a message, and comes out of it unchanged.
+fn check_message(key: ImageKey, label: Option<String>) {
+    let place: Location = "s3://bucket/prefix".parse().expect("it is a place");
+    let job = Job {
+        v: JOB_VERSION,
+        run: RunId::generate(),
+        key,
+        etag: None,
+        size: None,
+        label,
+        source: place.clone(),
+        out: place,
+        model: ModelIdentity::bundled(),
+        explain: ExplainOptions::default(),
+        replaces: false,
+    };
+    assert_eq!(Job::parse(&job.to_json()).expect("a listed image makes a message"), job);
+}

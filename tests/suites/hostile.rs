@@ -1,0 +1,103 @@
+//! `camshaft audit` on files made to do harm.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use camshaft_common::prediction::FailureClass;
+use camshaft_tests::hostile::{Expected, Hostile, corpus};
+use camshaft_tests::programs::{Ended, program, run};
+use camshaft_tests::small_run::SmallRun;
+
+/// Of memory that the program touches, its own file's pages among it: what a container counts,
+/// and ends a program for. Measured, as the kernel counts it until the program's end.
+const RESIDENT_KIB: usize = 1 << 20;
+
+/// What the system refuses to go beyond (`RLIMIT_DATA`), and so ends a Rust program for: memory
+/// that could be written, touched or not. Stacks and the zeros of a picture still to come are
+/// touched in small part, and so this is more than the other.
+const WRITABLE_KIB: usize = 3 << 19;
+
+/// Half of it is spent on the few pictures of nearly a hundred megapixels.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Runs its arguments within a limit, and prints the largest memory they ever took in KiB.
+const LIMITED: &str = "\
+import resource, subprocess, sys
+limit = int(sys.argv[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+status = subprocess.run(sys.argv[2:]).returncode
+print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, flush=True)
+sys.exit(status if status >= 0 else 128 - status)
+";
+
+/// How the audit ended, and the most memory that was resident, in KiB.
+fn audit(small: &SmallRun) -> (Ended, usize) {
+    let mut command = Command::new("python3");
+    command.args(["-c", LIMITED, &WRITABLE_KIB.to_string()]);
+    command.arg(program("camshaft")).arg("audit").arg(&small.source);
+    command.arg("--out").arg(&small.out).arg("--model").arg(&small.model);
+    let ended = run(command.args(["--max-failure-rate", "1"]));
+    let peak = ended.stdout.lines().find_map(|line| line.strip_prefix("peak ")?.parse().ok());
+    let peak = peak.unwrap_or_else(|| panic!("no peak in {ended:?}"));
+    (ended, peak)
+}
+
+#[test]
+fn hostile_images_each_fail_by_their_class_within_a_gibibyte_of_resident_memory() {
+    let mut small = SmallRun::new(20);
+    let good = small.keys.clone();
+    let corpus = corpus();
+    assert!(corpus.len() >= 300, "only {} files", corpus.len());
+    for Hostile { name, bytes, .. } in &corpus {
+        fs::write(small.source.join(name), bytes).unwrap();
+        small.keys.push(name.clone());
+    }
+    let started = Instant::now();
+    let (ended, peak_kib) = audit(&small);
+    let ended = ended.expect(0);
+    assert!(started.elapsed() < DEADLINE, "took {:?}", started.elapsed());
+    assert!(peak_kib < RESIDENT_KIB, "{peak_kib} KiB were resident");
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+
+    let results = small.results();
+    results.assert_exactly(&small.keys);
+    for key in &good {
+        assert!(results.predictions.contains_key(key), "{key} suffered from its neighbours");
+    }
+    let found = |name: &str| results.failures.get(name).map(|failure| &failure.error);
+    let wrong: Vec<_> = corpus
+        .iter()
+        .filter(|file| !is_as_expected(file.expected, found(&file.name).map(|error| error.class)))
+        .map(|file| format!("{}: {:?}, not {:?}", file.name, found(&file.name), file.expected))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), corpus.len(), wrong.join("\n"));
+    for failure in results.failures.values() {
+        let message = &failure.error.message;
+        assert!(!message.is_empty() && message.len() < 500 && !message.contains('\n'), "{message}");
+    }
+}
+
+fn is_as_expected(expected: Expected, found: Option<FailureClass>) -> bool {
+    match expected {
+        Expected::Prediction => found.is_none(),
+        Expected::Failure(class) => found == Some(class),
+        Expected::PredictionOrUndecodable => {
+            matches!(found, None | Some(FailureClass::Undecodable))
+        }
+    }
+}
+
+#[test]
+fn nearly_every_hostile_image_has_one_right_answer() {
+    let mut counts = BTreeMap::new();
+    let corpus = corpus();
+    for file in &corpus {
+        *counts.entry(format!("{:?}", file.expected)).or_insert(0) += 1;
+    }
+    let open = counts.get("PredictionOrUndecodable").copied().unwrap_or(0);
+    assert!(open * 6 < corpus.len(), "{open} of {} have two answers: {counts:?}", corpus.len());
+    let names: std::collections::BTreeSet<_> = corpus.iter().map(|file| &file.name).collect();
+    assert_eq!(names.len(), corpus.len(), "two files have one name");
+}
