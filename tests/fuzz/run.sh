@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes with stable Rust and a C++ compiler, which it installs where there is none:
+# Fuzzes with stable Rust and a C++ compiler (tests/run.sh installs one):
 #   tests/fuzz/run.sh [SECONDS] [TARGET…]
 # Each target for so many seconds (60), two at a time. What is found to be worth keeping stays
 # in target/fuzz and is where the next run starts. An input that breaks a target is named, and
@@ -20,12 +20,6 @@ for target in "${targets[@]}"; do
   [ -f "tests/fuzz/targets/$target.rs" ] || { echo "no target $target; there are ${known[*]}" >&2; exit 2; }
 done
 
-if ! command -v c++ >/dev/null; then # libFuzzer is C++
-  root=()
-  [ "$(id -u)" = 0 ] || root=(sudo)
-  "${root[@]}" apt-get update -qq
-  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends g++
-fi
 bins=()
 for target in "${targets[@]}"; do bins+=(--bin "fuzz-$target"); done
 RUSTC_WORKSPACE_WRAPPER="$PWD/tests/fuzz/instrument.sh" cargo build --quiet --release -p camshaft-fuzz "${bins[@]}"
