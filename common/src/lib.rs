@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod arguments;
+pub mod backoff;
 pub mod explain;
 pub mod job;
 pub mod key;

@@ -3,7 +3,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -107,6 +106,3 @@ pub(crate) fn runtime() -> Runtime {
         .build()
         .expect("threads can be started")
 }
-
-/// How long a relay may take to act on a change.
-pub const SETTLES: Duration = Duration::from_millis(50);

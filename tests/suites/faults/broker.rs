@@ -1,5 +1,9 @@
 //! Brokers that go away, fall silent, run low or close what is open.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::Command;
+
 use camshaft_tests::broker::Broker;
 use camshaft_tests::health::Health;
 use camshaft_tests::programs::{Running, camshaft, worker};
@@ -30,20 +34,34 @@ fn a_worker_waits_for_a_broker_that_is_down_and_goes_on_when_it_restarts() {
 
 #[test]
 fn restarting_the_broker_five_times_loses_and_doubles_nothing() {
+    const RESTARTS: usize = 5;
     let small = SmallRun::new(6000);
     let mut broker = Broker::start();
     let url = broker.url();
-    // Enqueue is one of those who lose it: it is still under way at the first.
-    let mut enqueue = camshaft(["enqueue", "--broker", &url]);
+    // Enqueue gets its list bit by bit, so that it is under way at every restart.
+    let list = small.directory.path().join("keys");
+    assert!(Command::new("mkfifo").arg(&list).status().unwrap().success());
+    let mut enqueue = camshaft(["enqueue", "--broker", &url, "--base"]);
     enqueue.arg(&small.source).arg("--out").arg(&small.out).arg("--model").arg(&small.model);
+    let mut enqueue = Running::start(enqueue.arg(format!("list:{}", list.display())));
+    let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
+    let mut chunks = small.keys.chunks(small.keys.len() / (RESTARTS + 1));
+    let mut write_next = || {
+        let lines: String = chunks.next().unwrap().iter().map(|key| format!("{key}\n")).collect();
+        feed.write_all(lines.as_bytes()).unwrap();
+    };
     let workers = [(); 2].map(|()| Running::start(&mut worker(["--broker", &url])));
-    let enqueue = Running::start(&mut enqueue);
-    for restart in 0..5 {
-        let mark = restart * 800 + 50;
+    write_next();
+    for restart in 0..RESTARTS {
+        // Messages are published 512 at a time.
+        let mark = restart * 900 + 100;
         wait::until("the workers come as far as that", LIMIT, || small.predictions() >= mark);
         broker.stop();
+        write_next();
         broker.start_again();
+        assert!(enqueue.ended().is_none(), "it was not under way");
     }
+    drop(feed);
     let _ended = enqueue.end(LIMIT).expect(0);
     wait::until("every image", LIMIT, || small.predictions() >= small.keys.len());
     wait::until("the queue is empty", LIMIT, || small.status(&url)["queued"] == 0);

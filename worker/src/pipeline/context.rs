@@ -57,6 +57,9 @@ impl Limits {
     }
 }
 
+/// Places kept open. A run has two; messages could name any number.
+const KEPT_FOLDERS: usize = 64;
+
 /// An image's leave to be in work, until it is dropped.
 #[derive(Debug)]
 pub enum Pass {
@@ -139,6 +142,10 @@ impl Context {
         }
         let folder = Folder::open(location, &self.store_options)?;
         let folder = SteadyFolder::new(folder, self.patience);
+        // Who has one goes on using it.
+        if folders.len() >= KEPT_FOLDERS {
+            folders.clear();
+        }
         folders.insert(location.clone(), folder.clone());
         Ok(folder)
     }

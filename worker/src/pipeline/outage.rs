@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use camshaft_common::backoff::Backoff;
 use camshaft_common::store::{Fetched, Folder, Listed, StoreError, StoreErrorKind};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
@@ -27,8 +28,6 @@ const REPEATS: u32 = 2;
 /// Objects whose requests fail, with none that succeeds in between, before the store counts as
 /// out. One or two may have faults of their own.
 const FAILING_OBJECTS: usize = 3;
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(15);
 
 /// How long one request waits, all in all.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +70,8 @@ struct State {
     reason: Option<String>,
     /// Somebody is asking whether it is back.
     asking: bool,
-    /// Fruitless questions so far.
-    asked: u32,
+    /// Between fruitless questions.
+    backoff: Backoff,
 }
 
 /// What a request that failed may do.
@@ -124,8 +123,7 @@ impl Outage {
             return Some(Next::Wait);
         }
         state.asking = true;
-        state.asked = state.asked.saturating_add(1);
-        Some(Next::Ask(delay(state.asked)))
+        Some(Next::Ask(state.backoff.next_delay()))
     }
 
     /// Waits until the store is back, or it is this caller's turn to ask.
@@ -155,12 +153,6 @@ impl Drop for Asking<'_> {
         self.0.state().asking = false;
         self.0.changed.notify_waiters();
     }
-}
-
-/// Grows to a limit; jitter keeps workers that lost the same store from returning at once.
-fn delay(failures: u32) -> Duration {
-    let factor = 2u32.saturating_pow(failures.saturating_sub(1));
-    FIRST_DELAY.saturating_mul(factor).min(LONGEST_DELAY).mul_f64(rand::random_range(0.5..1.0))
 }
 
 /// An open place in a store whose outages are waited for.
@@ -239,7 +231,7 @@ impl SteadyFolder {
         request: impl Fn() -> BoxFuture<'r, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
-        let mut repeats = 0;
+        let (mut repeats, mut backoff) = (0, Backoff::default());
         let mut last = None;
         loop {
             let left = self.patience.outage.saturating_sub(started.elapsed());
@@ -267,9 +259,70 @@ impl SteadyFolder {
             }
             if !out {
                 repeats += 1;
-                sleep(delay(repeats)).await;
+                sleep(backoff.next_delay()).await;
             }
             last = Some(error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use camshaft_common::store::{JSON, StoreOptions};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A place that fails while there is a file where its folder should be.
+    fn broken(path: &Path) -> SteadyFolder {
+        fs::write(path, "in the way").unwrap();
+        let location = path.to_str().unwrap().parse().unwrap();
+        let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
+        SteadyFolder::new(folder, Patience { outage: LONG, no_space: LONG })
+    }
+
+    fn mend(path: &Path) {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_fails_for_everybody_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let folder = broken(&path);
+        let requests = ["a", "b", "c", "d"].map(|object| {
+            let folder = folder.clone();
+            tokio::spawn(async move { folder.put(object, "x", JSON).await })
+        });
+        let out = async {
+            while folder.outage().reason().is_none() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LONG, out).await.expect("it is noticed");
+        assert!(folder.outage().reason().unwrap().contains("store/"));
+        mend(&path);
+        for request in requests {
+            request.await.unwrap().unwrap();
+        }
+        assert_eq!(folder.outage().reason(), None);
+    }
+
+    #[tokio::test]
+    async fn one_objects_fault_is_no_outage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let folder = broken(&path);
+        for _ in 0..3 {
+            assert!(folder.put("a", "x", JSON).await.is_err());
+        }
+        assert_eq!(folder.outage().reason(), None);
+        mend(&path);
+        folder.put("a", "x", JSON).await.unwrap();
     }
 }

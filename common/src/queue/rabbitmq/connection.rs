@@ -2,7 +2,7 @@
 //!
 //! Owns the URL, and sees to it that no text made here shows its password. Knows nothing of
 //! queues. Reconnecting is left to those who use a connection, since only they know what was
-//! under way; [`Backoff`] and [`Patience`] say how long they wait.
+//! under way; [`Patience`] says how long they wait.
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::tls::{Tls, TlsError, TlsFiles};
+use crate::backoff::Backoff;
 use crate::queue::QueueError;
 use crate::secret::Secret;
 use crate::tls;
@@ -28,9 +29,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ALERT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Finds a dead peer within a minute (the broker's default is 60 s); the lower one counts.
 const HEARTBEAT_SECONDS: u16 = 30;
-
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(15);
 
 /// Opens connections to one broker.
 #[derive(Clone)]
@@ -189,24 +187,6 @@ impl Connector {
     }
 }
 
-/// Growing delays with jitter, so that workers that lost the same broker don't return at once.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    pub(super) fn next_delay(&mut self) -> Duration {
-        let delay = FIRST_DELAY.saturating_mul(2u32.saturating_pow(self.failures));
-        self.failures = self.failures.saturating_add(1);
-        delay.min(LONGEST_DELAY).mul_f64(rand::random_range(0.5..1.0))
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
 /// How long a caller goes on trying.
 pub(super) struct Patience {
     deadline: Option<Instant>,
@@ -281,13 +261,5 @@ mod tests {
             assert!(matches!(error, QueueError::InvalidUrl { .. }), "{error:?}");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
-    }
-
-    #[test]
-    fn delays_grow_to_a_limit() {
-        let mut backoff = Backoff::default();
-        let delays: Vec<_> = (0..40).map(|_| backoff.next_delay()).collect();
-        assert!(delays[0] <= FIRST_DELAY && delays[39] >= LONGEST_DELAY / 2);
-        assert!(delays.iter().all(|delay| *delay <= LONGEST_DELAY));
     }
 }

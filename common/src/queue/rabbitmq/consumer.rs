@@ -14,11 +14,12 @@ use lapin::{Channel, Connection, Consumer};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::connection::{Backoff, warn_of};
+use super::connection::warn_of;
 use super::publisher::close_connection;
 use super::receipt::RabbitMqReceipt;
 use super::topology::{ISOLATED_TRIES, SUSPECT_AFTER};
 use super::wire;
+use crate::backoff::Backoff;
 use crate::queue::{Deliveries, Delivery, QueueError, Receipt};
 
 /// A consumer's connection and channel. Kept as long as one of its deliveries is unsettled:
@@ -83,7 +84,9 @@ impl Intake {
                             return Some(delivery);
                         }
                         Some(None) => {
-                            self.shared.note_trouble(Some("the connection was lost".to_owned()));
+                            self.shared.note_trouble(Some(
+                                "the connection to the broker was lost".to_owned(),
+                            ));
                             self.session = None;
                         }
                     }
