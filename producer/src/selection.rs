@@ -134,7 +134,7 @@ mod tests {
             (key("failed.jpg"), (Kind::Failure, now)),
         ]);
         let dead = HashSet::from([key("dead.jpg")]);
-        let results = Results { by_key, dead, ..Results::default() };
+        let results = Results { by_key, dead };
         let earlier = Some(now - TimeDelta::hours(1));
         let later = Some(now + TimeDelta::hours(1));
         let again = Decision::Do { replaces: true };

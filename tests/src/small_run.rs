@@ -1,6 +1,7 @@
 //! A run on small images with the small model: what most suites start from.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -55,6 +56,22 @@ impl SmallRun {
         let mut command = camshaft(["enqueue", "--broker", broker]);
         command.arg(&self.source).arg("--out").arg(&self.out).arg("--model").arg(&self.model);
         run(command.args(more)).expect(0).stdout
+    }
+
+    /// `camshaft enqueue` of a list that comes bit by bit, not yet run: its file is a named pipe,
+    /// to be opened for writing once it runs.
+    ///
+    /// # Panics
+    /// Where there are no named pipes.
+    #[must_use]
+    pub fn enqueue_from_pipe(&self, broker: &str) -> (Command, PathBuf) {
+        let list = self.directory.path().join("keys");
+        let made = Command::new("mkfifo").arg(&list).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo is on every Debian");
+        let mut command = camshaft(["enqueue", "--broker", broker, "--base"]);
+        command.arg(&self.source).arg("--out").arg(&self.out).arg("--model").arg(&self.model);
+        command.arg(format!("list:{}", list.display()));
+        (command, list)
     }
 
     /// What `camshaft status --json` says.

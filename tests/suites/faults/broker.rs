@@ -2,7 +2,6 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::process::Command;
 
 use camshaft_tests::broker::Broker;
 use camshaft_tests::health::Health;
@@ -39,11 +38,8 @@ fn restarting_the_broker_five_times_loses_and_doubles_nothing() {
     let mut broker = Broker::start();
     let url = broker.url();
     // Enqueue gets its list bit by bit, so that it is under way at every restart.
-    let list = small.directory.path().join("keys");
-    assert!(Command::new("mkfifo").arg(&list).status().unwrap().success());
-    let mut enqueue = camshaft(["enqueue", "--broker", &url, "--base"]);
-    enqueue.arg(&small.source).arg("--out").arg(&small.out).arg("--model").arg(&small.model);
-    let mut enqueue = Running::start(enqueue.arg(format!("list:{}", list.display())));
+    let (mut enqueue, list) = small.enqueue_from_pipe(&url);
+    let mut enqueue = Running::start(&mut enqueue);
     let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
     let mut chunks = small.keys.chunks(small.keys.len() / (RESTARTS + 1));
     let mut write_next = || {

@@ -1,14 +1,15 @@
 //! Workers that are killed, and jobs that kill their workers.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use camshaft_tests::broker::Broker;
 use camshaft_tests::images::write_flat_jpeg;
-use camshaft_tests::programs::{Running, worker};
+use camshaft_tests::programs::{Running, run, worker};
 use camshaft_tests::small_run::SmallRun;
 use camshaft_tests::wait;
 
@@ -64,6 +65,29 @@ fn killing_workers_loses_and_doubles_nothing() {
     assert!(explained >= small.keys.len(), "{explained} passes for {} images", small.keys.len());
     report(&format!("{kills} kills; {:.2} % of the work done again", again * 100.0));
     assert!(again < 0.05, "{:.1} % of the work was done again", again * 100.0);
+}
+
+#[test]
+fn killing_enqueue_loses_and_doubles_nothing() {
+    let small = SmallRun::new(2000);
+    let broker = Broker::shared().url();
+    // Its list comes bit by bit, so that it is in the middle of it when it is killed.
+    let (mut enqueue, list) = small.enqueue_from_pipe(&broker);
+    let killed = Running::start(&mut enqueue);
+    let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
+    feed.write_all((small.keys[..1500].join("\n") + "\n").as_bytes()).unwrap();
+    // 1,024 of them are published, the others wait for company.
+    wait::until("messages", LIMIT, || small.status(&broker)["queued"] == 1024);
+    killed.kill();
+    drop(feed);
+
+    fs::remove_file(&list).unwrap();
+    fs::write(&list, small.keys.join("\n")).unwrap();
+    let _ended = run(&mut enqueue).expect(0);
+    let mut worker = worker(["--broker", &broker, "--exit-when-idle", "2"]);
+    let _ended = Running::start(&mut worker).end(LIMIT).expect(0);
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&broker);
 }
 
 /// What a worker logs when an image has been through the network.

@@ -1,6 +1,7 @@
 //! Stores that answer badly, late or not at all.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use camshaft_tests::broker::Broker;
 use camshaft_tests::health::Health;
@@ -113,5 +114,25 @@ fn a_store_that_is_out_is_waited_for_without_spending_tries() {
     wait::until("it is well again", LIMIT, || health.status() == 200);
     let ended = running.end(LIMIT).expect(0);
     assert!(ended.stderr.contains("the store is back"), "{}", ended.stderr);
+    s3.assert_all_predicted();
+}
+
+#[test]
+fn a_worker_told_to_stop_while_its_store_is_out_hands_back_in_time() {
+    let s3 = S3Run::new("stopped-in-outage", 200);
+    let _ended = s3.enqueue().expect(0);
+    let running = s3.worker(&["--drain-timeout", "2"]);
+    wait::until("the first predictions", LIMIT, || s3.predictions() > 0);
+    s3.relay.set_down(true);
+    wait::until("it waits for the store", LIMIT, || {
+        running.output()[1].contains("the store doesn't answer")
+    });
+    running.signal("TERM");
+    let asked = Instant::now();
+    let ended = running.end(LIMIT).expect(0);
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert!(ended.stderr.contains("drain timeout"), "{}", ended.stderr);
+    s3.relay.set_down(false);
+    let _ended = s3.worker(&[]).end(LIMIT).expect(0);
     s3.assert_all_predicted();
 }
