@@ -150,7 +150,7 @@ fn print_all(run: &Run, raw: &Raw) -> Printed {
     for job in &jobs {
         raw.publish(job);
     }
-    raw.publish(&with(&jobs[0], "out", "s3://no-such-bucket/out"));
+    raw.publish(&with(&jobs[0], "out", "s3://secrets-elsewhere/out"));
     raw.publish(&with(&jobs[0], "key", "../x"));
     printed.run(0, || run.work(url));
     printed.run(0, || run.status(url));
