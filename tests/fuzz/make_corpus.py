@@ -39,6 +39,8 @@ def messages():
         "model": MODEL, "explain": EXPLAIN,
     }
     write("message", "plain.json", job)
+    # Once read as infinity, which JSON can't write.
+    write("message", "alpha.json", job | {"explain": EXPLAIN | {"alpha": 1e39}})
     write("message", "full.json", job | {
         "etag": '"abc"', "size": 9123, "label": "big \u201cdog\u201d", "replaces": True,
         "source": "file:///data/a%20b", "out": "az://box@account/x",

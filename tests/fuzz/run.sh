@@ -4,6 +4,8 @@
 # Each target for so many seconds (60), two at a time. What is found to be worth keeping stays
 # in target/fuzz and is where the next run starts. An input that breaks a target is named, and
 # ends this with status 1; `target/release/fuzz-TARGET FILE` tries it again.
+# Tries are the same in every run from the same start, so that a check of a change tells what the
+# change broke and not what chance found; FUZZ_SEED=0 leaves them to chance.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -38,7 +40,7 @@ fuzz() {
   mkdir -p "$found" "target/fuzz/broken"
   [ "$target" != decode ] || more=(tests/data/formats)
   if ! "target/release/fuzz-$target" "$found" "tests/fuzz/corpus/$target" "${more[@]}" \
-    -max_total_time="$seconds" -max_len="$(longest "$target")" -timeout=10 -rss_limit_mb=1024 \
+    -seed="${FUZZ_SEED:-1}" -max_total_time="$seconds" -max_len="$(longest "$target")" -timeout=10 -rss_limit_mb=1024 \
     -print_final_stats=1 -artifact_prefix="target/fuzz/broken/$target-" >"$log" 2>&1; then
     broken=$(grep -o 'Test unit written to .*' "$log" | tail -1 || true)
     {

@@ -20,6 +20,7 @@ pub struct ExplainOptions {
     /// Colours of the heat map.
     pub colormap: Colormap,
     /// Opacity of the heat map over the image, 0 to 1.
+    #[serde(deserialize_with = "unit_interval")]
     pub alpha: f32,
     /// File format of the overlay.
     pub overlay: OverlayFormat,
@@ -36,6 +37,15 @@ impl Default for ExplainOptions {
             overlay: OverlayFormat::Jpeg,
         }
     }
+}
+
+/// A share, which is also what `--alpha` takes. JSON can write numbers that no `f32` holds.
+fn unit_interval<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let share = f32::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&share) {
+        return Ok(share);
+    }
+    Err(serde::de::Error::custom(format!("{share} is no number from 0 to 1")))
 }
 
 /// A text that names none of the choices there are.
@@ -334,6 +344,15 @@ mod tests {
             r#"{"method":"grad-cam","layer":"layer4","target":"class:great dane","colormap":"jet","alpha":0.4,"overlay":"jpeg"}"#
         );
         assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
+    }
+
+    #[test]
+    fn alpha_is_a_share_whatever_json_can_write() {
+        let json = serde_json::to_string(&ExplainOptions::default()).unwrap();
+        for alpha in ["-0.1", "1.1", "1e39", "null", "\"0.4\""] {
+            let json = json.replace("0.4", alpha);
+            assert!(serde_json::from_str::<ExplainOptions>(&json).is_err(), "{json}");
+        }
     }
 
     #[test]
