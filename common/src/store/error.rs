@@ -117,9 +117,8 @@ fn with_causes(error: &dyn Error) -> String {
 fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
     use object_store::Error as E;
     let code = tag(whole, "Code");
-    /// What S3-compatible servers call a full disk or quota.
-    const FULL: [&str; 4] =
-        ["QuotaExceeded", "EntityTooLargeForQuota", "InsufficientStorage", "XMinioStorageFull"];
+    /// What S3-compatible servers call a full disk or quota: Ceph, Google's and others, MinIO.
+    const FULL: [&str; 3] = ["QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"];
     match error {
         _ if code.is_some_and(|code| FULL.contains(&code)) => StoreErrorKind::NoSpace,
         _ if code == Some("NoSuchBucket") || whole.contains("ContainerNotFound") => {
