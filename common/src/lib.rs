@@ -12,6 +12,7 @@ pub mod job;
 pub mod key;
 pub mod layout;
 pub mod location;
+pub mod measure;
 pub mod model;
 pub mod prediction;
 pub mod queue;

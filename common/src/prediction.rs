@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::explain::{FusedLayers, Method};
 use crate::key::ImageKey;
 use crate::model::FileDigest;
+use crate::measure::{Embedding, ImageMeasures};
 use crate::run::RunId;
 
 /// `predictions/<image key>.json`.
@@ -23,6 +24,13 @@ pub struct PredictionRecord {
     pub model: ModelRecord,
     /// The most probable classes, and every explained one, most probable first.
     pub predictions: Vec<ClassPrediction>,
+    /// Entropy of the softmax over all classes, divided by ln(classes): 0 sure, 1 no idea.
+    /// Absent in older results.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub entropy: Option<f32>,
+    /// What the network made of the image. Absent in older results.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub embedding: Option<Embedding>,
     /// One for each method, layer and target class, in this order.
     pub explanations: Vec<Explanation>,
     /// How long each stage worked on this image, waiting aside.
@@ -52,6 +60,12 @@ pub struct ImageRecord {
     pub region: Option<[f32; 4]>,
     /// Its given class, if any.
     pub label: Option<String>,
+    /// SHA-256 of the file; unknown where it could not be read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub digest: Option<FileDigest>,
+    /// What its pixels are like; unknown where it could not be decoded.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measures: Option<ImageMeasures>,
 }
 
 /// The model a result comes from.

@@ -8,6 +8,7 @@ use camshaft_tests::programs::{Ended, Running, camshaft, program, run};
 use camshaft_tests::repository;
 use camshaft_tests::results::Results;
 use camshaft_tests::s3::S3Server;
+use camshaft_tests::s3_relay::S3Relay;
 use camshaft_tests::small_run::SmallRun;
 use camshaft_tests::wait;
 
@@ -85,14 +86,15 @@ fn an_out_that_turns_read_only_half_way_is_told_and_the_rest_done_later() {
 
 #[test]
 fn a_bucket_gone_half_way_is_told_in_one_line_and_the_rest_done_later() {
-    let small = SmallRun::new(1500);
+    let small = SmallRun::new(600);
     // s3s-fs would make the bucket anew.
     let server = S3Server::moto();
     server.make_bucket("vanishes");
+    let relay = S3Relay::to(&server);
     let audit = || {
         let mut command = camshaft(["audit", "--out", "s3://vanishes/out"]);
         command.arg(&small.source).arg("--model").arg(&small.model);
-        command.envs(server.variables());
+        command.envs(relay.variables(&server));
         command
     };
     let running = Running::start(&mut audit());
@@ -102,6 +104,8 @@ fn a_bucket_gone_half_way_is_told_in_one_line_and_the_rest_done_later() {
     wait::until("the first predictions", LIMIT, || {
         runtime.block_on(out.exists(&first)).unwrap_or(false)
     });
+    // It can't end before the bucket does.
+    relay.set_down(true);
     let script = "import boto3,sys\n\
         s3=boto3.resource('s3',endpoint_url=sys.argv[1])\n\
         b=s3.Bucket('vanishes')\n\
@@ -116,6 +120,7 @@ fn a_bucket_gone_half_way_is_told_in_one_line_and_the_rest_done_later() {
         .envs(server.variables())
         .status();
     assert!(deleted.unwrap().success());
+    relay.set_down(false);
     let ended = running.end(LIMIT).expect(1);
     let line = last_line(&ended);
     assert!(line.contains("bucket doesn't exist") && line.contains("same command"), "{line}");

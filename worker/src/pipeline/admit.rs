@@ -43,6 +43,8 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
         height: None,
         region: None,
         label: job.label.clone(),
+        digest: None,
+        measures: None,
     };
     let timings = StageTimings::default();
     let pass = context.pass(alone).await;

@@ -54,6 +54,8 @@ async fn write(
             image: image.image.clone(),
             model,
             predictions,
+            entropy: None,
+            embedding: None,
             explanations,
             timings_ms: rounded(image.timings),
             worker: context.worker.clone(),

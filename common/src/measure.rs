@@ -1,0 +1,173 @@
+//! What a worker records of an image besides its prediction, so that a report can find
+//! duplicates, outliers and poor pictures without reading a single image again.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+/// What an image's pixels are like.
+///
+/// Brightness is BT.601 luma, 0 black to 1 white, of the picture averaged down by a whole factor
+/// to a shorter side of 256 to 511 pixels (smaller ones as they are), so that numbers compare
+/// across resolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageMeasures {
+    /// Mean brightness.
+    pub brightness: f32,
+    /// Standard deviation of brightness.
+    pub contrast: f32,
+    /// Brightness that a twentieth of the pixels are below.
+    pub dark_percentile: f32,
+    /// Brightness that a twentieth of the pixels are above.
+    pub bright_percentile: f32,
+    /// Entropy of brightness in 256 steps, divided by 8 bits: 0 one shade, 1 all alike.
+    pub information: f32,
+    /// Blur effect (Crete et al. 2007, <https://hal.science/hal-00232709>): 0 sharp, 1 blurred.
+    pub blur: f32,
+    /// Mean difference of the largest and the smallest of red, green and blue, 0 to 1: 0 grey.
+    pub chroma: f32,
+    /// What the picture looks like, in 64 bits.
+    pub perceptual_hash: PerceptualHash,
+}
+
+/// The signs of a picture's lowest frequencies (pHash): pictures that look alike differ in few
+/// bits. Sixteen hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PerceptualHash(pub u64);
+
+impl fmt::Display for PerceptualHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl From<PerceptualHash> for String {
+    fn from(hash: PerceptualHash) -> Self {
+        hash.to_string()
+    }
+}
+
+/// A text that is no perceptual hash, or no numbers in base64.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {what}")]
+pub struct ParseMeasureError {
+    text: String,
+    what: &'static str,
+}
+
+impl TryFrom<String> for PerceptualHash {
+    type Error = ParseMeasureError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match u64::from_str_radix(&text, 16) {
+            Ok(hash) if digits => Ok(Self(hash)),
+            _ => Err(ParseMeasureError { text, what: "sixteen hexadecimal digits" }),
+        }
+    }
+}
+
+/// Numbers in a sketch of an embedding.
+pub const SKETCH_NUMBERS: usize = 128;
+
+/// The last stage's output averaged over space (of a model with a flattening head too).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Embedding {
+    /// Channels.
+    pub dimensions: usize,
+    /// What [`Self::sketch`] is multiplied by.
+    pub scale: f32,
+    /// The embedding by a fixed random matrix of signs, divided by the square root of
+    /// [`SKETCH_NUMBERS`]: distances and angles are kept (Johnson and Lindenstrauss), to a tenth or
+    /// so. Base64 of signed bytes.
+    pub sketch: Sketch,
+    /// The embedding itself, where `--embeddings` asks for it. Base64 of little-endian half
+    /// precision numbers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub values: Option<HalfNumbers>,
+}
+
+/// Signed bytes, in base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Sketch(pub Box<[i8; SKETCH_NUMBERS]>);
+
+impl From<Sketch> for String {
+    fn from(sketch: Sketch) -> Self {
+        BASE64.encode(sketch.0.map(i8::cast_unsigned))
+    }
+}
+
+impl TryFrom<String> for Sketch {
+    type Error = ParseMeasureError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = BASE64.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        match bytes {
+            Some(bytes) => Ok(Self(Box::new(<[u8; SKETCH_NUMBERS]>::map(bytes, u8::cast_signed)))),
+            None => Err(ParseMeasureError { text, what: "128 bytes in base64" }),
+        }
+    }
+}
+
+/// Little-endian half precision numbers (IEEE 754 binary16), in base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HalfNumbers(pub Vec<[u8; 2]>);
+
+impl From<HalfNumbers> for String {
+    fn from(numbers: HalfNumbers) -> Self {
+        BASE64.encode(numbers.0.as_flattened())
+    }
+}
+
+impl TryFrom<String> for HalfNumbers {
+    type Error = ParseMeasureError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = BASE64.decode(&text).unwrap_or_default();
+        match bytes.as_chunks() {
+            (numbers, []) if !numbers.is_empty() => Ok(Self(numbers.to_vec())),
+            _ => Err(ParseMeasureError { text, what: "half precision numbers in base64" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_sketches_and_embeddings_survive_json() {
+        let mut sketch = [0; SKETCH_NUMBERS];
+        (sketch[0], sketch[127]) = (-128, 127);
+        let embedding = Embedding {
+            dimensions: 2,
+            scale: 0.5,
+            sketch: Sketch(Box::new(sketch)),
+            values: Some(HalfNumbers(vec![[0, 0x3c], [1, 2]])),
+        };
+        let text = serde_json::to_string(&embedding).unwrap();
+        assert_eq!(serde_json::from_str::<Embedding>(&text).unwrap(), embedding);
+        let hash = PerceptualHash(0x00ab_0000_0000_0001);
+        let text = serde_json::to_string(&hash).unwrap();
+        assert_eq!(text, "\"00ab000000000001\"");
+        assert_eq!(serde_json::from_str::<PerceptualHash>(&text).unwrap(), hash);
+    }
+
+    #[test]
+    fn what_is_none_of_them_is_refused() {
+        for text in ["\"\"", "\"+0ab000000000001\"", "\"00ab\"", "7"] {
+            assert!(serde_json::from_str::<PerceptualHash>(text).is_err(), "{text}");
+        }
+        for text in ["\"\"", "\"AAAA\"", "\"?\""] {
+            assert!(serde_json::from_str::<Sketch>(text).is_err(), "{text}");
+        }
+        for text in ["\"\"", "\"AAAA\"", "\"?\""] {
+            assert!(serde_json::from_str::<HalfNumbers>(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Turns what a run has left in OUT into an answer.
