@@ -15,6 +15,9 @@ pub const OVERLAYS: &str = "overlays";
 /// Folder of failure files.
 pub const FAILURES: &str = "failures";
 
+/// Folder of the report.
+pub const REPORT: &str = "report";
+
 const RESULT_SUFFIX: &str = ".json";
 
 /// `predictions/<image key>.json`.

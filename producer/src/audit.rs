@@ -80,7 +80,7 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     let request = request(args.run, Only::New, false, files.identity().clone(), &stores)?;
     // Better said once than for each image.
     files.check(&request.explain)?;
-    let out = request.out.clone();
+    let (out, embeddings) = (request.out.clone(), request.explain.embeddings);
     let trust = args.trust_sample.map(|sample| TrustRequest {
         sample,
         source: request.source.location().clone(),
@@ -135,6 +135,9 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     }
     if let Some(trust) = trust {
         trust.measure(run, &stores, &stop).await?;
+    }
+    if !args.no_report {
+        crate::report::after_audit(&out, embeddings, &args.gate, &stores).await?;
     }
     let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
     let (found, max_failure_rate) = (listed.found.load(Relaxed), args.max_failure_rate);

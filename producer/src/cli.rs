@@ -4,6 +4,7 @@ use camshaft_common::arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, Qu
 use camshaft_common::location::Location;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
+use camshaft_report::Condition;
 use clap::{Args, Parser, Subcommand};
 
 use crate::selection::Only;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Train(Box<crate::train_arguments::TrainArgs>),
     /// Publish a job for each image to a broker, for workers to do
     Enqueue(Box<EnqueueArgs>),
+    /// Build OUT/report from what is in OUT: a page, tables, and findings to act on
+    Report(ReportArgs),
     /// Show how far a run has come
     Status(StatusArgs),
     /// Move dead letters back to the job queue
@@ -81,6 +84,12 @@ pub(crate) struct AuditArgs {
     /// OUT/trust.json: takes some 130 passes of the network an image
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) trust_sample: Option<u16>,
+    /// Leave OUT/report for `camshaft report` to build
+    #[arg(long, env = "CAMSHAFT_NO_REPORT", conflicts_with = "fail_on")]
+    pub(crate) no_report: bool,
+    /// What makes the exit status 4.
+    #[command(flatten)]
+    pub(crate) gate: GateArgs,
     /// Where the model runs.
     #[command(flatten)]
     pub(crate) engine: camshaft_worker::arguments::EngineArgs,
@@ -99,6 +108,43 @@ pub(crate) struct EnqueueArgs {
     /// The broker.
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
+}
+
+/// `camshaft report`.
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// Where the results lie, and the report goes: a folder or URL
+    #[arg(value_name = "OUT")]
+    pub(crate) out: Location,
+    /// Another run, of another model or another version of the data, to compare this one with
+    #[arg(long, env = "CAMSHAFT_AGAINST", value_name = "OUT")]
+    pub(crate) against: Option<Location>,
+    /// Write predictions.csv as well
+    #[arg(long, env = "CAMSHAFT_CSV")]
+    pub(crate) csv: bool,
+    /// Put embeddings into predictions.parquet; the audit has to have recorded them
+    #[arg(long, env = "CAMSHAFT_EMBEDDINGS")]
+    pub(crate) embeddings: bool,
+    /// Make thumbnails for the N most urgent findings
+    #[arg(long, env = "CAMSHAFT_THUMBNAILS", value_name = "N", default_value = "1000")]
+    pub(crate) thumbnails: usize,
+    /// Print the overview as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// What makes the exit status 4.
+    #[command(flatten)]
+    pub(crate) gate: GateArgs,
+}
+
+/// Conditions on a report.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GateArgs {
+    /// Exit with status 4 where one of these holds, such as label-errors>10 or accuracy<0.9.
+    /// Names: images, predicted, failed, failure-rate, accuracy, ece, findings, label-errors,
+    /// estimated-label-errors, duplicates, leaks, conflicts, image-problems, outliers, attention,
+    /// shortcuts, unreadable, and with --against changed, fixed, broken
+    #[arg(long, env = "CAMSHAFT_FAIL_ON", value_name = "CONDITION,…", value_delimiter = ',')]
+    pub(crate) fail_on: Vec<Condition>,
 }
 
 /// `camshaft status`.

@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod reconciliation;
 mod redrive;
+mod report;
 mod request;
 mod selection;
 mod source;
@@ -63,6 +64,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         #[cfg(feature = "embedded")]
         Command::Train(args) => train::train(*args, stores).await,
         Command::Enqueue(args) => enqueue::enqueue(*args, stores).await,
+        Command::Report(args) => report::report(args, stores).await,
         Command::Status(args) => status::status(args, stores).await,
         Command::Redrive(args) => redrive::redrive(args).await,
     }
@@ -78,6 +80,9 @@ fn status(error: &anyhow::Error) -> u8 {
     #[cfg(feature = "embedded")]
     if let Some(train::TrainError::ArchitectureOfModel) = error.downcast_ref() {
         return 2;
+    }
+    if error.is::<report::GateClosed>() {
+        return 4;
     }
     match error.downcast_ref() {
         // Arguments that are each right but don't go together.

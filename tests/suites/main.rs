@@ -10,6 +10,7 @@ mod faults;
 mod golden;
 mod hostile;
 mod queue;
+mod report;
 mod security;
 mod store;
 mod tls;

@@ -18,7 +18,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, BackoffConfig, ClientOptions, GetResult, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutOptions, RetryConfig,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, RetryConfig, WriteMultipart,
 };
 
 use crate::location::Location;
@@ -30,6 +30,11 @@ use authorities::{Authorities, CA_BUNDLE};
 
 pub use authorities::CaBundleError;
 pub use error::{StoreError, StoreErrorKind};
+
+/// Size of a large object's parts: S3 takes 10,000 of at least 5 MiB.
+const PART_BYTES: usize = 16 * 1024 * 1024;
+/// Parts of one object on their way.
+const PARTS_AT_ONCE: usize = 4;
 
 /// Media type of JSON results.
 pub const JSON: &str = "application/json";
@@ -247,6 +252,43 @@ impl Folder {
         Ok(())
     }
 
+    /// Writes a file of this machine as an object, in parts, so that it may be larger than memory.
+    /// Visible at once and whole, or not at all.
+    ///
+    /// # Errors
+    /// As the store says, or the file.
+    pub async fn put_file(
+        &self,
+        path: &str,
+        mut file: std::fs::File,
+        content_type: &'static str,
+    ) -> Result<(), StoreError> {
+        use std::io::Read;
+        let failed = |source| self.error("write", path, source);
+        let unread = |source: std::io::Error| {
+            failed(object_store::Error::Generic { store: "file", source: source.into() })
+        };
+        let mut attributes = Attributes::new();
+        if self.takes_attributes {
+            attributes.insert(Attribute::ContentType, content_type.into());
+        }
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        let upload = self.store.put_multipart_opts(&self.path(path)?, options).await;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload.map_err(failed)?, PART_BYTES);
+        loop {
+            let mut part = Vec::with_capacity(PART_BYTES);
+            // Off the disk's cache, mostly: it was just written.
+            file.by_ref().take(PART_BYTES as u64).read_to_end(&mut part).map_err(unread)?;
+            if part.is_empty() {
+                break;
+            }
+            upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(failed)?;
+            upload.put(part.into());
+        }
+        upload.finish().await.map_err(failed)?;
+        Ok(())
+    }
+
     /// Removes an object, if it is there.
     ///
     /// # Errors
@@ -405,6 +447,24 @@ mod tests {
         let error = folder.get("a.jpg", 10).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::TooLarge);
         assert!(folder.get("a.jpg", 11).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_several_parts_arrives_whole() {
+        use std::io::{Seek, Write};
+        let directory = tempfile::tempdir().unwrap();
+        let folder = folder(directory.path());
+        for size in [0, 10, 2 * PART_BYTES + 3] {
+            let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&content).unwrap();
+            file.rewind().unwrap();
+            folder.put_file("a.parquet", file, "application/octet-stream").await.unwrap();
+            assert!(
+                std::fs::read(directory.path().join("a.parquet")).unwrap() == content,
+                "{size}"
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! The table as CSV, for whoever has no other reader. Lists are written with spaces between.
+
+use std::fs::File;
+use std::io::BufWriter;
+
+use crate::table::{Cell, Column, ColumnKind, TableError};
+
+/// A CSV file being written.
+pub(crate) struct CsvFile<R: 'static> {
+    columns: Vec<&'static Column<R>>,
+    writer: csv::Writer<BufWriter<File>>,
+}
+
+impl<R> CsvFile<R> {
+    /// Starts one. Bytes are left out: nobody reads them here.
+    pub(crate) fn new(columns: &'static [Column<R>]) -> Result<Self, TableError> {
+        let readable =
+            |column: &&Column<R>| !matches!(column.kind, ColumnKind::Bytes | ColumnKind::HalfList);
+        let columns: Vec<_> = columns.iter().filter(readable).collect();
+        let mut writer = csv::Writer::from_writer(BufWriter::new(tempfile::tempfile()?));
+        writer.write_record(columns.iter().map(|column| column.name)).map_err(io)?;
+        Ok(Self { columns, writer })
+    }
+
+    /// Adds a row.
+    pub(crate) fn push(&mut self, row: &R) -> Result<(), TableError> {
+        let cells = self.columns.iter().map(|column| text((column.cell)(row)));
+        self.writer.write_record(cells).map_err(io)
+    }
+
+    /// The finished file.
+    pub(crate) fn finish(self) -> Result<File, TableError> {
+        let buffered = self.writer.into_inner().map_err(|error| error.into_error())?;
+        Ok(buffered.into_inner().map_err(|error| error.into_error())?)
+    }
+}
+
+fn io(error: csv::Error) -> TableError {
+    TableError::Io(error.into())
+}
+
+fn text(cell: Cell<'_>) -> String {
+    fn shown<T: ToString>(value: Option<T>) -> String {
+        value.map(|value| value.to_string()).unwrap_or_default()
+    }
+    match cell {
+        Cell::Boolean(value) => shown(value),
+        Cell::Integer(value) => shown(value),
+        Cell::Float(value) => shown(value),
+        Cell::Text(value) => shown(value),
+        Cell::Time(value) => shown(value.map(|time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ"))),
+        Cell::FloatList(list) => {
+            let numbers = list.unwrap_or_default().iter().map(ToString::to_string);
+            numbers.collect::<Vec<_>>().join(" ")
+        }
+        Cell::TextList(list) => list.unwrap_or_default().join(" "),
+        Cell::Bytes(_) | Cell::HalfList(_) => String::new(),
+    }
+}

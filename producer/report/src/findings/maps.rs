@@ -1,0 +1,161 @@
+//! Maps as the searches compare them: at most seven by seven cells, a distribution's square
+//! roots.
+//!
+//! The Euclidean distance of two distributions' square roots is √2 times Hellinger's, 0 to √2: it
+//! weighs where attention lies, not how much there is of it.
+
+use crate::table::{TableError, TableReader};
+
+/// Rows and columns at most; larger maps are averaged down.
+pub(crate) const SIDE: usize = 7;
+/// Cells at most.
+pub(crate) const CELLS: usize = SIDE * SIDE;
+
+/// A map brought to [`SIDE`] cells a side, its sum 1; none where it is zero all over or absent.
+pub(crate) type Distribution = [f32; CELLS];
+
+/// Each row's map of a group.
+pub(crate) fn read(
+    table: &TableReader,
+    group: usize,
+) -> Result<Vec<Option<Distribution>>, TableError> {
+    let maps = table.float_lists(group, "map")?;
+    let (heights, widths) =
+        (table.integers(group, "map_height")?, table.integers(group, "map_width")?);
+    let sides = heights.iter().zip(&widths);
+    let maps = maps.iter().zip(sides).map(|(values, (height, width))| {
+        let side = |side: &Option<i64>| side.and_then(|side| usize::try_from(side).ok());
+        distribution(values, side(height)?, side(width)?)
+    });
+    Ok(maps.collect())
+}
+
+/// Averages over the part of the map that each cell covers.
+pub(crate) fn distribution(values: &[f32], height: usize, width: usize) -> Option<Distribution> {
+    if height == 0 || width == 0 || values.len() != height * width {
+        return None;
+    }
+    let mut cells = [0.0_f32; CELLS];
+    if (height, width) == (SIDE, SIDE) {
+        cells.copy_from_slice(values);
+    } else {
+        let columns: [_; SIDE] = std::array::from_fn(|column| overlap(column, width));
+        for row in 0..SIDE {
+            for (y, part_y) in overlap(row, height) {
+                for column in 0..SIDE {
+                    for &(x, part_x) in &columns[column] {
+                        cells[row * SIDE + column] += values[y * width + x] * part_y * part_x;
+                    }
+                }
+            }
+        }
+    }
+    let mass: f32 = cells.iter().sum();
+    if !(mass > 0.0 && mass.is_finite()) {
+        return None;
+    }
+    cells.iter_mut().for_each(|cell| *cell /= mass);
+    Some(cells)
+}
+
+/// The source cells that a target cell covers, each with the share of it that is covered.
+fn overlap(cell: usize, side: usize) -> Vec<(usize, f32)> {
+    let scale = side as f32 / SIDE as f32;
+    let (from, to) = (cell as f32 * scale, (cell + 1) as f32 * scale);
+    let covered = |source: usize| to.min((source + 1) as f32) - from.max(source as f32);
+    let last = (to.ceil() as usize).min(side);
+    (from as usize..last).map(|source| (source, covered(source))).collect()
+}
+
+/// What distances are taken of.
+pub(crate) fn roots(map: &Distribution) -> [f32; CELLS] {
+    map.map(f32::sqrt)
+}
+
+/// Attention at a place, in a number by which classes and clusters are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    TopLeft,
+    TopRight,
+    BottomLeft,
+    BottomRight,
+    Border,
+    Left,
+    Right,
+    Top,
+    Bottom,
+}
+
+impl Place {
+    pub(crate) const CORNERS: [Self; 4] =
+        [Self::TopLeft, Self::TopRight, Self::BottomLeft, Self::BottomRight];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::TopLeft,
+        Self::TopRight,
+        Self::BottomLeft,
+        Self::BottomRight,
+        Self::Border,
+        Self::Left,
+        Self::Right,
+        Self::Top,
+        Self::Bottom,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TopLeft => "top left corner",
+            Self::TopRight => "top right corner",
+            Self::BottomLeft => "bottom left corner",
+            Self::BottomRight => "bottom right corner",
+            Self::Border => "border",
+            Self::Left => "left edge",
+            Self::Right => "right edge",
+            Self::Top => "top edge",
+            Self::Bottom => "bottom edge",
+        }
+    }
+
+    /// Corners are two by two cells, edges two wide, the border one.
+    fn holds(self, row: usize, column: usize) -> bool {
+        let (top, bottom) = (row < 2, row + 2 >= SIDE);
+        let (left, right) = (column < 2, column + 2 >= SIDE);
+        match self {
+            Self::TopLeft => top && left,
+            Self::TopRight => top && right,
+            Self::BottomLeft => bottom && left,
+            Self::BottomRight => bottom && right,
+            Self::Border => row == 0 || column == 0 || row + 1 == SIDE || column + 1 == SIDE,
+            Self::Left => left,
+            Self::Right => right,
+            Self::Top => top,
+            Self::Bottom => bottom,
+        }
+    }
+
+    /// The share of a map's attention that lies there.
+    pub(crate) fn share(self, map: &Distribution) -> f32 {
+        let inside = (0..CELLS).filter(|cell| self.holds(cell / SIDE, cell % SIDE));
+        inside.map(|cell| map[cell]).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_of_any_size_become_distributions_of_one() {
+        for (height, width) in [(7, 7), (14, 14), (28, 28), (1, 1), (4, 10), (9, 5)] {
+            let map = distribution(&vec![0.3; height * width], height, width).unwrap();
+            assert!(map.iter().all(|cell| (cell - 1.0 / 49.0).abs() < 1e-6), "{height} {width}");
+        }
+        assert_eq!(distribution(&[0.0; 49], 7, 7), None);
+        let mut values = vec![0.0; 14 * 14];
+        values[13 * 14 + 13] = 4.0;
+        let map = distribution(&values, 14, 14).unwrap();
+        assert_eq!(map[48], 1.0);
+        assert_eq!(Place::BottomRight.share(&map), 1.0);
+        assert_eq!(Place::TopLeft.share(&map), 0.0);
+        assert_eq!(Place::Border.share(&map), 1.0);
+    }
+}

@@ -1,0 +1,179 @@
+// What every part of the page builds on: elements, numbers, words and addresses.
+// Owns no state. Text enters the page through text nodes and attributes only, since keys and
+// labels come from whoever named the files.
+
+/** An element; `props` are attributes, but for `on` (listeners) and `prop` (DOM properties). */
+function el(tag, props, ...children) {
+  return fill(document.createElement(tag), props, children);
+}
+
+/** The same for SVG. */
+function svg(tag, props, ...children) {
+  return fill(document.createElementNS('http://www.w3.org/2000/svg', tag), props, children);
+}
+
+function fill(node, props, children) {
+  for (const [name, value] of Object.entries(props ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === 'on') {
+      for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
+    } else if (name === 'prop') {
+      Object.assign(node, value);
+    } else {
+      node.setAttribute(name, value === true ? '' : String(value));
+    }
+  }
+  for (const child of children.flat(Infinity)) {
+    if (child === null || child === undefined || child === false) continue;
+    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+  return node;
+}
+
+const byId = (id) => document.getElementById(id);
+const bodyOf = (section) => document.querySelector(`#${section} > .body`);
+const list = (value) => (Array.isArray(value) ? value : []);
+const isNumber = (value) => typeof value === 'number' && Number.isFinite(value);
+const sum = (values) => values.reduce((total, value) => total + (isNumber(value) ? value : 0), 0);
+
+// Numbers and dates, as the reader's browser writes them. A missing one is a dash.
+const MISSING = '–';
+const countFormat = new Intl.NumberFormat();
+const decimalFormats = [0, 1, 2, 3, 4].map(
+  (digits) => new Intl.NumberFormat(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+);
+const percentFormats = [0, 1, 2].map(
+  (digits) => new Intl.NumberFormat(undefined, { style: 'percent', minimumFractionDigits: digits, maximumFractionDigits: digits }),
+);
+const dateFormat = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
+
+const count = (value) => (isNumber(value) ? countFormat.format(value) : MISSING);
+const decimal = (value, digits = 2) => (isNumber(value) ? decimalFormats[digits].format(value) : MISSING);
+const percent = (value, digits = 1) => (isNumber(value) ? percentFormats[digits].format(value) : MISSING);
+/** `1 image`, `2 images`. */
+const counted = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
+
+/** A p or q value: decimals down to 0.001, powers of ten below. */
+function significance(value) {
+  if (!isNumber(value)) return MISSING;
+  if (value === 0 || value >= 0.001) return decimal(value, 3);
+  const [mantissa, exponent] = value.toExponential(0).split('e');
+  const superscripts = '⁰¹²³⁴⁵⁶⁷⁸⁹';
+  const raised = String(Math.abs(Number(exponent))).replace(/\d/g, (digit) => superscripts[Number(digit)]);
+  return `${mantissa} × 10⁻${raised}`;
+}
+
+/** A `<time>` for an RFC 3339 stamp, or its text as it is where it is none. */
+function time(stamp) {
+  const parsed = new Date(stamp ?? NaN);
+  if (Number.isNaN(parsed.getTime())) return el('span', {}, stamp ?? MISSING);
+  return el('time', { datetime: stamp, title: stamp }, dateFormat.format(parsed));
+}
+
+/** `low-information` as `Low information`. */
+function words(name) {
+  const text = String(name ?? '').replaceAll('-', ' ');
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** The six kinds of findings in words; an unknown one is called by its own name. */
+const KINDS = {
+  'label-error': ['Label errors', 'Label error', 'The model, judged on how it treats each class, finds another label more likely than the given one.'],
+  duplicate: ['Duplicates', 'Duplicate', 'The same picture, or nearly the same, is there more than once.'],
+  'image-problem': ['Image problems', 'Image problem', 'The picture itself is hard to learn from: dark, blurred, empty or of an odd shape.'],
+  outlier: ['Outliers', 'Outlier', 'The picture is unlike the rest of its class.'],
+  attention: ['Attention', 'Attention', 'The model looked at a border, a corner, everywhere or nowhere.'],
+  shortcut: ['Shortcuts', 'Shortcut', 'A group of images where the model looks at one place that may give the class away.'],
+};
+/** The order that kinds are shown in: as above, unknown ones last. */
+const kindOrder = (kind) => (kind in KINDS ? Object.keys(KINDS).indexOf(kind) : 100);
+const kindPlural = (kind) => KINDS[kind]?.[0] ?? words(kind);
+const kindSingular = (kind) => KINDS[kind]?.[1] ?? words(kind);
+const kindMeaning = (kind) => KINDS[kind]?.[2] ?? '';
+
+/** A relative address of a path: each segment is percent-encoded, the slashes stay. */
+const encodePath = (path) => String(path).split('/').map(encodeURIComponent).join('/');
+
+/** A link to an original that the reader's browser would follow from here, or null. */
+function originalHref(address) {
+  const scheme = /^(https?|file):/i.exec(address ?? '')?.[1].toLowerCase();
+  if (!scheme) return null;
+  return scheme === 'file' && location.protocol !== 'file:' ? null : address;
+}
+
+/** A key with its folder in grey and a chance to break after each slash. */
+function keyName(key) {
+  const text = String(key ?? '');
+  const cut = text.lastIndexOf('/') + 1;
+  return [
+    cut > 0 && el('span', { class: 'folder' }, text.slice(0, cut)),
+    el('span', { class: 'file' }, text.slice(cut)),
+  ];
+}
+
+const empty = (text) => el('p', { class: 'empty' }, text);
+
+/** A part of a section, under a heading of its own. */
+function panel(heading, props, ...children) {
+  return el('div', { ...props, class: `panel ${props?.class ?? ''}` }, el('h3', {}, heading), children);
+}
+
+/** A table in a box that scrolls sideways by itself, never the page. */
+function table(caption, head, rows, props) {
+  const numeric = head.map((_, column) => rows.length > 0 && rows.every((row) => typeof row[column] !== 'object' && /^[-–−<>\d]/.test(String(row[column]))));
+  const cell = (value, column) =>
+    column === 0 ? el('th', { scope: 'row', class: numeric[0] && 'number' }, value) : el('td', { class: numeric[column] && 'number' }, value);
+  return el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': caption },
+    el('table', { class: props?.class },
+      el('caption', { class: 'unseen' }, caption),
+      el('thead', {}, el('tr', {}, head.map((title, column) => el('th', { scope: 'col', class: numeric[column] && 'number' }, title)))),
+      el('tbody', {}, rows.map((row) => el('tr', {}, row.map(cell))))));
+}
+
+/** A chart's numbers, for those who can't or won't read the drawing. */
+function numbers(caption, head, rows) {
+  return el('details', { class: 'numbers' }, el('summary', {}, 'Numbers', el('span', { class: 'unseen' }, `: ${caption}`)), table(caption, head, rows));
+}
+
+/** Shows the first `step` items and a button for more. */
+function more(items, step, draw, container, what) {
+  let shown = 0;
+  const status = el('span', { role: 'status', class: 'quiet-text' });
+  const button = el('button', { type: 'button', on: { click: () => next(true) } });
+  const foot = el('p', { class: 'more' }, button, status);
+  function next(asked) {
+    const from = shown;
+    shown = Math.min(items.length, shown + step);
+    const added = items.slice(from, shown).map(draw);
+    container.append(...added);
+    button.textContent = `Show ${count(Math.min(step, items.length - shown))} more`;
+    status.textContent = `${count(shown)} of ${counted(items.length, what)}`;
+    if (shown === items.length) {
+      button.hidden = true;
+      if (asked && added[0]) {
+        added[0].setAttribute('tabindex', '-1');
+        added[0].focus();
+      }
+    }
+  }
+  next(false);
+  return items.length > step ? [container, foot] : [container];
+}
+
+/** Remembers small things in the browser; without storage it forgets them on reload. */
+const memory = {
+  get(name) {
+    try {
+      return localStorage.getItem(`camshaft-report:${name}`);
+    } catch {
+      return null;
+    }
+  },
+  set(name, value) {
+    try {
+      localStorage.setItem(`camshaft-report:${name}`, value);
+    } catch {
+      // Storage is full or forbidden; the page goes on without.
+    }
+  },
+};

@@ -1,0 +1,99 @@
+// Answers "which rows, in which order" over up to some hundred thousand findings. Columns are
+// typed arrays of small numbers, so a filter is one pass over them. Knows nothing of the page.
+
+/** A column of names as numbers; 0 stands for none. */
+function dictionary(rows, read) {
+  const names = [null];
+  const numberOf = new Map();
+  const values = new Uint32Array(rows.length);
+  rows.forEach((row, at) => {
+    const name = read(row);
+    if (name === null || name === undefined) return;
+    let number = numberOf.get(name);
+    if (number === undefined) {
+      number = names.push(name) - 1;
+      numberOf.set(name, number);
+    }
+    values[at] = number;
+  });
+  return { names, values, numberOf: (name) => (name === '' ? 0 : numberOf.get(name) ?? -1) };
+}
+
+class FindingsIndex {
+  constructor(rows) {
+    this.rows = rows;
+    this.kind = dictionary(rows, (row) => row.kind);
+    this.problem = dictionary(rows, (row) => row.problem);
+    this.label = dictionary(rows, (row) => row.label);
+    this.predicted = dictionary(rows, (row) => row.predicted);
+    this.score = Float64Array.from(rows, (row) => (isNumber(row.score) ? row.score : -Infinity));
+    this.done = new Uint8Array(rows.length);
+    this.orders = new Map();
+    this.haystacks = null;
+  }
+
+  /** What a reader may search: the keys and the reason, in lower case; made when first asked. */
+  haystack() {
+    this.haystacks ??= this.rows.map((row) => `${row.key ?? ''}\n${row.other ?? ''}\n${row.reason ?? ''}`.toLowerCase());
+    return this.haystacks;
+  }
+
+  /** All rows by rank, score or key; ties by rank. */
+  order(sort) {
+    if (!this.orders.has(sort)) {
+      const { rows, score } = this;
+      const rank = (at) => rows[at].rank ?? at;
+      const compare = {
+        rank: (a, b) => rank(a) - rank(b),
+        score: (a, b) => (score[b] > score[a]) - (score[b] < score[a]) || rank(a) - rank(b),
+        key: (a, b) => (rows[a].key > rows[b].key) - (rows[a].key < rows[b].key) || rank(a) - rank(b),
+      }[sort];
+      this.orders.set(sort, Uint32Array.from(rows.keys()).sort(compare));
+    }
+    return this.orders.get(sort);
+  }
+
+  /**
+   * The rows that pass, and how many of each kind would if the kind were left open. A filter
+   * that is null lets everything pass; an empty name asks for rows without one.
+   */
+  query({ kind, problem, label, predicted, text, min, open, sort }) {
+    const wanted = (column, name) => (name === null ? null : column.numberOf(name));
+    const [kindNumber, problemNumber, labelNumber, predictedNumber] =
+      [wanted(this.kind, kind), wanted(this.problem, problem), wanted(this.label, label), wanted(this.predicted, predicted)];
+    const terms = text.toLowerCase().split(/\s+/).filter(Boolean);
+    const haystacks = terms.length > 0 ? this.haystack() : null;
+    const order = this.order(sort);
+    const passed = new Uint32Array(order.length);
+    const kindCounts = new Uint32Array(this.kind.names.length);
+    let length = 0;
+    for (const at of order) {
+      if (problemNumber !== null && this.problem.values[at] !== problemNumber) continue;
+      if (labelNumber !== null && this.label.values[at] !== labelNumber) continue;
+      if (predictedNumber !== null && this.predicted.values[at] !== predictedNumber) continue;
+      if (min !== null && this.score[at] < min) continue;
+      if (open && this.done[at]) continue;
+      if (haystacks && !terms.every((term) => haystacks[at].includes(term))) continue;
+      kindCounts[this.kind.values[at]] += 1;
+      if (kindNumber !== null && this.kind.values[at] !== kindNumber) continue;
+      passed[length++] = at;
+    }
+    return { rows: passed.subarray(0, length), kindCounts };
+  }
+}
+
+/** What stays the same when a report is built again: not the rank. */
+const findingIdentity = (row) => [row.kind, row.problem ?? '', row.key, row.other ?? ''].join('\n');
+
+const CSV_COLUMNS = ['rank', 'kind', 'problem', 'score', 'key', 'other', 'label', 'suggested', 'predicted', 'probability', 'reason', 'cluster'];
+
+/** RFC 4180, with the fields' own text unchanged. */
+function csvOf(index, rows) {
+  const field = (value) => {
+    const text = value === null || value === undefined ? '' : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [[...CSV_COLUMNS, 'done'].join(',')];
+  for (const at of rows) lines.push([...CSV_COLUMNS.map((column) => index.rows[at][column]), index.done[at] === 1].map(field).join(','));
+  return `${lines.join('\r\n')}\r\n`;
+}

@@ -1,0 +1,127 @@
+// The sections about groups of images: clusters of attention, attention tests, the comparison
+// with another run, and failures by class. Reads the report; the pictures follow the page's view.
+
+function drawClusters(report) {
+  const clusters = list(report.clusters);
+  const body = bodyOf('clusters');
+  if (clusters.length === 0) {
+    body.append(empty('No clusters: there were too few maps of a class to group, or none stood out.'));
+    return;
+  }
+  const flagged = clusters.filter((cluster) => cluster.shortcut).length;
+  const ordered = [...clusters].sort((a, b) => Boolean(b.shortcut) - Boolean(a.shortcut) || String(a.class).localeCompare(String(b.class)) || (b.images ?? 0) - (a.images ?? 0));
+  body.append(
+    el('p', { class: 'explain' }, 'Images of a class whose maps look alike. Where the model looks at one odd place and is surer there than elsewhere, it may have learned a shortcut: a watermark, a frame, a backdrop. ',
+      el('strong', {}, flagged === 0 ? 'None is flagged.' : `${count(flagged)} of ${count(clusters.length)} flagged.`)),
+    ...more(ordered, 12, clusterCard, el('ul', { class: 'clusters' }), 'clusters'));
+}
+
+function clusterCard(cluster) {
+  const name = `Mean map of cluster ${cluster.id}`;
+  const examples = list(cluster.examples);
+  return el('li', { class: `cluster ${cluster.shortcut ? 'flagged' : ''}` },
+    el('div', { class: 'cluster-map' }, mapGrid(cluster.map, name)),
+    el('div', { class: 'cluster-text' },
+      el('h3', {}, cluster.class ?? 'Any class', cluster.place && el('span', { class: 'quiet-text' }, ` · ${cluster.place}`)),
+      el('p', { class: 'card-head' }, cluster.shortcut && el('span', { class: 'chip' }, el('span', { class: 'dot shortcut' }), 'Possible shortcut'), el('span', { class: 'quiet-text' }, `Cluster ${cluster.id}`)),
+      cluster.reason && el('p', { class: 'reason' }, cluster.reason),
+      pairs([
+        ['Images', count(cluster.images)],
+        ['Share of the class', percent(cluster.share)],
+        ['Accuracy', percent(cluster.accuracy)],
+        ['Mean probability', percent(cluster.mean_probability)],
+        ['Mean probability elsewhere', percent(cluster.rest_mean_probability)],
+        ['q', significance(cluster.q)],
+      ]),
+      mapNumbers(cluster.map, name)),
+    examples.length > 0 && el('ul', { class: 'gallery', 'aria-label': `Examples of cluster ${cluster.id}` }, gallery(examples)));
+}
+
+function drawTests(report) {
+  const tests = list(report.tests);
+  const body = bodyOf('tests');
+  if (tests.length === 0) {
+    body.append(empty('No test of attention stood out, or there were too few maps to test.'));
+    return;
+  }
+  const ordered = [...tests].sort((a, b) => (a.q ?? 1) - (b.q ?? 1) || Math.abs(b.effect ?? 0) - Math.abs(a.effect ?? 0));
+  const head = ['Class', 'Measure', 'Effect', 'q', 'Images', 'What it says'];
+  const rows = (some) => some.map((test) => [test.class ?? MISSING, test.measure ?? MISSING, effectBar(test.effect), significance(test.q), count(test.count), test.reason ?? '']);
+  const shown = ordered.slice(0, 30);
+  const holder = el('div', { class: 'sheet' }, table('Attention tests', head, rows(shown), { class: 'tests' }));
+  body.append(
+    el('p', { class: 'explain' }, 'Does the model look at a place more for one class than for the others? An effect lies between −1 and 1; q is the chance of a false alarm after counting all tests.'),
+    holder);
+  if (ordered.length > shown.length) {
+    const button = el('button', { type: 'button', on: { click: () => {
+      holder.replaceChildren(table('Attention tests', head, rows(ordered), { class: 'tests' }));
+      foot.remove();
+      holder.firstChild.focus();
+    } } }, `Show all ${count(ordered.length)}`);
+    const foot = el('p', { class: 'more' }, button);
+    body.append(foot);
+  }
+}
+
+/** An effect as a number and a bar from the middle. */
+function effectBar(effect) {
+  if (!isNumber(effect)) return el('span', {}, MISSING);
+  const bar = el('span', { class: effect < 0 ? 'less' : 'more-than' });
+  bar.style.width = `${Math.min(50, Math.abs(effect) * 50)}%`;
+  return el('span', { class: 'effect' }, el('span', { class: 'effect-number' }, decimal(effect)), el('span', { class: 'effect-track', 'aria-hidden': 'true' }, bar));
+}
+
+function drawComparison(report) {
+  const comparison = report.comparison;
+  if (!comparison) return;
+  byId('comparison').hidden = false;
+  const flows = list(comparison.flows);
+  const moved = list(comparison.moved);
+  const gain = isNumber(comparison.accuracy_here) && isNumber(comparison.accuracy_there) ? comparison.accuracy_here - comparison.accuracy_there : null;
+  bodyOf('comparison').append(
+    el('p', { class: 'explain' }, 'Against ', el('code', {}, comparison.against ?? 'another run'), ': ',
+      `${counted(comparison.both, 'image')} in both, ${count(comparison.only_here)} only here, ${count(comparison.only_there)} only there.`),
+    el('dl', { class: 'tiles' },
+      tile('Changed predictions', count(comparison.changed), comparison.both > 0 && isNumber(comparison.changed) && `${percent(comparison.changed / comparison.both)} of both`),
+      tile('Accuracy here', percent(comparison.accuracy_here), gain !== null && `${gain >= 0 ? '+' : '−'}${decimal(Math.abs(gain) * 100, 1)} points`),
+      tile('Accuracy there', percent(comparison.accuracy_there)),
+      tile('Put right', count(comparison.fixed), 'Wrong there, right here'),
+      tile('Broken', count(comparison.broken), 'Right there, wrong here'),
+      tile('p', significance(comparison.p), 'Chance of such a difference by luck')),
+    panel('Where predictions went', {}, flows.length > 0
+      ? bars('Changed predictions', flows.map((flow) => ({ name: `${flow.from} → ${flow.to}`, value: flow.count ?? 0, text: count(flow.count) })))
+      : empty('No prediction changed.')),
+    panel('Images that moved most', {}, moved.length > 0
+      ? more(moved, 12, (image) => gallery([image], movedLine)[0], el('ul', { class: 'gallery' }), 'images')
+      : empty('No map moved.')));
+}
+
+function movedLine(image) {
+  return el('p', { class: 'quiet-text' }, `${image.before ?? MISSING} → ${image.now ?? MISSING}`, image.label && ` · given ${image.label}`, isNumber(image.distance) && ` · ${decimal(image.distance)} apart`);
+}
+
+const FAILURES = {
+  undecodable: 'Corrupt, truncated or empty, or too slow to decode.',
+  unsupported: 'Not an image, or of a kind that is not read.',
+  'too-large': 'More bytes, pixels or memory than the run allows.',
+  'not-found': 'Gone since it was listed.',
+  'access-denied': 'May not be read.',
+  'explain-failed': 'No finite numbers, or no such class to explain.',
+};
+
+function drawFailures(report) {
+  const failures = list(report.overview?.failures);
+  const body = bodyOf('failures');
+  if (failures.length === 0) {
+    body.append(empty('No image failed.'));
+    return;
+  }
+  body.append(...failures.map((failure) => {
+    const examples = list(failure.examples);
+    return panel([words(failure.class), el('span', { class: 'heading-count' }, count(failure.count))], { class: 'failure' },
+      FAILURES[failure.class] && el('p', { class: 'explain' }, FAILURES[failure.class]),
+      el('ul', { class: 'failed' }, examples.map((example) => el('li', {},
+        el('p', { class: 'key' }, el('a', { href: failureHref(example.key) }, keyName(example.key))), example.message && el('p', { class: 'quiet-text' }, example.message)))),
+      failure.count > examples.length && el('p', { class: 'quiet-text' }, `${count(failure.count - examples.length)} more; all are in failures/.`));
+  }));
+}

@@ -1,0 +1,193 @@
+// The sections with the run's own numbers: header, tiles, calibration, confusion, confidence,
+// mean maps, speed and notes. Reads `report.run` and `report.overview`; what is missing is said.
+
+function drawHeader(report) {
+  const run = report.run ?? {};
+  const facts = [
+    ['Source', run.source],
+    ['Results', run.out],
+    ['Model', run.model, run.model_digest],
+    ['Method', [run.method, run.layer].filter(Boolean).join(' at ')],
+    ['Explained', run.target],
+    ['Run', run.id],
+    ['Begun', run.created_at && time(run.created_at)],
+    ['Last changed', run.updated_at && time(run.updated_at)],
+  ].filter(([, value]) => value);
+  byId('facts').append(...facts.map(([name, value, title]) => el('div', {}, el('dt', {}, name), el('dd', { title }, value))));
+  byId('built').replaceChildren(...(report.built_at ? ['Built ', time(report.built_at)] : ['Built at an unknown time']));
+  byId('colophon').textContent = `Made by Camshaft ${report.camshaft ?? ''}. Everything shown is in this file and beside it; nothing is loaded from elsewhere.`;
+}
+
+/** `show(filters)` leads to the list of findings. */
+function drawOverview(report, show) {
+  const overview = report.overview ?? {};
+  const findings = report.findings ?? {};
+  const body = bodyOf('overview');
+  body.append(el('dl', { class: 'tiles' },
+    tile('Images', count(overview.images)),
+    tile('Predicted', count(overview.predicted), isNumber(overview.predicted) && overview.images > 0 && `${percent(overview.predicted / overview.images)} of the images`),
+    tile('Failed', count(overview.failed), overview.failed > 0 ? el('a', { href: '#failures' }, 'See why') : overview.failed === 0 && 'None', overview.failed > 0 && 'warn'),
+    tile('Accuracy', percent(overview.accuracy), accuracyLine(overview)),
+    tile('Calibration error', decimal(overview.ece, 3), isNumber(overview.ece) ? 'ECE: mean gap between sure and right' : 'Not measured'),
+    tile('Label errors', count(overview.estimated_label_errors), isNumber(overview.estimated_label_errors) ? 'Estimated' : 'Not estimated'),
+    tile('Findings', count(findings.total ?? list(findings.rows).length), el('a', { href: '#findings' }, 'Go to the list')),
+  ));
+  body.append(panel('What was found', { class: 'found' }, foundList(findings, show)));
+}
+
+function tile(name, value, line, tone) {
+  return el('div', { class: `tile ${tone || ''}` }, el('dt', {}, name), el('dd', {}, el('span', { class: 'figure' }, value), line && el('span', { class: 'line' }, line)));
+}
+
+function accuracyLine(overview) {
+  if (!isNumber(overview.accuracy)) return 'No labels to compare with';
+  const interval = isNumber(overview.accuracy_low) && isNumber(overview.accuracy_high)
+    ? `${percent(overview.accuracy_low)} to ${percent(overview.accuracy_high)}` : null;
+  return [interval, isNumber(overview.labelled) && `${count(overview.labelled)} labelled`].filter(Boolean).join(' · ');
+}
+
+/** Counts by kind and problem; each leads to its part of the list. */
+function foundList(findings, show) {
+  const counts = list(findings.counts).filter((entry) => entry.count > 0);
+  if (counts.length === 0) return empty('Nothing was found. Either the data are in order or nothing was looked for; the notes say what could not be.');
+  const kinds = [...new Set(counts.map((entry) => entry.kind))].sort((a, b) => kindOrder(a) - kindOrder(b));
+  return el('ul', { class: 'found-list' }, kinds.map((kind) => {
+    const own = counts.filter((entry) => entry.kind === kind);
+    const problems = own.filter((entry) => entry.problem);
+    return el('li', {},
+      el('button', { type: 'button', class: 'found-kind', on: { click: () => show({ kind }) } },
+        el('span', { class: `dot ${kind}` }), el('span', { class: 'found-name' }, kindPlural(kind)), el('span', { class: 'found-count' }, count(sum(own.map((entry) => entry.count))))),
+      problems.length > 0
+        ? el('ul', { class: 'found-problems' }, problems.map((entry) => el('li', {},
+            el('button', { type: 'button', class: 'link', on: { click: () => show({ kind, problem: entry.problem }) } }, words(entry.problem)), ' ', count(entry.count))))
+        : el('p', { class: 'quiet-text' }, kindMeaning(kind)));
+  }));
+}
+
+function drawPredictions(report, show) {
+  const overview = report.overview ?? {};
+  const body = bodyOf('predictions');
+  const calibration = list(overview.calibration);
+  const histogram = list(overview.confidence);
+  body.append(el('div', { class: 'charts' },
+    panel('Calibration', {},
+      calibration.some((bin) => bin.count > 0)
+        ? [el('p', { class: 'explain' }, 'Whether the model is right as often as it is sure. The larger a dot, the more images. ', el('strong', {}, `ECE ${decimal(overview.ece, 3)}`)),
+          legend([['line measured', 'measured'], ['line as-sure', 'right as often as sure'], ['line apart', 'gap']]),
+          reliabilityDiagram(calibration, overview.ece),
+          numbers('calibration', ['Bin', 'Images', 'Confidence', 'Right'], calibration.filter((bin) => bin.count > 0).map((bin) =>
+            [`${percent(bin.from, 0)} to ${percent(bin.to, 0)}`, count(bin.count), percent(bin.confidence), percent(bin.accuracy)]))]
+        : empty('Calibration needs labels, and no image with a prediction has one.')),
+    panel('Confidence', {},
+      histogram.some((bin) => bin.right + bin.wrong + bin.unlabelled > 0)
+        ? [el('p', { class: 'explain' }, 'How sure the model is of its answers, and how many of them agree with the labels.'),
+          legend([['right', 'right'], ['wrong', 'wrong'], ['unlabelled', 'no label']]),
+          confidenceHistogram(histogram),
+          numbers('confidence', ['Bin', 'Right', 'Wrong', 'No label'], histogram.map((bin) =>
+            [`${percent(bin.from, 0)} to ${percent(bin.to, 0)}`, count(bin.right), count(bin.wrong), count(bin.unlabelled)]))]
+        : empty('No image has a prediction.')),
+  ), panel('Confusion', {}, confusionMatrix(overview.confusion, show)));
+}
+
+/** Rows are given labels, columns predictions; a wrong cell leads to its findings. */
+function confusionMatrix(confusion, show) {
+  const classes = list(confusion?.classes);
+  if (classes.length === 0) return empty('A confusion matrix needs labels that the model knows.');
+  const counts = list(confusion.counts);
+  const head = el('tr', {}, el('th', { scope: 'col', class: 'corner' }, 'Given ↓ predicted →'),
+    classes.map((name) => el('th', { scope: 'col', class: 'class-name' }, el('span', {}, name))), el('th', { scope: 'col', class: 'number' }, 'Right'));
+  const rows = classes.map((given, row) => {
+    const total = sum(list(counts[row]));
+    return el('tr', {}, el('th', { scope: 'row', class: 'class-name' }, given),
+      classes.map((predicted, column) => confusionCell({ given, predicted, images: counts[row]?.[column] ?? 0, total, right: row === column }, show)),
+      el('td', { class: 'number recall' }, total > 0 ? percent((counts[row]?.[row] ?? 0) / total) : MISSING));
+  });
+  return [
+    el('p', { class: 'explain' }, 'Rows are the given labels, columns what the model says. A wrong cell leads to the findings of these two classes.'),
+    el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Confusion matrix' },
+      el('table', { class: `confusion ${classes.length > 8 ? 'many' : ''}` }, el('caption', { class: 'unseen' }, 'Confusion matrix: given labels by predicted classes'), el('thead', {}, head), el('tbody', {}, rows))),
+    confusion.left_out > 0 && el('p', { class: 'quiet-text' }, `${counted(confusion.left_out, 'image')} of other classes left out.`),
+  ];
+}
+
+function confusionCell({ given, predicted, images, total, right }, show) {
+  const cell = el('td', { class: 'heat' });
+  if (images === 0) {
+    cell.append(el('span', { class: 'zero' }, count(0)));
+    return cell;
+  }
+  // Wrong cells are few beside right ones: the square root lifts them into view.
+  const share = total > 0 ? images / total : 0;
+  const strength = Math.round(8 + 36 * (right ? share : Math.sqrt(share)));
+  cell.style.backgroundColor = `color-mix(in srgb, var(${right ? '--right' : '--wrong'}) ${strength}%, var(--surface))`;
+  cell.append(right ? count(images) : el('button', {
+    type: 'button', class: 'cell', title: `${given} taken for ${predicted}: ${percent(share)} of ${given}`,
+    'aria-label': `${counted(images, 'image')} of ${given} predicted as ${predicted}: show findings`,
+    on: { click: () => show({ label: given, predicted }) },
+  }, count(images)));
+  return cell;
+}
+
+function drawAttention(report) {
+  const body = bodyOf('attention');
+  const classes = list(report.overview?.classes);
+  if (classes.length === 0) {
+    body.append(empty('No class has a prediction to average maps over.'));
+    return;
+  }
+  body.append(
+    el('p', { class: 'explain' }, 'The mean of all maps of a class, each scaled to its own maximum: where the model looks when it names the class.'),
+    mapLegend(),
+    ...more(classes, 24, classCard, el('ul', { class: 'class-cards' }), 'classes'),
+    el('details', { class: 'numbers' }, el('summary', {}, 'All classes as a table'), table('Classes', ['Class', 'Images', 'Predicted', 'Recall', 'Precision', 'Mean probability'],
+      classes.map((entry) => [entry.label ?? MISSING, count(entry.images), count(entry.predicted), percent(entry.recall), percent(entry.precision), percent(entry.mean_probability)]))),
+  );
+}
+
+function classCard(entry) {
+  const name = `Mean map of ${entry.label}`;
+  return el('li', { class: 'class-card' },
+    mapGrid(entry.map, name),
+    el('div', { class: 'class-text' },
+      el('h3', {}, entry.label ?? 'No label'),
+      pairs([['Images', count(entry.images)], ['Predicted', count(entry.predicted)], ['Recall', percent(entry.recall)], ['Precision', percent(entry.precision)], ['Mean probability', percent(entry.mean_probability)]]),
+      mapNumbers(entry.map, name)));
+}
+
+/** Names and values, one pair a line. */
+function pairs(entries) {
+  return el('dl', { class: 'pairs' }, entries.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value))));
+}
+
+const STAGES = { fetch: 'Fetch', decode: 'Decode', model: 'Model', overlay: 'Overlay', store: 'Store' };
+
+function drawSpeed(report) {
+  const body = bodyOf('speed');
+  const throughput = report.overview?.throughput;
+  if (!throughput) {
+    body.append(empty('The results do not say how long the work took.'));
+    return;
+  }
+  const timings = Object.entries(throughput.timings_ms ?? {}).filter(([, value]) => isNumber(value));
+  const workers = list(throughput.workers);
+  body.append(el('div', { class: 'charts' },
+    panel('Throughput', {},
+      pairs([['Images a second', decimal(throughput.images_per_second, 1)], ['From first to last', isNumber(throughput.seconds) ? duration(throughput.seconds) : MISSING]]),
+      workers.length > 0 && bars('Images by worker', workers.map((worker) => ({ name: worker.name, value: worker.images ?? 0, text: counted(worker.images, 'image') })))),
+    panel('Time for an image', {},
+      timings.length > 0
+        ? [bars('Milliseconds by stage', timings.map(([stage, value]) => ({ name: STAGES[stage] ?? words(stage), value, text: `${decimal(value, 1)} ms` }))),
+          el('p', { class: 'quiet-text' }, `${decimal(sum(timings.map(([, value]) => value)), 1)} ms of work an image; stages overlap.`)]
+        : empty('The results hold no timings.'))));
+}
+
+function duration(seconds) {
+  if (seconds < 90) return `${decimal(seconds, 1)} s`;
+  if (seconds < 5400) return `${decimal(seconds / 60, 1)} min`;
+  return `${decimal(seconds / 3600, 1)} h`;
+}
+
+function drawNotes(report) {
+  const notes = list(report.overview?.notes);
+  bodyOf('notes').append(notes.length > 0 ? el('ul', { class: 'notes' }, notes.map((note) => el('li', {}, note))) : empty('Nothing to add: everything that can be looked for was looked for.'));
+}

@@ -1,0 +1,245 @@
+//! One image as a row of `predictions.parquet`: its prediction or failure, flattened.
+
+use camshaft_common::measure::ImageMeasures;
+use camshaft_common::prediction::{
+    Explanation, FailureRecord, ImageRecord, PredictionRecord, StageTimings,
+};
+use chrono::{DateTime, Utc};
+
+use crate::table::{Cell, Column, ColumnKind};
+
+/// Names of folders that hold a part of a data set, as people write them.
+const SPLITS: [&str; 9] =
+    ["train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"];
+
+/// An image with its result.
+#[derive(Debug, Default)]
+pub(crate) struct ImageRow {
+    pub(crate) key: String,
+    pub(crate) label: Option<String>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) width: Option<u32>,
+    pub(crate) height: Option<u32>,
+    pub(crate) digest: Option<String>,
+    pub(crate) measures: Option<ImageMeasures>,
+    pub(crate) perceptual_hash: Option<String>,
+    pub(crate) predicted: Option<Predicted>,
+    pub(crate) failure: Option<Failed>,
+    pub(crate) worker: String,
+    pub(crate) finished_at: DateTime<Utc>,
+}
+
+/// What the model said.
+#[derive(Debug, Default)]
+pub(crate) struct Predicted {
+    /// Class names, most probable first.
+    pub(crate) labels: Vec<String>,
+    pub(crate) probabilities: Vec<f32>,
+    /// Of the given label.
+    pub(crate) label_probability: Option<f32>,
+    /// Difference of the two largest logits.
+    pub(crate) logit_margin: Option<f32>,
+    pub(crate) logit: f32,
+    pub(crate) entropy: Option<f32>,
+    /// Scale and signed bytes.
+    pub(crate) sketch: Option<(f32, Vec<u8>)>,
+    pub(crate) embedding: Option<Vec<[u8; 2]>>,
+    /// The first explanation.
+    pub(crate) explanation: Option<Explanation>,
+    /// The overlay of the given class, where another one's is the first.
+    pub(crate) given_overlay: Option<String>,
+    pub(crate) timings: StageTimings,
+}
+
+/// Why there is no prediction.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) class: String,
+    pub(crate) message: String,
+    pub(crate) attempts: u32,
+}
+
+/// The part of the data set that an image's key puts it in: `train` for `train/cat/a.jpg`.
+pub(crate) fn split_of(key: &str) -> Option<&str> {
+    let (folders, _name) = key.rsplit_once('/')?;
+    folders.split('/').find(|folder| SPLITS.iter().any(|split| folder.eq_ignore_ascii_case(split)))
+}
+
+impl ImageRow {
+    /// Of a prediction; with its whole embedding where that is asked for.
+    pub(crate) fn predicted(record: PredictionRecord, embeddings: bool) -> Self {
+        let PredictionRecord { image, predictions, entropy, embedding, explanations, .. } = record;
+        let label = image.label.as_deref();
+        let margin = predictions.get(1).map(|second| predictions[0].logit - second.logit);
+        let of_label = predictions.iter().find(|class| Some(&*class.label) == label);
+        let given = explanations.iter().skip(1).find(|other| Some(&*other.label) == label);
+        let predicted = Predicted {
+            label_probability: of_label.map(|class| class.probability),
+            logit_margin: margin,
+            logit: predictions.first().map_or(f32::NAN, |first| first.logit),
+            entropy,
+            sketch: embedding.as_ref().map(|kept| {
+                (kept.scale, kept.sketch.0.iter().map(|&number| number.cast_unsigned()).collect())
+            }),
+            embedding: embedding
+                .and_then(|kept| kept.values)
+                .filter(|_| embeddings)
+                .map(|values| values.0),
+            given_overlay: given.and_then(|given| given.overlay.clone()),
+            explanation: explanations.into_iter().next(),
+            probabilities: predictions.iter().map(|class| class.probability).collect(),
+            labels: predictions.into_iter().map(|class| class.label).collect(),
+            timings: record.timings_ms,
+        };
+        let row = Self::of(image, record.worker, record.finished_at);
+        Self { predicted: Some(predicted), ..row }
+    }
+
+    /// Of a failure.
+    pub(crate) fn failed(record: FailureRecord) -> Self {
+        let FailureRecord { image, error, attempts, worker, finished_at, .. } = record;
+        let class = error.class.to_string();
+        let failed = Failed { class, message: error.message, attempts };
+        Self { failure: Some(failed), ..Self::of(image, worker, finished_at) }
+    }
+
+    fn of(image: ImageRecord, worker: String, finished_at: DateTime<Utc>) -> Self {
+        Self {
+            key: image.key.into(),
+            label: image.label,
+            bytes: image.bytes,
+            width: image.width,
+            height: image.height,
+            digest: image.digest.map(|digest| digest.to_string()),
+            measures: image.measures,
+            perceptual_hash: image.measures.map(|measures| measures.perceptual_hash.to_string()),
+            worker,
+            finished_at,
+            ..Self::default()
+        }
+    }
+
+    /// The most probable class.
+    pub(crate) fn class(&self) -> Option<&str> {
+        self.predicted.as_ref()?.labels.first().map(String::as_str)
+    }
+
+    /// Its probability.
+    pub(crate) fn probability(&self) -> Option<f32> {
+        self.predicted.as_ref()?.probabilities.first().copied()
+    }
+
+    /// Whether the most probable class is the given one, where there are both.
+    pub(crate) fn correct(&self) -> Option<bool> {
+        Some(self.class()? == self.label.as_deref()?)
+    }
+
+    /// The first explanation.
+    pub(crate) fn explanation(&self) -> Option<&Explanation> {
+        self.predicted.as_ref()?.explanation.as_ref()
+    }
+
+    fn number(&self, read: impl Fn(&Predicted) -> Option<f32>) -> Cell<'_> {
+        Cell::Float(self.predicted.as_ref().and_then(read))
+    }
+
+    fn measure(&self, read: impl Fn(&ImageMeasures) -> f32) -> Cell<'_> {
+        Cell::Float(self.measures.as_ref().map(read))
+    }
+
+    fn map(&self, read: impl Fn(&Explanation) -> f32) -> Cell<'_> {
+        Cell::Float(self.explanation().map(read))
+    }
+
+    fn time(&self, read: impl Fn(&StageTimings) -> f64) -> Cell<'_> {
+        self.number(|predicted| Some(read(&predicted.timings) as f32))
+    }
+}
+
+macro_rules! columns {
+    ($($name:literal $kind:ident $cell:expr;)+) => {
+        &[$(Column { name: $name, kind: ColumnKind::$kind, cell: $cell }),+]
+    };
+}
+
+/// Of `predictions.parquet`, as `docs/report.md` describes them.
+pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
+    "key" Text |row| Cell::Text(Some(&row.key));
+    "split" Text |row| Cell::Text(split_of(&row.key));
+    "label" Text |row| Cell::Text(row.label.as_deref());
+    "predicted" Text |row| Cell::Text(row.class());
+    "probability" Float |row| Cell::Float(row.probability());
+    "correct" Boolean |row| Cell::Boolean(row.correct());
+    "label_probability" Float |row| row.number(|predicted| predicted.label_probability);
+    "margin" Float |row| row.number(|predicted| {
+        Some(predicted.probabilities.first()? - predicted.probabilities.get(1)?)
+    });
+    "logit" Float |row| row.number(|predicted| Some(predicted.logit).filter(|x| !x.is_nan()));
+    "logit_margin" Float |row| row.number(|predicted| predicted.logit_margin);
+    "entropy" Float |row| row.number(|predicted| predicted.entropy);
+    "top_labels" TextList |row| Cell::TextList(row.predicted.as_ref().map(|p| &p.labels[..]));
+    "top_probabilities" FloatList |row| {
+        Cell::FloatList(row.predicted.as_ref().map(|p| &p.probabilities[..]))
+    };
+    "target" Text |row| Cell::Text(row.explanation().map(|map| &*map.label));
+    "overlay" Text |row| Cell::Text(row.explanation().and_then(|map| map.overlay.as_deref()));
+    "label_overlay" Text |row| {
+        Cell::Text(row.predicted.as_ref().and_then(|p| p.given_overlay.as_deref()))
+    };
+    "map" FloatList |row| Cell::FloatList(row.explanation().map(|map| &map.map.values[..]));
+    "map_height" Integer |row| Cell::Integer(row.explanation().map(|map| map.map.height as i64));
+    "map_width" Integer |row| Cell::Integer(row.explanation().map(|map| map.map.width as i64));
+    "map_max" Float |row| row.map(|map| map.max);
+    "map_mass" Float |row| row.map(|map| map.mass);
+    "map_entropy" Float |row| row.map(|map| map.entropy);
+    "map_centroid_x" Float |row| row.map(|map| map.centroid[0]);
+    "map_centroid_y" Float |row| row.map(|map| map.centroid[1]);
+    "map_border_share" Float |row| row.map(|map| map.border_share);
+    "bytes" Integer |row| Cell::Integer(row.bytes.and_then(|bytes| bytes.try_into().ok()));
+    "width" Integer |row| Cell::Integer(row.width.map(i64::from));
+    "height" Integer |row| Cell::Integer(row.height.map(i64::from));
+    "brightness" Float |row| row.measure(|measures| measures.brightness);
+    "contrast" Float |row| row.measure(|measures| measures.contrast);
+    "dark_percentile" Float |row| row.measure(|measures| measures.dark_percentile);
+    "bright_percentile" Float |row| row.measure(|measures| measures.bright_percentile);
+    "information" Float |row| row.measure(|measures| measures.information);
+    "blur" Float |row| row.measure(|measures| measures.blur);
+    "chroma" Float |row| row.measure(|measures| measures.chroma);
+    "digest" Text |row| Cell::Text(row.digest.as_deref());
+    "perceptual_hash" Text |row| Cell::Text(row.perceptual_hash.as_deref());
+    "sketch_scale" Float |row| row.number(|p| p.sketch.as_ref().map(|(scale, _)| *scale));
+    "sketch" Bytes |row| {
+        Cell::Bytes(row.predicted.as_ref().and_then(|p| Some(&p.sketch.as_ref()?.1[..])))
+    };
+    "embedding" HalfList |row| {
+        Cell::HalfList(row.predicted.as_ref().and_then(|p| p.embedding.as_deref()))
+    };
+    "fetch_ms" Float |row| row.time(|timings| timings.fetch);
+    "decode_ms" Float |row| row.time(|timings| timings.decode);
+    "model_ms" Float |row| row.time(|timings| timings.model);
+    "overlay_ms" Float |row| row.time(|timings| timings.overlay);
+    "store_ms" Float |row| row.time(|timings| timings.store);
+    "failure" Text |row| Cell::Text(row.failure.as_ref().map(|failure| &*failure.class));
+    "failure_message" Text |row| Cell::Text(row.failure.as_ref().map(|failure| &*failure.message));
+    "attempts" Integer |row| Cell::Integer(row.failure.as_ref().map(|f| i64::from(f.attempts)));
+    "worker" Text |row| Cell::Text(Some(&row.worker));
+    "finished_at" Time |row| Cell::Time(Some(row.finished_at));
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_is_a_folder_of_that_name_not_a_file() {
+        for (key, split) in [
+            ("train/cat/a.jpg", Some("train")),
+            ("pets/Val/cat/a.jpg", Some("Val")),
+            ("cat/test", None),
+            ("training-set/a.jpg", None),
+            ("a.jpg", None),
+        ] {
+            assert_eq!(split_of(key), split, "{key}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Writes a table as a stream of row groups: no more than one is in memory.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use parquet::basic::Compression;
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType,
+    FloatType, Int64Type,
+};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+
+use super::{Cell, Column, ColumnKind, GROUP_ROWS, TableError, schema};
+
+/// A table being written.
+pub(crate) struct TableWriter<R: 'static> {
+    columns: &'static [Column<R>],
+    file: SerializedFileWriter<File>,
+    group: Vec<R>,
+    rows: u64,
+}
+
+impl<R> TableWriter<R> {
+    /// Starts a table in an empty file.
+    pub(crate) fn new(file: File, columns: &'static [Column<R>]) -> Result<Self, TableError> {
+        let properties = WriterProperties::builder()
+            // The one codec that every reader has.
+            .set_compression(Compression::SNAPPY)
+            .set_created_by(concat!("camshaft ", env!("CARGO_PKG_VERSION")).to_owned())
+            .build();
+        let file = SerializedFileWriter::new(file, schema(columns)?, Arc::new(properties))?;
+        Ok(Self { columns, file, group: Vec::new(), rows: 0 })
+    }
+
+    /// Adds a row.
+    pub(crate) fn push(&mut self, row: R) -> Result<(), TableError> {
+        self.group.push(row);
+        self.rows += 1;
+        if self.group.len() >= GROUP_ROWS {
+            self.write_group()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left; returns the number of rows.
+    pub(crate) fn finish(mut self) -> Result<u64, TableError> {
+        self.write_group()?;
+        self.file.close()?;
+        Ok(self.rows)
+    }
+
+    fn write_group(&mut self) -> Result<(), TableError> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        let mut group = self.file.next_row_group()?;
+        for column in self.columns {
+            let mut writer = group.next_column()?.expect("the schema has each column once");
+            write_column(&mut writer, column, &self.group)?;
+            writer.close()?;
+        }
+        group.close()?;
+        self.group.clear();
+        Ok(())
+    }
+}
+
+fn write_column<R>(
+    writer: &mut SerializedColumnWriter<'_>,
+    column: &Column<R>,
+    rows: &[R],
+) -> Result<(), TableError> {
+    let cells = || rows.iter().map(|row| (column.cell)(row));
+    let name = column.name;
+    // A cell of another kind than its column's is a bug in the list of columns.
+    macro_rules! plain {
+        ($physical:ty, $pattern:pat => $value:expr) => {{
+            let values = cells().map(|cell| match cell {
+                $pattern => $value,
+                other => unreachable!("{name} holds {other:?}"),
+            });
+            write_values::<$physical>(writer, values)
+        }};
+    }
+    macro_rules! list {
+        ($physical:ty, $variant:ident, $value:expr) => {{
+            let lists = cells().map(|cell| match cell {
+                Cell::$variant(list) => list.map(|list| list.iter().map($value)),
+                other => unreachable!("{name} holds {other:?}"),
+            });
+            write_lists::<$physical, _>(writer, lists)
+        }};
+    }
+    match column.kind {
+        ColumnKind::Boolean => plain!(BoolType, Cell::Boolean(value) => value),
+        ColumnKind::Integer => plain!(Int64Type, Cell::Integer(value) => value),
+        ColumnKind::Float => plain!(FloatType, Cell::Float(value) => value),
+        ColumnKind::Text => plain!(ByteArrayType, Cell::Text(value) => value.map(ByteArray::from)),
+        ColumnKind::Bytes => {
+            plain!(ByteArrayType, Cell::Bytes(value) => value.map(|bytes| bytes.to_vec().into()))
+        }
+        ColumnKind::Time => {
+            plain!(Int64Type, Cell::Time(value) => value.map(|time| time.timestamp_millis()))
+        }
+        ColumnKind::FloatList => list!(FloatType, FloatList, |&value| value),
+        ColumnKind::TextList => {
+            list!(ByteArrayType, TextList, |text: &String| ByteArray::from(text.as_str()))
+        }
+        ColumnKind::HalfList => list!(FixedLenByteArrayType, HalfList, |half: &[u8; 2]| {
+            FixedLenByteArray::from(half.to_vec())
+        }),
+    }
+}
+
+/// Definition level 1: there is a value.
+fn write_values<T: DataType>(
+    writer: &mut SerializedColumnWriter<'_>,
+    cells: impl Iterator<Item = Option<T::T>>,
+) -> Result<(), TableError> {
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    for cell in cells {
+        levels.push(i16::from(cell.is_some()));
+        values.extend(cell);
+    }
+    writer.typed::<T>().write_batch(&values, Some(&levels), None)?;
+    Ok(())
+}
+
+/// Definition level 0: null, 1: an empty list, 2: an element. Repetition level 0 starts a row.
+fn write_lists<T: DataType, L: Iterator<Item = T::T>>(
+    writer: &mut SerializedColumnWriter<'_>,
+    lists: impl Iterator<Item = Option<L>>,
+) -> Result<(), TableError> {
+    let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
+    for list in lists {
+        let before = values.len();
+        let is_null = list.is_none();
+        values.extend(list.into_iter().flatten());
+        let elements = values.len() - before;
+        repetitions.push(0);
+        if elements == 0 {
+            definitions.push(i16::from(!is_null));
+            continue;
+        }
+        definitions.extend(std::iter::repeat_n(2, elements));
+        repetitions.extend(std::iter::repeat_n(1, elements - 1));
+    }
+    writer.typed::<T>().write_batch(&values, Some(&definitions), Some(&repetitions))?;
+    Ok(())
+}

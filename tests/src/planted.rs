@@ -1,0 +1,171 @@
+//! A data set with known faults in it, made from photographs of cats and dogs: what a report
+//! should find.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::{self, FilterType};
+use image::{Rgb, RgbImage};
+
+use crate::images::files_below;
+
+/// Share of the images whose label is swapped.
+const SWAPPED: f64 = 0.03;
+/// Share of the images that are there twice.
+const DUPLICATES: f64 = 0.02;
+/// Share of the images that are blurred or dark, half each.
+const POOR: f64 = 0.02;
+/// Share of the cats with a tag.
+const TAGGED: f64 = 0.3;
+/// Of the picture's side.
+const TAG_SIDE: f64 = 0.22;
+const TAG: Rgb<u8> = Rgb([255, 0, 200]);
+
+/// What was planted, by image key.
+#[derive(Debug, Default)]
+pub struct Planted {
+    /// Images in all.
+    pub images: usize,
+    /// Those with the wrong label.
+    pub swapped: BTreeSet<String>,
+    /// Pairs: the copy, and what it is a copy of.
+    pub duplicates: BTreeSet<(String, String)>,
+    /// Blurred ones.
+    pub blurred: BTreeSet<String>,
+    /// Dark ones.
+    pub dark: BTreeSet<String>,
+    /// Cats with a coloured tag in the bottom right corner.
+    pub tagged: BTreeSet<String>,
+}
+
+/// Writes the data set below `folder`, from photographs `SPLIT/CLASS/NAME` below `photos`. The same
+/// photographs give the same data set.
+///
+/// # Panics
+/// Where something can't be read or written.
+#[must_use]
+pub fn plant(photos: &Path, folder: &Path) -> Planted {
+    let mut files = files_below(photos);
+    files.sort();
+    // A fixed shuffle: faults are spread over splits and classes.
+    files.sort_by_key(|file| scramble(&file.strip_prefix(photos).expect("it is below").to_string_lossy()));
+    let (mut planted, count) = (Planted::default(), files.len() as f64);
+    let part = |share: f64| (share * count).round() as usize;
+    let mut left = files.into_iter();
+    let mut take = |number: usize| left.by_ref().take(number).collect::<Vec<_>>();
+    let (swapped, copied, poor) = (take(part(SWAPPED)), take(part(DUPLICATES)), take(part(POOR)));
+    let plain = take(usize::MAX);
+
+    let writer = Writer { photos, folder };
+    for file in &swapped {
+        let (split, class, name) = writer.parts(file);
+        let other = if class == "cat" { "dog" } else { "cat" };
+        let key = format!("{split}/{other}/{name}");
+        writer.copy(file, &key);
+        planted.swapped.insert(key);
+    }
+    for (index, file) in copied.iter().enumerate() {
+        let (split, class, name) = writer.parts(file);
+        let key = format!("{split}/{class}/{name}");
+        writer.copy(file, &key);
+        let copy = format!("{split}/{class}/again-{name}");
+        let picture = open(file);
+        let (width, height) = picture.dimensions();
+        match index % 4 {
+            0 => writer.copy(file, &copy),
+            1 => writer.save(&picture, &copy, 60),
+            2 => {
+                let size = (width * 7 / 10, height * 7 / 10);
+                writer.save(&imageops::resize(&picture, size.0, size.1, FilterType::Triangle), &copy, 85);
+            }
+            _ => {
+                let size = (width * 3 / 2, height * 3 / 2);
+                writer.save(&imageops::resize(&picture, size.0, size.1, FilterType::CatmullRom), &copy, 75);
+            }
+        }
+        planted.duplicates.insert((copy, key));
+    }
+    for (index, file) in poor.iter().enumerate() {
+        let (split, class, name) = writer.parts(file);
+        let key = format!("{split}/{class}/{name}");
+        let mut picture = open(file);
+        if index % 2 == 0 {
+            writer.save(&imageops::blur(&picture, 4.0), &key, 90);
+            planted.blurred.insert(key);
+        } else {
+            picture.iter_mut().for_each(|value| *value = (f64::from(*value) * 0.12) as u8);
+            writer.save(&picture, &key, 90);
+            planted.dark.insert(key);
+        }
+    }
+    let cats = plain.iter().filter(|file| writer.parts(file).1 == "cat").count() as f64;
+    let mut tags = (TAGGED * cats).round() as usize;
+    for file in &plain {
+        let (split, class, name) = writer.parts(file);
+        let key = format!("{split}/{class}/{name}");
+        if class == "cat" && tags > 0 {
+            tags -= 1;
+            writer.save(&tag(open(file)), &key, 90);
+            planted.tagged.insert(key);
+        } else {
+            writer.copy(file, &key);
+        }
+    }
+    planted.images = files_below(folder).len();
+    planted
+}
+
+struct Writer<'a> {
+    photos: &'a Path,
+    folder: &'a Path,
+}
+
+impl Writer<'_> {
+    /// Split, class and name.
+    fn parts(&self, file: &Path) -> (String, String, String) {
+        let below = file.strip_prefix(self.photos).expect("it is below the photographs");
+        let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let [split, class, name] = parts.try_into().expect("SPLIT/CLASS/NAME");
+        (split, class, name)
+    }
+
+    fn place(&self, key: &str) -> PathBuf {
+        let place = self.folder.join(key);
+        fs::create_dir_all(place.parent().expect("keys have folders")).expect("it can be made");
+        place
+    }
+
+    fn copy(&self, file: &Path, key: &str) {
+        let _bytes = fs::copy(file, self.place(key)).expect("a photograph can be copied");
+    }
+
+    fn save(&self, picture: &RgbImage, key: &str, quality: u8) {
+        let mut file = fs::File::create(self.place(key)).expect("a picture can be written");
+        let encoder = JpegEncoder::new_with_quality(&mut file, quality);
+        picture.write_with_encoder(encoder).expect("a picture can be written");
+    }
+}
+
+fn open(file: &Path) -> RgbImage {
+    image::open(file).expect("a photograph can be read").to_rgb8()
+}
+
+fn tag(mut picture: RgbImage) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let side = (f64::from(width.min(height)) * TAG_SIDE) as u32;
+    for y in height - side..height {
+        for x in width - side..width {
+            picture.put_pixel(x, y, TAG);
+        }
+    }
+    picture
+}
+
+/// FNV-1a: the same order on every machine.
+fn scramble(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
