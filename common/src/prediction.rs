@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::explain::{FusedLayers, Method};
 use crate::key::ImageKey;
-use crate::model::FileDigest;
 use crate::measure::{Embedding, ImageMeasures};
+use crate::model::FileDigest;
 use crate::run::RunId;
 
 /// `predictions/<image key>.json`.
