@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// What an image's pixels are like.
 ///
 /// Brightness is BT.601 luma, 0 black to 1 white, of the picture averaged down by a whole factor
-/// to a shorter side of 256 to 511 pixels (smaller ones as they are), so that numbers compare
-/// across resolutions.
+/// to a shorter side of 256 to 511 pixels (smaller ones as they are; long and thin ones to a
+/// longer side of 8192 at most), so that numbers compare across resolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageMeasures {
     /// Mean brightness.
@@ -24,7 +24,9 @@ pub struct ImageMeasures {
     pub bright_percentile: f32,
     /// Entropy of brightness in 256 steps, divided by 8 bits: 0 one shade, 1 all alike.
     pub information: f32,
-    /// Blur effect (Crete et al. 2007, <https://hal.science/hal-00232709>): 0 sharp, 1 blurred.
+    /// Blur effect (Crete et al. 2007, <https://hal.science/hal-00232709>), as scikit-image
+    /// computes it: 0 sharp, 1 blurred. 1 where there is no edge at all along an axis, 0 where a
+    /// side has less than 4 pixels.
     pub blur: f32,
     /// Mean difference of the largest and the smallest of red, green and blue, 0 to 1: 0 grey.
     pub chroma: f32,
@@ -32,11 +34,20 @@ pub struct ImageMeasures {
     pub perceptual_hash: PerceptualHash,
 }
 
-/// The signs of a picture's lowest frequencies (pHash): pictures that look alike differ in few
-/// bits. Sixteen hexadecimal digits.
+/// The signs of a picture's lowest 8 × 8 frequencies (pHash): pictures that look alike differ in
+/// few bits. The highest bit, the mean's, is never set. Sixteen hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PerceptualHash(pub u64);
+
+impl PerceptualHash {
+    /// What the picture's mirror image has, left and right swapped: waves with an odd frequency
+    /// across begin dark where they began bright. To a bit or two.
+    #[must_use]
+    pub fn mirrored(self) -> Self {
+        Self(self.0 ^ 0x5555_5555_5555_5555)
+    }
+}
 
 impl fmt::Display for PerceptualHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

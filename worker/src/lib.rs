@@ -2,8 +2,8 @@
 //! writes the results to a store.
 //!
 //! Start reading at [`pipeline`]. Everything about pixels and networks is in pure
-//! functions beside it: [`decoding`], [`input`], [`cam`], [`colormap`], [`overlay`], and
-//! the [`model`]. The `camshaft-worker` program is [`service`] with a command line;
+//! functions beside it: [`decoding`], [`measures`], [`input`], [`cam`], [`colormap`],
+//! [`overlay`], [`embedding`], and the [`model`]. The `camshaft-worker` program is [`service`] with a command line;
 //! `camshaft audit` uses the same [`engine`] with a queue of its own, and `camshaft train`
 //! [`training`].
 
@@ -12,9 +12,11 @@ pub mod cam;
 pub mod colormap;
 mod cores;
 pub mod decoding;
+pub mod embedding;
 pub mod engine;
 pub mod health;
 pub mod input;
+pub mod measures;
 pub mod model;
 pub mod overlay;
 pub mod pipeline;

@@ -4,6 +4,7 @@
 //! is computed is the worker's business.
 
 use std::fmt;
+use std::ops::Not;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,10 @@ pub struct ExplainOptions {
     pub alpha: f32,
     /// File format of the overlay.
     pub overlay: OverlayFormat,
+    /// Whether embeddings are recorded, not their sketches alone. Absent where not, as it is in
+    /// older messages.
+    #[serde(skip_serializing_if = "Not::not", default)]
+    pub embeddings: bool,
 }
 
 impl Default for ExplainOptions {
@@ -35,6 +40,7 @@ impl Default for ExplainOptions {
             colormap: Colormap::Jet,
             alpha: 0.4,
             overlay: OverlayFormat::Jpeg,
+            embeddings: false,
         }
     }
 }
@@ -285,10 +291,11 @@ impl OverlayFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
-    /// The N most probable classes.
+    /// The N most probable classes, and the image's given label where it is another class of the
+    /// model: what looks mislabelled gets both maps.
     Top(usize),
-    /// The image's given label, and the most probable class where that is another: what
-    /// looks mislabelled gets both maps.
+    /// The image's given label, which it must have, and the most probable class where that is
+    /// another.
     Label,
     /// One class by its name.
     Class(String),
@@ -343,6 +350,10 @@ mod tests {
             json,
             r#"{"method":"grad-cam","layer":"layer4","target":"class:great dane","colormap":"jet","alpha":0.4,"overlay":"jpeg"}"#
         );
+        assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
+        let options = ExplainOptions { embeddings: true, ..options };
+        let json = serde_json::to_string(&options).unwrap();
+        assert!(json.ends_with(r#""overlay":"jpeg","embeddings":true}"#), "{json}");
         assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
     }
 

@@ -23,7 +23,7 @@ const NAMED_CLASSES: usize = 10;
 pub struct ExplainRequest<'a> {
     /// How to explain it.
     pub options: &'a ExplainOptions,
-    /// Its given class, for [`Target::Label`].
+    /// Its given class, if it has one.
     pub label: Option<&'a str>,
 }
 
@@ -32,8 +32,12 @@ pub struct ExplainRequest<'a> {
 pub struct Explained {
     /// The five most probable classes and every explained one, most probable first.
     pub predictions: Vec<ClassPrediction>,
-    /// One for each method, layer and target class, in this order; classes most probable first,
-    /// but a given label before all.
+    /// Entropy of the softmax over all classes, divided by ln(classes).
+    pub entropy: f32,
+    /// The last stage's output averaged over space: one number for each channel.
+    pub features: Vec<f32>,
+    /// One for each method, layer and target class, in this order. Classes are the most probable
+    /// first and then the given label; for [`Target::Label`] that comes before all.
     pub explanations: Vec<ClassMap>,
 }
 
@@ -128,6 +132,7 @@ impl Model {
         let input = input.to_device(&self.device)?;
         let forward = self.forward(&input, &maps::starts(&self.network, layers))?;
         let logits = forward.logits.to_vec2::<f32>()?;
+        let pooled = forward.pooled.to_vec2::<f32>()?;
         let plans: Vec<_> = usable
             .into_iter()
             .zip(logits.iter().zip(requests))
@@ -136,9 +141,9 @@ impl Model {
             })
             .collect();
         let mut maps = self.maps(&input, &forward, &plans, requests)?;
-        let results = plans.into_iter().zip(requests).enumerate();
-        let results = results.map(|(image, (plan, request))| {
-            self.explained(plan?, std::mem::take(&mut maps[image]), request)
+        let results = plans.into_iter().zip(pooled).zip(requests).enumerate();
+        let results = results.map(|(image, ((plan, features), request))| {
+            self.explained(plan?, features, std::mem::take(&mut maps[image]), request)
         });
         Ok(results.collect())
     }
@@ -181,6 +186,7 @@ impl Model {
     fn explained(
         &self,
         plan: Plan,
+        features: Vec<f32>,
         maps: Vec<HeatMap>,
         request: &ExplainRequest<'_>,
     ) -> Result<Explained, ExplainError> {
@@ -195,10 +201,9 @@ impl Model {
             let (layer, statistics) = (layer.clone(), MapStatistics::of(&map));
             Ok(ClassMap { method, layer, class, label, map, statistics })
         });
-        Ok(Explained {
-            explanations: explanations.collect::<Result<_, _>>()?,
-            predictions: plan.predictions,
-        })
+        let explanations = explanations.collect::<Result<_, _>>()?;
+        let Plan { predictions, entropy, targets: _ } = plan;
+        Ok(Explained { predictions, entropy, features, explanations })
     }
 }
 
@@ -256,6 +261,7 @@ impl ModelConfig {
 /// What is known of an image before its maps are.
 struct Plan {
     predictions: Vec<ClassPrediction>,
+    entropy: f32,
     /// Classes to explain, in the order of the result.
     targets: Vec<usize>,
 }
@@ -264,6 +270,7 @@ struct Plan {
 struct Scores<'a> {
     logits: &'a [f32],
     probabilities: Vec<f32>,
+    entropy: f32,
     /// Class indices, most probable first; equals in class order.
     ranking: Vec<usize>,
 }
@@ -275,13 +282,20 @@ impl<'a> Scores<'a> {
         }
         let mut ranking: Vec<_> = (0..logits.len()).collect();
         ranking.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        Ok(Self { logits, probabilities: softmax(logits), ranking })
+        let (probabilities, entropy) = softmax(logits);
+        Ok(Self { logits, probabilities, entropy, ranking })
     }
 
     /// Which classes are listed and which explained.
     fn plan(&self, model: &Model, request: &ExplainRequest<'_>) -> Result<Plan, ExplainError> {
         let targets = match &request.options.target {
-            Target::Top(count) => self.ranking.iter().copied().take(*count).collect(),
+            Target::Top(count) => {
+                let mut targets: Vec<_> = self.ranking.iter().copied().take(*count).collect();
+                // A label may be of other words than the model's; that is no error here.
+                let given = request.label.and_then(|name| model.config.class_named(name).ok());
+                targets.extend(given.filter(|given| !targets.contains(given)));
+                targets
+            }
             Target::Label => {
                 let label =
                     model.config.class_named(request.label.ok_or(ExplainError::NoLabel)?)?;
@@ -299,16 +313,22 @@ impl<'a> Scores<'a> {
             probability: self.probabilities[class],
             logit: self.logits[class],
         });
-        Ok(Plan { predictions: predictions.collect(), targets })
+        Ok(Plan { predictions: predictions.collect(), entropy: self.entropy, targets })
     }
 }
 
-/// Shares that add up to 1, from finite logits.
-fn softmax(logits: &[f32]) -> Vec<f32> {
+/// Shares that add up to 1, from finite logits, and their entropy divided by that of equal ones: 0
+/// sure, 1 no idea. A single class is sure.
+fn softmax(logits: &[f32]) -> (Vec<f32>, f32) {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<_> = logits.iter().map(|&logit| f64::from(logit - max).exp()).collect();
+    let below = || logits.iter().map(|&logit| f64::from(logit) - f64::from(max));
+    let powers: Vec<_> = below().map(f64::exp).collect();
     let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| (power / sum) as f32).collect()
+    // -Σ p ln p, where ln p is a logit less what all have in common. A share of nothing has none.
+    let mean: f64 = powers.iter().zip(below()).map(|(power, below)| power / sum * below).sum();
+    let most = (logits.len() as f64).ln();
+    let entropy = if most > 0.0 { ((sum.ln() - mean) / most).clamp(0.0, 1.0) } else { 0.0 };
+    (powers.into_iter().map(|power| (power / sum) as f32).collect(), entropy as f32)
 }
 
 #[cfg(test)]
@@ -318,8 +338,11 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
-    use crate::model::testing::{CLASSES, SIDE, noise, small_model, small_weights};
-    use crate::model::{KernelChoice, ModelFiles, Precision};
+    use crate::model::layers::BlockKind;
+    use crate::model::testing::{
+        CLASSES, SIDE, noise, small_model, small_model_with, small_weights,
+    };
+    use crate::model::{HeadKind, KernelChoice, ModelFiles, Precision};
 
     fn options(stage: u8, target: Target) -> ExplainOptions {
         let layer = Choices::one(TargetLayer::Stage(stage).into());
@@ -343,6 +366,7 @@ mod tests {
             (options(4, Target::Label), None),
             (options(1, Target::Class("c0".into())), None),
             (options(3, Target::Top(99)), Some("c1")),
+            (options(4, Target::Top(2)), Some("no class")),
         ];
         let requests: Vec<_> = wishes
             .iter()
@@ -366,7 +390,57 @@ mod tests {
         let counts: Vec<_> =
             together.iter().flatten().map(|result| result.explanations.len()).collect();
         // A label that isn't the top class brings that one with it.
-        assert_eq!(counts, [2, 2, 1, CLASSES]);
+        assert_eq!(counts, [2, 2, 1, CLASSES, 2]);
+    }
+
+    #[test]
+    fn a_given_class_that_is_not_among_the_top_is_explained_last() {
+        let model = small_model();
+        let input = images(1);
+        let explain = |label: Option<&str>| {
+            let options = options(4, Target::Top(1));
+            let request = ExplainRequest { options: &options, label };
+            model.explain_batch(&input, &[request]).unwrap().remove(0).unwrap()
+        };
+        let top = explain(None).explanations.remove(0);
+        for class in 0..CLASSES {
+            let label = format!("c{class}");
+            let explained = explain(Some(&label));
+            let classes: Vec<_> = explained.explanations.iter().map(|map| map.class).collect();
+            assert_eq!(explained.explanations[0], top);
+            assert_eq!(
+                classes,
+                if class == top.class { vec![class] } else { vec![top.class, class] }
+            );
+            assert!(explained.predictions.iter().any(|prediction| prediction.class == class));
+        }
+        assert_eq!(explain(Some("whale")).explanations, [top]);
+    }
+
+    #[test]
+    fn entropy_is_none_where_a_class_is_sure_and_whole_where_all_are_alike() {
+        assert_eq!(softmax(&[3.5]), (vec![1.0], 0.0));
+        assert_eq!(softmax(&[-2.0; 8]).1, 1.0);
+        assert_eq!(softmax(&[f32::MAX, f32::MIN, 0.0]), (vec![1.0, 0.0, 0.0], 0.0));
+        // scipy.stats.entropy(scipy.special.softmax([1, 2, 3])) / numpy.log(3), SciPy 1.17
+        let (shares, entropy) = softmax(&[1.0, 2.0, 3.0]);
+        assert!((entropy - 0.757_679_1).abs() < 1e-6, "{entropy}");
+        assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn features_are_what_an_average_pooling_head_weighs() {
+        let options = options(4, Target::Top(1));
+        let request = ExplainRequest { options: &options, label: None };
+        for head in [HeadKind::AveragePool, HeadKind::Flatten] {
+            let model = small_model_with(BlockKind::Bottleneck, head);
+            let results = model.explain_batch(&images(2), &[request; 2]).unwrap();
+            let last = model.forward(&images(2), &[4]).unwrap().stages[3].clone().unwrap();
+            let means = last.mean((2, 3)).unwrap().to_vec2::<f32>().unwrap();
+            for (result, means) in results.iter().zip(&means) {
+                assert!(difference(&result.as_ref().unwrap().features, means) < 1e-6);
+            }
+        }
     }
 
     #[test]

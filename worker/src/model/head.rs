@@ -63,11 +63,18 @@ impl Head {
     /// Logits `[N, K]` of features `[N, C, H, W]` in any dtype.
     pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let features = features.to_dtype(DType::F32)?;
-        let inputs = match self.shape.kind {
-            HeadKind::AveragePool => features.mean((2, 3))?,
-            HeadKind::Flatten => features.flatten_from(1)?,
-        };
-        self.linear.forward(&inputs)
+        match self.shape.kind {
+            HeadKind::AveragePool => self.forward_pooled(&features.mean((2, 3))?),
+            HeadKind::Flatten => self.linear.forward(&features.flatten_from(1)?),
+        }
+    }
+
+    /// The same of features that are averaged already: `[N, C, H, W]` and `[N, C]`, both f32.
+    pub(super) fn forward_both(&self, features: &Tensor, pooled: &Tensor) -> Result<Tensor> {
+        match self.shape.kind {
+            HeadKind::AveragePool => self.forward_pooled(pooled),
+            HeadKind::Flatten => self.forward(features),
+        }
     }
 
     /// Logits `[N, K]` of pooled features `[N, C]`.

@@ -48,6 +48,9 @@ pub struct ResNet {
 pub struct Forward {
     /// `[N, K]`, f32, any range.
     pub logits: Tensor,
+    /// `[N, C]`, f32, zero or more: the last stage's output averaged over space, whatever the head
+    /// makes of it.
+    pub pooled: Tensor,
     /// By stage, `layer1` first: `[N, C, H, W]`, f32, zero or more, where it was asked for.
     pub stages: [Option<Tensor>; STAGES],
 }
@@ -111,7 +114,9 @@ impl ResNet {
                 *output = Some(features.to_dtype(DType::F32)?);
             }
         }
-        Ok(Forward { logits: self.head.forward(&features)?, stages })
+        let features = features.to_dtype(DType::F32)?;
+        let pooled = features.mean((2, 3))?;
+        Ok(Forward { logits: self.head.forward_both(&features, &pooled)?, pooled, stages })
     }
 
     fn forward_on_kernels(
@@ -140,14 +145,14 @@ impl ResNet {
                     Some(Tensor::from_vec(features.values, &features.shape[..], &self.device)?);
             }
         }
+        let pooled = Tensor::from_vec(output.pooled, (batch, ()), &self.device)?;
         let logits = if flatten {
             let last = stages[STAGES - 1].as_ref().expect("it was asked for");
             self.head.forward(last)?
         } else {
-            let pooled = Tensor::from_vec(output.pooled, (batch, ()), &self.device)?;
             self.head.forward_pooled(&pooled)?
         };
-        Ok(Forward { logits, stages })
+        Ok(Forward { logits, pooled, stages })
     }
 
     /// Where `layer` is in this network.

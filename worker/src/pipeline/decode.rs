@@ -1,8 +1,9 @@
-//! Third stage: the file becomes pixels and the network's input.
+//! Third stage: the file becomes pixels and the network's input, and both are measured.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use camshaft_common::model::FileDigest;
 use image::RgbImage;
 
 use super::budget::Share;
@@ -11,8 +12,8 @@ use super::fetch::Fetched;
 use super::stage::{Admitted, Exit, ExitCause};
 use crate::cores::{self, Astray};
 use crate::decoding::{self, DecodeError};
-use crate::input;
 use crate::model::ModelFiles;
+use crate::{input, measures};
 
 /// An image as pixels.
 #[derive(Debug)]
@@ -34,12 +35,19 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
     let Fetched { mut image, bytes, share, model } = fetched;
     let (limits, limit) = (context.limits.image, context.limits.decode_time);
     let header = bytes.clone();
-    let measuring =
-        cores::decode_within(limit, move || decoding::memory_to_decode(&header, &limits));
-    let memory_bytes = match measuring.await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(leaves(image, error.into())),
+    let reading = cores::decode_within(limit, move || {
+        (FileDigest::of(&header), decoding::memory_to_decode(&header, &limits))
+    });
+    let memory_bytes = match reading.await {
+        Ok((digest, memory_bytes)) => {
+            image.image.digest = Some(digest);
+            memory_bytes
+        }
         Err(astray) => return Err(leaves(image, cause(&astray, limit))),
+    };
+    let memory_bytes = match memory_bytes {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(leaves(image, error.into())),
     };
     let memory = context.pixels.reserve(memory_bytes).await;
     let rule = Arc::clone(&model);
@@ -52,13 +60,15 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
         let picture = decoding::decode(&bytes, &limits)?;
         memory.shrink(picture.as_raw().len() as u64);
         let input = input::to_input(&picture, &rule.config().input);
-        Ok::<_, DecodeError>((picture, input, memory, started.elapsed()))
+        let measures = measures::measure(&picture);
+        Ok::<_, DecodeError>((picture, input, measures, memory, started.elapsed()))
     });
     match work.await {
-        Ok(Ok((picture, input, memory, elapsed))) => {
+        Ok(Ok((picture, input, measures, memory, elapsed))) => {
             image.timings.decode = elapsed.as_secs_f64() * 1000.0;
             (image.image.width, image.image.height) =
                 (Some(picture.width()), Some(picture.height()));
+            image.image.measures = Some(measures);
             image.image.region = input::region(picture.dimensions(), &model.config().input);
             Ok(Decoded { image, picture, input, model, memory })
         }

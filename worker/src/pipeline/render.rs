@@ -6,6 +6,7 @@ use std::time::Instant;
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{self, OverlayDifference};
+use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use image::RgbImage;
 
@@ -13,9 +14,9 @@ use super::budget::Share;
 use super::context::Context;
 use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
-use crate::cores;
 use crate::model::{self, ClassMap};
 use crate::overlay::{self, EncodeOverlayError};
+use crate::{cores, embedding};
 
 /// An image whose results are ready to be written.
 #[derive(Debug)]
@@ -26,6 +27,10 @@ pub struct Rendered {
     pub model: ModelRecord,
     /// Its classes.
     pub predictions: Vec<ClassPrediction>,
+    /// How unsure the model is of them, 0 to 1.
+    pub entropy: f32,
+    /// What the network made of it, where that is finite.
+    pub embedding: Option<Embedding>,
     /// Its maps.
     pub explanations: Vec<Explanation>,
     /// Encoded overlays and where they go.
@@ -54,18 +59,30 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
     let work = cores::compute(move || {
         let _entered = span.enter();
         let started = Instant::now();
-        let model::Explained { predictions, explanations } = explained;
+        let model::Explained { predictions, entropy, features, explanations } = explained;
+        let embedding = embedding::embedding(&features, options.embeddings);
         let drawn = draw(&key, &options, (&picture, region), explanations)?;
         // The pixels go with this closure.
         drop(picture);
         let mut memory = memory;
         memory.shrink(drawn.1.iter().map(|overlay| overlay.bytes.len() as u64).sum());
-        Ok::<_, EncodeOverlayError>((predictions, drawn, memory, started.elapsed()))
+        let said = (predictions, entropy, embedding);
+        Ok::<_, EncodeOverlayError>((said, drawn, memory, started.elapsed()))
     });
     match work.await.expect("drawing and encoding never panic") {
-        Ok((predictions, (explanations, overlays), memory, elapsed)) => {
+        Ok((said, (explanations, overlays), memory, elapsed)) => {
             image.timings.overlay = elapsed.as_secs_f64() * 1000.0;
-            Ok(Rendered { image, model, predictions, explanations, overlays, memory })
+            let (predictions, entropy, embedding) = said;
+            Ok(Rendered {
+                image,
+                model,
+                predictions,
+                entropy,
+                embedding,
+                explanations,
+                overlays,
+                memory,
+            })
         }
         Err(error) => Err(Exit { image: Box::new(image), cause: ExitCause::Encode(error) }),
     }

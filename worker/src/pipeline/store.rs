@@ -39,7 +39,16 @@ async fn write(
     context: &Context,
     rendered: Rendered,
 ) -> Result<Admitted, (Box<Admitted>, StoreError)> {
-    let Rendered { mut image, model, predictions, explanations, overlays, memory } = rendered;
+    let Rendered {
+        mut image,
+        model,
+        predictions,
+        entropy,
+        embedding,
+        explanations,
+        overlays,
+        memory,
+    } = rendered;
     let written = async {
         let started = Instant::now();
         let out = context.folder(&image.job.out)?;
@@ -54,8 +63,8 @@ async fn write(
             image: image.image.clone(),
             model,
             predictions,
-            entropy: None,
-            embedding: None,
+            entropy: Some(entropy),
+            embedding,
             explanations,
             timings_ms: rounded(image.timings),
             worker: context.worker.clone(),

@@ -1,0 +1,187 @@
+//! The blur effect of Crete et al. 2007, <https://hal.science/hal-00232709>: blur a picture that
+//! is blurred already, and its edges hardly change.
+//!
+//! As scikit-image 0.26's `skimage.measure.blur_effect(image, h_size=11)` defines it: along each
+//! axis, `S` is the picture's Sobel response and `B` that of the picture averaged over 11 pixels
+//! along the axis. What edges keep is `Σ min(|S|, |B|) / Σ |S|` (there: `Σ |S|` less
+//! `Σ max(0, |S| - |B|)`), and the measure the larger of the two axes'. Pixels 2 to n-2 count.
+
+use super::reduced::{Luma, STEPS};
+
+/// Pixels that are averaged.
+const LENGTH: i16 = 11;
+/// How far from a pixel the last one is that its Sobel response depends on, after averaging.
+const REACH: usize = LENGTH as usize / 2 + 1;
+/// Sides need one pixel that counts.
+const SMALLEST_SIDE: usize = 4;
+/// Steps of brightness to a byte's level. More would not fit 16 bits (`11 * 4 * 255 * 2` does),
+/// and every x86 compares and multiplies eight of those at once.
+const HALVES: u32 = 2;
+/// Sums of so many pixels fit 32 bits.
+const AT_ONCE: usize = 65536;
+
+/// 0 sharp, 1 blurred. A picture without any edge along an axis is 1, as scikit-image has it; one
+/// with a side of less than 4 pixels is 0, where scikit-image's is not a number.
+pub(super) fn blur(luma: &Luma) -> f32 {
+    if luma.width.min(luma.height) < SMALLEST_SIDE {
+        return 0.0;
+    }
+    let halves = Halves::of(luma);
+    down(&halves).kept().max(across(&halves).kept())
+}
+
+/// Brightness in half levels.
+struct Halves {
+    width: usize,
+    height: usize,
+    values: Vec<i16>,
+}
+
+impl Halves {
+    fn of(luma: &Luma) -> Self {
+        const STEP: u16 = (STEPS / HALVES) as u16;
+        let values = luma.values.iter().map(|value| ((value + STEP / 2) / STEP).cast_signed());
+        Self { width: luma.width, height: luma.height, values: values.collect() }
+    }
+
+    /// A row; beyond the edges, what a mirror there shows.
+    fn row(&self, y: isize) -> &[i16] {
+        &self.values[reflected(y, self.height) * self.width..][..self.width]
+    }
+}
+
+/// Sums of Sobel responses, times 11 as sums of 11 pixels are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Edges {
+    all: u64,
+    kept: u64,
+}
+
+impl Edges {
+    fn kept(self) -> f32 {
+        if self.all == 0 { 1.0 } else { (self.kept as f64 / self.all as f64) as f32 }
+    }
+
+    /// Adds responses of a row: of the picture, and of the sums of 11 of its pixels.
+    fn add(&mut self, sharp: &[i16], summed: &[i16]) {
+        for (sharp, summed) in sharp.chunks(AT_ONCE).zip(summed.chunks(AT_ONCE)) {
+            let (mut all, mut kept) = (0, 0);
+            for (&sharp, &summed) in sharp.iter().zip(summed) {
+                let (sharp, summed) = (LENGTH * sharp.max(-sharp), summed.max(-summed));
+                all += i32::from(sharp);
+                kept += i32::from(sharp.min(summed));
+            }
+            self.all += u64::from(all.cast_unsigned());
+            self.kept += u64::from(kept.cast_unsigned());
+        }
+    }
+}
+
+/// A Sobel filter is a difference along its axis of what is weighed 1, 2, 1 across it. Sums of 11
+/// pixels, two pixels apart, differ by the two pixels at each end.
+fn down(halves: &Halves) -> Edges {
+    let width = halves.width;
+    let (mut near, mut far) = (vec![0; width], vec![0; width]);
+    let (mut sharp, mut summed) = (vec![0; width - 3], vec![0; width - 3]);
+    let (mut edges, reach) = (Edges::default(), REACH as isize);
+    for y in 2..halves.height as isize - 1 {
+        let row = |by: isize| halves.row(y + by);
+        differ(&mut near, [row(1)], [row(-1)]);
+        differ(&mut far, [row(reach), row(reach - 1)], [row(1 - reach), row(-reach)]);
+        weigh(&mut sharp, [&near[1..], &near[2..], &near[3..]]);
+        weigh(&mut summed, [&far[1..], &far[2..], &far[3..]]);
+        edges.add(&sharp, &summed);
+    }
+    edges
+}
+
+fn across(halves: &Halves) -> Edges {
+    let width = halves.width;
+    // With what mirrors show beyond both ends.
+    let mut weighed = vec![0; width + 2 * REACH];
+    let (mut sharp, mut summed) = (vec![0; width - 3], vec![0; width - 3]);
+    let (mut edges, reach) = (Edges::default(), REACH as isize);
+    for y in 2..halves.height as isize - 1 {
+        let rows = [halves.row(y - 1), halves.row(y), halves.row(y + 1)];
+        weigh(&mut weighed[REACH..][..width], rows);
+        for beyond in 0..REACH {
+            let (before, after) = (beyond as isize - reach, (width + beyond) as isize);
+            weighed[beyond] = weighed[REACH + reflected(before, width)];
+            weighed[REACH + width + beyond] = weighed[REACH + reflected(after, width)];
+        }
+        // The row from pixel 2 on, and from so many further.
+        let from = |by: isize| &weighed[(reach + 2 + by) as usize..];
+        differ(&mut sharp, [from(1)], [from(-1)]);
+        differ(&mut summed, [from(reach), from(reach - 1)], [from(1 - reach), from(-reach)]);
+        edges.add(&sharp, &summed);
+    }
+    edges
+}
+
+/// Sums of `after` less sums of `before`.
+fn differ<const N: usize>(to: &mut [i16], after: [&[i16]; N], before: [&[i16]; N]) {
+    let (after, before) = (after.map(|one| &one[..to.len()]), before.map(|one| &one[..to.len()]));
+    for (at, to) in to.iter_mut().enumerate() {
+        *to = (0..N).map(|one| after[one][at] - before[one][at]).sum();
+    }
+}
+
+/// Weighs neighbours 1, 2, 1.
+fn weigh(to: &mut [i16], neighbours: [&[i16]; 3]) {
+    let [one, two, three] = neighbours.map(|one| &one[..to.len()]);
+    for (at, to) in to.iter_mut().enumerate() {
+        *to = one[at] + 2 * two[at] + three[at];
+    }
+}
+
+/// Where a mirror at the edges shows a pixel: scipy's mode `reflect`, `c b a | a b c | c b a`.
+fn reflected(at: isize, length: usize) -> usize {
+    let at = at.rem_euclid(2 * length as isize) as usize;
+    if at < length { at } else { 2 * length - 1 - at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn luma(width: usize, height: usize, value: impl Fn(usize, usize) -> usize) -> Luma {
+        let at = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        let values = at.map(|(x, y)| value(x, y) as u16 * 256).collect();
+        Luma { width, height, values }
+    }
+
+    /// ```python
+    /// import numpy as np, skimage.measure  # scikit-image 0.26.0
+    /// def blur(w, h):
+    ///     y, x = np.mgrid[:h, :w]
+    ///     i = ((x * x * 7 + y * y * 3 + x * y * 5) // 11 % 256).astype(np.uint8)
+    ///     return skimage.measure.blur_effect(i, h_size=11)
+    /// print([blur(*s) for s in [(64, 48), (7, 31), (4, 4), (300, 5)]])
+    /// ```
+    #[test]
+    fn numbers_are_scikit_images() {
+        let pattern = |x: usize, y: usize| (x * x * 7 + y * y * 3 + x * y * 5) / 11 % 256;
+        for (width, height, expected) in REFERENCE {
+            let found = blur(&luma(width, height, pattern));
+            assert!((found - expected).abs() < 1e-5, "{width}x{height}: {found}, not {expected}");
+        }
+    }
+
+    const REFERENCE: [(usize, usize, f32); 4] =
+        [(64, 48, 0.185_861_4), (7, 31, 0.520_188_1), (4, 4, 0.1875), (300, 5, 0.116_045_7)];
+
+    #[test]
+    fn what_has_no_edges_is_blurred_and_what_has_no_pixels_is_not_judged() {
+        assert_eq!(blur(&luma(20, 20, |_, _| 7)), 1.0);
+        for (width, height) in [(0, 0), (1, 1), (1, 9000), (3, 3), (50, 3)] {
+            assert_eq!(blur(&luma(width, height, |x, y| (x * 99 + y * 37) % 256)), 0.0);
+        }
+    }
+
+    #[test]
+    fn rows_longer_than_what_is_summed_at_once_are_summed_whole() {
+        let checks = |x: usize, y: usize| (x / 3 + y / 3) % 2 * 255;
+        let (short, long) = (blur(&luma(600, 12, checks)), blur(&luma(6000, 12, checks)));
+        assert!((short - long).abs() < 2e-3, "{short} and {long}");
+    }
+}

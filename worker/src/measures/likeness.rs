@@ -1,0 +1,73 @@
+//! What a picture looks like, in 64 bits: a pHash (Zauner 2010,
+//! <https://www.phash.org/docs/pubs/thesis_zauner.pdf>) of signs.
+//!
+//! The picture is averaged down to 32 × 32, and the hash is made of the signs of the lowest
+//! 8 × 8 numbers of its discrete cosine transform. Others compare with the median; signs differ
+//! less between copies of a picture, and the hash of its mirror image can be told from its own:
+//! see [`PerceptualHash::mirrored`].
+
+use std::f32::consts::PI;
+
+use camshaft_common::measure::PerceptualHash;
+
+use super::reduced::{Luma, WHITE};
+
+/// Side of what is transformed.
+const SIDE: usize = 32;
+/// Frequencies along each axis.
+const FREQUENCIES: usize = 8;
+/// A wave lower than 1/256 of a byte's level is rounding, not a part of the picture.
+const LEAST: f32 = 1.0 / 256.0 / 255.0;
+
+/// A bit is set where the picture has more of a wave that begins bright than dark. Rows are
+/// frequencies down, eight bits each, the highest bit first; that of the mean is never set.
+pub(super) fn perceptual_hash(luma: &Luma) -> PerceptualHash {
+    let small = small(luma);
+    let waves: [[f32; SIDE]; FREQUENCIES] = std::array::from_fn(|frequency| {
+        std::array::from_fn(|at| (PI * frequency as f32 * (at as f32 + 0.5) / SIDE as f32).cos())
+    });
+    let mut hash = 0;
+    for down in &waves {
+        let mut row = [0.0; SIDE];
+        for (line, weight) in small.iter().zip(down) {
+            row.iter_mut().zip(line).for_each(|(sum, value)| *sum += weight * value);
+        }
+        for across in &waves {
+            let mean = row.iter().zip(across).map(|(value, weight)| value * weight).sum::<f32>();
+            hash = hash << 1 | u64::from(mean / (SIDE * SIDE) as f32 > LEAST);
+        }
+    }
+    PerceptualHash(hash & !(1 << 63))
+}
+
+/// The picture stretched to 32 × 32, each pixel the mean of what it covers; 0 to 1.
+fn small(luma: &Luma) -> [[f32; SIDE]; SIDE] {
+    let mut small = [[0.0; SIDE]; SIDE];
+    let scale = f64::from(WHITE) * (luma.width * luma.height).max(1) as f64;
+    let mut sums = vec![0u32; luma.width];
+    for (line, rows) in small.iter_mut().zip(parts(luma.height)) {
+        sums.fill(0);
+        for (y, weight) in rows {
+            // The weights of a part add up to the side, which is at most 8192: all fits 32 bits.
+            let row = luma.row(y);
+            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += weight * u32::from(value));
+        }
+        for (pixel, columns) in line.iter_mut().zip(parts(luma.width)) {
+            let sum: u64 = columns.map(|(x, weight)| u64::from(weight) * u64::from(sums[x])).sum();
+            *pixel = (sum as f64 / scale) as f32;
+        }
+    }
+    small
+}
+
+/// For each of 32 equal parts of a side, the pixels in it, and how many 32nds of each.
+fn parts(side: usize) -> impl Iterator<Item = impl Iterator<Item = (usize, u32)>> {
+    (0..SIDE).map(move |part| {
+        let (start, end) = (part * side, (part + 1) * side);
+        let pixels = start / SIDE..end.div_ceil(SIDE);
+        pixels.map(move |pixel| {
+            let (from, to) = (start.max(pixel * SIDE), end.min((pixel + 1) * SIDE));
+            (pixel, (to - from) as u32)
+        })
+    })
+}
