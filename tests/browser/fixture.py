@@ -241,7 +241,7 @@ def clusters(chance, files):
 
 def tests(chance, labels):
     places = ["the top left corner", "the border", "the middle", "the lower half"]
-    return [{"class": label, "measure": f"attention in {place}", "effect": round(chance.uniform(-0.9, 0.9), 3), "q": 10 ** -chance.uniform(0.5, 20), "count": 700,
+    return [{"class": label, "measure": f"attention in {place}", "effect": round(chance.uniform(0.05, 0.95), 3), "q": 10 ** -chance.uniform(0.5, 20), "count": 700,
              "reason": f"Images of {label} are looked at in {place} unlike the others"} for label in labels for place in places]
 
 

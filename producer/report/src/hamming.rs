@@ -69,8 +69,8 @@ pub(crate) struct ClosePairs {
     pub(crate) pairs: Vec<(u32, u32, u32)>,
     /// There are more pairs than the limit. Those given are the same in every run, but not the closest.
     pub(crate) truncated: bool,
-    /// Nothing was left out for want of time. Where many hashes share a band, each is compared only
-    /// with those most like it in the bits that follow, so that some pairs may be missing.
+    /// Nothing was left out for want of time. Otherwise some pairs may be missing: of many hashes that
+    /// share a band, each was compared only with those most like it in the bits that follow.
     pub(crate) thorough: bool,
 }
 
@@ -98,8 +98,7 @@ fn close_pairs_within(
         let window = buckets.window(comparisons_left / u64::from(BANDS - band));
         comparisons_left = comparisons_left.saturating_sub(buckets.comparisons(window));
         found.thorough &= window == usize::MAX;
-        for first in (0..BUCKETS).step_by(BUCKETS_AT_A_TIME) {
-            let chunk = first..first + BUCKETS_AT_A_TIME;
+        for chunk in buckets.occupied.chunks(BUCKETS_AT_A_TIME) {
             buckets.search(chunk, window, limit, &mut found);
             if found.truncated {
                 found.pairs.par_sort_unstable();
@@ -122,6 +121,8 @@ struct Buckets {
     indices: Vec<u32>,
     /// Where each bucket starts, and the end.
     starts: Vec<usize>,
+    /// The buckets with hashes in them, ascending.
+    occupied: Vec<usize>,
 }
 
 impl Buckets {
@@ -130,11 +131,14 @@ impl Buckets {
             hashes.iter().map(|hash| hash.rotate_left(band * BAND_BITS)).zip(0..).collect();
         sorted.par_sort_unstable();
         let (turned, indices): (Vec<u64>, Vec<u32>) = sorted.into_iter().unzip();
-        let starts = (0..=BUCKETS)
-            .map(|bucket| turned.partition_point(|&hash| bucket_of(hash) < bucket))
-            .collect();
+        let mut starts = vec![0; BUCKETS + 1];
+        turned.iter().for_each(|&hash| starts[bucket_of(hash) + 1] += 1);
+        let occupied = (0..BUCKETS).filter(|&bucket| starts[bucket + 1] > 0).collect();
+        for bucket in 0..BUCKETS {
+            starts[bucket + 1] += starts[bucket];
+        }
         let band_distance = u32::from(max_distance >= BANDS);
-        Self { band, max_distance, band_distance, turned, indices, starts }
+        Self { band, max_distance, band_distance, turned, indices, starts, occupied }
     }
 
     fn bucket(&self, bucket: usize) -> Range<usize> {
@@ -167,9 +171,9 @@ impl Buckets {
 
     fn comparisons(&self, window: usize) -> u64 {
         let product = |length: usize, other: usize| length as u64 * other.min(window) as u64;
-        (0..BUCKETS)
-            .into_par_iter()
-            .map(|bucket| {
+        self.occupied
+            .par_iter()
+            .map(|&bucket| {
                 let length = self.bucket(bucket).len();
                 let own = product(length, length.saturating_sub(1) / 2);
                 let nearby = self.buckets_nearby(bucket);
@@ -178,12 +182,13 @@ impl Buckets {
             .sum()
     }
 
-    /// Adds the pairs whose lower bucket is in `chunk`, up to `limit` pairs in all.
-    fn search(&self, chunk: Range<usize>, window: usize, limit: usize, found: &mut ClosePairs) {
+    /// Adds the pairs whose lower bucket is one of `chunk`, up to `limit` pairs in all.
+    fn search(&self, chunk: &[usize], window: usize, limit: usize, found: &mut ClosePairs) {
         let left = limit - found.pairs.len();
         let counted = AtomicUsize::new(0);
         let parts: Vec<(usize, Range<usize>)> = chunk
-            .flat_map(|bucket| {
+            .iter()
+            .flat_map(|&bucket| {
                 let own = self.bucket(bucket);
                 let firsts = own.clone().step_by(HASHES_AT_A_TIME);
                 firsts.map(move |first| (bucket, first..own.end.min(first + HASHES_AT_A_TIME)))

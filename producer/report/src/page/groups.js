@@ -44,13 +44,13 @@ function drawTests(report) {
     body.append(empty('No test of attention stood out, or there were too few maps to test.'));
     return;
   }
-  const ordered = [...tests].sort((a, b) => (a.q ?? 1) - (b.q ?? 1) || Math.abs(b.effect ?? 0) - Math.abs(a.effect ?? 0));
+  const ordered = [...tests].sort((a, b) => (a.q ?? 1) - (b.q ?? 1) || Math.abs((b.effect ?? 0.5) - 0.5) - Math.abs((a.effect ?? 0.5) - 0.5));
   const head = ['Class', 'Measure', 'Effect', 'q', 'Images', 'What it says'];
   const rows = (some) => some.map((test) => [test.class ?? MISSING, test.measure ?? MISSING, effectBar(test.effect), significance(test.q), count(test.count), test.reason ?? '']);
   const shown = ordered.slice(0, 30);
   const holder = el('div', { class: 'sheet' }, table('Attention tests', head, rows(shown), { class: 'tests' }));
   body.append(
-    el('p', { class: 'explain' }, 'Does the model look at a place more for one class than for the others? An effect lies between −1 and 1; q is the chance of a false alarm after counting all tests.'),
+    el('p', { class: 'explain' }, 'Does the model look at a place more for one class than for the others? The effect is the chance that one of the class\u2019s maps has more attention there than one of the others\u2019: 0.5 is no difference. q is the false discovery rate at which the test is told.'),
     holder);
   if (ordered.length > shown.length) {
     const button = el('button', { type: 'button', on: { click: () => {
@@ -63,11 +63,11 @@ function drawTests(report) {
   }
 }
 
-/** An effect as a number and a bar from the middle. */
+/** An effect, 0 to 1, as a number and a bar from the middle. */
 function effectBar(effect) {
   if (!isNumber(effect)) return el('span', {}, MISSING);
-  const bar = el('span', { class: effect < 0 ? 'less' : 'more-than' });
-  bar.style.width = `${Math.min(50, Math.abs(effect) * 50)}%`;
+  const bar = el('span', { class: effect < 0.5 ? 'less' : 'more-than' });
+  bar.style.width = `${Math.min(50, Math.abs(effect - 0.5) * 100)}%`;
   return el('span', { class: 'effect' }, el('span', { class: 'effect-number' }, decimal(effect)), el('span', { class: 'effect-track', 'aria-hidden': 'true' }, bar));
 }
 
