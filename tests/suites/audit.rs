@@ -61,12 +61,25 @@ fn prediction_files_have_the_contracts_fields() {
         "/image/width",
         "/image/height",
         "/image/label",
+        "/image/digest",
+        "/image/measures/brightness",
+        "/image/measures/contrast",
+        "/image/measures/dark_percentile",
+        "/image/measures/bright_percentile",
+        "/image/measures/information",
+        "/image/measures/blur",
+        "/image/measures/chroma",
+        "/image/measures/perceptual_hash",
         "/model/name",
         "/model/digest",
         "/predictions/0/class",
         "/predictions/0/label",
         "/predictions/0/probability",
         "/predictions/0/logit",
+        "/entropy",
+        "/embedding/dimensions",
+        "/embedding/scale",
+        "/embedding/sketch",
         "/explanations/0/method",
         "/explanations/0/layer",
         "/explanations/0/class",
@@ -263,6 +276,46 @@ fn lists_name_the_images_and_their_labels() {
     assert_eq!((label(&keys[0]), label(&keys[2])), ("cat".into(), "dog".into()));
     assert_eq!(results.predictions[&keys[2]].explanations[0].label, "dog");
     assert_eq!(results.failures["missing.jpg"].error.class, FailureClass::NotFound);
+}
+
+#[test]
+fn the_given_class_is_explained_beside_the_most_probable() {
+    let SmallRun { source, out, model, keys, directory } = SmallRun::new(1);
+    let list = directory.path().join("list.csv");
+    let mut classes = Vec::new();
+    for label in ["cat", "dog", "whale"] {
+        let out = out.join(label);
+        fs::write(&list, format!("key,label\n{},{label}\n", keys[0])).unwrap();
+        let mut command = camshaft(["audit", &format!("list:{}", list.display())]);
+        command.arg("--base").arg(&source).arg("--out").arg(&out).arg("--model").arg(&model);
+        let _ended = run(&mut command).expect(0);
+        let record = Results::read(&local(&out)).predictions.remove(&keys[0]).unwrap();
+        let top = record.predictions[0].label.clone();
+        let explained: Vec<_> = record.explanations.into_iter().map(|one| one.label).collect();
+        assert_eq!(explained[0], top);
+        let given = (label != top && label != "whale").then(|| label.to_owned());
+        assert_eq!(explained[1..], *given.as_slice());
+        classes.push(explained.len());
+    }
+    // One of the two is the network's own choice.
+    assert!(classes == [1, 2, 1] || classes == [2, 1, 1], "{classes:?}");
+}
+
+#[test]
+fn embeddings_are_written_where_they_are_asked_for() {
+    let mut small = SmallRun::new(1);
+    let mut sketches = Vec::new();
+    for options in [&[][..], &["--embeddings"]] {
+        small.out = small.directory.path().join(format!("out{}", options.len()));
+        let _ended = small.audit(options).expect(0);
+        let embedding = small.results().predictions[&small.keys[0]].embedding.clone().unwrap();
+        let values = embedding.values.map(|values| values.0.len());
+        assert_eq!(values, (!options.is_empty()).then_some(embedding.dimensions));
+        sketches.push(embedding.sketch);
+        let run = fs::read_to_string(small.out.join("run.json")).unwrap();
+        assert_eq!(run.contains("embeddings"), !options.is_empty());
+    }
+    assert_eq!(sketches[0], sketches[1]);
 }
 
 #[test]

@@ -90,11 +90,11 @@ fn a_bucket_gone_half_way_is_told_in_one_line_and_the_rest_done_later() {
     // s3s-fs would make the bucket anew.
     let server = S3Server::moto();
     server.make_bucket("vanishes");
-    let relay = S3Relay::to(&server);
+    let relay = S3Relay::to(server);
     let audit = || {
         let mut command = camshaft(["audit", "--out", "s3://vanishes/out"]);
         command.arg(&small.source).arg("--model").arg(&small.model);
-        command.envs(relay.variables(&server));
+        command.envs(relay.variables(server));
         command
     };
     let running = Running::start(&mut audit());

@@ -1,6 +1,7 @@
 //! A batch from input to predictions and maps, in one forward pass.
 //!
-//! Decides which classes are explained; how their maps come about is [`super::maps`]'s. An
+//! Which classes are explained is [`super::scores`]' business, how their maps come about
+//! [`super::maps`]'. An
 //! image that can't be explained fails alone; the others of its batch don't notice.
 
 use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Method, Target, TargetLayer};
@@ -10,11 +11,10 @@ use candle_core::Tensor;
 use super::cut::LayerPoint;
 use super::layers::ResNetShape;
 use super::maps::{self, Batch};
+use super::scores::{Plan, Scores};
 use super::{Forward, Model, ModelConfig, ModelError, ModelFiles};
 use crate::cam::{CamTarget, HeatMap, MapStatistics};
 
-/// Classes a result lists even where only one is explained: ImageNet's customary top 5.
-const LISTED_CLASSES: usize = 5;
 /// Classes an error names before it only counts them.
 const NAMED_CLASSES: usize = 10;
 
@@ -258,79 +258,6 @@ impl ModelConfig {
     }
 }
 
-/// What is known of an image before its maps are.
-struct Plan {
-    predictions: Vec<ClassPrediction>,
-    entropy: f32,
-    /// Classes to explain, in the order of the result.
-    targets: Vec<usize>,
-}
-
-/// The logits of one image, ranked.
-struct Scores<'a> {
-    logits: &'a [f32],
-    probabilities: Vec<f32>,
-    entropy: f32,
-    /// Class indices, most probable first; equals in class order.
-    ranking: Vec<usize>,
-}
-
-impl<'a> Scores<'a> {
-    fn of(logits: &'a [f32]) -> Result<Self, ExplainError> {
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(ExplainError::LogitsNotFinite);
-        }
-        let mut ranking: Vec<_> = (0..logits.len()).collect();
-        ranking.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        let (probabilities, entropy) = softmax(logits);
-        Ok(Self { logits, probabilities, entropy, ranking })
-    }
-
-    /// Which classes are listed and which explained.
-    fn plan(&self, model: &Model, request: &ExplainRequest<'_>) -> Result<Plan, ExplainError> {
-        let targets = match &request.options.target {
-            Target::Top(count) => {
-                let mut targets: Vec<_> = self.ranking.iter().copied().take(*count).collect();
-                // A label may be of other words than the model's; that is no error here.
-                let given = request.label.and_then(|name| model.config.class_named(name).ok());
-                targets.extend(given.filter(|given| !targets.contains(given)));
-                targets
-            }
-            Target::Label => {
-                let label =
-                    model.config.class_named(request.label.ok_or(ExplainError::NoLabel)?)?;
-                let top = self.ranking[0];
-                if top == label { vec![label] } else { vec![label, top] }
-            }
-            Target::Class(name) => vec![model.config.class_named(name)?],
-        };
-        let listed = self.ranking.iter().enumerate();
-        let listed =
-            listed.filter(|&(rank, class)| rank < LISTED_CLASSES || targets.contains(class));
-        let predictions = listed.map(|(_, &class)| ClassPrediction {
-            class,
-            label: model.config.classes[class].clone(),
-            probability: self.probabilities[class],
-            logit: self.logits[class],
-        });
-        Ok(Plan { predictions: predictions.collect(), entropy: self.entropy, targets })
-    }
-}
-
-/// Shares that add up to 1, from finite logits, and their entropy divided by that of equal ones: 0
-/// sure, 1 no idea. A single class is sure.
-fn softmax(logits: &[f32]) -> (Vec<f32>, f32) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let below = || logits.iter().map(|&logit| f64::from(logit) - f64::from(max));
-    let powers: Vec<_> = below().map(f64::exp).collect();
-    let sum: f64 = powers.iter().sum();
-    // -Σ p ln p, where ln p is a logit less what all have in common. A share of nothing has none.
-    let mean: f64 = powers.iter().zip(below()).map(|(power, below)| power / sum * below).sum();
-    let most = (logits.len() as f64).ln();
-    let entropy = if most > 0.0 { ((sum.ln() - mean) / most).clamp(0.0, 1.0) } else { 0.0 };
-    (powers.into_iter().map(|power| (power / sum) as f32).collect(), entropy as f32)
-}
-
 #[cfg(test)]
 mod tests {
     use camshaft_common::explain::Choices;
@@ -415,17 +342,6 @@ mod tests {
             assert!(explained.predictions.iter().any(|prediction| prediction.class == class));
         }
         assert_eq!(explain(Some("whale")).explanations, [top]);
-    }
-
-    #[test]
-    fn entropy_is_none_where_a_class_is_sure_and_whole_where_all_are_alike() {
-        assert_eq!(softmax(&[3.5]), (vec![1.0], 0.0));
-        assert_eq!(softmax(&[-2.0; 8]).1, 1.0);
-        assert_eq!(softmax(&[f32::MAX, f32::MIN, 0.0]), (vec![1.0, 0.0, 0.0], 0.0));
-        // scipy.stats.entropy(scipy.special.softmax([1, 2, 3])) / numpy.log(3), SciPy 1.17
-        let (shares, entropy) = softmax(&[1.0, 2.0, 3.0]);
-        assert!((entropy - 0.757_679_1).abs() < 1e-6, "{entropy}");
-        assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-6);
     }
 
     #[test]

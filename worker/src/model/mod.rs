@@ -24,6 +24,7 @@ pub(crate) mod patches;
 pub(crate) mod pooling;
 mod redrawn;
 mod resnet;
+mod scores;
 mod suggest;
 #[cfg(test)]
 pub(crate) mod testing;
