@@ -28,9 +28,13 @@ fi
 if ! "$tools/bin/s3s-fs" --version 2>/dev/null | grep -q "$s3s_fs_version"; then
   cargo install --quiet --locked s3s-fs --version "$s3s_fs_version" --features binary --root "$tools"
 fi
-if [ ! -x "$tools/venv/bin/moto_server" ]; then
+if [ ! -x "$tools/venv/bin/moto_server" ] || ! "$tools/venv/bin/python" -c 'import duckdb, PIL, playwright' 2>/dev/null; then
   python3 -m venv "$tools/venv" 2>/dev/null || { apt_install python3-venv && python3 -m venv --clear "$tools/venv"; }
-  "$tools/venv/bin/pip" install --quiet "moto[server]$moto_version"
+  # Playwright drives Debian's browser; its own are not fetched.
+  "$tools/venv/bin/pip" install --quiet "moto[server]$moto_version" 'duckdb>=1.4,<2' 'playwright>=1.55,<2' pillow
+fi
+if ! command -v chromium >/dev/null; then
+  apt_install chromium
 fi
 if ! /usr/bin/python3 -c 'import torch, h5py, numpy, venv, ensurepip' 2>/dev/null; then
   apt_install python3-torch python3-h5py python3-numpy python3-venv

@@ -5,6 +5,7 @@ use camshaft_common::location::Location;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
 use camshaft_report::Condition;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::selection::Only;
@@ -85,7 +86,7 @@ pub(crate) struct AuditArgs {
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) trust_sample: Option<u16>,
     /// Leave OUT/report for `camshaft report` to build
-    #[arg(long, env = "CAMSHAFT_NO_REPORT", conflicts_with = "fail_on")]
+    #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]
     pub(crate) no_report: bool,
     /// What makes the exit status 4.
     #[command(flatten)]
@@ -120,10 +121,10 @@ pub(crate) struct ReportArgs {
     #[arg(long, env = "CAMSHAFT_AGAINST", value_name = "OUT")]
     pub(crate) against: Option<Location>,
     /// Write predictions.csv as well
-    #[arg(long, env = "CAMSHAFT_CSV")]
+    #[arg(long, env = "CAMSHAFT_CSV", value_parser = BoolishValueParser::new())]
     pub(crate) csv: bool,
     /// Put embeddings into predictions.parquet; the audit has to have recorded them
-    #[arg(long, env = "CAMSHAFT_EMBEDDINGS")]
+    #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
     pub(crate) embeddings: bool,
     /// Make thumbnails for the N most urgent findings
     #[arg(long, env = "CAMSHAFT_THUMBNAILS", value_name = "N", default_value = "1000")]

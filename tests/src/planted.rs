@@ -20,8 +20,10 @@ const POOR: f64 = 0.02;
 /// Share of the cats with a tag.
 const TAGGED: f64 = 0.3;
 /// Of the picture's side.
-const TAG_SIDE: f64 = 0.22;
-const TAG: Rgb<u8> = Rgb([255, 0, 200]);
+const TAG_SIDE: f64 = 0.3;
+/// Its rings, from without.
+const TAG: [Rgb<u8>; 4] =
+    [Rgb([255, 0, 0]), Rgb([255, 255, 255]), Rgb([0, 0, 255]), Rgb([255, 255, 0])];
 
 /// What was planted, by image key.
 #[derive(Debug, Default)]
@@ -50,7 +52,9 @@ pub fn plant(photos: &Path, folder: &Path) -> Planted {
     let mut files = files_below(photos);
     files.sort();
     // A fixed shuffle: faults are spread over splits and classes.
-    files.sort_by_key(|file| scramble(&file.strip_prefix(photos).expect("it is below").to_string_lossy()));
+    files.sort_by_key(|file| {
+        scramble(&file.strip_prefix(photos).expect("it is below").to_string_lossy())
+    });
     let (mut planted, count) = (Planted::default(), files.len() as f64);
     let part = |share: f64| (share * count).round() as usize;
     let mut left = files.into_iter();
@@ -78,11 +82,19 @@ pub fn plant(photos: &Path, folder: &Path) -> Planted {
             1 => writer.save(&picture, &copy, 60),
             2 => {
                 let size = (width * 7 / 10, height * 7 / 10);
-                writer.save(&imageops::resize(&picture, size.0, size.1, FilterType::Triangle), &copy, 85);
+                writer.save(
+                    &imageops::resize(&picture, size.0, size.1, FilterType::Triangle),
+                    &copy,
+                    85,
+                );
             }
             _ => {
                 let size = (width * 3 / 2, height * 3 / 2);
-                writer.save(&imageops::resize(&picture, size.0, size.1, FilterType::CatmullRom), &copy, 75);
+                writer.save(
+                    &imageops::resize(&picture, size.0, size.1, FilterType::CatmullRom),
+                    &copy,
+                    75,
+                );
             }
         }
         planted.duplicates.insert((copy, key));
@@ -152,13 +164,18 @@ fn open(file: &Path) -> RgbImage {
     image::open(file).expect("a photograph can be read").to_rgb8()
 }
 
+/// Coloured rings in the bottom right corner.
 fn tag(mut picture: RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = (f64::from(width.min(height)) * TAG_SIDE) as u32;
-    for y in height - side..height {
-        for x in width - side..width {
-            picture.put_pixel(x, y, TAG);
-        }
+    let radius = f64::from(side) / 2.0;
+    for (x, y) in (0..side * side).map(|pixel| (pixel % side, pixel / side)) {
+        let from_middle = |at: u32| f64::from(at) + 0.5 - radius;
+        let distance = from_middle(x).hypot(from_middle(y)) / radius;
+        let ring = ((1.0 - distance) * TAG.len() as f64).floor();
+        // Yellow around the rings, as in their middle.
+        let color = if ring < 0.0 { TAG[TAG.len() - 1] } else { TAG[ring as usize] };
+        picture.put_pixel(width - side + x, height - side + y, color);
     }
     picture
 }

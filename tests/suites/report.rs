@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use camshaft_tests::planted::{Planted, plant};
-use camshaft_tests::programs::{Ended, camshaft, run};
+use camshaft_tests::planted::plant;
+use camshaft_tests::programs::{Ended, camshaft, camshaft_with_report, run};
 use camshaft_tests::repository;
+use camshaft_tests::s3::S3Server;
 use camshaft_tests::small_run::SmallRun;
 use serde_json::Value;
 use tempfile::tempdir;
@@ -46,8 +47,9 @@ fn page_data(out: &Path) -> Value {
 
 /// Keys of findings of a kind, or of some problems.
 fn found(out: &Path, condition: &str) -> BTreeSet<String> {
-    let query =
-        format!("SELECT key FROM '{{out}}/report/findings.parquet' WHERE {condition} ORDER BY rank");
+    let query = format!(
+        "SELECT key FROM '{{out}}/report/findings.parquet' WHERE {condition} ORDER BY rank"
+    );
     let keys = duckdb(out, &query);
     keys.iter().map(|row| row["key"].as_str().unwrap().to_owned()).collect()
 }
@@ -76,17 +78,16 @@ fn score<T: Ord + std::fmt::Debug>(
     (precision, recall)
 }
 
-/// The planted data set, its head trained anew, audited.
-fn audit_planted(photos: &Path, directory: &Path) -> (Planted, PathBuf) {
-    let [source, model, out] = ["planted", "model", "out"].map(|name| directory.join(name));
-    let planted = plant(photos, &source);
+/// Trains a head on the planted data set and audits all of it.
+fn train_and_audit(source: &Path, out: &Path, training: &[&str]) {
+    let model = out.with_extension("model");
     let mut train = camshaft(["train"]);
-    train.arg(source.join("train")).arg("--out").arg(&model);
+    train.arg(source.join("train")).arg("--out").arg(&model).args(training);
     let _trained = run(&mut train).expect(0);
     let mut audit = camshaft(["audit"]);
-    audit.arg(&source).arg("--out").arg(&out).arg("--model").arg(&model);
+    audit.arg(source).arg("--out").arg(out).arg("--model").arg(&model);
     let _audited = run(&mut audit).expect(0);
-    (planted, out)
+    let _reported = report(out, &[]).expect(0);
 }
 
 #[test]
@@ -94,7 +95,9 @@ fn audit_planted(photos: &Path, directory: &Path) -> (Planted, PathBuf) {
 fn planted_faults_are_found() {
     let Some(photos) = repository::shared("data/pets") else { return };
     let directory = tempdir().unwrap();
-    let (planted, out) = audit_planted(&photos, directory.path());
+    let [source, out] = ["planted", "out"].map(|name| directory.path().join(name));
+    let planted = plant(&photos, &source);
+    train_and_audit(&source, &out, &[]);
 
     println!("| planted        | planted | found | precision | recall |");
     println!("|----------------|---------|-------|-----------|--------|");
@@ -109,6 +112,25 @@ fn planted_faults_are_found() {
     let blurred = score("blurred", &planted.blurred, &found(&out, "problem = 'blurred'"));
     let dark = score("dark", &planted.dark, &found(&out, "problem = 'dark'"));
 
+    let at_least = |(precision, recall): (f64, f64), least: (f64, f64)| {
+        assert!(precision >= least.0 && recall >= least.1, "{precision} {recall}");
+    };
+    at_least(labels, (0.7, 0.9));
+    at_least(duplicates, (0.95, 0.95));
+    // Some of the photographs are blurred by nature.
+    at_least(blurred, (0.8, 0.9));
+    at_least(dark, (0.9, 0.9));
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what was found is what the test is for")]
+fn a_shortcut_is_found_and_flagged_and_none_where_there_is_none() {
+    let Some(photos) = repository::shared("data/pets") else { return };
+    let directory = tempdir().unwrap();
+    let [source, out] = ["planted", "out"].map(|name| directory.path().join(name));
+    let planted = plant(&photos, &source);
+    // Long enough for the head to lean on the tag.
+    train_and_audit(&source, &out, &["--epochs", "60", "--learning-rate", "1e-2"]);
     let data = page_data(&out);
     let flagged: Vec<_> =
         data["clusters"].as_array().unwrap().iter().filter(|c| c["shortcut"] == true).collect();
@@ -121,11 +143,172 @@ fn planted_faults_are_found() {
     let tagged = examples.iter().filter(|e| planted.tagged.contains(e["key"].as_str().unwrap()));
     assert!(tagged.count() * 10 >= examples.len() * 9, "{examples:#?}");
 
-    let at_least = |(precision, recall): (f64, f64), least: (f64, f64)| {
-        assert!(precision >= least.0 && recall >= least.1, "{precision} {recall}");
-    };
-    at_least(labels, (0.7, 0.9));
-    at_least(duplicates, (0.95, 0.95));
-    at_least(blurred, (0.9, 0.9));
-    at_least(dark, (0.9, 0.9));
+    // The same photographs as they are, and the bundled model.
+    let mut audit = camshaft(["audit"]);
+    let plain = directory.path().join("plain");
+    let _audited = run(audit.arg(&photos).arg("--out").arg(&plain)).expect(0);
+    assert_eq!(summary(&plain, &[])["findings"]["shortcut"], 0);
+}
+
+/// Keys that would do harm on a page that took them for markup, or in an address.
+const HOSTILE: [&str; 5] = [
+    "even/<script>alert(1)<script>.jpg",
+    "odd/\"><img src=x onerror=alert(1)>.jpg",
+    "odd/a b#c?d%20é&amp;.jpg",
+    "even/'; DROP TABLE--.jpg",
+    "even/javascript:alert(1).jpg",
+];
+
+#[test]
+fn tables_are_read_by_duckdb_and_the_page_by_a_browser() {
+    let small = SmallRun::new(60);
+    for (key, index) in HOSTILE.iter().zip(0..) {
+        // Copies of the first, so that each of these keys is in a finding.
+        fs::copy(small.source.join(&small.keys[index % 2]), small.source.join(key)).unwrap();
+    }
+    fs::write(small.source.join("even/broken.jpg"), b"\xff\xd8\xff\xe0 no more").unwrap();
+    let mut audit = camshaft_with_report(["audit", "--embeddings"]);
+    audit.arg(&small.source).arg("--out").arg(&small.out).arg("--model").arg(&small.model);
+    let audited = run(&mut audit).expect(0);
+    assert!(audited.stdout.contains("The report is "), "{}", audited.stdout);
+    let images = small.keys.len() + HOSTILE.len() + 1;
+
+    let table = summary(&small.out, &["--embeddings", "--csv"]);
+    assert_eq!((&table["images"], &table["failed"]), (&images.into(), &1.into()), "{table}");
+    assert!(table["findings"]["duplicate"].as_u64().unwrap() >= 5, "{table}");
+    let counted = "SELECT count(*) AS images, count(predicted) AS predicted, count(failure) AS failed, \
+        min(len(embedding)) AS numbers, min(len(map)) AS cells, max(probability) AS sure, \
+        avg(blur) AS blur, max(finished_at) > TIMESTAMP '2026-01-01' AS recent \
+        FROM '{out}/report/predictions.parquet'";
+    let [row] = &duckdb(&small.out, counted)[..] else { panic!("one row") };
+    assert_eq!(
+        (&row["images"], &row["predicted"]),
+        (&images.into(), &(images - 1).into()),
+        "{row}"
+    );
+    // The small model's 64 pixels leave 2 × 2 cells.
+    assert_eq!((&row["numbers"], &row["cells"]), (&2048.into(), &4.into()), "{row}");
+    assert!(row["recent"] == true && (0.1..1.0).contains(&row["blur"].as_f64().unwrap()), "{row}");
+    let in_csv =
+        "SELECT count(*) AS rows, count(DISTINCT key) AS keys FROM '{out}/report/predictions.csv'";
+    assert_eq!(duckdb(&small.out, in_csv)[0]["keys"], images);
+    // Embeddings are those of the result files.
+    let key = &small.keys[0];
+    let one = format!(
+        "SELECT embedding[1:3] AS first FROM '{{out}}/report/predictions.parquet' WHERE key = '{key}'"
+    );
+    let of_table = duckdb(&small.out, &one);
+    let result = fs::read(small.out.join(format!("predictions/{key}.json"))).unwrap();
+    let result: camshaft_common::prediction::PredictionRecord =
+        serde_json::from_slice(&result).unwrap();
+    let halves = result.embedding.unwrap().values.unwrap().0;
+    for (index, half) in halves[..3].iter().enumerate() {
+        let value = of_table[0]["first"][index].as_f64().unwrap();
+        assert_eq!(half_to_f64(*half), value);
+    }
+
+    let mut browser = Command::new(repository::tool("venv/bin/python"));
+    browser.arg(repository::root().join("tests/browser/report_page.py")).arg(&small.out);
+    let _seen = run(&mut browser).expect(0);
+    let listed = found(&small.out, "true");
+    for key in HOSTILE {
+        let other = format!("other = '{}'", key.replace('\'', "''"));
+        assert!(listed.contains(key) || !found(&small.out, &other).is_empty(), "no {key}");
+    }
+}
+
+/// IEEE 754 binary16, little-endian.
+fn half_to_f64(half: [u8; 2]) -> f64 {
+    let bits = u16::from_le_bytes(half);
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    match exponent {
+        0 => sign * fraction * 2.0_f64.powi(-24),
+        _ => sign * (1024.0 + fraction) * 2.0_f64.powi(exponent - 25),
+    }
+}
+
+#[test]
+fn the_queries_in_the_documentation_run() {
+    let small = SmallRun::new(12);
+    let _audited = small.audit(&[]).expect(0);
+    let _reported = report(&small.out, &[]).expect(0);
+    let page = fs::read_to_string(repository::root().join("docs/report.md")).unwrap();
+    let (_, queries) = page.split_once("```sql\n").unwrap();
+    let (queries, _) = queries.split_once("```").unwrap();
+    let queries: Vec<_> = queries.split("\n\n").collect();
+    assert_eq!(queries.len(), 3);
+    for query in queries {
+        let query = query.replace("'audit/", "'{out}/");
+        let _rows = duckdb(&small.out, query.trim().trim_end_matches(';'));
+    }
+}
+
+#[test]
+fn conditions_decide_the_exit_status() {
+    let small = SmallRun::new(12);
+    let _audited = small.audit(&[]).expect(0);
+    let _holds_not = report(&small.out, &["--fail-on", "failed>0,images<12"]).expect(0);
+    let held = report(&small.out, &["--fail-on", "failed>0,images>=12"]).expect(4);
+    assert!(held.stderr.contains("images>=12 (12)") && !held.stderr.contains("failed"), "{held:?}");
+    let _unknown = report(&small.out, &["--fail-on", "imges>1"]).expect(2);
+    report(&small.out, &["--fail-on", "changed>0"]).expect_one_line(&["changed", "--against"]);
+    // Labels that are no classes of the model say nothing of accuracy.
+    let mut audit =
+        camshaft_with_report(["audit", "--labels", "none", "--fail-on", "accuracy<0.9"]);
+    let other = small.out.with_extension("other");
+    audit.arg(&small.source).arg("--out").arg(&other).arg("--model").arg(&small.model);
+    let ended = run(&mut audit).expect(1);
+    assert!(ended.stderr.contains("accuracy is not known"), "{}", ended.stderr);
+}
+
+#[test]
+fn what_holds_no_run_or_no_embeddings_is_told_in_one_line() {
+    let small = SmallRun::new(4);
+    report(&small.source, &[]).expect_one_line(&["no run", "run.json"]);
+    let _audited = small.audit(&[]).expect(0);
+    report(&small.out, &["--embeddings"]).expect_one_line(&["--embeddings"]);
+    let prediction = small.out.join(format!("predictions/{}.json", small.keys[0]));
+    fs::write(&prediction, b"{\"schema\":1").unwrap();
+    let table = summary(&small.out, &[]);
+    assert_eq!((&table["unreadable"], &table["images"]), (&1.into(), &3.into()), "{table}");
+    let note = table["notes"][0].as_str().unwrap();
+    assert!(note.contains(&small.keys[0]), "{note}");
+    let _closed = report(&small.out, &["--fail-on", "unreadable>0"]).expect(4);
+}
+
+#[test]
+fn two_runs_are_compared_and_reports_can_lie_in_buckets() {
+    let small = SmallRun::new(40);
+    let _audited = small.audit(&[]).expect(0);
+    // The bundled model sees 224 pixels, the small one 64.
+    let before = small.out.with_extension("before");
+    let mut audit = camshaft(["audit"]);
+    let _audited = run(audit.arg(&small.source).arg("--out").arg(&before)).expect(0);
+    let table = summary(&small.out, &["--against", before.to_str().unwrap()]);
+    let comparison = &table["comparison"];
+    assert_eq!((&comparison["both"], &comparison["only_here"]), (&40.into(), &0.into()), "{table}");
+    let changed = "SELECT count(*) FILTER (before <> now) AS changed, count(distance) AS maps, \
+        min(distance) AS least, max(distance) AS most FROM '{out}/report/comparison.parquet'";
+    let [row] = &duckdb(&small.out, changed)[..] else { panic!("one row") };
+    assert_eq!(row["changed"], comparison["changed"]);
+    let (least, most) = (row["least"].as_f64().unwrap(), row["most"].as_f64().unwrap());
+    assert!(row["maps"] == 40 && 0.0 < least && most <= 1.0, "{row}");
+    let data = page_data(&small.out);
+    assert_eq!(data["comparison"]["moved"].as_array().unwrap().len(), 40);
+
+    for server in [S3Server::s3s_fs(), S3Server::moto()] {
+        server.make_bucket("reports");
+        server.upload(&small.out, "s3://reports/run");
+        let mut command = camshaft(["report", "s3://reports/run", "--json"]);
+        let ended = run(command.envs(server.variables())).expect(0);
+        let table: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(table["images"], 40, "{table}");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let out = server.folder("s3://reports/run");
+        let page = runtime.block_on(out.get("report/index.html", 1 << 24)).unwrap();
+        assert!(page.bytes.starts_with(b"<!doctype html>"));
+        let stored = runtime.block_on(out.get("report/predictions.parquet", 1 << 24)).unwrap();
+        assert!(stored.bytes.starts_with(b"PAR1") && stored.bytes.ends_with(b"PAR1"));
+    }
 }

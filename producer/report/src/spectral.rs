@@ -18,7 +18,8 @@
 //! merely wanders have no step to speak of: along a line the eigenvalues grow as 0, 1, 4, 9, …, in more
 //! dimensions more slowly, so that each is at least a quarter of the next. The step from `λ_k` to
 //! `λ_{k+1}` is therefore clear when `λ_k < CLEAR × λ_{k+1}`, and of the clear steps the widest is
-//! taken. Without one the answer is one cluster, and so it is for points that fall into more than
+//! taken. Without one the answer is one cluster (or, where `min_clusters` asks for more, as many as
+//! the widest step says), and so it is for points that fall into more than
 //! `max_clusters`: the eigenvalues then start with more zeros.
 //!
 //! # Limits
@@ -48,13 +49,15 @@ pub(crate) struct SpectralOptions {
     pub(crate) neighbours: usize,
     /// Most clusters to look for, at most 14.
     pub(crate) max_clusters: usize,
+    /// Fewest clusters: with 2, points without structure are cut where they are thinnest.
+    pub(crate) min_clusters: usize,
     /// The same seed gives the same clusters.
     pub(crate) seed: u64,
 }
 
 impl Default for SpectralOptions {
     fn default() -> Self {
-        Self { neighbours: 15, max_clusters: 8, seed: 0 }
+        Self { neighbours: 15, max_clusters: 8, min_clusters: 1, seed: 0 }
     }
 }
 
@@ -94,14 +97,26 @@ pub(crate) fn cluster(points: &[f32], dimensions: usize, options: &SpectralOptio
     let max_clusters = options.max_clusters.min(BLOCK - 2);
     let edges = neighbour_graph(points, dimensions, neighbours);
     let pairs = Laplacian::new(count, &edges).smallest(max_clusters + 1, options.seed);
-    let found = widest_clear_step(&pairs.values, max_clusters);
+    let found = number_of_clusters(&pairs.values, options.min_clusters, max_clusters);
     let rows: Vec<[f64; BLOCK]> = pairs.vectors.iter().map(|row| unit_row(row, found)).collect();
     let clusters = k_means(&rows, found, RESTARTS, options.seed);
     let (clusters, found) = largest_first(&clusters, found);
     Clustering { clusters, count: found, eigenvalues: pairs.values }
 }
 
-/// The number of clusters (see the module's documentation) by eigenvalues in ascending order.
+/// The number of clusters by eigenvalues in ascending order; without a clear step, the widest from
+/// `min_clusters` on.
+fn number_of_clusters(eigenvalues: &[f64], min_clusters: usize, max_clusters: usize) -> usize {
+    let clear = widest_clear_step(eigenvalues, max_clusters);
+    if clear >= min_clusters {
+        return clear;
+    }
+    let steps = eigenvalues.windows(2).enumerate().take(max_clusters).skip(min_clusters - 1);
+    let widest = steps.max_by(|(_, a), (_, b)| (a[1] - a[0]).total_cmp(&(b[1] - b[0])));
+    widest.map_or(1, |(index, _)| index + 1)
+}
+
+/// The number of clusters (see the module's documentation) where a step is clear, else 1.
 fn widest_clear_step(eigenvalues: &[f64], max_clusters: usize) -> usize {
     let steps = eigenvalues.windows(2).enumerate().take(max_clusters).skip(1);
     let clear = steps.filter(|(_, pair)| pair[0] + ZERO < CLEAR * (pair[1] + ZERO));

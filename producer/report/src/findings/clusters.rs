@@ -40,9 +40,14 @@ const MAX_TESTS: usize = 200;
 /// A larger share of its class is the class's usual way.
 const SMALL: f64 = 0.45;
 /// Chance that the model is surer in the cluster than outside: an oddly sure one's.
-const SURER: f64 = 0.6;
+const SURER: f64 = 0.55;
 /// Hellinger distance of the cluster's mean map to the others': it looks elsewhere.
-const ELSEWHERE: f32 = 0.3;
+const ELSEWHERE: f32 = 0.35;
+/// A steady corner: in nine of ten of the cluster's maps it has at least this share of the
+/// attention, more than its share of the cells, 0.08 …
+const STEADY: f32 = 0.1;
+/// … and the chance that it has more in one of them than in one of the class's other maps.
+const STEADIER: f64 = 0.9;
 
 /// Images of a class whose maps are alike.
 #[derive(Clone, Debug, Serialize)]
@@ -64,12 +69,15 @@ pub(crate) struct Cluster {
     /// Hellinger distance of its mean map to the rest of the class's, 0 to 1.
     pub(crate) distance: f32,
     pub(crate) shortcut: bool,
-    /// Where most of its attention lies, if at one place.
+    /// Where most of its attention lies, or the corner where all of its maps have some and hardly
+    /// any other has.
     pub(crate) place: Option<&'static str>,
     pub(crate) map: MeanMap,
     pub(crate) reason: String,
     #[serde(skip)]
     pub(crate) examples: Vec<ClusterExample>,
+    /// Whether `place` is such a corner: a thing that always lies there, unlike what is photographed.
+    pub(crate) steady: bool,
     #[serde(skip)]
     pub(crate) example_rows: Vec<u32>,
 }
@@ -147,7 +155,10 @@ struct Sample {
 
 impl Sample {
     fn cluster(mut self) -> Self {
-        let options = SpectralOptions { max_clusters: MAX_CLUSTERS, ..SpectralOptions::default() };
+        // Cut even where maps have no clear clusters: a small group that differs in how sure the
+        // model is may lie at the end of a continuum. Whether it is a shortcut, tests tell.
+        let (max_clusters, min_clusters) = (MAX_CLUSTERS, 2);
+        let options = SpectralOptions { max_clusters, min_clusters, ..SpectralOptions::default() };
         self.clustering = spectral::cluster(&self.points, CELLS, &options);
         self
     }
@@ -212,6 +223,8 @@ struct Assigned {
     cluster: Vec<u32>,
     /// By class, cluster: the sum of the maps.
     sums: Vec<Vec<[f64; CELLS]>>,
+    /// By row, the corners' shares of the attention, NaN without a map.
+    corners: Vec<[f32; 4]>,
 }
 
 /// Gives every image with a map to the cluster of the sampled map nearest to its own.
@@ -229,7 +242,9 @@ fn assign(table: &TableReader, known: &Known, samples: &[Sample]) -> Result<Assi
         })
         .collect();
     let sums = samples.iter().map(|sample| vec![[0.0; CELLS]; sample.clustering.count]).collect();
-    let mut assigned = Assigned { cluster: vec![NONE; known.target.len()], sums };
+    let rows = known.target.len();
+    let corners = vec![[f32::NAN; 4]; rows];
+    let mut assigned = Assigned { cluster: vec![NONE; rows], sums, corners };
     for (group, start) in known.starts.iter().enumerate() {
         let maps = maps::read(table, group)?;
         let mut of_sample: Vec<(Vec<usize>, Vec<f32>)> = vec![Default::default(); samples.len()];
@@ -246,6 +261,7 @@ fn assign(table: &TableReader, known: &Known, samples: &[Sample]) -> Result<Assi
             for (at, cluster) in rows.into_iter().zip(clusters) {
                 assigned.cluster[start + at] = cluster as u32;
                 let map = maps[at].as_ref().expect("it has one");
+                assigned.corners[start + at] = Place::CORNERS.map(|corner| corner.share(map));
                 for (sum, value) in assigned.sums[index][cluster].iter_mut().zip(map) {
                     *sum += f64::from(*value);
                 }
@@ -290,11 +306,15 @@ fn describe(
         let of_rows: Vec<_> = rows.iter().map(|row| margins[*row]).collect();
         let groups: Vec<_> = rows.iter().map(|row| assigned.cluster[*row]).collect();
         let tests = rank_test::against_rest(&of_rows, &groups, sample.clustering.count);
+        let steady = steady_corners(&rows, &groups, sample.clustering.count, &assigned.corners);
         let sums = &assigned.sums[index];
         for cluster in (0..sample.clustering.count).filter(|cluster| counts[*cluster].images > 0) {
             let known_of = (known.names.name(sample.class), &counts[..], &sums[..]);
             let one = one_cluster(sample, cluster, known_of, &tests[cluster]);
-            clusters.extend(one);
+            clusters.extend(one.map(|one| match steady[cluster] {
+                Some(corner) => Cluster { place: Some(corner.name()), steady: true, ..one },
+                None => one,
+            }));
         }
     }
     let q = rank_test::false_discovery(&clusters.iter().map(|c| c.q).collect::<Vec<_>>());
@@ -307,6 +327,30 @@ fn describe(
         b.shortcut.cmp(&a.shortcut).then(b.surer.total_cmp(&a.surer)).then(a.id.cmp(&b.id))
     });
     Ok(clusters)
+}
+
+/// For each cluster of a class the corner where all of its maps have attention and hardly any
+/// other's has, if there is one.
+fn steady_corners(
+    rows: &[usize],
+    clusters: &[u32],
+    count: usize,
+    corners: &[[f32; 4]],
+) -> Vec<Option<Place>> {
+    let mut steady = vec![None; count];
+    for (index, corner) in Place::CORNERS.into_iter().enumerate() {
+        let shares: Vec<f32> = rows.iter().map(|row| corners[*row][index]).collect();
+        let tests = rank_test::against_rest(&shares, clusters, count);
+        for (cluster, _) in tests.iter().enumerate().filter(|(_, test)| test.effect > STEADIER) {
+            let own = shares.iter().zip(clusters).filter(|(_, of)| **of as usize == cluster);
+            let mut own: Vec<f32> = own.map(|(share, _)| *share).collect();
+            let tenth = own.len() / 10;
+            if *own.select_nth_unstable_by(tenth, f32::total_cmp).1 > STEADY {
+                steady[cluster] = Some(corner);
+            }
+        }
+    }
+    steady
 }
 
 /// A cluster before all tests are known: its `q` is its own p.
@@ -340,6 +384,7 @@ fn one_cluster(
         place: place.map(Place::name),
         map: mean_map(SIDE, SIDE, &sums[cluster]),
         reason: String::new(),
+        steady: false,
         examples: Vec::new(),
         example_rows,
     })
@@ -347,9 +392,10 @@ fn one_cluster(
 
 /// Whether it is a shortcut, and what to say of it.
 fn judge(cluster: &mut Cluster) {
-    let odd = cluster.surer >= SURER && cluster.q < FALSE_DISCOVERIES;
-    cluster.shortcut = odd && cluster.share < SMALL && cluster.distance > ELSEWHERE;
+    let odd = cluster.surer > SURER && cluster.q < FALSE_DISCOVERIES && cluster.share < SMALL;
+    cluster.shortcut = odd && (cluster.steady || cluster.distance > ELSEWHERE);
     let at = match cluster.place {
+        Some(place) if cluster.steady => format!("always looks at the {place} as well"),
         Some(place) => format!("looks at the {place}"),
         None => "looks at much the same place".to_owned(),
     };

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Times `camshaft report` on invented results: seconds, and the most memory it had.
+
+    cargo build --release && tests/benches/report.py 1000000
+
+Needs some 4 KB of disk for each result, below --folder. Results are ten classes' with noisy maps,
+3 % wrong labels, 2 % duplicates and a tag's cluster, so that everything there is to find is looked
+for and found.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+CLASSES = [f"class-{number}" for number in range(10)]
+RUN = "0193f1c2-5a55-7cc1-8d5b-1f0a4c2b7e11"
+DIGEST = "sha256:" + "0" * 64
+
+
+def make_map(chance, tagged):
+    x, y, spread = chance.gauss(3, 1), chance.gauss(3, 1), chance.uniform(0.9, 1.6)
+    if tagged:
+        x, y, spread = chance.gauss(6, 0.2), chance.gauss(6, 0.2), 0.8
+    values = [
+        round(max(0.0, math.exp(-((c - x) ** 2 + (r - y) ** 2) / (2 * spread * spread)) + chance.gauss(0, 0.02)), 5)
+        for r in range(7)
+        for c in range(7)
+    ]
+    return values
+
+
+def result(index, centres):
+    """One prediction, the same for the same index."""
+    # One in fifty is another one's copy in all but its key and label.
+    seed = index - 1 if index % 50 == 1 else index
+    original, kind = random.Random(seed), seed % len(CLASSES)
+    tagged = kind == 0 and original.random() < 0.05
+    label = CLASSES[(kind + 1) % 10] if random.Random(-index).random() < 0.03 else CLASSES[kind]
+    probability = min(0.9999, original.betavariate(20 if tagged else 9, 1))
+    other = (kind + original.randrange(1, 10)) % 10
+    sketch = bytes((value + original.randrange(-40, 40)) & 0xFF for value in centres[kind])
+    values = make_map(original, tagged)
+    mass = sum(values)
+    logit = math.log(probability / (1 - probability))
+    key = f"train/{label}/{index:08}.jpg"
+    explanation = {
+        "method": "grad-cam", "layer": "layer4", "class": kind, "label": CLASSES[kind], "overlay": None,
+        "map": {"height": 7, "width": 7, "values": values}, "max": max(values), "mass": mass,
+        "entropy": 0.8, "centroid": [0.5, 0.5], "border_share": 0.3,
+    }
+    return key, {
+        "schema": 1, "run": RUN,
+        "image": {
+            "key": key, "etag": None, "bytes": 50_000, "width": 500, "height": 375, "label": label,
+            "digest": "sha256:" + hashlib.sha256(str(original.random()).encode()).hexdigest(),
+            "measures": {
+                "brightness": original.uniform(0.3, 0.6), "contrast": 0.2, "dark_percentile": 0.1,
+                "bright_percentile": original.uniform(0.2, 0.9), "information": 0.9,
+                "blur": original.gauss(0.35, 0.06), "chroma": 0.2,
+                "perceptual_hash": f"{original.getrandbits(63):016x}",
+            },
+        },
+        "model": {"name": "invented", "digest": DIGEST, "config_digest": DIGEST, "precision": "f32", "kernel": "none", "device": "cpu"},
+        "predictions": [
+            {"class": kind, "label": CLASSES[kind], "probability": probability, "logit": logit},
+            {"class": other, "label": CLASSES[other], "probability": 1 - probability, "logit": 0.0},
+        ],
+        "entropy": 0.1,
+        "embedding": {"dimensions": 2048, "scale": 0.02, "sketch": base64.b64encode(sketch).decode()},
+        "explanations": [explanation],
+        "timings_ms": {"fetch": 1.0, "decode": 2.0, "model": 20.0, "overlay": 0.0, "store": 1.0},
+        "worker": f"worker-{index % 4}",
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_790_000_000 + index // 200)),
+    }
+
+
+def write(out, start, end):
+    chance = random.Random(7)
+    centres = [[chance.randrange(-80, 80) for _ in range(128)] for _ in CLASSES]
+    for name in CLASSES:
+        os.makedirs(f"{out}/predictions/train/{name}", exist_ok=True)
+    for index in range(start, end):
+        key, record = result(index, centres)
+        with open(f"{out}/predictions/{key}.json", "w") as file:
+            json.dump(record, file, separators=(",", ":"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=int)
+    parser.add_argument("--folder", help="where to write them; by default a temporary folder")
+    parser.add_argument("--keep", action="store_true", help="use the results there, and leave them")
+    options = parser.parse_args()
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+    folder = options.folder or tempfile.mkdtemp(prefix="camshaft-report-")
+    out = os.path.join(folder, "out")
+    try:
+        if not (options.keep and os.path.exists(f"{out}/run.json")):
+            cores = os.cpu_count()
+            edges = [options.results * part // cores for part in range(cores + 1)]
+            writers = [multiprocessing.Process(target=write, args=(out, *pair)) for pair in zip(edges, edges[1:])]
+            [writer.start() for writer in writers]
+            [writer.join() for writer in writers]
+            run = {
+                "schema": 1, "run": RUN, "source": "s3://invented/images",
+                "model": {"name": "invented", "reference": "cats-vs-dogs", "digest": DIGEST, "config_digest": DIGEST},
+                "explain": {"method": "grad-cam", "layer": "layer4", "target": "top1", "colormap": "jet", "alpha": 0.4, "overlay": "none"},
+                "images": options.results, "created_at": "2026-10-01T00:00:00Z", "updated_at": "2026-10-01T00:00:00Z", "camshaft": "0.1.0",
+            }
+            with open(f"{out}/run.json", "w") as file:
+                json.dump(run, file)
+        started = time.monotonic()
+        command = [os.path.join(root, "target/release/camshaft"), "report", out, "--thumbnails", "0"]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        seconds = time.monotonic() - started
+        if ended.returncode != 0:
+            sys.exit(ended.returncode)
+        print(ended.stdout, end="")
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        report = f"{out}/report"
+        sizes = {name: os.path.getsize(f"{report}/{name}") >> 20 for name in sorted(os.listdir(report))}
+        print(f"{options.results} results: {seconds:.1f} s on {os.cpu_count()} cores, {memory / 1024:.0f} MiB at most; {sizes} MiB")
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
