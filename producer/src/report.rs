@@ -8,7 +8,7 @@ use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{Condition, ReportOptions, Summary};
 
-use crate::cli::{GateArgs, ReportArgs};
+use crate::cli::ReportArgs;
 use crate::output::{count, say};
 use crate::progress::Progress;
 
@@ -45,7 +45,7 @@ pub(crate) async fn report(args: ReportArgs, stores: StoreOptions) -> anyhow::Re
 pub(crate) async fn after_audit(
     out: &Location,
     embeddings: bool,
-    gate: &GateArgs,
+    gate: &crate::cli::GateArgs,
     stores: &StoreOptions,
 ) -> anyhow::Result<()> {
     let options = ReportOptions { embeddings, ..ReportOptions::default() };

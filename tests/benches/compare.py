@@ -76,7 +76,7 @@ def model(precision, batch=8):
 def audit(images, out, precision):
     def once():
         shutil.rmtree(out, ignore_errors=True)
-        command = [CAMSHAFT, "audit", images, "--out", out, "--precision", precision]
+        command = [CAMSHAFT, "audit", images, "--out", out, "--precision", precision, "--no-report"]
         return run(command, r"\(([\d.]+) images/s\)")
     return once
 
