@@ -136,15 +136,16 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     if let Some(trust) = trust {
         trust.measure(run, &stores, &stop).await?;
     }
+    let mut closed = None;
     if !args.no_report {
-        crate::report::after_audit(&out, embeddings, &args.gate, &stores).await?;
+        closed = crate::report::after_audit(&out, embeddings, &args.gate, &stores).await?;
     }
     let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
     let (found, max_failure_rate) = (listed.found.load(Relaxed), args.max_failure_rate);
     if failed as f64 > max_failure_rate * found as f64 {
         return Err(AuditError::TooManyFailures { failed, found, max_failure_rate, out }.into());
     }
-    Ok(())
+    closed.map_or(Ok(()), |closed| Err(closed.into()))
 }
 
 /// Publishes every job, then lets the queue's consumers end.

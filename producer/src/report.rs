@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
-use camshaft_report::{Condition, ReportOptions, Summary};
+use camshaft_report::{Condition, NotKnown, ReportOptions, Summary};
 
 use crate::cli::ReportArgs;
 use crate::output::{count, say};
@@ -34,24 +34,24 @@ pub(crate) async fn report(args: ReportArgs, stores: StoreOptions) -> anyhow::Re
     } else {
         print(&summary);
     }
-    judge(&summary, &args.gate.fail_on)
+    judge(&summary, &args.gate.fail_on)?.map_or(Ok(()), |closed| Err(closed.into()))
 }
 
-/// At the end of an audit.
+/// At the end of an audit. Returns whether a condition holds.
 ///
 /// # Errors
-/// As [`report`].
+/// Where the report can't be built, or a condition can't be judged.
 #[cfg(feature = "embedded")]
 pub(crate) async fn after_audit(
     out: &Location,
     embeddings: bool,
     gate: &crate::cli::GateArgs,
     stores: &StoreOptions,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<GateClosed>> {
     let options = ReportOptions { embeddings, ..ReportOptions::default() };
     let summary = build(out, &options, stores).await?;
     print(&summary);
-    judge(&summary, &gate.fail_on)
+    Ok(judge(&summary, &gate.fail_on)?)
 }
 
 async fn build(
@@ -102,7 +102,7 @@ fn print(summary: &Summary) {
     say(&format!("The report is {}", summary.page));
 }
 
-fn judge(summary: &Summary, conditions: &[Condition]) -> anyhow::Result<()> {
+fn judge(summary: &Summary, conditions: &[Condition]) -> Result<Option<GateClosed>, NotKnown> {
     let measures = summary.measures();
     let mut holding = Vec::new();
     for condition in conditions {
@@ -110,5 +110,5 @@ fn judge(summary: &Summary, conditions: &[Condition]) -> anyhow::Result<()> {
             holding.push(format!("{condition} ({value})"));
         }
     }
-    if holding.is_empty() { Ok(()) } else { Err(GateClosed(holding.join(", ")).into()) }
+    Ok((!holding.is_empty()).then(|| GateClosed(holding.join(", "))))
 }

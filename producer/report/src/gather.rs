@@ -18,7 +18,7 @@ use crate::row::ImageRow;
 /// Results read by one task, one after the other or several requests at once.
 const CHUNK: usize = 128;
 /// Requests a task has open: a store far away answers late, not slowly.
-const REQUESTS: usize = 8;
+const REQUESTS: usize = 32;
 /// Larger than any result that is written.
 const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
 

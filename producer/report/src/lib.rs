@@ -23,6 +23,7 @@ mod robust;
 mod row;
 mod sketches;
 mod spectral;
+mod summary;
 mod table;
 mod thumbnails;
 
@@ -34,5 +35,6 @@ pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
     MeanMap, Overview, Throughput, WorkerShare,
 };
-pub use report::{ReportOptions, Summary, build};
+pub use report::{ReportOptions, build};
+pub use summary::Summary;
 pub use table::TableError;

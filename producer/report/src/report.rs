@@ -8,7 +8,6 @@
 //! Tables are written to temporary files, read from there, and put into OUT when they are whole;
 //! the page comes last, so that a page never speaks of what is not there.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
@@ -18,17 +17,17 @@ use camshaft_common::location::Location;
 use camshaft_common::run::{RunRecord, SCHEMA};
 use camshaft_common::store::{Folder, StoreErrorKind, StoreOptions};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::comparison::{self, Comparison};
 use crate::csv_file::CsvFile;
 use crate::error::ReportError;
-use crate::findings::{self, Finding, FindingKind, Findings, Problem};
+use crate::findings::{self, Finding, Findings};
 use crate::gather::{Progress, gather};
-use crate::overview::{Overview, Tally};
+use crate::overview::Tally;
 use crate::page::{self, PageData, Pictures, RunFacts};
 use crate::row::{self, ImageRow};
+use crate::summary::{self, Summary};
 use crate::table::{TableError, TableReader, TableWriter};
 use crate::thumbnails::{Picture, Thumbnails};
 
@@ -57,61 +56,6 @@ impl Default for ReportOptions {
     fn default() -> Self {
         Self { csv: false, embeddings: false, thumbnails: 1000, against: None }
     }
-}
-
-/// A report in numbers.
-#[derive(Clone, Debug, Serialize)]
-pub struct Summary {
-    /// The run.
-    pub run: String,
-    /// Counts and shares.
-    #[serde(flatten)]
-    pub overview: Overview,
-    /// Findings by kind, and by problem.
-    pub findings: BTreeMap<&'static str, u64>,
-    /// What changed.
-    pub comparison: Option<Comparison>,
-    /// Where the page is.
-    pub page: String,
-    /// Result files that are none.
-    pub unreadable: u64,
-}
-
-impl Summary {
-    /// The numbers that conditions may name; those this report hasn't are absent.
-    #[must_use]
-    pub fn measures(&self) -> BTreeMap<&'static str, f64> {
-        let Overview { images, predicted, failed, accuracy, ece, estimated_label_errors, .. } =
-            self.overview;
-        let found = |name| self.findings.get(name).copied().unwrap_or(0);
-        let kinds = found_kinds().map(|(_, kind)| found(kind.name())).sum::<u64>();
-        let whole = [
-            ("images", Some(images)),
-            ("predicted", Some(predicted)),
-            ("failed", Some(failed)),
-            ("unreadable", Some(self.unreadable)),
-            ("findings", Some(kinds)),
-            ("leaks", Some(found(Problem::Leak.name()))),
-            ("conflicts", Some(found(Problem::Conflict.name()))),
-            ("estimated-label-errors", estimated_label_errors),
-            ("changed", self.comparison.as_ref().map(|comparison| comparison.changed)),
-            ("fixed", self.comparison.as_ref().map(|comparison| comparison.fixed)),
-            ("broken", self.comparison.as_ref().map(|comparison| comparison.broken)),
-        ];
-        let whole = whole.into_iter().map(|(name, count)| (name, count.map(|count| count as f64)));
-        let kinds = found_kinds().map(|(name, kind)| (name, Some(found(kind.name()) as f64)));
-        let rate = (images > 0).then(|| failed as f64 / images as f64);
-        let shares = [("accuracy", accuracy), ("ece", ece), ("failure-rate", rate)];
-        let all = whole.chain(kinds).chain(shares);
-        all.filter_map(|(name, value)| Some((name, value?))).collect()
-    }
-}
-
-/// Kinds of finding, as conditions name them.
-fn found_kinds() -> impl Iterator<Item = (&'static str, FindingKind)> {
-    let names =
-        ["label-errors", "duplicates", "image-problems", "outliers", "attention", "shortcuts"];
-    names.into_iter().zip(FindingKind::ALL.iter().copied())
 }
 
 /// Builds OUT/report.
@@ -167,18 +111,23 @@ pub async fn build(
     };
     put("predictions.parquet", built.table, PARQUET).await?;
     put("findings.parquet", findings_table, PARQUET).await?;
-    if let Some(csv) = built.csv.take() {
-        put("predictions.csv", csv, "text/csv; charset=utf-8").await?;
+    // An earlier report's, that this one doesn't have, would speak of other results.
+    match built.csv.take() {
+        Some(csv) => put("predictions.csv", csv, "text/csv; charset=utf-8").await?,
+        None => out.delete(&format!("{REPORT}/predictions.csv")).await?,
     }
     let compared = match compared {
         Some((comparison, file)) => {
             put("comparison.parquet", file, PARQUET).await?;
             Some(comparison)
         }
-        None => None,
+        None => {
+            out.delete(&format!("{REPORT}/comparison.parquet")).await?;
+            None
+        }
     };
     let originals = source.as_ref().map(Folder::location).filter(|at| at.local_path().is_some());
-    let originals = originals.map(|at| at.to_string().trim_end_matches('/').to_owned());
+    let originals = originals.map(|at| at.as_url().as_str().trim_end_matches('/').to_owned());
     let pictures = Pictures { thumbnails: &thumbnails, originals: originals.as_deref() };
     let data = PageData {
         schema: SCHEMA,
@@ -197,7 +146,7 @@ pub async fn build(
     Ok(Summary {
         run: run.run.to_string(),
         overview,
-        findings: counts(&list),
+        findings: summary::counts(&list),
         comparison: compared,
         page: format!("{}/{place}", location.to_string().trim_end_matches('/')),
         unreadable: built.unreadable.len() as u64,
@@ -349,20 +298,6 @@ fn write_findings(list: Vec<Finding>) -> Result<File, TableError> {
     }
     writer.finish()?;
     Ok(file)
-}
-
-/// By kind and by problem, those that there are none of included.
-fn counts(list: &[Finding]) -> BTreeMap<&'static str, u64> {
-    let kinds = FindingKind::ALL.iter().map(|kind| kind.name());
-    let problems = Problem::ALL.iter().map(|problem| problem.name());
-    let mut counts: BTreeMap<_, _> = kinds.chain(problems).map(|name| (name, 0)).collect();
-    for finding in list {
-        *counts.entry(finding.kind.name()).or_default() += 1;
-        if let Some(problem) = finding.problem {
-            *counts.entry(problem.name()).or_default() += 1;
-        }
-    }
-    counts
 }
 
 fn unreadable_notes(unreadable: &[String]) -> Vec<String> {

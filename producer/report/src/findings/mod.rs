@@ -15,6 +15,8 @@ pub(crate) mod maps;
 mod outliers;
 mod problems;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use clusters::{AttentionTest, Cluster, ClusterExample};
 pub(crate) use known::Known;
