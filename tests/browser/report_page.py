@@ -362,7 +362,8 @@ def check_theme(visit):
     check(ground() == before, "the theme's button leads back")
 
 
-def check_report(browser, out, screenshots=None):
+def check_report(browser, out, screenshots=None, timed=False):
+    """Times are held to limits only where nothing else runs beside this."""
     out = Path(out).resolve()
     index = out / "report" / "index.html"
     html = index.read_text(encoding="utf-8")
@@ -373,14 +374,14 @@ def check_report(browser, out, screenshots=None):
 
     visit = Visit(browser, origin, address, color_scheme="light")
     seconds = visit.open()
-    check(seconds < LIST_SECONDS, f"the list took {seconds:.2f} s to show")
+    check(not timed or seconds < LIST_SECONDS, f"the list took {seconds:.2f} s to show")
     reader = Reader(visit.page, report)
     check_sections(visit, report)
     none(visit.page.evaluate(probes.ACCESSIBILITY), "accessibility")
     note = f"{len(rows)} findings: shown after {seconds:.2f} s"
     if rows:
         filtered = check_filters(reader)
-        check(filtered < FILTER_SECONDS, f"a search took {filtered:.2f} s")
+        check(not timed or filtered < FILTER_SECONDS, f"a search took {filtered:.2f} s")
         note += f", searched in {filtered * 1000:.0f} ms"
         check_paging(reader)
         check_pictures(reader)
@@ -446,7 +447,7 @@ def check_fixtures(browser, screenshots):
                           "many classes": {"rows": 60, "classes": 40}, "large": {"rows": 100_000}}.items():
         with tempfile.TemporaryDirectory() as folder:
             fixture.make(folder, **options)
-            print(f"{name}: {check_report(browser, folder, screenshots if name == 'full' else None)}", flush=True)
+            print(f"{name}: {check_report(browser, folder, screenshots if name == 'full' else None, timed=True)}", flush=True)
 
 
 def main():
