@@ -79,5 +79,5 @@ cargo test --release --workspace -- "$@"
 # Who asks for a test by name is not after this.
 if [ $# -eq 0 ]; then
   say "fuzzing"
-  tests/fuzz/run.sh 60
+  tests/fuzz/run.sh 45
 fi
