@@ -7,8 +7,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::explain::ExplainOptions;
+use crate::layout::RUN_FILE;
 use crate::location::Location;
 use crate::model::ModelIdentity;
+use crate::store::{Folder, StoreError, StoreErrorKind};
+
+/// Larger than any run record.
+const MAX_RUN_FILE_BYTES: u64 = 1 << 20;
 
 /// The version of the files written under OUT.
 pub const SCHEMA: u32 = 1;
@@ -66,4 +71,51 @@ pub struct RunRecord {
     pub updated_at: DateTime<Utc>,
     /// The version of Camshaft that wrote this.
     pub camshaft: String,
+}
+
+/// `run.json` can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadRunError {
+    /// No run lies in OUT.
+    #[error("{0} holds no run: there is no run.json; is the path right, and was a run started?")]
+    Missing(String),
+    /// The file is none of ours.
+    #[error("{out}/{RUN_FILE} is not a run record ({source}); choose another --out")]
+    Malformed {
+        /// The place.
+        out: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// OUT can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RunRecord {
+    /// Reads OUT's `run.json`, if it has one.
+    ///
+    /// # Errors
+    /// Where OUT can't be read, or the file is none of ours.
+    pub async fn read(out: &Folder) -> Result<Option<Self>, ReadRunError> {
+        let content = match out.get(RUN_FILE, MAX_RUN_FILE_BYTES).await {
+            Ok(content) => content.bytes,
+            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match serde_json::from_slice(&content) {
+            Ok(record) => Ok(Some(record)),
+            Err(source) => Err(ReadRunError::Malformed { out: out.location().to_string(), source }),
+        }
+    }
+
+    /// Reads OUT's `run.json`, which it must have.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and where there is none.
+    pub async fn read_existing(out: &Folder) -> Result<Self, ReadRunError> {
+        let record = Self::read(out).await?;
+        record.ok_or_else(|| ReadRunError::Missing(out.location().to_string()))
+    }
 }

@@ -13,8 +13,8 @@ use camshaft_common::layout::RUN_FILE;
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::queue::{JobQueue, Message, QueueError};
-use camshaft_common::run::{RunId, RunRecord, SCHEMA};
-use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_common::run::{ReadRunError, RunId, RunRecord, SCHEMA};
+use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_common::telemetry::new_traceparent;
 use chrono::Utc;
 use futures::stream::StreamExt;
@@ -26,8 +26,6 @@ use crate::source::{Source, SourceError};
 /// Messages published together: enough to keep a broker's confirms in a pipeline, few
 /// enough that what is lost in a crash is soon published again.
 const PUBLISH_CHUNK: usize = 512;
-
-const MAX_RUN_FILE_BYTES: u64 = 1 << 20;
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +50,8 @@ pub(crate) enum PlanError {
         redo: &'static str,
     },
     /// `run.json` can't be read.
-    #[error("{out}/{RUN_FILE} is not a run record ({source}); choose another --out")]
-    RunFile {
-        /// The place.
-        out: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Run(#[from] ReadRunError),
     /// SOURCE has no file at all.
     #[error("no images in {0}: is the path or prefix right?")]
     NoImages(String),
@@ -128,7 +120,7 @@ impl Plan {
     /// Where OUT can't be read or written, or holds something else.
     pub(crate) async fn new(request: Request, stores: &StoreOptions) -> Result<Self, PlanError> {
         let out = Folder::open(&request.out, stores)?;
-        let before = read_run(&out).await?;
+        let before = RunRecord::read(&out).await?;
         // Before anything is written: some servers make a missing bucket when written to.
         let mut results = Results::list(&out).await?;
         // A run that has no results yet, as after a mistyped SOURCE, binds nobody.
@@ -232,22 +224,6 @@ impl Plan {
             replaces,
         };
         Message { body: job.to_json().into(), traceparent: Some(new_traceparent()) }
-    }
-}
-
-/// Reads OUT's `run.json`, if it has one.
-///
-/// # Errors
-/// Where OUT can't be read, or the file is none of ours.
-pub(crate) async fn read_run(out: &Folder) -> Result<Option<RunRecord>, PlanError> {
-    let content = match out.get(RUN_FILE, MAX_RUN_FILE_BYTES).await {
-        Ok(content) => content.bytes,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    match serde_json::from_slice(&content) {
-        Ok(record) => Ok(Some(record)),
-        Err(source) => Err(PlanError::RunFile { out: out.location().to_string(), source }),
     }
 }
 

@@ -15,7 +15,6 @@ use serde::Serialize;
 use crate::cli::StatusArgs;
 use crate::enqueue::connect_to;
 use crate::output::{duration, say};
-use crate::plan::read_run;
 use crate::progress::{Progress, Reading};
 use crate::reconciliation::{self, DeadJob};
 
@@ -26,11 +25,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Keys and dead letters a person is shown.
 const MAX_SHOWN: usize = 20;
-
-/// No run lies in OUT.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} holds no run: there is no run.json; is the path right, and was a run started?")]
-pub(crate) struct NoRun(String);
 
 /// How far a run has come. The queue's numbers are of all runs that share it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -235,8 +229,7 @@ struct Watched {
 
 impl Watched {
     async fn look(&self) -> anyhow::Result<(RunRecord, Status)> {
-        let record = read_run(&self.out).await?;
-        let record = record.ok_or_else(|| NoRun(self.out.location().to_string()))?;
+        let record = RunRecord::read_existing(&self.out).await?;
         // The queue first: what is done in between has a result then, rather than neither.
         let waiting = match &self.queue {
             Some(queue) => {

@@ -240,10 +240,7 @@ impl Folder {
         content: impl Into<Bytes>,
         content_type: &'static str,
     ) -> Result<(), StoreError> {
-        let mut attributes = Attributes::new();
-        if self.takes_attributes {
-            attributes.insert(Attribute::ContentType, content_type.into());
-        }
+        let attributes = self.attributes(content_type);
         let options = PutOptions { attributes, ..PutOptions::default() };
         self.store
             .put_opts(&self.path(path)?, content.into().into(), options)
@@ -268,10 +265,7 @@ impl Folder {
         let unread = |source: std::io::Error| {
             failed(object_store::Error::Generic { store: "file", source: source.into() })
         };
-        let mut attributes = Attributes::new();
-        if self.takes_attributes {
-            attributes.insert(Attribute::ContentType, content_type.into());
-        }
+        let attributes = self.attributes(content_type);
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
         let upload = self.store.put_multipart_opts(&self.path(path)?, options).await;
         let mut upload = WriteMultipart::new_with_chunk_size(upload.map_err(failed)?, PART_BYTES);
@@ -356,6 +350,15 @@ impl Folder {
             .await
             .map_err(|source| self.error("read", path, source))?;
         Ok(Listed { path: path.to_owned(), etag: e_tag, size_bytes: size, last_modified })
+    }
+
+    /// What an object is written with, where the store keeps that.
+    fn attributes(&self, content_type: &'static str) -> Attributes {
+        let mut attributes = Attributes::new();
+        if self.takes_attributes {
+            attributes.insert(Attribute::ContentType, content_type.into());
+        }
+        attributes
     }
 
     /// The object's address within the store, kept to the letter: `Path::from` would

@@ -1,5 +1,6 @@
 //! Why there is no report.
 
+use camshaft_common::run::ReadRunError;
 use camshaft_common::store::StoreError;
 
 use crate::table::TableError;
@@ -7,18 +8,9 @@ use crate::table::TableError;
 /// A report can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// No run lies in OUT.
-    #[error("{0} holds no run: there is no run.json; is the path right, and was a run started?")]
-    NoRun(String),
-    /// `run.json` is not one.
-    #[error("{place}/run.json can't be read: {source}")]
-    RunUnreadable {
-        /// OUT.
-        place: String,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
+    /// No run lies in OUT, or its record can't be read.
+    #[error(transparent)]
+    Run(#[from] ReadRunError),
     /// Nothing is done yet.
     #[error("{0} holds no results yet; run the audit first, or wait for the workers")]
     NoResults(String),

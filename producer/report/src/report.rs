@@ -12,10 +12,10 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 
-use camshaft_common::layout::{REPORT, RUN_FILE};
+use camshaft_common::layout::REPORT;
 use camshaft_common::location::Location;
 use camshaft_common::run::{RunRecord, SCHEMA};
-use camshaft_common::store::{Folder, StoreErrorKind, StoreOptions};
+use camshaft_common::store::{Folder, StoreOptions};
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
@@ -32,8 +32,6 @@ use crate::table::{TableError, TableReader, TableWriter};
 use crate::thumbnails::{Picture, Thumbnails};
 
 const PARQUET: &str = "application/vnd.apache.parquet";
-/// Larger than any record of a run.
-const MAX_RUN_BYTES: u64 = 1 << 20;
 /// Chunks of rows on their way to the table.
 const CHUNKS: usize = 4;
 /// Unreadable results that are named.
@@ -69,7 +67,7 @@ pub async fn build(
     progress: &Arc<Progress>,
 ) -> Result<Summary, ReportError> {
     let out = Folder::open(location, stores)?;
-    let run = read_run(&out).await?;
+    let run = RunRecord::read_existing(&out).await?;
     let mut built = build_table(&out, options, progress).await?;
     let mut overview = built.tally.overview(run.images);
     if overview.images == 0 {
@@ -214,7 +212,7 @@ async fn compare(
     progress: &Arc<Progress>,
 ) -> Result<(Comparison, File), ReportError> {
     let other = Folder::open(against, stores)?;
-    read_run(&other).await?;
+    RunRecord::read_existing(&other).await?;
     let before = build_table(&other, &ReportOptions::default(), progress).await?;
     let (table, name) = (table.try_clone()?, against.to_string());
     blocking(move || {
@@ -231,19 +229,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, ReportError> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|_panicked| ReportError::Panicked)??)
-}
-
-async fn read_run(out: &Folder) -> Result<RunRecord, ReportError> {
-    let place = out.location().to_string();
-    let content = match out.get(RUN_FILE, MAX_RUN_BYTES).await {
-        Ok(content) => content,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => {
-            return Err(ReportError::NoRun(place));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let unreadable = |source| ReportError::RunUnreadable { place, source };
-    serde_json::from_slice(&content.bytes).map_err(unreadable)
 }
 
 /// Where the run's images lie, where that can be told from its record.
