@@ -1,0 +1,211 @@
+"""Does to a real RabbitMQ what its operators would do with the manifests, then works with it.
+
+kubernetes_broker.py BUILT: the operators make the virtual host, users, rights and queues over the
+management API, and so does this. Then each user does what it is for, and tries what it must not.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pika
+import pika.exceptions
+import yaml
+
+import topology
+
+SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+START_SECONDS = 120
+PASSWORD = "only-for-this-test"
+
+
+class Broker:
+    """A RabbitMQ of Debian's in a directory of its own, with the management plugin."""
+
+    def __init__(self, directory):
+        self.amqp, self.http, distribution, names = free_ports(4)
+        (directory / "plugins").write_text("[rabbitmq_management].")
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.default = 127.0.0.1:{self.amqp}\n"
+            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.http}\n"
+            f"default_user = admin\ndefault_pass = {PASSWORD}\nlog.console = true\n"
+        )
+        self.log = directory / "log"
+        environment = os.environ | {
+            "RABBITMQ_NODENAME": f"camshaft-{self.amqp}@localhost",
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "ERL_EPMD_PORT": str(names),
+            "RABBITMQ_MNESIA_BASE": str(directory),
+            "RABBITMQ_LOG_BASE": str(directory),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+            "HOME": str(directory),
+        }
+        # The port mapper as well: one that Erlang starts by itself stays behind.
+        mapper = ["epmd", "-port", str(names), "-address", "127.0.0.1"]
+        self.processes = [
+            subprocess.Popen(
+                command, env=environment, stdout=self.log.open("a"), stderr=subprocess.STDOUT, start_new_session=True
+            )
+            for command in (mapper, [SERVER])
+        ]
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_up():
+            if time.monotonic() > deadline or self.processes[-1].poll() is not None:
+                self.stop()
+                raise SystemExit(f"FAILED  RabbitMQ did not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.2)
+
+    def _is_up(self):
+        try:
+            return self.put("vhosts/ready", {}) is None
+        except OSError:
+            return False
+
+    def put(self, path, body):
+        """As the messaging topology operator does."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http}/api/{path}", json.dumps(body).encode(), method="PUT"
+        )
+        request.add_header("Content-Type", "application/json")
+        login = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        request.add_header("Authorization", f"Basic {login}")
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+    def stop(self):
+        for process in reversed(self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def apply(broker, manifests):
+    """Makes what the operators would make of the objects. Passwords are Secrets' affair."""
+    quote = lambda text: urllib.parse.quote(text, safe="")
+    of = lambda kind: [document for document in manifests if document["kind"] == kind]
+    for vhost in of("Vhost"):
+        broker.put(f"vhosts/{quote(vhost['spec']['name'])}", {})
+    for user in of("User"):
+        broker.put(f"users/{user['metadata']['name']}", {"password": PASSWORD, "tags": ""})
+    for permission in of("Permission"):
+        spec = permission["spec"]
+        broker.put(f"permissions/{quote(spec['vhost'])}/{spec['userReference']['name']}", spec["permissions"])
+    for queue in of("Queue"):
+        spec = queue["spec"]
+        broker.put(
+            f"queues/{quote(spec['vhost'])}/{spec['name']}",
+            {
+                "durable": spec["durable"],
+                "auto_delete": spec["autoDelete"],
+                "arguments": {**spec["arguments"], "x-queue-type": spec["type"]},
+            },
+        )
+
+
+class User:
+    """One of the users, with a channel for each thing it does: a refusal closes one."""
+
+    def __init__(self, broker, name):
+        credentials = pika.PlainCredentials(name, PASSWORD)
+        self.connection = pika.BlockingConnection(
+            pika.ConnectionParameters("127.0.0.1", broker.amqp, "camshaft", credentials)
+        )
+
+    def does(self, what):
+        """Why it could not, or None."""
+        channel = self.connection.channel()
+        channel.confirm_delivery()
+        try:
+            what(channel)
+        except pika.exceptions.AMQPError as error:
+            return str(error)
+        return None
+
+
+def declare(queue, arguments):
+    return lambda channel: channel.queue_declare(queue, durable=True, arguments=arguments)
+
+
+def look(queue):
+    return lambda channel: channel.queue_declare(queue, passive=True)
+
+
+def publish(queue):
+    properties = pika.BasicProperties(delivery_mode=2)
+    return lambda channel: channel.basic_publish("", queue, b"{}", properties, mandatory=True)
+
+
+def take(queue):
+    return lambda channel: channel.basic_get(queue)
+
+
+def outcomes(broker, queues):
+    """(what, why it failed or None, whether it has to fail)."""
+    producer, worker, observer = (User(broker, f"camshaft-{name}") for name in ("producer", "worker", "observer"))
+    for queue, arguments in queues.items():
+        yield f"producer finds {queue} as it declares it", producer.does(declare(queue, arguments)), False
+        yield f"observer counts {queue}", observer.does(look(queue)), False
+        yield f"worker declares {queue}", worker.does(declare(queue, arguments)), True
+        yield f"observer takes from {queue}", observer.does(take(queue)), True
+        yield f"worker puts off to {queue}", worker.does(publish(queue)), False
+    other = queues["camshaft.jobs"] | {"x-delivery-limit": 21}
+    yield "producer declares camshaft.jobs otherwise", producer.does(declare("camshaft.jobs", other)), True
+    yield "producer declares a queue of another name", producer.does(declare("another", {})), True
+    yield "producer enqueues", producer.does(publish("camshaft.jobs")), False
+    yield "producer takes dead letters", producer.does(take("camshaft.dead")), False
+    for queue in ("camshaft.jobs", "camshaft.suspects"):
+        yield f"worker consumes {queue}", worker.does(take(queue)), False
+    yield "worker takes dead letters", worker.does(take("camshaft.dead")), True
+    yield "observer enqueues", observer.does(publish("camshaft.jobs")), True
+
+
+def main(built):
+    if not Path(SERVER).exists():
+        raise SystemExit(f"FAILED  no RabbitMQ on this machine ({SERVER}): apt-get install rabbitmq-server")
+    manifests = [document for document in yaml.safe_load_all(built.read_text()) if document]
+    delays = [2, 10, 60, 300]
+    directory = Path(tempfile.mkdtemp(prefix="camshaft-broker-"))
+    failed = 0
+    broker = Broker(directory)
+    try:
+        apply(broker, manifests)
+        print("ok      RabbitMQ takes vhost, users, rights and queues")
+        for what, why, refused in outcomes(broker, topology.declared("camshaft", delays)):
+            good = (why is not None) == refused
+            failed += not good
+            if not good:
+                print(f"FAILED  {what}: {why or 'it may, and must not'}")
+        if not failed:
+            print("ok      RabbitMQ: the programs' users may do what they need, and not what they needn't")
+    except urllib.error.HTTPError as error:
+        failed += 1
+        print(f"FAILED  RabbitMQ refuses {error.url}: {error.read().decode()}")
+    finally:
+        broker.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
