@@ -197,6 +197,18 @@ pub enum FailureClass {
     ExplainFailed,
 }
 
+impl FailureClass {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Undecodable,
+        Self::Unsupported,
+        Self::TooLarge,
+        Self::NotFound,
+        Self::AccessDenied,
+        Self::ExplainFailed,
+    ];
+}
+
 impl std::fmt::Display for FailureClass {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -216,14 +228,7 @@ mod tests {
 
     #[test]
     fn failure_classes_print_as_they_serialise() {
-        for class in [
-            FailureClass::Undecodable,
-            FailureClass::Unsupported,
-            FailureClass::TooLarge,
-            FailureClass::NotFound,
-            FailureClass::AccessDenied,
-            FailureClass::ExplainFailed,
-        ] {
+        for class in FailureClass::ALL {
             assert_eq!(serde_json::to_value(class).unwrap(), class.to_string());
         }
     }

@@ -96,7 +96,7 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     let stop = CancellationToken::new();
     stop_on_interrupt(stop.clone())?;
     let publishing = tokio::spawn(publish(plan, queue.clone(), stop.clone()));
-    let prefetch = args.engine.limits(cores()).prefetch();
+    let prefetch = args.engine.most_prefetch(cores());
     let mut deliveries = queue.consume(prefetch, stop.clone()).await?.peekable();
 
     let mut first_trouble = None;

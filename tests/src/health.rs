@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 
+use crate::metrics::Scrape;
 use crate::s3::free_port;
 
 /// Where a worker answers.
@@ -41,6 +42,21 @@ impl Health {
         let Some((_, body)) = answer.split_once("\r\n\r\n") else { return String::new() };
         let report: serde_json::Value = serde_json::from_str(body).expect("the report is JSON");
         report["problems"].to_string()
+    }
+
+    /// What `GET /metrics` says; `None` where nobody answers.
+    #[must_use]
+    pub fn scrape(&self) -> Option<Scrape> {
+        let answer = self.ask("/metrics");
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+        Some(Scrape::parse(body))
+    }
+
+    /// Whether `GET path` answers 200.
+    #[must_use]
+    pub fn is_ok(&self, path: &str) -> bool {
+        self.ask(path).starts_with("HTTP/1.1 200")
     }
 
     fn ask(&self, path: &str) -> String {

@@ -6,6 +6,7 @@ pub mod health;
 pub mod hostile;
 pub mod images;
 pub mod leash;
+pub mod metrics;
 pub mod planted;
 pub mod programs;
 pub mod relay;

@@ -9,6 +9,7 @@ mod distributed;
 mod faults;
 mod golden;
 mod hostile;
+mod monitoring;
 mod queue;
 mod report;
 mod security;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use candle_core::Device;
 use clap::Args;
 
 use crate::decoding::ImageLimits;
 use crate::model::{DeviceChoice, KernelChoice, Precision};
+use crate::pipeline::batch_size::{BatchChoice, BatchSize};
 use crate::pipeline::context::Limits;
 
 /// Where the model runs, and limits on images.
@@ -23,9 +25,10 @@ pub struct EngineArgs {
     /// or neon
     #[arg(long, env = "CAMSHAFT_KERNEL", default_value = "auto", hide = true)]
     pub kernel: KernelChoice,
-    /// Images the network takes at once
-    #[arg(long, env = "CAMSHAFT_BATCH", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub batch: u16,
+    /// Images the network takes at once: a number, or auto for as many as the device is faster
+    /// with
+    #[arg(long, env = "CAMSHAFT_BATCH", default_value = "auto", value_name = "N")]
+    pub batch: BatchChoice,
     /// An image file with more bytes fails as too-large
     #[arg(long, env = "CAMSHAFT_MAX_IMAGE_BYTES", default_value_t = ImageLimits::default().max_bytes, value_name = "BYTES")]
     pub max_image_bytes: u64,
@@ -44,6 +47,12 @@ pub struct EngineArgs {
 /// CPU, and enough for a store's answers to arrive.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
 
+/// Larger ones are no faster: a core's caches hold the weights of a layer and little else.
+const CPU_BATCH: usize = 8;
+/// Where the search begins and where it ends at the latest. Inputs of 256 images take 150 MB.
+const FIRST_GPU_BATCH: usize = 16;
+const MOST_GPU_BATCH: usize = 256;
+
 /// A store answers in tens of milliseconds; this many requests at once keep a batch filled.
 const FETCHES: usize = 8;
 
@@ -54,13 +63,34 @@ const HELD_BYTES: u64 = 704 * 1024 * 1024;
 const FILES_SHARE: u64 = 6;
 
 impl EngineArgs {
-    /// What each stage does at once on a machine with so many cores.
+    /// How many images the network takes at once on this device.
     #[must_use]
-    pub fn limits(&self, cores: usize) -> Limits {
+    pub fn batch_size(&self, device: &Device) -> BatchSize {
+        match self.batch {
+            BatchChoice::Fixed(images) => BatchSize::fixed(images.into()),
+            BatchChoice::Auto if device.is_cpu() => BatchSize::fixed(CPU_BATCH),
+            BatchChoice::Auto => BatchSize::searched(FIRST_GPU_BATCH, MOST_GPU_BATCH),
+        }
+    }
+
+    /// Deliveries the pipeline holds at once, whatever the device.
+    #[must_use]
+    pub fn most_prefetch(&self, cores: usize) -> u16 {
+        let batch = match self.batch {
+            BatchChoice::Fixed(images) => images.into(),
+            BatchChoice::Auto => MOST_GPU_BATCH,
+        };
+        self.limits(cores, batch).prefetch()
+    }
+
+    /// What each stage does at once on a machine with so many cores, with batches of at most so
+    /// many images.
+    #[must_use]
+    pub fn limits(&self, cores: usize, batch: usize) -> Limits {
         Limits {
             fetches: FETCHES,
             cores: cores.max(1),
-            batch: usize::from(self.batch),
+            batch,
             batch_wait: BATCH_WAIT,
             stores: FETCHES,
             file_bytes: self.max_held_bytes / FILES_SHARE,

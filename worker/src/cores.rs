@@ -9,10 +9,12 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{oneshot, watch};
+
+use crate::waiting;
 
 /// Runs `work` on the pool, in the order of asking.
 ///
@@ -22,13 +24,17 @@ pub(crate) async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> thread::Result<T> {
     let (done, result) = oneshot::channel();
+    let asked = Instant::now();
     rayon::spawn_fifo(move || {
+        let waited = asked.elapsed();
         // What it owned is gone with it; nothing half done is left to be seen.
         let outcome = catch_unwind(AssertUnwindSafe(work));
         // Nobody waits where the pipeline was dropped.
-        done.send(outcome).unwrap_or_default();
+        done.send((outcome, waited)).unwrap_or_default();
     });
-    result.await.expect("the pool runs what it is given")
+    let (outcome, waited) = result.await.expect("the pool runs what it is given");
+    waiting::note(waited);
+    outcome
 }
 
 /// Work on a stranger's bytes gave no result.
@@ -81,6 +87,7 @@ impl Decoders {
         // Whichever pool gets to it first takes it out.
         let unstarted = Arc::new(Mutex::new(Some((work, starting, done))));
         let mut replaced = self.number.subscribe();
+        let asked = Instant::now();
         let number = loop {
             let number = *replaced.borrow_and_update();
             let slot = Arc::clone(&unstarted);
@@ -97,6 +104,7 @@ impl Decoders {
                 Ok(()) = replaced.changed() => {}
             }
         };
+        waiting::note(asked.elapsed());
         match tokio::time::timeout(limit, result).await {
             Ok(outcome) => Ok(outcome.expect("what was started sends its outcome")?),
             Err(_late) => {

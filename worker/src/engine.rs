@@ -65,9 +65,10 @@ impl Engine {
         let Terms { pinned, worker, patience, trouble, places } = terms;
         let device = args.device.open()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let batch = args.batch_size(&device);
         let thread = ModelThread::new(device, args.precision, args.kernel, first.as_deref())?;
         let mut context = Context::new(
-            args.limits(cores),
+            (args.limits(cores, batch.most()), batch),
             worker,
             ModelShelf::new(first, pinned, stores.clone()),
             stores,

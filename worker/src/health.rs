@@ -1,21 +1,24 @@
-//! Whether a worker can work, told over HTTP to whoever runs it.
+//! Whether a worker can work and what it does, told over HTTP to whoever runs it.
 //!
-//! `GET /livez` answers as long as the process does. `GET /readyz` answers 200, or 503 while
-//! something keeps it from working, and says what in JSON. Owns what counts as such; what is
-//! wrong is known to the queue, the stores and the pipeline. No secret is shown: their errors
-//! have none.
+//! `GET /livez` (or `/healthz`) answers as long as the process does. `GET /readyz` answers 200, or 503 while
+//! something keeps it from working, and says what in JSON. `GET /metrics` is for Prometheus. Owns
+//! what counts as ready; what is wrong is known to the queue, the stores and the pipeline, what
+//! there is to measure to [`metrics`](crate::metrics). No secret is shown: errors have none.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use camshaft_common::queue::RabbitMqQueue;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::metrics::{self, Metrics};
 use crate::pipeline::context::Context;
 
 /// The address can't be listened on.
@@ -73,7 +76,9 @@ impl Health {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let routes = Router::new()
             .route("/livez", get(async || "ok"))
+            .route("/healthz", get(async || "ok"))
             .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
             .with_state(self.clone());
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, routes).await {
@@ -121,4 +126,11 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<Report>) {
     let report = health.report();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report))
+}
+
+async fn metrics(State(health): State<Health>) -> impl IntoResponse {
+    let ready = health.report().ready;
+    let context = health.parts(|parts| parts.context.clone());
+    let text = Metrics::exposition(context.as_deref(), ready);
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }

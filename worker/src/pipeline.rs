@@ -22,7 +22,9 @@ use futures::StreamExt;
 
 pub mod admit;
 pub mod batch;
+pub mod batch_size;
 pub mod budget;
+pub mod channel;
 pub mod context;
 pub mod decode;
 pub mod explain;
@@ -37,8 +39,9 @@ pub mod store;
 pub mod tally;
 pub mod trouble;
 
+use channel::channel;
 use context::Context;
-use stage::{Stages, channel};
+use stage::Stages;
 
 /// A worker's pipeline could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +70,7 @@ pub async fn run(
     let admitted = stages.run("admit", 1, incoming, admit::admit);
     let fetched = stages.run("fetch", limits.fetches, admitted, fetch::fetch);
     let decoded = stages.run("decode", limits.cores, fetched, decode::decode);
-    let batches = stages.batch(decoded, limits.batch, limits.batch_wait);
+    let batches = stages.batch(decoded, limits.batch_wait);
     let explained = stages.model(batches, model);
     let rendered = stages.run("render", limits.cores, explained, render::render);
     let stored = stages.run("store", limits.stores, rendered, store::store);

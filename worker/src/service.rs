@@ -48,7 +48,8 @@ pub struct Args {
     /// back to the queue
     #[arg(long, env = "CAMSHAFT_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 25)]
     drain_timeout: u64,
-    /// Answer GET /livez and /readyz here, for whoever looks after this worker: 0.0.0.0:8080
+    /// Answer GET /healthz, /readyz and /metrics here, for whoever looks after this worker:
+    /// 0.0.0.0:8080
     #[arg(long, env = "CAMSHAFT_HEALTH", value_name = "ADDRESS")]
     health: Option<SocketAddr>,
     /// This worker's name in results

@@ -180,6 +180,7 @@ async fn next_delivery(shared: &Arc<Shared>, slots: &Arc<Semaphore>) -> Option<D
         // What ends this process ends the queue with it.
         alone: false,
         traceparent: entry.traceparent.clone(),
+        published_at: None,
         receipt: Receipt::new(Box::new(InProcessReceipt {
             shared: Arc::clone(shared),
             entry,

@@ -6,7 +6,7 @@
 //! Upstream: enqueue. Downstream: the worker's pipeline.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -93,6 +93,8 @@ pub struct Delivery {
     pub alone: bool,
     /// W3C trace context of the image.
     pub traceparent: Option<String>,
+    /// When it was published, to the second, where the queue tells.
+    pub published_at: Option<SystemTime>,
     /// The one way to settle it.
     pub receipt: Receipt,
 }

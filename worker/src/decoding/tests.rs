@@ -345,6 +345,38 @@ fn a_webp_frame_larger_than_its_canvas_is_refused_before_it_is_decoded() {
 }
 
 #[test]
+fn a_picture_behind_transparency_is_measured_whatever_its_chunk_is_called() {
+    let still = file("lossy-alpha.webp");
+    let chunk = |name: &[u8; 4], content: &[u8]| {
+        let padding = vec![0; content.len() % 2];
+        [&name[..], &(content.len() as u32).to_le_bytes(), content, &padding].concat()
+    };
+    let content = |name: &[u8; 4]| {
+        let at = still.windows(4).position(|found| found == name).unwrap();
+        let length = u32::from_le_bytes(still[at + 4..at + 8].try_into().unwrap());
+        still[at + 8..][..length as usize].to_vec()
+    };
+    let sides = decoded(&still).unwrap().dimensions();
+    let side = |pixels: u32| (pixels - 1).to_le_bytes()[..3].to_vec();
+    let sides = [side(sides.0), side(sides.1)].concat();
+    let (transparency, picture) = (content(b"ALPH"), content(b"VP8 "));
+    let animated = |name: &[u8; 4], picture: &[u8]| {
+        let frame = [&[0; 6][..], &sides, &[0; 4], &chunk(b"ALPH", &transparency)].concat();
+        let frame = [frame, chunk(name, picture)].concat();
+        let canvas = [&[0b1_0010, 0, 0, 0][..], &sides].concat();
+        let chunks = [chunk(b"VP8X", &canvas), chunk(b"ANIM", &[0; 6]), chunk(b"ANMF", &frame)];
+        chunk(b"RIFF", &[&b"WEBP"[..], &chunks.concat()].concat())
+    };
+    assert!(decoded(&animated(b"VP8 ", &picture)).is_ok());
+    let mut enormous = picture.clone();
+    enormous[6..10].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+    for name in [b"VP8 ", b"????"] {
+        let error = decoded(&animated(name, &enormous)).unwrap_err();
+        assert!(error.to_string().contains("16383×16383 pixels exceeds its canvas"), "{error}");
+    }
+}
+
+#[test]
 fn a_decoders_words_stay_on_one_line() {
     // zune-jpeg ends some messages' lines, and then ours would go on in the next.
     let bytes = file("ycck.jpg");

@@ -27,15 +27,12 @@ pub(super) fn check_chunks(bytes: &[u8]) -> Result<(), DecodeError> {
         let (name, content) = chunk.ok_or_else(truncated)?;
         let frame = match name {
             b"VP8X" => {
-                canvas = number(content, 4, 3).zip(number(content, 7, 3));
+                // The first counts, as for the decoder.
+                canvas = canvas.or(number(content, 4, 3).zip(number(content, 7, 3)));
                 None
             }
             b"VP8 " => frame_size(content),
-            b"ANMF" => {
-                let inner = Chunks(content.get(FRAME_BYTES..).unwrap_or_default());
-                let mut lossy = inner.flatten().filter(|(name, _)| *name == b"VP8 ");
-                lossy.next().and_then(|(_, content)| frame_size(content))
-            }
+            b"ANMF" => content.get(FRAME_BYTES..).and_then(lossy_frame).and_then(frame_size),
             _ => None,
         };
         // A canvas is written one less than it is.
@@ -47,6 +44,19 @@ pub(super) fn check_chunks(bytes: &[u8]) -> Result<(), DecodeError> {
         }
     }
     Ok(())
+}
+
+/// The lossy picture in a frame of an animation, found as the decoder finds it: it takes what
+/// follows transparency for one, whatever that calls itself and however long it claims to be.
+fn lossy_frame(frame: &[u8]) -> Option<&[u8]> {
+    match frame.get(..4)? {
+        b"VP8 " => frame.get(HEAD_BYTES..),
+        b"ALPH" => {
+            let picture = HEAD_BYTES + number(frame, 4, 4)?.next_multiple_of(2);
+            frame.get(picture + HEAD_BYTES..)
+        }
+        _ => None,
+    }
 }
 
 /// Width and height of a lossy key frame, of 14 bits each: RFC 6386, section 9.1.

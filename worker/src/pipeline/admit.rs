@@ -15,8 +15,12 @@ use super::{places, settle};
 /// Reads a delivery's message. One that is no job is settled here, since there is no image
 /// to carry on: `Err(None)`.
 pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted, Option<Exit>> {
-    let Delivery { body, attempt, redelivered, alone, traceparent, receipt } = delivery;
+    let Delivery { body, attempt, redelivered, alone, traceparent, published_at, receipt } =
+        delivery;
     context.tally.count_taken();
+    if let Some(Ok(waited)) = published_at.map(|published| published.elapsed()) {
+        context.metrics.observe_queue_wait(waited);
+    }
     let job = match Job::parse(&body) {
         Ok(job) => job,
         Err(error) => {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::waiting;
+
 /// Counted in KiB: a semaphore holds fewer permits than a large budget has bytes.
 const UNIT_BYTES: u64 = 1024;
 
@@ -32,8 +34,21 @@ impl Budget {
     /// alone.
     pub async fn reserve(&self, bytes: u64) -> Share {
         let wanted = units(bytes).min(self.units);
-        let permit = Arc::clone(&self.free).acquire_many_owned(wanted).await;
+        let turn = Arc::clone(&self.free).acquire_many_owned(wanted);
+        let permit = waiting::for_turn(turn).await;
         Share(permit.expect("the semaphore is never closed"))
+    }
+
+    /// All there is.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        u64::from(self.units) * UNIT_BYTES
+    }
+
+    /// What is handed out.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.limit_bytes().saturating_sub(self.free.available_permits() as u64 * UNIT_BYTES)
     }
 }
 
@@ -62,6 +77,7 @@ mod tests {
     async fn no_more_is_handed_out_than_there_is() {
         let budget = Budget::new(10 * UNIT_BYTES);
         let mut first = budget.reserve(8 * UNIT_BYTES).await;
+        assert_eq!((budget.held_bytes(), budget.limit_bytes()), (9 * UNIT_BYTES, 10 * UNIT_BYTES));
         let mut second = pin!(budget.reserve(4 * UNIT_BYTES));
         assert!(second.as_mut().now_or_never().is_none());
         first.shrink(2 * UNIT_BYTES);

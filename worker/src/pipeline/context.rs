@@ -8,6 +8,7 @@ use camshaft_common::location::Location;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use super::batch_size::BatchSize;
 use super::budget::Budget;
 use super::model_files::ModelShelf;
 use super::outage::{Patience, SteadyFolder};
@@ -15,6 +16,8 @@ use super::places::Places;
 use super::tally::Tally;
 use super::trouble::Trouble;
 use crate::decoding::ImageLimits;
+use crate::metrics::Metrics;
+use crate::waiting;
 
 /// How much each stage does at once, and so what the pipeline holds.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +85,8 @@ impl Pass {
 pub struct Context {
     /// How much is done at once.
     pub limits: Limits,
+    /// Images the model takes at once now, of at most [`Limits::batch`].
+    pub batch: Arc<BatchSize>,
     /// This worker's name in results.
     pub worker: String,
     /// Which models this worker may use, and their files.
@@ -90,6 +95,8 @@ pub struct Context {
     pub places: Places,
     /// What has happened so far.
     pub tally: Arc<Tally>,
+    /// How it happened.
+    pub metrics: Metrics,
     /// What no waiting mends.
     pub trouble: Arc<Trouble>,
     /// Memory for files read and not yet decoded.
@@ -107,7 +114,7 @@ impl Context {
     /// Nothing opened, nothing counted yet.
     #[must_use]
     pub fn new(
-        limits: Limits,
+        (limits, batch): (Limits, BatchSize),
         worker: String,
         models: ModelShelf,
         store_options: StoreOptions,
@@ -116,10 +123,12 @@ impl Context {
     ) -> Self {
         Self {
             limits,
+            batch: Arc::new(batch),
             worker,
             models,
             places: Places::default(),
             tally: Arc::default(),
+            metrics: Metrics::default(),
             trouble: Arc::new(trouble),
             files: Budget::new(limits.file_bytes),
             pixels: Budget::new(limits.pixel_bytes),
@@ -161,9 +170,9 @@ impl Context {
     pub async fn pass(&self, alone: bool) -> Pass {
         let passes = Arc::clone(&self.passes);
         if alone {
-            Pass::Alone(passes.write_owned().await)
+            Pass::Alone(waiting::for_turn(passes.write_owned()).await)
         } else {
-            Pass::Shared(passes.read_owned().await)
+            Pass::Shared(waiting::for_turn(passes.read_owned()).await)
         }
     }
 }

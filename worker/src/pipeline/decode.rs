@@ -22,7 +22,7 @@ pub struct Decoded {
     pub image: Admitted,
     /// Its pixels at its own size.
     pub picture: RgbImage,
-    /// The network's input, `[3, H, W]`, as the model's input rule says.
+    /// The network's input, `[3, H, W]`, as the model's input rule says. A batch takes it.
     pub input: Vec<f32>,
     /// The model its job asks for.
     pub model: Arc<ModelFiles>,

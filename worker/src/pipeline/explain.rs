@@ -4,20 +4,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use async_channel::Sender;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::batch::Batch;
+use super::batch_size::BatchSize;
 use super::budget::Share;
+use super::channel::Sender;
+use super::context::Context;
 use super::decode::Decoded;
 use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
+use crate::metrics::Metrics;
 use crate::model::{
     self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
 };
@@ -49,6 +52,8 @@ pub struct ModelThread {
     /// Most recent last. A model that can't be built stays, as its error, so that a run of
     /// a million jobs doesn't try a million times.
     models: Vec<(ModelIdentity, Result<Model, Arc<ModelError>>)>,
+    /// Whether they are others than those last shown.
+    changed: bool,
 }
 
 impl ModelThread {
@@ -62,7 +67,7 @@ impl ModelThread {
         kernel: KernelChoice,
         first: Option<&ModelFiles>,
     ) -> Result<Self, ModelError> {
-        let mut this = Self { device, precision, kernel, models: Vec::new() };
+        let mut this = Self { device, precision, kernel, models: Vec::new(), changed: true };
         if let Some(files) = first {
             let model = Model::load(files, &this.device, this.precision, this.kernel)?;
             this.models.push((files.identity().clone(), Ok(model)));
@@ -80,14 +85,23 @@ impl ModelThread {
             let model =
                 Model::load(files, &self.device, self.precision, self.kernel).map_err(Arc::new);
             self.models.push((identity.clone(), model));
+            self.changed = true;
             self.models.len() - 1
         });
         self.models[index].1.as_ref().map_err(Arc::clone)
     }
 
+    /// Tells which models are loaded, where that changed.
+    fn show(&mut self, metrics: &Metrics) {
+        if std::mem::take(&mut self.changed) {
+            let loaded = self.models.iter().filter_map(|(_, model)| model.as_ref().ok());
+            metrics.show_models(&loaded.map(record).collect::<Vec<_>>());
+        }
+    }
+
     /// Explains a batch: each image goes on or leaves.
-    fn explain(&mut self, batch: Batch) -> Vec<Result<Explained, Exit>> {
-        let Batch(images) = batch;
+    fn explain(&mut self, batch: Batch, size: &BatchSize) -> Vec<Result<Explained, Exit>> {
+        let Batch { images, input, .. } = batch;
         let files = Arc::clone(&images.first().expect("a batch is never empty").model);
         let model = match self.model(&files) {
             Ok(model) => model,
@@ -97,14 +111,14 @@ impl ModelThread {
         };
         let record = record(model);
         let started = Instant::now();
-        let results = match explain(model, &images) {
+        let results = match explain(model, &images, input, size) {
             Ok(results) => results,
-            // Too little memory, for instance.
             Err(error) => {
                 let error = Arc::new(error);
                 return all_leave(images, || ExitCause::Device(Arc::clone(&error)));
             }
         };
+        size.observe(images.len(), started.elapsed());
         let share_ms = started.elapsed().as_secs_f64() * 1000.0 / images.len() as f64;
         let explained = images.into_iter().zip(results).map(|(decoded, result)| {
             let Decoded { mut image, picture, memory, .. } = decoded;
@@ -121,21 +135,45 @@ impl ModelThread {
     }
 }
 
+type Results = Vec<Result<model::Explained, ExplainError>>;
+
 /// One pass over a batch: an error of the whole, or a result for each image.
 fn explain(
     model: &Model,
     images: &[Decoded],
-) -> Result<Vec<Result<model::Explained, ExplainError>>, ModelError> {
+    input: Vec<f32>,
+    size: &BatchSize,
+) -> Result<Results, ModelError> {
     let rule = &model.config().input;
-    let pixels = images.iter().map(|image| &image.input[..]).collect::<Vec<_>>().concat();
     let shape = (images.len(), 3, rule.height, rule.width);
-    let input = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
+    let input = Tensor::from_vec(input, shape, &Device::Cpu)?;
     let requests = images.iter().map(|decoded| ExplainRequest {
         options: &decoded.image.job.explain,
         label: decoded.image.job.label.as_deref(),
     });
-    let requests: Vec<_> = requests.collect();
-    model.explain_batch(&input, &requests)
+    pass(model, &requests.collect::<Vec<_>>(), &input, size)
+}
+
+/// Where the device fails on a batch, as for want of memory, its halves are tried, and further
+/// batches are smaller.
+fn pass(
+    model: &Model,
+    requests: &[ExplainRequest<'_>],
+    input: &Tensor,
+    size: &BatchSize,
+) -> Result<Results, ModelError> {
+    let images = requests.len();
+    let error = match model.explain_batch(input, requests) {
+        Err(error) if images > 1 => error,
+        result => return result,
+    };
+    warn!(images, %error, "the device failed on a batch; trying its halves");
+    size.shrink_below(images);
+    let (first, second) = requests.split_at(images / 2);
+    let part = |from, requests: &[_]| input.narrow(0, from, requests.len())?.copy();
+    let mut results = pass(model, first, &part(0, first)?, size)?;
+    results.extend(pass(model, second, &part(first.len(), second)?, size)?);
+    Ok(results)
 }
 
 fn record(model: &Model) -> ModelRecord {
@@ -154,13 +192,21 @@ fn all_leave(images: Vec<Decoded>, cause: impl Fn() -> ExitCause) -> Vec<Result<
 pub fn run(
     mut model: ModelThread,
     mut batches: mpsc::Receiver<Batch>,
-    explained: Sender<Explained>,
-    exits: Sender<Exit>,
+    (explained, exits): (Sender<Explained>, Sender<Exit>),
+    context: Arc<Context>,
 ) -> JoinHandle<()> {
     let (finished, wait) = oneshot::channel();
     let mut work = move || {
+        let (metrics, size) = (&context.metrics, &context.batch);
+        let times = metrics.stage("model", 1);
+        model.show(metrics);
         while let Some(batch) = batches.blocking_recv() {
-            for result in model.explain(batch) {
+            metrics.observe_batch(batch.images.len());
+            let (waited, started) = (batch.since.elapsed(), Instant::now());
+            let results = model.explain(batch, size);
+            times.observe(waited, started.elapsed());
+            model.show(metrics);
+            for result in results {
                 let sent = match result {
                     Ok(image) => explained.send_blocking(image).is_ok(),
                     Err(exit) => exits.send_blocking(exit).is_ok(),

@@ -60,6 +60,7 @@ async fn read(
     image.timings.fetch = started.elapsed().as_secs_f64() * 1000.0;
     image.image.etag = fetched.etag;
     image.image.bytes = Some(fetched.bytes.len() as u64);
+    context.metrics.count_read(fetched.bytes.len());
     Ok((fetched.bytes, share, model))
 }
 

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use async_channel::Receiver;
 use camshaft_common::layout;
 use camshaft_common::prediction::{FailureClass, FailureReason, FailureRecord};
 use camshaft_common::queue::{Outcome, QueueError, Receipt, Settlement};
@@ -14,10 +13,13 @@ use camshaft_common::store::{JSON, StoreError, StoreErrorKind};
 use chrono::Utc;
 use tracing::{Instrument, debug, error, info, warn};
 
+use super::channel::Receiver;
 use super::context::Context;
 use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::store::Stored;
+use crate::metrics::{StageMetrics, Written};
+use crate::waiting;
 
 /// What an early exit means for its image.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,19 +67,27 @@ fn verdict(cause: &ExitCause) -> Verdict {
 }
 
 /// Settles what is stored and what left early, until both end.
-pub async fn settle_all(context: Arc<Context>, stored: Receiver<Stored>, exits: Receiver<Exit>) {
+pub async fn settle_all(
+    context: Arc<Context>,
+    stored: Receiver<Stored>,
+    exits: Receiver<Exit>,
+    times: StageMetrics,
+) {
     loop {
-        tokio::select! {
-            Ok(Stored { image }) = stored.recv() => {
+        let (queued, spent) = tokio::select! {
+            Ok((Stored { image }, queued)) = stored.recv() => {
                 let span = image.span.clone();
-                settle_stored(&context, image).instrument(span).await;
+                let settling = settle_stored(&context, image).instrument(span);
+                (queued, waiting::timed(settling).await.1)
             }
-            Ok(exit) = exits.recv() => {
+            Ok((exit, queued)) = exits.recv() => {
                 let span = exit.image.span.clone();
-                settle_exit(&context, exit).instrument(span).await;
+                let settling = settle_exit(&context, exit).instrument(span);
+                (queued, waiting::timed(settling).await.1)
             }
             else => return,
-        }
+        };
+        times.observe(queued + spent.waited, spent.worked);
     }
 }
 
@@ -162,7 +172,9 @@ async fn write_failure(
     };
     let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
     let out = context.folder(&image.job.out)?;
+    let bytes = json.len();
     out.put(&layout::failure(&image.job.key), json, JSON).await?;
+    context.metrics.count_written(Written::Failure, bytes);
     if image.may_have_a_result() {
         out.delete(&layout::prediction(&image.job.key)).await?;
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
 use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
 use camshaft_common::queue::Receipt;
@@ -13,6 +12,7 @@ use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
 use super::batch::{self, Batch};
+use super::channel::{Receiver, Sender, channel};
 use super::context::{Context, Pass};
 use super::decode::Decoded;
 use super::explain::{self, Explained, ModelThread};
@@ -22,6 +22,7 @@ use super::{PipelineError, settle};
 use crate::decoding::DecodeError;
 use crate::model::{ExplainError, ModelError};
 use crate::overlay::EncodeOverlayError;
+use crate::waiting;
 
 /// An image on its way: its job, its receipt and its span travel through every stage.
 #[derive(Debug)]
@@ -100,11 +101,6 @@ pub enum ExitCause {
     Encode(#[from] EncodeOverlayError),
 }
 
-/// A bounded channel between stages.
-pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    async_channel::bounded(capacity.max(1))
-}
-
 /// The tasks of a pipeline being wired.
 pub struct Stages {
     context: Arc<Context>,
@@ -137,12 +133,16 @@ impl Stages {
         F: Future<Output = Result<O, E>> + Send,
     {
         let (output, next) = channel(concurrency);
+        let times = self.context.metrics.stage(name, concurrency);
         for _ in 0..concurrency.max(1) {
             let (context, input) = (Arc::clone(&self.context), input.clone());
             let (output, exits) = (output.clone(), self.exits.clone());
+            let times = times.clone();
             let task = async move {
-                while let Ok(item) = input.recv().await {
-                    let sent = match step(Arc::clone(&context), item).await.map_err(Into::into) {
+                while let Ok((item, queued)) = input.recv().await {
+                    let (result, spent) = waiting::timed(step(Arc::clone(&context), item)).await;
+                    times.observe(queued + spent.waited, spent.worked);
+                    let sent = match result.map_err(Into::into) {
                         Ok(done) => output.send(done).await.is_ok(),
                         Err(Some(exit)) => exits.send(exit).await.is_ok(),
                         Err(None) => true,
@@ -162,10 +162,10 @@ impl Stages {
     pub fn batch(
         &mut self,
         decoded: Receiver<Decoded>,
-        size: usize,
         wait: Duration,
     ) -> mpsc::Receiver<Batch> {
         let (ready, batches) = mpsc::channel(1);
+        let size = Arc::clone(&self.context.batch);
         self.tasks.push(("batch", tokio::spawn(batch::gather(decoded, ready, size, wait))));
         batches
     }
@@ -178,17 +178,17 @@ impl Stages {
     ) -> Receiver<Explained> {
         let (output, explained) = channel(self.context.limits.batch);
         let exits = self.exits.clone();
-        let thread = explain::run(model, batches, output, exits);
+        let thread = explain::run(model, batches, (output, exits), Arc::clone(&self.context));
         self.tasks.push(("model", thread));
         explained
     }
 
     /// Adds the last stage, where images with results and early exits meet.
     pub fn settle(&mut self, stored: Receiver<Stored>, concurrency: usize) {
+        let times = self.context.metrics.stage("settle", concurrency);
         for _ in 0..concurrency.max(1) {
             let (context, exits) = (Arc::clone(&self.context), self.exits_in.clone());
-            let stored = stored.clone();
-            let task = settle::settle_all(context, stored, exits);
+            let task = settle::settle_all(context, stored.clone(), exits, times.clone());
             self.tasks.push(("settle", tokio::spawn(task.in_current_span())));
         }
     }

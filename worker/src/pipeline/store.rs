@@ -14,6 +14,7 @@ use tracing::Instrument;
 use super::context::Context;
 use super::render::Rendered;
 use super::stage::{Admitted, Exit, ExitCause};
+use crate::metrics::Written;
 
 /// An image whose prediction is at rest; only its receipt is open.
 #[derive(Debug)]
@@ -53,7 +54,9 @@ async fn write(
         let started = Instant::now();
         let out = context.folder(&image.job.out)?;
         for overlay in overlays {
+            let bytes = overlay.bytes.len();
             out.put(&overlay.path, overlay.bytes, overlay.content_type).await?;
+            context.metrics.count_written(Written::Overlay, bytes);
         }
         drop(memory);
         image.timings.store = started.elapsed().as_secs_f64() * 1000.0;
@@ -71,7 +74,9 @@ async fn write(
             finished_at: Utc::now(),
         };
         let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
+        let bytes = json.len();
         out.put(&layout::prediction(&image.job.key), json, JSON).await?;
+        context.metrics.count_written(Written::Prediction, bytes);
         if image.may_have_a_result() {
             out.delete(&layout::failure(&image.job.key)).await?;
         }

@@ -100,7 +100,7 @@ pub fn examine(
     let device = engine.device.open()?;
     let load = |files: &ModelFiles| Model::load(files, &device, engine.precision, engine.kernel);
     let model = load(files)?;
-    let batch = usize::from(engine.batch);
+    let batch = engine.batch_size(&device).now();
     let explained = explain_all(&model, explain, images, batch)?;
 
     let mut changes = [const { BTreeMap::new() }; 2];

@@ -226,7 +226,16 @@ impl Session {
         if losses < if alone { ISOLATED_TRIES } else { SUSPECT_AFTER } {
             let receipt = Receipt::new(Box::new(receipt));
             let redelivered = redelivered || alone;
-            return Some(Delivery { body, attempt, redelivered, alone, traceparent, receipt });
+            let published_at = wire::published_at(&properties);
+            return Some(Delivery {
+                body,
+                attempt,
+                redelivered,
+                alone,
+                traceparent,
+                published_at,
+                receipt,
+            });
         }
         let before = wire::losses_before(&properties);
         self.shared.runtime.spawn(async move {

@@ -1,6 +1,8 @@
 //! What goes into a message's headers and properties, and what is read from them.
 //!
-//! Pure functions and one type; the body is never looked at.
+//! One type and functions that look at no body.
+
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lapin::BasicProperties;
@@ -78,9 +80,15 @@ impl Outgoing {
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
             .with_content_type(CONTENT_TYPE.into())
+            .with_timestamp(seconds(SystemTime::now()))
             .with_headers(headers);
         Self { queue: queue.clone(), body, properties }
     }
+}
+
+/// As AMQP 0-9-1 counts time, section 4.2.5.4: whole seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn headers(traceparent: Option<&str>) -> FieldTable {
@@ -137,6 +145,12 @@ pub(super) fn reason(properties: &BasicProperties) -> String {
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
+/// When a message was published, to the second.
+pub(super) fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
+    let since = Duration::from_secs((*properties.timestamp())?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
 /// The trace context of a message.
 pub(super) fn traceparent(properties: &BasicProperties) -> Option<String> {
     text(properties, TRACEPARENT_HEADER)
@@ -160,6 +174,8 @@ mod tests {
         let retry = Outgoing::retry(&queue, Bytes::new(), Some("00-ab-cd-01"), 3);
         assert_eq!(attempts(&retry.properties), 3);
         assert_eq!(traceparent(&retry.properties).as_deref(), Some("00-ab-cd-01"));
+        let age = published_at(&retry.properties).unwrap().elapsed().unwrap();
+        assert!(age < Duration::from_secs(60));
         let job = Outgoing::job(&queue, Message { body: Bytes::new(), traceparent: None });
         assert_eq!((attempts(&job.properties), traceparent(&job.properties)), (0, None));
     }

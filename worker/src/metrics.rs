@@ -1,0 +1,297 @@
+//! What a worker tells Prometheus: `GET /metrics`.
+//!
+//! Owns the metrics' names, units and labels, each of which `docs/monitoring.md` explains, and
+//! the text they are told in. What is counted is the pipeline's: stages are timed where they are
+//! wired, and what can be read off at any moment (tally, budgets, readiness) is read off when
+//! asked for. Downstream: [`health`](crate::health).
+
+use std::time::Duration;
+
+use camshaft_common::prediction::{FailureClass, ModelRecord};
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::pipeline::budget::Budget;
+use crate::pipeline::context::Context;
+use crate::pipeline::tally::Counts;
+
+/// Media type of [`Metrics::exposition`]: Prometheus' text format.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+const IMAGES: &str = "camshaft_images_total";
+const FAILURES: &str = "camshaft_failures_total";
+const IN_FLIGHT: &str = "camshaft_images_in_flight";
+const PREFETCH: &str = "camshaft_prefetch";
+const STAGE_SECONDS: &str = "camshaft_stage_seconds";
+const STAGE_WAIT_SECONDS: &str = "camshaft_stage_wait_seconds";
+const STAGE_CONCURRENCY: &str = "camshaft_stage_concurrency";
+const BATCH_IMAGES: &str = "camshaft_batch_images";
+const BATCH_LIMIT: &str = "camshaft_batch_limit";
+const QUEUE_WAIT_SECONDS: &str = "camshaft_queue_wait_seconds";
+const READ_BYTES: &str = "camshaft_read_bytes_total";
+const WRITTEN_BYTES: &str = "camshaft_written_bytes_total";
+const HELD_BYTES: &str = "camshaft_held_bytes";
+const HELD_BYTES_LIMIT: &str = "camshaft_held_bytes_limit";
+const READY: &str = "camshaft_ready";
+const STORES_UNREACHABLE: &str = "camshaft_stores_unreachable";
+const WORKER_INFO: &str = "camshaft_worker_info";
+
+/// From a header's reading to a store that is waited for: 1 ms to 65 s.
+const STAGE_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 17);
+/// From a message taken at once to one that waited for a night's workers: 0.25 s to 18 h.
+const QUEUE_BUCKETS: (f64, f64, usize) = (0.25, 4.0, 10);
+/// From one image to the most `--batch` takes, 1024.
+const BATCH_BUCKETS: (f64, f64, usize) = (1.0, 2.0, 11);
+
+/// What became of objects written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// A prediction record.
+    Prediction,
+    /// An overlay.
+    Overlay,
+    /// A failure record.
+    Failure,
+}
+
+impl Written {
+    const ALL: [Self; 3] = [Self::Prediction, Self::Overlay, Self::Failure];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Prediction => "prediction",
+            Self::Overlay => "overlay",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// What has happened since the worker started.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    stage_seconds: HistogramVec,
+    stage_wait_seconds: HistogramVec,
+    stage_concurrency: IntGaugeVec,
+    batch_images: Histogram,
+    queue_wait_seconds: Histogram,
+    read_bytes: IntCounter,
+    written_bytes: IntCounterVec,
+    worker_info: IntGaugeVec,
+}
+
+/// Where one stage tells its times.
+#[derive(Clone, Debug)]
+pub struct StageMetrics {
+    seconds: Histogram,
+    wait_seconds: Histogram,
+}
+
+impl StageMetrics {
+    /// An item was done: so long it waited for the stage, or in it for its turn, and so long it
+    /// was worked on.
+    pub fn observe(&self, waited: Duration, worked: Duration) {
+        self.wait_seconds.observe(waited.as_secs_f64());
+        self.seconds.observe(worked.as_secs_f64());
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let stage = |name, help: &str| {
+            HistogramVec::new(histogram(name, help, STAGE_BUCKETS), &["stage"]).expect(VALID)
+        };
+        let metrics = Self {
+            registry: Registry::new(),
+            stage_seconds: stage(
+                STAGE_SECONDS,
+                "Work of a stage on one image, or of the model on one batch",
+            ),
+            stage_wait_seconds: stage(
+                STAGE_WAIT_SECONDS,
+                "Time an image, or the model's batch, waited for a stage or in it for its turn",
+            ),
+            stage_concurrency: gauges(
+                STAGE_CONCURRENCY,
+                "Images, or batches, a stage works on at once",
+                &["stage"],
+            ),
+            batch_images: Histogram::with_opts(histogram(
+                BATCH_IMAGES,
+                "Images in a batch",
+                BATCH_BUCKETS,
+            ))
+            .expect(VALID),
+            queue_wait_seconds: Histogram::with_opts(histogram(
+                QUEUE_WAIT_SECONDS,
+                "Time from a message's publication to its delivery",
+                QUEUE_BUCKETS,
+            ))
+            .expect(VALID),
+            read_bytes: IntCounter::new(READ_BYTES, "Bytes of image files read").expect(VALID),
+            written_bytes: counters(WRITTEN_BYTES, "Bytes of objects written", &["kind"]),
+            worker_info: gauges(
+                WORKER_INFO,
+                "What this worker is, always 1",
+                &["version", "device", "kernel", "precision", "model"],
+            ),
+        };
+        // Shown from the start, so that a rate is right from the first image on.
+        for kind in Written::ALL {
+            metrics.written_bytes.with_label_values(&[kind.label()]);
+        }
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let add = |collector: Box<dyn Collector>| {
+            self.registry.register(collector).expect("every name is registered once");
+        };
+        add(Box::new(self.stage_seconds.clone()));
+        add(Box::new(self.stage_wait_seconds.clone()));
+        add(Box::new(self.stage_concurrency.clone()));
+        add(Box::new(self.batch_images.clone()));
+        add(Box::new(self.queue_wait_seconds.clone()));
+        add(Box::new(self.read_bytes.clone()));
+        add(Box::new(self.written_bytes.clone()));
+        add(Box::new(self.worker_info.clone()));
+        #[cfg(target_os = "linux")]
+        add(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+    }
+
+    /// Where a stage that does `concurrency` items at once tells its times.
+    #[must_use]
+    pub fn stage(&self, name: &'static str, concurrency: usize) -> StageMetrics {
+        self.stage_concurrency.with_label_values(&[name]).set(whole(concurrency as u64));
+        StageMetrics {
+            seconds: self.stage_seconds.with_label_values(&[name]),
+            wait_seconds: self.stage_wait_seconds.with_label_values(&[name]),
+        }
+    }
+
+    /// A message was delivered so long after it was published.
+    pub fn observe_queue_wait(&self, waited: Duration) {
+        self.queue_wait_seconds.observe(waited.as_secs_f64());
+    }
+
+    /// The model takes a batch of so many images.
+    pub fn observe_batch(&self, images: usize) {
+        self.batch_images.observe(images as f64);
+    }
+
+    /// An image file was read.
+    pub fn count_read(&self, bytes: usize) {
+        self.read_bytes.inc_by(bytes as u64);
+    }
+
+    /// An object was written.
+    pub fn count_written(&self, kind: Written, bytes: usize) {
+        self.written_bytes.with_label_values(&[kind.label()]).inc_by(bytes as u64);
+    }
+
+    /// These models are loaded, and no others.
+    pub fn show_models<'m>(&self, models: impl IntoIterator<Item = &'m ModelRecord>) {
+        self.worker_info.reset();
+        for model in models {
+            let ModelRecord { name, device, kernel, precision, .. } = model;
+            let kernel = kernel.to_string();
+            let labels = [env!("CARGO_PKG_VERSION"), device, &kernel, precision, name];
+            self.worker_info.with_label_values(&labels).set(1);
+        }
+    }
+
+    /// Everything, in Prometheus' text format. A worker that is still starting has no context.
+    #[must_use]
+    pub fn exposition(context: Option<&Context>, ready: bool) -> String {
+        let mut families = gauge(READY, "1 while the worker can work", ready.into());
+        if let Some(context) = context {
+            families.extend(present(context));
+            families.extend(context.metrics.registry.gather());
+        }
+        TextEncoder::new().encode_to_string(&families).expect("numbers are written as text")
+    }
+}
+
+/// What is read off now.
+fn present(context: &Context) -> Vec<MetricFamily> {
+    let counts = context.tally.counts();
+    let held = gauges(HELD_BYTES, "Bytes held by images on their way", &["kind"]);
+    let limit = gauges(HELD_BYTES_LIMIT, "Most bytes held by images on their way", &["kind"]);
+    for (kind, budget) in [("files", &context.files), ("pixels", &context.pixels)] {
+        let budget: &Budget = budget;
+        held.with_label_values(&[kind]).set(whole(budget.held_bytes()));
+        limit.with_label_values(&[kind]).set(whole(budget.limit_bytes()));
+    }
+    let limits = context.limits;
+    [
+        images(&counts).collect(),
+        failures(&counts).collect(),
+        gauge(IN_FLIGHT, "Images taken from the queue and not settled", counts.in_flight()),
+        gauge(PREFETCH, "Most images taken and not settled", limits.prefetch().into()),
+        gauge(BATCH_LIMIT, "Most images in a batch", context.batch.now() as u64),
+        gauge(
+            STORES_UNREACHABLE,
+            "Places in stores that don't answer and are waited for",
+            context.outages().len() as u64,
+        ),
+        held.collect(),
+        limit.collect(),
+    ]
+    .concat()
+}
+
+fn images(counts: &Counts) -> IntCounterVec {
+    let images = counters(IMAGES, "Deliveries by what became of them", &["outcome"]);
+    for (outcome, count) in [
+        ("predicted", counts.predicted),
+        ("already_done", counts.already_done),
+        ("failed", counts.failed_in_all()),
+        ("retried", counts.retried),
+        ("dead_lettered", counts.dead),
+        ("unsettled", counts.unsettled),
+    ] {
+        images.with_label_values(&[outcome]).inc_by(count);
+    }
+    images
+}
+
+fn failures(counts: &Counts) -> IntCounterVec {
+    let failures = counters(FAILURES, "Images with a failure written", &["class"]);
+    for class in FailureClass::ALL {
+        let count = counts.failed.get(&class).copied().unwrap_or_default();
+        failures.with_label_values(&[&class.to_string()]).inc_by(count);
+    }
+    failures
+}
+
+const VALID: &str = "names and labels are constants of the allowed form";
+
+fn histogram(name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> HistogramOpts {
+    let buckets = prometheus::exponential_buckets(start, factor, count);
+    HistogramOpts::new(name, help).buckets(buckets.expect("buckets grow"))
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect(VALID)
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID)
+}
+
+fn gauge(name: &str, help: &str, value: u64) -> Vec<MetricFamily> {
+    let gauge = IntGauge::new(name, help).expect(VALID);
+    gauge.set(whole(value));
+    gauge.collect()
+}
+
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
