@@ -1,7 +1,8 @@
 //! The bundled model alone: forward pass and Grad-CAM of the top class, on random images.
 //!
-//! `cargo bench -p camshaft-tests --bench model -- [PRECISION] [BATCH] [KERNEL]` prints one line with
-//! images per second over five seconds, after a warm-up, as the peers' `--model-only` does.
+//! `cargo bench -p camshaft-tests --bench model -- [PRECISION] [BATCH] [KERNEL] [DEVICE]` prints one
+//! line with images per second over five seconds, after a warm-up, as the peers' `--model-only`
+//! does. DEVICE is `cpu`, or with `--features cuda` `cuda` or `cuda:N`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -9,7 +10,9 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use camshaft_common::explain::ExplainOptions;
-use camshaft_worker::model::{ExplainRequest, KernelChoice, Model, ModelFiles, Precision};
+use camshaft_worker::model::{
+    DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
+};
 use candle_core::{Device, Tensor};
 
 const WARM_UP_BATCHES: usize = 5;
@@ -22,9 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let batch: usize = arguments.next().map_or(Ok(8), |text| text.parse())?;
     let kernel: KernelChoice =
         arguments.next().map_or(Ok(KernelChoice::Auto), |text| text.parse())?;
+    let device: DeviceChoice = arguments.next().map_or(Ok(DeviceChoice::Cpu), |text| text.parse())?;
 
     let files = ModelFiles::bundled();
-    let model = Model::load(&files, &Device::Cpu, precision, kernel)?;
+    let model = Model::load(&files, &device.open()?, precision, kernel)?;
     let rule = &files.config().input;
     let input = Tensor::rand(0f32, 1f32, (batch, 3, rule.height, rule.width), &Device::Cpu)?;
     let options = ExplainOptions::default();
@@ -40,7 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rate = images as f64 / started.elapsed().as_secs_f64();
     let (precision, kernel) = (model.precision(), model.kernel());
     println!(
-        "camshaft precision={precision} kernel={kernel} batch={batch} images_per_second={rate:.1}"
+        "camshaft device={device} precision={precision} kernel={kernel} batch={batch} \
+         images_per_second={rate:.1}"
     );
     Ok(())
 }
