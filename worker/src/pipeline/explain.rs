@@ -18,6 +18,7 @@ use super::budget::Share;
 use super::decode::Decoded;
 use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
+use super::traces;
 use crate::model::{
     self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
 };
@@ -85,6 +86,20 @@ impl ModelThread {
         self.models[index].1.as_ref().map_err(Arc::clone)
     }
 
+    /// Explains a batch, which each of its images' traces shows in full.
+    fn explain_traced(&mut self, batch: Batch) -> Vec<Result<Explained, Exit>> {
+        let Batch(images) = &batch;
+        let spans: Vec<_> = images.iter().map(|image| traces::stage("model", image)).collect();
+        let results = self.explain(batch);
+        for (span, result) in spans.iter().zip(&results) {
+            traces::note_batch(span, results.len());
+            if let Err(exit) = result {
+                traces::leave(span, &exit.cause);
+            }
+        }
+        results
+    }
+
     /// Explains a batch: each image goes on or leaves.
     fn explain(&mut self, batch: Batch) -> Vec<Result<Explained, Exit>> {
         let Batch(images) = batch;
@@ -109,7 +124,7 @@ impl ModelThread {
         let explained = images.into_iter().zip(results).map(|(decoded, result)| {
             let Decoded { mut image, picture, memory, .. } = decoded;
             image.timings.model = share_ms;
-            image.span.in_scope(|| debug!("explained"));
+            debug!(parent: &image.span, "explained");
             match result {
                 Ok(explained) => {
                     Ok(Explained { image, picture, explained, model: record.clone(), memory })
@@ -160,7 +175,7 @@ pub fn run(
     let (finished, wait) = oneshot::channel();
     let mut work = move || {
         while let Some(batch) = batches.blocking_recv() {
-            for result in model.explain(batch) {
+            for result in model.explain_traced(batch) {
                 let sent = match result {
                     Ok(image) => explained.send_blocking(image).is_ok(),
                     Err(exit) => exits.send_blocking(exit).is_ok(),

@@ -9,11 +9,11 @@ use camshaft_common::prediction::{PredictionRecord, StageTimings};
 use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError};
 use chrono::Utc;
-use tracing::Instrument;
 
 use super::context::Context;
 use super::render::Rendered;
 use super::stage::{Admitted, Exit, ExitCause};
+use super::traces;
 
 /// An image whose prediction is at rest; only its receipt is open.
 #[derive(Debug)]
@@ -24,15 +24,10 @@ pub struct Stored {
 
 /// Writes an image's results.
 pub async fn store(context: Arc<Context>, rendered: Rendered) -> Result<Stored, Exit> {
-    let span = rendered.image.span.clone();
-    async move {
-        match write(&context, rendered).await {
-            Ok(image) => Ok(Stored { image }),
-            Err((image, error)) => Err(Exit { image, cause: ExitCause::Out(error) }),
-        }
+    match write(&context, rendered).await {
+        Ok(image) => Ok(Stored { image }),
+        Err((image, error)) => Err(Exit { image, cause: ExitCause::Out(error) }),
     }
-    .instrument(span)
-    .await
 }
 
 async fn write(
@@ -52,7 +47,9 @@ async fn write(
     let written = async {
         let started = Instant::now();
         let out = context.folder(&image.job.out)?;
+        let mut bytes = 0;
         for overlay in overlays {
+            bytes += overlay.bytes.len();
             out.put(&overlay.path, overlay.bytes, overlay.content_type).await?;
         }
         drop(memory);
@@ -71,6 +68,7 @@ async fn write(
             finished_at: Utc::now(),
         };
         let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
+        traces::note_bytes(bytes + json.len());
         out.put(&layout::prediction(&image.job.key), json, JSON).await?;
         if image.may_have_a_result() {
             out.delete(&layout::failure(&image.job.key)).await?;
