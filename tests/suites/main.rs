@@ -14,5 +14,6 @@ mod report;
 mod security;
 mod store;
 mod tls;
+mod tracing;
 mod training;
 mod trust;
