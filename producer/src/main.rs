@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use camshaft_common::store::StoreOptions;
-use camshaft_common::telemetry;
+use camshaft_common::telemetry::{self, Service};
 use clap::Parser;
 
 #[cfg(feature = "embedded")]
@@ -24,6 +24,7 @@ mod request;
 mod selection;
 mod source;
 mod status;
+mod traces;
 #[cfg(feature = "embedded")]
 mod train;
 #[cfg(feature = "embedded")]
@@ -39,12 +40,16 @@ use cli::{Cli, Command};
 /// they also return, and we tell.
 const DEFAULT_LOG: &str = "warn,lapin=off,hf_hub=off";
 
+const SERVICE: Service = Service { name: "camshaft", version: env!("CARGO_PKG_VERSION") };
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = cli.log.log.as_deref().unwrap_or(DEFAULT_LOG);
-    if let Err(error) = telemetry::start(cli.log.log_format, filter, progress::LogWriter) {
-        return complain(&error.to_string(), 2);
-    }
+    let format = cli.log.log_format;
+    let _telemetry = match telemetry::start(SERVICE, format, filter, progress::LogWriter) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return complain(&error.to_string(), 2),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start threads: {error}"), 1),

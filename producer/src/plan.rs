@@ -15,13 +15,15 @@ use camshaft_common::model::ModelIdentity;
 use camshaft_common::queue::{JobQueue, Message, QueueError};
 use camshaft_common::run::{ReadRunError, RunId, RunRecord, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
-use camshaft_common::telemetry::new_traceparent;
+use camshaft_common::telemetry::TraceContext;
 use chrono::Utc;
 use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::selection::{Decision, Only, Results};
 use crate::source::{Source, SourceError};
+use crate::traces;
 
 /// Messages published together: enough to keep a broker's confirms in a pipeline, few
 /// enough that what is lost in a crash is soon published again.
@@ -162,13 +164,31 @@ impl Plan {
     /// Where images can't be listed or jobs not be published. What was published stays;
     /// starting again does the rest.
     pub(crate) async fn publish(
-        mut self,
+        self,
         queue: &dyn JobQueue,
         stop: CancellationToken,
     ) -> Result<(), PlanError> {
+        let span = traces::enqueue(self.run());
+        let counts = self.progress();
+        let published = self.publish_within(&span, queue, stop).await;
+        span.record("camshaft.found", counts.found.load(Relaxed));
+        span.record("camshaft.published", counts.published.load(Relaxed));
+        if let Err(error) = &published {
+            traces::fail(&span, error);
+        }
+        published
+    }
+
+    async fn publish_within(
+        mut self,
+        span: &Span,
+        queue: &dyn JobQueue,
+        stop: CancellationToken,
+    ) -> Result<(), PlanError> {
+        let name = queue.name();
         let limit = self.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let mut images = self.source.images().take(limit);
-        let mut chunk = Vec::with_capacity(PUBLISH_CHUNK);
+        let mut chunk = Chunk::default();
         while let Some(image) = images.next().await {
             let image = image?;
             self.progress.found.fetch_add(1, Relaxed);
@@ -179,9 +199,13 @@ impl Plan {
                         self.progress.skipped_failed.fetch_add(1, Relaxed);
                     }
                 }
-                Decision::Do { replaces } => chunk.push(self.message(image, replaces)),
+                Decision::Do { replaces } => {
+                    let sending = traces::send(span, &name, self.run(), &image.key);
+                    chunk.messages.push(self.message(image, replaces, TraceContext::of(&sending)));
+                    chunk.spans.push(sending);
+                }
             }
-            if chunk.len() >= PUBLISH_CHUNK {
+            if chunk.messages.len() >= PUBLISH_CHUNK {
                 self.send(queue, &mut chunk).await?;
             }
             if stop.is_cancelled() {
@@ -200,16 +224,25 @@ impl Plan {
         Ok(())
     }
 
-    async fn send(&self, queue: &dyn JobQueue, chunk: &mut Vec<Message>) -> Result<(), PlanError> {
-        let count = chunk.len() as u64;
+    async fn send(&self, queue: &dyn JobQueue, chunk: &mut Chunk) -> Result<(), PlanError> {
+        let Chunk { messages, spans } = std::mem::take(chunk);
+        let count = messages.len() as u64;
         if count > 0 {
-            queue.publish(std::mem::take(chunk)).await?;
+            if let Err(error) = queue.publish(messages).await {
+                spans.iter().for_each(|span| traces::fail(span, &error));
+                return Err(error.into());
+            }
             self.progress.published.fetch_add(count, Relaxed);
         }
         Ok(())
     }
 
-    fn message(&self, image: crate::source::FoundImage, replaces: bool) -> Message {
+    fn message(
+        &self,
+        image: crate::source::FoundImage,
+        replaces: bool,
+        trace: TraceContext,
+    ) -> Message {
         let job = Job {
             v: JOB_VERSION,
             run: self.record.run,
@@ -223,8 +256,15 @@ impl Plan {
             explain: self.explain.clone(),
             replaces,
         };
-        Message { body: job.to_json().into(), traceparent: Some(new_traceparent()) }
+        Message { body: job.to_json().into(), trace: Some(trace) }
     }
+}
+
+/// Messages to publish together, and the spans that last until that is done.
+#[derive(Debug, Default)]
+struct Chunk {
+    messages: Vec<Message>,
+    spans: Vec<Span>,
 }
 
 async fn write_run(out: &Folder, record: &RunRecord) -> Result<(), StoreError> {

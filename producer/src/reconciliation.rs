@@ -115,7 +115,7 @@ mod tests {
             body: body.into(),
             reason: "no".to_owned(),
             attempts: 5,
-            traceparent: None,
+            trace: None,
         };
         let job = |of: RunId| letter(format!(r#"{{"run":"{of}","key":"cat/a.jpg"}}"#));
         let key = dead_job(&job(run), run).unwrap().key;

@@ -2,6 +2,7 @@
 //! programs as a user runs them, and images to run them on.
 
 pub mod broker;
+pub mod collector;
 pub mod health;
 pub mod hostile;
 pub mod images;

@@ -68,7 +68,7 @@ pub fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
     for (variable, _) in std::env::vars_os() {
         let text = variable.to_string_lossy();
-        if text.starts_with("CAMSHAFT_") || text.starts_with("AWS_") {
+        if ["CAMSHAFT_", "AWS_", "OTEL_"].iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&variable);
         }
     }
@@ -173,6 +173,18 @@ impl Running {
         let sent =
             Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "SIG{name} was not sent");
+    }
+
+    /// The names of its threads, as far as the system keeps them.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    #[must_use]
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let tasks = tasks.expect("the process runs").flatten();
+        // One may end meanwhile.
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect()
     }
 
     /// Memory it holds at this moment.

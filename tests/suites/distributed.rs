@@ -128,8 +128,7 @@ fn a_message_that_is_no_job_is_dead_lettered_and_stops_nothing() {
         .block_on(RabbitMqQueue::connect(broker.clone().into(), RabbitMqOptions::default()))
         .unwrap();
     let junk: [&[u8]; 4] = [b"", b"{}", b"\xff\xfe\x00", br#"{"v":2}"#];
-    let messages =
-        junk.map(|body| Message { body: body.to_vec().into(), traceparent: None }).to_vec();
+    let messages = junk.map(|body| Message { body: body.to_vec().into(), trace: None }).to_vec();
     runtime.block_on(queue.publish(messages)).unwrap();
 
     small.enqueue(&broker, &[]);

@@ -15,5 +15,6 @@ mod report;
 mod security;
 mod store;
 mod tls;
+mod tracing;
 mod training;
 mod trust;

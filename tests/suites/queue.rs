@@ -11,6 +11,7 @@ use camshaft_common::queue::{
     RabbitMqQueue, RetryDelays,
 };
 use camshaft_common::secret::Secret;
+use camshaft_common::telemetry::TraceContext;
 use camshaft_tests::broker::Broker;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,6 @@ mod rabbitmq_only;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Long enough to be measured, short enough to be waited for.
 const DELAY: Duration = Duration::from_secs(1);
-const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// A fresh, empty queue and a way to look at its dead letters.
 struct Fixture {
@@ -70,8 +70,14 @@ fn delays(retries: usize) -> RetryDelays {
     RetryDelays::new(vec![DELAY; retries])
 }
 
+/// A trace as another program may have begun it.
+fn trace() -> TraceContext {
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    TraceContext::new(traceparent.to_owned(), Some("vendor=1".to_owned()))
+}
+
 fn message(text: impl Into<String>) -> Message {
-    Message { body: Bytes::from(text.into()), traceparent: None }
+    Message { body: Bytes::from(text.into()), trace: None }
 }
 
 fn messages(numbers: std::ops::Range<usize>) -> Vec<Message> {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use camshaft_common::store::StoreOptions;
-use camshaft_common::telemetry;
+use camshaft_common::telemetry::{self, Service};
 use camshaft_worker::service::{self, Args};
 use clap::Parser;
 use tracing::{error, info};
@@ -13,15 +13,19 @@ use tracing::{error, info};
 /// log what they also return, and we tell.
 const DEFAULT_LOG: &str = "info,lapin=off,hf_hub=off,object_store=warn";
 
+const SERVICE: Service = Service { name: "camshaft-worker", version: env!("CARGO_PKG_VERSION") };
+
 /// What still runs at the end is done with: it belongs to images that were handed back.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = args.log().log.as_deref().unwrap_or(DEFAULT_LOG);
-    if let Err(error) = telemetry::start(args.log().log_format, filter, std::io::stderr) {
-        return usage(&error);
-    }
+    let format = args.log().log_format;
+    let _telemetry = match telemetry::start(SERVICE, format, filter, std::io::stderr) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return usage(&error),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -37,6 +37,7 @@ pub mod settle;
 pub mod stage;
 pub mod store;
 pub mod tally;
+pub mod traces;
 pub mod trouble;
 
 use channel::channel;

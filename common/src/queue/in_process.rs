@@ -16,10 +16,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DeadLetter, Deliveries, Delivery, JobQueue, Message, Outcome, QueueDepth, QueueError, Receipt,
-    RetryDelays, Settle, Settlement, run_of,
+    DeadLetter, Deliveries, Delivery, JobQueue, Message, Outcome, QueueDepth, QueueError,
+    QueueName, Receipt, RetryDelays, Settle, Settlement, run_of,
 };
 use crate::run::RunId;
+use crate::telemetry::TraceContext;
 
 /// A job queue in memory. Clones share it.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ pub struct InProcessQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    name: QueueName,
     capacity: usize,
     delays: RetryDelays,
     state: Mutex<State>,
@@ -55,7 +57,7 @@ struct Entry {
     body: Bytes,
     attempt: u32,
     redelivered: bool,
-    traceparent: Option<String>,
+    trace: Option<TraceContext>,
 }
 
 impl InProcessQueue {
@@ -64,6 +66,7 @@ impl InProcessQueue {
     #[must_use]
     pub fn new(capacity: usize, delays: RetryDelays) -> Self {
         Self(Arc::new(Shared {
+            name: QueueName { system: "in_process", name: "camshaft.jobs".into() },
             capacity: capacity.max(1),
             delays,
             state: Mutex::default(),
@@ -86,13 +89,17 @@ impl InProcessQueue {
 
 #[async_trait]
 impl JobQueue for InProcessQueue {
+    fn name(&self) -> QueueName {
+        self.0.name.clone()
+    }
+
     async fn publish(&self, messages: Vec<Message>) -> Result<(), QueueError> {
         for message in messages {
             let mut entry = Some(Entry {
                 body: message.body,
                 attempt: 1,
                 redelivered: false,
-                traceparent: message.traceparent,
+                trace: message.trace,
             });
             self.0
                 .wait_for(|state| {
@@ -149,7 +156,7 @@ impl JobQueue for InProcessQueue {
                 body: letter.body,
                 attempt: 1,
                 redelivered: false,
-                traceparent: letter.traceparent,
+                trace: letter.trace,
             }));
             moved
         }))
@@ -175,11 +182,12 @@ async fn next_delivery(shared: &Arc<Shared>, slots: &Arc<Semaphore>) -> Option<D
     shared.changed.notify_waiters();
     Some(Delivery {
         body: entry.body.clone(),
+        queue: shared.name.clone(),
         attempt: entry.attempt,
         redelivered: entry.redelivered,
         // What ends this process ends the queue with it.
         alone: false,
-        traceparent: entry.traceparent.clone(),
+        trace: entry.trace.clone(),
         published_at: None,
         receipt: Receipt::new(Box::new(InProcessReceipt {
             shared: Arc::clone(shared),
@@ -232,7 +240,7 @@ impl InProcessReceipt {
                 body: entry.body,
                 reason,
                 attempts: entry.attempt,
-                traceparent: entry.traceparent,
+                trace: entry.trace,
             });
         });
         Settlement::DeadLettered

@@ -6,6 +6,7 @@
 //! Upstream: enqueue. Downstream: the worker's pipeline.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::run::RunId;
+use crate::telemetry::TraceContext;
 
 mod in_process;
 mod rabbitmq;
@@ -28,8 +30,6 @@ pub const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
 pub const LOSSES_HEADER: &str = "x-camshaft-losses";
 /// Header of a dead letter: why it is one.
 pub const REASON_HEADER: &str = "x-camshaft-reason";
-/// W3C trace context, <https://www.w3.org/TR/trace-context/>.
-pub const TRACEPARENT_HEADER: &str = "traceparent";
 /// Media type of every message.
 pub const CONTENT_TYPE: &str = "application/json";
 
@@ -70,13 +70,22 @@ impl Default for RetryDelays {
     }
 }
 
+/// Which queue messages are in, in the words of OpenTelemetry's conventions for messaging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueName {
+    /// What kind of queue: `messaging.system`.
+    pub system: &'static str,
+    /// Its name there: `messaging.destination.name`.
+    pub name: Arc<str>,
+}
+
 /// A message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The job as JSON.
     pub body: Bytes,
-    /// W3C trace context of the image.
-    pub traceparent: Option<String>,
+    /// The image's trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// A message taken from the queue, not yet settled.
@@ -84,6 +93,8 @@ pub struct Message {
 pub struct Delivery {
     /// The job as JSON, unread.
     pub body: Bytes,
+    /// Where it waited.
+    pub queue: QueueName,
     /// Which try this is, from 1.
     pub attempt: u32,
     /// Whether the queue handed it out before without an answer.
@@ -91,8 +102,8 @@ pub struct Delivery {
     /// Whether it is to be worked on with nothing beside it: workers were lost while they held
     /// it, and it may be the reason.
     pub alone: bool,
-    /// W3C trace context of the image.
-    pub traceparent: Option<String>,
+    /// The image's trace.
+    pub trace: Option<TraceContext>,
     /// When it was published, to the second, where the queue tells.
     pub published_at: Option<SystemTime>,
     /// The one way to settle it.
@@ -199,8 +210,8 @@ pub struct DeadLetter {
     pub reason: String,
     /// How many tries it had.
     pub attempts: u32,
-    /// W3C trace context of the image.
-    pub traceparent: Option<String>,
+    /// The image's trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// Deliveries as they come; ends when consuming was stopped.
@@ -209,6 +220,9 @@ pub type Deliveries = BoxStream<'static, Delivery>;
 /// A durable first-in, first-out queue of jobs with retries and dead letters.
 #[async_trait]
 pub trait JobQueue: Send + Sync {
+    /// Where messages are published to.
+    fn name(&self) -> QueueName;
+
     /// Publishes messages, and returns once the queue has taken responsibility for all.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ fn malformed_messages_are_dead_lettered_with_reasons_and_cost_no_memory() {
     let publish = |rounds: usize| {
         let bodies = kinds.iter().cycle().take(rounds * KINDS);
         let messages =
-            bodies.map(|body| Message { body: body.clone().into(), traceparent: None }).collect();
+            bodies.map(|body| Message { body: body.clone().into(), trace: None }).collect();
         runtime.block_on(queue.publish(messages)).unwrap();
     };
     let dead = |count: u64| {

@@ -90,11 +90,11 @@ async fn dropped_receipt_is_redelivered(Fixture { queue, .. }: Fixture) {
 }
 
 async fn retried_message_comes_back_after_its_delay(Fixture { queue, .. }: Fixture) {
-    let traced = Message { traceparent: Some(TRACEPARENT.to_owned()), ..message("job") };
+    let traced = Message { trace: Some(trace()), ..message("job") };
     queue.publish(vec![traced]).await.unwrap();
     let mut deliveries = consume(&*queue, 1).await;
     let delivery = next(&mut deliveries).await;
-    assert_eq!(delivery.traceparent.as_deref(), Some(TRACEPARENT));
+    assert_eq!(delivery.trace, Some(trace()));
     let retried_at = Instant::now();
     let settled = delivery.receipt.settle(retry("store is busy")).await;
     assert_eq!(settled, Ok(Settlement::Retrying(DELAY)));
@@ -103,7 +103,7 @@ async fn retried_message_comes_back_after_its_delay(Fixture { queue, .. }: Fixtu
     assert!(retried_at.elapsed() >= DELAY - Duration::from_millis(50));
     assert_eq!((delivery.attempt, delivery.redelivered), (2, false));
     assert_eq!(delivery.body, "job");
-    assert_eq!(delivery.traceparent.as_deref(), Some(TRACEPARENT));
+    assert_eq!(delivery.trace, Some(trace()));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
     depth_becomes(&*queue, 0, 0, 0).await;
 }
@@ -160,7 +160,7 @@ async fn depth_counts_what_waits(Fixture { queue, .. }: Fixture) {
 async fn redrive_moves_all_dead_letters(Fixture { queue, .. }: Fixture) {
     const COUNT: usize = 450;
     assert_eq!(queue.redrive(None).await, Ok(0));
-    let traced = |message| Message { traceparent: Some(TRACEPARENT.to_owned()), ..message };
+    let traced = |message| Message { trace: Some(trace()), ..message };
     queue.publish(messages(0..COUNT).into_iter().map(traced).collect()).await.unwrap();
     let mut deliveries = consume(&*queue, 50).await;
     for _ in 0..COUNT {
@@ -173,7 +173,7 @@ async fn redrive_moves_all_dead_letters(Fixture { queue, .. }: Fixture) {
     let mut deliveries = consume(&*queue, 1).await;
     let delivery = next(&mut deliveries).await;
     assert_eq!((number(&delivery), delivery.attempt, delivery.redelivered), (0, 1, false));
-    assert_eq!(delivery.traceparent.as_deref(), Some(TRACEPARENT));
+    assert_eq!(delivery.trace, Some(trace()));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
 }
 

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
 use camshaft_common::queue::{Delivery, Outcome};
-use camshaft_common::telemetry::trace_id;
-use tracing::{Instrument, info_span};
+use camshaft_common::telemetry::TraceContext;
+use tracing::{Instrument, Span, info_span};
 
 use super::context::Context;
 use super::stage::{Admitted, Exit};
+use super::traces::{self, Received};
 use super::{places, settle};
 
 /// Reads a delivery's message. One that is no job is settled here, since there is no image
 /// to carry on: `Err(None)`.
 pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted, Option<Exit>> {
-    let Delivery { body, attempt, redelivered, alone, traceparent, published_at, receipt } =
+    let Delivery { body, queue, attempt, redelivered, alone, trace, published_at, receipt } =
         delivery;
     context.tally.count_taken();
     if let Some(Ok(waited)) = published_at.map(|published| published.elapsed()) {
@@ -25,17 +26,21 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
         Ok(job) => job,
         Err(error) => {
             let outcome = Outcome::DeadLetter { reason: error.to_string() };
-            settle::answer(&context, receipt, outcome).await;
+            settle::answer(&context, &Span::none(), receipt, outcome).await;
             return Err(None);
         }
     };
-    let trace = traceparent.as_deref().and_then(trace_id).unwrap_or_default();
-    let span = info_span!("image", run = %job.run, key = %job.key, attempt, trace);
+    let trace = trace.as_ref();
+    let id = trace.and_then(TraceContext::trace_id).unwrap_or_default();
+    let logs = info_span!("image", run = %job.run, key = %job.key, attempt, trace = id);
+    let received = Received { queue: &queue, trace, bytes: body.len(), attempt };
+    let span = traces::process(logs, received, &job);
     let job = match places::admit(&context, job).await {
         Ok(job) => job,
         Err(refused) => {
             let outcome = Outcome::DeadLetter { reason: refused.to_string() };
-            settle::answer(&context, receipt, outcome).instrument(span).await;
+            let entered = span.clone();
+            settle::answer(&context, &span, receipt, outcome).instrument(entered).await;
             return Err(None);
         }
     };

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use camshaft_common::model::FileDigest;
 use image::RgbImage;
+use tracing::Span;
 
 use super::budget::Share;
 use super::context::Context;
 use super::fetch::Fetched;
 use super::stage::{Admitted, Exit, ExitCause};
+use super::traces;
 use crate::cores::{self, Astray};
 use crate::decoding::{self, DecodeError};
 use crate::model::ModelFiles;
@@ -51,7 +53,7 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
     };
     let memory = context.pixels.reserve(memory_bytes).await;
     let rule = Arc::clone(&model);
-    let span = image.span.clone();
+    let span = Span::current();
     let work = cores::decode_within(limit, move || {
         let _entered = span.enter();
         // They stay where the memory is, should this never end.
@@ -66,6 +68,7 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
     match work.await {
         Ok(Ok((picture, input, measures, memory, elapsed))) => {
             image.timings.decode = elapsed.as_secs_f64() * 1000.0;
+            traces::note_bytes(picture.as_raw().len());
             (image.image.width, image.image.height) =
                 (Some(picture.width()), Some(picture.height()));
             image.image.measures = Some(measures);

@@ -20,6 +20,7 @@ use super::context::Context;
 use super::decode::Decoded;
 use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
+use super::traces;
 use crate::metrics::Metrics;
 use crate::model::{
     self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
@@ -99,6 +100,20 @@ impl ModelThread {
         }
     }
 
+    /// Explains a batch, which each of its images' traces shows in full.
+    fn explain_traced(&mut self, batch: Batch, size: &BatchSize) -> Vec<Result<Explained, Exit>> {
+        let spans: Vec<_> =
+            batch.images.iter().map(|image| traces::stage("model", image)).collect();
+        let results = self.explain(batch, size);
+        for (span, result) in spans.iter().zip(&results) {
+            traces::note_batch(span, results.len());
+            if let Err(exit) = result {
+                traces::leave(span, &exit.cause);
+            }
+        }
+        results
+    }
+
     /// Explains a batch: each image goes on or leaves.
     fn explain(&mut self, batch: Batch, size: &BatchSize) -> Vec<Result<Explained, Exit>> {
         let Batch { images, input, .. } = batch;
@@ -123,7 +138,7 @@ impl ModelThread {
         let explained = images.into_iter().zip(results).map(|(decoded, result)| {
             let Decoded { mut image, picture, memory, .. } = decoded;
             image.timings.model = share_ms;
-            image.span.in_scope(|| debug!("explained"));
+            debug!(parent: &image.span, "explained");
             match result {
                 Ok(explained) => {
                     Ok(Explained { image, picture, explained, model: record.clone(), memory })
@@ -203,7 +218,7 @@ pub fn run(
         while let Some(batch) = batches.blocking_recv() {
             metrics.observe_batch(batch.images.len());
             let (waited, started) = (batch.since.elapsed(), Instant::now());
-            let results = model.explain(batch, size);
+            let results = model.explain_traced(batch, size);
             times.observe(waited, started.elapsed());
             model.show(metrics);
             for result in results {

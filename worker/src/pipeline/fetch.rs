@@ -7,11 +7,11 @@ use bytes::Bytes;
 use camshaft_common::layout;
 use camshaft_common::prediction::PredictionRecord;
 use camshaft_common::store::StoreErrorKind;
-use tracing::Instrument;
 
 use super::budget::Share;
 use super::context::Context;
 use super::stage::{Admitted, Exit, ExitCause};
+use super::traces;
 use crate::model::ModelFiles;
 
 /// An image's file, unread.
@@ -31,17 +31,11 @@ pub struct Fetched {
 const MAX_RECORD_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Reads the image and makes sure that its model can be used.
-pub async fn fetch(context: Arc<Context>, image: Admitted) -> Result<Fetched, Exit> {
-    let span = image.span.clone();
-    async move {
-        let mut image = image;
-        match read(&context, &mut image).await {
-            Ok((bytes, share, model)) => Ok(Fetched { image, bytes, share, model }),
-            Err(cause) => Err(Exit { image: Box::new(image), cause }),
-        }
+pub async fn fetch(context: Arc<Context>, mut image: Admitted) -> Result<Fetched, Exit> {
+    match read(&context, &mut image).await {
+        Ok((bytes, share, model)) => Ok(Fetched { image, bytes, share, model }),
+        Err(cause) => Err(Exit { image: Box::new(image), cause }),
     }
-    .instrument(span)
-    .await
 }
 
 async fn read(
@@ -61,6 +55,7 @@ async fn read(
     image.image.etag = fetched.etag;
     image.image.bytes = Some(fetched.bytes.len() as u64);
     context.metrics.count_read(fetched.bytes.len());
+    traces::note_bytes(fetched.bytes.len());
     Ok((fetched.bytes, share, model))
 }
 

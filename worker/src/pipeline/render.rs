@@ -9,11 +9,13 @@ use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use image::RgbImage;
+use tracing::Span;
 
 use super::budget::Share;
 use super::context::Context;
 use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
+use super::traces;
 use crate::model::{self, ClassMap};
 use crate::overlay::{self, EncodeOverlayError};
 use crate::{cores, embedding};
@@ -53,7 +55,7 @@ pub struct EncodedOverlay {
 /// Draws and encodes on the pool.
 pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rendered, Exit> {
     let Explained { mut image, picture, explained, model, memory } = explained;
-    let span = image.span.clone();
+    let span = Span::current();
     let (key, options) = (image.job.key.clone(), image.job.explain.clone());
     let region = image.image.region;
     let work = cores::compute(move || {
@@ -72,6 +74,7 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
     match work.await.expect("drawing and encoding never panic") {
         Ok((said, (explanations, overlays), memory, elapsed)) => {
             image.timings.overlay = elapsed.as_secs_f64() * 1000.0;
+            traces::note_bytes(overlays.iter().map(|overlay| overlay.bytes.len()).sum());
             let (predictions, entropy, embedding) = said;
             Ok(Rendered {
                 image,

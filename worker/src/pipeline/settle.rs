@@ -11,13 +11,14 @@ use camshaft_common::queue::{Outcome, QueueError, Receipt, Settlement};
 use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError, StoreErrorKind};
 use chrono::Utc;
-use tracing::{Instrument, debug, error, info, warn};
+use tracing::{Instrument, Span, debug, error, info, warn};
 
 use super::channel::Receiver;
 use super::context::Context;
 use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::store::Stored;
+use super::traces;
 use crate::metrics::{StageMetrics, Written};
 use crate::waiting;
 
@@ -66,6 +67,8 @@ fn verdict(cause: &ExitCause) -> Verdict {
     }
 }
 
+const STAGE: &str = "settle";
+
 /// Settles what is stored and what left early, until both end.
 pub async fn settle_all(
     context: Arc<Context>,
@@ -76,12 +79,12 @@ pub async fn settle_all(
     loop {
         let (queued, spent) = tokio::select! {
             Ok((Stored { image }, queued)) = stored.recv() => {
-                let span = image.span.clone();
+                let span = traces::stage(STAGE, &image);
                 let settling = settle_stored(&context, image).instrument(span);
                 (queued, waiting::timed(settling).await.1)
             }
             Ok((exit, queued)) = exits.recv() => {
-                let span = exit.image.span.clone();
+                let span = traces::stage(STAGE, &*exit.image);
                 let settling = settle_exit(&context, exit).instrument(span);
                 (queued, waiting::timed(settling).await.1)
             }
@@ -93,8 +96,9 @@ pub async fn settle_all(
 
 async fn settle_stored(context: &Context, image: Admitted) {
     let timings = image.timings;
-    if answer(context, image.receipt, Outcome::Ack).await.is_some() {
+    if answer(context, &image.span, image.receipt, Outcome::Ack).await.is_some() {
         context.tally.count_predicted();
+        traces::end(&image.span, "predicted");
         debug!(
             fetch_ms = timings.fetch,
             decode_ms = timings.decode,
@@ -147,10 +151,16 @@ async fn settle_exit(context: &Context, exit: Exit) {
         context.trouble.note(&cause.to_string());
     }
     let acknowledged = outcome == Outcome::Ack;
-    if answer(context, image.receipt, outcome).await.is_some() && acknowledged {
+    if answer(context, &image.span, image.receipt, outcome).await.is_some() && acknowledged {
         match verdict(&cause) {
-            Verdict::Failure(class) => context.tally.count_failed(class),
-            _ => context.tally.count_already_done(),
+            Verdict::Failure(class) => {
+                context.tally.count_failed(class);
+                traces::end_failed(&image.span, class, &cause.to_string());
+            }
+            _ => {
+                context.tally.count_already_done();
+                traces::end(&image.span, "already_done");
+            }
         }
     }
 }
@@ -183,7 +193,12 @@ async fn write_failure(
 
 /// Settles a receipt and counts what the queue did beyond acknowledging it. `None` where
 /// the queue could not be told: the message comes again.
-pub async fn answer(context: &Context, receipt: Receipt, outcome: Outcome) -> Option<Settlement> {
+pub async fn answer(
+    context: &Context,
+    image: &Span,
+    receipt: Receipt,
+    outcome: Outcome,
+) -> Option<Settlement> {
     let reason = match &outcome {
         Outcome::Ack => String::new(),
         Outcome::Retry { reason } | Outcome::DeadLetter { reason } => reason.clone(),
@@ -194,10 +209,12 @@ pub async fn answer(context: &Context, receipt: Receipt, outcome: Outcome) -> Op
                 Settlement::Acknowledged => {}
                 Settlement::Retrying(delay) => {
                     context.tally.count_retried();
+                    traces::end_badly(image, "retried", &reason);
                     warn!(reason, delay_seconds = delay.as_secs(), "trying again later");
                 }
                 Settlement::DeadLettered => {
                     context.tally.count_dead();
+                    traces::end_badly(image, "dead_lettered", &reason);
                     error!(reason, "dead-lettered");
                 }
             }
@@ -205,6 +222,7 @@ pub async fn answer(context: &Context, receipt: Receipt, outcome: Outcome) -> Op
         }
         Err(error) => {
             context.tally.count_unsettled();
+            traces::end_badly(image, "unsettled", &error.to_string());
             match error {
                 QueueError::Stale => debug!("{error}"),
                 _ => warn!(%error, "not settled; it will be delivered again"),

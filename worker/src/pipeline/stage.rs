@@ -18,6 +18,7 @@ use super::decode::Decoded;
 use super::explain::{self, Explained, ModelThread};
 use super::model_files::ModelUnavailable;
 use super::store::Stored;
+use super::traces::{self, OnItsWay};
 use super::{PipelineError, settle};
 use crate::decoding::DecodeError;
 use crate::model::{ExplainError, ModelError};
@@ -37,7 +38,8 @@ pub struct Admitted {
     pub redelivered: bool,
     /// Its leave to be in work, beside others or alone.
     pub pass: Pass,
-    /// The image's span: everything logged about it carries its key and run.
+    /// The image's span: everything logged about it carries its key and run, and every stage's
+    /// span is below it.
     pub span: Span,
     /// What is known of the image so far.
     pub image: ImageRecord,
@@ -126,7 +128,7 @@ impl Stages {
         step: S,
     ) -> Receiver<O>
     where
-        I: Send + 'static,
+        I: OnItsWay + Send + 'static,
         O: Send + 'static,
         E: Into<Option<Exit>> + Send + 'static,
         S: Fn(Arc<Context>, I) -> F + Copy + Send + 'static,
@@ -140,9 +142,17 @@ impl Stages {
             let times = times.clone();
             let task = async move {
                 while let Ok((item, queued)) = input.recv().await {
-                    let (result, spent) = waiting::timed(step(Arc::clone(&context), item)).await;
+                    let span = traces::stage(name, &item);
+                    let done = step(Arc::clone(&context), item).instrument(span.clone());
+                    let (done, spent) = waiting::timed(done).await;
                     times.observe(queued + spent.waited, spent.worked);
-                    let sent = match result.map_err(Into::into) {
+                    let done = done.map_err(Into::into);
+                    if let Err(Some(exit)) = &done {
+                        traces::leave(&span, &exit.cause);
+                    }
+                    // Its time ends before that of the next stage begins.
+                    drop(span);
+                    let sent = match done {
                         Ok(done) => output.send(done).await.is_ok(),
                         Err(Some(exit)) => exits.send(exit).await.is_ok(),
                         Err(None) => true,

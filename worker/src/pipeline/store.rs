@@ -9,11 +9,11 @@ use camshaft_common::prediction::{PredictionRecord, StageTimings};
 use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError};
 use chrono::Utc;
-use tracing::Instrument;
 
 use super::context::Context;
 use super::render::Rendered;
 use super::stage::{Admitted, Exit, ExitCause};
+use super::traces;
 use crate::metrics::Written;
 
 /// An image whose prediction is at rest; only its receipt is open.
@@ -25,15 +25,10 @@ pub struct Stored {
 
 /// Writes an image's results.
 pub async fn store(context: Arc<Context>, rendered: Rendered) -> Result<Stored, Exit> {
-    let span = rendered.image.span.clone();
-    async move {
-        match write(&context, rendered).await {
-            Ok(image) => Ok(Stored { image }),
-            Err((image, error)) => Err(Exit { image, cause: ExitCause::Out(error) }),
-        }
+    match write(&context, rendered).await {
+        Ok(image) => Ok(Stored { image }),
+        Err((image, error)) => Err(Exit { image, cause: ExitCause::Out(error) }),
     }
-    .instrument(span)
-    .await
 }
 
 async fn write(
@@ -53,10 +48,12 @@ async fn write(
     let written = async {
         let started = Instant::now();
         let out = context.folder(&image.job.out)?;
+        let mut bytes = 0;
         for overlay in overlays {
-            let bytes = overlay.bytes.len();
+            let size = overlay.bytes.len();
+            bytes += size;
             out.put(&overlay.path, overlay.bytes, overlay.content_type).await?;
-            context.metrics.count_written(Written::Overlay, bytes);
+            context.metrics.count_written(Written::Overlay, size);
         }
         drop(memory);
         image.timings.store = started.elapsed().as_secs_f64() * 1000.0;
@@ -74,9 +71,10 @@ async fn write(
             finished_at: Utc::now(),
         };
         let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
-        let bytes = json.len();
+        let size = json.len();
+        traces::note_bytes(bytes + size);
         out.put(&layout::prediction(&image.job.key), json, JSON).await?;
-        context.metrics.count_written(Written::Prediction, bytes);
+        context.metrics.count_written(Written::Prediction, size);
         if image.may_have_a_result() {
             out.delete(&layout::failure(&image.job.key)).await?;
         }

@@ -213,26 +213,28 @@ impl Session {
         let lane = if alone { &self.suspects } else { &self.jobs };
         let body = Bytes::from(data);
         let attempt = wire::attempts(&properties).saturating_add(1);
-        let traceparent = wire::traceparent(&properties);
+        let trace = wire::trace(&properties);
         let receipt = RabbitMqReceipt {
             shared: Arc::clone(&self.shared),
             line: Arc::clone(&lane.line),
             acker,
             body: body.clone(),
             attempt,
-            traceparent: traceparent.clone(),
+            trace: trace.clone(),
         };
         let losses = wire::losses(&properties);
         if losses < if alone { ISOLATED_TRIES } else { SUSPECT_AFTER } {
             let receipt = Receipt::new(Box::new(receipt));
             let redelivered = redelivered || alone;
+            let queue = self.shared.topology.name(alone);
             let published_at = wire::published_at(&properties);
             return Some(Delivery {
                 body,
+                queue,
                 attempt,
                 redelivered,
                 alone,
-                traceparent,
+                trace,
                 published_at,
                 receipt,
             });

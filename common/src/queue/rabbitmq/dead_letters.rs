@@ -58,7 +58,7 @@ async fn look_through(shared: &Shared) -> Result<Vec<DeadLetter>, QueueError> {
             body: letter.message.body,
             reason: letter.reason,
             attempts: letter.attempts,
-            traceparent: letter.message.traceparent,
+            trace: letter.message.trace,
         });
         ackers.push(letter.acker);
     }
@@ -144,7 +144,7 @@ async fn take(shared: &Shared, channel: &Channel, at_most: u64) -> Result<Vec<Le
             reason: wire::reason(&delivery.properties),
             attempts: wire::attempts(&delivery.properties),
             message: Message {
-                traceparent: wire::traceparent(&delivery.properties),
+                trace: wire::trace(&delivery.properties),
                 body: delivery.data.into(),
             },
             acker: delivery.acker,

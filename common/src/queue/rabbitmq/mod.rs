@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{DeadLetter, Deliveries, JobQueue, Message, QueueDepth, QueueError, RetryDelays};
+use super::{
+    DeadLetter, Deliveries, JobQueue, Message, QueueDepth, QueueError, QueueName, RetryDelays,
+};
 use crate::run::RunId;
 use crate::secret::Secret;
 
@@ -180,6 +182,10 @@ impl fmt::Debug for RabbitMqQueue {
 
 #[async_trait]
 impl JobQueue for RabbitMqQueue {
+    fn name(&self) -> QueueName {
+        self.0.topology.name(false)
+    }
+
     async fn publish(&self, messages: Vec<Message>) -> Result<(), QueueError> {
         self.0.ensure_open()?;
         let jobs = self.0.topology.jobs();

@@ -18,6 +18,7 @@ use super::consumer::Line;
 use super::publisher::WhileBlocked;
 use super::wire::Outgoing;
 use crate::queue::{Outcome, QueueError, Settle, Settlement};
+use crate::telemetry::TraceContext;
 
 /// Past this the original is handed back instead: the broker still has it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +33,7 @@ pub(super) struct RabbitMqReceipt {
     pub(super) acker: Acker,
     pub(super) body: Bytes,
     pub(super) attempt: u32,
-    pub(super) traceparent: Option<String>,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl RabbitMqReceipt {
@@ -71,16 +72,16 @@ impl RabbitMqReceipt {
     /// Sets the message apart, after `losses` deliveries without an answer.
     pub(super) async fn suspect(&self, losses: u32) -> Result<(), QueueError> {
         let suspects = self.shared.topology.suspects();
-        let (body, traceparent) = (self.body.clone(), self.traceparent.as_deref());
+        let (body, trace) = (self.body.clone(), self.trace.as_ref());
         // This delivery is none of its tries.
         let attempts = self.attempt.saturating_sub(1);
-        self.replace_with(Outgoing::suspect(suspects, body, traceparent, attempts, losses)).await
+        self.replace_with(Outgoing::suspect(suspects, body, trace, attempts, losses)).await
     }
 
     pub(super) async fn bury(&self, reason: &str) -> Result<Settlement, QueueError> {
         let dead = self.shared.topology.dead();
-        let (body, traceparent) = (self.body.clone(), self.traceparent.as_deref());
-        let letter = Outgoing::dead_letter(dead, body, traceparent, self.attempt, reason);
+        let (body, trace) = (self.body.clone(), self.trace.as_ref());
+        let letter = Outgoing::dead_letter(dead, body, trace, self.attempt, reason);
         self.replace_with(letter).await?;
         Ok(Settlement::DeadLettered)
     }
@@ -110,9 +111,8 @@ impl Settle for RabbitMqReceipt {
                 None => self.bury(&reason).await,
                 Some(delay) => {
                     let retry = self.shared.topology.retry(delay);
-                    let (body, traceparent) = (self.body.clone(), self.traceparent.as_deref());
-                    self.replace_with(Outgoing::retry(retry, body, traceparent, self.attempt))
-                        .await?;
+                    let (body, trace) = (self.body.clone(), self.trace.as_ref());
+                    self.replace_with(Outgoing::retry(retry, body, trace, self.attempt)).await?;
                     Ok(Settlement::Retrying(delay))
                 }
             },

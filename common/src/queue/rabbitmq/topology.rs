@@ -12,7 +12,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, Error, ErrorKind};
 
-use crate::queue::{QueueError, RetryDelays};
+use crate::queue::{QueueError, QueueName, RetryDelays};
 
 /// How often the broker itself delivers a message anew before it gives up: RabbitMQ 4's own
 /// limit, where earlier ones deliver for ever. A backstop: workers set a message apart long before
@@ -56,6 +56,12 @@ impl Topology {
             dead: named("dead")?,
             retries,
         })
+    }
+
+    /// The queue that deliveries come from: the suspects' where they come alone.
+    pub(super) fn name(&self, alone: bool) -> QueueName {
+        let queue = if alone { self.suspects() } else { self.jobs() };
+        QueueName { system: "rabbitmq", name: queue.as_str().into() }
     }
 
     pub(super) fn jobs(&self) -> &ShortString {

@@ -8,9 +8,8 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::queue::{
-    ATTEMPTS_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER, TRACEPARENT_HEADER,
-};
+use crate::queue::{ATTEMPTS_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER};
+use crate::telemetry::{TRACEPARENT, TRACESTATE, TraceContext};
 
 /// How often a quorum queue has had the message back without an answer; absent at first.
 /// <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>
@@ -32,17 +31,17 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// A job that has had no try yet.
     pub(super) fn job(queue: &ShortString, message: Message) -> Self {
-        Self::new(queue, message.body, headers(message.traceparent.as_deref()))
+        Self::new(queue, message.body, headers(message.trace.as_ref()))
     }
 
     /// A job that had `attempts` tries and is to have another.
     pub(super) fn retry(
         queue: &ShortString,
         body: Bytes,
-        traceparent: Option<&str>,
+        trace: Option<&TraceContext>,
         attempts: u32,
     ) -> Self {
-        let mut headers = headers(traceparent);
+        let mut headers = headers(trace);
         insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
         Self::new(queue, body, headers)
     }
@@ -52,11 +51,11 @@ impl Outgoing {
     pub(super) fn suspect(
         queue: &ShortString,
         body: Bytes,
-        traceparent: Option<&str>,
+        trace: Option<&TraceContext>,
         attempts: u32,
         losses: u32,
     ) -> Self {
-        let mut headers = headers(traceparent);
+        let mut headers = headers(trace);
         insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
         insert(&mut headers, LOSSES_HEADER, &losses.to_string());
         Self::new(queue, body, headers)
@@ -66,11 +65,11 @@ impl Outgoing {
     pub(super) fn dead_letter(
         queue: &ShortString,
         body: Bytes,
-        traceparent: Option<&str>,
+        trace: Option<&TraceContext>,
         attempts: u32,
         reason: &str,
     ) -> Self {
-        let mut headers = headers(traceparent);
+        let mut headers = headers(trace);
         insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
         insert(&mut headers, REASON_HEADER, shortened(reason));
         Self::new(queue, body, headers)
@@ -91,10 +90,13 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn headers(traceparent: Option<&str>) -> FieldTable {
+fn headers(trace: Option<&TraceContext>) -> FieldTable {
     let mut headers = FieldTable::default();
-    if let Some(traceparent) = traceparent {
-        insert(&mut headers, TRACEPARENT_HEADER, traceparent);
+    if let Some(trace) = trace {
+        insert(&mut headers, TRACEPARENT, trace.traceparent());
+        if let Some(tracestate) = trace.tracestate() {
+            insert(&mut headers, TRACESTATE, tracestate);
+        }
     }
     headers
 }
@@ -151,9 +153,9 @@ pub(super) fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// The trace context of a message.
-pub(super) fn traceparent(properties: &BasicProperties) -> Option<String> {
-    text(properties, TRACEPARENT_HEADER)
+/// The trace that a message belongs to.
+pub(super) fn trace(properties: &BasicProperties) -> Option<TraceContext> {
+    Some(TraceContext::new(text(properties, TRACEPARENT)?, text(properties, TRACESTATE)))
 }
 
 fn text(properties: &BasicProperties, key: &str) -> Option<String> {
@@ -171,13 +173,16 @@ mod tests {
     #[test]
     fn headers_are_read_as_written() {
         let queue = ShortString::from("q");
-        let retry = Outgoing::retry(&queue, Bytes::new(), Some("00-ab-cd-01"), 3);
-        assert_eq!(attempts(&retry.properties), 3);
-        assert_eq!(traceparent(&retry.properties).as_deref(), Some("00-ab-cd-01"));
-        let age = published_at(&retry.properties).unwrap().elapsed().unwrap();
-        assert!(age < Duration::from_secs(60));
-        let job = Outgoing::job(&queue, Message { body: Bytes::new(), traceparent: None });
-        assert_eq!((attempts(&job.properties), traceparent(&job.properties)), (0, None));
+        for tracestate in [None, Some("vendor=1".to_owned())] {
+            let sent = TraceContext::new("00-ab-cd-01".to_owned(), tracestate);
+            let retry = Outgoing::retry(&queue, Bytes::new(), Some(&sent), 3);
+            assert_eq!(attempts(&retry.properties), 3);
+            assert_eq!(trace(&retry.properties), Some(sent));
+            let age = published_at(&retry.properties).unwrap().elapsed().unwrap();
+            assert!(age < Duration::from_secs(60));
+        }
+        let job = Outgoing::job(&queue, Message { body: Bytes::new(), trace: None });
+        assert_eq!((attempts(&job.properties), trace(&job.properties)), (0, None));
     }
 
     #[test]
