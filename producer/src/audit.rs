@@ -22,7 +22,7 @@ use tracing::warn;
 
 use crate::cli::AuditArgs;
 use crate::output::{count, say};
-use crate::plan::{Plan, PlanProgress};
+use crate::plan::{Outlet, Plan, PlanProgress};
 use crate::progress::Progress;
 use crate::request::request;
 use crate::selection::Only;
@@ -89,7 +89,7 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
         engine: args.engine.clone(),
         files: Arc::clone(&files),
     });
-    let plan = Plan::new(request, &stores).await?;
+    let plan = Plan::new(request, None, &stores).await?;
     let (run, listed) = (plan.run(), plan.progress());
 
     let queue = InProcessQueue::new(JOBS_AHEAD, RetryDelays::default());
@@ -155,7 +155,7 @@ async fn publish(
     stop: CancellationToken,
 ) -> Result<(), crate::plan::PlanError> {
     let result = tokio::select! {
-        result = plan.publish(&queue, stop.clone()) => result,
+        result = plan.publish(Outlet::InProcess(&queue), stop.clone()) => result,
         // It may be waiting for room that nobody makes any more.
         () = stop.cancelled() => Ok(()),
     };

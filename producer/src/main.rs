@@ -21,6 +21,7 @@ mod reconciliation;
 mod redrive;
 mod report;
 mod request;
+mod resumption;
 mod selection;
 mod source;
 mod status;

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod health;
 pub mod hostile;
 pub mod images;
+pub mod jobs;
 pub mod leash;
 pub mod planted;
 pub mod programs;

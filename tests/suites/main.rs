@@ -11,6 +11,7 @@ mod golden;
 mod hostile;
 mod queue;
 mod report;
+mod scale;
 mod security;
 mod store;
 mod tls;

@@ -7,7 +7,8 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::queue::{
-    ATTEMPTS_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER, TRACEPARENT_HEADER,
+    ATTEMPTS_HEADER, BOOKMARK_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER,
+    TRACEPARENT_HEADER,
 };
 
 /// How often a quorum queue has had the message back without an answer; absent at first.
@@ -18,6 +19,11 @@ const DELIVERY_COUNT_HEADER: &str = "x-delivery-count";
 const MAX_REASON_BYTES: usize = 1024;
 /// On disk before it is confirmed.
 const PERSISTENT: u8 = 2;
+/// Gone when the broker restarts, but from quorum queues, which keep every message on disk.
+const TRANSIENT: u8 = 1;
+/// Further queues that a message goes to; the broker takes the header off on the way.
+/// <https://www.rabbitmq.com/docs/sender-selected>
+const BLIND_COPY_HEADER: &str = "BCC";
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -31,6 +37,22 @@ impl Outgoing {
     /// A job that has had no try yet.
     pub(super) fn job(queue: &ShortString, message: Message) -> Self {
         Self::new(queue, message.body, headers(message.traceparent.as_deref()))
+    }
+
+    /// A job that has had no try yet, of which the queue `copy_to` is given a copy with a note.
+    pub(super) fn copied(
+        queue: &ShortString,
+        copy_to: &ShortString,
+        message: Message,
+        note: &str,
+    ) -> Self {
+        let mut headers = headers(message.traceparent.as_deref());
+        insert(&mut headers, BOOKMARK_HEADER, note);
+        let copies = vec![AMQPValue::LongString(copy_to.as_str().into())];
+        headers.insert(BLIND_COPY_HEADER.into(), AMQPValue::FieldArray(copies.into()));
+        let mut outgoing = Self::new(queue, message.body, headers);
+        outgoing.properties = outgoing.properties.with_delivery_mode(TRANSIENT);
+        outgoing
     }
 
     /// A job that had `attempts` tries and is to have another.
@@ -135,6 +157,11 @@ pub(super) fn reason(properties: &BasicProperties) -> String {
     text(properties, REASON_HEADER)
         .or_else(|| text(properties, "x-first-death-reason"))
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The note of a bookmark.
+pub(super) fn note(properties: &BasicProperties) -> Option<String> {
+    text(properties, BOOKMARK_HEADER)
 }
 
 /// The trace context of a message.
