@@ -49,7 +49,7 @@ use crate::queue::{Message, QueueError};
 /// Jobs on their way at a time: enough to keep the broker busy, few enough to bound memory.
 const WINDOW: usize = 1024;
 /// A confirm that takes longer is odd enough to keep no bookmark for now.
-const LATE: Duration = Duration::from_secs(3);
+const LATE: Duration = Duration::from_secs(5);
 /// How long an earlier publisher may take to be gone. One whose machine is lost is noticed by the
 /// heartbeat, after a minute at most.
 const HELD_TIMEOUT: Duration = Duration::from_secs(90);
@@ -74,6 +74,8 @@ pub struct Sequence {
     shared: Arc<Shared>,
     /// The small queue; `None` where this user may not have one.
     memory: Option<ShortString>,
+    /// Why it may not, until that is told.
+    no_right: Option<String>,
     /// What was there at the start.
     bookmark: Option<Bookmark>,
     hold: Option<Hold>,
@@ -115,6 +117,7 @@ impl Sequence {
         let patience = Patience::new(Some(shared.patience));
         let mut sequence = Self {
             memory: Some(shared.topology.bookmark(name)?),
+            no_right: None,
             shared,
             bookmark: None,
             hold: None,
@@ -259,6 +262,14 @@ impl Sequence {
                 self.in_flight.pop_front();
                 self.doubtful = self.doubtful.saturating_sub(1);
                 self.confirmed += 1;
+                // Who may not publish either has another problem.
+                if let Some(reason) = self.no_right.take() {
+                    tracing::warn!(
+                        reason,
+                        "the broker may keep no bookmark for this user: killed and started again, \
+                         enqueue will publish what has no result yet a second time"
+                    );
+                }
                 self.patience = Patience::new(Some(self.shared.patience));
                 Ok(())
             }
@@ -287,11 +298,14 @@ impl Sequence {
 
     /// What is on its way may be in the bookmark and yet never among the jobs: clears it.
     async fn doubt(&mut self) {
+        // A broker that is low on memory reads nothing, but stores what it has read.
+        let (Some(memory), Some(hold)) = (&self.memory, &self.hold) else { return };
+        if hold.link.blocked() {
+            return;
+        }
         let cleared = self.doubtful > 0;
         self.doubtful = self.in_flight.len();
-        let (Some(memory), Some(hold)) = (&self.memory, &self.hold) else { return };
-        if cleared || hold.link.blocked() {
-            // A broker that is low on memory reads nothing, but stores what it has read.
+        if cleared {
             return;
         }
         let clearing = hold.channel.queue_purge(memory.clone(), QueuePurgeOptions::default());
@@ -308,6 +322,13 @@ impl Sequence {
             if let Some(hold) = self.hold.take() {
                 self.collect_confirms().await;
                 self.shared.publisher.forget(&hold.link).await;
+                // Lets the next one in, where the connection is still there.
+                let closing = hold.channel.close(200, "again".into());
+                match tokio::time::timeout(LATE, closing).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "the channel was closed already"),
+                    Err(_) => tracing::debug!("the broker did not confirm the channel's end"),
+                }
             }
             for waiting in &mut self.in_flight {
                 waiting.sending = Sending::Unsent;
@@ -377,12 +398,8 @@ impl Sequence {
                     return Err(QueueError::Held { address });
                 }
                 Err(Obstacle::NoRight(reason)) => {
-                    tracing::warn!(
-                        reason,
-                        "the broker may keep no bookmark for this user: killed and started again, \
-                         enqueue will publish what has no result yet a second time"
-                    );
                     self.memory = None;
+                    self.no_right = Some(reason);
                 }
                 Err(Obstacle::Failed(error)) => return Err(error),
                 Ok(attached) => return Ok(attached),

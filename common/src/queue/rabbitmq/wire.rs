@@ -189,6 +189,11 @@ mod tests {
         assert_eq!(traceparent(&retry.properties).as_deref(), Some("00-ab-cd-01"));
         let job = Outgoing::job(&queue, Message { body: Bytes::new(), traceparent: None });
         assert_eq!((attempts(&job.properties), traceparent(&job.properties)), (0, None));
+        assert_eq!((note(&job.properties), *job.properties.delivery_mode()), (None, Some(2)));
+        let message = Message { body: Bytes::new(), traceparent: None };
+        let copied = Outgoing::copied(&queue, &ShortString::from("copy"), message, "7");
+        assert_eq!(note(&copied.properties).as_deref(), Some("7"));
+        assert_eq!(*copied.properties.delivery_mode(), Some(TRANSIENT));
     }
 
     #[test]
