@@ -86,6 +86,7 @@ pub(crate) struct Plan {
 /// Where jobs go.
 pub(crate) enum Outlet<'a> {
     /// To this process itself, with which they end.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only audit does that"))]
     InProcess(&'a dyn JobQueue),
     /// To a broker that keeps a bookmark.
     Broker(Box<Sequence>),

@@ -389,7 +389,7 @@ impl Sequence {
     async fn attach(&mut self) -> Result<(Hold, Option<Bookmark>), QueueError> {
         let deadline = Instant::now() + HELD_TIMEOUT;
         loop {
-            match self.try_attach().await {
+            match try_attach(&self.shared, self.memory.as_ref()).await {
                 Err(Obstacle::Held) if Instant::now() < deadline => {
                     tokio::time::sleep(HELD_POLL).await;
                 }
@@ -404,60 +404,6 @@ impl Sequence {
                 Err(Obstacle::Failed(error)) => return Err(error),
                 Ok(attached) => return Ok(attached),
             }
-        }
-    }
-
-    async fn try_attach(&self) -> Result<(Hold, Option<Bookmark>), Obstacle> {
-        let publisher = &self.shared.publisher;
-        let link = publisher.link().await?;
-        let channel = publisher.answer(link.create_channel()).await?;
-        let Some(memory) = &self.memory else {
-            publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-            return Ok((Hold { link, channel, _exclusive: None }, None));
-        };
-        let options = QueueDeclareOptions::durable();
-        let declared = channel.queue_declare(memory.clone(), options, arguments());
-        let declared = self.asked(declared).await?;
-        if declared.consumer_count() > 0 {
-            // A client that goes without a word leaves its channel to the connection's end.
-            publisher.answer(channel.close(200, "held".into())).await?;
-            return Err(Obstacle::Held);
-        }
-        let one = BasicQosOptions::default();
-        publisher.answer(channel.basic_qos(1, one)).await?;
-        let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
-        let tag = "enqueue".into();
-        let consuming = channel.basic_consume(memory.clone(), tag, options, FieldTable::default());
-        let mut consumer = self.asked(consuming).await?;
-        publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        let mut bookmark = None;
-        if declared.message_count() > 0 {
-            let coming = tokio::time::timeout(BOOKMARK_TIMEOUT, consumer.next()).await;
-            if let Ok(Some(Ok(delivery))) = coming {
-                bookmark = wire::note(&delivery.properties)
-                    .map(|note| Bookmark { body: delivery.data.into(), note });
-            }
-        }
-        Ok((Hold { link, channel, _exclusive: Some(consumer) }, bookmark))
-    }
-
-    /// Waits for an answer about the small queue, which this user may have no right to.
-    async fn asked<T>(
-        &self,
-        asking: impl Future<Output = Result<T, lapin::Error>>,
-    ) -> Result<T, Obstacle> {
-        match tokio::time::timeout(OPERATION_TIMEOUT, asking).await {
-            Err(_) => Err(self.shared.connector.no_answer(OPERATION_TIMEOUT).into()),
-            Ok(Err(error)) if is_soft(&error, &AMQPSoftError::ACCESSREFUSED) => {
-                let reason = error.to_string();
-                // Another was quicker, between the count of consumers and this.
-                Err(if reason.contains("exclusive use") {
-                    Obstacle::Held
-                } else {
-                    Obstacle::NoRight(reason)
-                })
-            }
-            Ok(answer) => answer.map_err(|error| self.shared.connector.classify(&error).into()),
         }
     }
 }
@@ -492,6 +438,64 @@ impl Sending {
             Self::Written(confirm) => confirm.await.map(Some),
             Self::Handed(_) | Self::Unsent => Ok(None),
         }
+    }
+}
+
+/// One try to get a channel of one's own.
+async fn try_attach(
+    shared: &Shared,
+    memory: Option<&ShortString>,
+) -> Result<(Hold, Option<Bookmark>), Obstacle> {
+    let publisher = &shared.publisher;
+    let link = publisher.link().await?;
+    let channel = publisher.answer(link.create_channel()).await?;
+    let Some(memory) = memory else {
+        publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        return Ok((Hold { link, channel, _exclusive: None }, None));
+    };
+    let options = QueueDeclareOptions::durable();
+    let declared = channel.queue_declare(memory.clone(), options, arguments());
+    let declared = asked(shared, declared).await?;
+    if declared.consumer_count() > 0 {
+        // A client that goes without a word leaves its channel to the connection's end.
+        publisher.answer(channel.close(200, "held".into())).await?;
+        return Err(Obstacle::Held);
+    }
+    let one = BasicQosOptions::default();
+    publisher.answer(channel.basic_qos(1, one)).await?;
+    let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    let tag = "enqueue".into();
+    let consuming = channel.basic_consume(memory.clone(), tag, options, FieldTable::default());
+    let mut consumer = asked(shared, consuming).await?;
+    publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    let mut bookmark = None;
+    if declared.message_count() > 0 {
+        let coming = tokio::time::timeout(BOOKMARK_TIMEOUT, consumer.next()).await;
+        if let Ok(Some(Ok(delivery))) = coming {
+            bookmark = wire::note(&delivery.properties)
+                .map(|note| Bookmark { body: delivery.data.into(), note });
+        }
+    }
+    Ok((Hold { link, channel, _exclusive: Some(consumer) }, bookmark))
+}
+
+/// Waits for an answer about the small queue, which this user may have no right to.
+async fn asked<T>(
+    shared: &Shared,
+    asking: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, Obstacle> {
+    match tokio::time::timeout(OPERATION_TIMEOUT, asking).await {
+        Err(_) => Err(shared.connector.no_answer(OPERATION_TIMEOUT).into()),
+        Ok(Err(error)) if is_soft(&error, &AMQPSoftError::ACCESSREFUSED) => {
+            let reason = error.to_string();
+            // Another was quicker, between the count of consumers and this.
+            Err(if reason.contains("exclusive use") {
+                Obstacle::Held
+            } else {
+                Obstacle::NoRight(reason)
+            })
+        }
+        Ok(answer) => answer.map_err(|error| shared.connector.classify(&error).into()),
     }
 }
 
