@@ -54,13 +54,15 @@ struct Stretch {
 
 /// Every object below `prefix`, in the order of their names.
 pub(super) fn list(seekable: Seekable, prefix: Path) -> BoxStream<'static, Result<ObjectMeta>> {
-    // Beside those that wait in it, one is being handed on.
-    let (sender, receiver) = mpsc::channel(AHEAD - 1);
-    tokio::spawn(async move { Cutter::new(seekable, prefix).cut(sender).await });
-    let stretches = stream::unfold(receiver, |mut receiver: mpsc::Receiver<Pages>| async move {
-        receiver.recv().await.map(|pages| (pages, receiver))
+    let stretches = stream::once(async move {
+        // Beside those that wait in it, one is being handed on.
+        let (sender, receiver) = mpsc::channel(AHEAD - 1);
+        tokio::spawn(async move { Cutter::new(seekable, prefix).cut(sender).await });
+        stream::unfold(receiver, |mut receiver: mpsc::Receiver<Pages>| async move {
+            receiver.recv().await.map(|pages| (pages, receiver))
+        })
     });
-    stretches.flat_map(objects).boxed()
+    stretches.flatten().flat_map(objects).boxed()
 }
 
 type Pages = mpsc::Receiver<Result<Vec<ObjectMeta>>>;

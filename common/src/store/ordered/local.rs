@@ -21,18 +21,20 @@ const BATCHES_HELD: usize = 16;
 
 /// Every file below `folder`, which is at `prefix` in the store.
 pub(crate) fn list(folder: PathBuf, prefix: Path) -> BoxStream<'static, Result<ObjectMeta>> {
-    let (sender, receiver) = mpsc::channel(BATCHES_HELD);
-    tokio::task::spawn_blocking(move || {
-        let mut walk = Walk { sender, batch: Vec::with_capacity(BATCH), above: Vec::new() };
-        // An error means that nobody listens any more.
-        if walk.folder(&folder, &prefix).is_ok() {
-            walk.flush().unwrap_or_default();
-        }
+    let batches = stream::once(async move {
+        let (sender, receiver) = mpsc::channel(BATCHES_HELD);
+        tokio::task::spawn_blocking(move || {
+            let mut walk = Walk { sender, batch: Vec::with_capacity(BATCH), above: Vec::new() };
+            // An error means that nobody listens any more.
+            if walk.folder(&folder, &prefix).is_ok() {
+                walk.flush().unwrap_or_default();
+            }
+        });
+        stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|batch: Vec<_>| (batch, receiver))
+        })
     });
-    let batches = stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|batch: Vec<_>| (batch, receiver))
-    });
-    batches.flat_map(stream::iter).boxed()
+    batches.flatten().flat_map(stream::iter).boxed()
 }
 
 /// Nobody listens any more.
