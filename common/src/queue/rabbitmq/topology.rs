@@ -1,7 +1,7 @@
 //! The queues: their names, their arguments, how they are declared.
 //!
-//! Everything is a durable quorum queue and every dead-lettering is at-least-once, so a
-//! message is somewhere at any time. Arguments are part of a queue's identity: a change of
+//! Everything that holds jobs is a durable quorum queue and every dead-lettering is at-least-once, so
+//! a message is somewhere at any time; bookmarks are no jobs, and [`sequence`](super::sequence)'s. Arguments are part of a queue's identity: a change of
 //! one here means that queues of an earlier version no longer fit.
 
 use std::collections::BTreeSet;
