@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::cli::AuditArgs;
+use crate::outlet::Outlet;
 use crate::output::{count, say};
 use crate::plan::{Plan, PlanProgress};
 use crate::progress::Progress;
@@ -89,7 +90,7 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
         engine: args.engine.clone(),
         files: Arc::clone(&files),
     });
-    let plan = Plan::new(request, &stores).await?;
+    let plan = Plan::new(request, None, &stores).await?;
     let (run, listed) = (plan.run(), plan.progress());
 
     let queue = InProcessQueue::new(JOBS_AHEAD, RetryDelays::default());
@@ -155,7 +156,7 @@ async fn publish(
     stop: CancellationToken,
 ) -> Result<(), crate::plan::PlanError> {
     let result = tokio::select! {
-        result = plan.publish(&queue, stop.clone()) => result,
+        result = plan.publish(Outlet::in_process(&queue), stop.clone()) => result,
         // It may be waiting for room that nobody makes any more.
         () = stop.cancelled() => Ok(()),
     };

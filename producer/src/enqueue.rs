@@ -41,22 +41,28 @@ pub(crate) async fn enqueue(args: EnqueueArgs, stores: StoreOptions) -> anyhow::
     if args.only == Only::Missing {
         request.dead = dead_images(&queue, &request.out).await?;
     }
-    let plan = Plan::new(request, &stores).await?;
+    let mut plan = Plan::new(request, Some(&queue), &stores).await?;
     let (run, counts) = (plan.run(), plan.progress());
+    let outlet = plan.outlet(&queue).await?;
 
     let progress = Progress::start("enqueued");
     let watched = std::sync::Arc::clone(&counts);
-    let publishing = plan.publish(&queue, CancellationToken::new());
+    let publishing = plan.publish(outlet, CancellationToken::new());
     let published: Result<(), PlanError> = progress
         .follow(publishing, move || {
             let total = watched.listed.load(Relaxed).then(|| watched.found.load(Relaxed));
-            (watched.published.load(Relaxed) + watched.skipped.load(Relaxed), total, 0)
+            let past = watched.skipped.load(Relaxed) + watched.before.load(Relaxed);
+            (watched.published.load(Relaxed) + past, total, 0)
         })
         .await;
     queue.close().await;
     published?;
+    let before = match counts.before.load(Relaxed) {
+        0 => String::new(),
+        before => format!(", {before} were enqueued before"),
+    };
     say(&format!(
-        "Enqueued {} of {} ({} have results already), run {run}",
+        "Enqueued {} of {} ({} have results already{before}), run {run}",
         counts.published.load(Relaxed),
         count(counts.found.load(Relaxed), "image"),
         counts.skipped.load(Relaxed),

@@ -14,6 +14,7 @@ mod enqueue;
 #[cfg(feature = "embedded")]
 mod learning_curve;
 mod list_file;
+mod outlet;
 mod output;
 mod plan;
 mod progress;
@@ -21,6 +22,7 @@ mod reconciliation;
 mod redrive;
 mod report;
 mod request;
+mod resumption;
 mod selection;
 mod source;
 mod status;

@@ -12,7 +12,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::layout::RUN_FILE;
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
-use camshaft_common::queue::{JobQueue, Message, QueueError};
+use camshaft_common::queue::{Message, QueueError, RabbitMqQueue};
 use camshaft_common::run::{ReadRunError, RunId, RunRecord, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_common::telemetry::TraceContext;
@@ -21,13 +21,11 @@ use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use crate::outlet::Outlet;
+use crate::resumption::{Before, Terms};
 use crate::selection::{Decision, Only, Results};
-use crate::source::{Source, SourceError};
+use crate::source::{FoundImage, Source, SourceError};
 use crate::traces;
-
-/// Messages published together: enough to keep a broker's confirms in a pipeline, few
-/// enough that what is lost in a crash is soon published again.
-const PUBLISH_CHUNK: usize = 512;
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +52,15 @@ pub(crate) enum PlanError {
     /// `run.json` can't be read.
     #[error(transparent)]
     Run(#[from] ReadRunError),
+    /// What an earlier process enqueued can't be told from the rest.
+    #[error(
+        "SOURCE's store doesn't list objects in the order of their names ({key} came late), so an \
+         enqueue can't be gone on with; start again to enqueue every image without a result"
+    )]
+    NoOrder {
+        /// The first that was out of order.
+        key: ImageKey,
+    },
     /// SOURCE has no file at all.
     #[error("no images in {0}: is the path or prefix right?")]
     NoImages(String),
@@ -72,6 +79,11 @@ pub(crate) struct Plan {
     record: RunRecord,
     results: Results,
     progress: Arc<PlanProgress>,
+    terms: Terms,
+    /// Images enqueued by an earlier process that didn't come to its end.
+    before: Option<Before>,
+    /// The image before, where they have to come in the order of their keys.
+    last: Option<ImageKey>,
 }
 
 /// Counts that change while jobs are published.
@@ -85,6 +97,8 @@ pub(crate) struct PlanProgress {
     pub(crate) skipped: AtomicU64,
     /// Those of them whose result is a failure.
     pub(crate) skipped_failed: AtomicU64,
+    /// Images without a result that an earlier process enqueued.
+    pub(crate) before: AtomicU64,
     /// Whether SOURCE has been listed to its end.
     pub(crate) listed: AtomicBool,
 }
@@ -116,21 +130,34 @@ pub(crate) struct Request {
 
 impl Plan {
     /// Opens OUT, lists what is done already, makes sure that this run belongs there, and
-    /// writes `run.json`.
+    /// writes `run.json`. With a broker, looks there whether the run's enqueue was cut short.
     ///
     /// # Errors
     /// Where OUT can't be read or written, or holds something else.
-    pub(crate) async fn new(request: Request, stores: &StoreOptions) -> Result<Self, PlanError> {
+    pub(crate) async fn new(
+        request: Request,
+        broker: Option<&RabbitMqQueue>,
+        stores: &StoreOptions,
+    ) -> Result<Self, PlanError> {
         let out = Folder::open(&request.out, stores)?;
         let before = RunRecord::read(&out).await?;
         // Before anything is written: some servers make a missing bucket when written to.
         let mut results = Results::list(&out).await?;
-        // A run that has no results yet, as after a mistyped SOURCE, binds nobody.
-        let record = agree(&request, before.filter(|_| !results.is_empty()))?;
+        // A run that has no results yet, as after a mistyped SOURCE, binds nobody; but one whose
+        // enqueue was cut short is gone on with.
+        let binds = match (&before, broker) {
+            _ if !results.is_empty() => true,
+            (Some(before), Some(broker)) if is_same(&request, before) => {
+                broker.has_sequence(&before.run.to_string()).await?
+            }
+            _ => false,
+        };
+        let record = agree(&request, before.filter(|_| binds))?;
         write_run(&out, &record).await?;
         let Request { source, source_name, only, dead, limit, model, explain, .. } = request;
         results.set_dead(dead);
         let progress = Arc::default();
+        let terms = Terms::new(only, source.labels());
         Ok(Self {
             source,
             source_name,
@@ -142,7 +169,25 @@ impl Plan {
             record,
             results,
             progress,
+            terms,
+            before: None,
+            last: None,
         })
+    }
+
+    /// Takes up the run's jobs on the broker where an earlier process left them.
+    ///
+    /// # Errors
+    /// Where the broker stays out of reach, or another process is at it.
+    pub(crate) async fn outlet(
+        &mut self,
+        broker: &RabbitMqQueue,
+    ) -> Result<Outlet<'static>, QueueError> {
+        let sequence = broker.sequence(&self.run().to_string()).await?;
+        if let Some(bookmark) = sequence.bookmark() {
+            self.before = Before::read(bookmark, &self.source, &mut self.terms).await;
+        }
+        Ok(Outlet::broker(sequence))
     }
 
     /// The run's id.
@@ -165,12 +210,12 @@ impl Plan {
     /// starting again does the rest.
     pub(crate) async fn publish(
         self,
-        queue: &dyn JobQueue,
+        outlet: Outlet<'_>,
         stop: CancellationToken,
     ) -> Result<(), PlanError> {
         let span = traces::enqueue(self.run());
         let counts = self.progress();
-        let published = self.publish_within(&span, queue, stop).await;
+        let published = self.publish_within(&span, outlet, stop).await;
         span.record("camshaft.found", counts.found.load(Relaxed));
         span.record("camshaft.published", counts.published.load(Relaxed));
         if let Err(error) = &published {
@@ -182,67 +227,83 @@ impl Plan {
     async fn publish_within(
         mut self,
         span: &Span,
-        queue: &dyn JobQueue,
+        mut outlet: Outlet<'_>,
         stop: CancellationToken,
     ) -> Result<(), PlanError> {
-        let name = queue.name();
+        let name = outlet.name();
         let limit = self.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let progress = Arc::clone(&self.progress);
         let mut images = self.source.images().take(limit);
-        let mut chunk = Chunk::default();
+        let mut may_forget = !self.source.is_list();
         while let Some(image) = images.next().await {
             let image = image?;
-            self.progress.found.fetch_add(1, Relaxed);
-            match self.results.decide(&image, self.only) {
-                Decision::Skip => {
-                    self.progress.skipped.fetch_add(1, Relaxed);
-                    if self.results.has_failed(&image.key) {
-                        self.progress.skipped_failed.fetch_add(1, Relaxed);
-                    }
+            let at = progress.found.fetch_add(1, Relaxed) + 1;
+            if may_forget && self.is_out_of_order(&image) {
+                outlet.forget().await?;
+                if self.before.is_some() {
+                    return Err(PlanError::NoOrder { key: image.key });
                 }
-                Decision::Do { replaces } => {
-                    let sending = traces::send(span, &name, self.run(), &image.key);
-                    chunk.messages.push(self.message(image, replaces, TraceContext::of(&sending)));
-                    chunk.spans.push(sending);
-                }
+                may_forget = false;
             }
-            if chunk.messages.len() >= PUBLISH_CHUNK {
-                self.send(queue, &mut chunk).await?;
+            match self.choose(&image, at) {
+                Choice::Skip => {}
+                Choice::Publish { replaces, note } => {
+                    let sending = traces::send(span, &name, self.run(), &image.key);
+                    let message = self.message(image, replaces, TraceContext::of(&sending));
+                    outlet.put(message, note, sending, &progress.published).await?;
+                }
             }
             if stop.is_cancelled() {
                 return Ok(());
             }
         }
-        self.send(queue, &mut chunk).await?;
-        self.progress.listed.store(true, Relaxed);
-        let found = self.progress.found.load(Relaxed);
+        outlet.flush(&progress.published).await?;
+        progress.listed.store(true, Relaxed);
+        let found = progress.found.load(Relaxed);
         if found == 0 {
+            outlet.forget().await?;
             return Err(PlanError::NoImages(self.source_name));
         }
         self.record.images = Some(found);
         self.record.updated_at = Utc::now();
         write_run(&self.out, &self.record).await?;
+        outlet.end().await?;
         Ok(())
     }
 
-    async fn send(&self, queue: &dyn JobQueue, chunk: &mut Chunk) -> Result<(), PlanError> {
-        let Chunk { messages, spans } = std::mem::take(chunk);
-        let count = messages.len() as u64;
-        if count > 0 {
-            if let Err(error) = queue.publish(messages).await {
-                spans.iter().for_each(|span| traces::fail(span, &error));
-                return Err(error.into());
+    fn is_out_of_order(&mut self, image: &FoundImage) -> bool {
+        let last = self.last.replace(image.key.clone());
+        last.is_some_and(|last| last > image.key)
+    }
+
+    /// What becomes of the image at a place in SOURCE, from 1.
+    fn choose(&self, image: &FoundImage, at: u64) -> Choice {
+        let progress = &self.progress;
+        let replaces = match self.results.decide(image, self.only) {
+            Decision::Skip => {
+                progress.skipped.fetch_add(1, Relaxed);
+                if self.results.has_failed(&image.key) {
+                    progress.skipped_failed.fetch_add(1, Relaxed);
+                }
+                return Choice::Skip;
             }
-            self.progress.published.fetch_add(count, Relaxed);
-        }
-        Ok(())
+            Decision::Do { replaces } => replaces,
+        };
+        let note = match &self.before {
+            Some(before) if before.covers(image, at) => {
+                if !before.is_changed(image) {
+                    progress.before.fetch_add(1, Relaxed);
+                    return Choice::Skip;
+                }
+                // The bookmark stays where it is, further on.
+                None
+            }
+            _ => Some(self.terms.note(at)),
+        };
+        Choice::Publish { replaces, note }
     }
 
-    fn message(
-        &self,
-        image: crate::source::FoundImage,
-        replaces: bool,
-        trace: TraceContext,
-    ) -> Message {
+    fn message(&self, image: FoundImage, replaces: bool, trace: TraceContext) -> Message {
         let job = Job {
             v: JOB_VERSION,
             run: self.record.run,
@@ -260,16 +321,22 @@ impl Plan {
     }
 }
 
-/// Messages to publish together, and the spans that last until that is done.
-#[derive(Debug, Default)]
-struct Chunk {
-    messages: Vec<Message>,
-    spans: Vec<Span>,
+/// See [`Plan::choose`].
+enum Choice {
+    Skip,
+    Publish { replaces: bool, note: Option<String> },
 }
 
 async fn write_run(out: &Folder, record: &RunRecord) -> Result<(), StoreError> {
     let json = serde_json::to_vec_pretty(record).expect("a record has only strings and numbers");
     out.put(RUN_FILE, json, JSON).await
+}
+
+/// Whether a run is about the same images, model and options.
+fn is_same(request: &Request, before: &RunRecord) -> bool {
+    (&before.source, &before.base) == (&request.source_name, &request.base)
+        && before.model.same_content(&request.model)
+        && before.explain == request.explain
 }
 
 /// The run's record: the one that lies there, where this is the same run started again.

@@ -1,6 +1,7 @@
 //! Which images are to be done, given the results that lie in OUT already.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout;
@@ -11,7 +12,18 @@ use futures::TryStreamExt;
 use crate::source::FoundImage;
 
 /// Which images are wanted: `--only`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Only {
     /// Those without a result, or written since their result was.
     #[default]
@@ -30,12 +42,36 @@ enum Kind {
     Failure,
 }
 
-/// The results that lie in OUT.
+/// The results that lie in OUT. There may be millions: each takes 27 to 54 bytes here, however
+/// long its key is.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
-    by_key: HashMap<ImageKey, (Kind, DateTime<Utc>)>,
+    by_key: HashMap<Fingerprint, Written>,
+    hashers: [RandomState; 2],
     /// Images whose job is a dead letter.
     dead: HashSet<ImageKey>,
+}
+
+/// A key's hash, with a secret of this process: nobody can make two keys with the same one, and
+/// among a billion keys two have it by chance once in 10^20 times.
+type Fingerprint = [u64; 2];
+
+/// When a result was written, in microseconds, and in the lowest bit whether it is a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written(i64);
+
+impl Written {
+    fn new(kind: Kind, at: DateTime<Utc>) -> Self {
+        Self(at.timestamp_micros() << 1 | i64::from(kind == Kind::Failure))
+    }
+
+    fn kind(self) -> Kind {
+        if self.0 & 1 == 1 { Kind::Failure } else { Kind::Prediction }
+    }
+
+    fn is_before(self, time: DateTime<Utc>) -> bool {
+        self.0 >> 1 < time.timestamp_micros()
+    }
 }
 
 /// What is to be done with an image.
@@ -61,14 +97,26 @@ impl Results {
         for (folder, kind) in
             [(layout::PREDICTIONS, Kind::Prediction), (layout::FAILURES, Kind::Failure)]
         {
-            let mut objects = out.list(folder);
+            let mut objects = out.list_in_order(folder);
             while let Some(object) = objects.try_next().await? {
                 if let Some(key) = layout::image_of_result(&object.path) {
-                    results.by_key.insert(key, (kind, object.last_modified));
+                    results.insert(&key, kind, object.last_modified);
                 }
             }
         }
         Ok(results)
+    }
+
+    fn insert(&mut self, key: &ImageKey, kind: Kind, written: DateTime<Utc>) {
+        self.by_key.insert(self.fingerprint(key), Written::new(kind, written));
+    }
+
+    fn get(&self, key: &ImageKey) -> Option<Written> {
+        self.by_key.get(&self.fingerprint(key)).copied()
+    }
+
+    fn fingerprint(&self, key: &ImageKey) -> Fingerprint {
+        self.hashers.each_ref().map(|hasher| hasher.hash_one(key))
     }
 
     /// Whether there are none.
@@ -80,7 +128,7 @@ impl Results {
     /// Whether an image has one.
     #[must_use]
     pub(crate) fn has(&self, key: &ImageKey) -> bool {
-        self.by_key.contains_key(key)
+        self.get(key).is_some()
     }
 
     /// Takes images whose job is a dead letter for accounted for.
@@ -91,17 +139,17 @@ impl Results {
     /// Whether an image's result is a failure.
     #[must_use]
     pub(crate) fn has_failed(&self, key: &ImageKey) -> bool {
-        matches!(self.by_key.get(key), Some((Kind::Failure, _)))
+        self.get(key).is_some_and(|written| written.kind() == Kind::Failure)
     }
 
     /// Decides on an image.
     #[must_use]
     pub(crate) fn decide(&self, image: &FoundImage, only: Only) -> Decision {
-        let result = self.by_key.get(&image.key);
+        let result = self.get(&image.key);
         let wanted = match (only, result) {
             (Only::All, _) | (Only::New, None) => true,
-            (Only::New, Some((_, written))) => {
-                image.last_modified.is_some_and(|modified| modified > *written)
+            (Only::New, Some(written)) => {
+                image.last_modified.is_some_and(|modified| written.is_before(modified))
             }
             (Only::Failed, _) => self.has_failed(&image.key),
             (Only::Missing, result) => result.is_none() && !self.dead.contains(&image.key),
@@ -129,12 +177,10 @@ mod tests {
             label: None,
         };
         let key = |key: &str| ImageKey::parse(key).unwrap();
-        let by_key = HashMap::from([
-            (key("done.jpg"), (Kind::Prediction, now)),
-            (key("failed.jpg"), (Kind::Failure, now)),
-        ]);
-        let dead = HashSet::from([key("dead.jpg")]);
-        let results = Results { by_key, dead };
+        let mut results = Results::default();
+        results.insert(&key("done.jpg"), Kind::Prediction, now);
+        results.insert(&key("failed.jpg"), Kind::Failure, now);
+        results.set_dead(HashSet::from([key("dead.jpg")]));
         let earlier = Some(now - TimeDelta::hours(1));
         let later = Some(now + TimeDelta::hours(1));
         let again = Decision::Do { replaces: true };

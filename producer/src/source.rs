@@ -1,6 +1,6 @@
 //! SOURCE: where images come from, as a stream of keys with what is known of each.
 //!
-//! Owns listing a folder or prefix and reading a list file. Which of the images are to be
+//! Owns listing a folder or prefix, in the order of its keys, and reading a list file. Which of the images are to be
 //! done is [`selection`](crate::selection)'s business.
 
 use std::str::FromStr;
@@ -23,7 +23,18 @@ pub(crate) enum SourceArgument {
 }
 
 /// Where labels come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LabelRule {
     /// The name of the folder an image lies in, where a list doesn't say.
     #[default]
@@ -139,10 +150,37 @@ impl Source {
         Ok(Self { folder, keys, labels, excluded_prefix })
     }
 
+    /// Where labels come from.
+    #[must_use]
+    pub(crate) fn labels(&self) -> LabelRule {
+        self.labels
+    }
+
     /// The place keys are below.
     #[must_use]
     pub(crate) fn location(&self) -> &Location {
         self.folder.location()
+    }
+
+    /// Whether images come in the order of a list, which may be any and have a key twice; else
+    /// they come in that of their keys.
+    #[must_use]
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.keys, Keys::Listed(_))
+    }
+
+    /// Whether the list is a file that can be read twice and has `key` at `position`, from 1: it
+    /// is then taken for the one that was read before.
+    pub(crate) async fn lists_at(&self, position: u64, key: &ImageKey) -> bool {
+        let Keys::Listed(path) = &self.keys else { return false };
+        let (Ok(before), true) =
+            (usize::try_from(position.saturating_sub(1)), std::path::Path::new(path).is_file())
+        else {
+            return false;
+        };
+        let mut images = list_file::read(path.clone()).skip(before);
+        // What can't be read is told when it is read for good.
+        matches!(images.try_next().await, Ok(Some(image)) if image.key == *key)
     }
 
     /// Every image, as they are found. Hidden files and OUT's own are none; every other
@@ -164,7 +202,7 @@ impl Source {
     fn list(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
         let excluded = self.excluded_prefix.clone();
         self.folder
-            .list("")
+            .list_in_order("")
             .map_err(SourceError::from)
             .and_then(|object| async move { Ok(listed(object)?) })
             .try_filter(move |image| {

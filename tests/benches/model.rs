@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let batch: usize = arguments.next().map_or(Ok(8), |text| text.parse())?;
     let kernel: KernelChoice =
         arguments.next().map_or(Ok(KernelChoice::Auto), |text| text.parse())?;
-    let device: DeviceChoice = arguments.next().map_or(Ok(DeviceChoice::Cpu), |text| text.parse())?;
+    let device: DeviceChoice =
+        arguments.next().map_or(Ok(DeviceChoice::Cpu), |text| text.parse())?;
 
     let files = ModelFiles::bundled();
     let model = Model::load(&files, &device.open()?, precision, kernel)?;

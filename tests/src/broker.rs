@@ -42,6 +42,8 @@ pub struct LimitedUser {
 }
 
 const OUR_QUEUES: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+)$";
+/// Those and the bookmarks of enqueues.
+const OURS_TO_ENQUEUE: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
 const PUBLISH: &str = r"^amq\.default$";
 const NOTHING: &str = "^$";
 
@@ -49,6 +51,14 @@ const NOTHING: &str = "^$";
 pub const PRODUCER: LimitedUser = LimitedUser {
     name: "camshaft-producer",
     password: "pr0ducer-pa55",
+    configure: OURS_TO_ENQUEUE,
+    write: PUBLISH,
+    read: OURS_TO_ENQUEUE,
+};
+/// May enqueue as well, but have no bookmark kept: the rights before there were any.
+pub const PRODUCER_WITHOUT_BOOKMARK: LimitedUser = LimitedUser {
+    name: "camshaft-producer-without-bookmark",
+    password: "pr0ducer-pa55-2",
     configure: OUR_QUEUES,
     write: PUBLISH,
     read: OUR_QUEUES,
@@ -318,7 +328,7 @@ fn definitions() -> String {
     for host in &hosts {
         permit(USER, host, [".*"; 3]);
     }
-    for user in [PRODUCER, WORKER, VIEWER] {
+    for user in [PRODUCER, PRODUCER_WITHOUT_BOOKMARK, WORKER, VIEWER] {
         let LimitedUser { name, password, configure, write, read } = user;
         write!(users, r#",{{"name":"{name}","password":"{password}","tags":""}}"#).unwrap();
         for host in hosts.iter().filter(|host| host.starts_with("rights-")) {

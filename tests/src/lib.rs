@@ -6,6 +6,7 @@ pub mod collector;
 pub mod health;
 pub mod hostile;
 pub mod images;
+pub mod jobs;
 pub mod leash;
 pub mod metrics;
 pub mod planted;

@@ -193,11 +193,21 @@ impl Running {
     /// Where it has ended.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:").expect("the process runs")
+    }
+
+    /// The most memory it has held; 0 once it has ended.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory("VmHWM:").unwrap_or(0)
+    }
+
+    fn memory(&self, field: &str) -> Option<u64> {
         let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kib.expect("Linux tells it") * 1024
+        let status = std::fs::read_to_string(path).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        let kib = line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?;
+        Some(kib * 1024)
     }
 
     /// Whether it has ended.

@@ -12,6 +12,7 @@ mod hostile;
 mod monitoring;
 mod queue;
 mod report;
+mod scale;
 mod security;
 mod store;
 mod tls;

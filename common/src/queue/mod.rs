@@ -21,7 +21,7 @@ mod in_process;
 mod rabbitmq;
 
 pub use in_process::InProcessQueue;
-pub use rabbitmq::{RabbitMqOptions, RabbitMqQueue, TlsError, TlsFiles};
+pub use rabbitmq::{Bookmark, RabbitMqOptions, RabbitMqQueue, Sequence, TlsError, TlsFiles};
 
 /// Header with the number of tries a message has had when it is published again.
 pub const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
@@ -30,6 +30,8 @@ pub const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
 pub const LOSSES_HEADER: &str = "x-camshaft-losses";
 /// Header of a dead letter: why it is one.
 pub const REASON_HEADER: &str = "x-camshaft-reason";
+/// Header of a job: where in its run's images the enqueue was that published it.
+pub const BOOKMARK_HEADER: &str = "x-camshaft-bookmark";
 /// Media type of every message.
 pub const CONTENT_TYPE: &str = "application/json";
 
@@ -333,6 +335,15 @@ pub enum QueueError {
         /// What the broker said.
         reason: String,
     },
+    /// Somebody else publishes the same sequence.
+    #[error(
+        "another enqueue of this run is under way at the broker {address}; wait until it is done, \
+         or end it, and start again"
+    )]
+    Held {
+        /// Host and port.
+        address: String,
+    },
     /// The delivery belongs to a connection that is gone; it will come again.
     #[error("the connection that delivered this message is gone; it will be delivered again")]
     Stale,
@@ -354,6 +365,7 @@ impl QueueError {
             | Self::Tls { .. }
             | Self::InvalidUrl { .. }
             | Self::Topology { .. }
+            | Self::Held { .. }
             | Self::Closed => false,
         }
     }

@@ -77,6 +77,10 @@ impl ListLines {
 }
 
 fn record(line: &str) -> Result<csv::StringRecord, csv::Error> {
+    // A reader's tables take ten times as long to set up as most lines to split.
+    if !line.contains(['"', '\r', '\n']) {
+        return Ok(line.split(',').collect());
+    }
     let mut record = csv::StringRecord::new();
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
     reader.read_record(&mut record)?;

@@ -49,7 +49,6 @@ fn restarting_the_broker_five_times_loses_and_doubles_nothing() {
     let workers = [(); 2].map(|()| Running::start(&mut worker(["--broker", &url])));
     write_next();
     for restart in 0..RESTARTS {
-        // Messages are published 512 at a time.
         let mark = restart * 900 + 100;
         wait::until("the workers come as far as that", LIMIT, || small.predictions() >= mark);
         broker.stop();

@@ -1,7 +1,9 @@
 //! The rights on the broker that docs/SECURITY.md gives to users are enough, and where they
 //! are not, that is said.
 
-use camshaft_tests::broker::{Broker, LimitedUser, PRODUCER, VIEWER, WORKER};
+use camshaft_tests::broker::{
+    Broker, LimitedUser, PRODUCER, PRODUCER_WITHOUT_BOOKMARK, VIEWER, WORKER,
+};
 use camshaft_tests::programs::{Ended, camshaft, run, worker};
 use camshaft_tests::small_run::SmallRun;
 
@@ -49,6 +51,7 @@ fn each_user_can_do_its_part_with_the_rights_in_the_documentation() {
     let rights = Rights::new();
     let enqueued = rights.enqueue(PRODUCER).expect(0);
     assert!(enqueued.stdout.starts_with("Enqueued 3 of 3"), "{}", enqueued.stdout);
+    assert_eq!(enqueued.stderr, "");
     // One that is dead at once, and one that is after a rest in a retry queue.
     let raw = Raw::connect(&Broker::shared().url_of(
         Broker::shared().user(),
@@ -84,6 +87,9 @@ fn who_has_fewer_rights_is_told() {
         ]);
     }
     let _ended = rights.enqueue(PRODUCER).expect(0);
+    let enqueued = rights.enqueue(PRODUCER_WITHOUT_BOOKMARK).expect(0);
+    assert!(enqueued.stdout.starts_with("Enqueued 3 of 3"), "{}", enqueued.stdout);
+    assert!(enqueued.stderr.contains("keep no bookmark"), "{}", enqueued.stderr);
     rights.work(VIEWER).expect_one_line(&["refused access", VIEWER.name, "camshaft.jobs"]);
     rights.enqueue(VIEWER).expect_one_line(&["refused access", VIEWER.name, "permissions"]);
     // Dead letters are not the worker's to read, where there are any.

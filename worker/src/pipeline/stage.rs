@@ -169,11 +169,7 @@ impl Stages {
     }
 
     /// Adds the task that gathers batches, one ahead of the model.
-    pub fn batch(
-        &mut self,
-        decoded: Receiver<Decoded>,
-        wait: Duration,
-    ) -> mpsc::Receiver<Batch> {
+    pub fn batch(&mut self, decoded: Receiver<Decoded>, wait: Duration) -> mpsc::Receiver<Batch> {
         let (ready, batches) = mpsc::channel(1);
         let size = Arc::clone(&self.context.batch);
         self.tasks.push(("batch", tokio::spawn(batch::gather(decoded, ready, size, wait))));

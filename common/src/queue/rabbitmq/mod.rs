@@ -2,7 +2,8 @@
 //!
 //! Owns what `NAME.jobs`, `NAME.dead` and `NAME.retry.<seconds>` are used for. One file
 //! each: [`connection`] (reaching the broker, and telling its errors apart), [`tls`]
-//! (certificates), [`topology`] (the queues), [`wire`] (headers and properties), [`publisher`] (confirmed messages),
+//! (certificates), [`topology`] (the queues), [`wire`] (headers and properties), [`publisher`]
+//! (confirmed messages), [`sequence`] (those of an enqueue, which can be gone on with),
 //! [`consumer`] (deliveries across lost connections), [`receipt`] (settling them),
 //! [`dead_letters`] (looking at them, and back to work).
 
@@ -25,6 +26,7 @@ mod consumer;
 mod dead_letters;
 mod publisher;
 mod receipt;
+mod sequence;
 mod tls;
 mod topology;
 mod wire;
@@ -35,6 +37,7 @@ use publisher::{Publisher, WhileBlocked};
 use topology::Topology;
 use wire::Outgoing;
 
+pub use sequence::{Bookmark, Sequence};
 pub use tls::{TlsError, TlsFiles};
 
 /// How to use the broker; where it is and who we are is in its URL.
@@ -138,6 +141,31 @@ impl RabbitMqQueue {
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, QueueError> {
         self.0.ensure_open()?;
         dead_letters::look(&self.0).await
+    }
+
+    /// Takes up a sequence of jobs where it was left, or starts it. There is one publisher of a
+    /// sequence at a time: this waits until an earlier one is gone.
+    ///
+    /// # Errors
+    /// [`QueueError::Held`] where another stays; else where the broker stays out of reach.
+    pub async fn sequence(&self, name: &str) -> Result<Sequence, QueueError> {
+        self.0.ensure_open()?;
+        Sequence::open(Arc::clone(&self.0), name).await
+    }
+
+    /// Whether the broker has a sequence of that name that was started and has not ended.
+    ///
+    /// # Errors
+    /// Where the broker stays out of reach.
+    pub async fn has_sequence(&self, name: &str) -> Result<bool, QueueError> {
+        self.0.ensure_open()?;
+        let mut patience = Patience::new(Some(self.0.patience));
+        loop {
+            match sequence::is_open(&self.0, name).await {
+                Err(error) => patience.pause(error).await?,
+                open => return open,
+            }
+        }
     }
 
     /// How many workers consume.

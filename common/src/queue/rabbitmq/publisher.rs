@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 
+use lapin::message::BasicReturnMessage;
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection, PublisherConfirm, Queue};
 use tokio::sync::Semaphore;
@@ -114,7 +115,7 @@ impl Publisher {
         if result.is_err() {
             self.forget(&link).await;
             // The broker says so, and reads nothing more: no answer is the consequence.
-            if link.connection.status().blocked() {
+            if link.blocked() {
                 return Err(QueueError::Blocked { address: self.connector.address().to_owned() });
             }
         }
@@ -170,13 +171,7 @@ impl Publisher {
         match tokio::time::timeout(OPERATION_TIMEOUT, confirm).await {
             Ok(Ok(Confirmation::Ack(None))) => Ok(()),
             Ok(Ok(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)))) => {
-                Err(Refusal::Returned(QueueError::Rejected {
-                    reason: format!(
-                        "{} ({})",
-                        message.reply_text.as_str(),
-                        message.routing_key.as_str()
-                    ),
-                }))
+                Err(Refusal::Returned(returned(&message)))
             }
             Ok(Ok(Confirmation::Nack(None))) => Err(Refusal::Refused(QueueError::Rejected {
                 reason: "it could not store it; see the broker's log and its disk".to_owned(),
@@ -194,7 +189,7 @@ impl Publisher {
         // Whoever holds it is about to find out.
         let state = self.state.try_lock().ok()?;
         match &*state {
-            State::Connected(link) if link.connection.status().blocked() => {
+            State::Connected(link) if link.blocked() => {
                 Some(QueueError::Blocked { address: self.connector.address().to_owned() })
             }
             _ => None,
@@ -259,7 +254,7 @@ impl Publisher {
     }
 
     /// The connection, made anew where it is lost. One try.
-    async fn link(&self) -> Result<Arc<Link>, QueueError> {
+    pub(super) async fn link(&self) -> Result<Arc<Link>, QueueError> {
         let mut state = self.state.lock().await;
         match &*state {
             State::Closed => return Err(QueueError::Closed),
@@ -289,7 +284,7 @@ impl Publisher {
     }
 
     /// Lets go of a connection that failed, unless another took its place already.
-    async fn forget(&self, failed: &Arc<Link>) {
+    pub(super) async fn forget(&self, failed: &Arc<Link>) {
         let mut state = self.state.lock().await;
         if matches!(&*state, State::Connected(link) if Arc::ptr_eq(link, failed)) {
             *state = State::Disconnected;
@@ -328,6 +323,13 @@ async fn publish(channel: &Channel, message: &Outgoing) -> Result<PublisherConfi
     channel.basic_publish("".into(), queue, options, &message.body, properties).await
 }
 
+/// What the broker says of a message that has no queue to go to.
+pub(super) fn returned(message: &BasicReturnMessage) -> QueueError {
+    QueueError::Rejected {
+        reason: format!("{} ({})", message.reply_text.as_str(), message.routing_key.as_str()),
+    }
+}
+
 /// Why a message is not confirmed.
 enum Refusal {
     Returned(QueueError),
@@ -344,6 +346,16 @@ impl From<Refusal> for QueueError {
 }
 
 impl Link {
+    /// Whether the broker has said that it takes no messages for now.
+    pub(super) fn blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
+    /// A channel that nobody else uses.
+    pub(super) async fn create_channel(&self) -> Result<Channel, lapin::Error> {
+        self.connection.create_channel().await
+    }
+
     fn take_idle(&self) -> Option<Channel> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(channel) = idle.pop() {

@@ -1,7 +1,7 @@
 //! The queues: their names, their arguments, how they are declared.
 //!
-//! Everything is a durable quorum queue and every dead-lettering is at-least-once, so a
-//! message is somewhere at any time. Arguments are part of a queue's identity: a change of
+//! Everything that holds jobs is a durable quorum queue and every dead-lettering is at-least-once, so
+//! a message is somewhere at any time; bookmarks are no jobs, and [`sequence`](super::sequence)'s. Arguments are part of a queue's identity: a change of
 //! one here means that queues of an earlier version no longer fit.
 
 use std::collections::BTreeSet;
@@ -32,6 +32,7 @@ const NO_DELIVERY_LIMIT: i32 = i32::MAX;
 /// The names of one job queue's queues on the broker.
 #[derive(Clone, Debug)]
 pub(super) struct Topology {
+    name: String,
     jobs: ShortString,
     suspects: ShortString,
     dead: ShortString,
@@ -40,17 +41,14 @@ pub(super) struct Topology {
 
 impl Topology {
     pub(super) fn new(name: &str, delays: &RetryDelays) -> Result<Self, QueueError> {
-        let named = |suffix: &str| {
-            ShortString::try_new(format!("{name}.{suffix}")).map_err(|_| QueueError::Rejected {
-                reason: "the queue's name is too long; choose a shorter one with --queue".into(),
-            })
-        };
+        let named = |suffix: &str| named(name, suffix);
         let delays: BTreeSet<_> = delays.iter().collect();
         let retries = delays
             .into_iter()
             .map(|delay| Ok((delay, named(&format!("retry.{}", delay.as_secs()))?)))
             .collect::<Result<_, QueueError>>()?;
         Ok(Self {
+            name: name.to_owned(),
             jobs: named("jobs")?,
             suspects: named("suspects")?,
             dead: named("dead")?,
@@ -82,6 +80,11 @@ impl Topology {
     pub(super) fn retry(&self, delay: Duration) -> &ShortString {
         let retry = self.retries.iter().find(|(known, _)| *known == delay);
         &retry.expect("built from the same delays").1
+    }
+
+    /// The small queue that keeps the bookmark of a sequence. Declared by whoever publishes it.
+    pub(super) fn bookmark(&self, sequence: &str) -> Result<ShortString, QueueError> {
+        named(&self.name, &format!("enqueue.{sequence}"))
     }
 
     pub(super) fn retries(&self) -> impl Iterator<Item = &ShortString> {
@@ -136,7 +139,13 @@ impl Topology {
     }
 }
 
-fn is_soft(error: &Error, wanted: &AMQPSoftError) -> bool {
+fn named(name: &str, suffix: &str) -> Result<ShortString, QueueError> {
+    ShortString::try_new(format!("{name}.{suffix}")).map_err(|_| QueueError::Rejected {
+        reason: "the queue's name is too long; choose a shorter one with --queue".into(),
+    })
+}
+
+pub(super) fn is_soft(error: &Error, wanted: &AMQPSoftError) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == wanted)
 }

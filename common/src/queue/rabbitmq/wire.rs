@@ -8,7 +8,9 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::queue::{ATTEMPTS_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER};
+use crate::queue::{
+    ATTEMPTS_HEADER, BOOKMARK_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER,
+};
 use crate::telemetry::{TRACEPARENT, TRACESTATE, TraceContext};
 
 /// How often a quorum queue has had the message back without an answer; absent at first.
@@ -19,6 +21,11 @@ const DELIVERY_COUNT_HEADER: &str = "x-delivery-count";
 const MAX_REASON_BYTES: usize = 1024;
 /// On disk before it is confirmed.
 const PERSISTENT: u8 = 2;
+/// Gone when the broker restarts, but from quorum queues, which keep every message on disk.
+const TRANSIENT: u8 = 1;
+/// Further queues that a message goes to; the broker takes the header off on the way.
+/// <https://www.rabbitmq.com/docs/sender-selected>
+const BLIND_COPY_HEADER: &str = "BCC";
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -32,6 +39,22 @@ impl Outgoing {
     /// A job that has had no try yet.
     pub(super) fn job(queue: &ShortString, message: Message) -> Self {
         Self::new(queue, message.body, headers(message.trace.as_ref()))
+    }
+
+    /// A job that has had no try yet, of which the queue `copy_to` is given a copy with a note.
+    pub(super) fn copied(
+        queue: &ShortString,
+        copy_to: &ShortString,
+        message: Message,
+        note: &str,
+    ) -> Self {
+        let mut headers = headers(message.trace.as_ref());
+        insert(&mut headers, BOOKMARK_HEADER, note);
+        let copies = vec![AMQPValue::LongString(copy_to.as_str().into())];
+        headers.insert(BLIND_COPY_HEADER.into(), AMQPValue::FieldArray(copies.into()));
+        let mut outgoing = Self::new(queue, message.body, headers);
+        outgoing.properties = outgoing.properties.with_delivery_mode(TRANSIENT);
+        outgoing
     }
 
     /// A job that had `attempts` tries and is to have another.
@@ -153,6 +176,11 @@ pub(super) fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
+/// The note of a bookmark.
+pub(super) fn note(properties: &BasicProperties) -> Option<String> {
+    text(properties, BOOKMARK_HEADER)
+}
+
 /// The trace that a message belongs to.
 pub(super) fn trace(properties: &BasicProperties) -> Option<TraceContext> {
     Some(TraceContext::new(text(properties, TRACEPARENT)?, text(properties, TRACESTATE)))
@@ -181,8 +209,13 @@ mod tests {
             let age = published_at(&retry.properties).unwrap().elapsed().unwrap();
             assert!(age < Duration::from_secs(60));
         }
-        let job = Outgoing::job(&queue, Message { body: Bytes::new(), trace: None });
+        let message = || Message { body: Bytes::new(), trace: None };
+        let job = Outgoing::job(&queue, message());
         assert_eq!((attempts(&job.properties), trace(&job.properties)), (0, None));
+        assert_eq!((note(&job.properties), *job.properties.delivery_mode()), (None, Some(2)));
+        let copied = Outgoing::copied(&queue, &ShortString::from("copy"), message(), "7");
+        assert_eq!(note(&copied.properties).as_deref(), Some("7"));
+        assert_eq!(*copied.properties.delivery_mode(), Some(TRANSIENT));
     }
 
     #[test]

@@ -1,0 +1,546 @@
+//! Jobs published one after the other over one channel, and a bookmark that the broker keeps of
+//! the last one, so that whoever is killed in the middle can go on where it was: without a job
+//! lost, and without one twice.
+//!
+//! Each job goes to the jobs and, as a blind copy of the same publish, to a small queue of its
+//! sequence's own that keeps the newest message only (its `x-max-length` is 1). A channel of the
+//! broker takes publishes in order and hands each to both queues at once; so whatever happens to
+//! the publisher, the message in the small queue is the last one that is among the jobs.
+//!
+//! Two things could make that untrue, and are seen to:
+//! - A publisher that comes back while the broker still reads what it had sent before. Every
+//!   publisher consumes the small queue exclusively, over the channel it publishes by, so the
+//!   broker lets the next one in only when that channel is gone. The one message it is given
+//!   it never acknowledges.
+//! - Jobs that the broker has read and then can't store (a broker that is killed, a quorum that is
+//!   lost, a length limit). The small queue is a classic one and its messages are not persistent,
+//!   so a broker that restarts has forgotten the bookmark; the jobs, a quorum queue, are
+//!   written to disk whatever a message says. And a refused or a late confirm makes the publisher
+//!   clear the bookmark, and keep none until all is well again. Without one, whatever has no
+//!   result is published again: jobs may be there twice, and none is missing.
+//!
+//! Upstream: enqueue. Others publish in no order, by [`publisher`](super::publisher).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
+use lapin::protocol::AMQPSoftError;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Confirmation, Consumer, PublisherConfirm};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::connection::{OPERATION_TIMEOUT, Patience, warn_of};
+use super::publisher::{Link, returned};
+use super::topology::is_soft;
+use super::wire::{self, Outgoing};
+use crate::queue::{Message, QueueError, QueueName};
+
+/// Jobs on their way at a time: enough to keep the broker busy, few enough to bound memory.
+const WINDOW: usize = 1024;
+/// A confirm that takes longer is odd enough to keep no bookmark for now.
+const LATE: Duration = Duration::from_secs(5);
+/// How long an earlier publisher may take to be gone. One whose machine is lost is noticed by the
+/// heartbeat, after a minute at most.
+const HELD_TIMEOUT: Duration = Duration::from_secs(90);
+const HELD_POLL: Duration = Duration::from_millis(100);
+/// The bookmark comes at once where there is one.
+const BOOKMARK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The broker forgets a bookmark that nobody came back for: a week.
+const EXPIRES_MS: i32 = 7 * 24 * 3600 * 1000;
+
+/// Where a sequence was when its last publisher ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bookmark {
+    /// The last message.
+    pub body: Bytes,
+    /// The note it was published with.
+    pub note: String,
+}
+
+/// Publishes in order, with confirms awaited behind. Dropped before [`Sequence::end`], it leaves
+/// its bookmark.
+pub struct Sequence {
+    shared: Arc<Shared>,
+    /// The small queue; `None` where this user may not have one.
+    memory: Option<ShortString>,
+    /// Why it may not, until that is told.
+    no_right: Option<String>,
+    /// What was there at the start.
+    bookmark: Option<Bookmark>,
+    hold: Option<Hold>,
+    /// Not yet confirmed, in order.
+    in_flight: VecDeque<InFlight>,
+    /// So many of those, from the front, are in doubt: until they are confirmed no bookmark is
+    /// kept.
+    doubtful: usize,
+    confirmed: u64,
+    patience: Patience,
+}
+
+/// A channel to publish by, and with it the right to.
+struct Hold {
+    link: Arc<Link>,
+    channel: Channel,
+    /// Never acknowledged: who has it is the one who publishes.
+    _exclusive: Option<Consumer>,
+}
+
+struct InFlight {
+    message: Message,
+    note: Option<String>,
+    sending: Sending,
+}
+
+/// How far one message has come.
+enum Sending {
+    Unsent,
+    /// Handed to the connection, in order.
+    Handed(Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send>>),
+    /// On the socket.
+    Written(PublisherConfirm),
+}
+
+impl Sequence {
+    /// Takes up the sequence of that name where it was left, once nobody else has it.
+    pub(super) async fn open(shared: Arc<Shared>, name: &str) -> Result<Self, QueueError> {
+        let patience = Patience::new(Some(shared.patience));
+        let mut sequence = Self {
+            memory: Some(shared.topology.bookmark(name)?),
+            no_right: None,
+            shared,
+            bookmark: None,
+            hold: None,
+            in_flight: VecDeque::with_capacity(WINDOW),
+            doubtful: 0,
+            confirmed: 0,
+            patience,
+        };
+        loop {
+            match sequence.attach().await {
+                Ok((hold, bookmark)) => {
+                    sequence.hold = Some(hold);
+                    sequence.bookmark = bookmark;
+                    return Ok(sequence);
+                }
+                Err(error) => sequence.patience.pause(error).await?,
+            }
+        }
+    }
+
+    /// Where its messages go.
+    #[must_use]
+    pub fn queue(&self) -> QueueName {
+        self.shared.topology.name(false)
+    }
+
+    /// Where it was left by an earlier publisher.
+    #[must_use]
+    pub fn bookmark(&self) -> Option<&Bookmark> {
+        self.bookmark.as_ref()
+    }
+
+    /// How many messages the broker has taken.
+    #[must_use]
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Publishes the next message; waits while too many are on their way. With a `note`, which no
+    /// other message may have, it becomes the bookmark.
+    ///
+    /// # Errors
+    /// Where the broker refuses messages or stays out of reach.
+    pub async fn publish(
+        &mut self,
+        message: Message,
+        note: Option<String>,
+    ) -> Result<(), QueueError> {
+        while self.in_flight.len() >= WINDOW {
+            self.settle_oldest().await?;
+        }
+        self.in_flight.push_back(InFlight { message, note, sending: Sending::Unsent });
+        if let Err(error) = self.hand_over(self.in_flight.len() - 1).await {
+            self.recover(error).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the broker has taken every message.
+    ///
+    /// # Errors
+    /// As [`Sequence::publish`].
+    pub async fn flush(&mut self) -> Result<(), QueueError> {
+        while !self.in_flight.is_empty() {
+            self.settle_oldest().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the broker forget the bookmark, and keeps no other from here on.
+    ///
+    /// # Errors
+    /// As [`Sequence::publish`].
+    pub async fn forget(&mut self) -> Result<(), QueueError> {
+        let Some(memory) = self.memory.take() else { return Ok(()) };
+        let channel = self.shared.publisher.fresh_channel().await?;
+        let deleting = channel.queue_delete(memory, QueueDeleteOptions::default());
+        self.shared.publisher.answer(deleting).await?;
+        Ok(())
+    }
+
+    /// Ends the sequence once all is published: nobody is to go on with it.
+    ///
+    /// # Errors
+    /// As [`Sequence::publish`], and where the jobs' queue was deleted meanwhile.
+    pub async fn end(mut self) -> Result<(), QueueError> {
+        self.flush().await?;
+        // A copy that still has a place to go hides that the job itself has none.
+        let channel = self.shared.publisher.fresh_channel().await?;
+        let there = self.shared.publisher.count(&channel, self.shared.topology.jobs()).await;
+        self.forget().await?;
+        there.map(|_| ())
+    }
+
+    /// Hands a message to the connection. It is on its way from then on, in the order of calls.
+    async fn hand_over(&mut self, index: usize) -> Result<(), QueueError> {
+        let Some(hold) = &self.hold else {
+            // Only an error leaves none.
+            return Err(QueueError::Stale);
+        };
+        let copy_to = self.memory.as_ref().filter(|_| self.doubtful == 0);
+        let InFlight { message, note, .. } = &self.in_flight[index];
+        let copy = copy_to.zip(note.as_deref());
+        let jobs = self.shared.topology.jobs();
+        let outgoing = match copy {
+            Some((memory, note)) => Outgoing::copied(jobs, memory, message.clone(), note),
+            None => Outgoing::job(jobs, message.clone()),
+        };
+        let channel = hold.channel.clone();
+        let mut sending = Box::pin(async move {
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let Outgoing { queue, body, properties } = outgoing;
+            channel.basic_publish("".into(), queue, options, &body, properties).await
+        });
+        // The first poll queues the frames; the rest is waiting for the socket.
+        let sending = match futures::poll!(&mut sending) {
+            Poll::Pending => Sending::Handed(sending),
+            Poll::Ready(Ok(confirm)) => Sending::Written(confirm),
+            Poll::Ready(Err(error)) => {
+                return Err(self.shared.connector.classify(&error));
+            }
+        };
+        self.in_flight[index].sending = sending;
+        Ok(())
+    }
+
+    /// Waits for the oldest message's confirm, and mends what goes wrong.
+    async fn settle_oldest(&mut self) -> Result<(), QueueError> {
+        let mut waited = Duration::ZERO;
+        let outcome = loop {
+            let Some(oldest) = self.in_flight.front_mut() else { return Ok(()) };
+            if let Some(outcome) = oldest.sending.confirmed_soon().await {
+                break outcome;
+            }
+            self.doubt().await;
+            waited += LATE;
+            if let Some(blocked) = self.blocked() {
+                // It goes on reading from here as soon as it can: another connection would only
+                // wait beside this one.
+                warn_of(&blocked, LATE);
+                waited = Duration::ZERO;
+            } else if waited >= OPERATION_TIMEOUT {
+                break Ok(None);
+            }
+        };
+        match outcome {
+            Ok(Some(Confirmation::Ack(None))) => {
+                self.in_flight.pop_front();
+                self.doubtful = self.doubtful.saturating_sub(1);
+                self.confirmed += 1;
+                // Who may not publish either has another problem.
+                if let Some(reason) = self.no_right.take() {
+                    tracing::warn!(
+                        reason,
+                        "the broker may keep no bookmark for this user: killed and started again, \
+                         enqueue will publish what has no result yet a second time"
+                    );
+                }
+                self.patience = Patience::new(Some(self.shared.patience));
+                Ok(())
+            }
+            Ok(Some(Confirmation::Nack(None))) => {
+                self.doubt().await;
+                self.recover(QueueError::Rejected {
+                    reason: "it could not store it; see the broker's log and its disk".to_owned(),
+                })
+                .await
+            }
+            Ok(Some(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)))) => {
+                self.doubt().await;
+                self.recover(returned(&message)).await
+            }
+            Ok(Some(Confirmation::NotRequested)) => unreachable!("the channel has confirms on"),
+            Ok(None) => self.recover(self.shared.connector.no_answer(OPERATION_TIMEOUT)).await,
+            Err(error) => self.recover(self.shared.connector.classify(&error)).await,
+        }
+    }
+
+    fn blocked(&self) -> Option<QueueError> {
+        let hold = self.hold.as_ref()?;
+        let address = self.shared.connector.address().to_owned();
+        hold.link.blocked().then_some(QueueError::Blocked { address })
+    }
+
+    /// What is on its way may be in the bookmark and yet never among the jobs: clears it.
+    async fn doubt(&mut self) {
+        // A broker that is low on memory reads nothing, but stores what it has read.
+        let (Some(memory), Some(hold)) = (&self.memory, &self.hold) else { return };
+        if hold.link.blocked() {
+            return;
+        }
+        let cleared = self.doubtful > 0;
+        self.doubtful = self.in_flight.len();
+        if cleared {
+            return;
+        }
+        let clearing = hold.channel.queue_purge(memory.clone(), QueuePurgeOptions::default());
+        match tokio::time::timeout(LATE, clearing).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the bookmark was not cleared"),
+            Err(_) => tracing::debug!("the bookmark was not cleared in time"),
+        }
+    }
+
+    /// After an error: another channel, and all that is not known to be among the jobs again.
+    async fn recover(&mut self, mut error: QueueError) -> Result<(), QueueError> {
+        loop {
+            if let Some(hold) = self.hold.take() {
+                self.collect_confirms().await;
+                self.shared.publisher.forget(&hold.link).await;
+                // Lets the next one in, where the connection is still there.
+                let closing = hold.channel.close(200, "again".into());
+                match tokio::time::timeout(LATE, closing).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "the channel was closed already"),
+                    Err(_) => tracing::debug!("the broker did not confirm the channel's end"),
+                }
+            }
+            for waiting in &mut self.in_flight {
+                waiting.sending = Sending::Unsent;
+            }
+            self.patience.pause(error).await?;
+            match self.attach().await {
+                Ok((hold, bookmark)) => {
+                    self.hold = Some(hold);
+                    self.drop_those_before(bookmark);
+                }
+                Err(again) => {
+                    error = again;
+                    continue;
+                }
+            }
+            let mut outcome = Ok(());
+            for index in 0..self.in_flight.len() {
+                outcome = self.hand_over(index).await;
+                if outcome.is_err() {
+                    break;
+                }
+            }
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    /// Takes out what was confirmed beside the message that was not.
+    async fn collect_confirms(&mut self) {
+        let mut left = VecDeque::with_capacity(WINDOW);
+        let before = self.in_flight.len();
+        // Of a connection that is lost they all fail at once.
+        let deadline = Instant::now() + LATE;
+        for mut waiting in self.in_flight.drain(..) {
+            let confirmed = tokio::time::timeout_at(deadline, waiting.sending.confirmed()).await;
+            if !matches!(confirmed, Ok(Ok(Some(Confirmation::Ack(None))))) {
+                left.push_back(waiting);
+            }
+        }
+        self.confirmed += (before - left.len()) as u64;
+        self.doubtful = self.doubtful.min(left.len());
+        self.in_flight = left;
+    }
+
+    /// What came up to the bookmark is among the jobs, confirmed or not.
+    fn drop_those_before(&mut self, bookmark: Option<Bookmark>) {
+        let Some(bookmark) = bookmark.filter(|_| self.doubtful == 0) else { return };
+        let is_last = |waiting: &InFlight| waiting.note.as_ref() == Some(&bookmark.note);
+        if let Some(last) = self.in_flight.iter().position(is_last) {
+            self.in_flight.drain(..=last);
+            self.confirmed += last as u64 + 1;
+        }
+    }
+
+    /// A channel of one's own, and the bookmark once nobody else can change it.
+    async fn attach(&mut self) -> Result<(Hold, Option<Bookmark>), QueueError> {
+        let deadline = Instant::now() + HELD_TIMEOUT;
+        loop {
+            match try_attach(&self.shared, self.memory.as_ref()).await {
+                Err(Obstacle::Held) if Instant::now() < deadline => {
+                    tokio::time::sleep(HELD_POLL).await;
+                }
+                Err(Obstacle::Held) => {
+                    let address = self.shared.connector.address().to_owned();
+                    return Err(QueueError::Held { address });
+                }
+                Err(Obstacle::NoRight(reason)) => {
+                    self.memory = None;
+                    self.no_right = Some(reason);
+                }
+                Err(Obstacle::Failed(error)) => return Err(error),
+                Ok(attached) => return Ok(attached),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sequence")
+            .field("memory", &self.memory)
+            .field("in_flight", &self.in_flight.len())
+            .field("confirmed", &self.confirmed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sending {
+    /// The broker's answer, unless it is late.
+    async fn confirmed_soon(&mut self) -> Option<Result<Option<Confirmation>, lapin::Error>> {
+        let mut confirming = std::pin::pin!(self.confirmed());
+        // Most are there already, and a timer for each would cost.
+        match futures::poll!(&mut confirming) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => tokio::time::timeout(LATE, confirming).await.ok(),
+        }
+    }
+
+    /// The broker's answer; `None` for what was never sent.
+    async fn confirmed(&mut self) -> Result<Option<Confirmation>, lapin::Error> {
+        if let Self::Handed(sending) = self {
+            *self = Self::Written(sending.await?);
+        }
+        match self {
+            Self::Written(confirm) => confirm.await.map(Some),
+            Self::Handed(_) | Self::Unsent => Ok(None),
+        }
+    }
+}
+
+/// One try to get a channel of one's own.
+async fn try_attach(
+    shared: &Shared,
+    memory: Option<&ShortString>,
+) -> Result<(Hold, Option<Bookmark>), Obstacle> {
+    let publisher = &shared.publisher;
+    let link = publisher.link().await?;
+    let channel = publisher.answer(link.create_channel()).await?;
+    let Some(memory) = memory else {
+        publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        return Ok((Hold { link, channel, _exclusive: None }, None));
+    };
+    let options = QueueDeclareOptions::durable();
+    let declared = channel.queue_declare(memory.clone(), options, arguments());
+    let declared = asked(shared, declared).await?;
+    if declared.consumer_count() > 0 {
+        // A client that goes without a word leaves its channel to the connection's end.
+        publisher.answer(channel.close(200, "held".into())).await?;
+        return Err(Obstacle::Held);
+    }
+    let one = BasicQosOptions::default();
+    publisher.answer(channel.basic_qos(1, one)).await?;
+    let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    let tag = "enqueue".into();
+    let consuming = channel.basic_consume(memory.clone(), tag, options, FieldTable::default());
+    let mut consumer = asked(shared, consuming).await?;
+    publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    let mut bookmark = None;
+    if declared.message_count() > 0 {
+        let coming = tokio::time::timeout(BOOKMARK_TIMEOUT, consumer.next()).await;
+        if let Ok(Some(Ok(delivery))) = coming {
+            bookmark = wire::note(&delivery.properties)
+                .map(|note| Bookmark { body: delivery.data.into(), note });
+        }
+    }
+    Ok((Hold { link, channel, _exclusive: Some(consumer) }, bookmark))
+}
+
+/// Waits for an answer about the small queue, which this user may have no right to.
+async fn asked<T>(
+    shared: &Shared,
+    asking: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, Obstacle> {
+    match tokio::time::timeout(OPERATION_TIMEOUT, asking).await {
+        Err(_) => Err(shared.connector.no_answer(OPERATION_TIMEOUT).into()),
+        Ok(Err(error)) if is_soft(&error, &AMQPSoftError::ACCESSREFUSED) => {
+            let reason = error.to_string();
+            // Another was quicker, between the count of consumers and this.
+            Err(if reason.contains("exclusive use") {
+                Obstacle::Held
+            } else {
+                Obstacle::NoRight(reason)
+            })
+        }
+        Ok(answer) => answer.map_err(|error| shared.connector.classify(&error).into()),
+    }
+}
+
+/// Whether the broker has the bookmark of a sequence that has not ended.
+pub(super) async fn is_open(shared: &Shared, name: &str) -> Result<bool, QueueError> {
+    let channel = shared.publisher.fresh_channel().await?;
+    let options = QueueDeclareOptions::durable().passive();
+    let memory = shared.topology.bookmark(name)?;
+    let looking = channel.queue_declare(memory, options, FieldTable::default());
+    match tokio::time::timeout(OPERATION_TIMEOUT, looking).await {
+        Err(_) => Err(shared.connector.no_answer(OPERATION_TIMEOUT)),
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Ok(false),
+        Ok(Err(error)) => Err(shared.connector.classify(&error)),
+    }
+}
+
+/// Why there is no channel to publish by.
+enum Obstacle {
+    /// Somebody else has it, or the broker has not yet noticed that its client is gone.
+    Held,
+    NoRight(String),
+    Failed(QueueError),
+}
+
+impl From<QueueError> for Obstacle {
+    fn from(error: QueueError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn arguments() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let mut insert = |key: &str, value| {
+        arguments.insert(key.into(), value);
+    };
+    // A virtual host's own default may be another.
+    insert("x-queue-type", AMQPValue::LongString("classic".into()));
+    insert("x-max-length", AMQPValue::LongInt(1));
+    insert("x-expires", AMQPValue::LongInt(EXPIRES_MS));
+    arguments
+}

@@ -1,0 +1,81 @@
+//! The jobs in a broker's queue, looked at without a worker.
+
+use std::collections::HashMap;
+
+use camshaft_common::job::Job;
+use futures::StreamExt;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::runtime::Runtime;
+
+/// A connection to a broker, for whoever counts or takes jobs.
+#[derive(Debug)]
+pub struct Jobs {
+    runtime: Runtime,
+    connection: Connection,
+}
+
+impl Jobs {
+    /// Connects.
+    ///
+    /// # Panics
+    /// Where it can't.
+    #[must_use]
+    pub fn at(url: &str) -> Self {
+        let runtime = Runtime::new().expect("threads can be started");
+        let connecting = Connection::connect(url, ConnectionProperties::default());
+        let connection = runtime.block_on(connecting).expect("the broker is there");
+        Self { runtime, connection }
+    }
+
+    /// How many messages wait in a queue; `None` where there is no such queue.
+    ///
+    /// # Panics
+    /// Where the broker is gone.
+    #[must_use]
+    pub fn count(&self, queue: &str) -> Option<usize> {
+        self.runtime.block_on(async {
+            let channel = self.channel().await;
+            let options = QueueDeclareOptions::durable().passive();
+            let looked = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+            let count = looked.ok().map(|queue| queue.message_count() as usize);
+            if count.is_some() {
+                channel.close(200, "done".into()).await.expect("the broker is there");
+            }
+            count
+        })
+    }
+
+    /// Takes every job out of the queue, and tells how often each key was there.
+    ///
+    /// # Panics
+    /// Where the broker is gone, or has something else than jobs.
+    #[must_use]
+    pub fn take(&self) -> HashMap<String, usize> {
+        let count = self.count("camshaft.jobs").expect("the queue is there");
+        self.runtime.block_on(async {
+            let channel = self.channel().await;
+            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+            let consuming = channel.basic_consume(
+                "camshaft.jobs".into(),
+                "test".into(),
+                options,
+                FieldTable::default(),
+            );
+            let deliveries = consuming.await.expect("the queue is there");
+            let mut keys = HashMap::with_capacity(count);
+            let mut deliveries = deliveries.take(count);
+            while let Some(delivery) = deliveries.next().await {
+                let body = delivery.expect("the broker is there").data;
+                let key = Job::parse(&body).expect("it is a job").key.to_string();
+                *keys.entry(key).or_default() += 1;
+            }
+            keys
+        })
+    }
+
+    async fn channel(&self) -> Channel {
+        self.connection.create_channel().await.expect("the broker is there")
+    }
+}

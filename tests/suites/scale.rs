@@ -1,0 +1,287 @@
+//! Enqueues of many images: killed and gone on with, listed from several places at once.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use camshaft_common::store::{Folder, JSON};
+use camshaft_tests::broker::Broker;
+use camshaft_tests::jobs::Jobs;
+use camshaft_tests::programs::{Running, camshaft, run};
+use camshaft_tests::relay::{Network, Relay};
+use camshaft_tests::results::local;
+use camshaft_tests::s3::S3Server;
+use camshaft_tests::wait;
+use futures::TryStreamExt;
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const IMAGES: usize = 20_000;
+const KILLS: usize = 5;
+
+/// An enqueue that can be started again and again.
+struct Enqueue {
+    directory: TempDir,
+    source: String,
+    base: Option<String>,
+    expected: HashMap<String, usize>,
+}
+
+impl Enqueue {
+    /// Of files that nobody will read, in folders whose order is not that of a walk.
+    fn of_folder() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let images = directory.path().join("images");
+        let mut expected = HashMap::new();
+        for folder in ["a", "a-b", "a/c", "a.d"] {
+            fs::create_dir_all(images.join(folder)).unwrap();
+        }
+        for number in 0..IMAGES {
+            let folder = ["a", "a-b", "a/c", "a.d"][number % 4];
+            let key = format!("{folder}/{number:05}.jpg");
+            File::create(images.join(&key)).unwrap();
+            expected.insert(key, 1);
+        }
+        let source = images.to_str().unwrap().to_owned();
+        Self { directory, source, base: None, expected }
+    }
+
+    /// Of a list in no order, some of whose keys are there twice.
+    fn of_list() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let list = directory.path().join("list.csv");
+        let mut lines = BufWriter::new(File::create(&list).unwrap());
+        let mut expected = HashMap::new();
+        writeln!(lines, "key,label").unwrap();
+        for number in 0..IMAGES {
+            let key = format!("{:05}.jpg", number * 7919 % (IMAGES - 500));
+            writeln!(lines, "{key},cat").unwrap();
+            *expected.entry(key).or_default() += 1;
+        }
+        lines.into_inner().unwrap();
+        let source = format!("list:{}", list.display());
+        Self { directory, source, base: Some("s3://nobody-reads/it".to_owned()), expected }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.directory.path().join("out")
+    }
+
+    fn command(&self, broker: &str) -> Command {
+        let mut command = camshaft(["enqueue", "--broker", broker, &self.source, "--out"]);
+        command.arg(self.out());
+        command.args(self.base.iter().flat_map(|base| ["--base", base]));
+        command
+    }
+
+    fn run_id(&self) -> String {
+        let record = fs::read(self.out().join("run.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["run"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts it, and kills it once so many jobs are there.
+    fn kill_at(&self, broker: &str, jobs: &Jobs, mark: usize) {
+        let mut running = Running::start(&mut self.command(broker));
+        let queued = || jobs.count("camshaft.jobs").unwrap_or(0);
+        while queued() < mark {
+            assert!(running.ended().is_none(), "it ended before {mark}: {:?}", running.output());
+        }
+        running.kill();
+    }
+
+    fn assert_each_once(&self, jobs: &Jobs) {
+        // The bookmark goes last.
+        let bookmark = format!("camshaft.enqueue.{}", self.run_id());
+        assert_eq!(jobs.count(&bookmark), None, "{bookmark} is left");
+        let found = jobs.take();
+        let differ = |(key, count): &(&String, &usize)| self.expected.get(*key) != Some(*count);
+        let wrong: Vec<_> = found.iter().filter(differ).take(10).collect();
+        assert!(wrong.is_empty(), "not so often as in SOURCE: {wrong:?}");
+        assert_eq!(found.len(), self.expected.len());
+    }
+}
+
+/// Marks by chance, other ones in every run, a fair part of the whole apart.
+fn marks() -> impl Iterator<Item = usize> {
+    let part = IMAGES / (KILLS + 1);
+    (1..=KILLS).map(move |kill| {
+        let chance = RandomState::new().hash_one(kill) as usize % (part / 2);
+        kill * part - chance
+    })
+}
+
+fn killed_again_and_again(enqueue: &Enqueue) {
+    let broker = Broker::shared().url();
+    let jobs = Jobs::at(&broker);
+    let mut ids = Vec::new();
+    for mark in marks() {
+        enqueue.kill_at(&broker, &jobs, mark);
+        ids.push(enqueue.run_id());
+    }
+    let ended = run(&mut enqueue.command(&broker)).expect(0);
+    assert!(ended.stdout.contains("were enqueued before"), "{}", ended.stdout);
+    ids.push(enqueue.run_id());
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "it is one run");
+    enqueue.assert_each_once(&jobs);
+}
+
+#[test]
+fn an_enqueue_killed_again_and_again_has_each_image_of_a_folder_once() {
+    killed_again_and_again(&Enqueue::of_folder());
+}
+
+#[test]
+fn an_enqueue_killed_again_and_again_has_each_line_of_a_list_once() {
+    killed_again_and_again(&Enqueue::of_list());
+}
+
+#[test]
+fn an_enqueue_whose_network_is_cut_has_each_image_once() {
+    let enqueue = Enqueue::of_list();
+    let broker = Broker::shared();
+    let url = broker.url();
+    let jobs = Jobs::at(&url);
+    let relay = Relay::to(broker.port());
+    let by_relay = broker.through(&url, relay.port());
+    let running = Running::start(&mut enqueue.command(&by_relay));
+    let queued = || jobs.count("camshaft.jobs").unwrap_or(0);
+    for (cut, mark) in marks().enumerate() {
+        wait::until("messages", LIMIT, || queued() >= mark);
+        relay.set(Network::Cut);
+        wait::until("it noticed", LIMIT, || {
+            running.output()[1].matches("not reachable").count() > cut
+        });
+        relay.set(Network::Up);
+    }
+    let _ended = running.end(LIMIT).expect(0);
+    enqueue.assert_each_once(&jobs);
+}
+
+#[test]
+fn what_changed_meanwhile_is_enqueued_again_when_it_goes_on() {
+    let mut enqueue = Enqueue::of_folder();
+    let broker = Broker::shared().url();
+    let jobs = Jobs::at(&broker);
+    enqueue.kill_at(&broker, &jobs, IMAGES / 2);
+    let images = PathBuf::from(&enqueue.source);
+    // Both before the bookmark.
+    fs::write(images.join("a-b/00001.jpg"), "another").unwrap();
+    fs::write(images.join("a-b/00000.jpg"), "new").unwrap();
+    enqueue.expected.insert("a-b/00001.jpg".to_owned(), 2);
+    enqueue.expected.insert("a-b/00000.jpg".to_owned(), 1);
+    let _ended = run(&mut enqueue.command(&broker)).expect(0);
+    enqueue.assert_each_once(&jobs);
+}
+
+#[test]
+fn what_is_not_the_same_enqueue_starts_from_the_beginning() {
+    let mut enqueue = Enqueue::of_list();
+    let broker = Broker::shared().url();
+    let jobs = Jobs::at(&broker);
+    let list = PathBuf::from(enqueue.source.strip_prefix("list:").unwrap());
+    enqueue.kill_at(&broker, &jobs, IMAGES / 2);
+    let before: usize = jobs.take().values().sum();
+    assert!(before >= IMAGES / 2);
+    // Another line before the bookmark's, so that all others have moved.
+    let lines = fs::read_to_string(&list).unwrap();
+    fs::write(&list, lines.replacen("key,label\n", "key,label\nfirst.jpg,cat\n", 1)).unwrap();
+    enqueue.expected.insert("first.jpg".to_owned(), 1);
+    let _ended = run(&mut enqueue.command(&broker)).expect(0);
+    enqueue.assert_each_once(&jobs);
+
+    enqueue.kill_at(&broker, &jobs, IMAGES / 2);
+    let _before = jobs.take();
+    let _ended = run(enqueue.command(&broker).args(["--only", "all"])).expect(0);
+    enqueue.assert_each_once(&jobs);
+}
+
+#[test]
+fn a_broker_killed_after_its_enqueue_loses_no_image() {
+    let enqueue = Enqueue::of_list();
+    let mut broker = Broker::start();
+    let url = broker.url();
+    enqueue.kill_at(&url, &Jobs::at(&url), IMAGES / 2);
+    broker.stop();
+    broker.start_again();
+    // It has no bookmark any more: what has no result goes again.
+    let _ended = run(&mut enqueue.command(&url)).expect(0);
+    let found = Jobs::at(&url).take();
+    assert_eq!(found.len(), enqueue.expected.len());
+    for (key, count) in &enqueue.expected {
+        assert!(found[key] >= *count, "{key} is there {} times", found[key]);
+    }
+}
+
+/// Folders enough for several stretches, names that sort otherwise as folders than as texts, and
+/// more of them than a page has.
+fn awkward_keys() -> Vec<String> {
+    let mut keys: Vec<_> = [
+        "a",
+        "a.jpg",
+        "a-b/x.jpg",
+        "a-b/y/z.jpg",
+        "a/x.jpg",
+        "a/b.jpg",
+        "a/b/c.jpg",
+        "a0/x.jpg",
+        "A/x.jpg",
+        "a b/x%20.jpg",
+        "é/猫.jpg",
+        "z.jpg",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    keys.extend((0..40).map(|folder| format!("m/{folder}/only.jpg")));
+    keys.extend((0..1200).map(|number| format!("p/many/{number}.jpg")));
+    keys
+}
+
+async fn is_listed_in_order(folder: &Folder, mut keys: Vec<String>) {
+    for key in &keys {
+        folder.put(key, Vec::new(), JSON).await.unwrap();
+    }
+    keys.sort();
+    let plain: Vec<_> = folder.list("").try_collect().await.unwrap();
+    let found: Vec<_> = folder.list_in_order("").try_collect().await.unwrap();
+    let paths: Vec<_> = found.iter().map(|object| object.path.clone()).collect();
+    assert_eq!(paths, keys);
+    let sorted = |mut objects: Vec<camshaft_common::store::Listed>| {
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        objects
+    };
+    assert_eq!(found, sorted(plain), "the facts are the same");
+    let below: Vec<_> = folder.list_in_order("m").try_collect().await.unwrap();
+    assert_eq!(below.len(), 40);
+    assert_eq!(folder.list_in_order("not-there").try_collect::<Vec<_>>().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_folder_is_listed_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    // A file and a folder can't have one name here.
+    let keys = awkward_keys().into_iter().filter(|key| key != "a").collect();
+    is_listed_in_order(&local(directory.path()), keys).await;
+}
+
+#[tokio::test]
+async fn a_bucket_of_s3s_fs_is_listed_in_order() {
+    let server = S3Server::s3s_fs();
+    server.make_bucket("in-order");
+    let keys = awkward_keys().into_iter().filter(|key| key != "a").collect();
+    is_listed_in_order(&server.folder("s3://in-order/some/prefix"), keys).await;
+}
+
+#[tokio::test]
+async fn a_bucket_of_moto_is_listed_in_order() {
+    let server = S3Server::moto();
+    server.make_bucket("in-order");
+    is_listed_in_order(&server.folder("s3://in-order/some/prefix"), awkward_keys()).await;
+    server.make_bucket("in-order-at-the-root");
+    is_listed_in_order(&server.folder("s3://in-order-at-the-root"), awkward_keys()).await;
+}
