@@ -273,7 +273,7 @@ def image_problems(manifests):
     version = re.search(r'^version = "(.*)"', read("Cargo.toml"), re.M)[1]
     for document, template in manifests.workloads():
         for container in template["spec"]["containers"]:
-            if not re.fullmatch(rf"camshaft/(producer|worker|worker-cuda):{re.escape(version)}", container["image"]):
+            if not re.fullmatch(rf"registry\.example\.com/camshaft/(producer|worker|worker-cuda):{re.escape(version)}", container["image"]):
                 yield f"{name_of(document)}: {container['image']} is not of version {version}"
 
 
