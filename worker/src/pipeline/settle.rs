@@ -72,12 +72,12 @@ pub async fn settle_all(context: Arc<Context>, stored: Receiver<Stored>, exits: 
     loop {
         tokio::select! {
             Ok(Stored { image }) = stored.recv() => {
-                let span = traces::stage(STAGE, &image);
-                settle_stored(&context, image).instrument(span).await;
+                let (logs, span) = (image.span.clone(), traces::stage(STAGE, &image));
+                settle_stored(&context, image).instrument(span).instrument(logs).await;
             }
             Ok(exit) = exits.recv() => {
-                let span = traces::stage(STAGE, &*exit.image);
-                settle_exit(&context, exit).instrument(span).await;
+                let (logs, span) = (exit.image.span.clone(), traces::stage(STAGE, &*exit.image));
+                settle_exit(&context, exit).instrument(span).instrument(logs).await;
             }
             else => return,
         }
@@ -86,9 +86,9 @@ pub async fn settle_all(context: Arc<Context>, stored: Receiver<Stored>, exits: 
 
 async fn settle_stored(context: &Context, image: Admitted) {
     let timings = image.timings;
-    if answer(context, &image.span, image.receipt, Outcome::Ack).await.is_some() {
+    if answer(context, &image.trace, image.receipt, Outcome::Ack).await.is_some() {
         context.tally.count_predicted();
-        traces::end(&image.span, "predicted");
+        traces::end(&image.trace, "predicted");
         debug!(
             fetch_ms = timings.fetch,
             decode_ms = timings.decode,
@@ -141,15 +141,15 @@ async fn settle_exit(context: &Context, exit: Exit) {
         context.trouble.note(&cause.to_string());
     }
     let acknowledged = outcome == Outcome::Ack;
-    if answer(context, &image.span, image.receipt, outcome).await.is_some() && acknowledged {
+    if answer(context, &image.trace, image.receipt, outcome).await.is_some() && acknowledged {
         match verdict(&cause) {
             Verdict::Failure(class) => {
                 context.tally.count_failed(class);
-                traces::end_failed(&image.span, class, &cause.to_string());
+                traces::end_failed(&image.trace, class, &cause.to_string());
             }
             _ => {
                 context.tally.count_already_done();
-                traces::end(&image.span, "already_done");
+                traces::end(&image.trace, "already_done");
             }
         }
     }
