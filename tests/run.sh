@@ -8,6 +8,7 @@ tools="$PWD/target/tools"
 s3s_fs_version=0.14.1 # the newest that Rust 1.95 builds
 moto_version='>=5.2,<6'
 cargo_deny_version=0.20.2
+rotel_version=0.0.1a15 # an OpenTelemetry collector
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -45,6 +46,15 @@ if ! "$tools/torch/bin/python" -c 'import torch, safetensors, transformers' 2>/d
   "$tools/torch/bin/pip" install --quiet 'transformers==4.30.2' 'safetensors<0.5'
 fi
 
+if [ ! -x "$tools/rotel/rotel-agent" ] || [ ! -d "$tools/rotel-$rotel_version.dist-info" ]; then
+  # It needs the shared library of the Python its wheel is for.
+  python_version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  ldconfig -p | grep -q "libpython$python_version.so.1.0" || apt_install "libpython$python_version"
+  "$tools/venv/bin/pip" install --quiet --upgrade --no-deps --only-binary :all: \
+    --python-version "$python_version" --target "$tools" "rotel==$rotel_version"
+  chmod +x "$tools/rotel/rotel-agent"
+fi
+
 say "dependencies: licences, sources, advisories"
 if ! "$tools/bin/cargo-deny" --version 2>/dev/null | grep -q "$cargo_deny_version"; then
   # Unoptimised: built in a third of the time, and it runs for seconds.
@@ -67,6 +77,11 @@ say "lints"
 cargo clippy --release --workspace --all-targets -- -D warnings
 cargo clippy --release -p camshaft-producer --no-default-features -- -D warnings
 
+say "what is deployed: monitoring, images, Kubernetes"
+tests/deploy/monitoring.sh
+tests/deploy/images.sh
+tests/deploy/kubernetes.sh
+
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
@@ -79,5 +94,5 @@ cargo test --release --workspace -- "$@"
 # Who asks for a test by name is not after this.
 if [ $# -eq 0 ]; then
   say "fuzzing"
-  tests/fuzz/run.sh 45
+  tests/fuzz/run.sh 30
 fi

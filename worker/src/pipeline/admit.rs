@@ -32,15 +32,14 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
     };
     let trace = trace.as_ref();
     let id = trace.and_then(TraceContext::trace_id).unwrap_or_default();
-    let logs = info_span!("image", run = %job.run, key = %job.key, attempt, trace = id);
+    let span = info_span!("image", run = %job.run, key = %job.key, attempt, trace = id);
     let received = Received { queue: &queue, trace, bytes: body.len(), attempt };
-    let span = traces::process(logs, received, &job);
+    let process = traces::process(received, &job);
     let job = match places::admit(&context, job).await {
         Ok(job) => job,
         Err(refused) => {
             let outcome = Outcome::DeadLetter { reason: refused.to_string() };
-            let entered = span.clone();
-            settle::answer(&context, &span, receipt, outcome).instrument(entered).await;
+            settle::answer(&context, &process, receipt, outcome).instrument(span).await;
             return Err(None);
         }
     };
@@ -57,5 +56,6 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
     };
     let timings = StageTimings::default();
     let pass = context.pass(alone).await;
-    Ok(Admitted { job, receipt, attempt, redelivered, pass, span, image, timings })
+    let trace = process;
+    Ok(Admitted { job, receipt, attempt, redelivered, pass, span, trace, image, timings })
 }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use camshaft_common::model::FileDigest;
 use image::RgbImage;
-use tracing::Span;
 
 use super::budget::Share;
 use super::context::Context;
@@ -53,7 +52,7 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
     };
     let memory = context.pixels.reserve(memory_bytes).await;
     let rule = Arc::clone(&model);
-    let span = Span::current();
+    let span = image.span.clone();
     let work = cores::decode_within(limit, move || {
         let _entered = span.enter();
         // They stay where the memory is, should this never end.

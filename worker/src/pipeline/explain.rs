@@ -138,7 +138,7 @@ impl ModelThread {
         let explained = images.into_iter().zip(results).map(|(decoded, result)| {
             let Decoded { mut image, picture, memory, .. } = decoded;
             image.timings.model = share_ms;
-            debug!(parent: &image.span, "explained");
+            image.span.in_scope(|| debug!("explained"));
             match result {
                 Ok(explained) => {
                     Ok(Explained { image, picture, explained, model: record.clone(), memory })

@@ -9,7 +9,6 @@ use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use image::RgbImage;
-use tracing::Span;
 
 use super::budget::Share;
 use super::context::Context;
@@ -55,7 +54,7 @@ pub struct EncodedOverlay {
 /// Draws and encodes on the pool.
 pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rendered, Exit> {
     let Explained { mut image, picture, explained, model, memory } = explained;
-    let span = Span::current();
+    let span = image.span.clone();
     let (key, options) = (image.job.key.clone(), image.job.explain.clone());
     let region = image.image.region;
     let work = cores::compute(move || {

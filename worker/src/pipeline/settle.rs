@@ -79,13 +79,13 @@ pub async fn settle_all(
     loop {
         let (queued, spent) = tokio::select! {
             Ok((Stored { image }, queued)) = stored.recv() => {
-                let span = traces::stage(STAGE, &image);
-                let settling = settle_stored(&context, image).instrument(span);
+                let (logs, span) = (image.span.clone(), traces::stage(STAGE, &image));
+                let settling = settle_stored(&context, image).instrument(span).instrument(logs);
                 (queued, waiting::timed(settling).await.1)
             }
             Ok((exit, queued)) = exits.recv() => {
-                let span = traces::stage(STAGE, &*exit.image);
-                let settling = settle_exit(&context, exit).instrument(span);
+                let (logs, span) = (exit.image.span.clone(), traces::stage(STAGE, &*exit.image));
+                let settling = settle_exit(&context, exit).instrument(span).instrument(logs);
                 (queued, waiting::timed(settling).await.1)
             }
             else => return,
@@ -96,9 +96,9 @@ pub async fn settle_all(
 
 async fn settle_stored(context: &Context, image: Admitted) {
     let timings = image.timings;
-    if answer(context, &image.span, image.receipt, Outcome::Ack).await.is_some() {
+    if answer(context, &image.trace, image.receipt, Outcome::Ack).await.is_some() {
         context.tally.count_predicted();
-        traces::end(&image.span, "predicted");
+        traces::end(&image.trace, "predicted");
         debug!(
             fetch_ms = timings.fetch,
             decode_ms = timings.decode,
@@ -151,15 +151,15 @@ async fn settle_exit(context: &Context, exit: Exit) {
         context.trouble.note(&cause.to_string());
     }
     let acknowledged = outcome == Outcome::Ack;
-    if answer(context, &image.span, image.receipt, outcome).await.is_some() && acknowledged {
+    if answer(context, &image.trace, image.receipt, outcome).await.is_some() && acknowledged {
         match verdict(&cause) {
             Verdict::Failure(class) => {
                 context.tally.count_failed(class);
-                traces::end_failed(&image.span, class, &cause.to_string());
+                traces::end_failed(&image.trace, class, &cause.to_string());
             }
             _ => {
                 context.tally.count_already_done();
-                traces::end(&image.span, "already_done");
+                traces::end(&image.trace, "already_done");
             }
         }
     }

@@ -38,9 +38,11 @@ pub struct Admitted {
     pub redelivered: bool,
     /// Its leave to be in work, beside others or alone.
     pub pass: Pass,
-    /// The image's span: everything logged about it carries its key and run, and every stage's
-    /// span is below it.
+    /// The image's span: everything logged about it carries its key and run.
     pub span: Span,
+    /// This try in the image's trace, above those of the stages. Apart from `span`, since log
+    /// lines show only spans that were entered and are theirs.
+    pub trace: Span,
     /// What is known of the image so far.
     pub image: ImageRecord,
     /// How long stages have worked on it so far.
@@ -143,7 +145,9 @@ impl Stages {
             let task = async move {
                 while let Ok((item, queued)) = input.recv().await {
                     let span = traces::stage(name, &item);
-                    let done = step(Arc::clone(&context), item).instrument(span.clone());
+                    let logs = item.image().map_or_else(Span::none, |image| image.span.clone());
+                    let step = step(Arc::clone(&context), item);
+                    let done = step.instrument(span.clone()).instrument(logs);
                     let (done, spent) = waiting::timed(done).await;
                     times.observe(queued + spent.waited, spent.worked);
                     let done = done.map_err(Into::into);

@@ -1,8 +1,7 @@
 //! What a trace shows of an image in a worker: a span for each try, and below it one for each
 //! stage. <https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>
 //!
-//! Where traces are off the image's log span stands in for all of them, so that whoever enters a
-//! span here has its log lines carry the image's key.
+//! Where traces are off these spans are disabled, and what is noted on them goes nowhere.
 
 use camshaft_common::job::Job;
 use camshaft_common::prediction::FailureClass;
@@ -71,13 +70,13 @@ pub struct Received<'m> {
     pub attempt: u32,
 }
 
-/// One try at a job, from here until it is settled, in the trace of its message. `logs` is what
-/// log lines show of it.
-pub fn process(logs: Span, received: Received<'_>, job: &Job) -> Span {
+/// One try at a job, from here until it is settled, in the trace of its message. Never entered: its
+/// time would end when it is left.
+pub fn process(received: Received<'_>, job: &Job) -> Span {
     let Received { queue, trace, bytes, attempt } = received;
     let span = info_span!(
         target: TRACES,
-        parent: &logs,
+        parent: None,
         "process",
         otel.name = %format_args!("process {}", queue.name),
         otel.kind = "consumer",
@@ -93,9 +92,6 @@ pub fn process(logs: Span, received: Received<'_>, job: &Job) -> Span {
         camshaft.outcome = Empty,
         "error.type" = Empty,
     );
-    if span.is_disabled() {
-        return logs;
-    }
     if let Some(trace) = trace {
         trace.adopt(&span);
     }
@@ -104,17 +100,16 @@ pub fn process(logs: Span, received: Received<'_>, job: &Job) -> Span {
 
 /// A stage's work on an image, until it is dropped.
 pub fn stage(name: &'static str, item: &impl OnItsWay) -> Span {
-    let Some(Admitted { span: image, .. }) = item.image() else { return Span::none() };
-    let span = info_span!(
+    let Some(image) = item.image() else { return Span::none() };
+    info_span!(
         target: TRACES,
-        parent: image,
+        parent: &image.trace,
         "stage",
         otel.name = name,
         otel.status_description = Empty,
         camshaft.bytes = Empty,
         camshaft.batch = Empty,
-    );
-    if span.is_disabled() { image.clone() } else { span }
+    )
 }
 
 /// Notes that the stage ended so, and the image with it.
