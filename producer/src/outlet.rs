@@ -19,7 +19,6 @@ pub(crate) struct Outlet<'a> {
 
 enum Destination<'a> {
     /// This process, with which they end.
-    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only audit does that"))]
     InProcess(&'a dyn JobQueue),
     Broker(Box<Sequence>),
 }

@@ -61,7 +61,7 @@ fn assert_whole(spans: &[ReceivedSpan], key: &str, services: [&str; 2], system: 
     let enqueued = spans.iter().find(|span| span.name == "enqueue").unwrap();
     let send = take(&mut trace, "send camshaft.jobs");
     assert_eq!((&*send.parent, &*send.service), ("", services[0]), "{send:#?}");
-    assert_eq!(send.links, [enqueued.trace.clone()], "{send:#?}");
+    assert_eq!(send.links, std::slice::from_ref(&enqueued.trace), "{send:#?}");
     assert_ne!(send.trace, enqueued.trace);
 
     let process = take(&mut trace, "process camshaft.jobs");

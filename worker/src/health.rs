@@ -3,7 +3,7 @@
 //! `GET /livez` (or `/healthz`) answers as long as the process does. `GET /readyz` answers 200, or 503 while
 //! something keeps it from working, and says what in JSON. `GET /metrics` is for Prometheus. Owns
 //! what counts as ready; what is wrong is known to the queue, the stores and the pipeline, what
-//! there is to measure to [`metrics`](crate::metrics). No secret is shown: errors have none.
+//! there is to measure to [`crate::metrics`]. No secret is shown: errors have none.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
