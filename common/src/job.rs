@@ -43,6 +43,9 @@ pub struct Job {
     /// A result may already lie there and must not stay beside the new one.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub replaces: bool,
+    /// The same job may have been published before, by an enqueue that was cut short.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub again: bool,
 }
 
 /// Why a message is not a job.
@@ -106,6 +109,7 @@ mod tests {
             model: ModelIdentity::bundled(),
             explain: ExplainOptions::default(),
             replaces: false,
+            again: false,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Shared by `audit` and `enqueue`, which differ only in the queue the jobs go to.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -230,11 +230,11 @@ impl Plan {
         mut outlet: Outlet<'_>,
         stop: CancellationToken,
     ) -> Result<(), PlanError> {
-        let name = outlet.name();
         let limit = self.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let progress = Arc::clone(&self.progress);
         let mut images = self.source.images().take(limit);
         let mut may_forget = !self.source.is_list();
+        let mut unsure = VecDeque::new();
         while let Some(image) = images.next().await {
             let image = image?;
             let at = progress.found.fetch_add(1, Relaxed) + 1;
@@ -245,17 +245,29 @@ impl Plan {
                 }
                 may_forget = false;
             }
-            match self.choose(&image, at) {
-                Choice::Skip => {}
-                Choice::Publish { replaces, note } => {
-                    let sending = traces::send(span, &name, self.run(), &image.key);
-                    let message = self.message(image, replaces, TraceContext::of(&sending));
-                    outlet.put(message, note, sending, &progress.published).await?;
+            let Some(chosen) = self.choose(image, at) else { continue };
+            match chosen.when {
+                When::Before { unsure_at_most } => {
+                    unsure.push_back(chosen);
+                    if unsure.len() > unsure_at_most {
+                        unsure.pop_front();
+                        progress.before.fetch_add(1, Relaxed);
+                    }
+                }
+                When::Changed => self.put(&mut outlet, chosen, false, span).await?,
+                When::Now => {
+                    for again in unsure.drain(..) {
+                        self.put(&mut outlet, again, true, span).await?;
+                    }
+                    self.put(&mut outlet, chosen, false, span).await?;
                 }
             }
             if stop.is_cancelled() {
                 return Ok(());
             }
+        }
+        for again in unsure {
+            self.put(&mut outlet, again, true, span).await?;
         }
         outlet.flush(&progress.published).await?;
         progress.listed.store(true, Relaxed);
@@ -276,34 +288,53 @@ impl Plan {
         last.is_some_and(|last| last > image.key)
     }
 
-    /// What becomes of the image at a place in SOURCE, from 1.
-    fn choose(&self, image: &FoundImage, at: u64) -> Choice {
+    /// Publishes an image's job. One that may be there already is `again`.
+    async fn put(
+        &self,
+        outlet: &mut Outlet<'_>,
+        chosen: Chosen,
+        again: bool,
+        span: &Span,
+    ) -> Result<(), QueueError> {
+        let Chosen { image, at, replaces, when } = chosen;
+        let sending = traces::send(span, &outlet.name(), self.run(), &image.key);
+        let message = self.message(image, (replaces, again), TraceContext::of(&sending));
+        // The bookmark stays where it is, further on, where only a changed image is caught up with.
+        let note =
+            (!matches!(when, When::Changed)).then(|| self.terms.note(at, outlet.unconfirmed() + 1));
+        outlet.put(message, note, sending, &self.progress.published).await
+    }
+
+    /// The image at a place in SOURCE, from 1, where it is to be done.
+    fn choose(&self, image: FoundImage, at: u64) -> Option<Chosen> {
         let progress = &self.progress;
-        let replaces = match self.results.decide(image, self.only) {
+        let replaces = match self.results.decide(&image, self.only) {
             Decision::Skip => {
                 progress.skipped.fetch_add(1, Relaxed);
                 if self.results.has_failed(&image.key) {
                     progress.skipped_failed.fetch_add(1, Relaxed);
                 }
-                return Choice::Skip;
+                return None;
             }
             Decision::Do { replaces } => replaces,
         };
-        let note = match &self.before {
-            Some(before) if before.covers(image, at) => {
-                if !before.is_changed(image) {
-                    progress.before.fetch_add(1, Relaxed);
-                    return Choice::Skip;
-                }
-                // The bookmark stays where it is, further on.
-                None
+        let when = match &self.before {
+            Some(before) if before.covers(&image, at) => {
+                let unsure_at_most = before.unsure();
+                let changed = before.is_changed(&image);
+                if changed { When::Changed } else { When::Before { unsure_at_most } }
             }
-            _ => Some(self.terms.note(at)),
+            _ => When::Now,
         };
-        Choice::Publish { replaces, note }
+        Some(Chosen { image, at, replaces, when })
     }
 
-    fn message(&self, image: FoundImage, replaces: bool, trace: TraceContext) -> Message {
+    fn message(
+        &self,
+        image: FoundImage,
+        (replaces, again): (bool, bool),
+        trace: TraceContext,
+    ) -> Message {
         let job = Job {
             v: JOB_VERSION,
             run: self.record.run,
@@ -316,15 +347,31 @@ impl Plan {
             model: self.model.clone(),
             explain: self.explain.clone(),
             replaces,
+            again,
         };
         Message { body: job.to_json().into(), trace: Some(trace) }
     }
 }
 
 /// See [`Plan::choose`].
-enum Choice {
-    Skip,
-    Publish { replaces: bool, note: Option<String> },
+struct Chosen {
+    image: FoundImage,
+    /// Its place in SOURCE, from 1.
+    at: u64,
+    /// Whether a result lies there.
+    replaces: bool,
+    when: When,
+}
+
+enum When {
+    /// An earlier process came by it. Of the last of those it is not known whether their jobs
+    /// arrived.
+    Before {
+        unsure_at_most: usize,
+    },
+    /// An earlier process came by it, but it was written since.
+    Changed,
+    Now,
 }
 
 async fn write_run(out: &Folder, record: &RunRecord) -> Result<(), StoreError> {

@@ -20,6 +20,9 @@ struct Note {
     since: i64,
     /// The image's place in SOURCE, from 1.
     at: u64,
+    /// So many jobs, this one the last of them, were on their way when it was published: they may
+    /// be among the jobs, or lost with the connection.
+    unsure: usize,
     only: Only,
     labels: LabelRule,
 }
@@ -39,11 +42,11 @@ impl Terms {
         Self { since: Utc::now(), only, labels }
     }
 
-    /// The note of the image at a place in SOURCE, from 1.
+    /// The note of the image at a place in SOURCE, from 1, the last of so many on their way.
     #[must_use]
-    pub(crate) fn note(&self, at: u64) -> String {
+    pub(crate) fn note(&self, at: u64, unsure: usize) -> String {
         let Self { since, only, labels } = *self;
-        let note = Note { since: since.timestamp_millis(), at, only, labels };
+        let note = Note { since: since.timestamp_millis(), at, unsure, only, labels };
         serde_json::to_string(&note).expect("a note has only words and numbers")
     }
 }
@@ -52,6 +55,7 @@ impl Terms {
 #[derive(Debug)]
 pub(crate) struct Before {
     end: End,
+    unsure: usize,
     since: DateTime<Utc>,
 }
 
@@ -83,7 +87,7 @@ impl Before {
             return None;
         };
         terms.since = since;
-        Some(Self { end, since })
+        Some(Self { end, unsure: note.unsure, since })
     }
 
     /// Whether the image at a place in SOURCE, from 1, was come by.
@@ -93,6 +97,12 @@ impl Before {
             End::Key(last) => image.key <= *last,
             End::Position(last) => at <= *last,
         }
+    }
+
+    /// Of how many of the last of those it is not known whether their jobs arrived.
+    #[must_use]
+    pub(crate) fn unsure(&self) -> usize {
+        self.unsure
     }
 
     /// Whether an image may be another than the one that was come by, or none was there yet.

@@ -22,6 +22,8 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(120);
 const IMAGES: usize = 20_000;
 const KILLS: usize = 5;
+/// Jobs that are on their way at a time: as many may be there twice after a kill.
+const ON_THEIR_WAY: usize = 256;
 
 /// An enqueue that can be started again and again.
 struct Enqueue {
@@ -95,14 +97,23 @@ impl Enqueue {
     }
 
     fn assert_each_once(&self, jobs: &Jobs) {
+        self.assert_all(jobs, 0);
+    }
+
+    /// None is missing, and none there too often but those that were on their way.
+    fn assert_all(&self, jobs: &Jobs, cuts: usize) {
         // The bookmark goes last.
         let bookmark = format!("camshaft.enqueue.{}", self.run_id());
         assert_eq!(jobs.count(&bookmark), None, "{bookmark} is left");
         let found = jobs.take();
-        let differ = |(key, count): &(&String, &usize)| self.expected.get(*key) != Some(*count);
-        let wrong: Vec<_> = found.iter().filter(differ).take(10).collect();
-        assert!(wrong.is_empty(), "not so often as in SOURCE: {wrong:?}");
-        assert_eq!(found.len(), self.expected.len());
+        let mut more = 0;
+        for (key, expected) in &self.expected {
+            let count = found.get(key).copied().unwrap_or_default();
+            assert!(count >= *expected, "{key} is there {count} times, not {expected}");
+            more += count - expected;
+        }
+        assert!(more <= cuts * ON_THEIR_WAY, "{more} too many after {cuts} cuts");
+        assert_eq!(found.len(), self.expected.len(), "others are there, too");
     }
 }
 
@@ -128,21 +139,21 @@ fn killed_again_and_again(enqueue: &Enqueue) {
     ids.push(enqueue.run_id());
     ids.dedup();
     assert_eq!(ids.len(), 1, "it is one run");
-    enqueue.assert_each_once(&jobs);
+    enqueue.assert_all(&jobs, KILLS);
 }
 
 #[test]
-fn an_enqueue_killed_again_and_again_has_each_image_of_a_folder_once() {
+fn an_enqueue_killed_again_and_again_has_every_image_of_a_folder() {
     killed_again_and_again(&Enqueue::of_folder());
 }
 
 #[test]
-fn an_enqueue_killed_again_and_again_has_each_line_of_a_list_once() {
+fn an_enqueue_killed_again_and_again_has_every_line_of_a_list() {
     killed_again_and_again(&Enqueue::of_list());
 }
 
 #[test]
-fn an_enqueue_whose_network_is_cut_has_each_image_once() {
+fn an_enqueue_whose_network_is_cut_has_every_image() {
     let enqueue = Enqueue::of_list();
     let broker = Broker::shared();
     let url = broker.url();
@@ -160,7 +171,7 @@ fn an_enqueue_whose_network_is_cut_has_each_image_once() {
         relay.set(Network::Up);
     }
     let _ended = running.end(LIMIT).expect(0);
-    enqueue.assert_each_once(&jobs);
+    enqueue.assert_all(&jobs, KILLS);
 }
 
 #[test]
@@ -176,7 +187,7 @@ fn what_changed_meanwhile_is_enqueued_again_when_it_goes_on() {
     enqueue.expected.insert("a-b/00001.jpg".to_owned(), 2);
     enqueue.expected.insert("a-b/00000.jpg".to_owned(), 1);
     let _ended = run(&mut enqueue.command(&broker)).expect(0);
-    enqueue.assert_each_once(&jobs);
+    enqueue.assert_all(&jobs, 1);
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Admitted {
     /// result must be removed when this one's is written.
     #[must_use]
     pub fn may_have_a_result(&self) -> bool {
-        self.job.replaces || self.redelivered || self.attempt > 1
+        self.job.replaces || self.job.again || self.redelivered || self.attempt > 1
     }
 }
 

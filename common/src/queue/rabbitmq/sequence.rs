@@ -1,23 +1,25 @@
 //! Jobs published one after the other over one channel, and a bookmark that the broker keeps of
 //! the last one, so that whoever is killed in the middle can go on where it was: without a job
-//! lost, and without one twice.
+//! lost, and with no more twice than were on their way.
 //!
 //! Each job goes to the jobs and, as a blind copy of the same publish, to a small queue of its
 //! sequence's own that keeps the newest message only (its `x-max-length` is 1). A channel of the
-//! broker takes publishes in order and hands each to both queues at once; so whatever happens to
-//! the publisher, the message in the small queue is the last one that is among the jobs.
+//! broker takes publishes in order and hands each to both queues; so nothing behind the message
+//! in the small queue is among the jobs. What is before it is, up to the last that was confirmed
+//! when it was published, which its note tells. Of those in between nobody knows: the jobs, a
+//! quorum queue, take messages a little later, and forget those of a channel that is gone by
+//! then.
 //!
-//! Two things could make that untrue, and are seen to:
+//! What could make that untrue is seen to:
 //! - A publisher that comes back while the broker still reads what it had sent before. Every
 //!   publisher consumes the small queue exclusively, over the channel it publishes by, so the
 //!   broker lets the next one in only when that channel is gone. The one message it is given
 //!   it never acknowledges.
 //! - Jobs that the broker has read and then can't store (a broker that is killed, a quorum that is
 //!   lost, a length limit). The small queue is a classic one and its messages are not persistent,
-//!   so a broker that restarts has forgotten the bookmark; the jobs, a quorum queue, are
-//!   written to disk whatever a message says. And a refused or a late confirm makes the publisher
-//!   clear the bookmark, and keep none until all is well again. Without one, whatever has no
-//!   result is published again: jobs may be there twice, and none is missing.
+//!   so a broker that restarts has forgotten the bookmark; the jobs are written to disk whatever a
+//!   message says. And a refused or a late confirm makes the publisher clear the bookmark, and
+//!   keep none until all is well again. Without one, whatever has no result is published again.
 //!
 //! Upstream: enqueue. Others publish in no order, by [`publisher`](super::publisher).
 
@@ -46,8 +48,9 @@ use super::topology::is_soft;
 use super::wire::{self, Outgoing};
 use crate::queue::{Message, QueueError, QueueName};
 
-/// Jobs on their way at a time: enough to keep the broker busy, few enough to bound memory.
-const WINDOW: usize = 1024;
+/// Jobs on their way at a time: enough to keep the broker busy, and as many as may be there twice
+/// after a kill.
+const WINDOW: usize = 256;
 /// A confirm that takes longer is odd enough to keep no bookmark for now.
 const LATE: Duration = Duration::from_secs(5);
 /// How long an earlier publisher may take to be gone. One whose machine is lost is noticed by the
@@ -150,6 +153,12 @@ impl Sequence {
         self.bookmark.as_ref()
     }
 
+    /// How many messages before the next one are not known to be taken.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// How many messages the broker has taken.
     #[must_use]
     pub fn confirmed(&self) -> u64 {
@@ -166,6 +175,7 @@ impl Sequence {
         message: Message,
         note: Option<String>,
     ) -> Result<(), QueueError> {
+        self.settle_confirmed().await?;
         while self.in_flight.len() >= WINDOW {
             self.settle_oldest().await?;
         }
@@ -244,6 +254,18 @@ impl Sequence {
         Ok(())
     }
 
+    /// Takes the confirms that are there, so that no more count as on their way than are.
+    async fn settle_confirmed(&mut self) -> Result<(), QueueError> {
+        while let Some(oldest) = self.in_flight.front_mut() {
+            let outcome = match futures::poll!(std::pin::pin!(oldest.sending.confirmed())) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => break,
+            };
+            self.settle(outcome).await?;
+        }
+        Ok(())
+    }
+
     /// Waits for the oldest message's confirm, and mends what goes wrong.
     async fn settle_oldest(&mut self) -> Result<(), QueueError> {
         let mut waited = Duration::ZERO;
@@ -263,6 +285,14 @@ impl Sequence {
                 break Ok(None);
             }
         };
+        self.settle(outcome).await
+    }
+
+    /// The broker's answer about the oldest message; `None` where there was none.
+    async fn settle(
+        &mut self,
+        outcome: Result<Option<Confirmation>, lapin::Error>,
+    ) -> Result<(), QueueError> {
         match outcome {
             Ok(Some(Confirmation::Ack(None))) => {
                 self.in_flight.pop_front();
@@ -341,10 +371,8 @@ impl Sequence {
             }
             self.patience.pause(error).await?;
             match self.attach().await {
-                Ok((hold, bookmark)) => {
-                    self.hold = Some(hold);
-                    self.drop_those_before(bookmark);
-                }
+                // A channel that is gone may have copied what the jobs never got: only confirms count.
+                Ok((hold, _bookmark)) => self.hold = Some(hold),
                 Err(again) => {
                     error = again;
                     continue;
@@ -379,16 +407,6 @@ impl Sequence {
         self.confirmed += (before - left.len()) as u64;
         self.doubtful = self.doubtful.min(left.len());
         self.in_flight = left;
-    }
-
-    /// What came up to the bookmark is among the jobs, confirmed or not.
-    fn drop_those_before(&mut self, bookmark: Option<Bookmark>) {
-        let Some(bookmark) = bookmark.filter(|_| self.doubtful == 0) else { return };
-        let is_last = |waiting: &InFlight| waiting.note.as_ref() == Some(&bookmark.note);
-        if let Some(last) = self.in_flight.iter().position(is_last) {
-            self.in_flight.drain(..=last);
-            self.confirmed += last as u64 + 1;
-        }
     }
 
     /// A channel of one's own, and the bookmark once nobody else can change it.
