@@ -153,10 +153,10 @@ impl Sequence {
         self.bookmark.as_ref()
     }
 
-    /// How many messages before the next one are not known to be taken.
+    /// How many messages before the next one will not be known to be taken when it is published.
     #[must_use]
     pub fn unconfirmed(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.len().min(WINDOW - 1)
     }
 
     /// How many messages the broker has taken.
