@@ -54,6 +54,12 @@ fn every_documented_metric_is_told_and_counts_right() {
             && scrape.value("camshaft_images_in_flight") == 0.0
     });
     assert!(health.is_ok("/healthz") && health.is_ok("/livez") && health.is_ok("/readyz"));
+    let ask = |arguments: [String; 2]| {
+        let mut command = worker(["--broker", &broker, "--check-health"]);
+        run(command.args(arguments))
+    };
+    let _lives = ask(health.arguments()).expect(0);
+    ask(Health::at_free_port().arguments()).expect_one_line(&["no worker answers at 127.0.0.1:"]);
 
     let documented = documented();
     assert!(documented.len() > 20, "{documented:?}");

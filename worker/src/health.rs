@@ -5,8 +5,10 @@
 //! what counts as ready; what is wrong is known to the queue, the stores and the pipeline, what
 //! there is to measure to [`crate::metrics`]. No secret is shown: errors have none.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -27,6 +29,45 @@ use crate::pipeline::context::Context;
 pub struct HealthError {
     address: SocketAddr,
     source: std::io::Error,
+}
+
+/// A worker that lives answers in an instant.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// No worker says that it lives.
+#[derive(Debug, thiserror::Error)]
+#[error("no worker answers at {address}: {reason}; is it running, and with this --health?")]
+pub struct NotAlive {
+    address: SocketAddr,
+    reason: String,
+}
+
+/// Asks the worker at an address whether it lives, for an image's health check, which has nothing
+/// else to ask with.
+///
+/// # Errors
+/// Where it doesn't say so.
+pub fn ask(address: SocketAddr) -> Result<(), NotAlive> {
+    let mut reached = address;
+    if address.ip().is_unspecified() {
+        let here =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        reached.set_ip(here);
+    }
+    let answer = || {
+        let mut worker = TcpStream::connect_timeout(&reached, ASK_TIMEOUT)?;
+        worker.set_read_timeout(Some(ASK_TIMEOUT))?;
+        worker.write_all(b"GET /livez HTTP/1.0\r\n\r\n")?;
+        let mut status = [0; 12];
+        worker.read_exact(&mut status)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&status).into_owned())
+    };
+    let reason = match answer() {
+        Ok(status) if status.ends_with(" 200") => return Ok(()),
+        Ok(status) => format!("it says {status:?}"),
+        Err(error) => error.to_string(),
+    };
+    Err(NotAlive { address, reason })
 }
 
 /// What a worker has to say, filled in as it starts.

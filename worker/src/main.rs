@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use camshaft_common::store::StoreOptions;
 use camshaft_common::telemetry::{self, Service};
+use camshaft_worker::health;
 use camshaft_worker::service::{self, Args};
 use clap::Parser;
 use tracing::{error, info};
@@ -20,11 +21,17 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(address) = args.worker_to_ask() {
+        return match health::ask(address) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => say(&error, ExitCode::FAILURE),
+        };
+    }
     let filter = args.log().log.as_deref().unwrap_or(DEFAULT_LOG);
     let format = args.log().log_format;
     let _telemetry = match telemetry::start(SERVICE, format, filter, std::io::stderr) {
         Ok(telemetry) => telemetry,
-        Err(error) => return usage(&error),
+        Err(error) => return say(&error, ExitCode::from(2)),
     };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -62,8 +69,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "logging could not be started")]
-fn usage(error: &dyn std::error::Error) -> ExitCode {
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn say(error: &dyn std::error::Error, status: ExitCode) -> ExitCode {
     eprintln!("camshaft-worker: {error}");
-    ExitCode::from(2)
+    status
 }

@@ -52,6 +52,9 @@ pub struct Args {
     /// 0.0.0.0:8080
     #[arg(long, env = "CAMSHAFT_HEALTH", value_name = "ADDRESS")]
     health: Option<SocketAddr>,
+    /// Ask the worker at --health whether it lives, and end: with 0 if it does, else with 1
+    #[arg(long, requires = "health")]
+    check_health: bool,
     /// This worker's name in results
     #[arg(long, env = "CAMSHAFT_WORKER_NAME", value_name = "NAME")]
     worker_name: Option<String>,
@@ -64,6 +67,12 @@ impl Args {
     #[must_use]
     pub fn log(&self) -> &LogArgs {
         &self.log
+    }
+
+    /// The worker to ask whether it lives, where that is all there is to do.
+    #[must_use]
+    pub fn worker_to_ask(&self) -> Option<SocketAddr> {
+        self.health.filter(|_| self.check_health)
     }
 }
 
