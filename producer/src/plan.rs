@@ -236,6 +236,9 @@ impl Plan {
         let mut may_forget = !self.source.is_list();
         let mut unsure = VecDeque::new();
         while let Some(image) = images.next().await {
+            if stop.is_cancelled() {
+                return Ok(());
+            }
             let image = image?;
             let at = progress.found.fetch_add(1, Relaxed) + 1;
             if may_forget && self.is_out_of_order(&image) {
@@ -261,9 +264,6 @@ impl Plan {
                     }
                     self.put(&mut outlet, chosen, false, span).await?;
                 }
-            }
-            if stop.is_cancelled() {
-                return Ok(());
             }
         }
         for again in unsure {
