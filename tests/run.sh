@@ -40,10 +40,10 @@ fi
 if ! /usr/bin/python3 -c 'import torch, h5py, numpy, venv, ensurepip' 2>/dev/null; then
   apt_install python3-torch python3-h5py python3-numpy python3-venv
 fi
-if ! "$tools/torch/bin/python" -c 'import torch, safetensors, transformers' 2>/dev/null; then
+if ! "$tools/torch/bin/python" -c 'import torch, safetensors, transformers, PIL' 2>/dev/null; then
   /usr/bin/python3 -m venv --clear --system-site-packages "$tools/torch"
   # The last transformers for Debian 12's PyTorch.
-  "$tools/torch/bin/pip" install --quiet 'transformers==4.30.2' 'safetensors<0.5'
+  "$tools/torch/bin/pip" install --quiet 'transformers==4.30.2' 'safetensors<0.5' pillow
 fi
 
 if [ ! -x "$tools/rotel/rotel-agent" ] || [ ! -d "$tools/rotel-$rotel_version.dist-info" ]; then
