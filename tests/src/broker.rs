@@ -27,7 +27,7 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 /// It is killed: a broker that may end at its leisure proves less.
 const GRACE_TENTHS: u32 = 0;
 /// Declared before the broker starts, which is much quicker than one by one.
-const VIRTUAL_HOSTS: usize = 64;
+const VIRTUAL_HOSTS: usize = 96;
 
 /// A user with rights to some of a virtual host's queues, as docs/SECURITY.md gives them.
 #[derive(Clone, Copy, Debug)]

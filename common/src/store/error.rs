@@ -101,6 +101,11 @@ impl StoreError {
     }
 }
 
+/// Whether the same request may succeed later.
+pub(super) fn may_pass(error: &object_store::Error) -> bool {
+    classify(error, &with_causes(error)).may_pass()
+}
+
 /// An error and all its causes. Variants repeat their causes' text, which does no harm
 /// when searching it.
 fn with_causes(error: &dyn Error) -> String {

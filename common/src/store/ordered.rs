@@ -20,6 +20,9 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, Result};
 use tokio::sync::mpsc;
 
+use super::error::may_pass;
+use crate::backoff::Backoff;
+
 mod local;
 
 pub(super) use local::list as list_local;
@@ -37,6 +40,8 @@ const FEW_FOLDERS: usize = 16;
 const MAX_LOOKS: usize = 16;
 /// Stretches with fewer objects are not worth a request each: a page has more.
 const SMALL_STRETCH: u64 = 500;
+/// How often one request is repeated.
+const REPEATS: u32 = 4;
 
 /// A store that can start a listing anywhere.
 #[derive(Clone)]
@@ -131,12 +136,18 @@ impl Cutter {
         page_token: Option<String>,
     ) -> Result<(Vec<Path>, Option<String>)> {
         let prefix = Some(format!("{inside}/")).filter(|_| !inside.as_ref().is_empty());
-        let options = PaginatedListOptions {
-            delimiter: Some(Cow::Borrowed("/")),
-            page_token,
-            ..PaginatedListOptions::default()
+        let mut tries = Tries::default();
+        let page = loop {
+            let options = PaginatedListOptions {
+                delimiter: Some(Cow::Borrowed("/")),
+                page_token: page_token.clone(),
+                ..PaginatedListOptions::default()
+            };
+            match self.seekable.pages.list_paginated(prefix.as_deref(), options).await {
+                Ok(page) => break page,
+                Err(error) => tries.another(error).await?,
+            }
         };
-        let page = self.seekable.pages.list_paginated(prefix.as_deref(), options).await?;
         let mut folders = page.result.common_prefixes;
         folders.sort_unstable();
         Ok((folders, page.page_token))
@@ -195,23 +206,87 @@ fn list_stretch(
     prefix: &Path,
     stretch: Stretch,
 ) -> BoxStream<'static, Result<ObjectMeta>> {
-    let prefix = Some(prefix).filter(|prefix| !prefix.as_ref().is_empty());
-    let Stretch { after, until } = stretch;
-    let listing = match &after {
-        None => seekable.store.list(prefix),
-        Some(after) => seekable.store.list_with_offset(prefix, after),
+    let prefix = Some(prefix.clone()).filter(|prefix| !prefix.as_ref().is_empty());
+    let listing = Listing {
+        store: Arc::clone(&seekable.store),
+        prefix,
+        stretch,
+        answers: None,
+        tries: Tries::default(),
     };
-    listing
-        .try_skip_while(move |object| {
+    stream::unfold(Some(listing), |listing| async move {
+        let mut listing = listing?;
+        match listing.next().await? {
+            Ok(object) => Some((Ok(object), Some(listing))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+/// A stretch being listed. Where that breaks off it goes on behind the last object it told.
+struct Listing {
+    store: Arc<dyn ObjectStore>,
+    prefix: Option<Path>,
+    /// What is left of it.
+    stretch: Stretch,
+    answers: Option<BoxStream<'static, Result<ObjectMeta>>>,
+    tries: Tries,
+}
+
+impl Listing {
+    async fn next(&mut self) -> Option<Result<ObjectMeta>> {
+        loop {
+            let (store, prefix) = (&self.store, self.prefix.as_ref());
+            let answers = self.answers.get_or_insert_with(|| match &self.stretch.after {
+                None => store.list(prefix),
+                Some(after) => store.list_with_offset(prefix, after),
+            });
+            let object = match answers.next().await? {
+                Ok(object) => object,
+                Err(error) => {
+                    self.answers = None;
+                    match self.tries.another(error).await {
+                        Ok(()) => continue,
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+            };
+            let Stretch { after, until } = &self.stretch;
+            if until.as_ref().is_some_and(|until| object.location > *until) {
+                return None;
+            }
             // A server that doesn't know how to start there starts at the beginning.
-            let before = after.as_ref().is_some_and(|after| object.location <= *after);
-            std::future::ready(Ok(before))
-        })
-        .try_take_while(move |object| {
-            let within = until.as_ref().is_none_or(|until| object.location <= *until);
-            std::future::ready(Ok(within))
-        })
-        .boxed()
+            if after.as_ref().is_none_or(|after| object.location > *after) {
+                self.stretch.after = Some(object.location.clone());
+                self.tries = Tries::default();
+                return Some(Ok(object));
+            }
+        }
+    }
+}
+
+/// Repetitions of a request that failed and may not fail again: the client has tried a few times
+/// itself, but not where a body was cut off half-way.
+#[derive(Default)]
+struct Tries {
+    failed: u32,
+    backoff: Backoff,
+}
+
+impl Tries {
+    /// Waits before another.
+    ///
+    /// # Errors
+    /// The error, where another is no use.
+    async fn another(&mut self, error: object_store::Error) -> Result<()> {
+        self.failed += 1;
+        if self.failed > REPEATS || !may_pass(&error) {
+            return Err(error);
+        }
+        tokio::time::sleep(self.backoff.next_delay()).await;
+        Ok(())
+    }
 }
 
 trait StepByMost: ExactSizeIterator + Sized {

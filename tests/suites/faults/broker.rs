@@ -54,7 +54,7 @@ fn restarting_the_broker_five_times_loses_and_doubles_nothing() {
         broker.stop();
         write_next();
         broker.start_again();
-        assert!(enqueue.ended().is_none(), "it was not under way");
+        assert!(enqueue.ended().is_none(), "it was not under way: {:?}", enqueue.output());
     }
     drop(feed);
     let _ended = enqueue.end(LIMIT).expect(0);

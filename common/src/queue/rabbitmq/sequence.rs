@@ -88,7 +88,8 @@ pub struct Sequence {
     /// kept.
     doubtful: usize,
     confirmed: u64,
-    patience: Patience,
+    /// While something is wrong.
+    patience: Option<Patience>,
 }
 
 /// A channel to publish by, and with it the right to.
@@ -117,7 +118,6 @@ enum Sending {
 impl Sequence {
     /// Takes up the sequence of that name where it was left, once nobody else has it.
     pub(super) async fn open(shared: Arc<Shared>, name: &str) -> Result<Self, QueueError> {
-        let patience = Patience::new(Some(shared.patience));
         let mut sequence = Self {
             memory: Some(shared.topology.bookmark(name)?),
             no_right: None,
@@ -127,7 +127,7 @@ impl Sequence {
             in_flight: VecDeque::with_capacity(WINDOW),
             doubtful: 0,
             confirmed: 0,
-            patience,
+            patience: None,
         };
         loop {
             match sequence.attach().await {
@@ -136,7 +136,7 @@ impl Sequence {
                     sequence.bookmark = bookmark;
                     return Ok(sequence);
                 }
-                Err(error) => sequence.patience.pause(error).await?,
+                Err(error) => sequence.pause(error).await?,
             }
         }
     }
@@ -306,7 +306,7 @@ impl Sequence {
                          enqueue will publish what has no result yet a second time"
                     );
                 }
-                self.patience = Patience::new(Some(self.shared.patience));
+                self.patience = None;
                 Ok(())
             }
             Ok(Some(Confirmation::Nack(None))) => {
@@ -369,7 +369,7 @@ impl Sequence {
             for waiting in &mut self.in_flight {
                 waiting.sending = Sending::Unsent;
             }
-            self.patience.pause(error).await?;
+            self.pause(error).await?;
             match self.attach().await {
                 // A channel that is gone may have copied what the jobs never got: only confirms count.
                 Ok((hold, _bookmark)) => self.hold = Some(hold),
@@ -390,6 +390,13 @@ impl Sequence {
                 Err(again) => error = again,
             }
         }
+    }
+
+    /// Waits before the next try. Patience counts from the first error, since a slow SOURCE may
+    /// leave any time between two jobs.
+    async fn pause(&mut self, error: QueueError) -> Result<(), QueueError> {
+        let limit = self.shared.patience;
+        self.patience.get_or_insert_with(|| Patience::new(Some(limit))).pause(error).await
     }
 
     /// Takes out what was confirmed beside the message that was not.
