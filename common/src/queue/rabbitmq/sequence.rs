@@ -462,13 +462,16 @@ impl Sending {
 
     /// The broker's answer; `None` for what was never sent.
     async fn confirmed(&mut self) -> Result<Option<Confirmation>, lapin::Error> {
+        // What has ended is not to be asked again.
         if let Self::Handed(sending) = self {
-            *self = Self::Written(sending.await?);
+            let sent = sending.await;
+            *self = Self::Unsent;
+            *self = Self::Written(sent?);
         }
-        match self {
-            Self::Written(confirm) => confirm.await.map(Some),
-            Self::Handed(_) | Self::Unsent => Ok(None),
-        }
+        let Self::Written(confirm) = self else { return Ok(None) };
+        let answer = confirm.await;
+        *self = Self::Unsent;
+        answer.map(Some)
     }
 }
 
