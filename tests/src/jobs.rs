@@ -1,6 +1,7 @@
 //! The jobs in a broker's queue, looked at without a worker.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use camshaft_common::job::Job;
 use futures::StreamExt;
@@ -76,6 +77,14 @@ impl Jobs {
     }
 
     async fn channel(&self) -> Channel {
-        self.connection.create_channel().await.expect("the broker is there")
+        // A number that is used again may hand on the error its last channel was closed with, as
+        // after a look at a queue that is not there yet.
+        for _ in 0..100 {
+            if let Ok(channel) = self.connection.create_channel().await {
+                return channel;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the broker is gone");
     }
 }
