@@ -399,21 +399,20 @@ impl Sequence {
         self.patience.get_or_insert_with(|| Patience::new(Some(limit))).pause(error).await
     }
 
-    /// Takes out what was confirmed beside the message that was not.
+    /// Takes out what was confirmed before the first that was not. Those behind it stay: a note
+    /// counts on everything before what is on its way being there.
     async fn collect_confirms(&mut self) {
-        let mut left = VecDeque::with_capacity(WINDOW);
-        let before = self.in_flight.len();
         // Of a connection that is lost they all fail at once.
         let deadline = Instant::now() + LATE;
-        for mut waiting in self.in_flight.drain(..) {
-            let confirmed = tokio::time::timeout_at(deadline, waiting.sending.confirmed()).await;
+        while let Some(oldest) = self.in_flight.front_mut() {
+            let confirmed = tokio::time::timeout_at(deadline, oldest.sending.confirmed()).await;
             if !matches!(confirmed, Ok(Ok(Some(Confirmation::Ack(None))))) {
-                left.push_back(waiting);
+                break;
             }
+            self.in_flight.pop_front();
+            self.confirmed += 1;
         }
-        self.confirmed += (before - left.len()) as u64;
-        self.doubtful = self.doubtful.min(left.len());
-        self.in_flight = left;
+        self.doubtful = self.doubtful.min(self.in_flight.len());
     }
 
     /// A channel of one's own, and the bookmark once nobody else can change it.
