@@ -3,7 +3,7 @@
 //! Owns what `NAME.jobs`, `NAME.dead` and `NAME.retry.<seconds>` are used for. One file
 //! each: [`connection`] (reaching the broker, and telling its errors apart), [`tls`]
 //! (certificates), [`topology`] (the queues), [`wire`] (headers and properties), [`publisher`]
-//! (confirmed messages), [`sequence`] (those of an enqueue, which can be gone on with),
+//! (confirmed messages), [`sequence`] (those of an enqueue, which can be gone on with), [`bookmark`] (where it was),
 //! [`consumer`] (deliveries across lost connections), [`receipt`] (settling them),
 //! [`dead_letters`] (looking at them, and back to work).
 
@@ -21,6 +21,7 @@ use super::{
 use crate::run::RunId;
 use crate::secret::Secret;
 
+mod bookmark;
 mod connection;
 mod consumer;
 mod dead_letters;
@@ -37,7 +38,8 @@ use publisher::{Publisher, WhileBlocked};
 use topology::Topology;
 use wire::Outgoing;
 
-pub use sequence::{Bookmark, Sequence};
+pub use bookmark::Bookmark;
+pub use sequence::Sequence;
 pub use tls::{TlsError, TlsFiles};
 
 /// How to use the broker; where it is and who we are is in its URL.
@@ -161,7 +163,7 @@ impl RabbitMqQueue {
         self.0.ensure_open()?;
         let mut patience = Patience::new(Some(self.0.patience));
         loop {
-            match sequence::is_open(&self.0, name).await {
+            match bookmark::is_open(&self.0, name).await {
                 Err(error) => patience.pause(error).await?,
                 open => return open,
             }
