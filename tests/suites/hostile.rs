@@ -32,12 +32,23 @@ print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, flush=True
 sys.exit(status if status >= 0 else 128 - status)
 ";
 
+/// `camshaft` with writable memory of so many KiB.
+fn limited(writable_kib: usize) -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-c", LIMITED, &writable_kib.to_string()]).arg(program("camshaft"));
+    command
+}
+
 /// How the audit ended, and the most memory that was resident, in KiB.
 fn audit(small: &SmallRun) -> (Ended, usize) {
-    let mut command = Command::new("python3");
-    command.args(["-c", LIMITED, &WRITABLE_KIB.to_string()]);
-    command.arg(program("camshaft")).arg("audit").arg(&small.source);
-    command.arg("--out").arg(&small.out).arg("--model").arg(&small.model);
+    let mut command = limited(WRITABLE_KIB);
+    command
+        .arg("audit")
+        .arg(&small.source)
+        .arg("--out")
+        .arg(&small.out)
+        .arg("--model")
+        .arg(&small.model);
     let ended = run(command.args(["--max-failure-rate", "1"]));
     let peak = ended.stdout.lines().find_map(|line| line.strip_prefix("peak ")?.parse().ok());
     let peak = peak.unwrap_or_else(|| panic!("no peak in {ended:?}"));
@@ -77,6 +88,22 @@ fn hostile_images_each_fail_by_their_class_within_a_gibibyte_of_resident_memory(
         let message = &failure.error.message;
         assert!(!message.is_empty() && message.len() < 500 && !message.contains('\n'), "{message}");
     }
+}
+
+/// Each of 243 MB as pixels, all alike, and so all among the findings with their pictures.
+#[test]
+fn the_report_of_large_images_takes_them_one_after_another() {
+    let small = SmallRun::new(2);
+    let large = corpus().into_iter().find(|file| file.name == "nothing-but-an-end.bmp").unwrap();
+    for copy in 0..6 {
+        fs::write(small.source.join(format!("large-{copy}.bmp")), &large.bytes).unwrap();
+    }
+    let _audited = small.audit(&["--no-report"]).expect(0);
+    let mut command = limited(RESIDENT_KIB / 4 * 3);
+    let ended = run(command.arg("report").arg(&small.out)).expect(0);
+    assert!(!ended.stderr.contains("thumbnail"), "{}", ended.stderr);
+    let made = fs::read_dir(small.out.join("report/thumbnails/image")).unwrap().count();
+    assert!(made >= 6, "{made} thumbnails");
 }
 
 fn is_as_expected(expected: Expected, found: Option<FailureClass>) -> bool {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
+use std::sync::Arc;
 
 use camshaft_common::layout::REPORT;
 use camshaft_common::store::Folder;
@@ -10,6 +11,7 @@ use chrono::{DateTime, Utc};
 use futures::stream::{StreamExt, TryStreamExt};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use tokio::sync::Semaphore;
 
 use crate::error::ReportError;
 
@@ -20,6 +22,11 @@ const QUALITY: u8 = 82;
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// Memory for one picture's pixels.
 const MAX_PIXEL_BYTES: u64 = 1024 * 1024 * 1024;
+/// Memory for all pictures on their way, in MiB. One that takes more is on its way alone.
+const MEMORY_MIB: u32 = 512;
+/// What a decoder holds at most of a picture, times what it hands out: that, and beside it
+/// twice as much, such as a progressive JPEG's coefficients of 16 bits.
+const DECODER_SHARE: u64 = 3;
 
 /// A picture to make a small one of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,8 +86,9 @@ impl Thumbnails {
             }
         }
         let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = Arc::new(Semaphore::new(MEMORY_MIB as usize));
         let made = futures::stream::iter(work).map(|picture| async {
-            let result = make_one(out, source, &picture).await;
+            let result = make_one(out, source, &picture, &memory).await;
             (picture, result)
         });
         let mut made = std::pin::pin!(made.buffered(at_once));
@@ -103,6 +111,7 @@ async fn make_one(
     out: &Folder,
     source: Option<&Folder>,
     picture: &Picture,
+    memory: &Arc<Semaphore>,
 ) -> Result<Result<(), String>, ReportError> {
     let (folder, path) = match (picture, source) {
         (Picture::Image(key), Some(source)) => (source, key),
@@ -113,8 +122,16 @@ async fn make_one(
         Ok(content) => content.bytes,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let small = tokio::task::spawn_blocking(move || shrink(&content)).await;
-    match small.map_err(|_panicked| ReportError::Panicked)? {
+    let share = match memory_to_shrink(&content) {
+        Ok(mib) => Arc::clone(memory).acquire_many_owned(mib.min(MEMORY_MIB)).await,
+        Err(error) => return Ok(Err(format!("{path}: {error}"))),
+    };
+    let small = tokio::task::spawn_blocking(move || {
+        // Kept until the pixels are gone, should nobody wait for them any more.
+        let _share = share;
+        shrink(&content)
+    });
+    match small.await.map_err(|_panicked| ReportError::Panicked)? {
         Ok(small) => {
             out.put(&picture.place(), small, "image/jpeg").await?;
             Ok(Ok(()))
@@ -123,18 +140,29 @@ async fn make_one(
     }
 }
 
-fn shrink(content: &[u8]) -> image::ImageResult<Vec<u8>> {
+fn decoder(content: &[u8]) -> image::ImageResult<impl ImageDecoder> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXEL_BYTES);
     let mut reader = ImageReader::new(Cursor::new(content)).with_guessed_format()?;
     reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
+    reader.into_decoder()
+}
+
+/// In MiB, by what the header says.
+fn memory_to_shrink(content: &[u8]) -> image::ImageResult<u32> {
+    let bytes = decoder(content)?.total_bytes().saturating_mul(DECODER_SHARE);
+    Ok(u32::try_from(bytes >> 20).unwrap_or(u32::MAX).saturating_add(1))
+}
+
+fn shrink(content: &[u8]) -> image::ImageResult<Vec<u8>> {
+    let mut decoder = decoder(content)?;
     let orientation = decoder.orientation()?;
     let mut picture = DynamicImage::from_decoder(decoder)?;
-    picture.apply_orientation(orientation);
     if picture.width().max(picture.height()) > SIDE {
         picture = picture.thumbnail(SIDE, SIDE);
     }
+    // The small one, which needs no second copy of the large one.
+    picture.apply_orientation(orientation);
     let mut small = Vec::new();
     JpegEncoder::new_with_quality(&mut small, QUALITY).encode_image(&picture.to_rgb8())?;
     Ok(small)
