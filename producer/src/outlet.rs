@@ -47,14 +47,6 @@ impl<'a> Outlet<'a> {
         }
     }
 
-    /// How many jobs before the next one are not known to be taken.
-    pub(crate) fn unconfirmed(&self) -> usize {
-        match &self.to {
-            Destination::InProcess(_) => 0,
-            Destination::Broker(sequence) => sequence.unconfirmed(),
-        }
-    }
-
     /// Publishes a job; with a `note`, the bookmark comes there. Counts the jobs that are taken.
     pub(crate) async fn put(
         &mut self,

@@ -300,8 +300,7 @@ impl Plan {
         let sending = traces::send(span, &outlet.name(), self.run(), &image.key);
         let message = self.message(image, (replaces, again), TraceContext::of(&sending));
         // The bookmark stays where it is, further on, where only a changed image is caught up with.
-        let note =
-            (!matches!(when, When::Changed)).then(|| self.terms.note(at, outlet.unconfirmed() + 1));
+        let note = (!matches!(when, When::Changed)).then(|| self.terms.note(at));
         outlet.put(message, note, sending, &self.progress.published).await
     }
 

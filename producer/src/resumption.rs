@@ -20,9 +20,6 @@ struct Note {
     since: i64,
     /// The image's place in SOURCE, from 1.
     at: u64,
-    /// So many jobs, this one the last of them, were on their way when it was published: they may
-    /// be among the jobs, or lost with the connection.
-    unsure: usize,
     only: Only,
     labels: LabelRule,
 }
@@ -42,11 +39,11 @@ impl Terms {
         Self { since: Utc::now(), only, labels }
     }
 
-    /// The note of the image at a place in SOURCE, from 1, the last of so many on their way.
+    /// The note of the image at a place in SOURCE, from 1.
     #[must_use]
-    pub(crate) fn note(&self, at: u64, unsure: usize) -> String {
+    pub(crate) fn note(&self, at: u64) -> String {
         let Self { since, only, labels } = *self;
-        let note = Note { since: since.timestamp_millis(), at, unsure, only, labels };
+        let note = Note { since: since.timestamp_millis(), at, only, labels };
         serde_json::to_string(&note).expect("a note has only words and numbers")
     }
 }
@@ -87,7 +84,7 @@ impl Before {
             return None;
         };
         terms.since = since;
-        Some(Self { end, unsure: note.unsure, since })
+        Some(Self { end, unsure: bookmark.unsure, since })
     }
 
     /// Whether the image at a place in SOURCE, from 1, was come by.

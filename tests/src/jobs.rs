@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use camshaft_common::job::Job;
 use futures::StreamExt;
-use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
+use lapin::options::{BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
@@ -46,6 +46,22 @@ impl Jobs {
             }
             count
         })
+    }
+
+    /// Takes the first so many jobs out of the queue.
+    ///
+    /// # Panics
+    /// Where they are not there.
+    pub fn drop_first(&self, count: usize) {
+        self.runtime.block_on(async {
+            let channel = self.channel().await;
+            for _ in 0..count {
+                let options = BasicGetOptions { no_ack: true };
+                let got = channel.basic_get("camshaft.jobs".into(), options).await;
+                assert!(got.expect("the broker is there").is_some(), "the queue is empty");
+            }
+            channel.close(200, "done".into()).await.expect("the broker is there");
+        });
     }
 
     /// Takes every job out of the queue, and tells how often each key was there.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use camshaft_common::queue::{JobQueue, Message, Outcome, RabbitMqOptions, RabbitMqQueue};
+use camshaft_common::secret::Secret;
 use camshaft_common::store::{Folder, JSON};
 use camshaft_tests::broker::Broker;
 use camshaft_tests::jobs::Jobs;
@@ -17,13 +19,14 @@ use camshaft_tests::relay::{Network, Relay};
 use camshaft_tests::results::local;
 use camshaft_tests::s3::S3Server;
 use camshaft_tests::wait;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const IMAGES: usize = 20_000;
 const KILLS: usize = 5;
-/// Jobs that are on their way at a time: as many may be there twice after a kill.
+/// Jobs that are on their way at a time: as many may be there twice where they can't be counted.
 const ON_THEIR_WAY: usize = 256;
 
 /// An enqueue that can be started again and again.
@@ -100,22 +103,14 @@ impl Enqueue {
     }
 
     fn assert_each_once(&self, jobs: &Jobs) {
-        self.assert_all(jobs, 0);
-    }
-
-    /// None is missing, and none there too often but those that were on their way.
-    fn assert_all(&self, jobs: &Jobs, cuts: usize) {
         // The bookmark goes last.
         let bookmark = format!("camshaft.enqueue.{}", self.run_id());
         assert_eq!(jobs.count(&bookmark), None, "{bookmark} is left");
         let found = jobs.take();
-        let mut more = 0;
-        for (key, expected) in &self.expected {
-            let count = found.get(key).copied().unwrap_or_default();
-            assert!(count >= *expected, "{key} is there {count} times, not {expected}");
-            more += count - expected;
-        }
-        assert!(more <= cuts * ON_THEIR_WAY, "{more} too many after {cuts} cuts");
+        let differs = |key: &&String| found.get(*key) != self.expected.get(*key);
+        let wrong = self.expected.keys().filter(differs);
+        let wrong: Vec<_> = wrong.map(|key| (key, found.get(key), self.expected[key])).collect();
+        assert!(wrong.is_empty(), "{} (key, found, expected): {wrong:?}", wrong.len());
         assert_eq!(found.len(), self.expected.len(), "others are there, too");
     }
 }
@@ -142,7 +137,7 @@ fn killed_again_and_again(enqueue: &Enqueue) {
     ids.push(enqueue.run_id());
     ids.dedup();
     assert_eq!(ids.len(), 1, "it is one run");
-    enqueue.assert_all(&jobs, KILLS);
+    enqueue.assert_each_once(&jobs);
 }
 
 #[test]
@@ -174,7 +169,72 @@ fn an_enqueue_whose_network_is_cut_has_every_image() {
         relay.set(Network::Up);
     }
     let _ended = running.end(LIMIT).expect(0);
-    enqueue.assert_all(&jobs, KILLS);
+    enqueue.assert_each_once(&jobs);
+}
+
+/// What an enqueue that was killed goes on with, where others have changed the number of jobs since.
+fn goes_on_wary_after(others: impl FnOnce(&str, &Jobs)) {
+    let enqueue = Enqueue::of_list();
+    let broker = Broker::shared().url();
+    let jobs = Jobs::at(&broker);
+    enqueue.kill_at(&broker, &jobs, IMAGES / 2);
+    others(&broker, &jobs);
+    let ended = run(&mut enqueue.command(&broker)).expect(0);
+    assert!(ended.stdout.contains("were enqueued before"), "{}", ended.stdout);
+    let found = jobs.take();
+    let number: usize = found.values().sum();
+    let expected: usize = enqueue.expected.values().sum();
+    assert!(number > expected, "it trusted a number that others had a hand in: {number}");
+    assert!(number <= expected + ON_THEIR_WAY, "{number} of {expected}");
+}
+
+#[test]
+fn an_enqueue_goes_on_behind_another_that_came_in_between() {
+    goes_on_wary_after(|broker, jobs| {
+        let other = Enqueue::of_list();
+        let list = PathBuf::from(other.source.strip_prefix("list:").unwrap());
+        fs::write(&list, "key\nother-1.jpg\nother-2.jpg\n").unwrap();
+        let _ended = run(&mut other.command(broker)).expect(0);
+        jobs.drop_first(2);
+    });
+}
+
+#[test]
+fn an_enqueue_goes_on_behind_messages_that_were_put_back() {
+    goes_on_wary_after(|broker, _jobs| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let url = Secret::from(broker.to_owned());
+            let queue = RabbitMqQueue::connect(url, RabbitMqOptions::default()).await.unwrap();
+            let mut taken = queue.consume(2, CancellationToken::new()).await.unwrap();
+            for _ in 0..2 {
+                let delivery = taken.next().await.unwrap();
+                let body = delivery.body.clone();
+                delivery.receipt.settle(Outcome::Ack).await.unwrap();
+                queue.publish(vec![Message { body, trace: None }]).await.unwrap();
+            }
+            queue.close().await;
+        });
+    });
+}
+
+#[test]
+fn of_two_enqueues_at_once_each_goes_on() {
+    let [first, second] = [Enqueue::of_folder(), Enqueue::of_list()];
+    let broker = Broker::shared().url();
+    let jobs = Jobs::at(&broker);
+    let running = Running::start(&mut first.command(&broker));
+    wait::until("the first has begun", LIMIT, || jobs.count("camshaft.jobs") > Some(500));
+    second.kill_at(&broker, &jobs, IMAGES / 2);
+    running.kill();
+    for enqueue in [&second, &first] {
+        let _ended = run(&mut enqueue.command(&broker)).expect(0);
+    }
+    let found = jobs.take();
+    let expected: HashMap<_, _> = first.expected.iter().chain(&second.expected).collect();
+    let more: usize = expected.iter().map(|(key, count)| found[*key] - **count).sum();
+    assert!(more <= 2 * ON_THEIR_WAY, "{more} too many");
+    assert_eq!(found.len(), expected.len());
 }
 
 #[test]
@@ -190,7 +250,7 @@ fn what_changed_meanwhile_is_enqueued_again_when_it_goes_on() {
     enqueue.expected.insert("a-b/00001.jpg".to_owned(), 2);
     enqueue.expected.insert("a-b/00000.jpg".to_owned(), 1);
     let _ended = run(&mut enqueue.command(&broker)).expect(0);
-    enqueue.assert_all(&jobs, 1);
+    enqueue.assert_each_once(&jobs);
 }
 
 #[test]

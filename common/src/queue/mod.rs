@@ -32,6 +32,8 @@ pub const LOSSES_HEADER: &str = "x-camshaft-losses";
 pub const REASON_HEADER: &str = "x-camshaft-reason";
 /// Header of a job: where in its run's images the enqueue was that published it.
 pub const BOOKMARK_HEADER: &str = "x-camshaft-bookmark";
+/// Beside it: how far the messages up to this one had arrived when it was published.
+pub const STANDING_HEADER: &str = "x-camshaft-standing";
 /// Media type of every message.
 pub const CONTENT_TYPE: &str = "application/json";
 

@@ -1,7 +1,10 @@
 //! What only a broker can do: refuse, break, come back.
 
 use camshaft_common::queue::{QueueError, REASON_HEADER};
-use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
+    BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 
@@ -240,5 +243,59 @@ async fn receipt_of_a_lost_connection_is_stale() {
         worker.close().await;
         assert_eq!(held.receipt.settle(outcome).await, Err(QueueError::Stale));
         depth_becomes(&queue, 1, 0, 0).await;
+    }
+}
+
+/// What an enqueue that goes on counts on: where nobody consumes nothing is held either, which could
+/// come back later and be taken for a job of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_jobs_counts_as_one_who_consumes() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    queue.publish(messages(0..5)).await.unwrap();
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
+    let mut consumer = channel
+        .basic_consume(
+            "camshaft.jobs".into(),
+            "tag".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(within(consumer.next()).await.unwrap().unwrap());
+    }
+    channel.basic_cancel("tag".into(), BasicCancelOptions::default()).await.unwrap();
+    ready_and_consumers_become(&connection, (2, 1)).await;
+    for delivery in held {
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+    }
+    ready_and_consumers_become(&connection, (2, 0)).await;
+
+    let getting = channel.basic_get("camshaft.jobs".into(), BasicGetOptions::default());
+    let got = getting.await.unwrap().unwrap();
+    ready_and_consumers_become(&connection, (1, 1)).await;
+    let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+    got.delivery.nack(back).await.unwrap();
+    ready_and_consumers_become(&connection, (2, 0)).await;
+}
+
+async fn ready_and_consumers_become(connection: &Connection, wanted: (u32, u32)) {
+    let start = Instant::now();
+    loop {
+        let channel = connection.create_channel().await.unwrap();
+        let passive = QueueDeclareOptions::durable().passive();
+        let looking = channel.queue_declare("camshaft.jobs".into(), passive, FieldTable::default());
+        let queue = looking.await.unwrap();
+        let found = (queue.message_count(), queue.consumer_count());
+        if found == wanted {
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited for {wanted:?}, last saw {found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,30 +1,23 @@
-//! The small queue that keeps a sequence's newest message: its properties, and how a publisher gets
-//! it and the channel to publish by, both to itself. What its message means is the
+//! Where a sequence was when its last publisher ended, and how a publisher gets at it together with
+//! the right to go on: both last as long as its channel. What a bookmark is worth is
 //! [`sequence`](super::sequence)'s.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use lapin::options::{
-    BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::Channel;
+use lapin::options::{BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Consumer};
+use lapin::types::{FieldTable, ShortString};
 
 use super::Shared;
+use super::census::Census;
 use super::connection::OPERATION_TIMEOUT;
 use super::publisher::Link;
+use super::small_queue::{self, Held, Obstacle};
 use super::topology::is_soft;
 use super::wire;
 use crate::queue::QueueError;
-
-/// The bookmark comes at once where there is one.
-const BOOKMARK_TIMEOUT: Duration = Duration::from_secs(10);
-/// The broker forgets a bookmark that nobody came back for: a week.
-const EXPIRES_MS: i32 = 7 * 24 * 3600 * 1000;
 
 /// Where a sequence was when its last publisher ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,71 +26,95 @@ pub struct Bookmark {
     pub body: Bytes,
     /// The note it was published with.
     pub note: String,
+    /// Of the messages up to that one, all but so many of the last have arrived.
+    pub unsure: usize,
+    /// Whether those have not, for certain.
+    pub is_counted: bool,
 }
 
 /// A channel to publish by, and with it the right to.
 pub(super) struct Hold {
     pub(super) link: Arc<Link>,
     pub(super) channel: Channel,
-    /// Never acknowledged: who has it is the one who publishes.
-    _exclusive: Option<Consumer>,
+    /// Where the right to count is had, too.
+    pub(super) census: Option<Census>,
+    /// Who has it is the one who publishes. Its message stays in it.
+    _bookmark: Option<Held>,
+}
+
+/// Which of the small queues a publisher is to take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) bookmark: Option<&'a ShortString>,
+    /// Only with a bookmark.
+    pub(super) census: bool,
+}
+
+/// Why there is no channel to publish by.
+pub(super) enum NotAttached {
+    Bookmark(Obstacle),
+    Census(Obstacle),
+    Failed(QueueError),
+}
+
+impl From<QueueError> for NotAttached {
+    fn from(error: QueueError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// One try to get a channel of one's own.
 pub(super) async fn try_attach(
     shared: &Shared,
-    memory: Option<&ShortString>,
-) -> Result<(Hold, Option<Bookmark>), Obstacle> {
+    wanted: Wanted<'_>,
+) -> Result<(Hold, Option<Bookmark>), NotAttached> {
     let publisher = &shared.publisher;
     let link = publisher.link().await?;
     let channel = publisher.answer(link.create_channel()).await?;
-    let Some(memory) = memory else {
-        publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        return Ok((Hold { link, channel, _exclusive: None }, None));
-    };
-    let options = QueueDeclareOptions::durable();
-    let declared = channel.queue_declare(memory.clone(), options, arguments());
-    let declared = asked(shared, declared).await?;
-    if declared.consumer_count() > 0 {
-        // A client that goes without a word leaves its channel to the connection's end.
-        publisher.answer(channel.close(200, "held".into())).await?;
-        return Err(Obstacle::Held);
-    }
-    let one = BasicQosOptions::default();
-    publisher.answer(channel.basic_qos(1, one)).await?;
-    let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
-    let tag = "enqueue".into();
-    let consuming = channel.basic_consume(memory.clone(), tag, options, FieldTable::default());
-    let mut consumer = asked(shared, consuming).await?;
     publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    let mut bookmark = None;
-    if declared.message_count() > 0 {
-        let coming = tokio::time::timeout(BOOKMARK_TIMEOUT, consumer.next()).await;
-        if let Ok(Some(Ok(delivery))) = coming {
-            bookmark = wire::note(&delivery.properties)
-                .map(|note| Bookmark { body: delivery.data.into(), note });
+    let Some(name) = wanted.bookmark else {
+        return Ok((Hold { link, channel, census: None, _bookmark: None }, None));
+    };
+    publisher.answer(channel.basic_qos(1, BasicQosOptions::default())).await?;
+    let held = match small_queue::take(shared, &channel, name).await {
+        Ok(held) => held,
+        Err(obstacle) => {
+            close(&channel).await;
+            return Err(NotAttached::Bookmark(obstacle));
         }
-    }
-    Ok((Hold { link, channel, _exclusive: Some(consumer) }, bookmark))
+    };
+    let left = held.message.as_ref().and_then(|message| {
+        let (note, standing) = wire::bookmark(&message.properties)?;
+        Some((message.data.clone().into(), note, standing))
+    });
+    let standing = left.as_ref().map(|(_, _, standing)| standing);
+    let (census, missing) = if wanted.census {
+        match Census::open(shared, &channel, standing).await {
+            Ok((census, missing)) => (Some(census), missing),
+            // It goes without.
+            Err(Obstacle::Held) if channel.status().connected() => (None, None),
+            Err(obstacle) => {
+                close(&channel).await;
+                return Err(NotAttached::Census(obstacle));
+            }
+        }
+    } else {
+        (None, None)
+    };
+    let bookmark = left.map(|(body, note, standing)| Bookmark {
+        body,
+        note,
+        unsure: missing.unwrap_or(standing.on_their_way),
+        is_counted: missing.is_some(),
+    });
+    Ok((Hold { link, channel, census, _bookmark: Some(held) }, bookmark))
 }
 
-/// Waits for an answer about the small queue, which this user may have no right to.
-async fn asked<T>(
-    shared: &Shared,
-    asking: impl Future<Output = Result<T, lapin::Error>>,
-) -> Result<T, Obstacle> {
-    match tokio::time::timeout(OPERATION_TIMEOUT, asking).await {
-        Err(_) => Err(shared.connector.no_answer(OPERATION_TIMEOUT).into()),
-        Ok(Err(error)) if is_soft(&error, &AMQPSoftError::ACCESSREFUSED) => {
-            let reason = error.to_string();
-            // Another was quicker, between the count of consumers and this.
-            Err(if reason.contains("exclusive use") {
-                Obstacle::Held
-            } else {
-                Obstacle::NoRight(reason)
-            })
-        }
-        Ok(answer) => answer.map_err(|error| shared.connector.classify(&error).into()),
+/// A client that goes without a word leaves its channel to the connection's end.
+async fn close(channel: &Channel) {
+    let closing = channel.close(200, "not now".into());
+    if let Ok(Err(error)) = tokio::time::timeout(OPERATION_TIMEOUT, closing).await {
+        tracing::debug!(%error, "the channel was closed already");
     }
 }
 
@@ -113,30 +130,4 @@ pub(super) async fn is_open(shared: &Shared, name: &str) -> Result<bool, QueueEr
         Ok(Err(error)) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Ok(false),
         Ok(Err(error)) => Err(shared.connector.classify(&error)),
     }
-}
-
-/// Why there is no channel to publish by.
-pub(super) enum Obstacle {
-    /// Somebody else has it, or the broker has not yet noticed that its client is gone.
-    Held,
-    NoRight(String),
-    Failed(QueueError),
-}
-
-impl From<QueueError> for Obstacle {
-    fn from(error: QueueError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-fn arguments() -> FieldTable {
-    let mut arguments = FieldTable::default();
-    let mut insert = |key: &str, value| {
-        arguments.insert(key.into(), value);
-    };
-    // A virtual host's own default may be another.
-    insert("x-queue-type", AMQPValue::LongString("classic".into()));
-    insert("x-max-length", AMQPValue::LongInt(1));
-    insert("x-expires", AMQPValue::LongInt(EXPIRES_MS));
-    arguments
 }

@@ -3,9 +3,10 @@
 //! Owns what `NAME.jobs`, `NAME.dead` and `NAME.retry.<seconds>` are used for. One file
 //! each: [`connection`] (reaching the broker, and telling its errors apart), [`tls`]
 //! (certificates), [`topology`] (the queues), [`wire`] (headers and properties), [`publisher`]
-//! (confirmed messages), [`sequence`] (those of an enqueue, which can be gone on with), [`bookmark`] (where it was),
-//! [`consumer`] (deliveries across lost connections), [`receipt`] (settling them),
-//! [`dead_letters`] (looking at them, and back to work).
+//! (confirmed messages), [`sequence`] (those of an enqueue, which can be gone on with),
+//! [`bookmark`] (where it was), [`census`] (which of its last arrived), [`small_queue`] (where
+//! both are kept), [`consumer`] (deliveries across lost connections), [`receipt`] (settling
+//! them), [`dead_letters`] (looking at them, and back to work).
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -22,12 +23,14 @@ use crate::run::RunId;
 use crate::secret::Secret;
 
 mod bookmark;
+mod census;
 mod connection;
 mod consumer;
 mod dead_letters;
 mod publisher;
 mod receipt;
 mod sequence;
+mod small_queue;
 mod tls;
 mod topology;
 mod wire;

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 
@@ -16,6 +17,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection, PublisherConfirm, Queue};
 use tokio::sync::Semaphore;
 
+use super::census;
 use super::connection::{Connector, OPERATION_TIMEOUT, Patience};
 use super::topology::Topology;
 use super::wire::Outgoing;
@@ -132,12 +134,18 @@ impl Publisher {
     ) -> Result<(), QueueError> {
         let mut outcome = Ok(());
         let mut confirms = Vec::with_capacity(pending.len());
+        let addition = census::addition(&self.topology);
         for window in pending.chunks(WINDOW) {
-            let sends = window.iter().map(|&index| publish(channel, &messages[index]));
+            // Goes first, so that no enqueue takes what follows for jobs of its own.
+            let before = std::iter::once((None, &addition));
+            let following = window.iter().map(|&index| (Some(index), &messages[index]));
+            let sends = before.chain(following).map(|(index, message)| {
+                publish(channel, message, index.is_some()).map(move |sent| (index, sent))
+            });
             match tokio::time::timeout(OPERATION_TIMEOUT, join_all(sends)).await {
                 Err(_) => outcome = Err(self.connector.no_answer(OPERATION_TIMEOUT)),
                 Ok(sent) => {
-                    for (&index, sent) in window.iter().zip(sent) {
+                    for (index, sent) in sent {
                         match sent {
                             Ok(confirm) => confirms.push((index, confirm)),
                             Err(error) => outcome = Err(self.connector.classify(&error)),
@@ -152,7 +160,11 @@ impl Publisher {
         let mut confirmed = vec![false; messages.len()];
         for (index, confirm) in confirms {
             match self.confirmed(confirm).await {
-                Ok(()) => confirmed[index] = true,
+                Ok(()) => {
+                    if let Some(index) = index {
+                        confirmed[index] = true;
+                    }
+                }
                 // The library may hand a returned message to a neighbour's confirm: which one
                 // it was is not known, so none of them counts.
                 Err(error @ Refusal::Returned(_)) => return Err(error.into()),
@@ -199,14 +211,20 @@ impl Publisher {
     /// Counts the messages of every queue.
     pub(super) async fn depth(&self) -> Result<QueueDepth, QueueError> {
         let channel = self.fresh_channel().await?;
-        let mut retrying = 0;
-        for name in self.topology.retries() {
-            retrying += self.count(&channel, name).await?;
-        }
+        let retrying = self.resting(&channel).await?;
         let ready = self.count(&channel, self.topology.jobs()).await?
             + self.count(&channel, self.topology.suspects()).await?;
         let dead = self.count(&channel, self.topology.dead()).await?;
         Ok(QueueDepth { ready, retrying, dead })
+    }
+
+    /// Counts the messages that rest before a retry.
+    pub(super) async fn resting(&self, channel: &Channel) -> Result<u64, QueueError> {
+        let mut resting = 0;
+        for name in self.topology.retries() {
+            resting += self.count(channel, name).await?;
+        }
+        Ok(resting)
     }
 
     /// Counts the messages that are ready in a queue.
@@ -224,7 +242,12 @@ impl Publisher {
         Ok(u64::from(self.look_at(&channel, self.topology.jobs()).await?.consumer_count()))
     }
 
-    async fn look_at(&self, channel: &Channel, queue: &ShortString) -> Result<Queue, QueueError> {
+    /// Counts the messages that are ready in a queue, and those who consume it.
+    pub(super) async fn look_at(
+        &self,
+        channel: &Channel,
+        queue: &ShortString,
+    ) -> Result<Queue, QueueError> {
         let options = QueueDeclareOptions::durable().passive();
         let declaring = channel.queue_declare(queue.clone(), options, FieldTable::default());
         let looked = self.answer(declaring).await;
@@ -317,8 +340,13 @@ pub(super) async fn close_connection(connection: &Connection) {
     }
 }
 
-async fn publish(channel: &Channel, message: &Outgoing) -> Result<PublisherConfirm, lapin::Error> {
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+/// Hands a message to the connection. A `mandatory` one comes back where it has no queue to go to.
+pub(super) async fn publish(
+    channel: &Channel,
+    message: &Outgoing,
+    mandatory: bool,
+) -> Result<PublisherConfirm, lapin::Error> {
+    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     let (queue, properties) = (message.queue.clone(), message.properties.clone());
     channel.basic_publish("".into(), queue, options, &message.body, properties).await
 }

@@ -6,9 +6,9 @@
 //! sequence's own that keeps the newest message only (its `x-max-length` is 1). A channel of the
 //! broker takes publishes in order and hands each to both queues; so nothing behind the message
 //! in the small queue is among the jobs. What is before it is, up to the last that was confirmed
-//! when it was published, which its note tells. Of those in between nobody knows: the jobs, a
-//! quorum queue, take messages a little later, and forget those of a channel that is gone by
-//! then.
+//! when it was published. Of those in between, the jobs, a quorum queue, have the first so many:
+//! it takes messages a little later, and forgets those of a channel that is gone by then. How many,
+//! the [`census`](super::census) tells where it can; else all of them are unsure.
 //!
 //! What could make that untrue is seen to:
 //! - A publisher that comes back while the broker still reads what it had sent before. Every
@@ -16,10 +16,9 @@
 //!   broker lets the next one in only when that channel is gone. The one message it is given
 //!   it never acknowledges.
 //! - Jobs that the broker has read and then can't store (a broker that is killed, a quorum that is
-//!   lost, a length limit). The small queue is a classic one and its messages are not persistent,
-//!   so a broker that restarts has forgotten the bookmark; the jobs are written to disk whatever a
-//!   message says. And a refused or a late confirm makes the publisher clear the bookmark, and
-//!   keep none until all is well again. Without one, whatever has no result is published again.
+//!   lost). The small queue is a classic one and its messages are not persistent, so a broker that
+//!   restarts has forgotten the bookmark; the jobs are written to disk whatever a message says.
+//!   Without a bookmark, whatever has no result is published again.
 //!
 //! Upstream: enqueue. Others publish in no order, by [`publisher`](super::publisher).
 
@@ -30,22 +29,24 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions, QueuePurgeOptions};
+use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
 use lapin::types::ShortString;
 use lapin::{Confirmation, PublisherConfirm};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::bookmark::{Bookmark, Hold, Obstacle, try_attach};
+use super::bookmark::{Bookmark, Hold, NotAttached, Wanted, try_attach};
+use super::census::{Census, Standing};
 use super::connection::{OPERATION_TIMEOUT, Patience, warn_of};
 use super::publisher::returned;
+use super::small_queue::Obstacle;
 use super::wire::Outgoing;
 use crate::queue::{Message, QueueError, QueueName};
 
 /// Jobs on their way at a time: enough to keep the broker busy, and as many as may be there twice
-/// after a kill.
+/// after a kill where they can't be counted.
 const WINDOW: usize = 256;
-/// A confirm that takes longer is odd enough to keep no bookmark for now.
+/// A confirm that takes longer is late.
 const LATE: Duration = Duration::from_secs(5);
 /// How long an earlier publisher may take to be gone. One whose machine is lost is noticed by the
 /// heartbeat, after a minute at most.
@@ -60,14 +61,13 @@ pub struct Sequence {
     memory: Option<ShortString>,
     /// Why it may not, until that is told.
     no_right: Option<String>,
+    /// Whether this user may have the right to count.
+    counts: bool,
     /// What was there at the start.
     bookmark: Option<Bookmark>,
     hold: Option<Hold>,
     /// Not yet confirmed, in order.
     in_flight: VecDeque<InFlight>,
-    /// So many of those, from the front, are in doubt: until they are confirmed no bookmark is
-    /// kept.
-    doubtful: usize,
     confirmed: u64,
     /// While something is wrong.
     patience: Option<Patience>,
@@ -94,11 +94,11 @@ impl Sequence {
         let mut sequence = Self {
             memory: Some(shared.topology.bookmark(name)?),
             no_right: None,
+            counts: true,
             shared,
             bookmark: None,
             hold: None,
             in_flight: VecDeque::with_capacity(WINDOW),
-            doubtful: 0,
             confirmed: 0,
             patience: None,
         };
@@ -126,12 +126,6 @@ impl Sequence {
         self.bookmark.as_ref()
     }
 
-    /// How many messages before the next one will not be known to be taken when it is published.
-    #[must_use]
-    pub fn unconfirmed(&self) -> usize {
-        self.in_flight.len().min(WINDOW - 1)
-    }
-
     /// How many messages the broker has taken.
     #[must_use]
     pub fn confirmed(&self) -> u64 {
@@ -156,7 +150,18 @@ impl Sequence {
         if let Err(error) = self.hand_over(self.in_flight.len() - 1).await {
             self.recover(error).await?;
         }
+        if self.census_is_due() {
+            self.flush().await?;
+            if let Some(Hold { channel, census: Some(census), .. }) = &mut self.hold {
+                census.count(&self.shared, channel).await;
+            }
+        }
         Ok(())
+    }
+
+    fn census_is_due(&self) -> bool {
+        let hold = self.hold.as_ref();
+        hold.and_then(|hold| hold.census.as_ref()).is_some_and(|census| census.is_due())
     }
 
     /// Waits until the broker has taken every message.
@@ -197,17 +202,21 @@ impl Sequence {
 
     /// Hands a message to the connection. It is on its way from then on, in the order of calls.
     async fn hand_over(&mut self, index: usize) -> Result<(), QueueError> {
-        let Some(hold) = &self.hold else {
+        let Some(hold) = &mut self.hold else {
             // Only an error leaves none.
             return Err(QueueError::Stale);
         };
-        let copy_to = self.memory.as_ref().filter(|_| self.doubtful == 0);
+        let topology = &self.shared.topology;
         let InFlight { message, note, .. } = &self.in_flight[index];
-        let copy = copy_to.zip(note.as_deref());
-        let jobs = self.shared.topology.jobs();
-        let outgoing = match copy {
-            Some((memory, note)) => Outgoing::copied(jobs, memory, message.clone(), note),
-            None => Outgoing::job(jobs, message.clone()),
+        let noted = self.memory.as_ref().zip(note.as_deref());
+        let addition = hold.census.is_none().then(|| topology.additions());
+        let expected = hold.census.as_mut().and_then(Census::expect_one_more);
+        let standing = Standing { on_their_way: index + 1, expected };
+        let copy_to: Vec<_> = noted.map(|(memory, _)| memory).into_iter().chain(addition).collect();
+        let bookmark = noted.map(|(_, note)| (note, &standing));
+        let outgoing = match &copy_to[..] {
+            [] => Outgoing::job(topology.jobs(), message.clone()),
+            _ => Outgoing::copied(topology.jobs(), &copy_to, message.clone(), bookmark),
         };
         let channel = hold.channel.clone();
         let mut sending = Box::pin(async move {
@@ -247,7 +256,6 @@ impl Sequence {
             if let Some(outcome) = oldest.sending.confirmed_soon().await {
                 break outcome;
             }
-            self.doubt().await;
             waited += LATE;
             if let Some(blocked) = self.blocked() {
                 // It goes on reading from here as soon as it can: another connection would only
@@ -269,7 +277,6 @@ impl Sequence {
         match outcome {
             Ok(Some(Confirmation::Ack(None))) => {
                 self.in_flight.pop_front();
-                self.doubtful = self.doubtful.saturating_sub(1);
                 self.confirmed += 1;
                 // Who may not publish either has another problem.
                 if let Some(reason) = self.no_right.take() {
@@ -283,14 +290,12 @@ impl Sequence {
                 Ok(())
             }
             Ok(Some(Confirmation::Nack(None))) => {
-                self.doubt().await;
                 self.recover(QueueError::Rejected {
                     reason: "it could not store it; see the broker's log and its disk".to_owned(),
                 })
                 .await
             }
             Ok(Some(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)))) => {
-                self.doubt().await;
                 self.recover(returned(&message)).await
             }
             Ok(Some(Confirmation::NotRequested)) => unreachable!("the channel has confirms on"),
@@ -305,31 +310,14 @@ impl Sequence {
         hold.link.blocked().then_some(QueueError::Blocked { address })
     }
 
-    /// What is on its way may be in the bookmark and yet never among the jobs: clears it.
-    async fn doubt(&mut self) {
-        // A broker that is low on memory reads nothing, but stores what it has read.
-        let (Some(memory), Some(hold)) = (&self.memory, &self.hold) else { return };
-        if hold.link.blocked() {
-            return;
-        }
-        let cleared = self.doubtful > 0;
-        self.doubtful = self.in_flight.len();
-        if cleared {
-            return;
-        }
-        let clearing = hold.channel.queue_purge(memory.clone(), QueuePurgeOptions::default());
-        match tokio::time::timeout(LATE, clearing).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the bookmark was not cleared"),
-            Err(_) => tracing::debug!("the bookmark was not cleared in time"),
-        }
-    }
-
     /// After an error: another channel, and all that is not known to be among the jobs again.
     async fn recover(&mut self, mut error: QueueError) -> Result<(), QueueError> {
+        // Then others behind may have been taken, and the count doesn't tell which.
+        let mut refused = false;
         loop {
+            refused |= matches!(error, QueueError::Rejected { .. });
             if let Some(hold) = self.hold.take() {
-                self.collect_confirms().await;
+                refused |= !self.collect_confirms().await;
                 self.shared.publisher.forget(&hold.link).await;
                 // Lets the next one in, where the connection is still there.
                 let closing = hold.channel.close(200, "again".into());
@@ -344,8 +332,10 @@ impl Sequence {
             }
             self.pause(error).await?;
             match self.attach().await {
-                // A channel that is gone may have copied what the jobs never got: only confirms count.
-                Ok((hold, _bookmark)) => self.hold = Some(hold),
+                Ok((hold, bookmark)) => {
+                    self.hold = Some(hold);
+                    self.take_out_arrived(bookmark.filter(|_| !refused));
+                }
                 Err(again) => {
                     error = again;
                     continue;
@@ -373,39 +363,62 @@ impl Sequence {
     }
 
     /// Takes out what was confirmed before the first that was not. Those behind it stay: a note
-    /// counts on everything before what is on its way being there.
-    async fn collect_confirms(&mut self) {
+    /// counts on everything before what is on its way being there. False where the broker refused
+    /// that first one.
+    async fn collect_confirms(&mut self) -> bool {
         // Of a connection that is lost they all fail at once.
         let deadline = Instant::now() + LATE;
         while let Some(oldest) = self.in_flight.front_mut() {
             let confirmed = tokio::time::timeout_at(deadline, oldest.sending.confirmed()).await;
-            if !matches!(confirmed, Ok(Ok(Some(Confirmation::Ack(None))))) {
-                break;
+            match confirmed {
+                Ok(Ok(Some(Confirmation::Ack(None)))) => {
+                    self.in_flight.pop_front();
+                    self.confirmed += 1;
+                }
+                Ok(Ok(Some(_))) => return false,
+                Ok(Ok(None) | Err(_)) | Err(_) => break,
             }
-            self.in_flight.pop_front();
-            self.confirmed += 1;
         }
-        self.doubtful = self.doubtful.min(self.in_flight.len());
+        true
+    }
+
+    /// Takes out what was not confirmed and yet has arrived, where that is certain.
+    fn take_out_arrived(&mut self, bookmark: Option<Bookmark>) {
+        let Some(Bookmark { note, unsure, is_counted: true, .. }) = bookmark else { return };
+        let is_last_read = |waiting: &InFlight| waiting.note.as_ref() == Some(&note);
+        let Some(last) = self.in_flight.iter().position(is_last_read) else { return };
+        let arrived = (last + 1).saturating_sub(unsure);
+        self.in_flight.drain(..arrived);
+        self.confirmed += arrived as u64;
     }
 
     /// A channel of one's own, and the bookmark once nobody else can change it.
     async fn attach(&mut self) -> Result<(Hold, Option<Bookmark>), QueueError> {
         let deadline = Instant::now() + HELD_TIMEOUT;
         loop {
-            match try_attach(&self.shared, self.memory.as_ref()).await {
-                Err(Obstacle::Held) if Instant::now() < deadline => {
-                    tokio::time::sleep(HELD_POLL).await;
+            let wanted = Wanted { bookmark: self.memory.as_ref(), census: self.counts };
+            let obstacle = match try_attach(&self.shared, wanted).await {
+                Ok(attached) => return Ok(attached),
+                Err(NotAttached::Failed(error)) => return Err(error),
+                Err(NotAttached::Bookmark(Obstacle::NoRight(reason))) => {
+                    self.memory = None;
+                    self.no_right = Some(reason);
+                    continue;
                 }
-                Err(Obstacle::Held) => {
+                Err(NotAttached::Census(Obstacle::NoRight(reason))) => {
+                    tracing::debug!(reason, "the broker may not count for this user");
+                    self.counts = false;
+                    continue;
+                }
+                Err(NotAttached::Bookmark(obstacle) | NotAttached::Census(obstacle)) => obstacle,
+            };
+            match obstacle {
+                Obstacle::Failed(error) => return Err(error),
+                _ if Instant::now() < deadline => tokio::time::sleep(HELD_POLL).await,
+                _ => {
                     let address = self.shared.connector.address().to_owned();
                     return Err(QueueError::Held { address });
                 }
-                Err(Obstacle::NoRight(reason)) => {
-                    self.memory = None;
-                    self.no_right = Some(reason);
-                }
-                Err(Obstacle::Failed(error)) => return Err(error),
-                Ok(attached) => return Ok(attached),
             }
         }
     }

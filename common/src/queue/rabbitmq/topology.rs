@@ -1,8 +1,9 @@
 //! The queues: their names, their arguments, how they are declared.
 //!
 //! Everything that holds jobs is a durable quorum queue and every dead-lettering is at-least-once, so
-//! a message is somewhere at any time; bookmarks are no jobs, and [`sequence`](super::sequence)'s. Arguments are part of a queue's identity: a change of
-//! one here means that queues of an earlier version no longer fit.
+//! a message is somewhere at any time; [`small_queue`](super::small_queue)s hold none. Arguments are
+//! part of a queue's identity: a change of one here means that queues of an earlier version no
+//! longer fit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(super) struct Topology {
     suspects: ShortString,
     dead: ShortString,
     retries: Vec<(Duration, ShortString)>,
+    additions: ShortString,
 }
 
 impl Topology {
@@ -53,6 +55,7 @@ impl Topology {
             suspects: named("suspects")?,
             dead: named("dead")?,
             retries,
+            additions: named("enqueue")?,
         })
     }
 
@@ -85,6 +88,12 @@ impl Topology {
     /// The small queue that keeps the bookmark of a sequence. Declared by whoever publishes it.
     pub(super) fn bookmark(&self, sequence: &str) -> Result<ShortString, QueueError> {
         named(&self.name, &format!("enqueue.{sequence}"))
+    }
+
+    /// The small queue that tells who has added to the jobs last: see [`census`](super::census), by
+    /// which it is declared.
+    pub(super) fn additions(&self) -> &ShortString {
+        &self.additions
     }
 
     pub(super) fn retries(&self) -> impl Iterator<Item = &ShortString> {

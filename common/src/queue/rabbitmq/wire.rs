@@ -8,8 +8,10 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use super::census::Standing;
 use crate::queue::{
     ATTEMPTS_HEADER, BOOKMARK_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER,
+    STANDING_HEADER,
 };
 use crate::telemetry::{TRACEPARENT, TRACESTATE, TraceContext};
 
@@ -41,20 +43,28 @@ impl Outgoing {
         Self::new(queue, message.body, headers(message.trace.as_ref()))
     }
 
-    /// A job that has had no try yet, of which the queue `copy_to` is given a copy with a note.
+    /// A job that has had no try yet, of which the queues `copy_to` are given copies that don't
+    /// outlast the broker. A bookmark has a note, and its standing.
     pub(super) fn copied(
         queue: &ShortString,
-        copy_to: &ShortString,
+        copy_to: &[&ShortString],
         message: Message,
-        note: &str,
+        bookmark: Option<(&str, &Standing)>,
     ) -> Self {
         let mut headers = headers(message.trace.as_ref());
-        insert(&mut headers, BOOKMARK_HEADER, note);
-        let copies = vec![AMQPValue::LongString(copy_to.as_str().into())];
+        if let Some((note, standing)) = bookmark {
+            insert(&mut headers, BOOKMARK_HEADER, note);
+            insert(&mut headers, STANDING_HEADER, &standing.to_string());
+        }
+        let copies: Vec<_> =
+            copy_to.iter().map(|queue| AMQPValue::LongString(queue.as_str().into())).collect();
         headers.insert(BLIND_COPY_HEADER.into(), AMQPValue::FieldArray(copies.into()));
-        let mut outgoing = Self::new(queue, message.body, headers);
-        outgoing.properties = outgoing.properties.with_delivery_mode(TRANSIENT);
-        outgoing
+        Self::new(queue, message.body, headers).transient()
+    }
+
+    /// A word for a [`small_queue`](super::small_queue) that doesn't outlast the broker.
+    pub(super) fn word(queue: &ShortString, word: &str) -> Self {
+        Self::new(queue, word.to_owned().into(), FieldTable::default()).transient()
     }
 
     /// A job that had `attempts` tries and is to have another.
@@ -96,6 +106,10 @@ impl Outgoing {
         insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
         insert(&mut headers, REASON_HEADER, shortened(reason));
         Self::new(queue, body, headers)
+    }
+
+    fn transient(self) -> Self {
+        Self { properties: self.properties.with_delivery_mode(TRANSIENT), ..self }
     }
 
     fn new(queue: &ShortString, body: Bytes, headers: FieldTable) -> Self {
@@ -176,9 +190,10 @@ pub(super) fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// The note of a bookmark.
-pub(super) fn note(properties: &BasicProperties) -> Option<String> {
-    text(properties, BOOKMARK_HEADER)
+/// The note of a bookmark and its standing.
+pub(super) fn bookmark(properties: &BasicProperties) -> Option<(String, Standing)> {
+    let standing = text(properties, STANDING_HEADER)?.parse().ok()?;
+    Some((text(properties, BOOKMARK_HEADER)?, standing))
 }
 
 /// The trace that a message belongs to.
@@ -212,10 +227,17 @@ mod tests {
         let message = || Message { body: Bytes::new(), trace: None };
         let job = Outgoing::job(&queue, message());
         assert_eq!((attempts(&job.properties), trace(&job.properties)), (0, None));
-        assert_eq!((note(&job.properties), *job.properties.delivery_mode()), (None, Some(2)));
-        let copied = Outgoing::copied(&queue, &ShortString::from("copy"), message(), "7");
-        assert_eq!(note(&copied.properties).as_deref(), Some("7"));
-        assert_eq!(*copied.properties.delivery_mode(), Some(TRANSIENT));
+        assert_eq!((bookmark(&job.properties), *job.properties.delivery_mode()), (None, Some(2)));
+        let copy_to = ShortString::from("copy");
+        let expected = Some(("token".to_owned(), 12));
+        for standing in
+            [Standing { on_their_way: 3, expected }, Standing { on_their_way: 1, expected: None }]
+        {
+            let noted = Some(("7", &standing));
+            let copied = Outgoing::copied(&queue, &[&copy_to], message(), noted);
+            assert_eq!(bookmark(&copied.properties), Some(("7".to_owned(), standing)));
+            assert_eq!(*copied.properties.delivery_mode(), Some(TRANSIENT));
+        }
     }
 
     #[test]
