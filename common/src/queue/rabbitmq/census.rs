@@ -109,16 +109,18 @@ impl Census {
             }
             _ => None,
         };
+        let resting = shared.publisher.resting(channel).await?;
+        let jobs = if resting == 0 { Jobs::Unknown } else { Jobs::Changing };
         let answer = &shared.publisher;
         answer.answer(channel.queue_purge(name.clone(), QueuePurgeOptions::default())).await?;
         if let Some(message) = held.message.take() {
             answer.answer(message.ack(BasicAckOptions::default())).await?;
         }
+        // Nothing that waits for an answer may follow: a broker that is low on memory reads no more
+        // from those that publish.
         let token = Uuid::now_v7().to_string();
         let word = Outgoing::word(name, &token);
         answer.answer(publisher::publish(channel, &word, true)).await?;
-        let resting = shared.publisher.resting(channel).await?;
-        let jobs = if resting == 0 { Jobs::Unknown } else { Jobs::Changing };
         Ok((Self { token, jobs, _held: held }, missing))
     }
 
