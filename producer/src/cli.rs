@@ -166,6 +166,10 @@ pub(crate) struct StatusArgs {
     /// Follow until every image is done
     #[arg(long)]
     pub(crate) watch: bool,
+    /// With --watch, end also once the queue has been empty that long and no result has come, as
+    /// where some images are dead letters
+    #[arg(long, value_name = "SECONDS", requires_all = ["watch", "broker"])]
+    pub(crate) exit_when_idle: Option<u64>,
     /// Print one JSON object (with --watch, one a line)
     #[arg(long)]
     pub(crate) json: bool,

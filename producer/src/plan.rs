@@ -427,5 +427,6 @@ fn agree(request: &Request, before: Option<RunRecord>) -> Result<RunRecord, Plan
             Some(redo) => other(format!("made with other options, {words}"), redo),
         };
     }
-    Ok(RunRecord { limit: request.limit, updated_at: now, ..before })
+    // Unknown again until they are listed: there may be more by now.
+    Ok(RunRecord { limit: request.limit, images: None, updated_at: now, ..before })
 }

@@ -23,6 +23,9 @@ const RATE_WINDOW: TimeDelta = TimeDelta::seconds(60);
 /// Between two looks, at least; a large OUT takes longer to list and is looked at less.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
+/// A longer wait for the end is no reason to list OUT more often than it takes.
+const LOOKS_WHILE_IDLE: u32 = 30;
+
 /// Keys and dead letters a person is shown.
 const MAX_SHOWN: usize = 20;
 
@@ -269,6 +272,23 @@ impl Watched {
     }
 }
 
+/// How long nothing has waited in the queue and no result has come.
+struct Quiet {
+    since: Instant,
+    finished: u64,
+}
+
+impl Quiet {
+    fn lasts_for(&mut self, status: &Status) -> Duration {
+        let finished = status.done + status.failed;
+        let empty = (status.queued, status.retrying) == (Some(0), Some(0));
+        if !empty || finished != self.finished {
+            *self = Self { since: Instant::now(), finished };
+        }
+        self.since.elapsed()
+    }
+}
+
 /// Prints a run's state, once or until it is complete.
 ///
 /// # Errors
@@ -280,13 +300,15 @@ pub(crate) async fn status(args: StatusArgs, stores: StoreOptions) -> anyhow::Re
         None => None,
     };
     let watched = Watched { out, queue, stores };
-    let last = if args.watch {
-        watch(&watched, args.json).await?
+    let (record, mut last) = if args.watch {
+        let idle = args.exit_when_idle.map(Duration::from_secs);
+        watch(&watched, args.json, idle).await?
     } else {
-        let (record, mut status) = watched.look().await?;
-        watched.name(&record, &mut status).await?;
-        status
+        watched.look().await?
     };
+    if !last.is_complete() || !args.watch {
+        watched.name(&record, &mut last).await?;
+    }
     if !(args.json && args.watch) {
         say(&if args.json { serde_json::to_string(&last)? } else { last.lines() });
     }
@@ -296,21 +318,29 @@ pub(crate) async fn status(args: StatusArgs, stores: StoreOptions) -> anyhow::Re
     Ok(())
 }
 
-/// Looks again and again until every image is done; returns the last look.
-async fn watch(watched: &Watched, json: bool) -> anyhow::Result<Status> {
+/// Looks again and again until every image is done, or nothing has happened for as long as `idle`;
+/// returns the last look.
+async fn watch(
+    watched: &Watched,
+    json: bool,
+    idle: Option<Duration>,
+) -> anyhow::Result<(RunRecord, Status)> {
     let (sender, receiver) = tokio::sync::watch::channel::<Reading>((0, None, 0));
+    let mut quiet = Quiet { since: Instant::now(), finished: 0 };
+    let interval = WATCH_INTERVAL.max(idle.unwrap_or_default() / LOOKS_WHILE_IDLE);
     let looking = async {
         loop {
             let started = Instant::now();
-            let (_, status) = watched.look().await?;
+            let (record, status) = watched.look().await?;
             if json {
                 say(&serde_json::to_string(&status)?);
             }
             sender.send_replace((status.done + status.failed, status.images, status.failed));
-            if status.is_complete() {
-                return Ok(status);
+            let quiet = quiet.lasts_for(&status);
+            if status.is_complete() || idle.is_some_and(|idle| quiet >= idle) {
+                return Ok((record, status));
             }
-            tokio::time::sleep(WATCH_INTERVAL.max(started.elapsed() * 4)).await;
+            tokio::time::sleep(interval.max(started.elapsed() * 4)).await;
         }
     };
     if json {

@@ -76,6 +76,14 @@ class Manifests(list):
         return found["spec"], found["spec"]["containers"][0]
 
 
+def containers_of(pod):
+    return [*pod["containers"], *pod.get("initContainers", [])]
+
+
+def program_of(container):
+    return "camshaft" if "/producer:" in container["image"] else "worker"
+
+
 def name_of(document):
     return f"{document['kind']} {document['metadata']['name']}"
 
@@ -136,7 +144,7 @@ def restricted_problems(manifests):
     for who, pod in pods:
         if pod.get("automountServiceAccountToken") is not False:
             yield f"{who} gets a token of Kubernetes' that it does not need"
-        for container in pod["containers"]:
+        for container in containers_of(pod):
             if not container["securityContext"].get("readOnlyRootFilesystem"):
                 yield f"{who} may write to its image"
     # The operator sets the rest of the broker's.
@@ -152,7 +160,7 @@ def restricted_problems(manifests):
         for volume in pod.get("volumes", []):
             if not volume.keys() <= {"name", "configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}:
                 yield f"{who} has a volume {volume}"
-        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        for container in containers_of(pod):
             own = container["securityContext"]
             if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
                 yield f"{who}: {container['name']} may gain privileges"
@@ -177,7 +185,7 @@ def known_variables():
 
 def setting_problems(manifests):
     known = known_variables()
-    containers = [(document, each) for document, template in manifests.workloads() for each in template["spec"]["containers"]]
+    containers = [(document, each) for document, template in manifests.workloads() for each in containers_of(template["spec"])]
     used = set()
     for document, container in containers:
         wanted = set(re.findall(r"\$\(([^)]+)\)", " ".join(container.get("args", []))))
@@ -185,9 +193,9 @@ def setting_problems(manifests):
             yield f"{name_of(document)}: $({variable}) in its arguments is set nowhere"
         used |= wanted
     for document, container in containers:
-        for variable in manifests.environment(container).keys() - known[container["name"]] - used:
+        for variable in manifests.environment(container).keys() - known[program_of(container)] - used:
             if not OTHERS_VARIABLES.fullmatch(variable):
-                yield f"{name_of(document)}: {variable} is no variable of {container['name']}"
+                yield f"{name_of(document)}: {variable} is no variable of {program_of(container)}"
 
 
 def command_problems(manifests):
@@ -195,12 +203,13 @@ def command_problems(manifests):
     commands = {name.lower() for name in re.findall(r"^    (\w+)\((?:Box<)?[\w:]*Args>?\),", source, re.M)}
     flags = {field.replace("_", "-") for field in re.findall(r"^    pub(?:\(crate\))? (\w+):", source, re.M)}
     for document in manifests.of("CronJob"):
-        command, *rest = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
-        if command not in commands:
-            yield f"{name_of(document)}: camshaft has no command {command}, only {sorted(commands)}"
-        for flag in (argument for argument in rest if argument.startswith("--")):
-            if flag[2:] not in flags:
-                yield f"{name_of(document)}: camshaft has no option {flag}"
+        for container in containers_of(document["spec"]["jobTemplate"]["spec"]["template"]["spec"]):
+            command, *rest = container["args"]
+            if command not in commands:
+                yield f"{name_of(document)}: camshaft has no command {command}, only {sorted(commands)}"
+            for flag in (argument for argument in rest if argument.startswith("--")):
+                if flag[2:] not in flags:
+                    yield f"{name_of(document)}: camshaft has no option {flag}"
 
 
 def worker_problems(manifests):
@@ -256,6 +265,12 @@ def selector_problems(manifests):
         selector = document["spec"].get("podSelector") or document["spec"].get("selector") or {}
         if not chosen(selector.get("matchLabels", {})):
             yield f"{name_of(document)} selects no pod"
+    reaching = [p["spec"]["podSelector"] for p in manifests.of("NetworkPolicy") if p["metadata"]["name"] == "camshaft-broker"]
+    (components,) = [set(selector["matchExpressions"][0]["values"]) for selector in reaching]
+    for document, template in manifests.workloads():
+        uses = any("CAMSHAFT_BROKER" in manifests.environment(each) for each in containers_of(template["spec"]))
+        if uses and template["metadata"]["labels"]["app.kubernetes.io/component"] not in components:
+            yield f"{name_of(document)} has a broker that the network keeps from it"
     denied = [p for p in manifests.of("NetworkPolicy") if p["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
     if len(denied) != 1:
         yield "no policy denies everything that is not named"
@@ -272,7 +287,7 @@ def secret_problems(manifests, readme):
 def image_problems(manifests):
     version = re.search(r'^version = "(.*)"', read("Cargo.toml"), re.M)[1]
     for document, template in manifests.workloads():
-        for container in template["spec"]["containers"]:
+        for container in containers_of(template["spec"]):
             if not re.fullmatch(rf"registry\.example\.com/camshaft/(producer|worker|worker-cuda):{re.escape(version)}", container["image"]):
                 yield f"{name_of(document)}: {container['image']} is not of version {version}"
 

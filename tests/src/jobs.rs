@@ -48,20 +48,24 @@ impl Jobs {
         })
     }
 
-    /// Takes the first so many jobs out of the queue.
+    /// Takes the first so many jobs out of the queue, and returns their keys.
     ///
     /// # Panics
     /// Where they are not there.
-    pub fn drop_first(&self, count: usize) {
+    pub fn take_first(&self, count: usize) -> Vec<String> {
         self.runtime.block_on(async {
             let channel = self.channel().await;
-            for _ in 0..count {
+            let mut keys = Vec::new();
+            while keys.len() < count {
                 let options = BasicGetOptions { no_ack: true };
                 let got = channel.basic_get("camshaft.jobs".into(), options).await;
-                assert!(got.expect("the broker is there").is_some(), "the queue is empty");
+                let got = got.expect("the broker is there").expect("a job is there");
+                let job = Job::parse(&got.delivery.data).expect("it is a job");
+                keys.push(job.key.to_string());
             }
             channel.close(200, "done".into()).await.expect("the broker is there");
-        });
+            keys
+        })
     }
 
     /// Takes every job out of the queue, and tells how often each key was there.

@@ -1,40 +1,21 @@
 //! Images that were lost all the same, by whoever emptied a queue or deleted results.
 
 use std::fs;
+use std::time::Duration;
 
 use camshaft_tests::broker::Broker;
-use camshaft_tests::programs::{camshaft, run, worker};
+use camshaft_tests::jobs::Jobs;
+use camshaft_tests::programs::{Running, camshaft, run, worker};
 use camshaft_tests::small_run::SmallRun;
-use lapin::options::{BasicAckOptions, BasicGetOptions};
-use lapin::{Connection, ConnectionProperties};
-
-/// Takes so many jobs out of the queue, as a mistaken purge does.
-fn steal(broker: &str, count: usize) -> Vec<String> {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let properties = ConnectionProperties::default();
-        let connection = Connection::connect(broker, properties).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let mut keys = Vec::new();
-        while keys.len() < count {
-            let options = BasicGetOptions::default();
-            let got = channel.basic_get("camshaft.jobs".into(), options).await.unwrap().unwrap();
-            let job: serde_json::Value = serde_json::from_slice(&got.delivery.data).unwrap();
-            keys.push(job["key"].as_str().unwrap().to_owned());
-            got.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
-        }
-        connection.close(200, "done".into()).await.unwrap();
-        keys.sort();
-        keys
-    })
-}
 
 #[test]
 fn status_names_lost_images_and_enqueue_repairs_them() {
     let small = SmallRun::new(60);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
-    let mut lost = steal(&broker, 7);
+    // As a mistaken purge does.
+    let mut lost = Jobs::at(&broker).take_first(7);
+    lost.sort();
 
     // Before the queue is empty there is a number; names would disturb who works.
     let status = small.status(&broker);
@@ -86,4 +67,23 @@ fn an_image_with_two_results_is_named() {
     assert!(said.starts_with("Enqueued 1 of 3 images"), "{said}");
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
     small.results().assert_exactly(&small.keys);
+}
+
+#[test]
+fn who_watches_until_nothing_happens_sees_an_end_without_every_image() {
+    let small = SmallRun::new(30);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    let lost = Jobs::at(&broker).take_first(1);
+    let mut watch = camshaft(["status", "--watch", "--exit-when-idle", "3"]);
+    let watching = Running::start(watch.arg("--broker").arg(&broker).arg(&small.out));
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(small.status(&broker)["queued"], 29, "nobody works yet");
+    let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
+    let ended = watching.end(Duration::from_secs(60)).expect(0);
+    assert!(ended.stdout.contains("lost     1") && ended.stdout.contains(&lost[0]), "{ended:?}");
+
+    let mut alone = camshaft(["status", "--exit-when-idle", "3"]);
+    let ended = run(alone.arg(&small.out)).expect(2);
+    assert!(ended.stderr.contains("--watch") && ended.stderr.contains("--broker"), "{ended:?}");
 }
