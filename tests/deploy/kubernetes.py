@@ -344,11 +344,17 @@ def broker_problems(manifests):
     if given.keys() != {user["metadata"]["name"] for user in manifests.of("User")}:
         yield "users and permissions differ"
     clusters = {cluster["metadata"]["name"] for cluster in manifests.of("RabbitmqCluster")}
-    for document in manifests.of("Queue", "User", "Permission", "Vhost"):
+    (policy,) = manifests.of("Policy")
+    covered = re.compile(policy["spec"]["pattern"])
+    yield from (f"{name_of(policy)} leaves {name} out" for name in expected if not covered.search(name))
+    # Small queues have one member on purpose.
+    if covered.search("camshaft.enqueue") or policy["spec"]["applyTo"] != "queues":
+        yield f"{name_of(policy)} covers more than jobs"
+    for document in manifests.of("Queue", "User", "Permission", "Vhost", "Policy"):
         if document["spec"]["rabbitmqClusterReference"]["name"] not in clusters:
             yield f"{name_of(document)} is for another cluster"
     vhosts = {vhost["spec"]["name"] for vhost in manifests.of("Vhost")}
-    for document in manifests.of("Queue", "Permission"):
+    for document in manifests.of("Queue", "Permission", "Policy"):
         if document["spec"].get("vhost") not in vhosts:
             yield f"{name_of(document)} is in no virtual host of ours"
 

@@ -81,8 +81,10 @@ pub(super) struct Census {
 }
 
 enum Jobs {
-    /// To be counted after the first that is confirmed.
+    /// To be counted after the first that is published and confirmed.
     Unknown,
+    /// To be counted once that is confirmed.
+    Due,
     /// So many once all that were published have arrived.
     Known(u64),
     /// Somebody works on them.
@@ -126,10 +128,10 @@ impl Census {
 
     /// Whether [`Census::count`] is to be called as soon as all is confirmed.
     pub(super) fn is_due(&self) -> bool {
-        matches!(self.jobs, Jobs::Unknown)
+        matches!(self.jobs, Jobs::Due)
     }
 
-    /// Counts the jobs. All that this publisher has published are confirmed, one at least.
+    /// Counts the jobs. All that were published under this right are confirmed, one at least.
     pub(super) async fn count(&mut self, shared: &Shared, channel: &Channel) {
         let looked = shared.publisher.look_at(channel, shared.topology.jobs()).await;
         self.jobs = match looked {
@@ -147,9 +149,17 @@ impl Census {
 
     /// Says that a job is published: what there is to be once it has arrived.
     pub(super) fn expect_one_more(&mut self) -> Option<(String, u64)> {
-        let Jobs::Known(jobs) = &mut self.jobs else { return None };
-        *jobs += 1;
-        Some((self.token.clone(), *jobs))
+        match &mut self.jobs {
+            Jobs::Known(jobs) => {
+                *jobs += 1;
+                Some((self.token.clone(), *jobs))
+            }
+            jobs @ Jobs::Unknown => {
+                *jobs = Jobs::Due;
+                None
+            }
+            Jobs::Due | Jobs::Changing => None,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
 use lapin::types::ShortString;
-use lapin::{Confirmation, PublisherConfirm};
+use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -150,18 +150,20 @@ impl Sequence {
         if let Err(error) = self.hand_over(self.in_flight.len() - 1).await {
             self.recover(error).await?;
         }
-        if self.census_is_due() {
+        if self.due_census().is_some() {
             self.flush().await?;
-            if let Some(Hold { channel, census: Some(census), .. }) = &mut self.hold {
-                census.count(&self.shared, channel).await;
+            let shared = Arc::clone(&self.shared);
+            // Another one, where the channel was lost meanwhile.
+            if let Some((census, channel)) = self.due_census() {
+                census.count(&shared, channel).await;
             }
         }
         Ok(())
     }
 
-    fn census_is_due(&self) -> bool {
-        let hold = self.hold.as_ref();
-        hold.and_then(|hold| hold.census.as_ref()).is_some_and(|census| census.is_due())
+    fn due_census(&mut self) -> Option<(&mut Census, &Channel)> {
+        let Hold { channel, census, .. } = self.hold.as_mut()?;
+        Some((census.as_mut().filter(|census| census.is_due())?, channel))
     }
 
     /// Waits until the broker has taken every message.
