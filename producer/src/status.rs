@@ -192,7 +192,7 @@ impl Counted {
         // Failures are few: they are remembered, predictions only counted.
         let mut failed = HashSet::new();
         for folder in [FAILURES, PREDICTIONS] {
-            let mut objects = out.list(folder);
+            let mut objects = out.list_in_order(folder);
             while let Some(object) = objects.try_next().await? {
                 let Some(key) = layout::image_of_result(&object.path) else { continue };
                 if folder == FAILURES {
