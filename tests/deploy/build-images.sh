@@ -76,7 +76,8 @@ rm -f "$images/base.tar"
 
 say "build"
 build() {
-  podman build --quiet --isolation chroot --file deploy/Dockerfile --target "$1" --tag "localhost/camshaft/$1:test" \
+  # Docker's format: the other keeps no HEALTHCHECK.
+  podman build --quiet --format docker --isolation chroot --file deploy/Dockerfile --target "$1" --tag "localhost/camshaft/$1:test" \
     --build-arg "RUST_IMAGE=$rust_image" --build-arg "RUNTIME_IMAGE=$runtime_image" \
     --build-arg "REVISION=$(git rev-parse HEAD)" .
 }
@@ -142,6 +143,11 @@ echo
 curl --silent --fail http://127.0.0.1:18080/livez >/dev/null || fail "the worker does not answer /livez"
 status=$(curl --silent --output "$images/readyz" --write-out '%{http_code}' http://127.0.0.1:18080/readyz)
 [ "$status" = 503 ] || fail "/readyz says $status: $(cat "$images/readyz")"
+# The image's own health check asks whether it lives, which it does without a broker, too.
+podman healthcheck run camshaft-worker-test || fail "the health check finds it ill"
+podman exec camshaft-worker-test /usr/local/bin/camshaft-worker --health 127.0.0.1:1 --check-health \
+  2>"$images/ill" && fail "the health check finds well what isn't there"
+grep -q 127.0.0.1:1 "$images/ill" || fail "the health check failed otherwise: $(cat "$images/ill")"
 podman stop --time 10 camshaft-worker-test >/dev/null
 
 say "compose.yaml's audit"
