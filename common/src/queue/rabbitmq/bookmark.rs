@@ -42,80 +42,66 @@ pub(super) struct Hold {
     _bookmark: Option<Held>,
 }
 
-/// Which of the small queues a publisher is to take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
-    pub(super) bookmark: Option<&'a ShortString>,
-    /// Only with a bookmark.
-    pub(super) census: bool,
-}
-
-/// Why there is no channel to publish by.
-pub(super) enum NotAttached {
-    Bookmark(Obstacle),
-    Census(Obstacle),
-    Failed(QueueError),
-}
-
-impl From<QueueError> for NotAttached {
-    fn from(error: QueueError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// One try to get a channel of one's own.
+/// One try to get a channel of one's own, with the bookmark kept in a small queue and, where this user
+/// `counts`, the right to.
 pub(super) async fn try_attach(
     shared: &Shared,
-    wanted: Wanted<'_>,
-) -> Result<(Hold, Option<Bookmark>), NotAttached> {
+    memory: Option<&ShortString>,
+    counts: bool,
+) -> Result<(Hold, Option<Bookmark>), Obstacle> {
     let publisher = &shared.publisher;
     let link = publisher.link().await?;
     let channel = publisher.answer(link.create_channel()).await?;
     publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    let Some(name) = wanted.bookmark else {
+    let Some(memory) = memory else {
         return Ok((Hold { link, channel, census: None, _bookmark: None }, None));
     };
-    publisher.answer(channel.basic_qos(1, BasicQosOptions::default())).await?;
-    let held = match small_queue::take(shared, &channel, name).await {
-        Ok(held) => held,
-        Err(obstacle) => {
-            close(&channel).await;
-            return Err(NotAttached::Bookmark(obstacle));
+    match take_both(shared, &channel, memory, counts).await {
+        Ok((held, census, bookmark)) => {
+            Ok((Hold { link, channel, census, _bookmark: Some(held) }, bookmark))
         }
-    };
+        Err(obstacle) => {
+            // A client that goes without a word leaves its channel to the connection's end.
+            let closing = channel.close(200, "not now".into());
+            if let Ok(Err(error)) = tokio::time::timeout(OPERATION_TIMEOUT, closing).await {
+                tracing::debug!(%error, "the channel was closed already");
+            }
+            Err(obstacle)
+        }
+    }
+}
+
+/// The bookmark's queue, and the right to count where nobody else has it.
+async fn take_both(
+    shared: &Shared,
+    channel: &Channel,
+    memory: &ShortString,
+    counts: bool,
+) -> Result<(Held, Option<Census>, Option<Bookmark>), Obstacle> {
+    shared.publisher.answer(channel.basic_qos(1, BasicQosOptions::default())).await?;
+    let held = small_queue::take(shared, channel, memory).await?;
     let left = held.message.as_ref().and_then(|message| {
         let (note, standing) = wire::bookmark(&message.properties)?;
         Some((message.data.clone().into(), note, standing))
     });
-    let standing = left.as_ref().map(|(_, _, standing)| standing);
-    let (census, missing) = if wanted.census {
-        match Census::open(shared, &channel, standing).await {
-            Ok((census, missing)) => (Some(census), missing),
+    let mut missing = None;
+    let mut census = None;
+    if counts {
+        let standing = left.as_ref().map(|(_, _, standing)| standing);
+        match Census::open(shared, channel, standing).await {
+            Ok((opened, counted)) => (census, missing) = (Some(opened), counted),
             // It goes without.
-            Err(Obstacle::Held) if channel.status().connected() => (None, None),
-            Err(obstacle) => {
-                close(&channel).await;
-                return Err(NotAttached::Census(obstacle));
-            }
+            Err(Obstacle::Held) if channel.status().connected() => {}
+            Err(obstacle) => return Err(obstacle),
         }
-    } else {
-        (None, None)
-    };
+    }
     let bookmark = left.map(|(body, note, standing)| Bookmark {
         body,
         note,
         unsure: missing.unwrap_or(standing.on_their_way),
         is_counted: missing.is_some(),
     });
-    Ok((Hold { link, channel, census, _bookmark: Some(held) }, bookmark))
-}
-
-/// A client that goes without a word leaves its channel to the connection's end.
-async fn close(channel: &Channel) {
-    let closing = channel.close(200, "not now".into());
-    if let Ok(Err(error)) = tokio::time::timeout(OPERATION_TIMEOUT, closing).await {
-        tracing::debug!(%error, "the channel was closed already");
-    }
+    Ok((held, census, bookmark))
 }
 
 /// Whether the broker has the bookmark of a sequence that has not ended.

@@ -122,7 +122,7 @@ impl Census {
         // from those that publish.
         let token = Uuid::now_v7().to_string();
         let word = Outgoing::word(name, &token);
-        answer.answer(publisher::publish(channel, &word, true)).await?;
+        answer.answer(publisher::publish(channel, word, true)).await?;
         Ok((Self { token, jobs, _held: held }, missing))
     }
 
@@ -169,11 +169,11 @@ async fn missing(
     channel: &Channel,
     expected: u64,
 ) -> Result<Option<usize>, QueueError> {
-    let look = async |queue| shared.publisher.look_at(channel, queue).await;
+    let (publisher, topology) = (&shared.publisher, &shared.topology);
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     let mut before = None;
     let jobs = loop {
-        let queue = look(shared.topology.jobs()).await?;
+        let queue = publisher.look_at(channel, topology.jobs()).await?;
         let jobs = u64::from(queue.message_count());
         if queue.consumer_count() > 0 || Instant::now() > deadline {
             return Ok(None);
@@ -185,7 +185,7 @@ async fn missing(
     };
     // The word of whoever added one that was counted is there by now, behind the token that is
     // held.
-    if look(shared.topology.additions()).await?.message_count() > 0 {
+    if publisher.count(channel, topology.additions()).await? > 0 {
         return Ok(None);
     }
     Ok(expected.checked_sub(jobs).and_then(|missing| usize::try_from(missing).ok()))

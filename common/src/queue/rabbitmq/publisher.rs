@@ -140,7 +140,7 @@ impl Publisher {
             let before = std::iter::once((None, &addition));
             let following = window.iter().map(|&index| (Some(index), &messages[index]));
             let sends = before.chain(following).map(|(index, message)| {
-                publish(channel, message, index.is_some()).map(move |sent| (index, sent))
+                publish(channel, message.clone(), index.is_some()).map(move |sent| (index, sent))
             });
             match tokio::time::timeout(OPERATION_TIMEOUT, join_all(sends)).await {
                 Err(_) => outcome = Err(self.connector.no_answer(OPERATION_TIMEOUT)),
@@ -343,12 +343,12 @@ pub(super) async fn close_connection(connection: &Connection) {
 /// Hands a message to the connection. A `mandatory` one comes back where it has no queue to go to.
 pub(super) async fn publish(
     channel: &Channel,
-    message: &Outgoing,
+    message: Outgoing,
     mandatory: bool,
 ) -> Result<PublisherConfirm, lapin::Error> {
     let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-    let (queue, properties) = (message.queue.clone(), message.properties.clone());
-    channel.basic_publish("".into(), queue, options, &message.body, properties).await
+    let Outgoing { queue, body, properties } = message;
+    channel.basic_publish("".into(), queue, options, &body, properties).await
 }
 
 /// What the broker says of a message that has no queue to go to.

@@ -29,16 +29,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
+use lapin::options::QueueDeleteOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::bookmark::{Bookmark, Hold, NotAttached, Wanted, try_attach};
+use super::bookmark::{Bookmark, Hold, try_attach};
 use super::census::{Census, Standing};
 use super::connection::{OPERATION_TIMEOUT, Patience, warn_of};
-use super::publisher::returned;
+use super::publisher::{self, returned};
 use super::small_queue::Obstacle;
 use super::wire::Outgoing;
 use crate::queue::{Message, QueueError, QueueName};
@@ -57,7 +57,7 @@ const HELD_POLL: Duration = Duration::from_millis(100);
 /// its bookmark.
 pub struct Sequence {
     shared: Arc<Shared>,
-    /// The small queue; `None` where this user may not have one.
+    /// The bookmark's queue; `None` where this user may not have one.
     memory: Option<ShortString>,
     /// Why it may not, until that is told.
     no_right: Option<String>,
@@ -221,11 +221,8 @@ impl Sequence {
             _ => Outgoing::copied(topology.jobs(), &copy_to, message.clone(), bookmark),
         };
         let channel = hold.channel.clone();
-        let mut sending = Box::pin(async move {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let Outgoing { queue, body, properties } = outgoing;
-            channel.basic_publish("".into(), queue, options, &body, properties).await
-        });
+        let mut sending =
+            Box::pin(async move { publisher::publish(&channel, outgoing, true).await });
         // The first poll queues the frames; the rest is waiting for the socket.
         let sending = match futures::poll!(&mut sending) {
             Poll::Pending => Sending::Handed(sending),
@@ -398,29 +395,26 @@ impl Sequence {
     async fn attach(&mut self) -> Result<(Hold, Option<Bookmark>), QueueError> {
         let deadline = Instant::now() + HELD_TIMEOUT;
         loop {
-            let wanted = Wanted { bookmark: self.memory.as_ref(), census: self.counts };
-            let obstacle = match try_attach(&self.shared, wanted).await {
+            match try_attach(&self.shared, self.memory.as_ref(), self.counts).await {
                 Ok(attached) => return Ok(attached),
-                Err(NotAttached::Failed(error)) => return Err(error),
-                Err(NotAttached::Bookmark(Obstacle::NoRight(reason))) => {
+                Err(Obstacle::NoRight { queue, reason })
+                    if self.memory.as_ref() == Some(&queue) =>
+                {
                     self.memory = None;
                     self.no_right = Some(reason);
-                    continue;
                 }
-                Err(NotAttached::Census(Obstacle::NoRight(reason))) => {
+                Err(Obstacle::NoRight { reason, .. }) => {
                     tracing::debug!(reason, "the broker may not count for this user");
                     self.counts = false;
-                    continue;
                 }
-                Err(NotAttached::Bookmark(obstacle) | NotAttached::Census(obstacle)) => obstacle,
-            };
-            match obstacle {
-                Obstacle::Failed(error) => return Err(error),
-                _ if Instant::now() < deadline => tokio::time::sleep(HELD_POLL).await,
-                _ => {
+                Err(Obstacle::Held) if Instant::now() < deadline => {
+                    tokio::time::sleep(HELD_POLL).await;
+                }
+                Err(Obstacle::Held) => {
                     let address = self.shared.connector.address().to_owned();
                     return Err(QueueError::Held { address });
                 }
+                Err(Obstacle::Failed(error)) => return Err(error),
             }
         }
     }

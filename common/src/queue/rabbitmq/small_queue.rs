@@ -34,8 +34,11 @@ pub(super) struct Held {
 pub(super) enum Obstacle {
     /// Somebody else has it, or the broker has not yet noticed that its client is gone.
     Held,
-    /// This user may not have one, in the broker's words.
-    NoRight(String),
+    /// This user may not have that one, in the broker's words.
+    NoRight {
+        queue: ShortString,
+        reason: String,
+    },
     Failed(QueueError),
 }
 
@@ -54,14 +57,14 @@ pub(super) async fn take(
 ) -> Result<Held, Obstacle> {
     let options = QueueDeclareOptions::durable();
     let declaring = channel.queue_declare(name.clone(), options, arguments());
-    let declared = asked(shared, declaring).await?;
+    let declared = asked(shared, name, declaring).await?;
     if declared.consumer_count() > 0 {
         return Err(Obstacle::Held);
     }
     let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
     let consuming =
         channel.basic_consume(name.clone(), name.clone(), options, FieldTable::default());
-    let mut consumer = asked(shared, consuming).await?;
+    let mut consumer = asked(shared, name, consuming).await?;
     let count = declared.message_count();
     let message = if count == 0 {
         None
@@ -75,6 +78,7 @@ pub(super) async fn take(
 /// Waits for an answer about a small queue, which this user may have no right to.
 async fn asked<T>(
     shared: &Shared,
+    queue: &ShortString,
     asking: impl Future<Output = Result<T, lapin::Error>>,
 ) -> Result<T, Obstacle> {
     match tokio::time::timeout(OPERATION_TIMEOUT, asking).await {
@@ -85,7 +89,7 @@ async fn asked<T>(
             Err(if reason.contains("exclusive use") {
                 Obstacle::Held
             } else {
-                Obstacle::NoRight(reason)
+                Obstacle::NoRight { queue: queue.clone(), reason }
             })
         }
         Ok(answer) => answer.map_err(|error| shared.connector.classify(&error).into()),
