@@ -12,6 +12,7 @@ use crate::traces;
 /// See the module.
 pub(crate) struct Outlet<'a> {
     to: Destination<'a>,
+    name: QueueName,
     /// Of the jobs that are on their way, the oldest first.
     sending: VecDeque<Span>,
     taken: u64,
@@ -36,15 +37,16 @@ impl<'a> Outlet<'a> {
     }
 
     fn new(to: Destination<'a>) -> Self {
-        Self { to, sending: VecDeque::new(), taken: 0 }
+        let name = match &to {
+            Destination::InProcess(queue) => queue.name(),
+            Destination::Broker(sequence) => sequence.queue(),
+        };
+        Self { to, name, sending: VecDeque::new(), taken: 0 }
     }
 
     /// The queue's name.
-    pub(crate) fn name(&self) -> QueueName {
-        match &self.to {
-            Destination::InProcess(queue) => queue.name(),
-            Destination::Broker(sequence) => sequence.queue(),
-        }
+    pub(crate) fn name(&self) -> &QueueName {
+        &self.name
     }
 
     /// Publishes a job; with a `note`, the bookmark comes there. Counts the jobs that are taken.

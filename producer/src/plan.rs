@@ -234,6 +234,7 @@ impl Plan {
         let progress = Arc::clone(&self.progress);
         let mut images = self.source.images().take(limit);
         let mut may_forget = !self.source.is_list();
+        let unsure_at_most = self.before.as_ref().map_or(0, Before::unsure);
         let mut unsure = VecDeque::new();
         while let Some(image) = images.next().await {
             if stop.is_cancelled() {
@@ -250,7 +251,7 @@ impl Plan {
             }
             let Some(chosen) = self.choose(image, at) else { continue };
             match chosen.when {
-                When::Before { unsure_at_most } => {
+                When::Before => {
                     unsure.push_back(chosen);
                     if unsure.len() > unsure_at_most {
                         unsure.pop_front();
@@ -297,8 +298,8 @@ impl Plan {
         span: &Span,
     ) -> Result<(), QueueError> {
         let Chosen { image, at, replaces, when } = chosen;
-        let sending = traces::send(span, &outlet.name(), self.run(), &image.key);
-        let message = self.message(image, (replaces, again), TraceContext::of(&sending));
+        let sending = traces::send(span, outlet.name(), self.run(), &image.key);
+        let message = self.message(image, replaces, again, TraceContext::of(&sending));
         // The bookmark stays where it is, further on, where only a changed image is caught up with.
         let note = (!matches!(when, When::Changed)).then(|| self.terms.note(at));
         outlet.put(message, note, sending, &self.progress.published).await
@@ -318,12 +319,10 @@ impl Plan {
             Decision::Do { replaces } => replaces,
         };
         let when = match &self.before {
-            Some(before) if before.covers(&image, at) => {
-                let unsure_at_most = before.unsure();
-                let changed = before.is_changed(&image);
-                if changed { When::Changed } else { When::Before { unsure_at_most } }
-            }
-            _ => When::Now,
+            Some(before) if !before.covers(&image, at) => When::Now,
+            Some(before) if before.is_changed(&image) => When::Changed,
+            Some(_) => When::Before,
+            None => When::Now,
         };
         Some(Chosen { image, at, replaces, when })
     }
@@ -331,7 +330,8 @@ impl Plan {
     fn message(
         &self,
         image: FoundImage,
-        (replaces, again): (bool, bool),
+        replaces: bool,
+        again: bool,
         trace: TraceContext,
     ) -> Message {
         let job = Job {
@@ -365,9 +365,7 @@ struct Chosen {
 enum When {
     /// An earlier process came by it. Of the last of those it is not known whether their jobs
     /// arrived.
-    Before {
-        unsure_at_most: usize,
-    },
+    Before,
     /// An earlier process came by it, but it was written since.
     Changed,
     Now,
