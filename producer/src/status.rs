@@ -306,10 +306,11 @@ pub(crate) async fn status(args: StatusArgs, stores: StoreOptions) -> anyhow::Re
     } else {
         watched.look().await?
     };
-    if !last.is_complete() || !args.watch {
-        watched.name(&record, &mut last).await?;
-    }
+    // Followed as JSON, every look was printed already.
     if !(args.json && args.watch) {
+        if !(args.watch && last.is_complete()) {
+            watched.name(&record, &mut last).await?;
+        }
         say(&if args.json { serde_json::to_string(&last)? } else { last.lines() });
     }
     if let Some(queue) = watched.queue {
