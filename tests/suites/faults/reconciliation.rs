@@ -7,6 +7,9 @@ use camshaft_tests::broker::Broker;
 use camshaft_tests::jobs::Jobs;
 use camshaft_tests::programs::{Running, camshaft, run, worker};
 use camshaft_tests::small_run::SmallRun;
+use camshaft_tests::wait;
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn status_names_lost_images_and_enqueue_repairs_them() {
@@ -75,12 +78,19 @@ fn who_watches_until_nothing_happens_sees_an_end_without_every_image() {
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
     let lost = Jobs::at(&broker).take_first(1);
-    let mut watch = camshaft(["status", "--watch", "--exit-when-idle", "3"]);
-    let watching = Running::start(watch.arg("--broker").arg(&broker).arg(&small.out));
-    std::thread::sleep(Duration::from_secs(5));
+    let watch = |more: &[&str]| {
+        let mut watch = camshaft(["status", "--watch", "--exit-when-idle", "3"]);
+        Running::start(watch.arg("--broker").arg(&broker).arg(&small.out).args(more))
+    };
+    let (watching, looking) = (watch(&[]), watch(&["--json"]));
+    // Two seconds apart: for longer than an empty queue would have been waited for.
+    wait::until("it looked four times", LIMIT, || looking.output()[0].lines().count() >= 4);
     assert_eq!(small.status(&broker)["queued"], 29, "nobody works yet");
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
-    let ended = watching.end(Duration::from_secs(60)).expect(0);
+    let looks = looking.end(LIMIT).expect(0).stdout;
+    let last = looks.lines().last().unwrap_or_default();
+    assert!(last.contains("\"unaccounted\":1"), "{looks}");
+    let ended = watching.end(LIMIT).expect(0);
     assert!(ended.stdout.contains("lost     1") && ended.stdout.contains(&lost[0]), "{ended:?}");
 
     let mut alone = camshaft(["status", "--exit-when-idle", "3"]);

@@ -7,6 +7,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
+use tokio::sync::Semaphore;
 
 use super::*;
 
@@ -199,10 +200,13 @@ async fn killed_broker_loses_nothing() {
     let url = broker.url();
     let queue = connect(&url, 1).await;
     let mut deliveries = consume(&queue, 20).await;
+    // Half of them before the broker is killed, however slow this reads.
+    let room = Arc::new(Semaphore::new(COUNT / 2));
     let publishing = tokio::spawn({
-        let queue = queue.clone();
+        let (queue, room) = (queue.clone(), Arc::clone(&room));
         async move {
             for start in (0..COUNT).step_by(10) {
+                room.acquire_many(10).await.unwrap().forget();
                 queue.publish(messages(start..start + 10)).await.unwrap();
             }
         }
@@ -216,6 +220,7 @@ async fn killed_broker_loses_nothing() {
     }
     let held = next(&mut deliveries).await;
     assert!(!publishing.is_finished());
+    room.add_permits(COUNT);
     broker.stop();
     // Waits for it, as a worker does that is started first.
     let options =
