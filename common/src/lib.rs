@@ -17,6 +17,7 @@ pub mod model;
 pub mod prediction;
 pub mod queue;
 pub mod run;
+pub mod runtime;
 pub mod secret;
 pub mod store;
 pub mod telemetry;

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return complain(&error.to_string(), 2),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match camshaft_common::runtime::start() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start threads: {error}"), 1),
     };

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return say(&error, ExitCode::from(2)),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match camshaft_common::runtime::start() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!("cannot start threads: {error}");

@@ -240,7 +240,7 @@ impl Session {
             });
         }
         let before = wire::losses_before(&properties);
-        self.shared.runtime.spawn(async move {
+        let moving = async move {
             let moved = match alone {
                 true => condemn(&receipt, before, losses).await,
                 false => receipt.suspect(losses).await,
@@ -248,7 +248,8 @@ impl Session {
             if let Err(error) = moved {
                 tracing::debug!(%error, "not moved; it will be delivered again");
             }
-        });
+        };
+        self.shared.moves.spawn_on(moving, &self.shared.runtime);
         None
     }
 

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{
     DeadLetter, Deliveries, JobQueue, Message, QueueDepth, QueueError, QueueName, RetryDelays,
@@ -44,6 +46,10 @@ use wire::Outgoing;
 pub use bookmark::Bookmark;
 pub use sequence::Sequence;
 pub use tls::{TlsError, TlsFiles};
+
+/// How long [`RabbitMqQueue::close`] lets messages arrive that are on their way from one queue to
+/// another. Cut off there, one would be in both.
+const MOVES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to use the broker; where it is and who we are is in its URL.
 #[derive(Clone, Debug)]
@@ -95,6 +101,8 @@ struct Shared {
     /// Why a stream of deliveries ended by itself.
     failure: Mutex<Option<QueueError>>,
     closed: CancellationToken,
+    /// Messages that nobody downstream sees, on their way to the suspects or the dead letters.
+    moves: TaskTracker,
     /// Receipts may be dropped outside of it.
     runtime: Handle,
 }
@@ -121,6 +129,7 @@ impl RabbitMqQueue {
             trouble: Mutex::default(),
             failure: Mutex::default(),
             closed: CancellationToken::new(),
+            moves: TaskTracker::new(),
             runtime: Handle::current(),
         })))
     }
@@ -186,6 +195,10 @@ impl RabbitMqQueue {
     /// the queue. Whatever is asked of the queue afterwards fails.
     pub async fn close(&self) {
         self.0.closed.cancel();
+        self.0.moves.close();
+        if timeout(MOVES_PATIENCE, self.0.moves.wait()).await.is_err() {
+            tracing::debug!("not all messages were set apart in time; those stay where they were");
+        }
         self.0.publisher.close().await;
         let lines = std::mem::take(&mut *self.0.lines.lock().expect("no code panics under it"));
         for line in lines.iter().filter_map(std::sync::Weak::upgrade) {
