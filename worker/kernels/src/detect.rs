@@ -142,7 +142,12 @@ fn tiles_permitted() -> bool {
     use std::sync::OnceLock;
 
     static PERMITTED: OnceLock<bool> = OnceLock::new();
-    *PERMITTED.get_or_init(|| tiles_supported() && request_permission())
+    *PERMITTED.get_or_init(|| {
+        let permitted = tiles_supported() && request_permission();
+        #[cfg(test)]
+        let permitted = permitted || crate::tests::tiles::emulate();
+        permitted
+    })
 }
 
 #[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]

@@ -2,6 +2,8 @@
 
 mod networks;
 mod single;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod tiles;
 
 use crate::Kernel;
 

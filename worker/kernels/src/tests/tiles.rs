@@ -1,0 +1,280 @@
+//! AMX tiles in software, so that the kernels written for them are tested on machines without.
+//!
+//! The kernels are the very code that runs on hardware: each tile instruction they meet is one
+//! this machine does not know, which ends in a signal (SIGILL), whose handler decodes the
+//! instruction, does what it says and lets the program go on behind it. Instructions, encodings
+//! and results: Intel's Software Developer's Manual, volume 2, and volume 1, chapter 18.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use libc::{c_int, c_void, siginfo_t, ucontext_t};
+
+const ROWS: usize = 16;
+/// Bytes of a row.
+const LINE: usize = 64;
+/// Values of f32, or pairs of bf16, in a row.
+const COLUMNS: usize = LINE / 4;
+
+type Tile = [[u8; LINE]; ROWS];
+
+/// A thread's tiles. Without a configuration there are none to use.
+struct Tiles {
+    configured: bool,
+    row_bytes: [usize; 8],
+    rows: [usize; 8],
+    tiles: [Tile; 8],
+}
+
+impl Tiles {
+    const NONE: Self =
+        Self { configured: false, row_bytes: [0; 8], rows: [0; 8], tiles: [[[0; LINE]; ROWS]; 8] };
+}
+
+thread_local! {
+    // Ready from a thread's start and never dropped, so that a signal's handler may use it.
+    static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(Tiles::NONE) };
+}
+
+/// From now on, this process has tiles.
+pub(crate) fn emulate() -> bool {
+    // SAFETY: all zeros are a valid `sigaction`, and the handler is one for `SA_SIGINFO`.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        action.sa_sigaction = on_unknown_instruction as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGILL, &raw const action, ptr::null_mut()) == 0
+    }
+}
+
+/// What comes from elsewhere, or hardware would refuse too, ends the process as it would have.
+extern "C" fn on_unknown_instruction(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel hands over the interrupted thread's registers. Nothing else of this
+    // thread runs now, so the tiles are this function's alone; the instruction's operands are
+    // what its author says may be read and written.
+    unsafe {
+        let registers = &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs;
+        let start = registers[libc::REG_RIP as usize] as *const u8;
+        // The next ones too, where nothing lies in between: a signal takes far longer than they do.
+        let bytes = TILES.with(|tiles| {
+            let mut bytes = 0;
+            while let Some(instruction) = Instruction::decode(start.add(bytes), registers)
+                && instruction.run(&mut *tiles.get()).is_some()
+            {
+                bytes += instruction.bytes;
+            }
+            bytes
+        });
+        registers[libc::REG_RIP as usize] += bytes as i64;
+        if bytes == 0 {
+            libc::signal(libc::SIGILL, libc::SIG_DFL);
+        }
+    }
+}
+
+/// A tile instruction, decoded.
+struct Instruction {
+    operation: Operation,
+    /// Its length.
+    bytes: usize,
+}
+
+enum Operation {
+    Configure {
+        from: *const u8,
+    },
+    Release,
+    Zero {
+        tile: usize,
+    },
+    Load {
+        tile: usize,
+        from: *const u8,
+        stride: isize,
+    },
+    Store {
+        tile: usize,
+        to: *mut u8,
+        stride: isize,
+    },
+    /// Products of pairs of bf16, added up in f32.
+    Multiply {
+        sums: usize,
+        left: usize,
+        right: usize,
+    },
+}
+
+impl Instruction {
+    /// # Safety
+    /// There is an instruction at `at`.
+    unsafe fn decode(at: *const u8, registers: &[i64; 23]) -> Option<Self> {
+        // SAFETY: a byte is looked at only where those before it say that it belongs to it.
+        let byte = |index: usize| unsafe { *at.add(index) };
+        // VEX in three bytes, opcodes of the map 0F 38.
+        if byte(0) != 0xc4 || byte(1) & 0x1f != 2 {
+            return None;
+        }
+        let (high, prefix, opcode, operands) = (!byte(1), byte(2) & 3, byte(3), byte(4));
+        let second = usize::from(!byte(2) >> 3 & 7);
+        let [reg, rm] = [operands >> 3, operands].map(|bits| usize::from(bits & 7));
+        if operands >> 6 == 3 {
+            let operation = match (opcode, prefix) {
+                (0x49, 0) => Operation::Release,
+                (0x49, 3) => Operation::Zero { tile: reg },
+                (0x5c, 2) => Operation::Multiply { sums: reg, left: rm, right: second },
+                _ => return None,
+            };
+            return Some(Self { operation, bytes: 5 });
+        }
+        // An address: a base, perhaps an index, and a displacement of none, one or four bytes.
+        let extended = |number: usize, bit: u8| number | usize::from(high >> bit & 1) << 3;
+        let value = |number: usize| registers[place(number)] as isize;
+        let indexed = rm == 4;
+        let base = if indexed { usize::from(byte(5) & 7) } else { rm };
+        let mut index = 0;
+        if indexed {
+            let number = extended(usize::from(byte(5) >> 3 & 7), 6);
+            // The stack pointer's number means none.
+            if number != 4 {
+                index = value(number) << (byte(5) >> 6);
+            }
+        }
+        let before = if indexed { 6 } else { 5 };
+        let (displacement, bytes) = match operands >> 6 {
+            // No base, or one relative to the instruction: not what the kernels have.
+            0 if base == 5 => return None,
+            0 => (0, before),
+            1 => (byte(before) as i8 as isize, before + 1),
+            _ => {
+                let four = [0, 1, 2, 3].map(|further| byte(before + further));
+                (i32::from_le_bytes(four) as isize, before + 4)
+            }
+        };
+        let start = value(extended(base, 5)) + displacement;
+        let operation = match (opcode, prefix) {
+            (0x49, 0) => Operation::Configure { from: (start + index) as *const u8 },
+            (0x4b, 3) => Operation::Load { tile: reg, from: start as *const u8, stride: index },
+            (0x4b, 2) => Operation::Store { tile: reg, to: start as *mut u8, stride: index },
+            _ => return None,
+        };
+        Some(Self { operation, bytes })
+    }
+
+    /// `None` where hardware would refuse it.
+    ///
+    /// # Safety
+    /// Its addresses are good for as many rows as its tile has.
+    unsafe fn run(&self, state: &mut Tiles) -> Option<()> {
+        if let Operation::Configure { from } = self.operation {
+            // SAFETY: there are the 64 bytes of a configuration.
+            let config = unsafe { &*from.cast::<[u8; 64]>() };
+            if config[0] != 1 {
+                return None;
+            }
+            *state = Tiles::NONE;
+            state.configured = true;
+            for tile in 0..8 {
+                let row_bytes = [config[16 + 2 * tile], config[17 + 2 * tile]];
+                state.row_bytes[tile] = usize::from(u16::from_le_bytes(row_bytes));
+                state.rows[tile] = usize::from(config[48 + tile]);
+                if state.row_bytes[tile] > LINE || state.rows[tile] > ROWS {
+                    return None;
+                }
+            }
+            return Some(());
+        }
+        if !state.configured && !matches!(self.operation, Operation::Release) {
+            return None;
+        }
+        match self.operation {
+            Operation::Configure { .. } | Operation::Release => *state = Tiles::NONE,
+            Operation::Zero { tile } => state.tiles[tile] = [[0; LINE]; ROWS],
+            Operation::Load { tile, from, stride } => {
+                state.tiles[tile] = [[0; LINE]; ROWS];
+                let row_bytes = state.row_bytes[tile];
+                for (row, line) in state.tiles[tile].iter_mut().take(state.rows[tile]).enumerate() {
+                    let from = from.wrapping_offset(row as isize * stride);
+                    // SAFETY: as the caller promises.
+                    unsafe { ptr::copy_nonoverlapping(from, line.as_mut_ptr(), row_bytes) };
+                }
+            }
+            Operation::Store { tile, to, stride } => {
+                let row_bytes = state.row_bytes[tile];
+                for (row, line) in state.tiles[tile].iter().take(state.rows[tile]).enumerate() {
+                    let to = to.wrapping_offset(row as isize * stride);
+                    // SAFETY: as the caller promises.
+                    unsafe { ptr::copy_nonoverlapping(line.as_ptr(), to, row_bytes) };
+                }
+            }
+            Operation::Multiply { sums, left, right } => {
+                let full = |tile: usize| (state.row_bytes[tile], state.rows[tile]) == (LINE, ROWS);
+                // The kernels have no others.
+                if ![sums, left, right].into_iter().all(full) {
+                    return None;
+                }
+                let (left, right) = (widen(&state.tiles[left]), widen(&state.tiles[right]));
+                multiply(&mut state.tiles[sums], &left, &right);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Of a register, by its number in an instruction.
+fn place(number: usize) -> usize {
+    const ORDER: [c_int; 16] = [
+        libc::REG_RAX,
+        libc::REG_RCX,
+        libc::REG_RDX,
+        libc::REG_RBX,
+        libc::REG_RSP,
+        libc::REG_RBP,
+        libc::REG_RSI,
+        libc::REG_RDI,
+        libc::REG_R8,
+        libc::REG_R9,
+        libc::REG_R10,
+        libc::REG_R11,
+        libc::REG_R12,
+        libc::REG_R13,
+        libc::REG_R14,
+        libc::REG_R15,
+    ];
+    ORDER[number] as usize
+}
+
+/// The first and the second of each pair, by row and column.
+type Pairs = [[[f32; COLUMNS]; 2]; ROWS];
+
+fn widen(tile: &Tile) -> Pairs {
+    let mut pairs = [[[0.0; COLUMNS]; 2]; ROWS];
+    for (line, pairs) in tile.iter().zip(&mut pairs) {
+        for (column, pair) in line.chunks_exact(4).enumerate() {
+            pairs[0][column] = f32::from_le_bytes([0, 0, pair[0], pair[1]]);
+            pairs[1][column] = f32::from_le_bytes([0, 0, pair[2], pair[3]]);
+        }
+    }
+    pairs
+}
+
+/// `sums[m][n] += left[m][k] · right[k][n]`, both of a pair.
+fn multiply(sums: &mut Tile, left: &Pairs, right: &Pairs) {
+    for (line, left) in sums.iter_mut().zip(left) {
+        let mut values = [0.0; COLUMNS];
+        for (value, bytes) in values.iter_mut().zip(line.chunks_exact(4)) {
+            *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        for (k, right) in right.iter().enumerate() {
+            for half in 0..2 {
+                for (value, right) in values.iter_mut().zip(&right[half]) {
+                    *value += left[half][k] * right;
+                }
+            }
+        }
+        for (bytes, value) in line.chunks_exact_mut(4).zip(values) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
