@@ -24,12 +24,12 @@ pub(crate) struct Tiles {
 
 /// The operand of `ldtilecfg` (Intel's Architecture Instruction Set Extensions, chapter 3).
 #[repr(C, align(64))]
-struct TileConfig {
-    palette: u8,
+pub(crate) struct TileConfig {
+    pub(crate) palette: u8,
     start_row: u8,
     reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
+    pub(crate) row_bytes: [u16; 16],
+    pub(crate) rows: [u8; 16],
 }
 
 impl Tiles {

@@ -11,6 +11,9 @@ use std::ptr;
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
+use crate::amx::TileConfig;
+use crate::weights::from_bf16;
+
 const ROWS: usize = 16;
 /// Bytes of a row.
 const LINE: usize = 64;
@@ -19,22 +22,12 @@ const COLUMNS: usize = LINE / 4;
 
 type Tile = [[u8; LINE]; ROWS];
 
-/// A thread's tiles. Without a configuration there are none to use.
-struct Tiles {
-    configured: bool,
-    row_bytes: [usize; 8],
-    rows: [usize; 8],
-    tiles: [Tile; 8],
-}
-
-impl Tiles {
-    const NONE: Self =
-        Self { configured: false, row_bytes: [0; 8], rows: [0; 8], tiles: [[[0; LINE]; ROWS]; 8] };
-}
+/// A thread's tiles; none where it has not configured them.
+type Tiles = Option<[Tile; 8]>;
 
 thread_local! {
     // Ready from a thread's start and never dropped, so that a signal's handler may use it.
-    static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(Tiles::NONE) };
+    static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(None) };
 }
 
 /// From now on, this process has tiles.
@@ -82,7 +75,7 @@ struct Instruction {
 
 enum Operation {
     Configure {
-        from: *const u8,
+        from: *const TileConfig,
     },
     Release,
     Zero {
@@ -154,7 +147,7 @@ impl Instruction {
         };
         let start = value(extended(base, 5)) + displacement;
         let operation = match (opcode, prefix) {
-            (0x49, 0) => Operation::Configure { from: (start + index) as *const u8 },
+            (0x49, 0) => Operation::Configure { from: (start + index) as *const TileConfig },
             (0x4b, 3) => Operation::Load { tile: reg, from: start as *const u8, stride: index },
             (0x4b, 2) => Operation::Store { tile: reg, to: start as *mut u8, stride: index },
             _ => return None,
@@ -162,60 +155,43 @@ impl Instruction {
         Some(Self { operation, bytes })
     }
 
-    /// `None` where hardware would refuse it.
+    /// `None` where hardware would refuse it, or the kernels have no such thing: tiles that are
+    /// not full.
     ///
     /// # Safety
-    /// Its addresses are good for as many rows as its tile has.
+    /// Its addresses are good for a configuration, or for a tile's rows.
     unsafe fn run(&self, state: &mut Tiles) -> Option<()> {
-        if let Operation::Configure { from } = self.operation {
-            // SAFETY: there are the 64 bytes of a configuration.
-            let config = unsafe { &*from.cast::<[u8; 64]>() };
-            if config[0] != 1 {
-                return None;
-            }
-            *state = Tiles::NONE;
-            state.configured = true;
-            for tile in 0..8 {
-                let row_bytes = [config[16 + 2 * tile], config[17 + 2 * tile]];
-                state.row_bytes[tile] = usize::from(u16::from_le_bytes(row_bytes));
-                state.rows[tile] = usize::from(config[48 + tile]);
-                if state.row_bytes[tile] > LINE || state.rows[tile] > ROWS {
+        match self.operation {
+            Operation::Configure { from } => {
+                // SAFETY: as the caller promises.
+                let config = unsafe { &*from };
+                let full = config.row_bytes[..8] == [LINE as u16; 8]
+                    && config.rows[..8] == [ROWS as u8; 8];
+                if config.palette != 1 || !full {
                     return None;
                 }
+                *state = Some([[[0; LINE]; ROWS]; 8]);
             }
-            return Some(());
-        }
-        if !state.configured && !matches!(self.operation, Operation::Release) {
-            return None;
-        }
-        match self.operation {
-            Operation::Configure { .. } | Operation::Release => *state = Tiles::NONE,
-            Operation::Zero { tile } => state.tiles[tile] = [[0; LINE]; ROWS],
+            Operation::Release => *state = None,
+            Operation::Zero { tile } => state.as_mut()?[tile] = [[0; LINE]; ROWS],
             Operation::Load { tile, from, stride } => {
-                state.tiles[tile] = [[0; LINE]; ROWS];
-                let row_bytes = state.row_bytes[tile];
-                for (row, line) in state.tiles[tile].iter_mut().take(state.rows[tile]).enumerate() {
+                for (row, line) in state.as_mut()?[tile].iter_mut().enumerate() {
                     let from = from.wrapping_offset(row as isize * stride);
                     // SAFETY: as the caller promises.
-                    unsafe { ptr::copy_nonoverlapping(from, line.as_mut_ptr(), row_bytes) };
+                    unsafe { ptr::copy_nonoverlapping(from, line.as_mut_ptr(), LINE) };
                 }
             }
             Operation::Store { tile, to, stride } => {
-                let row_bytes = state.row_bytes[tile];
-                for (row, line) in state.tiles[tile].iter().take(state.rows[tile]).enumerate() {
+                for (row, line) in state.as_ref()?[tile].iter().enumerate() {
                     let to = to.wrapping_offset(row as isize * stride);
                     // SAFETY: as the caller promises.
-                    unsafe { ptr::copy_nonoverlapping(line.as_ptr(), to, row_bytes) };
+                    unsafe { ptr::copy_nonoverlapping(line.as_ptr(), to, LINE) };
                 }
             }
             Operation::Multiply { sums, left, right } => {
-                let full = |tile: usize| (state.row_bytes[tile], state.rows[tile]) == (LINE, ROWS);
-                // The kernels have no others.
-                if ![sums, left, right].into_iter().all(full) {
-                    return None;
-                }
-                let (left, right) = (widen(&state.tiles[left]), widen(&state.tiles[right]));
-                multiply(&mut state.tiles[sums], &left, &right);
+                let tiles = state.as_mut()?;
+                let (left, right) = (widen(&tiles[left]), widen(&tiles[right]));
+                multiply(&mut tiles[sums], &left, &right);
             }
         }
         Some(())
@@ -252,8 +228,8 @@ fn widen(tile: &Tile) -> Pairs {
     let mut pairs = [[[0.0; COLUMNS]; 2]; ROWS];
     for (line, pairs) in tile.iter().zip(&mut pairs) {
         for (column, pair) in line.chunks_exact(4).enumerate() {
-            pairs[0][column] = f32::from_le_bytes([0, 0, pair[0], pair[1]]);
-            pairs[1][column] = f32::from_le_bytes([0, 0, pair[2], pair[3]]);
+            pairs[0][column] = from_bf16(u16::from_le_bytes([pair[0], pair[1]]));
+            pairs[1][column] = from_bf16(u16::from_le_bytes([pair[2], pair[3]]));
         }
     }
     pairs
