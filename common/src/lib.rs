@@ -8,6 +8,7 @@
 pub mod arguments;
 pub mod backoff;
 pub mod explain;
+mod finite;
 pub mod job;
 pub mod key;
 pub mod layout;

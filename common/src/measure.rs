@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use crate::finite::finite;
+
 /// What an image's pixels are like.
 ///
 /// Brightness is BT.601 luma, 0 black to 1 white, of the picture averaged down by a whole factor
@@ -15,20 +17,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageMeasures {
     /// Mean brightness.
+    #[serde(deserialize_with = "finite")]
     pub brightness: f32,
     /// Standard deviation of brightness.
+    #[serde(deserialize_with = "finite")]
     pub contrast: f32,
     /// Brightness that a twentieth of the pixels are below.
+    #[serde(deserialize_with = "finite")]
     pub dark_percentile: f32,
     /// Brightness that a twentieth of the pixels are above.
+    #[serde(deserialize_with = "finite")]
     pub bright_percentile: f32,
     /// Entropy of brightness in 256 steps, divided by 8 bits: 0 one shade, 1 all alike.
+    #[serde(deserialize_with = "finite")]
     pub information: f32,
     /// Blur effect (Crete et al. 2007, <https://hal.science/hal-00232709>), as scikit-image
     /// computes it: 0 sharp, 1 blurred. 1 where there is no edge at all along an axis, 0 where a
     /// side has less than 4 pixels.
+    #[serde(deserialize_with = "finite")]
     pub blur: f32,
     /// Mean difference of the largest and the smallest of red, green and blue, 0 to 1: 0 grey.
+    #[serde(deserialize_with = "finite")]
     pub chroma: f32,
     /// What the picture looks like, in 64 bits.
     pub perceptual_hash: PerceptualHash,
@@ -90,6 +99,7 @@ pub struct Embedding {
     /// Channels.
     pub dimensions: usize,
     /// What [`Self::sketch`] is multiplied by.
+    #[serde(deserialize_with = "finite")]
     pub scale: f32,
     /// The embedding by a fixed random matrix of signs, divided by the square root of
     /// [`SKETCH_NUMBERS`]: distances and angles are kept (Johnson and Lindenstrauss), to a tenth or

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::explain::{FusedLayers, Method};
+use crate::finite::finite;
 use crate::key::ImageKey;
 use crate::measure::{Embedding, ImageMeasures};
 use crate::model::FileDigest;
@@ -26,7 +27,7 @@ pub struct PredictionRecord {
     pub predictions: Vec<ClassPrediction>,
     /// Entropy of the softmax over all classes, divided by ln(classes): 0 sure, 1 no idea.
     /// Absent in older results.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]
     pub entropy: Option<f32>,
     /// What the network made of the image. Absent in older results.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -56,7 +57,7 @@ pub struct ImageRecord {
     pub height: Option<u32>,
     /// The part of it that the network saw and maps lie over: left, top, right and bottom edge
     /// as shares of width and height. Absent where that is all of it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]
     pub region: Option<[f32; 4]>,
     /// Its given class, if any.
     pub label: Option<String>,
@@ -93,8 +94,10 @@ pub struct ClassPrediction {
     /// Class name.
     pub label: String,
     /// Softmax of the logits, 0 to 1.
+    #[serde(deserialize_with = "finite")]
     pub probability: f32,
     /// The network's output before softmax.
+    #[serde(deserialize_with = "finite")]
     pub logit: f32,
 }
 
@@ -114,14 +117,19 @@ pub struct Explanation {
     /// The map itself.
     pub map: MapRecord,
     /// Its largest value.
+    #[serde(deserialize_with = "finite")]
     pub max: f32,
     /// Its sum.
+    #[serde(deserialize_with = "finite")]
     pub mass: f32,
     /// Entropy of the map as a distribution, divided by ln(cells): 0 one cell, 1 flat.
+    #[serde(deserialize_with = "finite")]
     pub entropy: f32,
     /// Centre of mass (x, y), 0 to 1 from the left and top edge.
+    #[serde(deserialize_with = "finite")]
     pub centroid: [f32; 2],
     /// Share of the mass in the outermost ring of cells.
+    #[serde(deserialize_with = "finite")]
     pub border_share: f32,
 }
 
@@ -133,6 +141,7 @@ pub struct MapRecord {
     /// Columns.
     pub width: usize,
     /// Row by row.
+    #[serde(deserialize_with = "finite")]
     pub values: Vec<f32>,
 }
 
@@ -231,5 +240,19 @@ mod tests {
         for class in FailureClass::ALL {
             assert_eq!(serde_json::to_value(class).unwrap(), class.to_string());
         }
+    }
+    #[test]
+    fn numbers_that_would_be_infinite_are_refused() {
+        for name in ["probability", "logit"] {
+            let mut class = serde_json::json!({
+                "class": 0, "label": "cat", "probability": 1.0, "logit": 3.4e38,
+            });
+            assert!(serde_json::from_value::<ClassPrediction>(class.clone()).is_ok());
+            class[name] = 3.5e38.into();
+            let error = serde_json::from_value::<ClassPrediction>(class).unwrap_err();
+            assert_eq!(error.to_string(), "a number is beyond 3.4028235e38");
+        }
+        let map = serde_json::json!({"height": 1, "width": 2, "values": [0.5, -1e39]});
+        assert!(serde_json::from_value::<MapRecord>(map).is_err());
     }
 }

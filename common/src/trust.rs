@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::explain::ExplainOptions;
+use crate::finite::finite;
 use crate::key::ImageKey;
 use crate::prediction::ModelRecord;
 use crate::run::RunId;
@@ -50,10 +51,12 @@ pub struct TrustSettings {
     /// Steps of a deletion or insertion; each moves the same share of the pixels.
     pub curve_steps: usize,
     /// Standard deviation of the blur that pixels are inserted into, in input pixels.
+    #[serde(deserialize_with = "finite")]
     pub blur_sigma: f32,
     /// ROAD keeps the pixels below these percentiles.
     pub road_percentiles: Vec<u8>,
     /// Standard deviation of the noise on imputed pixels, which are 0 to 1.
+    #[serde(deserialize_with = "finite")]
     pub road_noise: f32,
     /// Networks drawn for each part of the sanity check.
     pub redraws: usize,

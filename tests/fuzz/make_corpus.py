@@ -111,7 +111,7 @@ def records():
         "overlay": "overlays/cat/a.jpg.jpg", "map": {"height": 1, "width": 2, "values": [0.1, 1e-9]},
         "max": 0.1, "mass": 0.1, "entropy": 0.3, "centroid": [0.2, 0.7], "border_share": 1.0,
     }
-    write("prediction", "prediction.json", {
+    prediction = {
         "schema": 1, "run": RUN, "image": image,
         "model": {
             "name": "m", "digest": DIGEST, "config_digest": DIGEST, "precision": "f32",
@@ -121,7 +121,10 @@ def records():
         "explanations": [heat],
         "timings_ms": {"fetch": 0.1, "decode": 1.25, "model": 20.5, "overlay": 3.0, "store": 0.5},
         "worker": "host-1", "finished_at": TIME,
-    })
+    }
+    write("prediction", "prediction.json", prediction)
+    # Once read as infinity, which JSON can't write.
+    write("prediction", "entropy.json", prediction | {"entropy": 1e39})
     write("prediction", "failure.json", {
         "schema": 1, "run": RUN, "image": image,
         "error": {"class": "undecodable", "message": "the file is empty"},
@@ -208,6 +211,12 @@ def images():
         tags = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in entries)
         page = mark + struct.pack(order + "HIH", 42, 8, len(entries)) + tags + struct.pack(order + "I", 0)
         write("decode", f"packbits-{mark.decode().lower()}.tif", page + b"\xfd\x40\xfd\x80" * 2 + bytes(4))
+    # The picture, of 16383 pixels a side, lies behind the end that the file gives itself.
+    canvas = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\4\0\0" * 2
+    padding = b"????" + struct.pack("<I", 4) + bytes(4)
+    picture = b"VP8 " + struct.pack("<I", 24) + b"\x90\1\0\x9d\1\x2a" + b"\xff\x3f" * 2 + bytes(14)
+    inside = b"WEBP" + canvas + padding
+    write("decode", "behind-the-end.webp", b"RIFF" + struct.pack("<I", len(inside)) + inside + picture)
 
 
 if __name__ == "__main__":

@@ -128,8 +128,8 @@ fn open<P: Purpose>(
             purpose.other(decoder, format, limits, 0)
         }
         EncodedFormat::WebP => {
-            webp::check_chunks(bytes)?;
-            let decoder = WebPDecoder::new(source).map_err(failed)?;
+            let bytes = webp::checked(bytes)?;
+            let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
             // A lossless frame is RGBA whatever comes of it; an animation has a canvas, too.
             let beside = match (decoder.has_animation(), bytes.get(12..16)) {
                 (true, _) => 2 * RGBA_BYTES,

@@ -345,6 +345,34 @@ fn a_webp_frame_larger_than_its_canvas_is_refused_before_it_is_decoded() {
 }
 
 #[test]
+fn what_follows_a_webps_end_is_not_part_of_it() {
+    let whole = file("lossy-alpha.webp");
+    let with_a_tail = [&whole[..], b"VP8 a tail of anyone's making"].concat();
+    assert_eq!(decoded(&with_a_tail).unwrap(), decoded(&whole).unwrap());
+    let frame = whole.windows(4).position(|name| name == b"VP8 ").unwrap();
+    let mut enormous = whole;
+    enormous[frame + 14..frame + 18].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+    // The decoder would find the frame up to 18 bytes behind the end.
+    enormous[4..8].copy_from_slice(&(frame as u32 - 8).to_le_bytes());
+    let error = decoded(&enormous).unwrap_err();
+    assert!(error.to_string().contains("chunk was missing"), "{error}");
+}
+
+#[test]
+fn a_webp_that_ends_within_a_header_is_truncated() {
+    let whole = file("lossy-alpha.webp");
+    let mut without_canvas = whole.clone();
+    without_canvas[16] = 8;
+    let frame = whole.windows(4).position(|name| name == b"VP8 ").unwrap();
+    let mut without_size = whole[..frame + 16].to_vec();
+    without_size[4..8].copy_from_slice(&(frame as u32 + 8).to_le_bytes());
+    without_size[frame + 4] = 8;
+    for bytes in [without_canvas, without_size] {
+        assert_eq!(decoded(&bytes), Err(DecodeError::Truncated { format: EncodedFormat::WebP }));
+    }
+}
+
+#[test]
 fn a_picture_behind_transparency_is_measured_whatever_its_chunk_is_called() {
     let still = file("lossy-alpha.webp");
     let chunk = |name: &[u8; 4], content: &[u8]| {
