@@ -12,6 +12,7 @@ mod recognise;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod vp8l;
 mod webp;
 
 use std::io::Cursor;
@@ -52,17 +53,29 @@ pub fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, Decod
     open(bytes, limits, ToMemory)
 }
 
+/// Bytes a decoder holds beside the pixels that it hands out.
+#[derive(Clone, Copy, Default)]
+struct Beside {
+    for_each_pixel: u64,
+    for_all: u64,
+}
+
+impl Beside {
+    fn each_pixel(bytes: u64) -> Self {
+        Self { for_each_pixel: bytes, for_all: 0 }
+    }
+}
+
 /// What a decoder is opened for.
 trait Purpose {
     type Result;
     fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<Self::Result, DecodeError>;
-    /// The decoder holds `beside` bytes for each pixel beside those it hands out.
     fn other(
         self,
         decoder: impl ImageDecoder,
         format: EncodedFormat,
         limits: &ImageLimits,
-        beside: u64,
+        beside: Beside,
     ) -> Result<Self::Result, DecodeError>;
 }
 
@@ -80,7 +93,7 @@ impl Purpose for ToPixels {
         decoder: impl ImageDecoder,
         format: EncodedFormat,
         limits: &ImageLimits,
-        beside: u64,
+        beside: Beside,
     ) -> Result<RgbImage, DecodeError> {
         read(decoder, format, limits, beside)
     }
@@ -100,7 +113,7 @@ impl Purpose for ToMemory {
         decoder: impl ImageDecoder,
         format: EncodedFormat,
         limits: &ImageLimits,
-        beside: u64,
+        beside: Beside,
     ) -> Result<u64, DecodeError> {
         check(&decoder, format, limits, beside)
     }
@@ -125,39 +138,41 @@ fn open<P: Purpose>(
         EncodedFormat::Png => {
             // Counts text and colour profile only, which come before the picture.
             let decoder = PngDecoder::with_limits(source, limits.memory(0)).map_err(failed)?;
-            purpose.other(decoder, format, limits, 0)
+            purpose.other(decoder, format, limits, Beside::default())
         }
         EncodedFormat::WebP => {
-            let bytes = webp::checked(bytes)?;
-            let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+            let webp::Checked { file, code_bytes } = webp::checked(bytes, limits)?;
+            let decoder = WebPDecoder::new(Cursor::new(file)).map_err(failed)?;
             // A lossless frame is RGBA whatever comes of it; an animation has a canvas, too.
-            let beside = match (decoder.has_animation(), bytes.get(12..16)) {
+            let for_each_pixel = match (decoder.has_animation(), file.get(12..16)) {
                 (true, _) => 2 * RGBA_BYTES,
                 // Luma and half as much chroma.
                 (false, Some(b"VP8 ")) => 2,
                 (false, _) => RGBA_BYTES,
             };
+            let beside = Beside { for_each_pixel, for_all: code_bytes };
             let decoder = webp_over_white(decoder).map_err(failed)?;
             purpose.other(decoder, format, limits, beside)
         }
         EncodedFormat::Gif => {
             let decoder = GifDecoder::new(source).map_err(failed)?;
             // A frame that doesn't cover the screen is decoded beside it.
-            purpose.other(decoder, format, limits, RGBA_BYTES)
+            purpose.other(decoder, format, limits, Beside::each_pixel(RGBA_BYTES))
         }
         EncodedFormat::Bmp if bitmap_is_empty(bytes) => {
             let reason = "its header claims no pixels".to_owned();
             Err(DecodeError::Corrupt { format, reason })
         }
         EncodedFormat::Bmp => {
-            purpose.other(BmpDecoder::new(source).map_err(failed)?, format, limits, 0)
+            let decoder = BmpDecoder::new(source).map_err(failed)?;
+            purpose.other(decoder, format, limits, Beside::default())
         }
         EncodedFormat::Tiff => {
             tiff::check_directory(bytes)?;
             let decoder = TiffDecoder::new(source).map_err(failed)?;
             // The picture is decoded whole, and then copied. Of CMYK, RGB is copied.
             let beside = u64::from(decoder.original_color_type().bits_per_pixel().div_ceil(8));
-            purpose.other(decoder, format, limits, beside)
+            purpose.other(decoder, format, limits, Beside::each_pixel(beside))
         }
     }
 }
@@ -193,7 +208,7 @@ fn check(
     decoder: &impl ImageDecoder,
     format: EncodedFormat,
     limits: &ImageLimits,
-    beside: u64,
+    beside: Beside,
 ) -> Result<u64, DecodeError> {
     let (width, height) = decoder.dimensions();
     limits.check_size(format, width, height)?;
@@ -202,7 +217,9 @@ fn check(
         return Err(DecodeError::UnsupportedKind { format, detail });
     }
     let pixel = u64::from(decoder.color_type().bytes_per_pixel());
-    limits.check_memory((width, height), pixel + beside.max(RGB_BYTES))
+    let pixels =
+        limits.check_memory((width, height), pixel + beside.for_each_pixel.max(RGB_BYTES))?;
+    Ok(pixels + beside.for_all)
 }
 
 /// From a read header to upright RGB.
@@ -210,7 +227,7 @@ fn read(
     mut decoder: impl ImageDecoder,
     format: EncodedFormat,
     limits: &ImageLimits,
-    beside: u64,
+    beside: Beside,
 ) -> Result<RgbImage, DecodeError> {
     check(&decoder, format, limits, beside)?;
     let failed = |error| DecodeError::from_image(format, error);

@@ -1,12 +1,17 @@
 //! What a WebP's chunks claim, before a decoder believes it: RFC 9649.
 //!
-//! Owns three checks. The decoder makes room for metadata by the length they claim, up to four
+//! Owns four checks. The decoder makes room for metadata by the length they claim, up to four
 //! gigabytes; it decodes a lossy frame at the frame's own size before it compares that with the
-//! canvas, whose size is all that the limits are held against; and it looks for chunks behind the
-//! end that the file gives itself. Upstream: `decode`, once it knows the bytes to be a WebP.
+//! canvas, whose size is all that the limits are held against; it builds as many prefix codes as a
+//! lossless picture claims to have; and it looks for chunks behind the end that the file gives
+//! itself. Upstream: `decode`, once it knows the bytes to be a WebP.
+
+use std::collections::BTreeSet;
 
 use super::error::DecodeError;
+use super::limits::ImageLimits;
 use super::recognise::EncodedFormat;
+use super::vp8l;
 
 const FORMAT: EncodedFormat = EncodedFormat::WebP;
 
@@ -15,57 +20,135 @@ const HEAD_BYTES: usize = 8;
 /// What precedes the chunks in a frame of an animation: its place, size and duration.
 const FRAME_BYTES: usize = 16;
 
-/// The file without what follows its end, which is all a decoder may see.
-///
-/// Refuses one that ends before its chunks do, as libwebp does even where only metadata are
-/// missing, and one with a frame larger than its canvas.
-pub(super) fn checked(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+/// What prefix codes may take; those of libwebp's encoder, 2600 groups at most, take less.
+const MAX_CODE_BYTES: u64 = 64 << 20;
+/// What precedes a lossless picture: a mark, its sides of 14 bits each, and four bits more.
+const LOSSLESS_HEAD_BYTES: usize = 5;
+
+/// What a decoder may see of a file.
+pub(super) struct Checked<'a> {
+    /// The file without what follows its end.
+    pub(super) file: &'a [u8],
+    /// What the prefix codes of a lossless picture take.
+    pub(super) code_bytes: u64,
+}
+
+/// Refuses a file that ends before its chunks do, as libwebp does even where only metadata are
+/// missing, one with a frame larger than its canvas, and one of too many codes.
+pub(super) fn checked<'a>(
+    bytes: &'a [u8],
+    limits: &ImageLimits,
+) -> Result<Checked<'a>, DecodeError> {
     let truncated = || DecodeError::Truncated { format: FORMAT };
     let length = number(bytes, 4, 4).ok_or_else(truncated)?;
     let file = bytes.get(..HEAD_BYTES.saturating_add(length)).ok_or_else(truncated)?;
     let mut canvas = None;
+    let mut code_bytes = 0;
+    let mut measured = BTreeSet::new();
     for chunk in Chunks(file.get(HEAD_BYTES + 4..).ok_or_else(truncated)?) {
         let (name, content) = chunk.ok_or_else(truncated)?;
-        let lossy = match name {
-            // The first counts, as for the decoder.
-            b"VP8X" if canvas.is_none() => {
-                let size = number(content, 4, 3).zip(number(content, 7, 3));
-                canvas = Some(size.ok_or_else(truncated)?);
-                continue;
+        // The first counts, as for the decoder.
+        if name == b"VP8X" && canvas.is_none() {
+            canvas = Some(size_less_one(content, 4).ok_or_else(truncated)?);
+            continue;
+        }
+        let Some(pictures) = pictures(name, content).ok_or_else(truncated)? else { continue };
+        if let (Some(canvas), Some(lossy)) = (canvas, pictures.lossy) {
+            let (width, height) = frame_size(lossy).ok_or_else(truncated)?;
+            if width > canvas.0 || height > canvas.1 {
+                let reason = format!("a frame of {width}×{height} pixels exceeds its canvas");
+                return Err(DecodeError::Corrupt { format: FORMAT, reason });
             }
-            b"VP8 " => content,
-            b"ANMF" => match lossy_frame(content).ok_or_else(truncated)? {
-                Some(frame) => frame,
-                None => continue,
-            },
-            _ => continue,
-        };
-        let (width, height) = frame_size(lossy).ok_or_else(truncated)?;
-        // A canvas is written one less than it is.
-        if canvas.is_some_and(|(wide, high)| width > wide + 1 || height > high + 1) {
-            let reason = format!("a frame of {width}×{height} pixels exceeds its canvas");
-            return Err(DecodeError::Corrupt { format: FORMAT, reason });
+        }
+        // Only the first of each kind is decoded; measuring all could take for ever.
+        if measured.insert(name) {
+            code_bytes = code_bytes.max(measure_codes(&pictures, canvas, limits)?);
         }
     }
-    Ok(file)
+    if code_bytes > MAX_CODE_BYTES {
+        let reason = format!("its prefix codes take more than {} MiB", MAX_CODE_BYTES >> 20);
+        return Err(DecodeError::Corrupt { format: FORMAT, reason });
+    }
+    Ok(Checked { file, code_bytes })
 }
 
-/// The lossy picture in a frame of an animation, if it has one, found as the decoder finds it: it
-/// takes what follows transparency for one, whatever that calls itself and however long it claims
-/// to be. `None` where the frame ends before that can be told.
-fn lossy_frame(frame: &[u8]) -> Option<Option<&[u8]>> {
-    let chunks = frame.get(FRAME_BYTES..)?;
-    let picture = match chunks.get(..4)? {
-        b"VP8 " => 0,
-        b"ALPH" => HEAD_BYTES + number(chunks, 4, 4)?.next_multiple_of(2),
+/// In pixels.
+type Size = (u32, u32);
+
+/// What a chunk has for a decoder.
+struct Pictures<'a> {
+    lossy: Option<&'a [u8]>,
+    lossless: Option<&'a [u8]>,
+    transparency: Option<&'a [u8]>,
+    /// Of a frame of an animation.
+    size: Option<Size>,
+}
+
+/// Finds pictures as the decoder does, which takes what follows the transparency of a frame for a
+/// lossy one, whatever that calls itself and however long it claims to be. `Some(None)` where
+/// there is none, `None` where the chunk ends before that can be told.
+fn pictures<'a>(name: &[u8], content: &'a [u8]) -> Option<Option<Pictures<'a>>> {
+    let mut found = Pictures { lossy: None, lossless: None, transparency: None, size: None };
+    match name {
+        b"VP8 " => found.lossy = Some(content),
+        b"VP8L" => found.lossless = Some(content),
+        b"ALPH" => found.transparency = Some(content),
+        b"ANMF" => {
+            found.size = Some(size_less_one(content, 6)?);
+            let chunks = content.get(FRAME_BYTES..)?;
+            let first = chunks.get(HEAD_BYTES..)?;
+            match &chunks[..4] {
+                b"VP8 " => found.lossy = Some(first),
+                b"VP8L" => found.lossless = Some(first),
+                b"ALPH" => {
+                    found.transparency = Some(first);
+                    let picture = HEAD_BYTES + number(chunks, 4, 4)?.next_multiple_of(2);
+                    found.lossy = Some(chunks.get(picture + HEAD_BYTES..)?);
+                }
+                _ => return Some(None),
+            }
+        }
         _ => return Some(None),
+    }
+    Some(Some(found))
+}
+
+/// The most that the codes of one of them take. Sizes are held against the limits before.
+fn measure_codes(
+    pictures: &Pictures<'_>,
+    canvas: Option<Size>,
+    limits: &ImageLimits,
+) -> Result<u64, DecodeError> {
+    let measure = |stream: &[u8], size: Size| {
+        limits.check_size(FORMAT, size.0, size.1)?;
+        Ok(vp8l::bytes_of_codes(stream, size, MAX_CODE_BYTES))
     };
-    chunks.get(picture + HEAD_BYTES..).map(Some)
+    let mut most = 0;
+    if let Some(lossless) = pictures.lossless
+        && let Some(sides) = number(lossless, 1, 4)
+    {
+        let size = [sides, sides >> 14].map(|side| (side as u32 & 0x3fff) + 1);
+        most = measure(&lossless[LOSSLESS_HEAD_BYTES..], (size[0], size[1]))?;
+    }
+    if let Some([method, stream @ ..]) = pictures.transparency
+        && method & 3 == 1
+    {
+        // The decoder also takes a frame's for that of the canvas.
+        for size in [canvas, pictures.size].into_iter().flatten() {
+            most = most.max(measure(stream, size)?);
+        }
+    }
+    Ok(most)
+}
+
+/// Sides of a canvas or a frame, which are written one less than they are.
+fn size_less_one(bytes: &[u8], at: usize) -> Option<Size> {
+    Some((number(bytes, at, 3)? as u32 + 1, number(bytes, at + 3, 3)? as u32 + 1))
 }
 
 /// Width and height of a lossy key frame, of 14 bits each: RFC 6386, section 9.1.
-fn frame_size(frame: &[u8]) -> Option<(usize, usize)> {
-    Some((number(frame, 6, 2)? & 0x3fff, number(frame, 8, 2)? & 0x3fff))
+fn frame_size(frame: &[u8]) -> Option<Size> {
+    Some((number(frame, 6, 2)? as u32 & 0x3fff, number(frame, 8, 2)? as u32 & 0x3fff))
 }
 
 /// Up to four bytes, the lowest first.
