@@ -194,12 +194,12 @@ impl Reader<'_> {
             of_lengths[place] = self.bits(3)? as u8;
         }
         let code = Code::new(&of_lengths)?;
-        let mut left = usize::from(alphabet);
+        let alphabet = usize::from(alphabet);
+        let mut left = alphabet;
         if self.bit()? {
             let bits = 2 + 2 * self.bits(3)?;
             left = 2 + self.bits(bits)?;
         }
-        let alphabet = usize::from(alphabet);
         let mut lengths = Vec::with_capacity(alphabet);
         let mut last = 8;
         while lengths.len() < alphabet && left > 0 {
@@ -293,6 +293,7 @@ fn in_pixels(distance: usize, width: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoding::tests::webp::{chunk, webp};
     use crate::decoding::{DecodeError, ImageLimits, decode, memory_to_decode};
 
     /// As many groups of codes as asked for, each with the longest lengths there are, for a
@@ -325,15 +326,6 @@ mod tests {
         bits.chunks(8)
             .map(|byte| byte.iter().rev().fold(0, |all, &bit| all << 1 | u8::from(bit)))
             .collect()
-    }
-
-    fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
-        let padding = vec![0; content.len() % 2];
-        [name, &(content.len() as u32).to_le_bytes()[..], content, &padding].concat()
-    }
-
-    fn webp(chunks: &[Vec<u8>]) -> Vec<u8> {
-        chunk(b"RIFF", &[b"WEBP".to_vec(), chunks.concat()].concat())
     }
 
     fn lossless(stream: &[u8]) -> Vec<u8> {
