@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::panic::{catch_unwind, set_hook, take_hook};
 
 use camshaft_common::prediction::FailureClass;
-use camshaft_worker::decoding::{self, DecodeError, ImageLimits};
+use camshaft_decoding::{self, DecodeError, ImageLimits};
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;
 

@@ -12,9 +12,9 @@ use super::fetch::Fetched;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
 use crate::cores::{self, Astray};
-use crate::decoding::{self, DecodeError};
-use crate::model::ModelFiles;
 use crate::{input, measures};
+use camshaft_decoding::{self, DecodeError};
+use camshaft_model::ModelFiles;
 
 /// An image as pixels.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
 use crate::metrics::Metrics;
-use crate::model::{
+use camshaft_model::{
     self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
 };
 

@@ -15,9 +15,9 @@ use super::context::Context;
 use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
-use crate::model::{self, ClassMap};
-use crate::overlay::{self, EncodeOverlayError};
 use crate::{cores, embedding};
+use camshaft_model::{self, ClassMap};
+use camshaft_vision::overlay::{self, EncodeOverlayError};
 
 /// An image whose results are ready to be written.
 #[derive(Debug)]
