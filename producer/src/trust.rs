@@ -18,7 +18,7 @@ use camshaft_common::prediction::PredictionRecord;
 use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
-use camshaft_decoding::{self, ImageLimits};
+use camshaft_decoding::ImageLimits;
 use camshaft_model::ModelFiles;
 use camshaft_trust::examination::{
     ComputeSettings, ExaminationError, ExaminationProgress, SampledImage, examine,
@@ -164,7 +164,7 @@ impl TrustRequest {
                     return Ok(None);
                 };
                 let input = tokio::task::spawn_blocking(move || {
-                    let picture = decoding::decode(&image.bytes, &limits).ok()?;
+                    let picture = camshaft_decoding::decode(&image.bytes, &limits).ok()?;
                     Some(to_input(&picture, &files.config().input))
                 });
                 // A decoder that panics says that it is no image, too.

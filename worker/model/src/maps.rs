@@ -6,10 +6,12 @@ use std::collections::HashMap;
 use camshaft_common::explain::{FusedLayers, Method, TargetLayer};
 use candle_core::{Result, Tensor};
 
+use camshaft_vision::heat_map::HeatMap;
+
 use super::cut::{Cut, LayerPoint, Start};
 use super::{Forward, ResNet};
 use crate::cam::{
-    CamTarget, Gradients, HeatMap, ablation_cam, classes, eigen_cam, eigen_grad_cam, grad_cam,
+    CamTarget, Gradients, ablation_cam, classes, eigen_cam, eigen_grad_cam, grad_cam,
     grad_cam_plus_plus, hires_cam, images, layer_cam, score_cam, xgrad_cam,
 };
 

@@ -108,7 +108,7 @@ impl CustomOp1 for Gather {
 }
 
 /// Patches to `[N, H, W, C]`, values that lie over each other added up.
-pub struct Scatter(pub(crate) Geometry);
+pub struct Scatter(pub Geometry);
 
 impl CustomOp1 for Scatter {
     fn name(&self) -> &'static str {

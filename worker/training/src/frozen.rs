@@ -18,6 +18,7 @@ use super::settings::Settings;
 use super::trainer::load;
 use super::values;
 use camshaft_model::{HeadKind, Model, Precision, STAGES};
+use camshaft_vision::input::InputRule;
 
 /// Images the network takes at once.
 const BATCH: usize = 16;

@@ -8,6 +8,7 @@ mod classes;
 mod timm;
 mod transformers;
 
+use camshaft_vision::input::{InputRule, Resize};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
