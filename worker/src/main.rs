@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use camshaft_common::store::StoreOptions;
-use camshaft_telemetry::{self, Service};
+use camshaft_telemetry::{self as telemetry, Service};
 use camshaft_worker::health;
 use camshaft_worker::service::{self, Args};
 use clap::Parser;

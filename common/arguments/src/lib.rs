@@ -1,6 +1,8 @@
 //! Command line arguments that both programs share. Every one is also an environment
 //! variable `CAMSHAFT_…`.
 
+pub mod runtime;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
