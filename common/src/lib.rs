@@ -5,7 +5,6 @@
 //! models and pixels. Upstream: nothing. Downstream: `camshaft-producer`, `camshaft-worker`.
 #![warn(missing_docs)]
 
-pub mod arguments;
 pub mod backoff;
 pub mod explain;
 mod finite;
@@ -16,11 +15,8 @@ pub mod location;
 pub mod measure;
 pub mod model;
 pub mod prediction;
-pub mod queue;
 pub mod run;
-pub mod runtime;
 pub mod secret;
 pub mod store;
-pub mod telemetry;
-mod tls;
+pub mod tls;
 pub mod trust;

@@ -8,17 +8,17 @@ use std::io;
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
 
 /// Where a person looks to mend a handshake.
-pub(crate) struct Settings {
+pub struct Settings {
     /// Names the file of trusted authorities.
-    pub(crate) authority: &'static str,
+    pub authority: &'static str,
     /// Names the address.
-    pub(crate) address: &'static str,
+    pub address: &'static str,
     /// Names our own certificate and key.
-    pub(crate) identity: &'static str,
+    pub identity: &'static str,
 }
 
 /// The TLS error behind another one. `io::Error` hides what it wraps from `source`.
-pub(crate) fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e TlsError> {
+pub fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e TlsError> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<TlsError>() {
@@ -34,7 +34,7 @@ pub(crate) fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e TlsError
 }
 
 /// What to do about a handshake that no further try can mend; `None` where one may.
-pub(crate) fn advice(error: &TlsError, settings: &Settings) -> Option<String> {
+pub fn advice(error: &TlsError, settings: &Settings) -> Option<String> {
     let Settings { authority, address, identity } = settings;
     Some(match error {
         TlsError::InvalidCertificate(refused) => match refused {

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
-use camshaft_common::queue::{InProcessQueue, JobQueue, RetryDelays};
 use camshaft_common::store::StoreOptions;
+use camshaft_queue::{InProcessQueue, JobQueue, RetryDelays};
 use camshaft_worker::engine::{Engine, EngineError, Terms};
 use camshaft_worker::pipeline::model_files;
 use camshaft_worker::pipeline::outage::Patience;

@@ -1,6 +1,6 @@
 //! The command line of `camshaft`.
 
-use camshaft_common::arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
+use camshaft_arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
 use camshaft_common::location::Location;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
@@ -14,18 +14,18 @@ use crate::source::{LabelRule, SourceArgument};
 /// Bulk Grad-CAM audits of image data sets: what a classifier predicts, and where it looked
 #[derive(Parser, Debug)]
 #[command(name = "camshaft", version)]
-pub(crate) struct Cli {
+pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
     /// What is logged and how.
     #[command(flatten)]
-    pub(crate) log: LogArgs,
+    pub log: LogArgs,
 }
 
 /// What `camshaft` does.
 #[derive(Subcommand, Debug)]
-pub(crate) enum Command {
+pub enum Command {
     /// Do a whole audit in this process: find images, predict, explain, write results.
     /// Run again, it does only what is missing
     #[cfg(feature = "embedded")]
@@ -46,144 +46,144 @@ pub(crate) enum Command {
 
 /// Which images, and where results go.
 #[derive(Args, Debug)]
-pub(crate) struct RunArgs {
+pub struct RunArgs {
     /// Images: a folder, an image, a file://, s3://, gs:// or az:// URL, or list:PATH with
     /// one key a line or CSV with header key,label (list:- reads standard input)
     #[arg(value_name = "SOURCE")]
-    pub(crate) source: SourceArgument,
+    pub source: SourceArgument,
     /// Where results go: a folder or URL as for SOURCE
     #[arg(long, env = "CAMSHAFT_OUT", value_name = "OUT")]
-    pub(crate) out: Location,
+    pub out: Location,
     /// With list:PATH, the folder or URL that its keys are below
     #[arg(long, env = "CAMSHAFT_BASE", value_name = "URL")]
-    pub(crate) base: Option<Location>,
+    pub base: Option<Location>,
     /// Where an image's given class comes from, unless a list names it
     #[arg(long, env = "CAMSHAFT_LABELS", value_enum, default_value_t)]
-    pub(crate) labels: LabelRule,
+    pub labels: LabelRule,
     /// Take only the first N images of SOURCE
     #[arg(long, env = "CAMSHAFT_LIMIT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) limit: Option<u64>,
+    pub limit: Option<u64>,
     /// The model.
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub model: ModelArgs,
     /// How to explain.
     #[command(flatten)]
-    pub(crate) explain: ExplainArgs,
+    pub explain: ExplainArgs,
 }
 
 /// `camshaft audit`.
 #[cfg(feature = "embedded")]
 #[derive(Args, Debug)]
-pub(crate) struct AuditArgs {
+pub struct AuditArgs {
     /// Which images, and where results go.
     #[command(flatten)]
-    pub(crate) run: RunArgs,
+    pub run: RunArgs,
     /// Exit with status 3 where a larger share of the images failed, 0 to 1
     #[arg(long, env = "CAMSHAFT_MAX_FAILURE_RATE", value_name = "R", default_value = "0.05", value_parser = failure_rate)]
-    pub(crate) max_failure_rate: f64,
+    pub max_failure_rate: f64,
     /// When all is done, measure on N images whether the maps can be trusted, into
     /// OUT/trust.json: takes some 130 passes of the network an image
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) trust_sample: Option<u16>,
+    pub trust_sample: Option<u16>,
     /// Leave OUT/report for `camshaft report` to build
     #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]
-    pub(crate) no_report: bool,
+    pub no_report: bool,
     /// What makes the exit status 4.
     #[command(flatten)]
-    pub(crate) gate: GateArgs,
+    pub gate: GateArgs,
     /// Where the model runs.
     #[command(flatten)]
-    pub(crate) engine: camshaft_worker::arguments::EngineArgs,
+    pub engine: camshaft_worker::arguments::EngineArgs,
 }
 
 /// `camshaft enqueue`.
 #[derive(Args, Debug)]
-pub(crate) struct EnqueueArgs {
+pub struct EnqueueArgs {
     /// Which images, and where results go.
     #[command(flatten)]
-    pub(crate) run: RunArgs,
+    pub run: RunArgs,
     /// Which images get a job: those without a result, all, those that failed, or those that were
     /// lost
     #[arg(long, env = "CAMSHAFT_ONLY", value_enum, default_value_t)]
-    pub(crate) only: Only,
+    pub only: Only,
     /// The broker.
     #[command(flatten)]
-    pub(crate) broker: BrokerArgs,
+    pub broker: BrokerArgs,
 }
 
 /// `camshaft report`.
 #[derive(Args, Debug)]
-pub(crate) struct ReportArgs {
+pub struct ReportArgs {
     /// Where the results lie, and the report goes: a folder or URL
     #[arg(value_name = "OUT")]
-    pub(crate) out: Location,
+    pub out: Location,
     /// Another run, of another model or another version of the data, to compare this one with
     #[arg(long, env = "CAMSHAFT_AGAINST", value_name = "OUT")]
-    pub(crate) against: Option<Location>,
+    pub against: Option<Location>,
     /// Write predictions.csv as well
     #[arg(long, env = "CAMSHAFT_CSV", value_parser = BoolishValueParser::new())]
-    pub(crate) csv: bool,
+    pub csv: bool,
     /// Put embeddings into predictions.parquet; the audit has to have recorded them
     #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
-    pub(crate) embeddings: bool,
+    pub embeddings: bool,
     /// Make thumbnails for the N most urgent findings
     #[arg(long, env = "CAMSHAFT_THUMBNAILS", value_name = "N", default_value = "1000")]
-    pub(crate) thumbnails: usize,
+    pub thumbnails: usize,
     /// Print the overview as one JSON object
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
     /// What makes the exit status 4.
     #[command(flatten)]
-    pub(crate) gate: GateArgs,
+    pub gate: GateArgs,
 }
 
 /// Conditions on a report.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct GateArgs {
+pub struct GateArgs {
     /// Exit with status 4 where one of these holds, such as label-errors>10 or accuracy<0.9.
     /// Names: images, predicted, failed, failure-rate, accuracy, ece, findings, label-errors,
     /// estimated-label-errors, duplicates, leaks, conflicts, image-problems, outliers, attention,
     /// shortcuts, unreadable, and with --against changed, fixed, broken
     #[arg(long, env = "CAMSHAFT_FAIL_ON", value_name = "CONDITION,…", value_delimiter = ',')]
-    pub(crate) fail_on: Vec<Condition>,
+    pub fail_on: Vec<Condition>,
 }
 
 /// `camshaft status`.
 #[derive(Args, Debug)]
-pub(crate) struct StatusArgs {
+pub struct StatusArgs {
     /// Where the results go
     #[arg(value_name = "OUT")]
-    pub(crate) out: Location,
+    pub out: Location,
     /// RabbitMQ, to count what is queued and dead: amqp://USER:PASSWORD@HOST:PORT/VHOST
     #[arg(long, env = "CAMSHAFT_BROKER", hide_env_values = true, value_name = "URL")]
-    pub(crate) broker: Option<Secret>,
+    pub broker: Option<Secret>,
     /// Certificates for amqps://.
     #[command(flatten)]
-    pub(crate) tls: TlsArgs,
+    pub tls: TlsArgs,
     /// The queues' names.
     #[command(flatten)]
-    pub(crate) queue: QueueArgs,
+    pub queue: QueueArgs,
     /// Follow until every image is done
     #[arg(long)]
-    pub(crate) watch: bool,
+    pub watch: bool,
     /// With --watch, end also once the queue has been empty that long and no result has come, as
     /// where some images are dead letters
     #[arg(long, value_name = "SECONDS", requires_all = ["watch", "broker"])]
-    pub(crate) exit_when_idle: Option<u64>,
+    pub exit_when_idle: Option<u64>,
     /// Print one JSON object (with --watch, one a line)
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }
 
 /// `camshaft redrive`.
 #[derive(Args, Debug)]
-pub(crate) struct RedriveArgs {
+pub struct RedriveArgs {
     /// Only those of one run
     #[arg(long, value_name = "ID")]
-    pub(crate) run: Option<RunId>,
+    pub run: Option<RunId>,
     /// The broker.
     #[command(flatten)]
-    pub(crate) broker: BrokerArgs,
+    pub broker: BrokerArgs,
 }
 
 #[cfg(feature = "embedded")]

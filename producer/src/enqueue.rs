@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
-use camshaft_common::arguments::{BrokerArgs, QueueArgs, TlsArgs};
+use camshaft_arguments::{BrokerArgs, QueueArgs, TlsArgs};
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
-use camshaft_common::queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
 use camshaft_common::secret::Secret;
 use camshaft_common::store::StoreOptions;
+use camshaft_queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::EnqueueArgs;

@@ -4,7 +4,7 @@
 use std::io::Cursor;
 use std::sync::Once;
 
-use camshaft_worker::training::EpochRecord;
+use camshaft_training::EpochRecord;
 use epaint_default_fonts::UBUNTU_LIGHT;
 use image::{ImageFormat, RgbImage};
 use plotters::coord::Shift;

@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 
 use crate::source::FoundImage;
 
-mod lines;
+pub mod lines;
 
 use lines::{LineError, ListLines, Listed, MAX_LINE_BYTES};
 
 /// Why a list can't be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ListFileError {
+pub enum ListFileError {
     /// The file can't be read.
     #[error("cannot read the list {path}: {source}")]
     Read {
@@ -74,7 +74,7 @@ impl ListFileError {
 type Item = Result<FoundImage, ListFileError>;
 
 /// Reads a list (`-`: standard input), as a stream.
-pub(crate) fn read(path: String) -> BoxStream<'static, Item> {
+pub fn read(path: String) -> BoxStream<'static, Item> {
     let (sender, receiver) = mpsc::channel(1024);
     tokio::spawn(async move {
         if let Err(error) = read_to(&path, &sender).await {

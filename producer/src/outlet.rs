@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use camshaft_common::queue::{JobQueue, Message, QueueError, QueueName, Sequence};
+use camshaft_queue::{JobQueue, Message, QueueError, QueueName, Sequence};
 use tracing::Span;
 
 use crate::traces;

@@ -15,11 +15,11 @@ const BAR_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Images done so far, how many there are where that is known, and how many of those done
 /// have failed.
-pub(crate) type Reading = (u64, Option<u64>, u64);
+pub type Reading = (u64, Option<u64>, u64);
 
 /// Progress of one task.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub struct Progress {
     bar: Option<ProgressBar>,
     verb: &'static str,
     started: Instant,
@@ -34,7 +34,7 @@ fn terminal() -> &'static MultiProgress {
 impl Progress {
     /// Starts one; `verb` says what happens to images.
     #[must_use]
-    pub(crate) fn start(verb: &'static str) -> Self {
+    pub fn start(verb: &'static str) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = terminal().add(ProgressBar::no_length());
             bar.set_style(style("{spinner} {pos} {msg}"));
@@ -44,11 +44,7 @@ impl Progress {
     }
 
     /// Shows `read`'s numbers until `work` is done.
-    pub(crate) async fn follow<T>(
-        self,
-        work: impl Future<Output = T>,
-        read: impl Fn() -> Reading,
-    ) -> T {
+    pub async fn follow<T>(self, work: impl Future<Output = T>, read: impl Fn() -> Reading) -> T {
         let interval = if self.bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL };
         let mut ticks = tokio::time::interval(interval);
         ticks.tick().await;
@@ -94,7 +90,7 @@ fn style(template: &str) -> ProgressStyle {
 
 /// Standard error for log lines: a bar steps aside while one is written.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LogWriter;
+pub struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {

@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::queue::{DeadLetter, QueueError, RabbitMqQueue};
 use camshaft_common::run::{RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_queue::{DeadLetter, QueueError, RabbitMqQueue};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 

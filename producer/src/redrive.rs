@@ -1,6 +1,6 @@
 //! `camshaft redrive`: dead letters get another chance.
 
-use camshaft_common::queue::JobQueue;
+use camshaft_queue::JobQueue;
 
 use crate::cli::RedriveArgs;
 use crate::enqueue::connect;

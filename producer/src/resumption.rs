@@ -1,12 +1,12 @@
 //! Going on with an enqueue that was killed: which images its jobs are in the queue of already.
 //!
 //! Images come in the same order each time, and the broker keeps the last job's bookmark: see
-//! [`Sequence`](camshaft_common::queue::Sequence). A bookmark's note says what the enqueue was
+//! [`Sequence`](camshaft_queue::Sequence). A bookmark's note says what the enqueue was
 //! about, so that another one, of other images, doesn't go on with it.
 
 use camshaft_common::job::Job;
 use camshaft_common::key::ImageKey;
-use camshaft_common::queue::Bookmark;
+use camshaft_queue::Bookmark;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 

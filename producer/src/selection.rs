@@ -24,7 +24,7 @@ use crate::source::FoundImage;
     serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Only {
+pub enum Only {
     /// Those without a result, or written since their result was.
     #[default]
     New,
@@ -45,7 +45,7 @@ enum Kind {
 /// The results that lie in OUT. There may be millions: each takes 27 to 54 bytes here, however
 /// long its key is.
 #[derive(Debug, Default)]
-pub(crate) struct Results {
+pub struct Results {
     by_key: HashMap<Fingerprint, Written>,
     hashers: [RandomState; 2],
     /// Images whose job is a dead letter.
@@ -76,7 +76,7 @@ impl Written {
 
 /// What is to be done with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// Its result is there.
     Skip,
     /// It is to be done; `replaces` where a result of it lies there.
@@ -91,7 +91,7 @@ impl Results {
     ///
     /// # Errors
     /// Where OUT can't be listed.
-    pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
+    pub async fn list(out: &Folder) -> Result<Self, StoreError> {
         let mut results = Self::default();
         // Failures last: of an image that has both, the failure is what is to be seen to.
         for (folder, kind) in
@@ -121,30 +121,30 @@ impl Results {
 
     /// Whether there are none.
     #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
     /// Whether an image has one.
     #[must_use]
-    pub(crate) fn has(&self, key: &ImageKey) -> bool {
+    pub fn has(&self, key: &ImageKey) -> bool {
         self.get(key).is_some()
     }
 
     /// Takes images whose job is a dead letter for accounted for.
-    pub(crate) fn set_dead(&mut self, dead: HashSet<ImageKey>) {
+    pub fn set_dead(&mut self, dead: HashSet<ImageKey>) {
         self.dead = dead;
     }
 
     /// Whether an image's result is a failure.
     #[must_use]
-    pub(crate) fn has_failed(&self, key: &ImageKey) -> bool {
+    pub fn has_failed(&self, key: &ImageKey) -> bool {
         self.get(key).is_some_and(|written| written.kind() == Kind::Failure)
     }
 
     /// Decides on an image.
     #[must_use]
-    pub(crate) fn decide(&self, image: &FoundImage, only: Only) -> Decision {
+    pub fn decide(&self, image: &FoundImage, only: Only) -> Decision {
         let result = self.get(&image.key);
         let wanted = match (only, result) {
             (Only::All, _) | (Only::New, None) => true,

@@ -15,7 +15,7 @@ use crate::list_file::{self, ListFileError};
 
 /// SOURCE as given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SourceArgument {
+pub enum SourceArgument {
     /// Everything below a place.
     Place(Location),
     /// The keys in a file (`-`: standard input), below `--base`.
@@ -35,7 +35,7 @@ pub(crate) enum SourceArgument {
     serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum LabelRule {
+pub enum LabelRule {
     /// The name of the folder an image lies in, where a list doesn't say.
     #[default]
     Folder,
@@ -45,22 +45,22 @@ pub(crate) enum LabelRule {
 
 /// An image of SOURCE.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct FoundImage {
+pub struct FoundImage {
     /// Its key.
-    pub(crate) key: ImageKey,
+    pub key: ImageKey,
     /// The store's entity tag, where it was listed.
-    pub(crate) etag: Option<String>,
+    pub etag: Option<String>,
     /// Its size, where it was listed.
-    pub(crate) size_bytes: Option<u64>,
+    pub size_bytes: Option<u64>,
     /// When it was last written, where it was listed.
-    pub(crate) last_modified: Option<DateTime<Utc>>,
+    pub last_modified: Option<DateTime<Utc>>,
     /// Its given class.
-    pub(crate) label: Option<String>,
+    pub label: Option<String>,
 }
 
 /// Why images can't be found.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SourceError {
+pub enum SourceError {
     /// A store's answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,7 +101,7 @@ impl FromStr for SourceArgument {
 
 /// SOURCE, opened: where images lie, and which are meant.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub struct Source {
     folder: Folder,
     keys: Keys,
     labels: LabelRule,
@@ -121,7 +121,7 @@ impl Source {
     ///
     /// # Errors
     /// Where it is not, or doesn't go with `base` or `out`.
-    pub(crate) fn open(
+    pub fn open(
         argument: SourceArgument,
         base: Option<Location>,
         out: &Location,
@@ -152,26 +152,26 @@ impl Source {
 
     /// Where labels come from.
     #[must_use]
-    pub(crate) fn labels(&self) -> LabelRule {
+    pub fn labels(&self) -> LabelRule {
         self.labels
     }
 
     /// The place keys are below.
     #[must_use]
-    pub(crate) fn location(&self) -> &Location {
+    pub fn location(&self) -> &Location {
         self.folder.location()
     }
 
     /// Whether images come in the order of a list, which may be any and have a key twice; else
     /// they come in that of their keys.
     #[must_use]
-    pub(crate) fn is_list(&self) -> bool {
+    pub fn is_list(&self) -> bool {
         matches!(self.keys, Keys::Listed(_))
     }
 
     /// Whether the list is a file that can be read twice and has `key` at `position`, from 1: it
     /// is then taken for the one that was read before.
-    pub(crate) async fn lists_at(&self, position: u64, key: &ImageKey) -> bool {
+    pub async fn lists_at(&self, position: u64, key: &ImageKey) -> bool {
         let Keys::Listed(path) = &self.keys else { return false };
         let (Ok(before), true) =
             (usize::try_from(position.saturating_sub(1)), std::path::Path::new(path).is_file())
@@ -186,7 +186,7 @@ impl Source {
     /// Every image, as they are found. Hidden files and OUT's own are none; every other
     /// file is one, so that what can't be read shows up as a failure instead of missing
     /// from the audit.
-    pub(crate) fn images(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
+    pub fn images(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
         let labels = self.labels;
         let found = match &self.keys {
             Keys::All => self.list(),

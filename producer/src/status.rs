@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{self, FAILURES, PREDICTIONS};
-use camshaft_common::queue::{JobQueue, QueueDepth, QueueError, RabbitMqQueue};
 use camshaft_common::run::{RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_queue::{JobQueue, QueueDepth, QueueError, RabbitMqQueue};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use serde::Serialize;

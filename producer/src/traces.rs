@@ -6,9 +6,9 @@
 //! together or not at all.
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::queue::QueueName;
 use camshaft_common::run::RunId;
-use camshaft_common::telemetry::{TRACES, link};
+use camshaft_queue::QueueName;
+use camshaft_telemetry::{TRACES, link};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use camshaft_common::store::StoreOptions;
-use camshaft_worker::engine::EngineError;
-use camshaft_worker::model::Architecture;
-use camshaft_worker::pipeline::model_files;
-use camshaft_worker::training::{
+use camshaft_model::Architecture;
+use camshaft_training::{
     Checkpoint, Dataset, EpochRecord, Init, Options, Settings, Trainer, TrainingError, Watch, best,
 };
+use camshaft_worker::engine::EngineError;
+use camshaft_worker::pipeline::model_files;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 

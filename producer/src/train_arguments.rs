@@ -5,63 +5,63 @@ use std::str::FromStr;
 
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelReference, ModelReferenceError};
-use camshaft_worker::model::{Architecture, DeviceChoice, HeadKind};
-use camshaft_worker::training::TrainedLayers;
+use camshaft_model::{Architecture, DeviceChoice, HeadKind};
+use camshaft_training::TrainedLayers;
 use clap::{Args, ValueEnum};
 
 /// `camshaft train`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct TrainArgs {
+pub struct TrainArgs {
     /// Images: a local folder with train/CLASS and val/CLASS folders, or CLASS folders alone
     #[arg(value_name = "DATASET", value_parser = local_folder)]
-    pub(crate) dataset: PathBuf,
+    pub dataset: PathBuf,
     /// Where the model goes: a local folder
     #[arg(long, env = "CAMSHAFT_OUT", value_name = "DIR", value_parser = local_folder)]
-    pub(crate) out: PathBuf,
+    pub out: PathBuf,
     /// Where to start: cats-vs-dogs, the model inside the program; a folder or store URL with
     /// model.safetensors and config.json; or random
     #[arg(long, env = "CAMSHAFT_INIT", value_name = "MODEL", default_value = "cats-vs-dogs")]
-    pub(crate) init: InitChoice,
+    pub init: InitChoice,
     /// With --init random, the network: resnet18, resnet34, resnet50 (the default), resnet101,
     /// resnet152, and resnet50-v1, … with Keras' strides
     #[arg(long, env = "CAMSHAFT_ARCHITECTURE", value_name = "NAME", value_parser = architecture)]
-    pub(crate) architecture: Option<Architecture>,
+    pub architecture: Option<Architecture>,
     /// What is trained: the new head on frozen features, in seconds, or all layers
     #[arg(long, env = "CAMSHAFT_LAYERS", value_enum, default_value_t)]
-    pub(crate) layers: LayersChoice,
+    pub layers: LayersChoice,
     /// What the new head is: one linear layer after average pooling or after flattening
     #[arg(long, env = "CAMSHAFT_HEAD", value_enum, default_value_t)]
-    pub(crate) head: HeadChoice,
+    pub head: HeadChoice,
     /// Passes over the images to train on
     #[arg(long, env = "CAMSHAFT_EPOCHS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) epochs: u32,
+    pub epochs: u32,
     /// Images of a step
     #[arg(long, env = "CAMSHAFT_BATCH", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) batch: u16,
+    pub batch: u16,
     /// Size of Adam's steps
     #[arg(long, env = "CAMSHAFT_LEARNING_RATE", value_name = "R", default_value = "1e-4", value_parser = learning_rate)]
-    pub(crate) learning_rate: f64,
+    pub learning_rate: f64,
     /// Side of the network's input in pixels; by default the initial model's, or 224
     #[arg(long, env = "CAMSHAFT_IMAGE_SIZE", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=4096))]
-    pub(crate) image_size: Option<u16>,
+    pub image_size: Option<u16>,
     /// Without a val folder, the share of the images to validate on, chosen by their paths
     /// [default: 0.2]
     #[arg(long, env = "CAMSHAFT_VAL_SHARE", value_name = "R", value_parser = share)]
-    pub(crate) val_share: Option<f64>,
+    pub val_share: Option<f64>,
     /// How images are varied: horizontal mirrors every second one by chance
     #[arg(long, env = "CAMSHAFT_FLIP", value_enum, default_value_t)]
-    pub(crate) flip: FlipChoice,
+    pub flip: FlipChoice,
     /// What the head, the order of images and their mirroring are drawn from
     #[arg(long, env = "CAMSHAFT_SEED", value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// Where it runs: auto or cpu
     #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto", value_parser = device)]
-    pub(crate) device: DeviceChoice,
+    pub device: DeviceChoice,
 }
 
 /// `--init`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum InitChoice {
+pub enum InitChoice {
     /// `random`.
     Random,
     /// Another model.
@@ -78,7 +78,7 @@ impl FromStr for InitChoice {
 
 /// `--layers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LayersChoice {
+pub enum LayersChoice {
     /// The head alone.
     #[default]
     Head,
@@ -97,7 +97,7 @@ impl From<LayersChoice> for TrainedLayers {
 
 /// `--head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HeadChoice {
+pub enum HeadChoice {
     /// The mean over all places of each channel.
     #[default]
     AveragePool,
@@ -116,7 +116,7 @@ impl From<HeadChoice> for HeadKind {
 
 /// `--flip`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FlipChoice {
+pub enum FlipChoice {
     /// Left and right may be exchanged.
     #[default]
     Horizontal,

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use camshaft_common::model::{CONFIG_FILE, WEIGHTS_FILE};
-use camshaft_worker::training::{EpochRecord, Settings, TrainedLayers, TrainingRecord, best};
+use camshaft_training::{EpochRecord, Settings, TrainedLayers, TrainingRecord, best};
 
 use crate::learning_curve;
 

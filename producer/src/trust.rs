@@ -2,7 +2,7 @@
 //! measured, and writes `trust.json`.
 //!
 //! Owns which images are looked at and what the caller is told. The measures are
-//! [`camshaft_worker::trust`]'s.
+//! [`camshaft_trust`]'s.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use camshaft_common::prediction::PredictionRecord;
 use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
-use camshaft_worker::arguments::EngineArgs;
-use camshaft_worker::decoding::{self, ImageLimits};
-use camshaft_worker::input::to_input;
-use camshaft_worker::model::ModelFiles;
-use camshaft_worker::trust::examination::{
-    ExaminationError, ExaminationProgress, SampledImage, examine,
+use camshaft_decoding::ImageLimits;
+use camshaft_model::ModelFiles;
+use camshaft_trust::examination::{
+    ComputeSettings, ExaminationError, ExaminationProgress, SampledImage, examine,
 };
+use camshaft_vision::input::to_input;
+use camshaft_worker::arguments::EngineArgs;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +93,11 @@ impl TrustRequest {
             (self.explain.clone(), images.len() as u64, Arc::clone(&progress));
         let stopping = stop.clone();
         let work = tokio::task::spawn_blocking(move || {
-            examine(&self.files, &self.engine, &self.explain, &images, &watched)
+            let EngineArgs { device, precision, kernel, .. } = self.engine;
+            let device = device.open()?;
+            let batch = self.engine.batch_size(&device).now();
+            let compute = ComputeSettings { device, precision, kernel, batch };
+            examine(&self.files, &compute, &self.explain, &images, &watched)
         });
         let work = async {
             let mut work = std::pin::pin!(work);
@@ -160,7 +164,7 @@ impl TrustRequest {
                     return Ok(None);
                 };
                 let input = tokio::task::spawn_blocking(move || {
-                    let picture = decoding::decode(&image.bytes, &limits).ok()?;
+                    let picture = camshaft_decoding::decode(&image.bytes, &limits).ok()?;
                     Some(to_input(&picture, &files.config().input))
                 });
                 // A decoder that panics says that it is no image, too.

@@ -10,9 +10,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use camshaft_common::explain::ExplainOptions;
-use camshaft_worker::model::{
-    DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
-};
+use camshaft_model::{DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision};
 use candle_core::{Device, Tensor};
 
 const WARM_UP_BATCHES: usize = 5;

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use camshaft_common::explain::{Colormap, OverlayFormat};
-use camshaft_worker::cam::HeatMap;
-use camshaft_worker::decoding::{ImageLimits, decode};
-use camshaft_worker::input::to_input;
-use camshaft_worker::model::ModelFiles;
-use camshaft_worker::overlay::draw;
+use camshaft_decoding::{ImageLimits, decode};
+use camshaft_model::ModelFiles;
+use camshaft_vision::heat_map::HeatMap;
+use camshaft_vision::input::to_input;
+use camshaft_vision::overlay::draw;
 
 /// Each figure is the best of so many passes over all photographs.
 const ROUNDS: usize = 7;

@@ -76,7 +76,7 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
 /// # Panics
 /// Where it can't be written.
 pub fn write_small_model(folder: &Path) {
-    let bundled = repository::root().join("worker/models/cats-vs-dogs");
+    let bundled = repository::root().join("worker/model/models/cats-vs-dogs");
     fs::create_dir_all(folder).expect("the folder can be made");
     fs::copy(bundled.join("model.safetensors"), folder.join("model.safetensors"))
         .expect("the weights can be copied");

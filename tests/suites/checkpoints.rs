@@ -11,10 +11,10 @@ use std::sync::LazyLock;
 
 use camshaft_common::model::ModelReference;
 use camshaft_common::store::StoreOptions;
+use camshaft_model::{KernelChoice, Model, ModelFiles, Precision};
 use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
 use camshaft_tests::results::{Results, local};
-use camshaft_worker::model::{KernelChoice, Model, ModelFiles, Precision};
 use camshaft_worker::pipeline::model_files;
 use candle_core::{Device, Tensor};
 use tempfile::{TempDir, tempdir};

@@ -120,7 +120,7 @@ fn only_chooses_what_is_enqueued() {
 
 #[test]
 fn a_message_that_is_no_job_is_dead_lettered_and_stops_nothing() {
-    use camshaft_common::queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
+    use camshaft_queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
     let small = SmallRun::new(3);
     let broker = Broker::shared().url();
     let runtime = tokio::runtime::Runtime::new().unwrap();

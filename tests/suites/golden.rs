@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 
 use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Method, Target, TargetLayer};
 use camshaft_kernels::Kernel;
-use camshaft_worker::cam::{HeatMap, eigen_cam};
-use camshaft_worker::model::{
-    DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
-};
+use camshaft_model::cam::eigen_cam;
+use camshaft_model::{DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision};
+use camshaft_vision::heat_map::HeatMap;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 

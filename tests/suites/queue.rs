@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use camshaft_common::queue::{
+use camshaft_common::secret::Secret;
+use camshaft_queue::{
     Deliveries, Delivery, InProcessQueue, JobQueue, Message, Outcome, QueueDepth, RabbitMqOptions,
     RabbitMqQueue, RetryDelays,
 };
-use camshaft_common::secret::Secret;
-use camshaft_common::telemetry::TraceContext;
+use camshaft_telemetry::TraceContext;
 use camshaft_tests::broker::Broker;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;

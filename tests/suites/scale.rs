@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use camshaft_common::queue::{JobQueue, Message, Outcome, RabbitMqOptions, RabbitMqQueue};
 use camshaft_common::secret::Secret;
 use camshaft_common::store::{Folder, JSON};
+use camshaft_queue::{JobQueue, Message, Outcome, RabbitMqOptions, RabbitMqQueue};
 use camshaft_tests::broker::Broker;
 use camshaft_tests::jobs::Jobs;
 use camshaft_tests::programs::{Running, camshaft, run};

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use camshaft_common::queue::{JobQueue, Outcome, RabbitMqOptions, RabbitMqQueue};
+use camshaft_queue::{JobQueue, Outcome, RabbitMqOptions, RabbitMqQueue};
 use camshaft_tests::broker::Broker;
 use camshaft_tests::collector::{Collector, ReceivedSpan};
 use camshaft_tests::programs::{Running, camshaft, run, worker};

@@ -5,18 +5,16 @@ use std::path::Path;
 
 use camshaft_common::explain::{ExplainOptions, Target};
 use camshaft_common::trust::{TrustRecord, Verdict};
+use camshaft_model::{DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision};
 use camshaft_tests::images::files_below;
 use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
 use camshaft_tests::small_run::SmallRun;
-use camshaft_worker::cam::HeatMap;
-use camshaft_worker::input::to_input;
-use camshaft_worker::model::{
-    DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
-};
-use camshaft_worker::trust::examination::probabilities;
-use camshaft_worker::trust::pixels::{Heat, Pixels};
-use camshaft_worker::trust::{Measured, Subject, measure};
+use camshaft_trust::examination::probabilities;
+use camshaft_trust::pixels::{Heat, Pixels};
+use camshaft_trust::{Measured, Subject, measure};
+use camshaft_vision::heat_map::HeatMap;
+use camshaft_vision::input::to_input;
 use candle_core::{Device, Tensor};
 
 fn read(out: &Path) -> TrustRecord {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use candle_core::Device;
 use clap::Args;
 
-use crate::decoding::ImageLimits;
-use crate::model::{DeviceChoice, KernelChoice, Precision};
 use crate::pipeline::batch_size::{BatchChoice, BatchSize};
 use crate::pipeline::context::Limits;
+use camshaft_decoding::ImageLimits;
+use camshaft_model::{DeviceChoice, KernelChoice, Precision};
 
 /// Where the model runs, and limits on images.
 #[derive(Args, Clone, Debug)]

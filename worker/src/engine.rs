@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use camshaft_common::queue::Deliveries;
 use camshaft_common::store::StoreOptions;
+use camshaft_queue::Deliveries;
 
 use crate::arguments::EngineArgs;
-use crate::model::{ModelError, ModelFiles};
 use crate::pipeline::context::Context;
 use crate::pipeline::explain::ModelThread;
 use crate::pipeline::model_files::{ModelShelf, ModelUnavailable};
@@ -15,6 +14,7 @@ use crate::pipeline::places::Places;
 use crate::pipeline::tally::Tally;
 use crate::pipeline::trouble::Trouble;
 use crate::pipeline::{self, PipelineError};
+use camshaft_model::{ModelError, ModelFiles};
 
 /// Why an engine can't start.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use camshaft_common::queue::RabbitMqQueue;
+use camshaft_queue::RabbitMqQueue;
 use serde::Serialize;
 use tokio::net::TcpListener;
 

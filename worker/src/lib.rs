@@ -8,21 +8,11 @@
 //! [`training`].
 
 pub mod arguments;
-pub mod cam;
-pub mod colormap;
 mod cores;
-pub mod decoding;
-pub mod embedding;
 pub mod engine;
 pub mod health;
-pub mod input;
-pub mod measures;
 pub mod metrics;
-pub mod model;
-pub mod overlay;
 pub mod pipeline;
 pub mod service;
 mod signals;
-pub mod training;
-pub mod trust;
 mod waiting;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use camshaft_common::store::StoreOptions;
-use camshaft_common::telemetry::{self, Service};
+use camshaft_telemetry::{self, Service};
 use camshaft_worker::health;
 use camshaft_worker::service::{self, Args};
 use clap::Parser;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return say(&error, ExitCode::from(2)),
     };
-    let runtime = match camshaft_common::runtime::start() {
+    let runtime = match camshaft_arguments::runtime::start() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!("cannot start threads: {error}");

@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use camshaft_common::queue::{Deliveries, Delivery};
+use camshaft_queue::{Deliveries, Delivery};
 use futures::StreamExt;
 
 pub mod admit;

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camshaft_common::arguments::{BrokerArgs, LogArgs, ModelArgs};
+use camshaft_arguments::{BrokerArgs, LogArgs, ModelArgs};
 use camshaft_common::model::ModelReference;
-use camshaft_common::queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
 use camshaft_common::store::StoreOptions;
+use camshaft_queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
 use clap::Parser;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;

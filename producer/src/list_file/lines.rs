@@ -6,20 +6,20 @@ use camshaft_common::key::{ImageKey, ImageKeyError};
 
 /// Of one line with its end. A key has less than a kilobyte, and a label has to fit a message,
 /// where JSON may write one byte as six.
-pub(crate) const MAX_LINE_BYTES: usize = 8 * 1024;
+pub const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// An image as a line names it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Listed {
+pub struct Listed {
     /// Which image.
-    pub(crate) key: ImageKey,
+    pub key: ImageKey,
     /// Its given class.
-    pub(crate) label: Option<String>,
+    pub label: Option<String>,
 }
 
 /// Why a line names no image.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LineError {
+pub enum LineError {
     /// It has no key, or a bad one.
     #[error(transparent)]
     Key(#[from] ImageKeyError),
@@ -33,7 +33,7 @@ pub(crate) enum LineError {
 
 /// Reads a list's lines from the first to the last.
 #[derive(Debug, Default)]
-pub(crate) struct ListLines {
+pub struct ListLines {
     started: bool,
     /// Which columns hold key and label; none where the list is plain lines.
     columns: Option<(usize, Option<usize>)>,
@@ -42,7 +42,7 @@ pub(crate) struct ListLines {
 impl ListLines {
     /// Takes the next line, with or without its end: an image, or nothing where the line is
     /// blank or the header.
-    pub(crate) fn read(&mut self, line: &str) -> Result<Option<Listed>, LineError> {
+    pub fn read(&mut self, line: &str) -> Result<Option<Listed>, LineError> {
         if line.len() > MAX_LINE_BYTES {
             return Err(LineError::TooLong);
         }

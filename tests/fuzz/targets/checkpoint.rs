@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use camshaft_common::model::ModelReference;
-use camshaft_worker::model::{KernelChoice, Model, ModelFiles, Precision};
+use camshaft_model::{KernelChoice, Model, ModelFiles, Precision};
 use candle_core::Device;
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;

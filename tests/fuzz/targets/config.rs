@@ -1,7 +1,8 @@
 //! A model's `config.json`, and the `preprocessor_config.json` after a zero byte.
 #![no_main]
 
-use camshaft_worker::model::{ModelConfig, Resize};
+use camshaft_model::ModelConfig;
+use camshaft_vision::input::Resize;
 use libfuzzer_sys::fuzz_target;
 
 /// ResNet halves its input five times; a side beyond 4096 fits no memory. The documentation

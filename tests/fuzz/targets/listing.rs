@@ -10,13 +10,8 @@ use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::RunId;
+use camshaft_producer::list_file::lines::{ListLines, Listed};
 use libfuzzer_sys::fuzz_target;
-
-/// The producer is a program: it has no library to link.
-#[path = "../../../producer/src/list_file/lines.rs"]
-mod lines;
-
-use lines::{ListLines, Listed};
 
 fuzz_target!(|input: &str| {
     let (place, list) = input.split_once('\n').unwrap_or((input, ""));

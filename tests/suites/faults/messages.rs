@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use camshaft_common::queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
+use camshaft_queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
 use camshaft_tests::broker::Broker;
 use camshaft_tests::programs::{Running, worker};
 use camshaft_tests::small_run::SmallRun;

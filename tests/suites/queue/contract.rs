@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use camshaft_common::queue::Settlement;
 use camshaft_common::run::RunId;
+use camshaft_queue::Settlement;
 
 use super::*;
 

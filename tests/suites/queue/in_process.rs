@@ -1,6 +1,6 @@
 //! What only the queue of one process does: wait for room, and end by itself.
 
-use camshaft_common::queue::QueueError;
+use camshaft_queue::QueueError;
 
 use super::*;
 

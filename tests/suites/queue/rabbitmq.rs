@@ -1,6 +1,6 @@
 //! What only a broker can do: refuse, break, come back.
 
-use camshaft_common::queue::{QueueError, REASON_HEADER};
+use camshaft_queue::{QueueError, REASON_HEADER};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
     BasicQosOptions, QueueDeclareOptions,

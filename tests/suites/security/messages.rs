@@ -6,7 +6,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use camshaft_common::queue::REASON_HEADER;
+use camshaft_queue::REASON_HEADER;
 
 /// A virtual host's queues, without rules.
 pub(super) struct Raw {

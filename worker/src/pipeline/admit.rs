@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
-use camshaft_common::queue::{Delivery, Outcome};
-use camshaft_common::telemetry::TraceContext;
+use camshaft_queue::{Delivery, Outcome};
+use camshaft_telemetry::TraceContext;
 use tracing::{Instrument, Span, info_span};
 
 use super::context::Context;

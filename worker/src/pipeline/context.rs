@@ -15,9 +15,9 @@ use super::outage::{Patience, SteadyFolder};
 use super::places::Places;
 use super::tally::Tally;
 use super::trouble::Trouble;
-use crate::decoding::ImageLimits;
 use crate::metrics::Metrics;
 use crate::waiting;
+use camshaft_decoding::ImageLimits;
 
 /// How much each stage does at once, and so what the pipeline holds.
 #[derive(Clone, Copy, Debug)]

@@ -12,9 +12,9 @@ use super::fetch::Fetched;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
 use crate::cores::{self, Astray};
-use crate::decoding::{self, DecodeError};
-use crate::model::ModelFiles;
-use crate::{input, measures};
+use camshaft_decoding::DecodeError;
+use camshaft_model::ModelFiles;
+use camshaft_vision::{input, measures};
 
 /// An image as pixels.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
     let (limits, limit) = (context.limits.image, context.limits.decode_time);
     let header = bytes.clone();
     let reading = cores::decode_within(limit, move || {
-        (FileDigest::of(&header), decoding::memory_to_decode(&header, &limits))
+        (FileDigest::of(&header), camshaft_decoding::memory_to_decode(&header, &limits))
     });
     let memory_bytes = match reading.await {
         Ok((digest, memory_bytes)) => {
@@ -58,7 +58,7 @@ pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, 
         // They stay where the memory is, should this never end.
         let (_share, mut memory) = (share, memory);
         let started = Instant::now();
-        let picture = decoding::decode(&bytes, &limits)?;
+        let picture = camshaft_decoding::decode(&bytes, &limits)?;
         memory.shrink(picture.as_raw().len() as u64);
         let input = input::to_input(&picture, &rule.config().input);
         let measures = measures::measure(&picture);

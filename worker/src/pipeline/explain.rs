@@ -22,7 +22,7 @@ use super::model_files::ModelUnavailable;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
 use crate::metrics::Metrics;
-use crate::model::{
+use camshaft_model::{
     self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
 };
 
@@ -34,7 +34,7 @@ pub struct Explained {
     /// Its pixels at its own size.
     pub picture: RgbImage,
     /// What the network says of it, and where it looked.
-    pub explained: model::Explained,
+    pub explained: camshaft_model::Explained,
     /// The model that said so.
     pub model: ModelRecord,
     /// Its share of the pixel budget.
@@ -150,7 +150,7 @@ impl ModelThread {
     }
 }
 
-type Results = Vec<Result<model::Explained, ExplainError>>;
+type Results = Vec<Result<camshaft_model::Explained, ExplainError>>;
 
 /// One pass over a batch: an error of the whole, or a result for each image.
 fn explain(

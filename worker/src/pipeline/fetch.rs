@@ -12,7 +12,7 @@ use super::budget::Share;
 use super::context::Context;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
-use crate::model::ModelFiles;
+use camshaft_model::ModelFiles;
 
 /// An image's file, unread.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use camshaft_common::store::StoreOptions;
 use tokio::sync::Mutex;
 
 use crate::cores;
-use crate::model::{ModelError, ModelFiles};
+use camshaft_model::{ModelError, ModelFiles};
 
 /// Runs rarely mix models; a second one lets two runs share workers without reloading.
 const KEPT_MODELS: usize = 2;

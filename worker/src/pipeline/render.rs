@@ -15,9 +15,10 @@ use super::context::Context;
 use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
-use crate::model::{self, ClassMap};
-use crate::overlay::{self, EncodeOverlayError};
-use crate::{cores, embedding};
+use crate::cores;
+use camshaft_model::ClassMap;
+use camshaft_model::embedding;
+use camshaft_vision::overlay::{self, EncodeOverlayError};
 
 /// An image whose results are ready to be written.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
     let work = cores::compute(move || {
         let _entered = span.enter();
         let started = Instant::now();
-        let model::Explained { predictions, entropy, features, explanations } = explained;
+        let camshaft_model::Explained { predictions, entropy, features, explanations } = explained;
         let embedding = embedding::embedding(&features, options.embeddings);
         let drawn = draw(&key, &options, (&picture, region), explanations)?;
         // The pixels go with this closure.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use camshaft_common::layout;
 use camshaft_common::prediction::{FailureClass, FailureReason, FailureRecord};
-use camshaft_common::queue::{Outcome, QueueError, Receipt, Settlement};
 use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError, StoreErrorKind};
+use camshaft_queue::{Outcome, QueueError, Receipt, Settlement};
 use chrono::Utc;
 use tracing::{Instrument, Span, debug, error, info, warn};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
-use camshaft_common::queue::Receipt;
 use camshaft_common::store::StoreError;
+use camshaft_queue::Receipt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
@@ -20,10 +20,10 @@ use super::model_files::ModelUnavailable;
 use super::store::Stored;
 use super::traces::{self, OnItsWay};
 use super::{PipelineError, settle};
-use crate::decoding::DecodeError;
-use crate::model::{ExplainError, ModelError};
-use crate::overlay::EncodeOverlayError;
 use crate::waiting;
+use camshaft_decoding::DecodeError;
+use camshaft_model::{ExplainError, ModelError};
+use camshaft_vision::overlay::EncodeOverlayError;
 
 /// An image on its way: its job, its receipt and its span travel through every stage.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 
 use camshaft_common::job::Job;
 use camshaft_common::prediction::FailureClass;
-use camshaft_common::queue::{Delivery, QueueName};
-use camshaft_common::telemetry::{TRACES, TraceContext};
+use camshaft_queue::{Delivery, QueueName};
+use camshaft_telemetry::{TRACES, TraceContext};
 use tracing::field::{Empty, display};
 use tracing::{Span, info_span};
 

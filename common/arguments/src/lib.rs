@@ -1,0 +1,149 @@
+//! Command line arguments that both programs share. Every one is also an environment
+//! variable `CAMSHAFT_…`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use camshaft_common::explain::{
+    Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, Target,
+};
+use camshaft_common::model::ModelReference;
+use camshaft_common::secret::Secret;
+use camshaft_queue::{RetryDelays, TlsFiles};
+use camshaft_telemetry::LogFormat;
+
+/// How images are explained.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Explanation")]
+pub struct ExplainArgs {
+    /// How maps are computed, one or several: grad-cam, hires-cam, grad-cam++, xgrad-cam,
+    /// layer-cam, eigen-cam, eigen-grad-cam, score-cam, ablation-cam
+    #[arg(long, env = "CAMSHAFT_METHOD", default_value = "grad-cam", value_name = "METHOD,…")]
+    pub method: Choices<Method>,
+    /// Whose output a map weighs, one or several: a stage (layer4), a block (layer4.2), a
+    /// convolution (layer4.2.conv3), or several fused into one map (layer3+layer4)
+    #[arg(long, env = "CAMSHAFT_LAYER", default_value = "layer4", value_name = "LAYER,…")]
+    pub layer: Choices<FusedLayers>,
+    /// Classes to explain: top1 or top-N (and the image's label where it is another class), label
+    /// (the same, label first; an image without one fails) or class:NAME
+    #[arg(long, env = "CAMSHAFT_TARGET", default_value = "top1")]
+    pub target: Target,
+    /// Colours of the heat map: jet, turbo, viridis, inferno or magma
+    #[arg(long, env = "CAMSHAFT_COLORMAP", default_value = "jet")]
+    pub colormap: Colormap,
+    /// Opacity of the heat map over the image, 0 to 1
+    #[arg(long, env = "CAMSHAFT_ALPHA", default_value = "0.4", value_parser = unit_interval)]
+    pub alpha: f32,
+    /// Format of overlays: jpeg, png, webp or none
+    #[arg(long, env = "CAMSHAFT_OVERLAY", default_value = "jpeg")]
+    pub overlay: OverlayFormat,
+    /// Record each image's embedding (2048 numbers for a ResNet-50, 5.5 KB an image), not only a
+    /// sketch of it
+    #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
+    pub embeddings: bool,
+}
+
+impl From<ExplainArgs> for ExplainOptions {
+    fn from(args: ExplainArgs) -> Self {
+        let ExplainArgs { method, layer, target, colormap, alpha, overlay, embeddings } = args;
+        Self { method, layer, target, colormap, alpha, overlay, embeddings }
+    }
+}
+
+/// Where a model comes from.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// The classifier: cats-vs-dogs, the one inside the program, which is the default; a folder
+    /// or store URL with a ResNet's weights (safetensors or PyTorch) and config.json; or
+    /// hf:OWNER/NAME or hf:OWNER/NAME@REVISION on the Hugging Face Hub. See docs/models.md
+    #[arg(long, env = "CAMSHAFT_MODEL")]
+    pub model: Option<ModelReference>,
+}
+
+/// How to reach the broker.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Broker")]
+pub struct BrokerArgs {
+    /// RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://…
+    #[arg(long, env = "CAMSHAFT_BROKER", hide_env_values = true, value_name = "URL")]
+    pub broker: Secret,
+    #[command(flatten)]
+    /// Certificates for amqps://.
+    pub tls: TlsArgs,
+    #[command(flatten)]
+    /// Names and delays of the queues.
+    pub queue: QueueArgs,
+}
+
+/// Whom to trust and who we are, over amqps://.
+#[derive(Args, Clone, Debug)]
+pub struct TlsArgs {
+    /// With amqps://, the PEM file of the authorities that the broker's certificate may come
+    /// from, instead of the system's
+    #[arg(long, env = "CAMSHAFT_BROKER_CA", value_name = "FILE")]
+    pub broker_ca: Option<PathBuf>,
+    /// With amqps://, the PEM file of a client certificate, for a broker that asks for one
+    #[arg(long, env = "CAMSHAFT_BROKER_CERT", value_name = "FILE", requires = "broker_key")]
+    pub broker_cert: Option<PathBuf>,
+    /// The PEM file of the client certificate's private key, not encrypted
+    #[arg(long, env = "CAMSHAFT_BROKER_KEY", value_name = "FILE", requires = "broker_cert")]
+    pub broker_key: Option<PathBuf>,
+}
+
+impl From<TlsArgs> for TlsFiles {
+    fn from(args: TlsArgs) -> Self {
+        let TlsArgs { broker_ca: ca, broker_cert: certificate, broker_key: key } = args;
+        Self { ca, certificate, key }
+    }
+}
+
+/// What the queues are called and how long retries rest.
+#[derive(Args, Clone, Debug)]
+pub struct QueueArgs {
+    /// First part of the queues' names
+    #[arg(long, env = "CAMSHAFT_QUEUE", default_value = "camshaft", value_name = "NAME", value_parser = queue_name)]
+    pub queue: String,
+    /// Seconds to rest after each failed try; one more try than there are delays
+    #[arg(long, env = "CAMSHAFT_RETRY_DELAYS", default_value = "2,10,60,300", value_name = "SECONDS,…", value_parser = retry_delays)]
+    pub retry_delays: RetryDelays,
+}
+
+/// What is logged and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logs")]
+pub struct LogArgs {
+    /// How log lines on standard error look
+    #[arg(long, env = "CAMSHAFT_LOG_FORMAT", value_enum, default_value_t, global = true)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace, or target=level,…
+    #[arg(long, env = "CAMSHAFT_LOG", value_name = "FILTER", global = true)]
+    pub log: Option<String>,
+}
+
+fn unit_interval(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("use a number from 0 to 1".to_owned()),
+    }
+}
+
+fn queue_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > 100 || !text.chars().all(fits) {
+        return Err("use up to 100 letters, digits, '-', '_' and '.'".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn retry_delays(text: &str) -> Result<RetryDelays, String> {
+    let seconds = text.split(',').filter(|part| !part.is_empty());
+    let delays: Result<Vec<_>, _> =
+        seconds.map(|part| part.trim().parse().map(Duration::from_secs)).collect();
+    match delays {
+        Ok(delays) if delays.iter().all(|delay| !delay.is_zero()) => Ok(RetryDelays::new(delays)),
+        _ => Err("use whole seconds above 0, separated by commas, such as 2,10,60".to_owned()),
+    }
+}

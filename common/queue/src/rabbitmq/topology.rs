@@ -1,0 +1,194 @@
+//! The queues: their names, their arguments, how they are declared.
+//!
+//! Everything that holds jobs is a durable quorum queue and every dead-lettering is at-least-once, so
+//! a message is somewhere at any time; [`small_queue`](super::small_queue)s hold none. Arguments are
+//! part of a queue's identity: a change of one here means that queues of an earlier version no
+//! longer fit.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection, Error, ErrorKind};
+
+use crate::{QueueError, QueueName, RetryDelays};
+
+/// How often the broker itself delivers a message anew before it gives up: RabbitMQ 4's own
+/// limit, where earlier ones deliver for ever. A backstop: workers set a message apart long before
+/// (see [`SUSPECT_AFTER`]), so that one that ends its workers doesn't take with it those that
+/// were merely held beside it.
+const DELIVERY_LIMIT: i32 = 20;
+/// After so many deliveries without an answer a message goes to the suspects. One is anybody's
+/// lot, as when a machine is taken away; it is the second that asks for a reason.
+pub(super) const SUSPECT_AFTER: u32 = 2;
+/// So many deliveries without an answer, each with nothing beside it, prove that the message is
+/// the reason. With those before, five tries.
+pub(super) const ISOLATED_TRIES: u32 = 3;
+/// Dead letters are only looked at, however often: RabbitMQ 4 would drop them after 20
+/// looks. It takes -1 for no limit, RabbitMQ 3 does not; both take a large one.
+const NO_DELIVERY_LIMIT: i32 = i32::MAX;
+
+/// The names of one job queue's queues on the broker.
+#[derive(Clone, Debug)]
+pub(super) struct Topology {
+    name: String,
+    jobs: ShortString,
+    suspects: ShortString,
+    dead: ShortString,
+    retries: Vec<(Duration, ShortString)>,
+    additions: ShortString,
+}
+
+impl Topology {
+    pub(super) fn new(name: &str, delays: &RetryDelays) -> Result<Self, QueueError> {
+        let named = |suffix: &str| named(name, suffix);
+        let delays: BTreeSet<_> = delays.iter().collect();
+        let retries = delays
+            .into_iter()
+            .map(|delay| Ok((delay, named(&format!("retry.{}", delay.as_secs()))?)))
+            .collect::<Result<_, QueueError>>()?;
+        Ok(Self {
+            name: name.to_owned(),
+            jobs: named("jobs")?,
+            suspects: named("suspects")?,
+            dead: named("dead")?,
+            retries,
+            additions: named("enqueue")?,
+        })
+    }
+
+    /// The queue that deliveries come from: the suspects' where they come alone.
+    pub(super) fn name(&self, alone: bool) -> QueueName {
+        let queue = if alone { self.suspects() } else { self.jobs() };
+        QueueName { system: "rabbitmq", name: queue.as_str().into() }
+    }
+
+    pub(super) fn jobs(&self) -> &ShortString {
+        &self.jobs
+    }
+
+    /// Where messages wait that lost their workers more than once. Each worker takes one of them at
+    /// a time, so that a further loss is its own and nobody else's.
+    pub(super) fn suspects(&self) -> &ShortString {
+        &self.suspects
+    }
+
+    pub(super) fn dead(&self) -> &ShortString {
+        &self.dead
+    }
+
+    /// The queue where messages rest for `delay`.
+    pub(super) fn retry(&self, delay: Duration) -> &ShortString {
+        let retry = self.retries.iter().find(|(known, _)| *known == delay);
+        &retry.expect("built from the same delays").1
+    }
+
+    /// The small queue that keeps the bookmark of a sequence. Declared by whoever publishes it.
+    pub(super) fn bookmark(&self, sequence: &str) -> Result<ShortString, QueueError> {
+        named(&self.name, &format!("enqueue.{sequence}"))
+    }
+
+    /// The small queue that tells who has added to the jobs last: see [`census`](super::census), by
+    /// which it is declared.
+    pub(super) fn additions(&self) -> &ShortString {
+        &self.additions
+    }
+
+    pub(super) fn retries(&self) -> impl Iterator<Item = &ShortString> {
+        self.retries.iter().map(|(_, name)| name)
+    }
+
+    /// Creates the queues, or checks that they are what they must be. A user who may not
+    /// create queues can work where others have made them.
+    pub(super) async fn declare(&self, connection: &Connection) -> Result<(), Error> {
+        let channel = connection.create_channel().await?;
+        match self.create(&channel).await {
+            Err(refused) if is_soft(&refused, &AMQPSoftError::ACCESSREFUSED) => {
+                // The refusal has closed the channel.
+                let channel = connection.create_channel().await?;
+                match self.look(&channel).await {
+                    Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Err(refused),
+                    looked => looked,
+                }
+            }
+            created => created,
+        }
+    }
+
+    /// Whether all are there, which needs no rights.
+    async fn look(&self, channel: &Channel) -> Result<(), Error> {
+        for name in [&self.dead, &self.suspects, &self.jobs].into_iter().chain(self.retries()) {
+            let options = QueueDeclareOptions::durable().passive();
+            channel.queue_declare(name.clone(), options, FieldTable::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Targets come first: a dead letter without one would have to wait.
+    async fn create(&self, channel: &Channel) -> Result<(), Error> {
+        let mut dead = quorum();
+        insert(&mut dead, "x-delivery-limit", AMQPValue::LongInt(NO_DELIVERY_LIMIT));
+        declare(channel, &self.dead, dead).await?;
+
+        for name in [&self.suspects, &self.jobs] {
+            let mut arguments = dead_lettering_to(&self.dead);
+            insert(&mut arguments, "x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT));
+            declare(channel, name, arguments).await?;
+        }
+
+        for (delay, name) in &self.retries {
+            let mut retry = dead_lettering_to(&self.jobs);
+            let ttl_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+            insert(&mut retry, "x-message-ttl", AMQPValue::LongLongInt(ttl_ms));
+            declare(channel, name, retry).await?;
+        }
+        Ok(())
+    }
+}
+
+fn named(name: &str, suffix: &str) -> Result<ShortString, QueueError> {
+    ShortString::try_new(format!("{name}.{suffix}")).map_err(|_| QueueError::Rejected {
+        reason: "the queue's name is too long; choose a shorter one with --queue".into(),
+    })
+}
+
+pub(super) fn is_soft(error: &Error, wanted: &AMQPSoftError) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == wanted)
+}
+
+async fn declare(
+    channel: &Channel,
+    name: &ShortString,
+    arguments: FieldTable,
+) -> Result<(), Error> {
+    let options = QueueDeclareOptions::durable();
+    channel.queue_declare(name.clone(), options, arguments).await.map(|_| ())
+}
+
+fn insert(arguments: &mut FieldTable, key: &str, value: AMQPValue) {
+    arguments.insert(key.into(), value);
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("quorum"));
+    arguments
+}
+
+/// At-least-once needs `reject-publish`, even without a length limit. Through the default
+/// exchange, where every queue is bound under its own name.
+fn dead_lettering_to(target: &ShortString) -> FieldTable {
+    let mut arguments = quorum();
+    insert(&mut arguments, "x-dead-letter-exchange", text(""));
+    insert(&mut arguments, "x-dead-letter-routing-key", text(target.as_str()));
+    insert(&mut arguments, "x-dead-letter-strategy", text("at-least-once"));
+    insert(&mut arguments, "x-overflow", text("reject-publish"));
+    arguments
+}

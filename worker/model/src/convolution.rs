@@ -1,0 +1,340 @@
+//! The convolution everything else is made of: bias, residual and ReLU included, BatchNorm
+//! folded in. The network above it sees tensors go in and come out, `[N, C, H, W]`; which
+//! code multiplies, and how activations lie in memory, is decided here.
+
+use std::ops::Deref;
+
+use camshaft_kernels::ConvolutionWeights;
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
+
+use super::finish::finish;
+use super::patches::patches;
+use super::weights::Weights;
+
+/// Shape of a convolution with a square kernel and equal padding on all sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Step between outputs.
+    pub stride: usize,
+}
+
+impl ConvShape {
+    /// Zeros around the input, so that stride 1 keeps its size: torchvision's choice for all
+    /// of ResNet's kernels.
+    pub(super) fn padding(self) -> usize {
+        self.kernel / 2
+    }
+
+    /// Output rows or columns for so many of the input.
+    pub fn output_side(self, side: usize) -> usize {
+        (side + 2 * self.padding() - self.kernel) / self.stride + 1
+    }
+}
+
+/// A convolution's weights, mostly with its BatchNorm folded in, in f32 on the CPU.
+#[derive(Clone, Debug)]
+pub(super) struct FoldedWeights {
+    /// `[O, I, kernel, kernel]`.
+    weight: Tensor,
+    /// `[O]`.
+    bias: Tensor,
+    shape: ConvShape,
+}
+
+/// [`FoldedWeights`] as plain values, for the CPU's kernels.
+pub(super) struct FoldedValues<'a> {
+    weight: Values<'a>,
+    bias: Values<'a>,
+    shape: ConvShape,
+}
+
+impl FoldedValues<'_> {
+    /// As the CPU's kernels take them.
+    pub(super) fn for_kernels(&self) -> ConvolutionWeights<'_> {
+        let ConvShape { inputs, outputs, kernel, stride } = self.shape;
+        let (weight, bias) = (self.weight.slice(), self.bias.slice());
+        ConvolutionWeights { weight, bias, inputs, outputs, kernel, stride }
+    }
+}
+
+/// A tensor's values, where they lie: candle's guard, whose type it doesn't name.
+struct Values<'a>(Box<dyn Deref<Target = Storage> + 'a>);
+
+impl<'a> Values<'a> {
+    /// Of a whole tensor on the CPU in f32.
+    fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::F32(values)), Some((0, end))) if end == values.len() => {
+                Ok(Self(Box::new(storage)))
+            }
+            _ => bail!("folded weights are whole, and f32 on the CPU"),
+        }
+    }
+
+    fn slice(&self) -> &[f32] {
+        match &**self.0 {
+            Storage::Cpu(CpuStorage::F32(values)) => values,
+            _ => unreachable!("checked when it was made"),
+        }
+    }
+}
+
+impl FoldedWeights {
+    /// Reads a convolution and its BatchNorm and folds them.
+    pub(super) fn load(
+        weights: &mut Weights<'_>,
+        names: (&str, &str),
+        shape: ConvShape,
+    ) -> Result<Self> {
+        NormalisedConv::load(weights, names, shape)?.fold()
+    }
+
+    /// Weight and bias as plain values.
+    pub(super) fn values(&self) -> Result<FoldedValues<'_>> {
+        let (weight, bias) = (Values::of(&self.weight)?, Values::of(&self.bias)?);
+        Ok(FoldedValues { weight, bias, shape: self.shape })
+    }
+}
+
+/// A convolution with its BatchNorm folded in, and optionally a ReLU after it.
+#[derive(Debug)]
+pub(super) struct FoldedConv {
+    shape: ConvShape,
+    /// Whether negative outputs become zero.
+    relu: bool,
+    /// On the CPU `[kernel * kernel * I, O]`, rows in the order of [`patches`]; elsewhere
+    /// `[O, I, kernel, kernel]`.
+    weight: Tensor,
+    /// On the CPU `[O]`; elsewhere `[1, O, 1, 1]`.
+    bias: Tensor,
+}
+
+impl FoldedConv {
+    /// Converts folded weights for a device.
+    pub(super) fn new(
+        FoldedWeights { weight, bias, shape }: &FoldedWeights,
+        relu: bool,
+        (device, dtype): (&Device, DType),
+    ) -> Result<Self> {
+        let shape = *shape;
+        let (weight, bias) = if device.is_cpu() {
+            let rows = shape.kernel * shape.kernel * shape.inputs;
+            let weight = weight.permute((2, 3, 1, 0))?.reshape((rows, shape.outputs))?;
+            (weight.contiguous()?, bias.clone())
+        } else {
+            (weight.clone(), bias.reshape((1, shape.outputs, 1, 1))?)
+        };
+        Ok(Self {
+            shape,
+            relu,
+            weight: weight.to_dtype(dtype)?.to_device(device)?,
+            bias: bias.to_dtype(dtype)?.to_device(device)?,
+        })
+    }
+
+    /// `relu(conv(input) + bias + residual)`, the ReLU only where the convolution has one.
+    ///
+    /// `input` `[N, I, H, W]`, `residual` and the result `[N, O, H', W']`, any range, all in
+    /// the convolution's dtype. On the CPU the result lies channels last in memory, and
+    /// inputs that do so too cost no copy. Differentiable.
+    pub(super) fn forward(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        if input.device().is_cpu() {
+            return self.forward_channels_last(input, residual);
+        }
+        let output = input.conv2d(&self.weight, self.shape.padding(), self.shape.stride, 1, 1)?;
+        self.finish(output, residual)
+    }
+
+    /// The convolution as one product of matrices for the whole batch: pixels × patch values
+    /// by patch values × output channels.
+    fn forward_channels_last(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let (batch, _, height, width) = input.dims4()?;
+        let (height, width) = (self.shape.output_side(height), self.shape.output_side(width));
+        let pixels = patches(&channels_last(input)?, self.shape)?;
+        let output = pixels.matmul(&self.weight)?;
+        let output = output.reshape((batch, height, width, self.shape.outputs))?;
+        let residual = residual.map(channels_last).transpose()?;
+        let output = if output.track_op() || residual.as_ref().is_some_and(Tensor::track_op) {
+            self.finish(output, residual.as_ref())?
+        } else {
+            finish(&output, &self.bias, residual.as_ref(), self.relu)?;
+            output
+        };
+        output.permute((0, 3, 1, 2))
+    }
+
+    fn finish(&self, output: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let mut output = output.broadcast_add(&self.bias)?;
+        if let Some(residual) = residual {
+            output = (output + residual)?;
+        }
+        if self.relu { output.relu() } else { Ok(output) }
+    }
+}
+
+/// `[N, C, H, W]` to contiguous `[N, H, W, C]`; no copy where it lies so already.
+pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    tensor.permute((0, 2, 3, 1))?.contiguous()
+}
+
+/// A convolution and the BatchNorm after it, as a file has them, in f32 on the CPU.
+#[derive(Clone, Debug)]
+pub struct NormalisedConv {
+    /// `[O, I, kernel, kernel]`.
+    pub weight: Tensor,
+    /// `[O]`; Keras' convolutions have one.
+    pub bias: Option<Tensor>,
+    /// What follows.
+    pub norm: BatchNorm,
+    pub shape: ConvShape,
+}
+
+impl NormalisedConv {
+    /// Reads them; tensors that don't fit are noted in `weights`.
+    pub fn load(
+        weights: &mut Weights<'_>,
+        (conv, norm): (&str, &str),
+        shape: ConvShape,
+    ) -> Result<Self> {
+        let ConvShape { inputs, outputs, kernel, .. } = shape;
+        let weight =
+            weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
+        let bias = weights.optional(&format!("{conv}.bias"), &[outputs])?;
+        let mut part = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
+        let norm = BatchNorm {
+            gamma: part("weight")?,
+            beta: part("bias")?,
+            mean: part("running_mean")?,
+            variance: part("running_var")?,
+            eps: weights.batch_norm_eps(),
+        };
+        Ok(Self { weight, bias, norm, shape })
+    }
+
+    /// The convolution without its BatchNorm.
+    pub(super) fn alone(&self) -> Result<FoldedWeights> {
+        let bias = match &self.bias {
+            Some(bias) => bias.clone(),
+            None => self.norm.beta.zeros_like()?,
+        };
+        Ok(FoldedWeights { weight: self.weight.clone(), bias, shape: self.shape })
+    }
+
+    /// The convolution that does what both do.
+    fn fold(&self) -> Result<FoldedWeights> {
+        let (scale, shift) = self.norm.affine()?;
+        let weight = self.weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+        let bias = match &self.bias {
+            Some(bias) => ((bias * &scale)? + shift)?,
+            None => shift,
+        };
+        Ok(FoldedWeights { weight, bias, shape: self.shape })
+    }
+}
+
+/// Parameters of a BatchNorm as it is after training, each `[O]` in f32.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    pub gamma: Tensor,
+    pub beta: Tensor,
+    pub mean: Tensor,
+    pub variance: Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl BatchNorm {
+    /// Scale and shift, both `[O]`, that do what it does: `y = gamma * (x - mean) /
+    /// sqrt(variance + eps) + beta` (Ioffe and Szegedy 2015, algorithm 2) is linear in `x`.
+    pub(super) fn affine(&self) -> Result<(Tensor, Tensor)> {
+        let scale = (&self.gamma / (&self.variance + self.eps)?.sqrt()?)?;
+        let shift = (&self.beta - (&self.mean * &scale)?)?;
+        Ok((scale, shift))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_nn::ModuleT;
+
+    use super::*;
+    use crate::testing::noise;
+
+    const CPU: (&Device, DType) = (&Device::Cpu, DType::F32);
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    const SHAPES: [ConvShape; 5] = [
+        ConvShape { inputs: 5, outputs: 7, kernel: 1, stride: 1 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 1, stride: 2 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 3, stride: 1 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 3, stride: 2 },
+        ConvShape { inputs: 3, outputs: 4, kernel: 7, stride: 2 },
+    ];
+
+    #[test]
+    fn folded_equals_convolution_then_batch_norm() {
+        for shape in SHAPES {
+            let ConvShape { inputs, outputs, kernel, stride } = shape;
+            let weight = noise(&[outputs, inputs, kernel, kernel], 1);
+            let norm = BatchNorm {
+                gamma: noise(&[outputs], 2),
+                beta: noise(&[outputs], 3),
+                mean: noise(&[outputs], 4),
+                variance: noise(&[outputs], 5).sqr().unwrap(),
+                eps: 1e-5,
+            };
+            let bias = noise(&[outputs], 12);
+            let both = NormalisedConv {
+                weight: weight.clone(),
+                bias: Some(bias.clone()),
+                norm: norm.clone(),
+                shape,
+            };
+            let conv = FoldedConv::new(&both.fold().unwrap(), true, CPU).unwrap();
+            let BatchNorm { gamma, beta, mean, variance, eps } = norm;
+            let norm =
+                candle_nn::BatchNorm::new(outputs, mean, variance, gamma, beta, eps).unwrap();
+            for (height, width) in [(9, 8), (8, 11)] {
+                let input = noise(&[2, inputs, height, width], 6);
+                let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();
+                let plain = plain.broadcast_add(&bias.reshape((1, (), 1, 1)).unwrap()).unwrap();
+                let plain = norm.forward_t(&plain, false).unwrap();
+                let residual = noise(plain.dims(), 7);
+                let plain = (plain + &residual).unwrap().relu().unwrap();
+                let folded = conv.forward(&input, Some(&residual)).unwrap();
+                assert!(largest_difference(&plain, &folded) < 1e-3, "{shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradient_equals_that_of_candles_convolution() {
+        for shape in SHAPES {
+            let ConvShape { inputs, outputs, kernel, stride } = shape;
+            let weight = noise(&[outputs, inputs, kernel, kernel], 8);
+            let folded =
+                FoldedWeights { weight: weight.clone(), bias: noise(&[outputs], 9), shape };
+            let conv = FoldedConv::new(&folded, false, CPU).unwrap();
+            // candle's own backward pass needs equal remainders in both directions.
+            let input = candle_core::Var::from_tensor(&noise(&[2, inputs, 9, 9], 10)).unwrap();
+            let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();
+            let ours = conv.forward(&input, None).unwrap();
+            let weights = noise(plain.dims(), 11);
+            let [plain, ours] = [plain, ours].map(|output| {
+                let grads = (output * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+                grads.get(&input).unwrap().clone()
+            });
+            assert!(largest_difference(&plain, &ours) < 1e-4, "{shape:?}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! A batch from input to predictions and maps, in one forward pass.
+//!
+//! Which classes are explained is [`super::scores`]' business, how their maps come about
+//! [`super::maps`]'. An
+//! image that can't be explained fails alone; the others of its batch don't notice.
+
+use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Method, Target, TargetLayer};
+use camshaft_common::prediction::ClassPrediction;
+use candle_core::Tensor;
+
+use super::cut::LayerPoint;
+use super::layers::ResNetShape;
+use super::maps::{self, Batch};
+use super::scores::{Plan, Scores};
+use super::{Forward, Model, ModelConfig, ModelError, ModelFiles};
+use crate::cam::{CamTarget, MapStatistics};
+use camshaft_vision::heat_map::HeatMap;
+
+/// Classes an error names before it only counts them.
+const NAMED_CLASSES: usize = 10;
+
+/// What is asked for one image of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct ExplainRequest<'a> {
+    /// How to explain it.
+    pub options: &'a ExplainOptions,
+    /// Its given class, if it has one.
+    pub label: Option<&'a str>,
+}
+
+/// What the model says of one image, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// The five most probable classes and every explained one, most probable first.
+    pub predictions: Vec<ClassPrediction>,
+    /// Entropy of the softmax over all classes, divided by ln(classes).
+    pub entropy: f32,
+    /// The last stage's output averaged over space: one number for each channel.
+    pub features: Vec<f32>,
+    /// One for each method, layer and target class, in this order. Classes are the most probable
+    /// first and then the given label; for [`Target::Label`] that comes before all.
+    pub explanations: Vec<ClassMap>,
+}
+
+/// Where the network looked for one class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassMap {
+    /// How the map was computed.
+    pub method: Method,
+    /// Whose output it weighs.
+    pub layer: FusedLayers,
+    /// Class index.
+    pub class: usize,
+    /// Class name.
+    pub label: String,
+    /// The map, at the layer's own resolution.
+    pub map: HeatMap,
+    /// The map in numbers.
+    pub statistics: MapStatistics,
+}
+
+/// Why one image can't be explained. Trying again would not help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// `--target label` for an image that has none.
+    #[error(
+        "the image has no label to explain; use --labels folder or a list with labels, or \
+         another --target"
+    )]
+    NoLabel,
+    /// A label or `class:NAME` that is not one of the model's classes.
+    #[error("the model has no class {name:?}; its classes are {classes}")]
+    UnknownClass {
+        /// The name.
+        name: String,
+        /// The first classes there are.
+        classes: String,
+    },
+    /// A name that several of the model's classes have.
+    #[error(
+        "the model has {count} classes named {name:?}; give them different names in config.json"
+    )]
+    AmbiguousClass {
+        /// The name.
+        name: String,
+        /// How many have it.
+        count: usize,
+    },
+    /// A target layer that the model has not.
+    #[error("the model has no layer {layer}; {has}")]
+    UnknownLayer {
+        /// The layer.
+        layer: TargetLayer,
+        /// What it has instead.
+        has: String,
+    },
+    /// Logits that are infinite or not numbers.
+    #[error("the model's logits are not finite; if it runs in f16, use --precision f32")]
+    LogitsNotFinite,
+    /// A map with values that are infinite or not numbers.
+    #[error("the map for class {class:?} is not finite; if it runs in f16, use --precision f32")]
+    MapNotFinite {
+        /// Class name.
+        class: String,
+    },
+}
+
+impl Model {
+    /// Predicts and explains a batch with one forward pass. `input` `[N, 3, H, W]`, f32, on
+    /// any device, scaled as the input rule says; one request for each image.
+    ///
+    /// # Errors
+    /// The outer error is about the whole batch: a wrong shape or a failing device. Each
+    /// image has its own result.
+    pub fn explain_batch(
+        &self,
+        input: &Tensor,
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<Vec<Result<Explained, ExplainError>>, ModelError> {
+        if input.dims().first() != Some(&requests.len()) {
+            let rule = &self.config.input;
+            return Err(ModelError::BatchShape {
+                actual: input.dims().to_vec(),
+                expected: [requests.len(), 3, rule.height, rule.width],
+            });
+        }
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let usable: Vec<_> =
+            requests.iter().map(|request| self.network.check(&request.options.layer)).collect();
+        let layers = requests.iter().flat_map(|request| request.options.layer.iter());
+        let input = input.to_device(&self.device)?;
+        let forward = self.forward(&input, &maps::starts(&self.network, layers))?;
+        let logits = forward.logits.to_vec2::<f32>()?;
+        let pooled = forward.pooled.to_vec2::<f32>()?;
+        let plans: Vec<_> = usable
+            .into_iter()
+            .zip(logits.iter().zip(requests))
+            .map(|(usable, (logits, request))| {
+                usable.and_then(|()| Scores::of(logits)?.plan(self, request))
+            })
+            .collect();
+        let mut maps = self.maps(&input, &forward, &plans, requests)?;
+        let results = plans.into_iter().zip(pooled).zip(requests).enumerate();
+        let results = results.map(|(image, ((plan, features), request))| {
+            self.explained(plan?, features, std::mem::take(&mut maps[image]), request)
+        });
+        Ok(results.collect())
+    }
+
+    /// For each image its maps, by method, then layer, then target.
+    fn maps(
+        &self,
+        input: &Tensor,
+        forward: &Forward,
+        plans: &[Result<Plan, ExplainError>],
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<Vec<Vec<HeatMap>>, ModelError> {
+        let at_once = input.dim(0)?;
+        let batch = Batch { input, forward, at_once };
+        let mut all = vec![Vec::new(); requests.len()];
+        let wishes =
+            |image: usize| (&requests[image].options.method, &requests[image].options.layer);
+        let mut left: Vec<_> = (0..requests.len()).filter(|&image| plans[image].is_ok()).collect();
+        // Images with the same wishes go together; mostly these are all.
+        while let Some(&first) = left.first() {
+            let (methods, layers) = wishes(first);
+            let same: Vec<_> =
+                left.extract_if(.., |&mut image| wishes(image) == (methods, layers)).collect();
+            let targets_of = |image: usize| {
+                let targets = plans[image].as_ref().map_or(&[][..], |plan| &plan.targets);
+                targets.iter().map(move |&class| CamTarget { image, class })
+            };
+            let targets: Vec<_> = same.iter().flat_map(|&image| targets_of(image)).collect();
+            let (methods, layers) = (methods.as_slice(), layers.as_slice());
+            for maps in maps::maps(&self.network, &batch, methods, layers, &targets)? {
+                for (target, map) in targets.iter().zip(maps) {
+                    all[target.image].push(map);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// An image's result from what was planned and its maps, by method, layer and target.
+    fn explained(
+        &self,
+        plan: Plan,
+        features: Vec<f32>,
+        maps: Vec<HeatMap>,
+        request: &ExplainRequest<'_>,
+    ) -> Result<Explained, ExplainError> {
+        let ExplainOptions { method, layer, .. } = request.options;
+        let kinds = method.iter().flat_map(|&method| layer.iter().map(move |one| (method, one)));
+        let kinds = kinds.flat_map(|kind| plan.targets.iter().map(move |&class| (kind, class)));
+        let explanations = kinds.zip(maps).map(|(((method, layer), class), map)| {
+            let label = self.config.classes[class].clone();
+            if !map.is_finite() {
+                return Err(ExplainError::MapNotFinite { class: label });
+            }
+            let (layer, statistics) = (layer.clone(), MapStatistics::of(&map));
+            Ok(ClassMap { method, layer, class, label, map, statistics })
+        });
+        let explanations = explanations.collect::<Result<_, _>>()?;
+        let Plan { predictions, entropy, targets: _ } = plan;
+        Ok(Explained { predictions, entropy, features, explanations })
+    }
+}
+
+impl ModelFiles {
+    /// Whether images can be explained so at all, as far as the options tell.
+    ///
+    /// # Errors
+    /// Where the model has no such layer or class.
+    pub fn check(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
+        ResNetShape::of(self.config().architecture).check(&options.layer)?;
+        match &options.target {
+            Target::Class(name) => self.config().class_named(name).map(|_| ()),
+            Target::Top(_) | Target::Label => Ok(()),
+        }
+    }
+}
+
+impl ResNetShape {
+    /// Whether a network of this shape has these layers.
+    pub(super) fn check(self, layers: &Choices<FusedLayers>) -> Result<(), ExplainError> {
+        let layers = layers.iter().flat_map(FusedLayers::as_slice).copied();
+        for layer in layers {
+            if LayerPoint::find(layer, self).is_none() {
+                return Err(ExplainError::UnknownLayer { layer, has: self.describe_layers() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// The index of the class called `name`.
+    ///
+    /// # Errors
+    /// Where none or several are.
+    pub fn class_named(&self, name: &str) -> Result<usize, ExplainError> {
+        let classes = &self.classes;
+        let mut found = (0..classes.len()).filter(|&class| classes[class] == name);
+        match (found.next(), found.count()) {
+            (Some(class), 0) => Ok(class),
+            (Some(_), more) => {
+                Err(ExplainError::AmbiguousClass { name: name.to_owned(), count: more + 1 })
+            }
+            (None, _) => {
+                let mut listed = classes[..classes.len().min(NAMED_CLASSES)].join(", ");
+                if classes.len() > NAMED_CLASSES {
+                    listed += &format!(" and {} more", classes.len() - NAMED_CLASSES);
+                }
+                Err(ExplainError::UnknownClass { name: name.to_owned(), classes: listed })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use camshaft_common::explain::Choices;
+    use camshaft_common::model::ModelReference;
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::layers::BlockKind;
+    use crate::testing::{CLASSES, SIDE, noise, small_model, small_model_with, small_weights};
+    use crate::{HeadKind, KernelChoice, ModelFiles, Precision};
+
+    fn options(stage: u8, target: Target) -> ExplainOptions {
+        let layer = Choices::one(TargetLayer::Stage(stage).into());
+        ExplainOptions { layer, target, ..Default::default() }
+    }
+
+    fn images(count: usize) -> Tensor {
+        noise(&[count, 3, SIDE, SIDE], 100).abs().unwrap()
+    }
+
+    fn difference(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn one_batch_serves_different_wishes_as_if_each_image_were_alone() {
+        let model = small_model();
+        let wishes = [
+            (options(4, Target::Top(2)), None),
+            (options(2, Target::Label), Some("c5")),
+            (options(4, Target::Label), None),
+            (options(1, Target::Class("c0".into())), None),
+            (options(3, Target::Top(99)), Some("c1")),
+            (options(4, Target::Top(2)), Some("no class")),
+        ];
+        let requests: Vec<_> = wishes
+            .iter()
+            .map(|(options, label)| ExplainRequest { options, label: *label })
+            .collect();
+        let input = images(requests.len());
+        let together = model.explain_batch(&input, &requests).unwrap();
+        assert_eq!(together[2], Err(ExplainError::NoLabel));
+        for (image, together) in together.iter().enumerate() {
+            let alone = input.narrow(0, image, 1).unwrap();
+            let alone = model.explain_batch(&alone, &requests[image..=image]).unwrap().remove(0);
+            let (Ok(alone), Ok(together)) = (alone, together) else { continue };
+            assert_eq!(alone.explanations.len(), together.explanations.len());
+            for (a, b) in alone.explanations.iter().zip(&together.explanations) {
+                assert_eq!((a.class, &a.layer), (b.class, requests[image].options.layer.first()));
+                let (difference, max) =
+                    (difference(&a.map.values, &b.map.values), a.statistics.max);
+                assert!(difference <= 1e-6 * max, "off by {difference} of {max}");
+            }
+        }
+        let counts: Vec<_> =
+            together.iter().flatten().map(|result| result.explanations.len()).collect();
+        // A label that isn't the top class brings that one with it.
+        assert_eq!(counts, [2, 2, 1, CLASSES, 2]);
+    }
+
+    #[test]
+    fn a_given_class_that_is_not_among_the_top_is_explained_last() {
+        let model = small_model();
+        let input = images(1);
+        let explain = |label: Option<&str>| {
+            let options = options(4, Target::Top(1));
+            let request = ExplainRequest { options: &options, label };
+            model.explain_batch(&input, &[request]).unwrap().remove(0).unwrap()
+        };
+        let top = explain(None).explanations.remove(0);
+        for class in 0..CLASSES {
+            let label = format!("c{class}");
+            let explained = explain(Some(&label));
+            let classes: Vec<_> = explained.explanations.iter().map(|map| map.class).collect();
+            assert_eq!(explained.explanations[0], top);
+            assert_eq!(
+                classes,
+                if class == top.class { vec![class] } else { vec![top.class, class] }
+            );
+            assert!(explained.predictions.iter().any(|prediction| prediction.class == class));
+        }
+        assert_eq!(explain(Some("whale")).explanations, [top]);
+    }
+
+    #[test]
+    fn features_are_what_an_average_pooling_head_weighs() {
+        let options = options(4, Target::Top(1));
+        let request = ExplainRequest { options: &options, label: None };
+        for head in [HeadKind::AveragePool, HeadKind::Flatten] {
+            let model = small_model_with(BlockKind::Bottleneck, head);
+            let results = model.explain_batch(&images(2), &[request; 2]).unwrap();
+            let last = model.forward(&images(2), &[4]).unwrap().stages[3].clone().unwrap();
+            let means = last.mean((2, 3)).unwrap().to_vec2::<f32>().unwrap();
+            for (result, means) in results.iter().zip(&means) {
+                assert!(difference(&result.as_ref().unwrap().features, means) < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn the_explained_class_is_listed_after_the_top_five() {
+        let model = small_model();
+        let input = images(1);
+        let all = options(4, Target::Top(CLASSES));
+        let all = ExplainRequest { options: &all, label: None };
+        let ranked = model.explain_batch(&input, &[all]).unwrap().remove(0).unwrap().predictions;
+        let sum: f32 = ranked.iter().map(|prediction| prediction.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-6 && ranked.is_sorted_by(|a, b| a.logit >= b.logit));
+        let last = ranked.last().unwrap();
+        let options = options(4, Target::Class(last.label.clone()));
+        let request = ExplainRequest { options: &options, label: None };
+        let result = model.explain_batch(&input, &[request]).unwrap().remove(0).unwrap();
+        assert_eq!(result.predictions.len(), 6);
+        assert_eq!(result.predictions[5].class, last.class);
+        assert_eq!(result.explanations[0].label, last.label);
+    }
+
+    #[test]
+    fn a_name_that_is_no_class_is_answered_with_those_there_are() {
+        let error = small_model().config().class_named("whale").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the model has no class \"whale\"; its classes are c0, c1, c2, c3, c4, c5, c6"
+        );
+    }
+
+    #[test]
+    fn an_image_that_overflows_fails_alone() {
+        let model = small_model();
+        let wild = Tensor::full(f32::NAN, (1, 3, SIDE, SIDE), &Device::Cpu).unwrap();
+        let input = Tensor::cat(&[images(1), wild], 0).unwrap();
+        for stage in 1..=4 {
+            let options = options(stage, Target::Top(1));
+            let request = ExplainRequest { options: &options, label: None };
+            let results = model.explain_batch(&input, &[request; 2]).unwrap();
+            assert!(results[0].is_ok());
+            assert_eq!(results[1], Err(ExplainError::LogitsNotFinite));
+        }
+    }
+
+    #[test]
+    fn a_batch_of_another_shape_is_refused() {
+        let model = small_model();
+        let options = ExplainOptions::default();
+        let request = ExplainRequest { options: &options, label: None };
+        for shape in [(2, 3, SIDE, SIDE), (1, 1, SIDE, SIDE), (1, 3, SIDE, SIDE + 1)] {
+            let input = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+            let result = model.explain_batch(&input, &[request]);
+            assert!(matches!(result, Err(ModelError::BatchShape { .. })));
+        }
+        let none = Tensor::zeros((0, 3, SIDE, SIDE), DType::F32, &Device::Cpu).unwrap();
+        assert!(model.explain_batch(&none, &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn weights_of_another_network_are_told_apart() {
+        let config = br#"{"architecture":"resnet50","classes":["c0","c1"],"input":{
+            "height":64,"width":64,"resize":"stretch","interpolation":"bilinear-antialiased",
+            "scale":"1/255","mean":[0,0,0],"std":[1,1,1],"color":"rgb"}}"#;
+        let reference: ModelReference = "/models/small".parse().unwrap();
+        let load = |config: &[u8]| {
+            let files = ModelFiles::from_bytes(reference.clone(), small_weights().into(), config);
+            Model::load(&files.unwrap(), &Device::Cpu, Precision::Auto, KernelChoice::Candle)
+                .unwrap_err()
+        };
+        let error = load(config).to_string();
+        assert!(error.contains("names 2 classes, but fc.weight has 7"), "{error}");
+        let config = String::from_utf8_lossy(config)
+            .replace(r#"["c0","c1"]"#, r#"["c0","c1","c2","c3","c4","c5","c6"]"#);
+        let error = load(config.as_bytes()).to_string();
+        let first = "conv1.weight is [4, 3, 7, 7] of F32 instead of [64, 3, 7, 7]";
+        assert!(error.contains(first) && error.contains("more; check \"architecture\""), "{error}");
+    }
+}

@@ -1,0 +1,327 @@
+//! Takes the measures of a sample of images with a model, and with re-drawn ones.
+//!
+//! Works on what it is handed: finding, reading and decoding images is done before.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use camshaft_common::explain::{ExplainOptions, Target};
+use camshaft_common::key::ImageKey;
+use camshaft_common::model::{FileDigest, ModelIdentity};
+use camshaft_common::prediction::ModelRecord;
+use camshaft_common::trust::{MapTrust, TrustSettings};
+use candle_core::{Device, Tensor};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+
+use super::curves::{self, blur_sigma};
+use super::pixels::{Heat, Pixels, push_input};
+use super::sanity::{HARDLY_CHANGED, REDRAWS, is_flat, rank_correlation};
+use super::summary::{Change, Pair, map_trust};
+use super::{Measured, Subject, estimate, measure, road};
+use camshaft_model::{
+    ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, NetworkPart, Precision, redrawn,
+};
+use camshaft_vision::heat_map::HeatMap;
+
+/// An image of the sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledImage {
+    /// Its key.
+    pub key: ImageKey,
+    /// Its given class.
+    pub label: Option<String>,
+    /// The network's input `[3, H, W]`.
+    pub input: Vec<f32>,
+}
+
+/// What the networks run on.
+#[derive(Clone, Debug)]
+pub struct ComputeSettings {
+    /// The device.
+    pub device: Device,
+    /// The network's number format.
+    pub precision: Precision,
+    /// What multiplies on a CPU.
+    pub kernel: KernelChoice,
+    /// Images in a batch, at most.
+    pub batch: usize,
+}
+
+/// Why a sample can't be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum ExaminationError {
+    /// The model, or one made of it, can't be loaded or run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// It was told to stop.
+    #[error("stopped before the sample was measured; run the same command again")]
+    Stopped,
+}
+
+/// Seen from outside while it works.
+#[derive(Debug, Default)]
+pub struct ExaminationProgress {
+    /// Images measured.
+    pub measured: AtomicU64,
+    /// Set to end it early.
+    pub stop: AtomicBool,
+}
+
+impl ExaminationProgress {
+    fn go_on(&self) -> Result<(), ExaminationError> {
+        if self.stop.load(Relaxed) { Err(ExaminationError::Stopped) } else { Ok(()) }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Examined {
+    /// What the model ran on.
+    pub model: ModelRecord,
+    /// Images measured, in the order given.
+    pub keys: Vec<ImageKey>,
+    /// By method and layer.
+    pub maps: Vec<MapTrust>,
+    /// What the measures were taken with.
+    pub settings: TrustSettings,
+}
+
+/// Method and layer, as results write them.
+type MapName = (String, String);
+
+/// An image with what the run's model says of it. Of several classes the most probable one is
+/// looked at: one number an image, so that intervals may take images as independent.
+struct Explained<'a> {
+    image: &'a SampledImage,
+    class: usize,
+    maps: BTreeMap<MapName, HeatMap>,
+    options: ExplainOptions,
+}
+
+/// Takes all measures. An image that can't be explained is left out.
+///
+/// # Errors
+/// Where the model can't be loaded or run, or it is told to stop.
+pub fn examine(
+    files: &ModelFiles,
+    compute: &ComputeSettings,
+    explain: &ExplainOptions,
+    images: &[SampledImage],
+    progress: &ExaminationProgress,
+) -> Result<Examined, ExaminationError> {
+    let ComputeSettings { device, precision, kernel, batch } = compute;
+    let (batch, load) =
+        (*batch, |files: &ModelFiles| Model::load(files, device, *precision, *kernel));
+    let model = load(files)?;
+    let explained = explain_all(&model, explain, images, batch)?;
+
+    let mut changes = [const { BTreeMap::new() }; 2];
+    for (part, changes) in [NetworkPart::Head, NetworkPart::LastStage].iter().zip(&mut changes) {
+        for draw in 0..REDRAWS {
+            progress.go_on()?;
+            let other = load(&redrawn(files, *part, draw as u64)?)?;
+            compare(&other, &explained, batch, changes)?;
+        }
+    }
+    let mut pairs = BTreeMap::<_, Vec<_>>::new();
+    for explained in &explained {
+        progress.go_on()?;
+        for (name, pair) in measure_image(&model, explained, batch)? {
+            pairs.entry(name).or_default().push(pair);
+        }
+        progress.measured.fetch_add(1, Relaxed);
+    }
+    let [head, last_stage] = changes;
+    let none = Vec::new();
+    let maps = pairs.into_iter().map(|(name, pairs)| {
+        let [head, last_stage] = [&head, &last_stage].map(|part| part.get(&name).unwrap_or(&none));
+        map_trust(name, &pairs, (head, last_stage))
+    });
+    Ok(Examined {
+        model: record(&model),
+        keys: explained.iter().map(|explained| explained.image.key.clone()).collect(),
+        maps: maps.collect(),
+        settings: settings(&model),
+    })
+}
+
+fn settings(model: &Model) -> TrustSettings {
+    let rule = &model.config().input;
+    TrustSettings {
+        confidence: estimate::CONFIDENCE,
+        curve_steps: curves::STEPS,
+        blur_sigma: blur_sigma(rule.height, rule.width),
+        road_percentiles: road::PERCENTILES.into(),
+        road_noise: road::NOISE,
+        redraws: REDRAWS,
+        hardly_changed: HARDLY_CHANGED,
+    }
+}
+
+fn record(model: &Model) -> ModelRecord {
+    let ModelIdentity { name, digest, config_digest, .. } = model.identity().clone();
+    let (precision, device) = (model.precision().to_string(), model.device().to_string());
+    let kernel = model.kernel();
+    ModelRecord { name, digest, config_digest, precision, kernel, device }
+}
+
+/// Inputs `[N, 3, H, W]` of flat values.
+fn tensor(values: Vec<f32>, model: &Model) -> Result<Tensor, ModelError> {
+    let rule = &model.config().input;
+    let count = values.len() / (3 * rule.height * rule.width);
+    Ok(Tensor::from_vec(values, (count, 3, rule.height, rule.width), &Device::Cpu)?)
+}
+
+/// The maps of the run's own options.
+fn explain_all<'a>(
+    model: &Model,
+    explain: &ExplainOptions,
+    images: &'a [SampledImage],
+    batch: usize,
+) -> Result<Vec<Explained<'a>>, ModelError> {
+    let mut all = Vec::with_capacity(images.len());
+    for images in images.chunks(batch) {
+        let input =
+            tensor(images.iter().flat_map(|image| image.input.iter().copied()).collect(), model)?;
+        let requests: Vec<_> = images
+            .iter()
+            .map(|image| ExplainRequest { options: explain, label: image.label.as_deref() })
+            .collect();
+        for (image, result) in images.iter().zip(model.explain_batch(&input, &requests)?) {
+            // The run has a failure of such an image, and no prediction.
+            let Ok(result) = result else { continue };
+            let Some(first) = result.explanations.first() else { continue };
+            let class = first.class;
+            let target = Target::Class(first.label.clone());
+            let maps = result.explanations.into_iter().filter(|map| map.class == class);
+            let maps = maps.map(|map| ((map.method.to_string(), map.layer.to_string()), map.map));
+            let options = ExplainOptions { target, ..explain.clone() };
+            all.push(Explained { image, class, maps: maps.collect(), options });
+        }
+    }
+    Ok(all)
+}
+
+/// Adds what another network's maps, for the same classes, have in common with the model's.
+fn compare(
+    other: &Model,
+    explained: &[Explained<'_>],
+    batch: usize,
+    changes: &mut BTreeMap<MapName, Vec<Vec<Change>>>,
+) -> Result<(), ModelError> {
+    for (chunk, explained_chunk) in explained.chunks(batch).enumerate() {
+        let inputs = explained_chunk.iter().flat_map(|explained| explained.image.input.iter());
+        let input = tensor(inputs.copied().collect(), other)?;
+        let requests: Vec<_> = explained_chunk
+            .iter()
+            .map(|explained| ExplainRequest { options: &explained.options, label: None })
+            .collect();
+        let results = other.explain_batch(&input, &requests)?;
+        for (at, (before, after)) in explained_chunk.iter().zip(results).enumerate() {
+            // A class whose name is not its own can't be asked for; it is not compared.
+            let Ok(after) = after else { continue };
+            for after in after.explanations {
+                let name = (after.method.to_string(), after.layer.to_string());
+                let Some(before) = before.maps.get(&name) else { continue };
+                let correlation = rank_correlation(&before.values, &after.map.values);
+                let of_images =
+                    changes.entry(name).or_insert_with(|| vec![Vec::new(); explained.len()]);
+                let flat = is_flat(&after.map.values);
+                of_images[chunk * batch + at].push(Change { correlation, flat });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every map of an image, each beside a random one of its size.
+fn measure_image(
+    model: &Model,
+    explained: &Explained<'_>,
+    batch: usize,
+) -> Result<Vec<(MapName, Pair)>, ModelError> {
+    let rule = &model.config().input;
+    let seed = seed_of(&explained.image.key);
+    let subject = Subject::new(Pixels::of_input(&explained.image.input, rule), rule.mean, seed);
+    let mut score = |images: &[Vec<f32>]| probabilities(model, images, explained.class, batch);
+    let whole = score(std::slice::from_ref(&subject.pixels.values))?[0];
+    let mut of = |map: &HeatMap| {
+        measure(&subject, &Heat::of(map, (rule.height, rule.width)), whole, &mut score)
+    };
+    let mut randoms = BTreeMap::<_, Measured>::new();
+    let mut pairs = Vec::with_capacity(explained.maps.len());
+    for (name, map) in &explained.maps {
+        let random = match randoms.entry((map.height, map.width)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(of(&random_map(map.height, map.width, seed))?),
+        };
+        let random = random.clone();
+        pairs.push((name.clone(), Pair { map: of(map)?, random }));
+    }
+    Ok(pairs)
+}
+
+/// Independent even values: what a map of that size is worth that knows nothing.
+fn random_map(height: usize, width: usize, seed: u64) -> HeatMap {
+    let mut random = Pcg64::seed_from_u64(seed);
+    HeatMap { height, width, values: (0..height * width).map(|_| random.random()).collect() }
+}
+
+/// The same for the same image, whatever else is in the sample.
+fn seed_of(key: &ImageKey) -> u64 {
+    let digest = FileDigest::of(key.as_str().as_bytes());
+    let (_, hex) = digest.as_str().split_once(':').expect("a digest names its function");
+    u64::from_str_radix(&hex[..16], 16).expect("a digest is hexadecimal")
+}
+
+/// Softmax probabilities of a class for images `[3, H, W]`, 0 to 1 before normalisation, `batch`
+/// of them at a time.
+///
+/// # Errors
+/// Where the device fails.
+pub fn probabilities(
+    model: &Model,
+    images: &[Vec<f32>],
+    class: usize,
+    batch: usize,
+) -> Result<Vec<f32>, ModelError> {
+    let mut all = Vec::with_capacity(images.len());
+    for images in images.chunks(batch) {
+        let mut values = Vec::with_capacity(images.iter().map(Vec::len).sum());
+        for image in images {
+            push_input(image, &model.config().input, &mut values);
+        }
+        let logits = model.forward(&tensor(values, model)?, &[])?.logits.to_vec2::<f32>()?;
+        all.extend(logits.iter().map(|logits| softmax_of(logits, class)));
+    }
+    Ok(all)
+}
+
+fn softmax_of(logits: &[f32], class: usize) -> f32 {
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - logits[class]).exp()).sum();
+    sum.recip() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probability_is_the_softmaxs() {
+        assert_eq!(softmax_of(&[3.0, 3.0], 1), 0.5);
+        assert!((softmax_of(&[0.0, 3f32.ln()], 1) - 0.75).abs() < 1e-6);
+        assert_eq!(softmax_of(&[-800.0, 800.0], 0), 0.0);
+    }
+
+    #[test]
+    fn seeds_and_random_maps_belong_to_their_image() {
+        let [one, other] = ["cat/a.jpg", "cat/b.jpg"].map(|key| ImageKey::parse(key).unwrap());
+        assert_eq!(seed_of(&one), seed_of(&one));
+        assert_ne!(seed_of(&one), seed_of(&other));
+        let map = random_map(7, 7, seed_of(&one));
+        assert_eq!(map, random_map(7, 7, seed_of(&one)));
+        assert!(!is_flat(&map.values));
+    }
+}
