@@ -1,7 +1,7 @@
-//! Numbers of a record in the store.
+//! A check of the numbers in records.
 //!
-//! Owns one check: JSON can write numbers that no `f32` holds, such as `1e39`. They would be read
-//! as infinity, counted with, and written again as null, which nothing reads.
+//! JSON can write numbers that no `f32` holds, such as `1e39`. Unchecked, they become infinity, spoil
+//! every sum, and are written again as null, which cannot be read.
 
 use serde::de::{Deserialize, Deserializer, Error};
 

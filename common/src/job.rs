@@ -1,4 +1,7 @@
-//! The message: everything a worker needs to do one image, by itself.
+//! The job: a message with everything that a worker needs to do one image.
+//!
+//! Owns the JSON and its version. Upstream: the producer. Downstream: the queue, which carries it
+//! unread, and the worker.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +11,10 @@ use crate::location::Location;
 use crate::model::ModelIdentity;
 use crate::run::RunId;
 
-/// The version of the message.
+/// The version of the message's JSON.
 pub const JOB_VERSION: u32 = 1;
 
-/// Far above any honest message; a longer one is not read.
+/// The most bytes of a message. A job has a few kilobytes at most; a longer message is not read.
 pub const MAX_JOB_BYTES: usize = 64 * 1024;
 
 /// One image to predict and explain.
@@ -26,24 +29,25 @@ pub struct Job {
     /// The store's entity tag when the image was listed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub etag: Option<String>,
-    /// Its size in bytes when it was listed; absent where the list didn't tell.
+    /// Its size in bytes when it was listed; absent if the list does not tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub size: Option<u64>,
-    /// Its given class, if it has one.
+    /// Its label: the class it was given, if any.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
-    /// Where images lie.
+    /// The place of the images.
     pub source: Location,
-    /// Where results go.
+    /// The place for results.
     pub out: Location,
     /// The model to use.
     pub model: ModelIdentity,
     /// How to explain.
     pub explain: ExplainOptions,
-    /// A result may already lie there and must not stay beside the new one.
+    /// True if an older result may lie in `out`: a worker computes a new one and removes the other.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub replaces: bool,
-    /// The same job may have been published before, by an enqueue that was cut short.
+    /// True if an interrupted enqueue may have published this job before. A worker first looks for its
+    /// result.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub again: bool,
 }
@@ -51,7 +55,7 @@ pub struct Job {
 /// Why a message is not a job.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// Longer than any honest message.
+    /// More than [`MAX_JOB_BYTES`].
     #[error("message of {0} bytes is longer than {MAX_JOB_BYTES}")]
     TooLong(usize),
     /// Not the JSON of a job.
@@ -66,8 +70,8 @@ impl Job {
     /// Reads a message's body.
     ///
     /// # Errors
-    /// Where it is not a job of this version. Its parts are checked as they are read: a
-    /// key or place that could lead elsewhere makes the message malformed.
+    /// If it is not a job of this version. Its fields are checked as they are read: a key or place
+    /// that leads out of SOURCE or OUT makes the message malformed.
     pub fn parse(body: &[u8]) -> Result<Self, JobError> {
         #[derive(Deserialize)]
         struct Version {

@@ -1,7 +1,7 @@
-//! Image keys: which image of a SOURCE is meant, and proof that the name is harmless.
+//! Image keys: the name of an image below SOURCE, checked to be harmless.
 //!
-//! A key is parsed where it enters (a listing, a list file, a message) and never built
-//! from unchecked text after that, so it can't climb out of SOURCE or OUT.
+//! A key is parsed when it enters (from a listing, a list file, a message) and never built from
+//! unchecked text after that. So no key leads out of SOURCE or OUT.
 
 use std::fmt;
 
@@ -41,8 +41,7 @@ impl ImageKey {
     /// Checks a text and takes it as a key.
     ///
     /// # Errors
-    /// Where the text is empty, too long, has control characters, or is not a plain
-    /// relative path.
+    /// If the text is empty, too long, has control characters, or is not a plain relative path.
     pub fn parse(text: impl Into<String>) -> Result<Self, ImageKeyError> {
         let text = text.into();
         if text.is_empty() {
@@ -67,7 +66,8 @@ impl ImageKey {
         &self.0
     }
 
-    /// The name of the folder the image lies in: its class, in a folder of class folders.
+    /// The name of the folder that the image lies in. In a data set of class folders this is its
+    /// class.
     #[must_use]
     pub fn folder(&self) -> Option<&str> {
         let (folders, _name) = self.0.rsplit_once('/')?;

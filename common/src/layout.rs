@@ -1,12 +1,13 @@
-//! Where results lie under OUT. Same key, same place, every time: doing an image twice
-//! does no harm.
+//! The paths of results under OUT.
+//!
+//! One key has one place, so that an image that is done twice has one result. Does no I/O.
 
 use crate::explain::{FusedLayers, Method, OverlayFormat};
 use crate::key::ImageKey;
 
-/// The run's own record.
+/// The record of the run.
 pub const RUN_FILE: &str = "run.json";
-/// What `--trust-sample` found.
+/// The measures of `--trust-sample`.
 pub const TRUST_FILE: &str = "trust.json";
 /// Folder of prediction files.
 pub const PREDICTIONS: &str = "predictions";
@@ -32,8 +33,8 @@ pub fn failure(key: &ImageKey) -> String {
     format!("{FAILURES}/{key}{RESULT_SUFFIX}")
 }
 
-/// `overlays/<image key>.jpg` for an image's first explanation. A further one's name says in
-/// what it differs from the first: `overlays/<image key>.layer-cam.layer3.class-7.jpg`.
+/// `overlays/<image key>.jpg` for an image's first explanation. The names of the others say how they
+/// differ from the first: `overlays/<image key>.layer-cam.layer3.class-7.jpg`.
 #[must_use]
 pub fn overlay(
     key: &ImageKey,
@@ -56,19 +57,19 @@ pub fn overlay(
     Some(path)
 }
 
-/// In what an explanation differs from its image's first.
+/// How an explanation differs from the first one of its image.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OverlayDifference<'a> {
-    /// Its method.
+    /// Its method, if another.
     pub method: Option<Method>,
-    /// Its layers.
+    /// Its layers, if others.
     pub layer: Option<&'a FusedLayers>,
-    /// Index of its class.
+    /// The index of its class, if another.
     pub class: Option<usize>,
 }
 
-/// The image a file under `predictions/` or `failures/` is about, given its path below
-/// that folder; `None` for a file that is not a result.
+/// The key of the image that a result is about, from the result's path below `predictions/` or
+/// `failures/`; `None` if the file is not a result.
 #[must_use]
 pub fn image_of_result(path_below_folder: &str) -> Option<ImageKey> {
     ImageKey::parse(path_below_folder.strip_suffix(RESULT_SUFFIX)?).ok()

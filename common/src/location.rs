@@ -1,6 +1,6 @@
-//! Places: what `SOURCE`, `OUT` and a model folder may be.
+//! Locations: the places that SOURCE, OUT and a model folder may name.
 //!
-//! Parsing only; [`crate::store`] opens them.
+//! Parses them only; [`crate::store`] opens them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,10 +23,10 @@ pub enum LocationError {
     /// No characters.
     #[error("a path or URL is empty")]
     Empty,
-    /// A URL that can't be read. It is not shown, since it may hold a password.
+    /// The URL cannot be parsed. It is not shown, since it may hold a password.
     #[error("not a valid URL: {0}")]
     Malformed(url::ParseError),
-    /// A store nobody here speaks to.
+    /// The kind of store is unknown.
     #[error(
         "{scheme}:// is not supported; use a path, file://, s3://, gs:// or az:// (another S3 server: s3:// with AWS_ENDPOINT_URL)"
     )]
@@ -34,28 +34,28 @@ pub enum LocationError {
         /// The scheme.
         scheme: String,
     },
-    /// User and password in a URL end up in logs and messages.
+    /// The URL has a user or password, which would end up in logs and messages.
     #[error("credentials don't belong in a URL; set the store's environment variables instead")]
     Credentials,
-    /// A query or fragment, which no store's address has.
+    /// The URL has a query or fragment, which no store's address has.
     #[error("a store's URL has no '?' or '#' part; write them as %3F and %23")]
     QueryOrFragment,
-    /// A bucket URL without a bucket.
+    /// The URL of a store names no bucket.
     #[error("the URL names no bucket; use {scheme}://BUCKET/PREFIX")]
     NoBucket {
         /// The scheme.
         scheme: String,
     },
-    /// A path that no store has: with `..` or an empty segment once it is decoded, or not UTF-8.
+    /// The decoded path has `..` or an empty segment, or is not UTF-8: no store has such a path.
     #[error("{0:?} is no path in a store: segments may not be empty, '.' or '..', encoded or not")]
     StorePath(String),
-    /// A `file://` URL of another machine, or a path that is not UTF-8.
+    /// A `file://` URL names another machine, or the path is not UTF-8.
     #[error("not a local path: {0:?}")]
     NotLocal(String),
 }
 
 impl Location {
-    /// The folder at an absolute path.
+    /// A folder on this machine.
     fn from_path(path: &std::path::Path) -> Result<Self, LocationError> {
         let not_local = || LocationError::NotLocal(path.display().to_string());
         let absolute = without_parents(&std::path::absolute(path).map_err(|_| not_local())?);
@@ -100,7 +100,7 @@ impl Location {
         &self.0
     }
 
-    /// The path on this machine, where it is one.
+    /// The path, if it is a place on this machine.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
         (self.0.scheme() == "file").then(|| self.0.to_file_path().ok()).flatten()
@@ -113,14 +113,14 @@ impl Location {
         last.or_else(|| self.0.host_str()).unwrap_or("model")
     }
 
-    /// Where `self` lies below `outer`: `Some("")` where they are the same place, `None`
-    /// where it lies elsewhere.
+    /// The path of `self` below `outer`: `Some("")` if both are the same place, `None` if `self` is
+    /// not below `outer`.
     #[must_use]
     pub fn below(&self, outer: &Self) -> Option<String> {
         let same_store = self.0.scheme() == outer.0.scheme()
             && self.0.host_str() == outer.0.host_str()
             && self.0.username() == outer.0.username();
-        // Decoded, since one place has many spellings.
+        // Decoded, since one place can be written in several ways.
         let (inner, outer) = (self.decoded_path(), outer.decoded_path());
         let rest = inner.strip_prefix(outer.trim_end_matches('/'))?;
         if !same_store || !(rest.is_empty() || rest.starts_with('/')) {
@@ -134,8 +134,8 @@ impl Location {
     }
 }
 
-/// Takes the `..` out of an absolute path. What is before one is resolved where it exists,
-/// since above a symbolic link is not where the link lies.
+/// Takes the `..` out of an absolute path. The part before a `..` is resolved if it exists: the
+/// parent of a linked folder is the parent of the link's target.
 fn without_parents(path: &std::path::Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -179,7 +179,7 @@ impl From<Location> for String {
 }
 
 impl fmt::Display for Location {
-    /// People read paths; programs read URLs.
+    /// A path if it is on this machine, else the URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.local_path() {
             Some(path) => path.display().fmt(f),

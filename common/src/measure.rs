@@ -1,5 +1,8 @@
-//! What a worker records of an image besides its prediction, so that a report can find
-//! duplicates, outliers and poor pictures without reading a single image again.
+//! Measures that a worker records of an image beside its prediction. From them a report finds
+//! duplicates, outliers and poor pictures without reading an image again.
+//!
+//! Owns the fields and their text form. Does not compute them: `camshaft-vision` and
+//! `camshaft-model` do.
 
 use std::fmt;
 
@@ -9,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::finite::finite;
 
-/// What an image's pixels are like.
+/// Measures of an image's pixels.
 ///
 /// Brightness is BT.601 luma, 0 black to 1 white, of the picture averaged down by a whole factor
 /// to a shorter side of 256 to 511 pixels (smaller ones as they are; long and thin ones to a
@@ -22,24 +25,25 @@ pub struct ImageMeasures {
     /// Standard deviation of brightness.
     #[serde(deserialize_with = "finite")]
     pub contrast: f32,
-    /// Brightness that a twentieth of the pixels are below.
+    /// 5th percentile of brightness.
     #[serde(deserialize_with = "finite")]
     pub dark_percentile: f32,
-    /// Brightness that a twentieth of the pixels are above.
+    /// 95th percentile of brightness.
     #[serde(deserialize_with = "finite")]
     pub bright_percentile: f32,
-    /// Entropy of brightness in 256 steps, divided by 8 bits: 0 one shade, 1 all alike.
+    /// Entropy of brightness in 256 steps, divided by 8 bits: 0 if all pixels have one shade, 1 if
+    /// all shades are equally frequent.
     #[serde(deserialize_with = "finite")]
     pub information: f32,
     /// Blur effect (Crete et al. 2007, <https://hal.science/hal-00232709>), as scikit-image
-    /// computes it: 0 sharp, 1 blurred. 1 where there is no edge at all along an axis, 0 where a
-    /// side has less than 4 pixels.
+    /// computes it: 0 sharp, 1 blurred. It is 1 if there is no edge along an axis, and 0 if a side has
+    /// less than 4 pixels.
     #[serde(deserialize_with = "finite")]
     pub blur: f32,
     /// Mean difference of the largest and the smallest of red, green and blue, 0 to 1: 0 grey.
     #[serde(deserialize_with = "finite")]
     pub chroma: f32,
-    /// What the picture looks like, in 64 bits.
+    /// A hash that is similar for pictures that look alike.
     pub perceptual_hash: PerceptualHash,
 }
 
@@ -50,8 +54,8 @@ pub struct ImageMeasures {
 pub struct PerceptualHash(pub u64);
 
 impl PerceptualHash {
-    /// What the picture's mirror image has, left and right swapped: waves with an odd frequency
-    /// across begin dark where they began bright. To a bit or two.
+    /// The hash of the picture's mirror image, left and right swapped, to a bit or two: mirroring
+    /// changes the sign of the waves with an odd horizontal frequency.
     #[must_use]
     pub fn mirrored(self) -> Self {
         Self(self.0 ^ 0x5555_5555_5555_5555)
@@ -70,7 +74,7 @@ impl From<PerceptualHash> for String {
     }
 }
 
-/// A text that is no perceptual hash, or no numbers in base64.
+/// The text is not a perceptual hash, or not numbers in base64.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
 pub struct ParseMeasureError {
@@ -98,15 +102,15 @@ pub const SKETCH_NUMBERS: usize = 128;
 pub struct Embedding {
     /// Channels.
     pub dimensions: usize,
-    /// What [`Self::sketch`] is multiplied by.
+    /// The factor of [`Self::sketch`]'s numbers.
     #[serde(deserialize_with = "finite")]
     pub scale: f32,
-    /// The embedding by a fixed random matrix of signs, divided by the square root of
-    /// [`SKETCH_NUMBERS`]: distances and angles are kept (Johnson and Lindenstrauss), to a tenth or
-    /// so. Base64 of signed bytes.
+    /// The embedding times a fixed random matrix of signs, divided by the square root of
+    /// [`SKETCH_NUMBERS`]: distances and angles are kept to about a tenth (Johnson and
+    /// Lindenstrauss). Base64 of signed bytes.
     pub sketch: Sketch,
-    /// The embedding itself, where `--embeddings` asks for it. Base64 of little-endian half
-    /// precision numbers.
+    /// The whole embedding, if `--embeddings` asks for it. Base64 of little-endian half precision
+    /// numbers.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub values: Option<HalfNumbers>,
 }

@@ -1,6 +1,6 @@
-//! What a worker writes for an image: its prediction, or why there is none.
+//! The records that a worker writes for an image: a prediction, or a failure.
 //!
-//! Field names are the contract's; see `docs/results.md` for their meaning.
+//! Field names are fixed, since users read these files; `docs/results.md` explains them.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -25,46 +25,47 @@ pub struct PredictionRecord {
     pub model: ModelRecord,
     /// The most probable classes, and every explained one, most probable first.
     pub predictions: Vec<ClassPrediction>,
-    /// Entropy of the softmax over all classes, divided by ln(classes): 0 sure, 1 no idea.
+    /// Entropy of the softmax over all classes, divided by ln(classes): 0 if the model is sure of one
+    /// class, 1 if all classes are equally probable.
     /// Absent in older results.
     #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]
     pub entropy: Option<f32>,
-    /// What the network made of the image. Absent in older results.
+    /// The image's embedding. Absent in older results.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub embedding: Option<Embedding>,
     /// One for each method, layer and target class, in this order.
     pub explanations: Vec<Explanation>,
-    /// How long each stage worked on this image, waiting aside.
+    /// How long each stage worked on this image, without the time it waited.
     pub timings_ms: StageTimings,
-    /// The worker that did it.
+    /// The name of the worker that wrote it.
     pub worker: String,
-    /// When it was done.
+    /// When the work was finished.
     pub finished_at: DateTime<Utc>,
 }
 
-/// The image as it was when it was done.
+/// The image as it was when its record was written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageRecord {
     /// Its key below SOURCE.
     pub key: ImageKey,
     /// The store's entity tag, if it has one.
     pub etag: Option<String>,
-    /// Size of the file; unknown where it could not be read.
+    /// Size of the file; unknown if it could not be read.
     pub bytes: Option<u64>,
-    /// Pixels, after the orientation it asks for; unknown where it could not be decoded.
+    /// Columns of pixels after its EXIF orientation; unknown if it could not be decoded.
     pub width: Option<u32>,
-    /// Pixels, after the orientation it asks for; unknown where it could not be decoded.
+    /// Rows of pixels after its EXIF orientation; unknown if it could not be decoded.
     pub height: Option<u32>,
-    /// The part of it that the network saw and maps lie over: left, top, right and bottom edge
-    /// as shares of width and height. Absent where that is all of it.
+    /// The part of the image that the network saw and that maps cover: left, top, right and bottom
+    /// edge as shares of width and height. Absent if it is the whole image.
     #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]
     pub region: Option<[f32; 4]>,
-    /// Its given class, if any.
+    /// Its label: the class it was given, if any.
     pub label: Option<String>,
-    /// SHA-256 of the file; unknown where it could not be read.
+    /// SHA-256 of the file; unknown if it could not be read.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<FileDigest>,
-    /// What its pixels are like; unknown where it could not be decoded.
+    /// Measures of its pixels; unknown if it could not be decoded.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub measures: Option<ImageMeasures>,
 }
@@ -80,7 +81,7 @@ pub struct ModelRecord {
     pub config_digest: FileDigest,
     /// Number format the network ran in.
     pub precision: String,
-    /// What multiplied: a kernel of the CPU, or candle.
+    /// The kernel that computed the convolutions: one of the CPU's, or candle.
     pub kernel: String,
     /// Device it ran on.
     pub device: String,
@@ -101,18 +102,18 @@ pub struct ClassPrediction {
     pub logit: f32,
 }
 
-/// Where the network looked for one class.
+/// A map of where the network looked for one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// How the map was computed.
+    /// The CAM method.
     pub method: Method,
-    /// Whose output it weighs.
+    /// The target layer, or several fused.
     pub layer: FusedLayers,
     /// Class index.
     pub class: usize,
     /// Class name.
     pub label: String,
-    /// The overlay's place under OUT; null where none was asked for.
+    /// The overlay's path under OUT; null if no overlay was asked for.
     pub overlay: Option<String>,
     /// The map itself.
     pub map: MapRecord,
@@ -122,7 +123,8 @@ pub struct Explanation {
     /// Its sum.
     #[serde(deserialize_with = "finite")]
     pub mass: f32,
-    /// Entropy of the map as a distribution, divided by ln(cells): 0 one cell, 1 flat.
+    /// Entropy of the map as a distribution, divided by ln(cells): 0 if all heat is in one cell, 1 if
+    /// the map is flat.
     #[serde(deserialize_with = "finite")]
     pub entropy: f32,
     /// Centre of mass (x, y), 0 to 1 from the left and top edge.

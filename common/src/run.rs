@@ -1,4 +1,6 @@
-//! `run.json`: what a run is about, for status, report and the next start.
+//! `run.json`: the record of a run.
+//!
+//! `status`, `report` and the next `enqueue` or `audit` read it.
 
 use std::fmt;
 
@@ -12,7 +14,7 @@ use crate::location::Location;
 use crate::model::ModelIdentity;
 use crate::store::{Folder, StoreError, StoreErrorKind};
 
-/// Larger than any run record.
+/// The most bytes of a run record; a real one has a few kilobytes.
 const MAX_RUN_FILE_BYTES: u64 = 1 << 20;
 
 /// The version of the files written under OUT.
@@ -23,7 +25,7 @@ pub const SCHEMA: u32 = 1;
 pub struct RunId(Uuid);
 
 impl RunId {
-    /// A new id, from the clock and chance.
+    /// A new id, from the clock and a random number.
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
@@ -51,12 +53,12 @@ pub struct RunRecord {
     pub schema: u32,
     /// The run's id; kept when the run is started again.
     pub run: RunId,
-    /// SOURCE as given, resolved to a URL where it is a place.
+    /// SOURCE as given, as a URL if it is a place.
     pub source: String,
-    /// What the keys of a list are below.
+    /// The place that the keys of a list are below.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub base: Option<Location>,
-    /// Only so many of SOURCE's first images.
+    /// The number of SOURCE's images to use, from the first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<u64>,
     /// The model all results come from.
@@ -73,13 +75,13 @@ pub struct RunRecord {
     pub camshaft: String,
 }
 
-/// `run.json` can't be had.
+/// Why `run.json` cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadRunError {
-    /// No run lies in OUT.
+    /// OUT has no `run.json`.
     #[error("{0} holds no run: there is no run.json; is the path right, and was a run started?")]
     Missing(String),
-    /// The file is none of ours.
+    /// The file is not a run record.
     #[error("{out}/{RUN_FILE} is not a run record ({source}); choose another --out")]
     Malformed {
         /// The place.
@@ -88,7 +90,7 @@ pub enum ReadRunError {
         #[source]
         source: serde_json::Error,
     },
-    /// OUT can't be read.
+    /// OUT cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -97,7 +99,7 @@ impl RunRecord {
     /// Reads OUT's `run.json`, if it has one.
     ///
     /// # Errors
-    /// Where OUT can't be read, or the file is none of ours.
+    /// If OUT cannot be read, or the file is not a run record.
     pub async fn read(out: &Folder) -> Result<Option<Self>, ReadRunError> {
         let content = match out.get(RUN_FILE, MAX_RUN_FILE_BYTES).await {
             Ok(content) => content.bytes,
@@ -110,10 +112,10 @@ impl RunRecord {
         }
     }
 
-    /// Reads OUT's `run.json`, which it must have.
+    /// Reads OUT's `run.json`.
     ///
     /// # Errors
-    /// As [`Self::read`], and where there is none.
+    /// As [`Self::read`], and if there is none.
     pub async fn read_existing(out: &Folder) -> Result<Self, ReadRunError> {
         let record = Self::read(out).await?;
         record.ok_or_else(|| ReadRunError::Missing(out.location().to_string()))

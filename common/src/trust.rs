@@ -1,7 +1,6 @@
-//! `trust.json`: what was found when a sample of a run's maps was tested for faithfulness.
+//! `trust.json`: measures of how faithful a run's maps are, taken on a sample.
 //!
-//! Owns the file's fields; `docs/trust.md` has their definitions and how to read them. How they
-//! are measured is the worker's business.
+//! Owns the file's fields; `docs/trust.md` defines them. Does not measure: `camshaft-trust` does.
 
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +63,7 @@ pub struct TrustSettings {
     pub hardly_changed: f64,
 }
 
-/// What was found of one method at one layer.
+/// The measures of one method at one layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MapTrust {
     /// How the maps were computed.
@@ -80,17 +79,16 @@ pub struct MapTrust {
     pub over_random: OverRandom,
     /// Whether the maps depend on what the network has learnt.
     pub sanity: Sanity,
-    /// What a reader must know before trusting the maps, in plain words; empty where nothing
-    /// speaks against them.
+    /// Reasons not to trust the maps, as sentences; empty if there are none.
     pub warnings: Vec<String>,
 }
 
 /// How well maps tell which pixels the network's answer rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Faithfulness {
-    /// Share of the probability lost where only the hot pixels stay, 0 to 1; less is better.
+    /// Share of the probability that is lost if only the hot pixels stay, 0 to 1; less is better.
     pub average_drop: Estimate,
-    /// Share of the images whose probability rises where only the hot pixels stay.
+    /// Share of the images whose probability rises if only the hot pixels stay.
     pub average_increase: Estimate,
     /// Area under the probability as pixels are deleted, hottest first; less is better.
     pub deletion_auc: Estimate,
@@ -115,7 +113,7 @@ pub struct OverRandom {
     pub insertion_auc: Estimate,
     /// Above 0 is better.
     pub road: Estimate,
-    /// On `road`: passed where its interval is above 0, failed where all of it is not.
+    /// The verdict on `road`: passed if its interval is above 0, failed if the interval is below.
     pub verdict: Verdict,
 }
 
@@ -136,16 +134,16 @@ pub struct Redrawn {
     /// Share of the re-drawn networks' maps that are the same everywhere, zero for instance:
     /// their correlation counts as 0.
     pub flat: f64,
-    /// Passed where the maps change, failed where they hardly do.
+    /// Passed if the maps change, failed if they hardly change.
     pub verdict: Verdict,
 }
 
 /// A mean of the sample with its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean; null where there is no image.
+    /// The mean; null if there is no image.
     pub mean: Option<f64>,
-    /// The interval's lower end; null where the sample is too small for one.
+    /// The interval's lower end; null if the sample is too small for one.
     pub low: Option<f64>,
     /// Its upper end.
     pub high: Option<f64>,
@@ -153,7 +151,7 @@ pub struct Estimate {
     pub n: u64,
 }
 
-/// What a check says.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {

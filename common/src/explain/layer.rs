@@ -1,4 +1,4 @@
-//! Target layers: their names, and several fused into one.
+//! Target layers: their names, and lists of layers whose maps are fused into one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ParseChoiceError, parse_list, print_list};
 
-/// A layer whose output a map weighs, by torchvision's names.
+/// A target layer: the layer whose output a map weighs. Named as in torchvision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TargetLayer {
@@ -28,7 +28,7 @@ pub enum TargetLayer {
         stage: u8,
         /// Block in its stage, from 0.
         block: u8,
-        /// Which of the block's path, from 1.
+        /// Convolution in the block's main path, from 1.
         number: u8,
     },
     /// `layer4.0.downsample.0`: the convolution of a block's shortcut, before its BatchNorm.
@@ -101,13 +101,13 @@ impl TargetLayer {
 }
 serialize_as_text!(TargetLayer);
 
-/// Layers whose maps are put into one: `layer3+layer4`. Mostly it is one layer.
+/// Layers whose maps are fused into one: `layer3+layer4`. Usually one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FusedLayers(Vec<TargetLayer>);
 
 impl FusedLayers {
-    /// In the order given; never empty.
+    /// The layers in the order given; at least one.
     #[must_use]
     pub fn as_slice(&self) -> &[TargetLayer] {
         &self.0

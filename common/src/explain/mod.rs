@@ -1,22 +1,24 @@
-//! What is asked of an explanation: method, layer, target class and how its overlay looks.
+//! The options of an explanation: method, layer, target class, and how the overlay looks.
 //!
-//! Travels in every job and in `run.json`, so both sides read the same words. How a map
-//! is computed is the worker's business.
+//! They travel in every job and in `run.json`, so that producer and worker read the same words.
+//! Does not compute maps: `camshaft-model` does. Upstream: the command line. Downstream:
+//! [`job`](crate::job), [`run`](crate::run), the worker.
 
 use std::fmt;
 use std::ops::Not;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, VariantArray};
 
 /// Options of a run that change its results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExplainOptions {
-    /// How maps are computed: each of these makes one for each layer and target.
+    /// The CAM methods. Each makes one map for each layer and target class.
     pub method: Choices<Method>,
-    /// Whose output a map weighs: each of these gets a map.
+    /// The target layers. Each gets a map.
     pub layer: Choices<FusedLayers>,
-    /// Which classes are explained.
+    /// The target classes.
     pub target: Target,
     /// Colours of the heat map.
     pub colormap: Colormap,
@@ -25,7 +27,7 @@ pub struct ExplainOptions {
     pub alpha: f32,
     /// File format of the overlay.
     pub overlay: OverlayFormat,
-    /// Whether embeddings are recorded, not their sketches alone. Absent where not, as it is in
+    /// Whether results hold the whole embedding beside its sketch. The field is absent if not, as in
     /// older messages.
     #[serde(skip_serializing_if = "Not::not", default)]
     pub embeddings: bool,
@@ -45,7 +47,7 @@ impl Default for ExplainOptions {
     }
 }
 
-/// A share, which is also what `--alpha` takes. JSON can write numbers that no `f32` holds.
+/// Checks the opacity: JSON can write numbers that no `f32` holds.
 fn unit_interval<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
     let share = f32::deserialize(deserializer)?;
     if (0.0..=1.0).contains(&share) {
@@ -54,7 +56,7 @@ fn unit_interval<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f3
     Err(serde::de::Error::custom(format!("{share} is no number from 0 to 1")))
 }
 
-/// A text that names none of the choices there are.
+/// The text is not one of the known words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {what}; use {choices}")]
 pub struct ParseChoiceError {
@@ -63,7 +65,7 @@ pub struct ParseChoiceError {
     choices: String,
 }
 
-/// Serialises through the same words as the command line.
+/// Serialises a type through `Display` and `FromStr`: JSON has the same words as the command line.
 macro_rules! serialize_as_text {
     ($name:ident) => {
         impl TryFrom<String> for $name {
@@ -84,46 +86,42 @@ mod layer;
 
 pub use layer::{FusedLayers, TargetLayer};
 
-/// An enum of fixed words: parsing, printing and the list of its choices.
-macro_rules! words {
-    ($name:ident, $what:literal, $($variant:ident => $word:literal),+) => {
-        impl $name {
-            /// Every choice, in the order `--help` shows them.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $word),+ })
-            }
-        }
-        impl FromStr for $name {
-            type Err = ParseChoiceError;
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(ParseChoiceError {
-                        what: $what,
-                        text: text.to_owned(),
-                        choices: [$($word),+].join(", "),
-                    }),
-                }
-            }
-        }
-        serialize_as_text!($name);
-    };
+/// The error for a text that is none of an enum's words.
+fn unknown_word<T: VariantArray + fmt::Display>(
+    what: &'static str,
+    text: &str,
+) -> ParseChoiceError {
+    let words: Vec<_> = T::VARIANTS.iter().map(T::to_string).collect();
+    ParseChoiceError { what, text: text.to_owned(), choices: words.join(", ") }
 }
 
 /// A class activation mapping method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    EnumString,
+    VariantArray,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = ParseChoiceError, parse_err_fn = unknown_method)]
 #[serde(try_from = "String", into = "String")]
 pub enum Method {
     /// Selvaraju et al. 2017, <https://arxiv.org/abs/1610.02391>.
     GradCam,
     /// Draelos and Carin 2020, <https://arxiv.org/abs/2011.08891>.
+    #[strum(to_string = "hires-cam")]
     HiResCam,
     /// Chattopadhyay et al. 2018, <https://arxiv.org/abs/1710.11063>.
+    #[strum(to_string = "grad-cam++")]
     GradCamPlusPlus,
     /// Fu et al. 2020, <https://arxiv.org/abs/2008.02312>.
+    #[strum(to_string = "xgrad-cam")]
     XGradCam,
     /// Jiang et al. 2021, <https://doi.org/10.1109/TIP.2021.3089943>.
     LayerCam,
@@ -136,41 +134,50 @@ pub enum Method {
     /// Desai and Ramaswamy 2020, <https://doi.org/10.1109/WACV45572.2020.9093360>.
     AblationCam,
 }
-words!(Method, "method", GradCam => "grad-cam", HiResCam => "hires-cam", GradCamPlusPlus => "grad-cam++", XGradCam => "xgrad-cam", LayerCam => "layer-cam", EigenCam => "eigen-cam", EigenGradCam => "eigen-grad-cam", ScoreCam => "score-cam", AblationCam => "ablation-cam");
+serialize_as_text!(Method);
 
-/// One or more of something, none twice: `grad-cam,layer-cam`.
+impl Method {
+    /// Every one, in the order of `--help`.
+    pub const ALL: &[Self] = Self::VARIANTS;
+}
+
+fn unknown_method(text: &str) -> ParseChoiceError {
+    unknown_word::<Method>("method", text)
+}
+
+/// A list of at least one value, none of them twice: `grad-cam,layer-cam`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Choices<T>(Vec<T>);
 
-/// More than anyone asks for; a message that asks for more is not read.
+/// The most values in a list. A message with more is not read.
 const MOST_CHOICES: usize = 32;
 
 impl<T> Choices<T> {
-    /// Just this one.
+    /// A list of one value.
     #[must_use]
     pub fn one(choice: T) -> Self {
         Self(vec![choice])
     }
 
-    /// In the order given; never empty.
+    /// The values in the order given; at least one.
     #[must_use]
     pub fn as_slice(&self) -> &[T] {
         &self.0
     }
 
-    /// The first, which is there always.
+    /// The first value.
     #[must_use]
     pub fn first(&self) -> &T {
         &self.0[0]
     }
 
-    /// In the order given.
+    /// The values in the order given.
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.0.iter()
     }
 }
 
-/// Parses a list of different things, separated by `separator`.
+/// Parses a list of different values, separated by `separator`.
 fn parse_list<T: FromStr<Err = ParseChoiceError> + PartialEq>(
     text: &str,
     separator: char,
@@ -190,7 +197,7 @@ fn parse_list<T: FromStr<Err = ParseChoiceError> + PartialEq>(
     Ok(list)
 }
 
-/// Prints what [`parse_list`] reads.
+/// Writes a list as [`parse_list`] reads it.
 fn print_list<T: fmt::Display>(
     f: &mut fmt::Formatter<'_>,
     list: &[T],
@@ -232,10 +239,22 @@ impl<'de, T: FromStr<Err = ParseChoiceError> + PartialEq> Deserialize<'de> for C
 }
 
 /// Colours from low to high heat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    EnumString,
+    VariantArray,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = ParseChoiceError, parse_err_fn = unknown_colormap)]
 #[serde(try_from = "String", into = "String")]
 pub enum Colormap {
-    /// Blue, cyan, yellow, red: what Grad-CAM pictures usually wear.
+    /// Blue, cyan, yellow, red: the usual colours of Grad-CAM pictures.
     Jet,
     /// Mikhailov 2019: jet's order with even steps.
     Turbo,
@@ -246,10 +265,31 @@ pub enum Colormap {
     /// Black, purple, white.
     Magma,
 }
-words!(Colormap, "colour map", Jet => "jet", Turbo => "turbo", Viridis => "viridis", Inferno => "inferno", Magma => "magma");
+serialize_as_text!(Colormap);
+
+impl Colormap {
+    /// Every one, in the order of `--help`.
+    pub const ALL: &[Self] = Self::VARIANTS;
+}
+
+fn unknown_colormap(text: &str) -> ParseChoiceError {
+    unknown_word::<Colormap>("colour map", text)
+}
 
 /// File format of an overlay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    EnumString,
+    VariantArray,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = ParseChoiceError, parse_err_fn = unknown_overlayformat)]
 #[serde(try_from = "String", into = "String")]
 pub enum OverlayFormat {
     /// Small, lossy.
@@ -261,10 +301,14 @@ pub enum OverlayFormat {
     /// No overlay is written.
     None,
 }
-words!(OverlayFormat, "overlay format", Jpeg => "jpeg", Png => "png", Webp => "webp", None => "none");
+serialize_as_text!(OverlayFormat);
+
+fn unknown_overlayformat(text: &str) -> ParseChoiceError {
+    unknown_word::<OverlayFormat>("overlay format", text)
+}
 
 impl OverlayFormat {
-    /// File name extension without the dot; `None` where nothing is written.
+    /// File name extension without the dot; `None` if no overlay is written.
     #[must_use]
     pub fn extension(self) -> Option<&'static str> {
         match self {
@@ -275,7 +319,7 @@ impl OverlayFormat {
         }
     }
 
-    /// Media type for the store; `None` where nothing is written.
+    /// Media type for the store; `None` if no overlay is written.
     #[must_use]
     pub fn content_type(self) -> Option<&'static str> {
         match self {
@@ -287,15 +331,15 @@ impl OverlayFormat {
     }
 }
 
-/// Which classes get an explanation.
+/// The target classes of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
-    /// The N most probable classes, and the image's given label where it is another class of the
-    /// model: what looks mislabelled gets both maps.
+    /// The N most probable classes, and the image's label if it is another class of the model: an
+    /// image that looks mislabelled gets both maps.
     Top(usize),
-    /// The image's given label, which it must have, and the most probable class where that is
-    /// another.
+    /// The image's label, and the most probable class if it is another one. An image without a
+    /// label fails.
     Label,
     /// One class by its name.
     Class(String),

@@ -159,7 +159,7 @@ impl StoredModel {
 }
 
 fn if_there(
-    read: Result<crate::store::Fetched, StoreError>,
+    read: Result<crate::store::FetchedObject, StoreError>,
 ) -> Result<Option<Bytes>, ModelFilesError> {
     match read {
         Ok(fetched) => Ok(Some(fetched.bytes)),

@@ -1,7 +1,7 @@
-//! A model as both sides know it: how a user points at one, how its files are found and
-//! read, and how it is known to be the same.
+//! Models as producer and worker know them: references to models, their files, and their digests.
 //!
-//! Loading and running it is the worker's business; the producer only writes down which.
+//! Does not load or run models: `camshaft-model` does. The producer only records which one a run
+//! uses.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub use files::{
 pub use hub::HubError;
 pub use reference::{HubModel, ModelReference, ModelReferenceError};
 
-/// Name of the model inside the programs.
+/// Name of the model that is built into the programs.
 pub const BUNDLED_MODEL: &str = "cats-vs-dogs";
 
 /// SHA-256 of a file, written `sha256:…`.
@@ -28,13 +28,13 @@ pub const BUNDLED_MODEL: &str = "cats-vs-dogs";
 pub struct FileDigest(String);
 
 impl FileDigest {
-    /// Of a file's whole content.
+    /// The digest of a file's content.
     #[must_use]
     pub fn of(content: &[u8]) -> Self {
         Self::of_parts(&[content])
     }
 
-    /// Of several files' contents, one after the other.
+    /// The digest of several files' contents, one after the other.
     #[must_use]
     pub fn of_parts(contents: &[&[u8]]) -> Self {
         use fmt::Write;
@@ -66,23 +66,23 @@ impl fmt::Debug for FileDigest {
     }
 }
 
-/// Which model a result comes from, wherever it was loaded from.
+/// The name, place and digests of a model: which model a result comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ModelIdentity {
     /// Short name, for people.
     pub name: String,
-    /// Where to get it.
+    /// The place to load it from.
     pub reference: ModelReference,
-    /// Of the weights file.
+    /// The weights file's digest.
     pub digest: FileDigest,
-    /// Of `config.json`, followed by `preprocessor_config.json` where there is one: input rules
-    /// and class names change results too.
+    /// The digest of `config.json` and, if there is one, `preprocessor_config.json`: input rules and
+    /// class names change results too.
     pub config_digest: FileDigest,
 }
 
 impl ModelIdentity {
-    /// Names a model by the content of its files: the weights, `config.json` and, where there
-    /// is one, `preprocessor_config.json`.
+    /// Identifies a model by the content of its files: the weights, `config.json` and, if there is
+    /// one, `preprocessor_config.json`.
     #[must_use]
     pub fn of_files(
         reference: ModelReference,
@@ -98,8 +98,8 @@ impl ModelIdentity {
         }
     }
 
-    /// The bundled model, without its bytes: a producer built with no model code can name
-    /// it. The worker's tests hold these against the bytes.
+    /// The bundled model's identity without its bytes, for a producer that is built without model
+    /// code. A test in `camshaft-worker` compares it with the bytes.
     #[must_use]
     pub fn bundled() -> Self {
         Self {
@@ -114,7 +114,7 @@ impl ModelIdentity {
         }
     }
 
-    /// Whether two names mean the same weights and rules, whatever they are called.
+    /// True if both have the same weights and rules, whatever their names.
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
         self.digest == other.digest && self.config_digest == other.config_digest

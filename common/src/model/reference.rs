@@ -1,6 +1,6 @@
-//! Where a model is to be had, as `--model` and a job's message write it.
+//! References to models, as `--model` and jobs write them.
 //!
-//! Parsing only; [`super::StoredModel`] reads what is there.
+//! Parses them only; [`super::StoredModel`] reads the files.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 use super::BUNDLED_MODEL;
 use crate::location::{Location, LocationError};
 
-/// What a reference to a model on the hub begins with.
+/// The start of a reference to a model on the hub.
 const HUB_SCHEME: &str = "hf:";
-/// The hub's branch where none is named.
+/// The hub's branch if a reference names none.
 const DEFAULT_REVISION: &str = "main";
 /// The hub allows 96 characters in a name.
 const MAX_NAME_CHARS: usize = 96;
 
-/// Where a model is to be had: `--model`.
+/// A reference to a model: the value of `--model`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ModelReference {
-    /// The one inside the programs.
+    /// The model that is built into the programs.
     Bundled,
     /// A folder on disk or in a store.
     Folder(Location),
@@ -62,7 +62,7 @@ impl HubModel {
         Self { revision: commit.to_owned(), ..self.clone() }
     }
 
-    /// Reads `owner/name[@revision]`.
+    /// Parses `owner/name[@revision]`.
     fn parse(text: &str) -> Option<Self> {
         let (repository, revision) = text.split_once('@').unwrap_or((text, DEFAULT_REVISION));
         let (owner, name) = repository.split_once('/')?;
@@ -88,7 +88,7 @@ impl fmt::Display for HubModel {
     }
 }
 
-/// Why a text is no model reference.
+/// Why a text is not a model reference.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelReferenceError {
     /// Not a repository's name.
@@ -99,7 +99,7 @@ pub enum ModelReferenceError {
     Location {
         /// The text.
         text: String,
-        /// Why it is no place either.
+        /// Why it is not a place either.
         #[source]
         source: LocationError,
     },

@@ -1,4 +1,6 @@
-//! What a store's errors mean: whether to try again, and one line for a person.
+//! The meaning of stores' errors: their kind, and one line for a person.
+//!
+//! [`StoreErrorKind`] decides whether the same request may work later; callers ask nothing else.
 
 use std::error::Error;
 use std::io;
@@ -6,10 +8,10 @@ use std::io;
 use super::authorities::CA_BUNDLE;
 use crate::tls;
 
-/// Longest excerpt of what a store said; some answer with pages of XML or HTML.
+/// Most characters of a store's answer in an error; some answer with pages of XML or HTML.
 const MAX_REASON_CHARS: usize = 200;
 
-/// Where a person looks when there is no TLS.
+/// The settings that a failed TLS handshake's advice names.
 const TLS_SETTINGS: tls::Settings = tls::Settings {
     authority: CA_BUNDLE,
     address: "the store's endpoint (AWS_ENDPOINT_URL)",
@@ -28,16 +30,16 @@ pub struct StoreError {
     source: Option<Box<object_store::Error>>,
 }
 
-/// What to do about a [`StoreError`].
+/// The kind of a [`StoreError`], which decides what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreErrorKind {
-    /// The object isn't there.
+    /// The object does not exist.
     NotFound,
-    /// The bucket isn't there: no object is, so no single one is to blame.
+    /// The bucket does not exist, so that every object in it would fail.
     NoBucket,
     /// This object is forbidden.
     AccessDenied,
-    /// The credentials are missing, wrong or expired: no single object is to blame.
+    /// The credentials are missing, wrong or expired, so that every object would fail.
     BadCredentials,
     /// The object has more bytes than allowed.
     TooLarge,
@@ -48,7 +50,7 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
-    /// Whether the same request may work later with nobody doing anything here.
+    /// True if the same request may work later without a change to the configuration.
     #[must_use]
     pub fn may_pass(self) -> bool {
         match self {
@@ -94,20 +96,19 @@ impl StoreError {
         }
     }
 
-    /// What to do about it.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 }
 
-/// Whether the same request may succeed later.
+/// True if the same request may work later.
 pub(super) fn may_pass(error: &object_store::Error) -> bool {
     classify(error, &with_causes(error)).may_pass()
 }
 
-/// An error and all its causes. Variants repeat their causes' text, which does no harm
-/// when searching it.
+/// The texts of an error and all its causes, to search in. Some repeat the text of their cause.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -122,7 +123,7 @@ fn with_causes(error: &dyn Error) -> String {
 fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
     use object_store::Error as E;
     let code = tag(whole, "Code");
-    /// What S3-compatible servers call a full disk or quota: Ceph, Google's and others, MinIO.
+    /// The codes for a full disk or quota: of Ceph, of Google and others, of MinIO.
     const FULL: [&str; 3] = ["QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"];
     match error {
         _ if code.is_some_and(|code| FULL.contains(&code)) => StoreErrorKind::NoSpace,
@@ -131,9 +132,9 @@ fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
         }
         E::NotFound { .. } => StoreErrorKind::NotFound,
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => match code {
-            // An object one may not read answers AccessDenied, or nothing (HEAD); every
-            // other code (InvalidAccessKeyId, SignatureDoesNotMatch, ExpiredToken,
-            // RequestTimeTooSkewed, …) is about who asks.
+            // An object without the right to read it answers AccessDenied, or nothing (HEAD). All
+            // other codes (InvalidAccessKeyId, SignatureDoesNotMatch, ExpiredToken,
+            // RequestTimeTooSkewed, …) are about the credentials.
             None | Some("AccessDenied" | "Forbidden") => StoreErrorKind::AccessDenied,
             Some(_) => StoreErrorKind::BadCredentials,
         },
@@ -181,7 +182,7 @@ fn summary(error: &(dyn Error + 'static), whole: &str) -> String {
     if whole.contains("URL scheme is not allowed") {
         return "the endpoint is http://, which is not encrypted; use https://, or allow it with AWS_ALLOW_HTTP=true".to_owned();
     }
-    // The innermost cause says what happened; what is around it says where, again.
+    // The innermost cause says what happened; the others repeat the place.
     let mut innermost: &dyn Error = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;

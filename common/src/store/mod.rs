@@ -1,8 +1,8 @@
 //! Access to object stores: local folders, S3 and S3-compatible servers, Google Cloud
 //! Storage and Azure, all through `object_store`.
 //!
-//! Owns opening a [`Location`] and what a store's errors mean. Only the programs'
-//! `main` reads the stores' environment variables, as [`StoreOptions`].
+//! Owns opening a [`Location`], reading, writing and listing, and the meaning of stores' errors. Only
+//! the programs' `main` reads the stores' environment variables, as [`StoreOptions`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,11 +38,11 @@ pub use error::{StoreError, StoreErrorKind};
 
 /// Size of a large object's parts: S3 takes 10,000 of at least 5 MiB.
 const PART_BYTES: usize = 16 * 1024 * 1024;
-/// Parts of one object on their way.
+/// Parts of one object that are written at a time.
 const PARTS_AT_ONCE: usize = 4;
 
-/// Buckets in one zone have names that end so, and neither an order nor a way to start in the middle.
-const S3_EXPRESS: &str = "--x-s3";
+/// The end of the names of S3 Express buckets. These list in no order and cannot start at a name.
+const S3_EXPRESS_SUFFIX: &str = "--x-s3";
 
 /// Media type of JSON results.
 pub const JSON: &str = "application/json";
@@ -56,10 +56,10 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Of this process's environment. For `main` only: nothing else reads it.
+    /// The options in this process's environment. For `main` only: nothing else reads it.
     ///
     /// # Errors
-    /// Where `AWS_CA_BUNDLE` names no bundle of certificates.
+    /// If `AWS_CA_BUNDLE` names no bundle of certificates.
     pub fn from_environment() -> Result<Self, CaBundleError> {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -67,7 +67,7 @@ impl StoreOptions {
         Self::from_variables(std::env::vars_os().filter_map(text)).with_ca_bundle()
     }
 
-    /// Keeps the stores' own variables of an environment.
+    /// Keeps the variables of an environment that configure stores.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let wanted =
             |name: &str| ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p));
@@ -75,11 +75,11 @@ impl StoreOptions {
         Self { variables, authorities: Authorities::default() }
     }
 
-    /// Trusts the authorities in the file that `AWS_CA_BUNDLE` names, where it is set: for S3
-    /// these only, for other stores these as well.
+    /// Trusts the authorities in the file that `AWS_CA_BUNDLE` names, if it is set: S3 is trusted with
+    /// these only, other stores with these and the system's.
     ///
     /// # Errors
-    /// Where it names no bundle of certificates.
+    /// If it names no bundle of certificates.
     pub fn with_ca_bundle(mut self) -> Result<Self, CaBundleError> {
         if let Some(path) = self.variable(CA_BUNDLE) {
             self.authorities = Authorities::read(path.as_ref())?;
@@ -87,13 +87,13 @@ impl StoreOptions {
         Ok(self)
     }
 
-    /// One variable's value, where it is set and not empty.
+    /// The value of a variable, if it is set and not empty.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         let (_, value) = self.variables.iter().find(|(known, _)| known == name)?;
         (!value.is_empty()).then_some(value)
     }
 
-    /// Each option a builder understands, by its own key type.
+    /// The options that a builder understands, by the builder's own key type.
     fn for_builder<K: std::str::FromStr>(&self) -> impl Iterator<Item = (K, &str)> {
         self.variables.iter().filter_map(|(name, value)| {
             let key = name.to_ascii_lowercase().parse().ok()?;
@@ -122,11 +122,11 @@ pub struct Folder {
 /// How a store's objects are listed in the order of their names.
 #[derive(Clone)]
 enum Listing {
-    /// Names are sorted here.
+    /// A local folder: the names are sorted here.
     Local,
-    /// From several places at once.
+    /// Several ranges of names are listed at once.
     Seekable(Seekable),
-    /// One page after the other, as the store has them.
+    /// One page after the other, in the store's order.
     Plain,
 }
 
@@ -155,21 +155,21 @@ pub struct Listed {
 
 /// An object's content as it was when read.
 #[derive(Clone, Debug)]
-pub struct Fetched {
+pub struct FetchedObject {
     /// The content.
     pub bytes: Bytes,
     /// Entity tag, if the store has them.
     pub etag: Option<String>,
 }
 
-/// An object that is there, with its content still to come.
+/// An object that was found and whose content is not yet read.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedObject {
     found: GetResult,
     place: String,
 }
 
-impl Opened {
+impl OpenedObject {
     /// Size of the content.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
@@ -180,12 +180,12 @@ impl Opened {
     ///
     /// # Errors
     /// As the store says.
-    pub async fn read(self) -> Result<Fetched, StoreError> {
+    pub async fn read(self) -> Result<FetchedObject, StoreError> {
         let Self { found, place } = self;
         let etag = found.meta.e_tag.clone();
         let bytes = found.bytes().await;
         let bytes = bytes.map_err(|source| StoreError::new("read", place, source))?;
-        Ok(Fetched { bytes, etag })
+        Ok(FetchedObject { bytes, etag })
     }
 }
 
@@ -193,7 +193,7 @@ impl Folder {
     /// Opens a place. No request is made yet.
     ///
     /// # Errors
-    /// Where the store's configuration is incomplete or contradictory.
+    /// If the store's configuration is incomplete or contradictory.
     pub fn open(location: &Location, options: &StoreOptions) -> Result<Self, StoreError> {
         let failed = |source| StoreError::new("open", location.to_string(), source);
         let url = location.as_url();
@@ -229,7 +229,7 @@ impl Folder {
                     builder = builder.with_config(key, value);
                 }
                 let store = builder.with_retry(retry()).build().map_err(failed)?;
-                if url.host_str().is_some_and(|bucket| bucket.ends_with(S3_EXPRESS)) {
+                if url.host_str().is_some_and(|bucket| bucket.ends_with(S3_EXPRESS_SUFFIX)) {
                     (Arc::new(store), Listing::Plain)
                 } else {
                     seekable(store)
@@ -250,24 +250,28 @@ impl Folder {
     ///
     /// # Errors
     /// [`StoreErrorKind::TooLarge`] before the content is read; else as the store says.
-    pub async fn get(&self, path: &str, max_bytes: u64) -> Result<Fetched, StoreError> {
+    pub async fn get(&self, path: &str, max_bytes: u64) -> Result<FetchedObject, StoreError> {
         self.open_object(path, max_bytes).await?.read().await
     }
 
-    /// Asks for an object, unless it is larger than `max_bytes`. Its content is still to be read.
+    /// Asks for an object, unless it is larger than `max_bytes`, without reading its content.
     ///
     /// # Errors
     /// [`StoreErrorKind::TooLarge`]; else as the store says.
-    pub async fn open_object(&self, path: &str, max_bytes: u64) -> Result<Opened, StoreError> {
+    pub async fn open_object(
+        &self,
+        path: &str,
+        max_bytes: u64,
+    ) -> Result<OpenedObject, StoreError> {
         let failed = |source| self.error("read", path, source);
         let found = self.store.get(&self.path(path)?).await.map_err(failed)?;
         if found.meta.size > max_bytes {
             return Err(StoreError::too_large(self.name_of(path), found.meta.size, max_bytes));
         }
-        Ok(Opened { found, place: self.name_of(path) })
+        Ok(OpenedObject { found, place: self.name_of(path) })
     }
 
-    /// Writes an object whole, at once visible or not at all.
+    /// Writes an object. Readers see all of it or nothing.
     ///
     /// # Errors
     /// As the store says.
@@ -286,11 +290,11 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes a file of this machine as an object, in parts, so that it may be larger than memory.
-    /// Visible at once and whole, or not at all.
+    /// Writes a local file as an object, in parts, so that it may be larger than memory. Readers see
+    /// all of it or nothing.
     ///
     /// # Errors
-    /// As the store says, or the file.
+    /// If the file cannot be read or the store fails.
     pub async fn put_file(
         &self,
         path: &str,
@@ -308,7 +312,7 @@ impl Folder {
         let mut upload = WriteMultipart::new_with_chunk_size(upload.map_err(failed)?, PART_BYTES);
         loop {
             let mut part = Vec::with_capacity(PART_BYTES);
-            // Off the disk's cache, mostly: it was just written.
+            // Blocks little: the file was just written and is in the disk's cache.
             file.by_ref().take(PART_BYTES as u64).read_to_end(&mut part).map_err(unread)?;
             if part.is_empty() {
                 break;
@@ -344,7 +348,7 @@ impl Folder {
     }
 
     /// Every object below `folder` (`""` for all), in the store's order. An item is an
-    /// error where one entry can't be read; the rest still comes where the store can.
+    /// error if one entry cannot be read; the others follow if the store can go on.
     pub fn list(&self, folder: &str) -> BoxStream<'static, Result<Listed, StoreError>> {
         let prefix = match self.path(folder) {
             Ok(prefix) => prefix,
@@ -354,9 +358,9 @@ impl Folder {
         self.listed(folder, &prefix, found)
     }
 
-    /// As [`Folder::list`], in the order of paths as text, and faster where there are many: a
-    /// store that can is asked for several parts at once, in bounded memory. A store that tells
-    /// its objects in another order keeps that.
+    /// As [`Folder::list`], but in the order of paths as text, and faster for many objects: several
+    /// ranges are listed at once, in bounded memory. A store that cannot start at a name is listed in
+    /// its own order.
     pub fn list_in_order(&self, folder: &str) -> BoxStream<'static, Result<Listed, StoreError>> {
         let prefix = match self.path(folder) {
             Ok(prefix) => prefix,
@@ -392,7 +396,7 @@ impl Folder {
             .boxed()
     }
 
-    /// Names of the objects that lie directly in it.
+    /// The names of the objects directly in this folder.
     ///
     /// # Errors
     /// As the store says.
@@ -404,7 +408,7 @@ impl Folder {
         Ok(names.map(str::to_owned).collect())
     }
 
-    /// Facts about one object.
+    /// An object's size, entity tag and time, without its content.
     ///
     /// # Errors
     /// As the store says, absence included.
@@ -417,7 +421,7 @@ impl Folder {
         Ok(Listed { path: path.to_owned(), etag: e_tag, size_bytes: size, last_modified })
     }
 
-    /// What an object is written with, where the store keeps that.
+    /// The attributes to write an object with, if the store keeps them.
     fn attributes(&self, content_type: &'static str) -> Attributes {
         let mut attributes = Attributes::new();
         if self.takes_attributes {
@@ -457,8 +461,8 @@ fn seekable<S: ObjectStore + PaginatedListStore>(store: S) -> (Arc<dyn ObjectSto
     (store, Listing::Seekable(seekable))
 }
 
-/// Short: a passing fault is smoothed over, a lasting one goes to the queue's own delays
-/// instead of holding a worker's place.
+/// A few quick repetitions. An error that lasts longer is answered by the queue's retry delays, so
+/// that it does not hold a worker's slot.
 fn retry() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {

@@ -1,11 +1,11 @@
 //! Listing in the order of names, fast and in bounded memory.
 //!
-//! A store tells its objects a thousand at a time, and only the end of one page says where the
-//! next begins. So the names are cut into stretches, at the folders that one look finds,
-//! and some stretches are listed ahead while the first is handed on. A stretch is everything after one
-//! name and up to another, so any name will do to cut at, and none is left out or told twice.
+//! A store lists a page of 1,000 objects at a time, and a page can be asked for only after the one
+//! before it. So the names are cut into ranges, at the folders that a first request finds, and several
+//! ranges are listed at once. A range is all names after one name and up to another. Any name can be a
+//! cut; no object is left out or listed twice.
 //!
-//! Local folders have no order of their own: the names of one folder at a time are sorted here.
+//! Local folders are not ordered: [`local`] sorts the names of one folder at a time.
 //!
 //! Upstream: [`Folder::list_in_order`](super::Folder::list_in_order).
 
@@ -27,21 +27,21 @@ mod local;
 
 pub(super) use local::list as list_local;
 
-/// Stretches listed at a time.
-const AHEAD: usize = 8;
-/// Pages held of each, most of them of 1,000 objects: with their names some 250 bytes each.
+/// Ranges listed at a time.
+const RANGES_AT_ONCE: usize = 8;
+/// Pages held of each range. A page of 1,000 objects takes some 250 KB.
 const PAGES_HELD: usize = 12;
 const PAGE_OBJECTS: usize = 1000;
-/// Stretches that a page of folders is cut into, at most.
-const STRETCHES_PER_PAGE: usize = 64;
-/// With fewer folders than that, those inside are looked for as well.
+/// Most ranges that a page of folders is cut into.
+const MAX_RANGES_PER_PAGE: usize = 64;
+/// If a prefix has fewer folders, the folders inside of them become cuts too.
 const FEW_FOLDERS: usize = 16;
-/// Requests spent on that.
-const MAX_LOOKS: usize = 16;
-/// Stretches with fewer objects are not worth a request each: a page has more.
-const SMALL_STRETCH: u64 = 500;
-/// How often one request is repeated.
-const REPEATS: u32 = 4;
+/// Most requests for folders inside of folders.
+const MAX_FOLDER_REQUESTS: usize = 16;
+/// Ranges with fewer objects are not worth a request each: a page has more.
+const SMALL_RANGE_OBJECTS: u64 = 500;
+/// Most repetitions of one request.
+const MAX_REPEATS: u32 = 4;
 
 /// A store that can start a listing anywhere.
 #[derive(Clone)]
@@ -50,24 +50,24 @@ pub(super) struct Seekable {
     pub(super) pages: Arc<dyn PaginatedListStore>,
 }
 
-/// Everything after one name and up to another, the latter included.
+/// All names after one and up to another; the latter is included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stretch {
+struct NameRange {
     after: Option<Path>,
     until: Option<Path>,
 }
 
 /// Every object below `prefix`, in the order of their names.
 pub(super) fn list(seekable: Seekable, prefix: Path) -> BoxStream<'static, Result<ObjectMeta>> {
-    let stretches = stream::once(async move {
-        // Beside those that wait in it, one is being handed on.
-        let (sender, receiver) = mpsc::channel(AHEAD - 1);
-        tokio::spawn(async move { Cutter::new(seekable, prefix).cut(sender).await });
+    let ranges = stream::once(async move {
+        // Beside the ranges in the channel, one is being handed on.
+        let (sender, receiver) = mpsc::channel(RANGES_AT_ONCE - 1);
+        tokio::spawn(async move { RangeCutter::new(seekable, prefix).cut(sender).await });
         stream::unfold(receiver, |mut receiver: mpsc::Receiver<Pages>| async move {
             receiver.recv().await.map(|pages| (pages, receiver))
         })
     });
-    stretches.flatten().flat_map(objects).boxed()
+    ranges.flatten().flat_map(objects).boxed()
 }
 
 type Pages = mpsc::Receiver<Result<Vec<ObjectMeta>>>;
@@ -81,17 +81,17 @@ fn objects(pages: Pages) -> BoxStream<'static, Result<ObjectMeta>> {
     pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed()
 }
 
-/// Cuts the names below a prefix into stretches and starts to list them.
-struct Cutter {
+/// Cuts the names below a prefix into ranges and starts to list them.
+struct RangeCutter {
     seekable: Seekable,
     prefix: Path,
-    /// Where the last stretch ended.
+    /// The end of the last range.
     last: Option<Path>,
     started: u64,
     listed: Arc<AtomicU64>,
 }
 
-impl Cutter {
+impl RangeCutter {
     fn new(seekable: Seekable, prefix: Path) -> Self {
         Self { seekable, prefix, last: None, started: 0, listed: Arc::default() }
     }
@@ -113,15 +113,15 @@ impl Cutter {
                 folders = self.with_those_inside(folders).await;
             }
             first = false;
-            // Two to a stretch and so on, where there are many.
-            for folder in folders.into_iter().step_by_most(STRETCHES_PER_PAGE) {
+            // If there are many folders, a range covers several.
+            for folder in folders.into_iter().step_by_most(MAX_RANGES_PER_PAGE) {
                 if self.start(Some(folder), &sender).await.is_err() {
                     return;
                 }
             }
-            let small = self.listed.load(Relaxed) < SMALL_STRETCH * self.started;
+            let small = self.listed.load(Relaxed) < SMALL_RANGE_OBJECTS * self.started;
             if next.is_none() || small {
-                // Whoever dropped the stream has no use for the rest.
+                // A send fails only if the reader of the stream is gone.
                 self.start(None, &sender).await.unwrap_or_default();
                 return;
             }
@@ -129,7 +129,7 @@ impl Cutter {
         }
     }
 
-    /// The folders directly in one, in order: so many as a page has; and how to go on.
+    /// One page of the folders directly in `inside`, in order, and the token of the next page.
     async fn folders(
         &self,
         inside: &Path,
@@ -153,16 +153,16 @@ impl Cutter {
         Ok((folders, page.page_token))
     }
 
-    /// Looks into folders where there are few: a data set's are often `train` and `val`.
+    /// Adds the folders inside of few folders: those of a data set are often `train` and `val`.
     async fn with_those_inside(&self, folders: Vec<Path>) -> Vec<Path> {
         let mut found = folders.clone();
         let mut unseen = VecDeque::from(folders);
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_FOLDER_REQUESTS {
             if found.len() >= FEW_FOLDERS {
                 break;
             }
             let Some(folder) = unseen.pop_front() else { break };
-            // Only where to cut depends on it; what is wrong will show in listing.
+            // An error here changes only the cuts; the listing itself will show it.
             let Ok((inside, _)) = self.folders(&folder, None).await else { break };
             found.extend(inside.iter().cloned());
             unseen.extend(inside);
@@ -171,19 +171,19 @@ impl Cutter {
         found
     }
 
-    /// Starts to list the stretch from the last one's end.
+    /// Starts to list the range from the last range's end.
     async fn start(
         &mut self,
         until: Option<Path>,
-        stretches: &mpsc::Sender<Pages>,
+        ranges: &mpsc::Sender<Pages>,
     ) -> Result<(), mpsc::error::SendError<Pages>> {
         let after = std::mem::replace(&mut self.last, until.clone());
         let (sender, pages) = mpsc::channel(PAGES_HELD);
-        let stretch = Stretch { after, until };
-        let listing = list_stretch(&self.seekable, &self.prefix, stretch);
+        let range = NameRange { after, until };
+        let listing = list_range(&self.seekable, &self.prefix, range);
         let listed = Arc::clone(&self.listed);
-        // In line first: so it is started only when its turn is near.
-        stretches.send(pages).await?;
+        // Waits for room first, so that a range is started only when its turn is near.
+        ranges.send(pages).await?;
         self.started += 1;
         tokio::spawn(async move {
             let mut listing = listing.ready_chunks(PAGE_OBJECTS);
@@ -201,16 +201,16 @@ impl Cutter {
     }
 }
 
-fn list_stretch(
+fn list_range(
     seekable: &Seekable,
     prefix: &Path,
-    stretch: Stretch,
+    range: NameRange,
 ) -> BoxStream<'static, Result<ObjectMeta>> {
     let prefix = Some(prefix.clone()).filter(|prefix| !prefix.as_ref().is_empty());
-    let listing = Listing {
+    let listing = RangeListing {
         store: Arc::clone(&seekable.store),
         prefix,
-        stretch,
+        range,
         answers: None,
         tries: Tries::default(),
     };
@@ -224,21 +224,21 @@ fn list_stretch(
     .boxed()
 }
 
-/// A stretch being listed. Where that breaks off it goes on behind the last object it told.
-struct Listing {
+/// A range being listed. After an error it goes on behind the last object it returned.
+struct RangeListing {
     store: Arc<dyn ObjectStore>,
     prefix: Option<Path>,
-    /// What is left of it.
-    stretch: Stretch,
+    /// The rest of the range.
+    range: NameRange,
     answers: Option<BoxStream<'static, Result<ObjectMeta>>>,
     tries: Tries,
 }
 
-impl Listing {
+impl RangeListing {
     async fn next(&mut self) -> Option<Result<ObjectMeta>> {
         loop {
             let (store, prefix) = (&self.store, self.prefix.as_ref());
-            let answers = self.answers.get_or_insert_with(|| match &self.stretch.after {
+            let answers = self.answers.get_or_insert_with(|| match &self.range.after {
                 None => store.list(prefix),
                 Some(after) => store.list_with_offset(prefix, after),
             });
@@ -252,13 +252,13 @@ impl Listing {
                     }
                 }
             };
-            let Stretch { after, until } = &self.stretch;
+            let NameRange { after, until } = &self.range;
             if until.as_ref().is_some_and(|until| object.location > *until) {
                 return None;
             }
-            // A server that doesn't know how to start there starts at the beginning.
+            // A server that does not support an offset starts at the beginning.
             if after.as_ref().is_none_or(|after| object.location > *after) {
-                self.stretch.after = Some(object.location.clone());
+                self.range.after = Some(object.location.clone());
                 self.tries = Tries::default();
                 return Some(Ok(object));
             }
@@ -266,8 +266,8 @@ impl Listing {
     }
 }
 
-/// Repetitions of a request that failed and may not fail again: the client has tried a few times
-/// itself, but not where a body was cut off half-way.
+/// Repetitions of a failed request whose error may pass. The client repeats requests too, but not
+/// after a body that was cut off.
 #[derive(Default)]
 struct Tries {
     failed: u32,
@@ -275,13 +275,13 @@ struct Tries {
 }
 
 impl Tries {
-    /// Waits before another.
+    /// Waits before another try.
     ///
     /// # Errors
-    /// The error, where another is no use.
+    /// The error itself, if another try would not help.
     async fn another(&mut self, error: object_store::Error) -> Result<()> {
         self.failed += 1;
-        if self.failed > REPEATS || !may_pass(&error) {
+        if self.failed > MAX_REPEATS || !may_pass(&error) {
             return Err(error);
         }
         tokio::time::sleep(self.backoff.next_delay()).await;
@@ -290,7 +290,7 @@ impl Tries {
 }
 
 trait StepByMost: ExactSizeIterator + Sized {
-    /// Evenly spread, at most so many of them.
+    /// At most `most` of the items, evenly spread.
     fn step_by_most(self, most: usize) -> std::iter::StepBy<Self> {
         let step = self.len().div_ceil(most).max(1);
         self.step_by(step)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use camshaft_common::backoff::Backoff;
-use camshaft_common::store::{Fetched, Folder, Listed, StoreError, StoreErrorKind};
+use camshaft_common::store::{FetchedObject, Folder, Listed, StoreError, StoreErrorKind};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -185,7 +185,7 @@ impl SteadyFolder {
         path: &str,
         max_bytes: u64,
         budget: &Budget,
-    ) -> Result<(Fetched, Share), StoreError> {
+    ) -> Result<(FetchedObject, Share), StoreError> {
         let read = async move || {
             let opened = self.folder.open_object(path, max_bytes).await?;
             let share = budget.reserve(opened.size_bytes()).await;

@@ -16,7 +16,7 @@ use object_store::{Error, ObjectMeta, Result};
 use tokio::sync::mpsc;
 
 /// Files handed on together.
-const BATCH: usize = 256;
+const BATCH_FILES: usize = 256;
 const BATCHES_HELD: usize = 16;
 
 /// Every file below `folder`, which is at `prefix` in the store.
@@ -24,8 +24,9 @@ pub(crate) fn list(folder: PathBuf, prefix: Path) -> BoxStream<'static, Result<O
     let batches = stream::once(async move {
         let (sender, receiver) = mpsc::channel(BATCHES_HELD);
         tokio::task::spawn_blocking(move || {
-            let mut walk = Walk { sender, batch: Vec::with_capacity(BATCH), above: Vec::new() };
-            // An error means that nobody listens any more.
+            let mut walk =
+                FolderWalk { sender, batch: Vec::with_capacity(BATCH_FILES), above: Vec::new() };
+            // An error means that the reader is gone.
             if walk.folder(&folder, &prefix).is_ok() {
                 walk.flush().unwrap_or_default();
             }
@@ -37,28 +38,28 @@ pub(crate) fn list(folder: PathBuf, prefix: Path) -> BoxStream<'static, Result<O
     batches.flatten().flat_map(stream::iter).boxed()
 }
 
-/// Nobody listens any more.
-struct Dropped;
+/// The reader of the stream is gone.
+struct ReaderGone;
 
-struct Walk {
+struct FolderWalk {
     sender: mpsc::Sender<Vec<Result<ObjectMeta>>>,
     batch: Vec<Result<ObjectMeta>>,
-    /// Device and inode of the folders it is in, to notice links that lead back.
+    /// Device and inode of the folders above, to notice links that lead back to one.
     above: Vec<(u64, u64)>,
 }
 
-impl Walk {
-    fn folder(&mut self, folder: &FilePath, prefix: &Path) -> std::result::Result<(), Dropped> {
+impl FolderWalk {
+    fn folder(&mut self, folder: &FilePath, prefix: &Path) -> std::result::Result<(), ReaderGone> {
         let read = fs::metadata(folder).and_then(|facts| {
             let here = (facts.dev(), facts.ino());
             if self.above.contains(&here) {
                 return Err(io::Error::other("a symbolic link leads back to a folder above it"));
             }
-            Ok((here, Names::read(folder)?))
+            Ok((here, FolderNames::read(folder)?))
         });
         let (here, names) = match read {
             Ok(read) => read,
-            // It went meanwhile, or was never there: a store has no empty folders either.
+            // It was deleted meanwhile, or never existed. A store has no empty folders either.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return self.push(Err(failed(folder, error))),
         };
@@ -86,7 +87,7 @@ impl Walk {
         Ok(())
     }
 
-    fn file(&mut self, path: &FilePath, location: Path) -> std::result::Result<(), Dropped> {
+    fn file(&mut self, path: &FilePath, location: Path) -> std::result::Result<(), ReaderGone> {
         match fs::metadata(path) {
             Ok(facts) if facts.is_file() => self.push(object(&facts, location)),
             Ok(_) => Ok(()),
@@ -95,33 +96,33 @@ impl Walk {
         }
     }
 
-    fn push(&mut self, item: Result<ObjectMeta>) -> std::result::Result<(), Dropped> {
+    fn push(&mut self, item: Result<ObjectMeta>) -> std::result::Result<(), ReaderGone> {
         self.batch.push(item);
-        if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
+        if self.batch.len() >= BATCH_FILES { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> std::result::Result<(), Dropped> {
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        self.sender.blocking_send(batch).map_err(|_| Dropped)
+    fn flush(&mut self) -> std::result::Result<(), ReaderGone> {
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_FILES));
+        self.sender.blocking_send(batch).map_err(|_| ReaderGone)
     }
 }
 
-/// The names in one folder, sorted. Those of folders end in `/`, so that they come where the names
-/// of what is inside would: `a-b`, `a.jpg`, `a/…`. One text for all: there may be a million.
-struct Names {
+/// The names in one folder, sorted as whole paths are: the name of a folder ends in `/`, so that
+/// `a-b` and `a.jpg` come before `a/…`. All names are in one text, since there may be a million.
+struct FolderNames {
     text: Vec<u8>,
-    /// Where each starts and how long it is.
+    /// Start and length of each name.
     spans: Vec<(usize, u16)>,
 }
 
-impl Names {
+impl FolderNames {
     fn read(folder: &FilePath) -> io::Result<Self> {
         let mut names = Self { text: Vec::new(), spans: Vec::new() };
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let kind = entry.file_type()?;
             let is_folder = if kind.is_symlink() {
-                // One that leads nowhere is no file either: that shows when it is looked at.
+                // A link that leads nowhere is left out when its file is looked at.
                 fs::metadata(entry.path()).is_ok_and(|target| target.is_dir())
             } else {
                 kind.is_dir()
@@ -158,7 +159,7 @@ fn location(prefix: &Path, name: &[u8]) -> Result<Path> {
     Ok(Path::parse(whole)?)
 }
 
-/// `name#123`: what the store writes to before a file gets its name. It refuses to read them.
+/// True for `name#123`: the store writes a file under such a name before it renames it.
 fn is_unfinished(name: &[u8]) -> bool {
     let Some(at) = name.iter().position(|&byte| byte == b'#') else { return false };
     let suffix = &name[at + 1..];
