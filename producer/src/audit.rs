@@ -156,7 +156,7 @@ async fn publish(
     stop: CancellationToken,
 ) -> Result<(), crate::plan::PlanError> {
     let result = tokio::select! {
-        result = plan.publish(Outlet::in_process(&queue), stop.clone()) => result,
+        result = plan.publish(Outlet::in_process(queue.clone()), stop.clone()) => result,
         // It may be waiting for room that nobody makes any more.
         () = stop.cancelled() => Ok(()),
     };

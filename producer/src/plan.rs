@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::outlet::Outlet;
-use crate::resumption::{Before, Terms};
+use crate::resumption::{InterruptedEnqueue, NoteTemplate};
 use crate::selection::{Decision, Only, Results};
 use crate::source::{FoundImage, Source, SourceError};
 use crate::traces;
@@ -79,9 +79,9 @@ pub(crate) struct Plan {
     record: RunRecord,
     results: Results,
     progress: Arc<PlanProgress>,
-    terms: Terms,
+    notes: NoteTemplate,
     /// Images enqueued by an earlier process that didn't come to its end.
-    before: Option<Before>,
+    before: Option<InterruptedEnqueue>,
     /// The image before, where they have to come in the order of their keys.
     last: Option<ImageKey>,
 }
@@ -157,7 +157,7 @@ impl Plan {
         let Request { source, source_name, only, dead, limit, model, explain, .. } = request;
         results.set_dead(dead);
         let progress = Arc::default();
-        let terms = Terms::new(only, source.labels());
+        let notes = NoteTemplate::new(only, source.labels());
         Ok(Self {
             source,
             source_name,
@@ -169,7 +169,7 @@ impl Plan {
             record,
             results,
             progress,
-            terms,
+            notes,
             before: None,
             last: None,
         })
@@ -179,13 +179,10 @@ impl Plan {
     ///
     /// # Errors
     /// Where the broker stays out of reach, or another process is at it.
-    pub(crate) async fn outlet(
-        &mut self,
-        broker: &RabbitMqQueue,
-    ) -> Result<Outlet<'static>, QueueError> {
+    pub(crate) async fn outlet(&mut self, broker: &RabbitMqQueue) -> Result<Outlet, QueueError> {
         let sequence = broker.sequence(&self.run().to_string()).await?;
         if let Some(bookmark) = sequence.bookmark() {
-            self.before = Before::read(bookmark, &self.source, &mut self.terms).await;
+            self.before = InterruptedEnqueue::read(bookmark, &self.source, &mut self.notes).await;
         }
         Ok(Outlet::broker(sequence))
     }
@@ -210,7 +207,7 @@ impl Plan {
     /// starting again does the rest.
     pub(crate) async fn publish(
         self,
-        outlet: Outlet<'_>,
+        outlet: Outlet,
         stop: CancellationToken,
     ) -> Result<(), PlanError> {
         let span = traces::enqueue(self.run());
@@ -227,14 +224,14 @@ impl Plan {
     async fn publish_within(
         mut self,
         span: &Span,
-        mut outlet: Outlet<'_>,
+        mut outlet: Outlet,
         stop: CancellationToken,
     ) -> Result<(), PlanError> {
         let limit = self.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let progress = Arc::clone(&self.progress);
         let mut images = self.source.images().take(limit);
         let mut may_forget = !self.source.is_list();
-        let unsure_at_most = self.before.as_ref().map_or(0, Before::unsure);
+        let unsure_at_most = self.before.as_ref().map_or(0, InterruptedEnqueue::unconfirmed);
         let mut unsure = VecDeque::new();
         while let Some(image) = images.next().await {
             if stop.is_cancelled() {
@@ -292,7 +289,7 @@ impl Plan {
     /// Publishes an image's job. One that may be there already is `again`.
     async fn put(
         &self,
-        outlet: &mut Outlet<'_>,
+        outlet: &mut Outlet,
         chosen: Chosen,
         again: bool,
         span: &Span,
@@ -301,7 +298,7 @@ impl Plan {
         let sending = traces::send(span, outlet.name(), self.run(), &image.key);
         let message = self.message(image, replaces, again, TraceContext::of(&sending));
         // The bookmark stays where it is, further on, where only a changed image is caught up with.
-        let note = (!matches!(when, When::Changed)).then(|| self.terms.note(at));
+        let note = (!matches!(when, When::Changed)).then(|| self.notes.note(at));
         outlet.put(message, note, sending, &self.progress.published).await
     }
 

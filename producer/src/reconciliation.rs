@@ -1,7 +1,7 @@
-//! Whether every image of a run is accounted for, and which are not: SOURCE's keys against OUT's
-//! results and the dead letters.
+//! Finds the images of a run that are not accounted for: those of SOURCE with neither a result in
+//! OUT nor a dead letter.
 //!
-//! Done only where `status` finds that the numbers don't add up: it lists SOURCE and OUT anew.
+//! Lists SOURCE and OUT again, so `status` asks for it only if the numbers don't add up.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::selection::Results;
 use crate::source::{LabelRule, Source, SourceArgument, SourceError};
 
-/// Keys kept to be named. A person reads the first few; a script repairs with `enqueue`.
+/// The most keys that are named. A person reads the first few; a script repairs with `enqueue`.
 const MAX_NAMED: usize = 1000;
 
 /// A run can't be checked.
@@ -35,7 +35,7 @@ pub(crate) enum ReconciliationError {
 /// A dead letter of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct DeadJob {
-    /// Its image; absent where the message can't be read.
+    /// Its image; `None` if the message can't be read.
     pub(crate) key: Option<ImageKey>,
     /// Why it is dead.
     pub(crate) reason: String,
@@ -50,10 +50,10 @@ pub(crate) struct Unaccounted {
     pub(crate) keys: Vec<ImageKey>,
 }
 
-/// The dead letters of a run, by the key of their image where it can be told.
+/// The dead letters of a run, with the keys of their images.
 ///
 /// # Errors
-/// Where the broker can't be reached.
+/// If the broker can't be reached.
 pub(crate) async fn dead_jobs(
     queue: &RabbitMqQueue,
     run: RunId,
@@ -62,22 +62,23 @@ pub(crate) async fn dead_jobs(
     Ok(letters.iter().filter_map(|letter| dead_job(letter, run)).collect())
 }
 
-/// `None` for another run's. A message that can't be read at all may be anybody's.
+/// `None` if the dead letter is another run's. One that can't be read at all may be any run's.
 fn dead_job(letter: &DeadLetter, run: RunId) -> Option<DeadJob> {
     #[derive(serde::Deserialize)]
-    struct Part {
+    struct JobFields {
         run: Option<RunId>,
         key: Option<ImageKey>,
     }
-    let part = serde_json::from_slice(&letter.body).unwrap_or(Part { run: None, key: None });
-    let ours = part.run.is_none_or(|of| of == run);
-    ours.then(|| DeadJob { key: part.key, reason: letter.reason.clone() })
+    let unread = JobFields { run: None, key: None };
+    let job = serde_json::from_slice(&letter.body).unwrap_or(unread);
+    let ours = job.run.is_none_or(|of| of == run);
+    ours.then(|| DeadJob { key: job.key, reason: letter.reason.clone() })
 }
 
 /// Finds the images of a run with neither a result nor a dead letter.
 ///
 /// # Errors
-/// Where SOURCE or OUT can't be listed.
+/// If SOURCE or OUT can't be listed.
 pub(crate) async fn unaccounted(
     record: &RunRecord,
     out: &Folder,

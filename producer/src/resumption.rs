@@ -1,8 +1,8 @@
-//! Going on with an enqueue that was killed: which images its jobs are in the queue of already.
+//! Continuing an enqueue that was killed: which images have a job in the queue already.
 //!
-//! Images come in the same order each time, and the broker keeps the last job's bookmark: see
-//! [`Sequence`](camshaft_queue::Sequence). A bookmark's note says what the enqueue was
-//! about, so that another one, of other images, doesn't go on with it.
+//! Images come in the same order each time, and the broker keeps a bookmark of the last job: see
+//! [`Sequence`](camshaft_queue::Sequence). A bookmark's note says what the enqueue was about, so
+//! that an enqueue of other images doesn't continue from it.
 
 use camshaft_common::job::Job;
 use camshaft_common::key::ImageKey;
@@ -15,7 +15,7 @@ use crate::source::{FoundImage, LabelRule, Source};
 
 /// What a bookmark says beside its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Note {
+struct BookmarkNote {
     /// When the enqueue was first started, in milliseconds since 1970.
     since: i64,
     /// The image's place in SOURCE, from 1.
@@ -24,16 +24,17 @@ struct Note {
     labels: LabelRule,
 }
 
-/// What goes into the notes of an enqueue.
+/// Makes the notes of one enqueue, which differ only in the image's place.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct NoteTemplate {
+    /// When the enqueue was first started.
     since: DateTime<Utc>,
     only: Only,
     labels: LabelRule,
 }
 
-impl Terms {
-    /// Those of an enqueue that starts now.
+impl NoteTemplate {
+    /// For an enqueue that starts now.
     #[must_use]
     pub(crate) fn new(only: Only, labels: LabelRule) -> Self {
         Self { since: Utc::now(), only, labels }
@@ -43,66 +44,70 @@ impl Terms {
     #[must_use]
     pub(crate) fn note(&self, at: u64) -> String {
         let Self { since, only, labels } = *self;
-        let note = Note { since: since.timestamp_millis(), at, only, labels };
+        let note = BookmarkNote { since: since.timestamp_millis(), at, only, labels };
         serde_json::to_string(&note).expect("a note has only words and numbers")
     }
 }
 
-/// The images that an earlier process enqueued.
+/// An enqueue that an earlier process did not finish.
 #[derive(Debug)]
-pub(crate) struct Before {
-    end: End,
-    unsure: usize,
+pub(crate) struct InterruptedEnqueue {
+    last: LastImage,
+    unconfirmed: usize,
     since: DateTime<Utc>,
 }
 
+/// The last image that an interrupted enqueue published.
 #[derive(Debug)]
-enum End {
+enum LastImage {
+    /// In a folder or store, where images come in the order of their keys.
     Key(ImageKey),
-    Position(u64),
+    /// In a list: its place, from 1.
+    Place(u64),
 }
 
-impl Before {
-    /// What a bookmark says, where it is of the same enqueue; `terms` are then as they were when
-    /// that was started.
+impl InterruptedEnqueue {
+    /// What a bookmark says, if it is of the same enqueue: `notes` are then as they were when that
+    /// was started. `None` if it is of another.
     pub(crate) async fn read(
         bookmark: &Bookmark,
         source: &Source,
-        terms: &mut Terms,
+        notes: &mut NoteTemplate,
     ) -> Option<Self> {
-        let note: Note = serde_json::from_str(&bookmark.note).ok()?;
+        let note: BookmarkNote = serde_json::from_str(&bookmark.note).ok()?;
         let key = Job::parse(&bookmark.body).ok()?.key;
         let since = DateTime::from_timestamp_millis(note.since)?;
-        if (note.only, note.labels) != (terms.only, terms.labels) {
+        if (note.only, note.labels) != (notes.only, notes.labels) {
             return None;
         }
-        let end = if !source.is_list() {
-            End::Key(key)
+        let last = if !source.is_list() {
+            LastImage::Key(key)
         } else if source.lists_at(note.at, &key).await {
-            End::Position(note.at)
+            LastImage::Place(note.at)
         } else {
             return None;
         };
-        terms.since = since;
-        Some(Self { end, unsure: bookmark.unsure, since })
+        notes.since = since;
+        Some(Self { last, unconfirmed: bookmark.unconfirmed, since })
     }
 
-    /// Whether the image at a place in SOURCE, from 1, was come by.
+    /// Whether the interrupted enqueue has come to the image at a place in SOURCE, from 1.
     #[must_use]
     pub(crate) fn covers(&self, image: &FoundImage, at: u64) -> bool {
-        match &self.end {
-            End::Key(last) => image.key <= *last,
-            End::Position(last) => at <= *last,
+        match &self.last {
+            LastImage::Key(last) => image.key <= *last,
+            LastImage::Place(last) => at <= *last,
         }
     }
 
-    /// Of how many of the last of those it is not known whether their jobs arrived.
+    /// The number of images, the last that it published, whose jobs may not be in the queue. They
+    /// get a job again.
     #[must_use]
-    pub(crate) fn unsure(&self) -> usize {
-        self.unsure
+    pub(crate) fn unconfirmed(&self) -> usize {
+        self.unconfirmed
     }
 
-    /// Whether an image may be another than the one that was come by, or none was there yet.
+    /// Whether an image that it covers was written since it was started, or is new since then.
     #[must_use]
     pub(crate) fn is_changed(&self, image: &FoundImage) -> bool {
         image.last_modified.is_some_and(|modified| modified > self.since)

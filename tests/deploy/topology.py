@@ -1,4 +1,4 @@
-"""The queues and their arguments, as common/src/queue/rabbitmq/topology.rs declares them.
+"""The queues and their arguments, as common/queue/src/rabbitmq/topology.rs declares them.
 
 Read from the source's text: a queue's arguments are part of its identity, so manifests that
 declare queues have to say the same. Where the source is written in another way, this says so.
@@ -7,7 +7,7 @@ declare queues have to say the same. Where the source is written in another way,
 import re
 from pathlib import Path
 
-SOURCE = Path("common/src/queue/rabbitmq/topology.rs")
+SOURCE = Path("common/queue/src/rabbitmq/topology.rs")
 
 
 def declared(name, delays):

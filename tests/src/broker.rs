@@ -43,8 +43,7 @@ pub struct LimitedUser {
 
 const OUR_QUEUES: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+)$";
 /// Those and the bookmarks of enqueues.
-const OURS_TO_ENQUEUE: &str =
-    r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue(\.[0-9a-f-]+)?)$";
+const OURS_TO_ENQUEUE: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
 const PUBLISH: &str = r"^amq\.default$";
 const NOTHING: &str = "^$";
 

@@ -1,14 +1,37 @@
-//! The jobs in a broker's queue, looked at without a worker.
+//! The jobs in a broker's queue, published without an enqueue and looked at without a worker.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use camshaft_common::job::Job;
+use camshaft_common::run::RunId;
+use camshaft_queue::{Message, QueueError, RabbitMqQueue};
 use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
+
+/// Publishes messages as an enqueue does, but leaves no bookmark. Returns once all are confirmed.
+///
+/// # Errors
+/// If the broker refuses them or stays out of reach.
+pub async fn publish(queue: &RabbitMqQueue, messages: Vec<Message>) -> Result<(), QueueError> {
+    let mut sequence = queue.sequence(&RunId::generate().to_string()).await?;
+    for message in messages {
+        sequence.publish(message, None).await?;
+    }
+    sequence.end().await
+}
+
+/// A job that was taken out of the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedJob {
+    /// Its image.
+    pub key: String,
+    /// Whether it says that there may be another job of the same image.
+    pub is_marked: bool,
+}
 
 /// A connection to a broker, for whoever counts or takes jobs.
 #[derive(Debug)]
@@ -74,6 +97,19 @@ impl Jobs {
     /// Where the broker is gone, or has something else than jobs.
     #[must_use]
     pub fn take(&self) -> HashMap<String, usize> {
+        let mut keys = HashMap::new();
+        for job in self.take_all() {
+            *keys.entry(job.key).or_default() += 1;
+        }
+        keys
+    }
+
+    /// Takes every job out of the queue, in order.
+    ///
+    /// # Panics
+    /// If the broker is gone, or has something else than jobs.
+    #[must_use]
+    pub fn take_all(&self) -> Vec<QueuedJob> {
         let count = self.count("camshaft.jobs").expect("the queue is there");
         self.runtime.block_on(async {
             let channel = self.channel().await;
@@ -84,15 +120,16 @@ impl Jobs {
                 options,
                 FieldTable::default(),
             );
-            let deliveries = consuming.await.expect("the queue is there");
-            let mut keys = HashMap::with_capacity(count);
-            let mut deliveries = deliveries.take(count);
-            while let Some(delivery) = deliveries.next().await {
-                let body = delivery.expect("the broker is there").data;
-                let key = Job::parse(&body).expect("it is a job").key.to_string();
-                *keys.entry(key).or_default() += 1;
-            }
-            keys
+            let deliveries = consuming.await.expect("the queue is there").take(count);
+            let jobs = deliveries.map(|delivery| {
+                let delivery = delivery.expect("the broker is there");
+                let job = Job::parse(&delivery.data).expect("it is a job");
+                let headers = delivery.properties.headers().as_ref();
+                let republished =
+                    headers.is_some_and(|headers| headers.contains_key("x-camshaft-republished"));
+                QueuedJob { key: job.key.to_string(), is_marked: job.again || republished }
+            });
+            jobs.collect().await
         })
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use camshaft_tests::broker::Broker;
 use camshaft_tests::images::files_below;
+use camshaft_tests::jobs::publish;
 use camshaft_tests::programs::{Running, camshaft, run, worker};
 use camshaft_tests::repository;
 use camshaft_tests::results::{Results, assert_same, local};
@@ -129,7 +130,7 @@ fn a_message_that_is_no_job_is_dead_lettered_and_stops_nothing() {
         .unwrap();
     let junk: [&[u8]; 4] = [b"", b"{}", b"\xff\xfe\x00", br#"{"v":2}"#];
     let messages = junk.map(|body| Message { body: body.to_vec().into(), trace: None }).to_vec();
-    runtime.block_on(queue.publish(messages)).unwrap();
+    runtime.block_on(publish(&queue, messages)).unwrap();
 
     small.enqueue(&broker, &[]);
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);

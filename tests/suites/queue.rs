@@ -13,6 +13,7 @@ use camshaft_queue::{
 };
 use camshaft_telemetry::TraceContext;
 use camshaft_tests::broker::Broker;
+use camshaft_tests::jobs::publish;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -27,38 +28,51 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Long enough to be measured, short enough to be waited for.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// A fresh, empty queue and a way to look at its dead letters.
+/// A fresh, empty queue, with what is not part of [`JobQueue`].
 struct Fixture {
     queue: Arc<dyn JobQueue>,
-    reasons: Reasons,
+    implementation: Implementation,
 }
 
-enum Reasons {
+enum Implementation {
     InProcess(InProcessQueue),
-    RabbitMq(String),
+    RabbitMq { queue: RabbitMqQueue, url: String },
 }
 
 impl Fixture {
+    /// Publishes messages in order.
+    async fn publish(&self, messages: Vec<Message>) {
+        match &self.implementation {
+            Implementation::InProcess(queue) => {
+                for message in messages {
+                    queue.publish(message).await.unwrap();
+                }
+            }
+            Implementation::RabbitMq { queue, .. } => publish(queue, messages).await.unwrap(),
+        }
+    }
+
     /// The reasons of all dead letters. On RabbitMQ they are gone afterwards.
     async fn reasons(&self) -> Vec<String> {
-        match &self.reasons {
-            Reasons::InProcess(queue) => {
+        match &self.implementation {
+            Implementation::InProcess(queue) => {
                 queue.dead_letters().into_iter().map(|letter| letter.reason).collect()
             }
-            Reasons::RabbitMq(url) => rabbitmq_only::reasons(url).await,
+            Implementation::RabbitMq { url, .. } => rabbitmq_only::reasons(url).await,
         }
     }
 }
 
 async fn in_process(retries: usize) -> Fixture {
     let queue = InProcessQueue::new(100_000, delays(retries));
-    Fixture { queue: Arc::new(queue.clone()), reasons: Reasons::InProcess(queue) }
+    Fixture { queue: Arc::new(queue.clone()), implementation: Implementation::InProcess(queue) }
 }
 
 async fn rabbitmq(retries: usize) -> Fixture {
     let url = Broker::shared().url();
     let queue = connect(&url, retries).await;
-    Fixture { queue: Arc::new(queue), reasons: Reasons::RabbitMq(url) }
+    let implementation = Implementation::RabbitMq { queue: queue.clone(), url };
+    Fixture { queue: Arc::new(queue), implementation }
 }
 
 async fn connect(url: &str, retries: usize) -> RabbitMqQueue {

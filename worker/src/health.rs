@@ -141,7 +141,7 @@ impl Health {
                 (Some(_), None) => {
                     problems.push("starting: the broker was not reached yet".to_owned());
                 }
-                (Some(_), Some(queue)) => problems.extend(queue.trouble()),
+                (Some(_), Some(queue)) => problems.extend(queue.problem()),
             }
             if parts.stopping {
                 problems.push("stopping: it takes no further images".to_owned());

@@ -186,7 +186,7 @@ async fn start(
         tls: args.broker.tls.into(),
         connection_name,
         // A worker may well be started before its broker.
-        connect_patience: None,
+        connect_limit: None,
         ..RabbitMqOptions::default()
     };
     let queue = RabbitMqQueue::connect(args.broker.broker, options).await?;

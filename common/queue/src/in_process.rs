@@ -1,89 +1,124 @@
 //! The job queue of `camshaft audit`: one process, no broker, the same meaning.
 //!
-//! Owns the messages in memory, their retry timers and the dead letters. Keeps nothing
-//! across restarts: the store does, since an image with a result is not listed again.
+//! Owns the messages in memory, their retry timers and the dead letters. Keeps nothing across
+//! restarts. It needs not to: an image with a result in the store is not listed again.
 //! Upstream: the lister, which waits while the queue is full. Downstream: the pipeline.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream;
+use camshaft_common::run::RunId;
+use camshaft_telemetry::TraceContext;
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    DeadLetter, Deliveries, Delivery, JobQueue, Message, Outcome, QueueDepth, QueueError,
-    QueueName, Receipt, RetryDelays, Settle, Settlement, run_of,
-};
-use camshaft_common::run::RunId;
-use camshaft_telemetry::TraceContext;
+use crate::delivery::{Delivery, Outcome, Receipt, Settle, Settlement};
+use crate::error::QueueError;
+use crate::job_queue::{Deliveries, JobQueue, QueueDepth};
+use crate::message::{DeadLetter, Message, QueueName, run_of};
+use crate::retry_delays::RetryDelays;
 
 /// A job queue in memory. Clones share it.
 #[derive(Clone, Debug)]
-pub struct InProcessQueue(Arc<Shared>);
+pub struct InProcessQueue(Arc<QueueInMemory>);
 
 #[derive(Debug)]
-struct Shared {
+struct QueueInMemory {
     name: QueueName,
     capacity: usize,
     delays: RetryDelays,
-    state: Mutex<State>,
-    /// Woken after every change of `state`.
+    contents: Mutex<Contents>,
+    /// Woken after every change of `contents`.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    ready: VecDeque<Entry>,
-    in_flight: usize,
+struct Contents {
+    ready: VecDeque<StoredMessage>,
+    /// Delivered and not yet settled.
+    unsettled: usize,
+    /// Waiting for another try.
     retrying: usize,
     dead: Vec<DeadLetter>,
+    /// Whether nothing more will be published.
     finished: bool,
 }
 
-impl State {
+impl Contents {
     /// Whether nothing will ever be ready again.
     fn is_exhausted(&self) -> bool {
-        self.finished && self.ready.is_empty() && self.in_flight == 0 && self.retrying == 0
+        self.finished && self.ready.is_empty() && self.unsettled == 0 && self.retrying == 0
     }
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct StoredMessage {
     body: Bytes,
     attempt: u32,
     redelivered: bool,
     trace: Option<TraceContext>,
 }
 
+impl StoredMessage {
+    fn first_try(body: Bytes, trace: Option<TraceContext>) -> Self {
+        Self { body, attempt: 1, redelivered: false, trace }
+    }
+}
+
 impl InProcessQueue {
-    /// An empty queue. Publishing waits while `capacity` messages are ready; a message that
-    /// comes back is always taken in, so that retries can't lock up with publishing.
+    /// An empty queue. Publishing waits while `capacity` messages are ready. A message that comes
+    /// back is taken even if the queue is full; otherwise retries and publishing could wait for
+    /// each other.
     #[must_use]
     pub fn new(capacity: usize, delays: RetryDelays) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(QueueInMemory {
             name: QueueName { system: "in_process", name: "camshaft.jobs".into() },
             capacity: capacity.max(1),
             delays,
-            state: Mutex::default(),
+            contents: Mutex::default(),
             changed: Notify::new(),
         }))
     }
 
-    /// Nothing more will be published: streams end once every message has been settled, and
-    /// publishing fails with [`QueueError::Closed`], also where it was waiting for room.
+    /// Publishes a message. Waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`QueueError::Closed`] after [`InProcessQueue::finish`].
+    pub async fn publish(&self, message: Message) -> Result<(), QueueError> {
+        let queue = &self.0;
+        let mut message = Some(StoredMessage::first_try(message.body, message.trace));
+        let published = queue
+            .wait_for(|contents| {
+                if contents.finished {
+                    return Some(Err(QueueError::Closed));
+                }
+                if contents.ready.len() >= queue.capacity {
+                    return None;
+                }
+                contents.ready.extend(message.take());
+                Some(Ok(()))
+            })
+            .await;
+        queue.changed.notify_waiters();
+        published
+    }
+
+    /// Says that nothing more will be published. Streams end once every message is settled.
+    /// Publishing fails with [`QueueError::Closed`], even if it has begun and waits for room.
     pub fn finish(&self) {
-        self.0.change(|state| state.finished = true);
+        self.0.change(|contents| contents.finished = true);
     }
 
     /// The messages that will not be tried again, oldest first.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.0.lock().dead.clone()
+        self.0.contents.lock().dead.clone()
     }
 }
 
@@ -93,129 +128,99 @@ impl JobQueue for InProcessQueue {
         self.0.name.clone()
     }
 
-    async fn publish(&self, messages: Vec<Message>) -> Result<(), QueueError> {
-        for message in messages {
-            let mut entry = Some(Entry {
-                body: message.body,
-                attempt: 1,
-                redelivered: false,
-                trace: message.trace,
-            });
-            self.0
-                .wait_for(|state| {
-                    if state.finished {
-                        return Some(Err(QueueError::Closed));
-                    }
-                    if state.ready.len() >= self.0.capacity {
-                        return None;
-                    }
-                    state.ready.extend(entry.take());
-                    Some(Ok(()))
-                })
-                .await?;
-            self.0.changed.notify_waiters();
-        }
-        Ok(())
-    }
-
     async fn consume(
         &self,
         prefetch: u16,
         stop: CancellationToken,
     ) -> Result<Deliveries, QueueError> {
-        let shared = Arc::clone(&self.0);
+        let queue = Arc::clone(&self.0);
         let slots = Arc::new(Semaphore::new(usize::from(prefetch.max(1))));
-        let deliveries = stream::unfold((shared, slots, stop), |(shared, slots, stop)| async {
+        let deliveries = stream::unfold((queue, slots, stop), |(queue, slots, stop)| async {
             let delivery = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
-                delivery = next_delivery(&shared, &slots) => delivery,
+                delivery = next_delivery(&queue, &slots) => delivery,
             };
-            delivery.map(|delivery| (delivery, (shared, slots, stop)))
+            delivery.map(|delivery| (delivery, (queue, slots, stop)))
         });
         Ok(deliveries.boxed())
     }
 
     async fn depth(&self) -> Result<QueueDepth, QueueError> {
-        let state = self.0.lock();
+        let contents = self.0.contents.lock();
         Ok(QueueDepth {
-            ready: state.ready.len() as u64,
-            retrying: state.retrying as u64,
-            dead: state.dead.len() as u64,
+            ready: contents.ready.len() as u64,
+            retrying: contents.retrying as u64,
+            dead: contents.dead.len() as u64,
         })
     }
 
     async fn redrive(&self, run: Option<&RunId>) -> Result<u64, QueueError> {
-        Ok(self.0.change(|state| {
-            let (chosen, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut state.dead)
+        Ok(self.0.change(|contents| {
+            let (chosen, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut contents.dead)
                 .into_iter()
                 .partition(|letter| run.is_none() || run_of(&letter.body).as_ref() == run);
-            state.dead = kept;
+            contents.dead = kept;
             let moved = chosen.len() as u64;
-            state.ready.extend(chosen.into_iter().map(|letter| Entry {
-                body: letter.body,
-                attempt: 1,
-                redelivered: false,
-                trace: letter.trace,
-            }));
+            let again = chosen
+                .into_iter()
+                .map(|letter| StoredMessage::first_try(letter.body, letter.trace));
+            contents.ready.extend(again);
             moved
         }))
     }
 }
 
-async fn next_delivery(shared: &Arc<Shared>, slots: &Arc<Semaphore>) -> Option<Delivery> {
-    let permit = tokio::select! {
-        // Others may hold every slot of this consumer: only their settling can end it.
-        permit = Arc::clone(slots).acquire_owned() => permit.expect("slots are never closed"),
-        () = shared.wait_for(|state| state.is_exhausted().then_some(())) => return None,
+/// Waits for a message and for one of the consumer's `slots`; `None` once the queue is exhausted.
+async fn next_delivery(queue: &Arc<QueueInMemory>, slots: &Arc<Semaphore>) -> Option<Delivery> {
+    let slot = tokio::select! {
+        // Other deliveries may hold every slot of this consumer. Only settling them can end it.
+        slot = Arc::clone(slots).acquire_owned() => slot.expect("slots are never closed"),
+        () = queue.wait_for(|contents| contents.is_exhausted().then_some(())) => return None,
     };
-    let entry = shared
-        .wait_for(|state| match state.ready.pop_front() {
-            Some(entry) => {
-                state.in_flight += 1;
-                Some(Some(entry))
+    let message = queue
+        .wait_for(|contents| match contents.ready.pop_front() {
+            Some(message) => {
+                contents.unsettled += 1;
+                Some(Some(message))
             }
-            None => state.is_exhausted().then_some(None),
+            None => contents.is_exhausted().then_some(None),
         })
         .await?;
     // There is room for the lister now.
-    shared.changed.notify_waiters();
+    queue.changed.notify_waiters();
     Some(Delivery {
-        body: entry.body.clone(),
-        queue: shared.name.clone(),
-        attempt: entry.attempt,
-        redelivered: entry.redelivered,
-        // What ends this process ends the queue with it.
+        body: message.body.clone(),
+        queue: queue.name.clone(),
+        attempt: message.attempt,
+        redelivered: message.redelivered,
+        // A job that ends this process ends the queue with it.
         alone: false,
-        trace: entry.trace.clone(),
+        trace: message.trace.clone(),
         published_at: None,
         receipt: Receipt::new(Box::new(InProcessReceipt {
-            shared: Arc::clone(shared),
-            entry,
-            _permit: permit,
+            queue: Arc::clone(queue),
+            message,
+            _slot: slot,
         })),
     })
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no code panics while it holds the state")
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
+impl QueueInMemory {
+    fn change<T>(&self, change: impl FnOnce(&mut Contents) -> T) -> T {
+        let result = change(&mut self.contents.lock());
         self.changed.notify_waiters();
         result
     }
 
-    /// Waits until `test` gives something. The caller wakes others if it changed the state.
-    async fn wait_for<T>(&self, mut test: impl FnMut(&mut State) -> Option<T>) -> T {
+    /// Waits until `test` gives something. The caller wakes others if it changed the contents.
+    async fn wait_for<T>(&self, mut test: impl FnMut(&mut Contents) -> Option<T>) -> T {
         loop {
             // Listens before it looks, so that no change falls in between.
             let mut changed: std::pin::Pin<&mut Notified<'_>> =
                 std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            let result = test(&mut self.lock());
+            let result = test(&mut self.contents.lock());
             match result {
                 Some(result) => return result,
                 None => changed.await,
@@ -225,25 +230,43 @@ impl Shared {
 }
 
 struct InProcessReceipt {
-    shared: Arc<Shared>,
-    entry: Entry,
+    queue: Arc<QueueInMemory>,
+    message: StoredMessage,
     /// One of the consumer's `prefetch` slots.
-    _permit: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl InProcessReceipt {
-    fn bury(self, reason: String) -> Settlement {
-        let Self { shared, entry, _permit } = self;
-        shared.change(|state| {
-            state.in_flight -= 1;
-            state.dead.push(DeadLetter {
-                body: entry.body,
+    fn dead_letter(self, reason: String) -> Settlement {
+        let Self { queue, message, _slot } = self;
+        queue.change(|contents| {
+            contents.unsettled -= 1;
+            contents.dead.push(DeadLetter {
+                body: message.body,
                 reason,
-                attempts: entry.attempt,
-                trace: entry.trace,
+                attempts: message.attempt,
+                trace: message.trace,
             });
         });
         Settlement::DeadLettered
+    }
+
+    fn retry_after(self, delay: Duration) -> Settlement {
+        let Self { queue, mut message, _slot } = self;
+        message.attempt += 1;
+        message.redelivered = false;
+        queue.change(|contents| {
+            contents.unsettled -= 1;
+            contents.retrying += 1;
+        });
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            queue.change(|contents| {
+                contents.retrying -= 1;
+                contents.ready.push_back(message);
+            });
+        });
+        Settlement::Retrying(delay)
     }
 }
 
@@ -252,39 +275,23 @@ impl Settle for InProcessReceipt {
     async fn settle(self: Box<Self>, outcome: Outcome) -> Result<Settlement, QueueError> {
         Ok(match outcome {
             Outcome::Ack => {
-                self.shared.change(|state| state.in_flight -= 1);
+                self.queue.change(|contents| contents.unsettled -= 1);
                 Settlement::Acknowledged
             }
-            Outcome::DeadLetter { reason } => self.bury(reason),
-            Outcome::Retry { reason } => match self.shared.delays.after(self.entry.attempt) {
-                None => self.bury(reason),
-                Some(delay) => {
-                    let Self { shared, mut entry, _permit } = *self;
-                    entry.attempt += 1;
-                    entry.redelivered = false;
-                    shared.change(|state| {
-                        state.in_flight -= 1;
-                        state.retrying += 1;
-                    });
-                    tokio::spawn(async move {
-                        tokio::time::sleep(delay).await;
-                        shared.change(|state| {
-                            state.retrying -= 1;
-                            state.ready.push_back(entry);
-                        });
-                    });
-                    Settlement::Retrying(delay)
-                }
+            Outcome::DeadLetter { reason } => self.dead_letter(reason),
+            Outcome::Retry { reason } => match self.queue.delays.after(self.message.attempt) {
+                None => self.dead_letter(reason),
+                Some(delay) => self.retry_after(delay),
             },
         })
     }
 
     fn hand_back(self: Box<Self>) {
-        let Self { shared, mut entry, _permit } = *self;
-        entry.redelivered = true;
-        shared.change(|state| {
-            state.in_flight -= 1;
-            state.ready.push_front(entry);
+        let Self { queue, mut message, _slot } = *self;
+        message.redelivered = true;
+        queue.change(|contents| {
+            contents.unsettled -= 1;
+            contents.ready.push_front(message);
         });
     }
 }

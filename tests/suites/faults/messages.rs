@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use camshaft_queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
 use camshaft_tests::broker::Broker;
+use camshaft_tests::jobs::publish;
 use camshaft_tests::programs::{Running, worker};
 use camshaft_tests::small_run::SmallRun;
 use camshaft_tests::wait;
@@ -103,11 +104,11 @@ fn malformed_messages_are_dead_lettered_with_reasons_and_cost_no_memory() {
     let queue = runtime
         .block_on(RabbitMqQueue::connect(broker.clone().into(), RabbitMqOptions::default()))
         .unwrap();
-    let publish = |rounds: usize| {
+    let publish_rounds = |rounds: usize| {
         let bodies = kinds.iter().cycle().take(rounds * KINDS);
         let messages =
             bodies.map(|body| Message { body: body.clone().into(), trace: None }).collect();
-        runtime.block_on(queue.publish(messages)).unwrap();
+        runtime.block_on(publish(&queue, messages)).unwrap();
     };
     let dead = |count: u64| {
         wait::until("they are dead", LIMIT, || {
@@ -116,10 +117,10 @@ fn malformed_messages_are_dead_lettered_with_reasons_and_cost_no_memory() {
     };
 
     let running = Running::start(&mut worker(["--broker", &broker]));
-    publish(6);
+    publish_rounds(6);
     dead(300);
     let before = running.resident_bytes();
-    publish(14);
+    publish_rounds(14);
     dead(1000);
     let after = running.resident_bytes();
     assert!(after < before + 32_000_000, "{before} bytes became {after}");

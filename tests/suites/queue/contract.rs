@@ -7,7 +7,7 @@ use camshaft_queue::Settlement;
 
 use super::*;
 
-/// Runs each function here once per implementation, on a queue with so many retries.
+/// Runs each function here once per implementation, on a queue with that number of retries.
 macro_rules! contract {
     ($($test:ident: $retries:literal,)*) => {
         mod in_process {
@@ -44,41 +44,45 @@ contract! {
     two_consumers_share_the_work: 1,
 }
 
-async fn messages_arrive_once_and_in_order(Fixture { queue, .. }: Fixture) {
-    queue.publish(messages(0..1000)).await.unwrap();
+async fn messages_arrive_once_and_in_order(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..1000)).await;
     let stop = CancellationToken::new();
     let mut deliveries = queue.consume(10, stop.clone()).await.unwrap();
     for expected in 0..1000 {
         let delivery = next(&mut deliveries).await;
         assert_eq!(number(&delivery), expected);
         assert_eq!((delivery.attempt, delivery.redelivered), (1, false));
-        assert_eq!(delivery.receipt.settle(Outcome::Ack).await, Ok(Settlement::Acknowledged));
+        assert_eq!(delivery.receipt.settle(Outcome::Ack).await.unwrap(), Settlement::Acknowledged);
     }
     stop.cancel();
     assert!(within(deliveries.next()).await.is_none());
-    depth_becomes(&*queue, 0, 0, 0).await;
+    depth_becomes(queue, 0, 0, 0).await;
 }
 
-async fn thousands_of_messages_arrive(Fixture { queue, .. }: Fixture) {
+async fn thousands_of_messages_arrive(fixture: Fixture) {
+    let queue = &*fixture.queue;
     const COUNT: usize = 6000;
-    let mut deliveries = consume(&*queue, 500).await;
+    let mut deliveries = consume(queue, 500).await;
     let publish = async {
         for start in (0..COUNT).step_by(1000) {
-            queue.publish(messages(start..start + 1000)).await.unwrap();
+            fixture.publish(messages(start..start + 1000)).await;
         }
     };
     within(futures::future::join(publish, acknowledge_all(&mut deliveries, COUNT))).await;
-    depth_becomes(&*queue, 0, 0, 0).await;
+    depth_becomes(queue, 0, 0, 0).await;
 }
 
-async fn nothing_to_publish_is_fine(Fixture { queue, .. }: Fixture) {
-    queue.publish(Vec::new()).await.unwrap();
+async fn nothing_to_publish_is_fine(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(Vec::new()).await;
     assert!(queue.depth().await.unwrap().is_idle());
 }
 
-async fn dropped_receipt_is_redelivered(Fixture { queue, .. }: Fixture) {
-    queue.publish(messages(0..1)).await.unwrap();
-    let mut deliveries = consume(&*queue, 1).await;
+async fn dropped_receipt_is_redelivered(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..1)).await;
+    let mut deliveries = consume(queue, 1).await;
     let delivery = next(&mut deliveries).await;
     assert!(!delivery.redelivered);
     // Outside of any runtime, as the thread that owns the device does it.
@@ -86,18 +90,19 @@ async fn dropped_receipt_is_redelivered(Fixture { queue, .. }: Fixture) {
     let delivery = next(&mut deliveries).await;
     assert_eq!((delivery.attempt, delivery.redelivered), (1, true));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
-    depth_becomes(&*queue, 0, 0, 0).await;
+    depth_becomes(queue, 0, 0, 0).await;
 }
 
-async fn retried_message_comes_back_after_its_delay(Fixture { queue, .. }: Fixture) {
+async fn retried_message_comes_back_after_its_delay(fixture: Fixture) {
+    let queue = &*fixture.queue;
     let traced = Message { trace: Some(trace()), ..message("job") };
-    queue.publish(vec![traced]).await.unwrap();
-    let mut deliveries = consume(&*queue, 1).await;
+    fixture.publish(vec![traced]).await;
+    let mut deliveries = consume(queue, 1).await;
     let delivery = next(&mut deliveries).await;
     assert_eq!(delivery.trace, Some(trace()));
     let retried_at = Instant::now();
     let settled = delivery.receipt.settle(retry("store is busy")).await;
-    assert_eq!(settled, Ok(Settlement::Retrying(DELAY)));
+    assert_eq!(settled.unwrap(), Settlement::Retrying(DELAY));
     let delivery = next(&mut deliveries).await;
     // The broker counts whole milliseconds.
     assert!(retried_at.elapsed() >= DELAY - Duration::from_millis(50));
@@ -105,34 +110,35 @@ async fn retried_message_comes_back_after_its_delay(Fixture { queue, .. }: Fixtu
     assert_eq!(delivery.body, "job");
     assert_eq!(delivery.trace, Some(trace()));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
-    depth_becomes(&*queue, 0, 0, 0).await;
+    depth_becomes(queue, 0, 0, 0).await;
 }
 
 async fn last_retry_becomes_a_dead_letter(fixture: Fixture) {
     let queue = &*fixture.queue;
-    queue.publish(messages(0..1)).await.unwrap();
+    fixture.publish(messages(0..1)).await;
     let mut deliveries = consume(queue, 1).await;
     next(&mut deliveries).await.receipt.settle(retry("once")).await.unwrap();
     let settled = next(&mut deliveries).await.receipt.settle(retry("twice")).await;
-    assert_eq!(settled, Ok(Settlement::DeadLettered));
+    assert_eq!(settled.unwrap(), Settlement::DeadLettered);
     depth_becomes(queue, 0, 0, 1).await;
     assert_eq!(fixture.reasons().await, ["twice"]);
 }
 
 async fn without_retries_the_first_failure_is_the_last(fixture: Fixture) {
-    fixture.queue.publish(messages(0..1)).await.unwrap();
-    let mut deliveries = consume(&*fixture.queue, 1).await;
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..1)).await;
+    let mut deliveries = consume(queue, 1).await;
     let settled = next(&mut deliveries).await.receipt.settle(retry("once")).await;
-    assert_eq!(settled, Ok(Settlement::DeadLettered));
+    assert_eq!(settled.unwrap(), Settlement::DeadLettered);
     assert_eq!(fixture.reasons().await, ["once"]);
 }
 
 async fn dead_letter_is_kept_with_its_reason(fixture: Fixture) {
     let queue = &*fixture.queue;
-    queue.publish(vec![message("not a job"), message("1")]).await.unwrap();
+    fixture.publish(vec![message("not a job"), message("1")]).await;
     let mut deliveries = consume(queue, 1).await;
     let settled = next(&mut deliveries).await.receipt.settle(dead_letter("kein Auftrag – ä")).await;
-    assert_eq!(settled, Ok(Settlement::DeadLettered));
+    assert_eq!(settled.unwrap(), Settlement::DeadLettered);
     // It stops nobody.
     let delivery = next(&mut deliveries).await;
     assert_eq!(number(&delivery), 1);
@@ -141,11 +147,12 @@ async fn dead_letter_is_kept_with_its_reason(fixture: Fixture) {
     assert_eq!(fixture.reasons().await, ["kein Auftrag – ä"]);
 }
 
-async fn depth_counts_what_waits(Fixture { queue, .. }: Fixture) {
+async fn depth_counts_what_waits(fixture: Fixture) {
+    let queue = &*fixture.queue;
     assert!(queue.depth().await.unwrap().is_idle());
-    queue.publish(messages(0..5)).await.unwrap();
-    depth_becomes(&*queue, 5, 0, 0).await;
-    let mut deliveries = consume(&*queue, 3).await;
+    fixture.publish(messages(0..5)).await;
+    depth_becomes(queue, 5, 0, 0).await;
+    let mut deliveries = consume(queue, 3).await;
     next(&mut deliveries).await.receipt.settle(dead_letter("no")).await.unwrap();
     let retried = next(&mut deliveries).await;
     let held = next(&mut deliveries).await;
@@ -154,96 +161,102 @@ async fn depth_counts_what_waits(Fixture { queue, .. }: Fixture) {
     assert_eq!((depth.retrying, depth.dead), (1, 1));
     assert!(!depth.is_idle());
     drop((held, deliveries));
-    depth_becomes(&*queue, 4, 0, 1).await;
+    depth_becomes(queue, 4, 0, 1).await;
 }
 
-async fn redrive_moves_all_dead_letters(Fixture { queue, .. }: Fixture) {
+async fn redrive_moves_all_dead_letters(fixture: Fixture) {
+    let queue = &*fixture.queue;
     const COUNT: usize = 450;
-    assert_eq!(queue.redrive(None).await, Ok(0));
+    assert_eq!(queue.redrive(None).await.unwrap(), 0);
     let traced = |message| Message { trace: Some(trace()), ..message };
-    queue.publish(messages(0..COUNT).into_iter().map(traced).collect()).await.unwrap();
-    let mut deliveries = consume(&*queue, 50).await;
+    fixture.publish(messages(0..COUNT).into_iter().map(traced).collect()).await;
+    let mut deliveries = consume(queue, 50).await;
     for _ in 0..COUNT {
         next(&mut deliveries).await.receipt.settle(retry("no")).await.unwrap();
     }
-    depth_becomes(&*queue, 0, 0, COUNT as u64).await;
+    depth_becomes(queue, 0, 0, COUNT as u64).await;
     drop(deliveries);
-    assert_eq!(queue.redrive(None).await, Ok(COUNT as u64));
-    depth_becomes(&*queue, COUNT as u64, 0, 0).await;
-    let mut deliveries = consume(&*queue, 1).await;
+    assert_eq!(queue.redrive(None).await.unwrap(), COUNT as u64);
+    depth_becomes(queue, COUNT as u64, 0, 0).await;
+    let mut deliveries = consume(queue, 1).await;
     let delivery = next(&mut deliveries).await;
     assert_eq!((number(&delivery), delivery.attempt, delivery.redelivered), (0, 1, false));
     assert_eq!(delivery.trace, Some(trace()));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
 }
 
-async fn redrive_of_a_run_leaves_the_others(Fixture { queue, .. }: Fixture) {
+async fn redrive_of_a_run_leaves_the_others(fixture: Fixture) {
+    let queue = &*fixture.queue;
     let (wanted, other) = (RunId::generate(), RunId::generate());
     let job = |run: RunId| message(format!(r#"{{"v":7,"run":"{run}"}}"#));
     let letters = vec![job(other), job(wanted), message("junk"), job(wanted), message("{}")];
-    queue.publish(letters).await.unwrap();
-    let mut deliveries = consume(&*queue, 1).await;
+    fixture.publish(letters).await;
+    let mut deliveries = consume(queue, 1).await;
     for _ in 0..5 {
         next(&mut deliveries).await.receipt.settle(dead_letter("no")).await.unwrap();
     }
     drop(deliveries);
-    assert_eq!(queue.redrive(Some(&wanted)).await, Ok(2));
-    depth_becomes(&*queue, 2, 0, 3).await;
-    assert_eq!(queue.redrive(Some(&wanted)).await, Ok(0));
-    assert_eq!(queue.redrive(Some(&other)).await, Ok(1));
-    depth_becomes(&*queue, 3, 0, 2).await;
+    assert_eq!(queue.redrive(Some(&wanted)).await.unwrap(), 2);
+    depth_becomes(queue, 2, 0, 3).await;
+    assert_eq!(queue.redrive(Some(&wanted)).await.unwrap(), 0);
+    assert_eq!(queue.redrive(Some(&other)).await.unwrap(), 1);
+    depth_becomes(queue, 3, 0, 2).await;
 }
 
-async fn prefetch_bounds_what_is_unsettled(Fixture { queue, .. }: Fixture) {
-    queue.publish(messages(0..5)).await.unwrap();
-    let mut deliveries = consume(&*queue, 2).await;
+async fn prefetch_bounds_what_is_unsettled(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..5)).await;
+    let mut deliveries = consume(queue, 2).await;
     let first = next(&mut deliveries).await;
     let second = next(&mut deliveries).await;
-    depth_becomes(&*queue, 3, 0, 0).await;
+    depth_becomes(queue, 3, 0, 0).await;
     let third = tokio::time::timeout(Duration::from_millis(300), deliveries.next()).await;
     assert!(third.is_err(), "a third delivery came while two were unsettled");
     first.receipt.settle(Outcome::Ack).await.unwrap();
     let third = next(&mut deliveries).await;
     assert_eq!((number(&second), number(&third)), (1, 2));
-    depth_becomes(&*queue, 2, 0, 0).await;
+    depth_becomes(queue, 2, 0, 0).await;
 }
 
-async fn stop_hands_back_what_was_not_yielded(Fixture { queue, .. }: Fixture) {
-    queue.publish(messages(0..5)).await.unwrap();
+async fn stop_hands_back_what_was_not_yielded(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..5)).await;
     let stop = CancellationToken::new();
     let mut deliveries = queue.consume(5, stop.clone()).await.unwrap();
     let first = next(&mut deliveries).await;
     let second = next(&mut deliveries).await;
     stop.cancel();
     assert!(within(deliveries.next()).await.is_none());
-    depth_becomes(&*queue, 3, 0, 0).await;
+    depth_becomes(queue, 3, 0, 0).await;
     drop(deliveries);
-    assert_eq!(first.receipt.settle(Outcome::Ack).await, Ok(Settlement::Acknowledged));
-    assert_eq!(second.receipt.settle(Outcome::Ack).await, Ok(Settlement::Acknowledged));
-    depth_becomes(&*queue, 3, 0, 0).await;
-    let mut deliveries = consume(&*queue, 5).await;
+    assert_eq!(first.receipt.settle(Outcome::Ack).await.unwrap(), Settlement::Acknowledged);
+    assert_eq!(second.receipt.settle(Outcome::Ack).await.unwrap(), Settlement::Acknowledged);
+    depth_becomes(queue, 3, 0, 0).await;
+    let mut deliveries = consume(queue, 5).await;
     for expected in 2..5 {
         let delivery = next(&mut deliveries).await;
         assert_eq!(number(&delivery), expected);
         delivery.receipt.settle(Outcome::Ack).await.unwrap();
     }
-    depth_becomes(&*queue, 0, 0, 0).await;
+    depth_becomes(queue, 0, 0, 0).await;
 }
 
-async fn dropped_stream_hands_back_what_was_not_yielded(Fixture { queue, .. }: Fixture) {
-    queue.publish(messages(0..5)).await.unwrap();
-    let mut deliveries = consume(&*queue, 5).await;
+async fn dropped_stream_hands_back_what_was_not_yielded(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..5)).await;
+    let mut deliveries = consume(queue, 5).await;
     let held = next(&mut deliveries).await;
     drop(deliveries);
-    depth_becomes(&*queue, 4, 0, 0).await;
-    assert_eq!(held.receipt.settle(Outcome::Ack).await, Ok(Settlement::Acknowledged));
-    depth_becomes(&*queue, 4, 0, 0).await;
+    depth_becomes(queue, 4, 0, 0).await;
+    assert_eq!(held.receipt.settle(Outcome::Ack).await.unwrap(), Settlement::Acknowledged);
+    depth_becomes(queue, 4, 0, 0).await;
 }
 
-async fn two_consumers_share_the_work(Fixture { queue, .. }: Fixture) {
-    queue.publish(messages(0..4)).await.unwrap();
-    let mut left = consume(&*queue, 2).await;
-    let mut right = consume(&*queue, 2).await;
+async fn two_consumers_share_the_work(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..4)).await;
+    let mut left = consume(queue, 2).await;
+    let mut right = consume(queue, 2).await;
     let held = [
         next(&mut left).await,
         next(&mut right).await,
@@ -255,5 +268,5 @@ async fn two_consumers_share_the_work(Fixture { queue, .. }: Fixture) {
     for delivery in held {
         delivery.receipt.settle(Outcome::Ack).await.unwrap();
     }
-    depth_becomes(&*queue, 0, 0, 0).await;
+    depth_becomes(queue, 0, 0, 0).await;
 }

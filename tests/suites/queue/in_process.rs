@@ -4,12 +4,22 @@ use camshaft_queue::QueueError;
 
 use super::*;
 
+async fn publish_all(
+    queue: &InProcessQueue,
+    numbers: std::ops::Range<usize>,
+) -> Result<(), QueueError> {
+    for message in messages(numbers) {
+        queue.publish(message).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn publishing_waits_for_room() {
     let queue = InProcessQueue::new(2, delays(1));
     let publishing = tokio::spawn({
         let queue = queue.clone();
-        async move { queue.publish(messages(0..3)).await }
+        async move { publish_all(&queue, 0..3).await }
     });
     depth_becomes(&queue, 2, 0, 0).await;
     assert!(!publishing.is_finished());
@@ -29,7 +39,7 @@ async fn retries_do_not_wait_for_room() {
     let publishing = tokio::spawn({
         let queue = queue.clone();
         async move {
-            queue.publish(messages(0..50)).await.unwrap();
+            publish_all(&queue, 0..50).await.unwrap();
             queue.finish();
         }
     });
@@ -45,9 +55,10 @@ async fn retries_do_not_wait_for_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_queue_ends_its_streams_once_all_is_settled() {
     let queue = InProcessQueue::new(10, delays(1));
-    queue.publish(messages(0..2)).await.unwrap();
+    publish_all(&queue, 0..2).await.unwrap();
     queue.finish();
-    assert_eq!(queue.publish(messages(2..3)).await, Err(QueueError::Closed));
+    let late = publish_all(&queue, 2..3).await;
+    assert!(matches!(late, Err(QueueError::Closed)), "{late:?}");
     let mut deliveries = consume(&queue, 1).await;
     next(&mut deliveries).await.receipt.settle(retry("later")).await.unwrap();
     let other = next(&mut deliveries).await;
@@ -68,9 +79,10 @@ async fn finishing_ends_publishing_that_waits() {
     let queue = InProcessQueue::new(1, delays(1));
     let publishing = tokio::spawn({
         let queue = queue.clone();
-        async move { queue.publish(messages(0..2)).await }
+        async move { publish_all(&queue, 0..2).await }
     });
     depth_becomes(&queue, 1, 0, 0).await;
     queue.finish();
-    assert_eq!(within(publishing).await.unwrap(), Err(QueueError::Closed));
+    let published = within(publishing).await.unwrap();
+    assert!(matches!(published, Err(QueueError::Closed)), "{published:?}");
 }

@@ -1,6 +1,6 @@
 //! What only a broker can do: refuse, break, come back.
 
-use camshaft_queue::{QueueError, REASON_HEADER};
+use camshaft_queue::{Advice, QueueError, REASON_HEADER, Settlement};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
     BasicQosOptions, QueueDeclareOptions,
@@ -25,9 +25,16 @@ pub(super) async fn reasons(url: &str) -> Vec<String> {
     reasons
 }
 
+/// The texts of an error's causes.
+fn causes(error: &QueueError) -> String {
+    let first = std::error::Error::source(error);
+    let causes = std::iter::successors(first, |cause| cause.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 async fn refusal(url: String, options: RabbitMqOptions) -> QueueError {
     let error = within(RabbitMqQueue::connect(Secret::from(url), options)).await.unwrap_err();
-    let text = format!("{error} {error:?}");
+    let text = format!("{error} {error:?} {}", causes(&error));
     assert!(!text.contains("s3cret") && !text.contains(Broker::shared().password()), "{text}");
     assert!(text.contains("127.0.0.1:"), "{text}");
     error
@@ -37,11 +44,12 @@ async fn refusal(url: String, options: RabbitMqOptions) -> QueueError {
 async fn wrong_password_is_refused_at_once() {
     let broker = Broker::shared();
     let url = broker.url_of(broker.user(), "s3cret", "test-0");
-    // Not a matter of patience.
-    let options = RabbitMqOptions { connect_patience: None, ..RabbitMqOptions::default() };
+    // However long it may try.
+    let options = RabbitMqOptions { connect_limit: None, ..RabbitMqOptions::default() };
     let error = refusal(url, options).await;
     assert!(matches!(error, QueueError::AccessRefused { .. }), "{error:?}");
     assert!(error.to_string().contains(&broker.address()), "{error}");
+    assert!(causes(&error).contains("ACCESS_REFUSED"), "{}", causes(&error));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,14 +61,15 @@ async fn unknown_virtual_host_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_address_is_unreachable_once_patience_is_over() {
+async fn silent_address_is_unreachable_once_the_limit_is_over() {
     let url = "amqp://camshaft:s3cret@127.0.0.1:1/jobs".to_owned();
     let options = RabbitMqOptions {
-        connect_patience: Some(Duration::from_millis(500)),
+        connect_limit: Some(Duration::from_millis(500)),
         ..RabbitMqOptions::default()
     };
     let error = refusal(url, options).await;
     assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
+    assert!(causes(&error).contains("refused"), "{}", causes(&error));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +87,7 @@ async fn queue_with_other_arguments_is_a_topology_error() {
     channel.queue_declare("camshaft.jobs".into(), classic, FieldTable::default()).await.unwrap();
     let error = refusal(url.clone(), RabbitMqOptions::default()).await;
     assert!(matches!(error, QueueError::Topology { .. }), "{error:?}");
+    assert_eq!(error.advice(), Some(Advice::ChooseAnotherQueueName));
     assert!(error.to_string().contains("camshaft.jobs"), "{error}");
     // Another name is a way out, as the message says.
     let options = RabbitMqOptions { name: "other".to_owned(), ..RabbitMqOptions::default() };
@@ -92,7 +102,7 @@ async fn deleted_queue_is_made_anew() {
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete("camshaft.jobs".into(), Default::default()).await.unwrap();
-    queue.publish(messages(0..3)).await.unwrap();
+    publish(&queue, messages(0..3)).await.unwrap();
     acknowledge_all(&mut deliveries, 3).await;
     depth_becomes(&queue, 0, 0, 0).await;
 }
@@ -100,22 +110,24 @@ async fn deleted_queue_is_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_queue_fails_and_ends_its_streams() {
     let queue = connect(&Broker::shared().url(), 1).await;
-    queue.publish(messages(0..1)).await.unwrap();
+    publish(&queue, messages(0..1)).await.unwrap();
     let mut deliveries = consume(&queue, 1).await;
     let held = next(&mut deliveries).await;
     queue.close().await;
     assert!(within(deliveries.next()).await.is_none());
-    assert_eq!(held.receipt.settle(Outcome::Ack).await, Err(QueueError::Stale));
-    assert_eq!(queue.publish(messages(0..1)).await, Err(QueueError::Closed));
-    assert_eq!(queue.depth().await, Err(QueueError::Closed));
-    assert_eq!(queue.failure(), None);
+    assert_stale(held.receipt.settle(Outcome::Ack).await);
+    let published = publish(&queue, messages(0..1)).await;
+    assert!(matches!(published, Err(QueueError::Closed)), "{published:?}");
+    let depth = queue.depth().await;
+    assert!(matches!(depth, Err(QueueError::Closed)), "{depth:?}");
+    assert!(queue.failure().is_none(), "{:?}", queue.failure());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn message_that_kills_its_workers_ends_among_the_dead() {
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
-    queue.publish(messages(0..1)).await.unwrap();
+    publish(&queue, messages(0..1)).await.unwrap();
     for loss in 0..5 {
         let worker = connect(&url, 1).await;
         let mut deliveries = consume(&worker, 1).await;
@@ -136,7 +148,7 @@ async fn message_that_kills_its_workers_ends_among_the_dead() {
     let reason = &letters[0].reason;
     assert!(reason.contains("lost 5 times") && reason.contains("the last 3"), "{reason}");
     // Looking leaves it there.
-    assert_eq!(queue.redrive(None).await, Ok(1));
+    assert_eq!(queue.redrive(None).await.unwrap(), 1);
     let delivery = next(&mut consume(&queue, 1).await).await;
     assert_eq!((number(&delivery), delivery.attempt, delivery.alone), (0, 1, false));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
@@ -149,7 +161,7 @@ async fn messages_held_beside_a_killer_are_not_buried_with_it() {
     const KILLER: usize = 60;
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
-    queue.publish(messages(0..COUNT)).await.unwrap();
+    publish(&queue, messages(0..COUNT)).await.unwrap();
     let mut done = BTreeSet::new();
     let mut lost = false;
     while done.len() < COUNT - 1 || queue.depth().await.unwrap().dead == 0 {
@@ -186,7 +198,7 @@ async fn messages_held_beside_a_killer_are_not_buried_with_it() {
 async fn long_reason_is_shortened() {
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
-    queue.publish(messages(0..1)).await.unwrap();
+    publish(&queue, messages(0..1)).await.unwrap();
     let reason = "x".repeat(1_000_000);
     next(&mut consume(&queue, 1).await).await.receipt.settle(dead_letter(&reason)).await.unwrap();
     let reasons = reasons(&url).await;
@@ -205,9 +217,14 @@ async fn killed_broker_loses_nothing() {
     let publishing = tokio::spawn({
         let (queue, room) = (queue.clone(), Arc::clone(&room));
         async move {
+            // It goes on over the restart.
+            let mut sequence = queue.sequence("restarted").await.unwrap();
             for start in (0..COUNT).step_by(10) {
                 room.acquire_many(10).await.unwrap().forget();
-                queue.publish(messages(start..start + 10)).await.unwrap();
+                for message in messages(start..start + 10) {
+                    sequence.publish(message, None).await.unwrap();
+                }
+                sequence.flush().await.unwrap();
             }
         }
     });
@@ -224,7 +241,7 @@ async fn killed_broker_loses_nothing() {
     broker.stop();
     // Waits for it, as a worker does that is started first.
     let options =
-        RabbitMqOptions { connect_patience: None, delays: delays(1), ..RabbitMqOptions::default() };
+        RabbitMqOptions { connect_limit: None, delays: delays(1), ..RabbitMqOptions::default() };
     let early = tokio::spawn(RabbitMqQueue::connect(Secret::from(url), options));
     broker.start_again();
     within(early).await.unwrap().unwrap();
@@ -234,8 +251,12 @@ async fn killed_broker_loses_nothing() {
         drop(delivery.receipt.settle(Outcome::Ack).await);
     }
     within(publishing).await.unwrap();
-    assert_eq!(held.receipt.settle(Outcome::Ack).await, Err(QueueError::Stale));
+    assert_stale(held.receipt.settle(Outcome::Ack).await);
     depth_becomes(&queue, 0, 0, 0).await;
+}
+
+fn assert_stale(settled: Result<Settlement, QueueError>) {
+    assert!(matches!(settled, Err(QueueError::Stale)), "{settled:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,21 +264,21 @@ async fn receipt_of_a_lost_connection_is_stale() {
     for outcome in [Outcome::Ack, retry("late"), dead_letter("late")] {
         let url = Broker::shared().url();
         let (queue, worker) = (connect(&url, 1).await, connect(&url, 1).await);
-        queue.publish(messages(0..1)).await.unwrap();
+        publish(&queue, messages(0..1)).await.unwrap();
         let held = next(&mut consume(&worker, 1).await).await;
         worker.close().await;
-        assert_eq!(held.receipt.settle(outcome).await, Err(QueueError::Stale));
+        assert_stale(held.receipt.settle(outcome).await);
         depth_becomes(&queue, 1, 0, 0).await;
     }
 }
 
-/// What an enqueue that goes on counts on: where nobody consumes nothing is held either, which could
-/// come back later and be taken for a job of its own.
+/// `camshaft status` relies on this: if the broker counts no consumer, no worker holds a job, and an
+/// image that is in no result and no queue is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_jobs_counts_as_one_who_consumes() {
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
-    queue.publish(messages(0..5)).await.unwrap();
+    publish(&queue, messages(0..5)).await.unwrap();
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();

@@ -1,23 +1,31 @@
-//! Where a sequence was when its last publisher ended, and how a publisher gets at it together with
-//! the right to go on: both last as long as its channel. What a bookmark is worth is
-//! [`sequence`](super::sequence)'s.
+//! The bookmark of a sequence: its queue on the broker, and how a publisher takes it.
+//!
+//! The queue holds one message, the newest of the sequence. A publisher consumes the queue
+//! exclusively over the channel that it publishes by, so only one publisher has it, until its
+//! channel ends. What a bookmark means is told in [`sequence`](super::sequence).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use lapin::Channel;
-use lapin::options::{BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use futures::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Consumer};
 
-use super::Shared;
-use super::census::Census;
+use super::broker::Broker;
 use super::connection::OPERATION_TIMEOUT;
-use super::publisher::Link;
-use super::small_queue::{self, Held, Obstacle};
+use super::shared_connection::OpenConnection;
 use super::topology::is_soft;
 use super::wire;
-use crate::QueueError;
+use crate::error::QueueError;
+
+/// A message that is in the queue is delivered at once. Later it is not coming.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The broker deletes the queue after a week in which nobody continued the sequence.
+const EXPIRES_MS: i32 = 7 * 24 * 3600 * 1000;
 
 /// Where a sequence was when its last publisher ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,94 +34,142 @@ pub struct Bookmark {
     pub body: Bytes,
     /// The note it was published with.
     pub note: String,
-    /// Of the messages up to that one, all but so many of the last have arrived.
-    pub unsure: usize,
-    /// Whether those have not, for certain.
-    pub is_counted: bool,
+    /// The number of last messages, this one included, that may not have arrived. All earlier ones
+    /// have arrived.
+    pub unconfirmed: usize,
 }
 
-/// A channel to publish by, and with it the right to.
-pub(super) struct Hold {
-    pub(super) link: Arc<Link>,
+/// A channel to publish a sequence by. Nobody else can publish the sequence while it is open.
+pub(super) struct SequenceChannel {
+    pub(super) connection: Arc<OpenConnection>,
     pub(super) channel: Channel,
-    /// Where the right to count is had, too.
-    pub(super) census: Option<Census>,
-    /// Who has it is the one who publishes. Its message stays in it.
-    _bookmark: Option<Held>,
+    _bookmark_queue: Option<BookmarkQueue>,
 }
 
-/// One try to get a channel of one's own, with the bookmark kept in a small queue and, where this user
-/// `counts`, the right to.
-pub(super) async fn try_attach(
-    shared: &Shared,
-    memory: Option<&ShortString>,
-    counts: bool,
-) -> Result<(Hold, Option<Bookmark>), Obstacle> {
-    let publisher = &shared.publisher;
-    let link = publisher.link().await?;
-    let channel = publisher.answer(link.create_channel()).await?;
-    publisher.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    let Some(memory) = memory else {
-        return Ok((Hold { link, channel, census: None, _bookmark: None }, None));
+/// A bookmark's queue that nobody else can take before the channel's end.
+struct BookmarkQueue {
+    _exclusive: Consumer,
+    /// Never acknowledged, so that the next publisher finds it.
+    message: Option<Delivery>,
+}
+
+/// Why a sequence's channel can't be had.
+pub(super) enum AttachError {
+    /// Another publisher has the sequence, or the broker has not yet noticed that it is gone.
+    InUse,
+    /// This user may not have the bookmark's queue. The broker's words.
+    NoRight(String),
+    Failed(QueueError),
+}
+
+impl From<QueueError> for AttachError {
+    fn from(error: QueueError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One try to get a channel, and the bookmark that an earlier publisher left in `queue`. Without
+/// a queue there is no bookmark, and nothing keeps other publishers away.
+pub(super) async fn attach(
+    broker: &Broker,
+    queue: Option<&ShortString>,
+) -> Result<(SequenceChannel, Option<Bookmark>), AttachError> {
+    let connection = broker.connection.get().await?;
+    let channel = broker.connection.new_confirming_channel(&connection).await?;
+    let Some(queue) = queue else {
+        return Ok((SequenceChannel { connection, channel, _bookmark_queue: None }, None));
     };
-    match take_both(shared, &channel, memory, counts).await {
-        Ok((held, census, bookmark)) => {
-            Ok((Hold { link, channel, census, _bookmark: Some(held) }, bookmark))
+    match take(broker, &channel, queue).await {
+        Ok(taken) => {
+            let bookmark = taken.message.as_ref().and_then(read);
+            let _bookmark_queue = Some(taken);
+            Ok((SequenceChannel { connection, channel, _bookmark_queue }, bookmark))
         }
-        Err(obstacle) => {
-            // A client that goes without a word leaves its channel to the connection's end.
+        Err(error) => {
+            // The library would leave the channel open until the connection ends.
             let closing = channel.close(200, "not now".into());
             if let Ok(Err(error)) = tokio::time::timeout(OPERATION_TIMEOUT, closing).await {
                 tracing::debug!(%error, "the channel was closed already");
             }
-            Err(obstacle)
+            Err(error)
         }
     }
 }
 
-/// The bookmark's queue, and the right to count where nobody else has it.
-async fn take_both(
-    shared: &Shared,
+fn read(message: &Delivery) -> Option<Bookmark> {
+    let (note, unconfirmed) = wire::bookmark(&message.properties)?;
+    Some(Bookmark { body: message.data.clone().into(), note, unconfirmed })
+}
+
+/// Takes a bookmark's queue, and creates it if it doesn't exist. If another publisher has it, the
+/// channel usually stays open. If this user may not have it, the broker closes the channel.
+async fn take(
+    broker: &Broker,
     channel: &Channel,
-    memory: &ShortString,
-    counts: bool,
-) -> Result<(Held, Option<Census>, Option<Bookmark>), Obstacle> {
-    shared.publisher.answer(channel.basic_qos(1, BasicQosOptions::default())).await?;
-    let held = small_queue::take(shared, channel, memory).await?;
-    let left = held.message.as_ref().and_then(|message| {
-        let (note, standing) = wire::bookmark(&message.properties)?;
-        Some((message.data.clone().into(), note, standing))
-    });
-    let mut missing = None;
-    let mut census = None;
-    if counts {
-        let standing = left.as_ref().map(|(_, _, standing)| standing);
-        match Census::open(shared, channel, standing).await {
-            Ok((opened, counted)) => (census, missing) = (Some(opened), counted),
-            // It goes without.
-            Err(Obstacle::Held) if channel.status().connected() => {}
-            Err(obstacle) => return Err(obstacle),
-        }
+    queue: &ShortString,
+) -> Result<BookmarkQueue, AttachError> {
+    broker.connector.answer(channel.basic_qos(1, BasicQosOptions::default())).await?;
+    let options = QueueDeclareOptions::durable();
+    let declared =
+        answer(broker, channel.queue_declare(queue.clone(), options, arguments())).await?;
+    if declared.consumer_count() > 0 {
+        return Err(AttachError::InUse);
     }
-    let bookmark = left.map(|(body, note, standing)| Bookmark {
-        body,
-        note,
-        unsure: missing.unwrap_or(standing.on_their_way),
-        is_counted: missing.is_some(),
-    });
-    Ok((held, census, bookmark))
+    let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    let consuming =
+        channel.basic_consume(queue.clone(), queue.clone(), options, FieldTable::default());
+    let mut consumer = answer(broker, consuming).await?;
+    let message = if declared.message_count() == 0 {
+        None
+    } else {
+        let coming = tokio::time::timeout(MESSAGE_TIMEOUT, consumer.next()).await;
+        coming.ok().flatten().and_then(Result::ok)
+    };
+    Ok(BookmarkQueue { _exclusive: consumer, message })
+}
+
+/// Waits for an answer about a bookmark's queue, which this user may have no right to.
+async fn answer<T>(
+    broker: &Broker,
+    asking: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, AttachError> {
+    match tokio::time::timeout(OPERATION_TIMEOUT, asking).await {
+        Err(_) => Err(broker.connector.no_answer(OPERATION_TIMEOUT).into()),
+        Ok(Err(error)) if is_soft(&error, &AMQPSoftError::ACCESSREFUSED) => {
+            let reason = error.to_string();
+            // Another publisher was quicker, between the count of consumers and this.
+            Err(if reason.contains("exclusive use") {
+                AttachError::InUse
+            } else {
+                AttachError::NoRight(reason)
+            })
+        }
+        Ok(answer) => answer.map_err(|error| broker.connector.classify(&error).into()),
+    }
+}
+
+fn arguments() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let mut insert = |key: &str, value| {
+        arguments.insert(key.into(), value);
+    };
+    // A virtual host may have another type as its default.
+    insert("x-queue-type", AMQPValue::LongString("classic".into()));
+    insert("x-max-length", AMQPValue::LongInt(1));
+    insert("x-expires", AMQPValue::LongInt(EXPIRES_MS));
+    arguments
 }
 
 /// Whether the broker has the bookmark of a sequence that has not ended.
-pub(super) async fn is_open(shared: &Shared, name: &str) -> Result<bool, QueueError> {
-    let channel = shared.publisher.fresh_channel().await?;
+pub(super) async fn exists(broker: &Broker, sequence: &str) -> Result<bool, QueueError> {
+    let channel = broker.connection.channel().await?;
     let options = QueueDeclareOptions::durable().passive();
-    let memory = shared.topology.bookmark(name)?;
-    let looking = channel.queue_declare(memory, options, FieldTable::default());
+    let queue = broker.topology.bookmark(sequence)?;
+    let looking = channel.queue_declare(queue, options, FieldTable::default());
     match tokio::time::timeout(OPERATION_TIMEOUT, looking).await {
-        Err(_) => Err(shared.connector.no_answer(OPERATION_TIMEOUT)),
+        Err(_) => Err(broker.connector.no_answer(OPERATION_TIMEOUT)),
         Ok(Ok(_)) => Ok(true),
         Ok(Err(error)) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Ok(false),
-        Ok(Err(error)) => Err(shared.connector.classify(&error)),
+        Ok(Err(error)) => Err(broker.connector.classify(&error)),
     }
 }

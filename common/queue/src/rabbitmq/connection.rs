@@ -1,26 +1,25 @@
-//! Reaching the broker: its address, one connection attempt, and what errors mean.
+//! Reaching the broker: its address, one try to connect, and what the library's errors mean.
 //!
-//! Owns the URL, and sees to it that no text made here shows its password. Knows nothing of
-//! queues. Reconnecting is left to those who use a connection, since only they know what was
-//! under way; [`Patience`] says how long they wait.
+//! Owns the URL, and makes sure that no error shows its password. Knows nothing of queues. Doesn't
+//! reconnect: only the users of a connection know what was under way. See
+//! [`retry`](super::retry) for how long they try.
 
+use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use camshaft_common::secret::Secret;
+use camshaft_common::tls::HandshakeFailure;
 use futures::AsyncReadExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::tcp::{AMQPUriTcpExt, TLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
-use tokio::time::Instant;
 use url::{Host, Url};
 
-use super::tls::{Tls, TlsError, TlsFiles};
-use crate::QueueError;
-use camshaft_common::backoff::Backoff;
-use camshaft_common::secret::Secret;
-use camshaft_common::tls;
+use super::tls::{TlsConnectors, TlsFiles};
+use crate::error::QueueError;
 
 /// A connection or an answer that takes longer is not coming.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,15 +35,8 @@ pub(super) struct Connector {
     uri: AMQPUri,
     address: String,
     connection_name: String,
-    tls: Option<Arc<Tls>>,
+    tls: Option<Arc<TlsConnectors>>,
 }
-
-/// Where a person looks when there is no TLS.
-const TLS_SETTINGS: tls::Settings = tls::Settings {
-    authority: "--broker-ca",
-    address: "--broker",
-    identity: "--broker-cert and --broker-key",
-};
 
 impl Connector {
     pub(super) fn new(
@@ -78,8 +70,8 @@ impl Connector {
         } else {
             format!("{host}:{}", uri.authority.port)
         };
-        let tls = Tls::new(files, matches!(uri.scheme, AMQPScheme::AMQPS))
-            .map_err(|reason| QueueError::Tls { address: address.clone(), reason })?;
+        let tls = TlsConnectors::new(files, matches!(uri.scheme, AMQPScheme::AMQPS))
+            .map_err(|source| QueueError::Tls { address: address.clone(), source })?;
         Ok(Self { uri, address, connection_name, tls: tls.map(Arc::new) })
     }
 
@@ -146,37 +138,50 @@ impl Connector {
     /// What an error of the library means to the queue's users.
     pub(super) fn classify(&self, error: &Error) -> QueueError {
         let address = self.address.clone();
+        let source = self.source(error);
         match error.kind() {
             ErrorKind::ProtocolError(amqp) => {
                 let reason = self.without_password(amqp.get_message().as_str());
                 match amqp.kind() {
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
                     | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
-                        QueueError::AccessRefused { address, reason }
+                        QueueError::AccessRefused { address, reason, source }
                     }
                     AMQPErrorKind::Soft(
                         AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::RESOURCELOCKED,
-                    ) => QueueError::Topology { address, reason },
-                    _ => QueueError::Unreachable { address, reason },
+                    ) => QueueError::Topology { address, reason, source },
+                    _ => QueueError::Unreachable { address, reason, source },
                 }
             }
-            ErrorKind::IOError(error) => {
-                match tls::cause(&**error).and_then(|error| tls::advice(error, &TLS_SETTINGS)) {
-                    Some(advice) => {
-                        QueueError::Tls { address, reason: TlsError::Handshake(advice) }
-                    }
-                    None => {
-                        QueueError::Unreachable { address, reason: self.without_password(error) }
-                    }
+            ErrorKind::IOError(error) => match HandshakeFailure::behind(&**error) {
+                Some(failure) => QueueError::Tls { address, source: failure.into() },
+                None => {
+                    let reason = self.without_password(error);
+                    QueueError::Unreachable { address, reason, source }
                 }
+            },
+            _ => {
+                let reason = self.without_password(error);
+                QueueError::Unreachable { address, reason, source }
             }
-            _ => QueueError::Unreachable { address, reason: self.without_password(error) },
+        }
+    }
+
+    /// Waits for an answer, but not for ever: a broker that is low on memory or disk stops reading
+    /// from a connection that publishes.
+    pub(super) async fn answer<T>(
+        &self,
+        asking: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, QueueError> {
+        match tokio::time::timeout(OPERATION_TIMEOUT, asking).await {
+            Ok(result) => result.map_err(|error| self.classify(&error)),
+            Err(_) => Err(self.no_answer(OPERATION_TIMEOUT)),
         }
     }
 
     pub(super) fn no_answer(&self, after: Duration) -> QueueError {
         let reason = format!("no answer within {} s", after.as_secs());
-        QueueError::Unreachable { address: self.address.clone(), reason }
+        QueueError::Unreachable { address: self.address.clone(), reason, source: None }
     }
 
     /// Neither the broker nor the library is known to quote the password; this makes sure.
@@ -185,42 +190,11 @@ impl Connector {
         let text = text.to_string();
         if password.is_empty() { text } else { text.replace(password, "…") }
     }
-}
 
-/// How long a caller goes on trying.
-pub(super) struct Patience {
-    deadline: Option<Instant>,
-    backoff: Backoff,
-}
-
-impl Patience {
-    /// For ever where there is no limit.
-    pub(super) fn new(limit: Option<Duration>) -> Self {
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        Self { deadline, backoff: Backoff::default() }
-    }
-
-    /// Waits before the next try, or gives `error` back where a further one is no use.
-    pub(super) async fn pause(&mut self, error: QueueError) -> Result<(), QueueError> {
-        let delay = self.backoff.next_delay();
-        let too_late = self.deadline.is_some_and(|deadline| Instant::now() + delay > deadline);
-        if !error.is_transient() || too_late {
-            return Err(error);
-        }
-        warn_of(&error, delay);
-        tokio::time::sleep(delay).await;
-        Ok(())
-    }
-}
-
-/// Logs that a try failed and when the next comes.
-pub(super) fn warn_of(error: &QueueError, retry_in: Duration) {
-    let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
-    match error {
-        QueueError::Unreachable { address, reason } => {
-            tracing::warn!(address, reason, retry_in_ms, "broker not reachable, trying again");
-        }
-        error => tracing::warn!(%error, retry_in_ms, "broker not ready, trying again"),
+    /// The error to keep as a source; `None` if it quotes the password.
+    fn source(&self, error: &Error) -> Option<Arc<dyn StdError + Send + Sync>> {
+        let shown = format!("{error} {error:?}");
+        (self.without_password(&shown) == shown).then(|| Arc::new(error.clone()) as _)
     }
 }
 

@@ -1,63 +1,63 @@
 //! The job queue on RabbitMQ: many producers, many workers, nothing lost.
 //!
-//! Owns what `NAME.jobs`, `NAME.dead` and `NAME.retry.<seconds>` are used for. One file
-//! each: [`connection`] (reaching the broker, and telling its errors apart), [`tls`]
-//! (certificates), [`topology`] (the queues), [`wire`] (headers and properties), [`publisher`]
-//! (confirmed messages), [`sequence`] (those of an enqueue, which can be gone on with),
-//! [`bookmark`] (where it was), [`census`] (which of its last arrived), [`small_queue`] (where
-//! both are kept), [`consumer`] (deliveries across lost connections), [`receipt`] (settling
-//! them), [`dead_letters`] (looking at them, and back to work).
+//! This file only wires the parts together. From the bottom up:
+//! - reaching the broker: [`tls`] (certificates), [`connection`] (one try to connect, and what errors
+//!   mean), [`retry`] (how long to try), [`topology`] (the queues), [`wire`] (headers and
+//!   properties), [`shared_connection`] (the connection for everything but deliveries), [`broker`]
+//!   (all of these together)
+//! - publishing: [`publisher`] (confirmed, in no particular order), [`bookmark`] and [`sequence`] (the
+//!   jobs of an enqueue, which another process can continue), [`dead_letters`]
+//! - consuming: [`consumer_channel`], [`receipt`] (settling a delivery), [`consumer_session`] (one
+//!   connection), [`consumer`] (across lost connections)
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::runtime::Handle;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use super::{
-    DeadLetter, Deliveries, JobQueue, Message, QueueDepth, QueueError, QueueName, RetryDelays,
-};
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::QueueError;
+use crate::job_queue::{Deliveries, JobQueue, QueueDepth};
+use crate::message::{DeadLetter, QueueName};
+use crate::retry_delays::RetryDelays;
 
 mod bookmark;
-mod census;
+mod broker;
 mod connection;
 mod consumer;
+mod consumer_channel;
+mod consumer_session;
 mod dead_letters;
 mod publisher;
 mod receipt;
+mod retry;
 mod sequence;
-mod small_queue;
+mod shared_connection;
 mod tls;
 mod topology;
 mod wire;
 
-use connection::{Connector, Patience};
-use consumer::Line;
-use publisher::{Publisher, WhileBlocked};
+use broker::Broker;
+use connection::Connector;
+use consumer::Consumers;
+use retry::retry;
 use topology::Topology;
-use wire::Outgoing;
 
 pub use bookmark::Bookmark;
-pub use sequence::Sequence;
-pub use tls::{TlsError, TlsFiles};
+pub use sequence::{MAX_UNCONFIRMED, Sequence};
+pub use tls::TlsFiles;
+pub use wire::REASON_HEADER;
 
-/// How long [`RabbitMqQueue::close`] lets messages arrive that are on their way from one queue to
-/// another. Cut off there, one would be in both.
-const MOVES_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How to use the broker; where it is and who we are is in its URL.
+/// How to use the broker. Its URL says where it is and who we are.
 #[derive(Clone, Debug)]
 pub struct RabbitMqOptions {
-    /// What the queues' names start with.
+    /// The first part of the queues' names.
     pub name: String,
-    /// How often a job is tried, and how long it rests between tries. All that use the same
-    /// queues should agree on it.
+    /// How often a job is tried, and how long it waits between tries. All programs that use the
+    /// same queues should agree on it.
     pub delays: RetryDelays,
     /// Certificates for `amqps://`.
     pub tls: TlsFiles,
@@ -65,10 +65,10 @@ pub struct RabbitMqOptions {
     pub connection_name: String,
     /// How long [`RabbitMqQueue::connect`] tries to reach a broker that does not answer;
     /// `None` tries for ever.
-    pub connect_patience: Option<Duration>,
+    pub connect_limit: Option<Duration>,
     /// How long publishing, counting and redriving try to go on once a connection is lost.
     /// Consuming tries for ever.
-    pub patience: Duration,
+    pub retry_limit: Duration,
 }
 
 impl Default for RabbitMqOptions {
@@ -78,142 +78,94 @@ impl Default for RabbitMqOptions {
             delays: RetryDelays::default(),
             tls: TlsFiles::default(),
             connection_name: "camshaft".to_owned(),
-            connect_patience: Some(Duration::from_secs(10)),
-            patience: Duration::from_secs(60),
+            connect_limit: Some(Duration::from_secs(10)),
+            retry_limit: Duration::from_secs(60),
         }
     }
 }
 
 /// A job queue on RabbitMQ. Clones share its connections.
 #[derive(Clone)]
-pub struct RabbitMqQueue(Arc<Shared>);
-
-struct Shared {
-    connector: Connector,
-    topology: Topology,
-    delays: RetryDelays,
-    patience: Duration,
-    publisher: Publisher,
-    /// The consumers' connections, for [`RabbitMqQueue::close`].
-    lines: Mutex<Vec<std::sync::Weak<Line>>>,
-    /// Why no deliveries come just now.
-    trouble: Mutex<Option<String>>,
-    /// Why a stream of deliveries ended by itself.
-    failure: Mutex<Option<QueueError>>,
-    closed: CancellationToken,
-    /// Messages that nobody downstream sees, on their way to the suspects or the dead letters.
-    moves: TaskTracker,
-    /// Receipts may be dropped outside of it.
-    runtime: Handle,
+pub struct RabbitMqQueue {
+    broker: Arc<Broker>,
+    consumers: Arc<Consumers>,
 }
 
 impl RabbitMqQueue {
-    /// Connects, and declares the queues where they don't exist yet.
+    /// Connects, and declares the queues that don't exist yet.
     ///
     /// # Errors
-    /// [`QueueError::Unreachable`] once `options.connect_patience` is over;
-    /// [`QueueError::AccessRefused`], [`QueueError::Topology`], [`QueueError::Tls`] and
-    /// [`QueueError::InvalidUrl`] at once.
+    /// [`QueueError::Unreachable`] once `options.connect_limit` is over;
+    /// [`QueueError::AccessRefused`], [`QueueError::Topology`], [`QueueError::Tls`],
+    /// [`QueueError::QueueNameTooLong`] and [`QueueError::InvalidUrl`] at once.
     pub async fn connect(url: Secret, options: RabbitMqOptions) -> Result<Self, QueueError> {
-        let connector = Connector::new(&url, options.connection_name, options.tls)?;
-        let topology = Topology::new(&options.name, &options.delays)?;
-        let publisher = Publisher::new(connector.clone(), topology.clone());
-        publisher.open(options.connect_patience).await?;
-        Ok(Self(Arc::new(Shared {
-            connector,
-            topology,
-            delays: options.delays,
-            patience: options.patience,
-            publisher,
-            lines: Mutex::default(),
-            trouble: Mutex::default(),
-            failure: Mutex::default(),
-            closed: CancellationToken::new(),
-            moves: TaskTracker::new(),
-            runtime: Handle::current(),
-        })))
+        let RabbitMqOptions { name, delays, tls, connection_name, connect_limit, retry_limit } =
+            options;
+        let connector = Connector::new(&url, connection_name, tls)?;
+        let topology = Topology::new(&name, &delays)?;
+        let broker = Broker::new(connector, topology, delays, retry_limit);
+        broker.connection.open(connect_limit).await?;
+        Ok(Self { broker: Arc::new(broker), consumers: Arc::default() })
     }
 
     /// The broker's host and port.
     #[must_use]
     pub fn address(&self) -> &str {
-        self.0.connector.address()
+        self.broker.connector.address()
     }
 
-    /// What keeps messages from coming or going at this moment; it mends itself or not, but the
-    /// queue goes on trying.
+    /// What keeps messages from coming or going at the moment. The queue goes on trying.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        let consuming = self.0.trouble.lock().expect("no code panics under it").clone();
-        consuming.or_else(|| self.0.publisher.blocked().map(|error| error.to_string()))
+    pub fn problem(&self) -> Option<String> {
+        let blocked = || self.broker.connection.blocked().map(|error| error.to_string());
+        self.consumers.problem().or_else(blocked)
     }
 
-    /// Every dead letter there is, of all runs. They stay where they are.
+    /// All dead letters, of every run. They stay where they are.
     ///
     /// # Errors
-    /// Where the broker stays out of reach.
+    /// If the broker stays out of reach.
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, QueueError> {
-        self.0.ensure_open()?;
-        dead_letters::look(&self.0).await
+        self.consumers.ensure_open()?;
+        dead_letters::read_all(&self.broker).await
     }
 
-    /// Takes up a sequence of jobs where it was left, or starts it. There is one publisher of a
-    /// sequence at a time: this waits until an earlier one is gone.
+    /// Continues a sequence of jobs where it was left, or starts it. A sequence has one publisher
+    /// at a time: this waits until an earlier one is gone.
     ///
     /// # Errors
-    /// [`QueueError::Held`] where another stays; else where the broker stays out of reach.
+    /// [`QueueError::SequenceInUse`] if another publisher stays; else if the broker stays out of
+    /// reach.
     pub async fn sequence(&self, name: &str) -> Result<Sequence, QueueError> {
-        self.0.ensure_open()?;
-        Sequence::open(Arc::clone(&self.0), name).await
+        self.consumers.ensure_open()?;
+        Sequence::open(Arc::clone(&self.broker), name).await
     }
 
     /// Whether the broker has a sequence of that name that was started and has not ended.
     ///
     /// # Errors
-    /// Where the broker stays out of reach.
+    /// If the broker stays out of reach.
     pub async fn has_sequence(&self, name: &str) -> Result<bool, QueueError> {
-        self.0.ensure_open()?;
-        let mut patience = Patience::new(Some(self.0.patience));
-        loop {
-            match bookmark::is_open(&self.0, name).await {
-                Err(error) => patience.pause(error).await?,
-                open => return open,
-            }
-        }
+        self.consumers.ensure_open()?;
+        let broker = &self.broker;
+        retry(Some(broker.retry_limit), || bookmark::exists(broker, name)).await
     }
 
     /// How many workers consume.
     ///
     /// # Errors
-    /// Where the broker can't be reached.
+    /// If the broker can't be reached.
     pub async fn workers(&self) -> Result<u64, QueueError> {
-        self.0.ensure_open()?;
-        self.0.publisher.workers().await
+        self.consumers.ensure_open()?;
+        self.broker.connection.count_workers().await
     }
 
-    /// Ends consuming and closes every connection; deliveries not yet settled come back to
-    /// the queue. Whatever is asked of the queue afterwards fails.
+    /// Ends consuming and closes every connection. Unsettled deliveries come back to the queue.
+    /// Every later call fails.
     pub async fn close(&self) {
-        self.0.closed.cancel();
-        self.0.moves.close();
-        if timeout(MOVES_PATIENCE, self.0.moves.wait()).await.is_err() {
-            tracing::debug!("not all messages were set apart in time; those stay where they were");
-        }
-        self.0.publisher.close().await;
-        let lines = std::mem::take(&mut *self.0.lines.lock().expect("no code panics under it"));
-        for line in lines.iter().filter_map(std::sync::Weak::upgrade) {
-            line.close().await;
-        }
-    }
-}
-
-impl Shared {
-    fn note_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().expect("no code panics under it") = trouble;
-    }
-
-    fn ensure_open(&self) -> Result<(), QueueError> {
-        if self.closed.is_cancelled() { Err(QueueError::Closed) } else { Ok(()) }
+        self.consumers.stop().await;
+        self.broker.connection.close().await;
+        self.consumers.close_connections().await;
     }
 }
 
@@ -221,7 +173,7 @@ impl fmt::Debug for RabbitMqQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RabbitMqQueue")
             .field("address", &self.address())
-            .field("jobs", &self.0.topology.jobs())
+            .field("jobs", &self.broker.topology.jobs())
             .finish_non_exhaustive()
     }
 }
@@ -229,15 +181,7 @@ impl fmt::Debug for RabbitMqQueue {
 #[async_trait]
 impl JobQueue for RabbitMqQueue {
     fn name(&self) -> QueueName {
-        self.0.topology.name(false)
-    }
-
-    async fn publish(&self, messages: Vec<Message>) -> Result<(), QueueError> {
-        self.0.ensure_open()?;
-        let jobs = self.0.topology.jobs();
-        let messages: Vec<_> =
-            messages.into_iter().map(|message| Outgoing::job(jobs, message)).collect();
-        self.0.publisher.publish(&messages, self.0.patience, WhileBlocked::Wait).await
+        self.broker.topology.name(false)
     }
 
     async fn consume(
@@ -245,27 +189,23 @@ impl JobQueue for RabbitMqQueue {
         prefetch: u16,
         stop: CancellationToken,
     ) -> Result<Deliveries, QueueError> {
-        self.0.ensure_open()?;
-        consumer::deliveries(Arc::clone(&self.0), prefetch, stop).await
+        self.consumers.ensure_open()?;
+        let (broker, consumers) = (Arc::clone(&self.broker), Arc::clone(&self.consumers));
+        consumer::deliveries(broker, consumers, prefetch, stop).await
     }
 
     async fn depth(&self) -> Result<QueueDepth, QueueError> {
-        self.0.ensure_open()?;
-        let mut patience = Patience::new(Some(self.0.patience));
-        loop {
-            match self.0.publisher.depth().await {
-                Err(error) => patience.pause(error).await?,
-                depth => return depth,
-            }
-        }
+        self.consumers.ensure_open()?;
+        let connection = &self.broker.connection;
+        retry(Some(self.broker.retry_limit), || connection.depth()).await
     }
 
     async fn redrive(&self, run: Option<&RunId>) -> Result<u64, QueueError> {
-        self.0.ensure_open()?;
-        dead_letters::redrive(&self.0, run).await
+        self.consumers.ensure_open()?;
+        dead_letters::redrive(&self.broker, run).await
     }
 
     fn failure(&self) -> Option<QueueError> {
-        self.0.failure.lock().expect("no code panics under it").clone()
+        self.consumers.failure()
     }
 }

@@ -1,7 +1,7 @@
-//! Settling a delivery, so that at every moment some queue has its message.
+//! Settling a delivery. At every moment, some queue has its message.
 //!
-//! A retry and a dead letter are copies: confirmed in their new place before the original is
-//! acknowledged. A crash in between leaves the job twice, never not at all.
+//! A retry and a dead letter are copies: they are confirmed in their new queue before the original
+//! is acknowledged. A crash in between leaves the job twice, never not at all.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,27 +9,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use camshaft_telemetry::TraceContext;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::time::timeout;
 
-use super::Shared;
-use super::consumer::Line;
+use super::broker::Broker;
+use super::consumer_channel::ConsumerChannel;
 use super::publisher::WhileBlocked;
-use super::wire::Outgoing;
-use crate::{Outcome, QueueError, Settle, Settlement};
-use camshaft_telemetry::TraceContext;
+use super::wire::OutgoingMessage;
+use crate::delivery::{Outcome, Settle, Settlement};
+use crate::error::QueueError;
 
-/// Past this the original is handed back instead: the broker still has it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to try to publish a copy. Then the original is handed back: the broker still has it.
+const COPY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a slow acknowledgement is looked after.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often to check whether the channel of a slow acknowledgement is still open.
+const CHANNEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct RabbitMqReceipt {
-    pub(super) shared: Arc<Shared>,
-    /// Keeps the channel open that the delivery came through.
-    pub(super) line: Arc<Line>,
+    pub(super) broker: Arc<Broker>,
+    /// The channel that the delivery came through.
+    pub(super) channel: Arc<ConsumerChannel>,
     pub(super) acker: Acker,
     pub(super) body: Bytes,
     pub(super) attempt: u32,
@@ -40,11 +41,12 @@ impl RabbitMqReceipt {
     async fn acknowledge(&self) -> Result<(), QueueError> {
         let mut acknowledging = pin!(self.acker.ack(BasicAckOptions::default()));
         loop {
-            match timeout(LOOK, &mut acknowledging).await {
+            match timeout(CHANNEL_CHECK_INTERVAL, &mut acknowledging).await {
                 Ok(Ok(true)) => return Ok(()),
                 // Nothing was sent: the channel is gone, and the message with it.
                 Ok(Ok(false) | Err(_)) => return Err(QueueError::Stale),
-                // Under way, unless the connection is lost: then the library may never answer.
+                // It is under way, unless the connection is lost: then the library may never
+                // answer.
                 Err(_) if self.is_usable() => {}
                 Err(_) => return Err(QueueError::Stale),
             }
@@ -52,16 +54,16 @@ impl RabbitMqReceipt {
     }
 
     fn is_usable(&self) -> bool {
-        self.acker.usable() && self.line.is_open()
+        self.acker.usable() && self.channel.is_open()
     }
 
-    /// Puts a copy into another queue, then forgets the original.
-    async fn replace_with(&self, copy: Outgoing) -> Result<(), QueueError> {
+    /// Puts a copy into another queue, then acknowledges the original.
+    async fn replace_with(&self, copy: OutgoingMessage) -> Result<(), QueueError> {
         if !self.is_usable() {
             return Err(QueueError::Stale);
         }
         let copies = [copy];
-        let publishing = self.shared.publisher.publish(&copies, PATIENCE, WhileBlocked::GiveUp);
+        let publishing = self.broker.publisher.publish(&copies, COPY_TIMEOUT, WhileBlocked::GiveUp);
         if let Err(error) = publishing.await {
             self.hand_back_in_background();
             return Err(error);
@@ -69,31 +71,31 @@ impl RabbitMqReceipt {
         self.acknowledge().await
     }
 
-    /// Sets the message apart, after `losses` deliveries without an answer.
-    pub(super) async fn suspect(&self, losses: u32) -> Result<(), QueueError> {
-        let suspects = self.shared.topology.suspects();
+    /// Moves the message to the suspects, after `losses` deliveries without an answer.
+    pub(super) async fn move_to_suspects(&self, losses: u32) -> Result<(), QueueError> {
+        let suspects = self.broker.topology.suspects();
         let (body, trace) = (self.body.clone(), self.trace.as_ref());
         // This delivery is none of its tries.
         let attempts = self.attempt.saturating_sub(1);
-        self.replace_with(Outgoing::suspect(suspects, body, trace, attempts, losses)).await
+        self.replace_with(OutgoingMessage::suspect(suspects, body, trace, attempts, losses)).await
     }
 
-    pub(super) async fn bury(&self, reason: &str) -> Result<Settlement, QueueError> {
-        let dead = self.shared.topology.dead();
+    pub(super) async fn dead_letter(&self, reason: &str) -> Result<Settlement, QueueError> {
+        let dead = self.broker.topology.dead();
         let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        let letter = Outgoing::dead_letter(dead, body, trace, self.attempt, reason);
+        let letter = OutgoingMessage::dead_letter(dead, body, trace, self.attempt, reason);
         self.replace_with(letter).await?;
         Ok(Settlement::DeadLettered)
     }
 
     fn hand_back_in_background(&self) {
-        let (acker, line) = (self.acker.clone(), Arc::clone(&self.line));
-        self.shared.runtime.spawn(async move {
+        let (acker, channel) = (self.acker.clone(), Arc::clone(&self.channel));
+        self.broker.runtime.spawn(async move {
             let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
             if let Err(error) = acker.nack(requeue).await {
                 tracing::debug!(%error, "connection ended before a message was handed back");
             }
-            drop(line);
+            drop(channel);
         });
     }
 }
@@ -106,13 +108,14 @@ impl Settle for RabbitMqReceipt {
                 self.acknowledge().await?;
                 Ok(Settlement::Acknowledged)
             }
-            Outcome::DeadLetter { reason } => self.bury(&reason).await,
-            Outcome::Retry { reason } => match self.shared.delays.after(self.attempt) {
-                None => self.bury(&reason).await,
+            Outcome::DeadLetter { reason } => self.dead_letter(&reason).await,
+            Outcome::Retry { reason } => match self.broker.delays.after(self.attempt) {
+                None => self.dead_letter(&reason).await,
                 Some(delay) => {
-                    let retry = self.shared.topology.retry(delay);
+                    let retry = self.broker.topology.retry(delay);
                     let (body, trace) = (self.body.clone(), self.trace.as_ref());
-                    self.replace_with(Outgoing::retry(retry, body, trace, self.attempt)).await?;
+                    let copy = OutgoingMessage::retry(retry, body, trace, self.attempt);
+                    self.replace_with(copy).await?;
                     Ok(Settlement::Retrying(delay))
                 }
             },

@@ -1,26 +1,27 @@
-//! Jobs published one after the other over one channel, and a bookmark that the broker keeps of
-//! the last one, so that whoever is killed in the middle can go on where it was: without a job
-//! lost, and with no more twice than were on their way.
+//! Jobs published one after the other over one channel, and a bookmark of the last one that the
+//! broker keeps. If the publisher is killed, the next one continues from the bookmark: no job is
+//! lost, and at most [`MAX_UNCONFIRMED`] are there twice.
 //!
-//! Each job goes to the jobs and, as a blind copy of the same publish, to a small queue of its
-//! sequence's own that keeps the newest message only (its `x-max-length` is 1). A channel of the
-//! broker takes publishes in order and hands each to both queues; so nothing behind the message
-//! in the small queue is among the jobs. What is before it is, up to the last that was confirmed
-//! when it was published. Of those in between, the jobs, a quorum queue, have the first so many:
-//! it takes messages a little later, and forgets those of a channel that is gone by then. How many,
-//! the [`census`](super::census) tells where it can; else all of them are unsure.
+//! Each job goes to the jobs' queue. The same publish puts a copy into a queue that the sequence
+//! has for itself and that keeps the newest message only. A channel of the broker takes publishes
+//! in order and hands each to both queues. So:
+//! - No message behind the bookmark is among the jobs.
+//! - Every message before it is, up to the last one that was confirmed when the bookmark was
+//!   published.
+//! - Of the messages in between, only the first few may be: the jobs' queue is a quorum queue, which
+//!   takes messages a little later and drops those whose channel is gone by then. The next
+//!   publisher publishes all of them again.
 //!
-//! What could make that untrue is seen to:
-//! - A publisher that comes back while the broker still reads what it had sent before. Every
-//!   publisher consumes the small queue exclusively, over the channel it publishes by, so the
-//!   broker lets the next one in only when that channel is gone. The one message it is given
-//!   it never acknowledges.
+//! Two things could make that untrue, and are prevented:
+//! - A publisher that comes back while the broker still reads what the one before had sent. Every
+//!   publisher consumes the bookmark's queue exclusively, over the channel that it publishes by, so
+//!   the broker lets the next one in only when that channel is gone.
 //! - Jobs that the broker has read and then can't store (a broker that is killed, a quorum that is
-//!   lost). The small queue is a classic one and its messages are not persistent, so a broker that
-//!   restarts has forgotten the bookmark; the jobs are written to disk whatever a message says.
-//!   Without a bookmark, whatever has no result is published again.
+//!   lost). The bookmark's queue is a classic one and its messages are not persistent, so a broker
+//!   that restarts has no bookmark any more. Without a bookmark, every image without a result is
+//!   published again. The jobs themselves are always on disk.
 //!
-//! Upstream: enqueue. Others publish in no order, by [`publisher`](super::publisher).
+//! Upstream: enqueue. Messages in no particular order go through [`publisher`](super::publisher).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,81 +32,82 @@ use std::time::Duration;
 
 use lapin::options::QueueDeleteOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation, PublisherConfirm};
+use lapin::{Confirmation, PublisherConfirm};
 use tokio::time::Instant;
 
-use super::Shared;
-use super::bookmark::{Bookmark, Hold, try_attach};
-use super::census::{Census, Standing};
-use super::connection::{OPERATION_TIMEOUT, Patience, warn_of};
-use super::publisher::{self, returned};
-use super::small_queue::Obstacle;
-use super::wire::Outgoing;
-use crate::{Message, QueueError, QueueName};
+use super::bookmark::{AttachError, Bookmark, SequenceChannel, attach};
+use super::broker::Broker;
+use super::connection::OPERATION_TIMEOUT;
+use super::publisher::{not_stored, publish, returned};
+use super::retry::{BrokerRetries, warn_of};
+use super::wire::{BookmarkCopy, OutgoingMessage};
+use crate::error::QueueError;
+use crate::message::{Message, QueueName};
 
-/// Jobs on their way at a time: enough to keep the broker busy, and as many as may be there twice
-/// after a kill where they can't be counted.
-const WINDOW: usize = 256;
+/// The most messages of a sequence that are published and not yet confirmed. As many may be in the
+/// queue twice after the publisher was killed. Enough to keep the broker busy.
+pub const MAX_UNCONFIRMED: usize = 256;
 /// A confirm that takes longer is late.
 const LATE: Duration = Duration::from_secs(5);
-/// How long an earlier publisher may take to be gone. One whose machine is lost is noticed by the
-/// heartbeat, after a minute at most.
-const HELD_TIMEOUT: Duration = Duration::from_secs(90);
-const HELD_POLL: Duration = Duration::from_millis(100);
+/// How long to wait for an earlier publisher to be gone. If its machine is lost, the broker notices
+/// by the heartbeat, after a minute at most.
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(90);
+const IN_USE_POLL: Duration = Duration::from_millis(100);
 
-/// Publishes in order, with confirms awaited behind. Dropped before [`Sequence::end`], it leaves
-/// its bookmark.
+/// Publishes messages in order, and waits for their confirms later. If it is dropped before
+/// [`Sequence::end`], its bookmark stays.
 pub struct Sequence {
-    shared: Arc<Shared>,
-    /// The bookmark's queue; `None` where this user may not have one.
-    memory: Option<ShortString>,
-    /// Why it may not, until that is told.
+    broker: Arc<Broker>,
+    /// `None` if this user may have no bookmark.
+    bookmark_queue: Option<ShortString>,
+    /// Why this user may have no bookmark, until that was logged.
     no_right: Option<String>,
-    /// Whether this user may have the right to count.
-    counts: bool,
-    /// What was there at the start.
+    /// The bookmark that was there at the start.
     bookmark: Option<Bookmark>,
-    hold: Option<Hold>,
+    /// `None` only while an error is being dealt with.
+    channel: Option<SequenceChannel>,
     /// Not yet confirmed, in order.
-    in_flight: VecDeque<InFlight>,
+    unconfirmed: VecDeque<UnconfirmedMessage>,
     confirmed: u64,
-    /// While something is wrong.
-    patience: Option<Patience>,
+    /// The tries since the last success; `None` if nothing is wrong.
+    retries: Option<BrokerRetries>,
 }
 
-struct InFlight {
+struct UnconfirmedMessage {
     message: Message,
     note: Option<String>,
-    sending: Sending,
+    /// Whether an earlier channel may have carried it already.
+    republished: bool,
+    progress: PublishProgress,
 }
 
-/// How far one message has come.
-enum Sending {
+/// How far the publish of one message has come.
+enum PublishProgress {
     Unsent,
     /// Handed to the connection, in order.
     Handed(Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send>>),
-    /// On the socket.
+    /// Written to the socket.
     Written(PublisherConfirm),
 }
 
 impl Sequence {
-    /// Takes up the sequence of that name where it was left, once nobody else has it.
-    pub(super) async fn open(shared: Arc<Shared>, name: &str) -> Result<Self, QueueError> {
+    /// Continues the sequence of that name where it was left, or starts it. Waits until no other
+    /// publisher has it.
+    pub(super) async fn open(broker: Arc<Broker>, name: &str) -> Result<Self, QueueError> {
         let mut sequence = Self {
-            memory: Some(shared.topology.bookmark(name)?),
+            bookmark_queue: Some(broker.topology.bookmark(name)?),
             no_right: None,
-            counts: true,
-            shared,
+            broker,
             bookmark: None,
-            hold: None,
-            in_flight: VecDeque::with_capacity(WINDOW),
+            channel: None,
+            unconfirmed: VecDeque::with_capacity(MAX_UNCONFIRMED),
             confirmed: 0,
-            patience: None,
+            retries: None,
         };
         loop {
             match sequence.attach().await {
-                Ok((hold, bookmark)) => {
-                    sequence.hold = Some(hold);
+                Ok((channel, bookmark)) => {
+                    sequence.channel = Some(channel);
                     sequence.bookmark = bookmark;
                     return Ok(sequence);
                 }
@@ -114,13 +116,13 @@ impl Sequence {
         }
     }
 
-    /// Where its messages go.
+    /// The queue that its messages go to.
     #[must_use]
     pub fn queue(&self) -> QueueName {
-        self.shared.topology.name(false)
+        self.broker.topology.name(false)
     }
 
-    /// Where it was left by an earlier publisher.
+    /// Where an earlier publisher left the sequence; `None` if it starts here.
     #[must_use]
     pub fn bookmark(&self) -> Option<&Bookmark> {
         self.bookmark.as_ref()
@@ -132,38 +134,31 @@ impl Sequence {
         self.confirmed
     }
 
-    /// Publishes the next message; waits while too many are on their way. With a `note`, which no
-    /// other message may have, it becomes the bookmark.
+    /// Publishes the next message. Waits while [`MAX_UNCONFIRMED`] are not confirmed. With a
+    /// `note`, which no other message may have, the message becomes the bookmark.
     ///
     /// # Errors
-    /// Where the broker refuses messages or stays out of reach.
+    /// If the broker refuses messages or stays out of reach.
     pub async fn publish(
         &mut self,
         message: Message,
         note: Option<String>,
     ) -> Result<(), QueueError> {
         self.settle_confirmed().await?;
-        while self.in_flight.len() >= WINDOW {
+        while self.unconfirmed.len() >= MAX_UNCONFIRMED {
             self.settle_oldest().await?;
         }
-        self.in_flight.push_back(InFlight { message, note, sending: Sending::Unsent });
-        if let Err(error) = self.hand_over(self.in_flight.len() - 1).await {
+        let progress = PublishProgress::Unsent;
+        self.unconfirmed.push_back(UnconfirmedMessage {
+            message,
+            note,
+            republished: false,
+            progress,
+        });
+        if let Err(error) = self.hand_over(self.unconfirmed.len() - 1).await {
             self.recover(error).await?;
         }
-        if self.due_census().is_some() {
-            self.flush().await?;
-            let shared = Arc::clone(&self.shared);
-            // Another one, where the channel was lost meanwhile.
-            if let Some((census, channel)) = self.due_census() {
-                census.count(&shared, channel).await;
-            }
-        }
         Ok(())
-    }
-
-    fn due_census(&mut self) -> Option<(&mut Census, &Channel)> {
-        let Hold { channel, census, .. } = self.hold.as_mut()?;
-        Some((census.as_mut().filter(|census| census.is_due())?, channel))
     }
 
     /// Waits until the broker has taken every message.
@@ -171,74 +166,68 @@ impl Sequence {
     /// # Errors
     /// As [`Sequence::publish`].
     pub async fn flush(&mut self) -> Result<(), QueueError> {
-        while !self.in_flight.is_empty() {
+        while !self.unconfirmed.is_empty() {
             self.settle_oldest().await?;
         }
         Ok(())
     }
 
-    /// Lets the broker forget the bookmark, and keeps no other from here on.
+    /// Deletes the bookmark. Later messages leave none.
     ///
     /// # Errors
     /// As [`Sequence::publish`].
     pub async fn forget(&mut self) -> Result<(), QueueError> {
-        let Some(memory) = self.memory.take() else { return Ok(()) };
-        let channel = self.shared.publisher.fresh_channel().await?;
-        let deleting = channel.queue_delete(memory, QueueDeleteOptions::default());
-        self.shared.publisher.answer(deleting).await?;
+        let Some(queue) = self.bookmark_queue.take() else { return Ok(()) };
+        let channel = self.broker.connection.channel().await?;
+        let deleting = channel.queue_delete(queue, QueueDeleteOptions::default());
+        self.broker.connector.answer(deleting).await?;
         Ok(())
     }
 
-    /// Ends the sequence once all is published: nobody is to go on with it.
+    /// Ends the sequence once all is published: nobody is to continue it.
     ///
     /// # Errors
-    /// As [`Sequence::publish`], and where the jobs' queue was deleted meanwhile.
+    /// As [`Sequence::publish`], and if the jobs' queue was deleted meanwhile.
     pub async fn end(mut self) -> Result<(), QueueError> {
         self.flush().await?;
-        // A copy that still has a place to go hides that the job itself has none.
-        let channel = self.shared.publisher.fresh_channel().await?;
-        let there = self.shared.publisher.count(&channel, self.shared.topology.jobs()).await;
+        // The broker returns a message only if none of its queues exists, the bookmark's included.
+        let connection = &self.broker.connection;
+        let channel = connection.channel().await?;
+        let jobs = connection.count_messages(&channel, self.broker.topology.jobs()).await;
         self.forget().await?;
-        there.map(|_| ())
+        jobs.map(|_| ())
     }
 
-    /// Hands a message to the connection. It is on its way from then on, in the order of calls.
+    /// Hands a message to the connection. Messages are sent in the order of these calls.
     async fn hand_over(&mut self, index: usize) -> Result<(), QueueError> {
-        let Some(hold) = &mut self.hold else {
+        let Some(channel) = &self.channel else {
             // Only an error leaves none.
             return Err(QueueError::Stale);
         };
-        let topology = &self.shared.topology;
-        let InFlight { message, note, .. } = &self.in_flight[index];
-        let noted = self.memory.as_ref().zip(note.as_deref());
-        let addition = hold.census.is_none().then(|| topology.additions());
-        let expected = hold.census.as_mut().and_then(Census::expect_one_more);
-        let standing = Standing { on_their_way: index + 1, expected };
-        let copy_to: Vec<_> = noted.map(|(memory, _)| memory).into_iter().chain(addition).collect();
-        let bookmark = noted.map(|(_, note)| (note, &standing));
-        let outgoing = match &copy_to[..] {
-            [] => Outgoing::job(topology.jobs(), message.clone()),
-            _ => Outgoing::copied(topology.jobs(), &copy_to, message.clone(), bookmark),
-        };
-        let channel = hold.channel.clone();
-        let mut sending =
-            Box::pin(async move { publisher::publish(&channel, outgoing, true).await });
-        // The first poll queues the frames; the rest is waiting for the socket.
-        let sending = match futures::poll!(&mut sending) {
-            Poll::Pending => Sending::Handed(sending),
-            Poll::Ready(Ok(confirm)) => Sending::Written(confirm),
+        let UnconfirmedMessage { message, note, republished, .. } = &self.unconfirmed[index];
+        let noted = self.bookmark_queue.as_ref().zip(note.as_deref());
+        let bookmark =
+            noted.map(|(queue, note)| BookmarkCopy { queue, note, unconfirmed: index + 1 });
+        let jobs = self.broker.topology.jobs();
+        let outgoing = OutgoingMessage::sequence_job(jobs, message.clone(), bookmark, *republished);
+        let channel = channel.channel.clone();
+        let mut publishing = Box::pin(async move { publish(&channel, outgoing).await });
+        // The first poll queues the frames. What remains is waiting for the socket.
+        let progress = match futures::poll!(&mut publishing) {
+            Poll::Pending => PublishProgress::Handed(publishing),
+            Poll::Ready(Ok(confirm)) => PublishProgress::Written(confirm),
             Poll::Ready(Err(error)) => {
-                return Err(self.shared.connector.classify(&error));
+                return Err(self.broker.connector.classify(&error));
             }
         };
-        self.in_flight[index].sending = sending;
+        self.unconfirmed[index].progress = progress;
         Ok(())
     }
 
-    /// Takes the confirms that are there, so that no more count as on their way than are.
+    /// Takes the confirms that are there, so that a bookmark doesn't count confirmed messages.
     async fn settle_confirmed(&mut self) -> Result<(), QueueError> {
-        while let Some(oldest) = self.in_flight.front_mut() {
-            let outcome = match futures::poll!(std::pin::pin!(oldest.sending.confirmed())) {
+        while let Some(oldest) = self.unconfirmed.front_mut() {
+            let outcome = match futures::poll!(std::pin::pin!(oldest.progress.confirmed())) {
                 Poll::Ready(outcome) => outcome,
                 Poll::Pending => break,
             };
@@ -247,18 +236,18 @@ impl Sequence {
         Ok(())
     }
 
-    /// Waits for the oldest message's confirm, and mends what goes wrong.
+    /// Waits for the oldest message's confirm. After an error, tries again.
     async fn settle_oldest(&mut self) -> Result<(), QueueError> {
         let mut waited = Duration::ZERO;
         let outcome = loop {
-            let Some(oldest) = self.in_flight.front_mut() else { return Ok(()) };
-            if let Some(outcome) = oldest.sending.confirmed_soon().await {
+            let Some(oldest) = self.unconfirmed.front_mut() else { return Ok(()) };
+            if let Some(outcome) = oldest.progress.confirmed_soon().await {
                 break outcome;
             }
             waited += LATE;
             if let Some(blocked) = self.blocked() {
-                // It goes on reading from here as soon as it can: another connection would only
-                // wait beside this one.
+                // The broker goes on reading from this connection as soon as it can. Another
+                // connection would only wait beside this one.
                 warn_of(&blocked, LATE);
                 waited = Duration::ZERO;
             } else if waited >= OPERATION_TIMEOUT {
@@ -268,173 +257,150 @@ impl Sequence {
         self.settle(outcome).await
     }
 
-    /// The broker's answer about the oldest message; `None` where there was none.
+    /// Acts on the broker's answer about the oldest message; `None` if there was no answer.
     async fn settle(
         &mut self,
         outcome: Result<Option<Confirmation>, lapin::Error>,
     ) -> Result<(), QueueError> {
-        match outcome {
+        let connector = &self.broker.connector;
+        let error = match outcome {
             Ok(Some(Confirmation::Ack(None))) => {
-                self.in_flight.pop_front();
-                self.confirmed += 1;
-                // Who may not publish either has another problem.
-                if let Some(reason) = self.no_right.take() {
-                    tracing::warn!(
-                        reason,
-                        "the broker may keep no bookmark for this user: killed and started again, \
-                         enqueue will publish what has no result yet a second time"
-                    );
-                }
-                self.patience = None;
-                Ok(())
+                self.note_confirmed();
+                return Ok(());
             }
-            Ok(Some(Confirmation::Nack(None))) => {
-                self.recover(QueueError::Rejected {
-                    reason: "it could not store it; see the broker's log and its disk".to_owned(),
-                })
-                .await
-            }
+            Ok(Some(Confirmation::Nack(None))) => not_stored(),
             Ok(Some(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)))) => {
-                self.recover(returned(&message)).await
+                returned(&message)
             }
             Ok(Some(Confirmation::NotRequested)) => unreachable!("the channel has confirms on"),
-            Ok(None) => self.recover(self.shared.connector.no_answer(OPERATION_TIMEOUT)).await,
-            Err(error) => self.recover(self.shared.connector.classify(&error)).await,
+            Ok(None) => connector.no_answer(OPERATION_TIMEOUT),
+            Err(error) => connector.classify(&error),
+        };
+        self.recover(error).await
+    }
+
+    fn note_confirmed(&mut self) {
+        self.unconfirmed.pop_front();
+        self.confirmed += 1;
+        self.retries = None;
+        // A user who may not publish either gets an error instead.
+        if let Some(reason) = self.no_right.take() {
+            tracing::warn!(
+                reason,
+                "the broker may keep no bookmark for this user: killed and started again, \
+                 enqueue will publish what has no result yet a second time"
+            );
         }
     }
 
     fn blocked(&self) -> Option<QueueError> {
-        let hold = self.hold.as_ref()?;
-        let address = self.shared.connector.address().to_owned();
-        hold.link.blocked().then_some(QueueError::Blocked { address })
+        self.broker.connection.blocked_error(&self.channel.as_ref()?.connection)
     }
 
-    /// After an error: another channel, and all that is not known to be among the jobs again.
+    /// After an error: takes another channel and publishes again all that is not confirmed.
     async fn recover(&mut self, mut error: QueueError) -> Result<(), QueueError> {
-        // Then others behind may have been taken, and the count doesn't tell which.
-        let mut refused = false;
         loop {
-            refused |= matches!(error, QueueError::Rejected { .. });
-            if let Some(hold) = self.hold.take() {
-                refused |= !self.collect_confirms().await;
-                self.shared.publisher.forget(&hold.link).await;
-                // Lets the next one in, where the connection is still there.
-                let closing = hold.channel.close(200, "again".into());
-                match tokio::time::timeout(LATE, closing).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "the channel was closed already"),
-                    Err(_) => tracing::debug!("the broker did not confirm the channel's end"),
-                }
+            if let Some(channel) = self.channel.take() {
+                self.collect_confirms().await;
+                leave(&self.broker, channel).await;
             }
-            for waiting in &mut self.in_flight {
-                waiting.sending = Sending::Unsent;
+            for waiting in &mut self.unconfirmed {
+                // One that was never sent is marked, too: that costs its worker one look.
+                waiting.republished = true;
+                waiting.progress = PublishProgress::Unsent;
             }
             self.pause(error).await?;
             match self.attach().await {
-                Ok((hold, bookmark)) => {
-                    self.hold = Some(hold);
-                    self.take_out_arrived(bookmark.filter(|_| !refused));
-                }
+                Ok((channel, _)) => self.channel = Some(channel),
                 Err(again) => {
                     error = again;
                     continue;
                 }
             }
-            let mut outcome = Ok(());
-            for index in 0..self.in_flight.len() {
-                outcome = self.hand_over(index).await;
-                if outcome.is_err() {
-                    break;
-                }
-            }
-            match outcome {
+            match self.hand_over_all().await {
                 Ok(()) => return Ok(()),
                 Err(again) => error = again,
             }
         }
     }
 
-    /// Waits before the next try. Patience counts from the first error, since a slow SOURCE may
-    /// leave any time between two jobs.
-    async fn pause(&mut self, error: QueueError) -> Result<(), QueueError> {
-        let limit = self.shared.patience;
-        self.patience.get_or_insert_with(|| Patience::new(Some(limit))).pause(error).await
-    }
-
-    /// Takes out what was confirmed before the first that was not. Those behind it stay: a note
-    /// counts on everything before what is on its way being there. False where the broker refused
-    /// that first one.
-    async fn collect_confirms(&mut self) -> bool {
-        // Of a connection that is lost they all fail at once.
-        let deadline = Instant::now() + LATE;
-        while let Some(oldest) = self.in_flight.front_mut() {
-            let confirmed = tokio::time::timeout_at(deadline, oldest.sending.confirmed()).await;
-            match confirmed {
-                Ok(Ok(Some(Confirmation::Ack(None)))) => {
-                    self.in_flight.pop_front();
-                    self.confirmed += 1;
-                }
-                Ok(Ok(Some(_))) => return false,
-                Ok(Ok(None) | Err(_)) | Err(_) => break,
-            }
+    async fn hand_over_all(&mut self) -> Result<(), QueueError> {
+        for index in 0..self.unconfirmed.len() {
+            self.hand_over(index).await?;
         }
-        true
+        Ok(())
     }
 
-    /// Takes out what was not confirmed and yet has arrived, where that is certain.
-    fn take_out_arrived(&mut self, bookmark: Option<Bookmark>) {
-        let Some(Bookmark { note, unsure, is_counted: true, .. }) = bookmark else { return };
-        let is_last_read = |waiting: &InFlight| waiting.note.as_ref() == Some(&note);
-        let Some(last) = self.in_flight.iter().position(is_last_read) else { return };
-        let arrived = (last + 1).saturating_sub(unsure);
-        self.in_flight.drain(..arrived);
-        self.confirmed += arrived as u64;
+    /// Waits before the next try. The limit counts from the first error, not from the last success:
+    /// a slow SOURCE may leave any time between two jobs.
+    async fn pause(&mut self, error: QueueError) -> Result<(), QueueError> {
+        let limit = self.broker.retry_limit;
+        self.retries.get_or_insert_with(|| BrokerRetries::new(Some(limit))).pause(error).await
     }
 
-    /// A channel of one's own, and the bookmark once nobody else can change it.
-    async fn attach(&mut self) -> Result<(Hold, Option<Bookmark>), QueueError> {
-        let deadline = Instant::now() + HELD_TIMEOUT;
+    /// Takes out the messages that were confirmed before the first that was not. Messages behind
+    /// that one stay even if they are confirmed: a bookmark says that everything before the
+    /// unconfirmed ones has arrived.
+    async fn collect_confirms(&mut self) {
+        // If the connection is lost, they all fail at once.
+        let deadline = Instant::now() + LATE;
+        while let Some(oldest) = self.unconfirmed.front_mut() {
+            let confirmed = tokio::time::timeout_at(deadline, oldest.progress.confirmed()).await;
+            let Ok(Ok(Some(Confirmation::Ack(None)))) = confirmed else { return };
+            self.unconfirmed.pop_front();
+            self.confirmed += 1;
+        }
+    }
+
+    /// Takes a channel once no other publisher has one, and the bookmark left by it.
+    async fn attach(&mut self) -> Result<(SequenceChannel, Option<Bookmark>), QueueError> {
+        let deadline = Instant::now() + IN_USE_TIMEOUT;
         loop {
-            match try_attach(&self.shared, self.memory.as_ref(), self.counts).await {
+            match attach(&self.broker, self.bookmark_queue.as_ref()).await {
                 Ok(attached) => return Ok(attached),
-                Err(Obstacle::NoRight { queue, reason })
-                    if self.memory.as_ref() == Some(&queue) =>
-                {
-                    self.memory = None;
+                Err(AttachError::NoRight(reason)) => {
+                    self.bookmark_queue = None;
                     self.no_right = Some(reason);
                 }
-                Err(Obstacle::NoRight { reason, .. }) => {
-                    tracing::debug!(reason, "the broker may not count for this user");
-                    self.counts = false;
+                Err(AttachError::InUse) if Instant::now() < deadline => {
+                    tokio::time::sleep(IN_USE_POLL).await;
                 }
-                Err(Obstacle::Held) if Instant::now() < deadline => {
-                    tokio::time::sleep(HELD_POLL).await;
+                Err(AttachError::InUse) => {
+                    let address = self.broker.connector.address().to_owned();
+                    return Err(QueueError::SequenceInUse { address });
                 }
-                Err(Obstacle::Held) => {
-                    let address = self.shared.connector.address().to_owned();
-                    return Err(QueueError::Held { address });
-                }
-                Err(Obstacle::Failed(error)) => return Err(error),
+                Err(AttachError::Failed(error)) => return Err(error),
             }
         }
+    }
+}
+
+/// Gives up a channel that failed, so that the broker lets the next one in.
+async fn leave(broker: &Broker, channel: SequenceChannel) {
+    broker.connection.discard(&channel.connection).await;
+    let closing = channel.channel.close(200, "again".into());
+    match tokio::time::timeout(LATE, closing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the channel was closed already"),
+        Err(_) => tracing::debug!("the broker did not confirm the channel's end"),
     }
 }
 
 impl fmt::Debug for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sequence")
-            .field("memory", &self.memory)
-            .field("in_flight", &self.in_flight.len())
+            .field("bookmark_queue", &self.bookmark_queue)
+            .field("unconfirmed", &self.unconfirmed.len())
             .field("confirmed", &self.confirmed)
             .finish_non_exhaustive()
     }
 }
 
-impl Sending {
+impl PublishProgress {
     /// The broker's answer, unless it is late.
     async fn confirmed_soon(&mut self) -> Option<Result<Option<Confirmation>, lapin::Error>> {
         let mut confirming = std::pin::pin!(self.confirmed());
-        // Most are there already, and a timer for each would cost.
+        // Most answers are there already, and a timer for each would cost.
         match futures::poll!(&mut confirming) {
             Poll::Ready(outcome) => Some(outcome),
             Poll::Pending => tokio::time::timeout(LATE, confirming).await.ok(),
@@ -443,9 +409,9 @@ impl Sending {
 
     /// The broker's answer; `None` for what was never sent.
     async fn confirmed(&mut self) -> Result<Option<Confirmation>, lapin::Error> {
-        // What has ended is not to be asked again.
-        if let Self::Handed(sending) = self {
-            let sent = sending.await;
+        // A future that has ended must not be polled again, so each is replaced.
+        if let Self::Handed(publishing) = self {
+            let sent = publishing.await;
             *self = Self::Unsent;
             *self = Self::Written(sent?);
         }

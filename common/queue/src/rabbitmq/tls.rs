@@ -1,92 +1,45 @@
-//! TLS to the broker: who is trusted and who we are, from PEM files.
+//! TLS to the broker: which authorities are trusted, and our own certificate, from PEM files.
 //!
-//! Files are read again for each connection, so that a certificate can be renewed under a
-//! running worker. Nothing here shows what a file holds.
+//! Files are read again for each connection, so that a certificate can be renewed under a running
+//! worker. No text made here shows what a file holds.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
+use parking_lot::Mutex;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-const CA: &str = "--broker-ca";
-const CERTIFICATE: &str = "--broker-cert";
-const KEY: &str = "--broker-key";
+use crate::tls_error::{TlsError, TlsFile};
 
 /// PEM files for `amqps://`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The authorities the broker's certificate may come from, instead of the system's.
     pub ca: Option<PathBuf>,
-    /// Our own certificate, with those between it and its authority behind it.
+    /// Our own certificate, followed by those between it and its authority.
     pub certificate: Option<PathBuf>,
     /// Its private key, not encrypted.
     pub key: Option<PathBuf>,
 }
 
-/// Why there is no TLS with the broker. No further try helps.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TlsError {
-    /// Files for TLS, but a URL without.
-    #[error("{flag} is for amqps://, and the broker's URL says amqp://; change one of them")]
-    NotEncrypted {
-        /// A flag that is set.
-        flag: &'static str,
-    },
-    /// A certificate without its key, or the other way round.
-    #[error("{CERTIFICATE} and {KEY} go together; {missing} is missing")]
-    Half {
-        /// The flag that is not set.
-        missing: &'static str,
-    },
-    /// A file can't be read.
-    #[error("cannot read {flag} {path}: {reason}")]
-    Unreadable {
-        /// What names it.
-        flag: &'static str,
-        /// The file.
-        path: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// A file has nothing in it that is needed.
-    #[error("{flag} {path} has no {wanted} in PEM form; is it the right file?")]
-    NotPem {
-        /// What names it.
-        flag: &'static str,
-        /// The file.
-        path: String,
-        /// What it should have.
-        wanted: &'static str,
-    },
-    /// The key is another certificate's, or of a kind nobody here can use.
-    #[error(
-        "the key in {KEY} {key} doesn't belong to the certificate in {CERTIFICATE} {certificate}"
-    )]
-    Mismatch {
-        /// The key's file.
-        key: String,
-        /// The certificate's file.
-        certificate: String,
-    },
-    /// Nobody is trusted.
-    #[error(
-        "this machine has no certificates of authorities; install ca-certificates, or name a file with {CA}"
-    )]
-    NoAuthorities,
-    /// One side refused the other.
-    #[error("{0}")]
-    Handshake(String),
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
 }
 
 impl TlsFiles {
-    /// The first flag that is set.
-    fn any(&self) -> Option<&'static str> {
-        [(&self.ca, CA), (&self.certificate, CERTIFICATE), (&self.key, KEY)]
-            .into_iter()
-            .find_map(|(file, flag)| file.is_some().then_some(flag))
+    /// The first file that is named.
+    fn any(&self) -> Option<TlsFile> {
+        [
+            (&self.ca, TlsFile::Authorities),
+            (&self.certificate, TlsFile::Certificate),
+            (&self.key, TlsFile::Key),
+        ]
+        .into_iter()
+        .find_map(|(path, file)| path.is_some().then_some(file))
     }
 
     fn connector(&self) -> Result<RustlsConnector, TlsError> {
@@ -96,13 +49,13 @@ impl TlsFiles {
                 .map_err(|_| TlsError::NoAuthorities)?;
             return match identity {
                 None => config.connector_with_no_client_auth(),
-                Some((chain, key)) => config.connector_with_single_cert(chain, key),
+                Some(Identity { chain, key }) => config.connector_with_single_cert(chain, key),
             }
             .map_err(|_| self.mismatch());
         };
-        let unusable = || not_pem(CA, ca, "certificate of an authority");
+        let unusable = || not_pem(TlsFile::Authorities, ca, "certificate of an authority");
         let mut trusted = RootCertStore::empty();
-        for authority in certificates(CA, ca)? {
+        for authority in certificates(TlsFile::Authorities, ca)? {
             trusted.add(authority).map_err(|_| unusable())?;
         }
         let builder = ClientConfig::builder_with_provider(provider())
@@ -111,25 +64,23 @@ impl TlsFiles {
             .with_root_certificates(trusted);
         let config = match identity {
             None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
+            Some(Identity { chain, key }) => {
                 builder.with_client_auth_cert(chain, key).map_err(|_| self.mismatch())?
             }
         };
         Ok(config.into())
     }
 
-    fn identity(
-        &self,
-    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, TlsError> {
+    fn identity(&self) -> Result<Option<Identity>, TlsError> {
         match (&self.certificate, &self.key) {
             (None, None) => Ok(None),
-            (Some(_), None) => Err(TlsError::Half { missing: KEY }),
-            (None, Some(_)) => Err(TlsError::Half { missing: CERTIFICATE }),
+            (Some(_), None) => Err(TlsError::IncompleteIdentity { missing: TlsFile::Key }),
+            (None, Some(_)) => Err(TlsError::IncompleteIdentity { missing: TlsFile::Certificate }),
             (Some(certificate), Some(path)) => {
-                let chain = certificates(CERTIFICATE, certificate)?;
-                let key = PrivateKeyDer::from_pem_slice(&read(KEY, path)?)
-                    .map_err(|_| not_pem(KEY, path, "unencrypted private key"))?;
-                Ok(Some((chain, key)))
+                let chain = certificates(TlsFile::Certificate, certificate)?;
+                let key = PrivateKeyDer::from_pem_slice(&read(TlsFile::Key, path)?)
+                    .map_err(|_| not_pem(TlsFile::Key, path, "unencrypted private key"))?;
+                Ok(Some(Identity { chain, key }))
             }
         }
     }
@@ -137,7 +88,7 @@ impl TlsFiles {
     fn mismatch(&self) -> TlsError {
         let shown =
             |file: &Option<PathBuf>| file.as_deref().unwrap_or(Path::new("")).display().to_string();
-        TlsError::Mismatch { key: shown(&self.key), certificate: shown(&self.certificate) }
+        TlsError::KeyMismatch { key: shown(&self.key), certificate: shown(&self.certificate) }
     }
 }
 
@@ -148,40 +99,40 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
         .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
-fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let content = read(flag, path)?;
+fn certificates(file: TlsFile, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let content = read(file, path)?;
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&content).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         // The library's error quotes lines of the file, which may be a key's.
-        Ok(_) | Err(_) => Err(not_pem(flag, path, "certificate")),
+        Ok(_) | Err(_) => Err(not_pem(file, path, "certificate")),
     }
 }
 
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+fn read(file: TlsFile, path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|error| TlsError::Unreadable {
-        flag,
+        file,
         path: path.display().to_string(),
-        reason: error.to_string(),
+        source: Arc::new(error),
     })
 }
 
-fn not_pem(flag: &'static str, path: &Path, wanted: &'static str) -> TlsError {
-    TlsError::NotPem { flag, path: path.display().to_string(), wanted }
+fn not_pem(file: TlsFile, path: &Path, wanted: &'static str) -> TlsError {
+    TlsError::NotPem { file, path: path.display().to_string(), wanted }
 }
 
-/// Makes connectors for one broker.
-pub(super) struct Tls {
+/// Makes TLS connectors for one broker.
+pub(super) struct TlsConnectors {
     files: TlsFiles,
     last: Mutex<RustlsConnector>,
 }
 
-impl Tls {
+impl TlsConnectors {
     /// Reads the files for the first time; `None` for a broker without TLS.
     pub(super) fn new(files: TlsFiles, encrypted: bool) -> Result<Option<Self>, TlsError> {
         if !encrypted {
             return match files.any() {
-                Some(flag) => Err(TlsError::NotEncrypted { flag }),
+                Some(file) => Err(TlsError::NotEncrypted { file }),
                 None => Ok(None),
             };
         }
@@ -189,10 +140,10 @@ impl Tls {
         Ok(Some(Self { files, last }))
     }
 
-    /// With the files as they are now. Where they can't be used, perhaps since one of them is
-    /// just being replaced, as they were.
+    /// A connector with the files as they are now. If they can't be used, perhaps because one of
+    /// them is just being replaced, the connector made before.
     pub(super) fn connector(&self) -> RustlsConnector {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         match self.files.connector() {
             Ok(connector) => *last = connector,
             Err(error) => tracing::warn!(%error, "keeping the TLS files read before"),
@@ -233,9 +184,17 @@ mod tests {
     fn half_an_identity_and_files_without_tls_are_refused() {
         let named = Some(PathBuf::from("x.pem"));
         let files = TlsFiles { certificate: named.clone(), ..TlsFiles::default() };
-        assert_eq!(files.connector().err(), Some(TlsError::Half { missing: KEY }));
+        let error = files.connector().err();
+        assert!(
+            matches!(error, Some(TlsError::IncompleteIdentity { missing: TlsFile::Key })),
+            "{error:?}"
+        );
         let files = TlsFiles { ca: named, ..TlsFiles::default() };
-        assert_eq!(Tls::new(files, false).err(), Some(TlsError::NotEncrypted { flag: CA }));
-        assert!(Tls::new(TlsFiles::default(), false).unwrap().is_none());
+        let error = TlsConnectors::new(files, false).err();
+        assert!(
+            matches!(error, Some(TlsError::NotEncrypted { file: TlsFile::Authorities })),
+            "{error:?}"
+        );
+        assert!(TlsConnectors::new(TlsFiles::default(), false).unwrap().is_none());
     }
 }

@@ -1,9 +1,9 @@
 //! The queues: their names, their arguments, how they are declared.
 //!
-//! Everything that holds jobs is a durable quorum queue and every dead-lettering is at-least-once, so
-//! a message is somewhere at any time; [`small_queue`](super::small_queue)s hold none. Arguments are
-//! part of a queue's identity: a change of one here means that queues of an earlier version no
-//! longer fit.
+//! Every queue that holds jobs is a durable quorum queue, and dead-lettering is at-least-once, so a
+//! message is in some queue at any time. A sequence's bookmark is in a queue of its own:
+//! [`bookmark`](super::bookmark) declares it. Arguments are part of a queue's identity: if one is
+//! changed here, queues of an earlier version no longer fit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,21 +13,23 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, Error, ErrorKind};
 
-use crate::{QueueError, QueueName, RetryDelays};
+use crate::error::QueueError;
+use crate::message::QueueName;
+use crate::retry_delays::RetryDelays;
 
-/// How often the broker itself delivers a message anew before it gives up: RabbitMQ 4's own
-/// limit, where earlier ones deliver for ever. A backstop: workers set a message apart long before
-/// (see [`SUSPECT_AFTER`]), so that one that ends its workers doesn't take with it those that
-/// were merely held beside it.
+/// How often the broker itself delivers a message again before it gives up. RabbitMQ 4 has this
+/// limit by default, earlier versions have none. Workers move a message to the suspects long before
+/// (see [`SUSPECT_AFTER`]): otherwise a message that kills its workers would take with it those
+/// that a worker held at the same time.
 const DELIVERY_LIMIT: i32 = 20;
-/// After so many deliveries without an answer a message goes to the suspects. One is anybody's
-/// lot, as when a machine is taken away; it is the second that asks for a reason.
+/// Number of deliveries without an answer after which a message goes to the suspects. One can
+/// happen to any message, as when a machine is taken away; the second needs a reason.
 pub(super) const SUSPECT_AFTER: u32 = 2;
-/// So many deliveries without an answer, each with nothing beside it, prove that the message is
-/// the reason. With those before, five tries.
+/// Number of deliveries without an answer, each to a worker that did nothing else, that prove that
+/// the message is the reason. With [`SUSPECT_AFTER`] these are five deliveries.
 pub(super) const ISOLATED_TRIES: u32 = 3;
-/// Dead letters are only looked at, however often: RabbitMQ 4 would drop them after 20
-/// looks. It takes -1 for no limit, RabbitMQ 3 does not; both take a large one.
+/// Dead letters may be read any number of times. With its default limit RabbitMQ 4 would drop them
+/// after 20 reads. It takes -1 for no limit, RabbitMQ 3 does not; both take a large number.
 const NO_DELIVERY_LIMIT: i32 = i32::MAX;
 
 /// The names of one job queue's queues on the broker.
@@ -38,7 +40,6 @@ pub(super) struct Topology {
     suspects: ShortString,
     dead: ShortString,
     retries: Vec<(Duration, ShortString)>,
-    additions: ShortString,
 }
 
 impl Topology {
@@ -55,11 +56,10 @@ impl Topology {
             suspects: named("suspects")?,
             dead: named("dead")?,
             retries,
-            additions: named("enqueue")?,
         })
     }
 
-    /// The queue that deliveries come from: the suspects' where they come alone.
+    /// The queue that deliveries come from: the suspects' if `alone`, else the jobs'.
     pub(super) fn name(&self, alone: bool) -> QueueName {
         let queue = if alone { self.suspects() } else { self.jobs() };
         QueueName { system: "rabbitmq", name: queue.as_str().into() }
@@ -69,8 +69,8 @@ impl Topology {
         &self.jobs
     }
 
-    /// Where messages wait that lost their workers more than once. Each worker takes one of them at
-    /// a time, so that a further loss is its own and nobody else's.
+    /// The queue of messages whose workers died more than once. A worker takes one of them at a
+    /// time and does nothing else meanwhile, so that only this message can be the reason if it dies.
     pub(super) fn suspects(&self) -> &ShortString {
         &self.suspects
     }
@@ -79,46 +79,41 @@ impl Topology {
         &self.dead
     }
 
-    /// The queue where messages rest for `delay`.
+    /// The queue in which messages wait for `delay`.
     pub(super) fn retry(&self, delay: Duration) -> &ShortString {
         let retry = self.retries.iter().find(|(known, _)| *known == delay);
         &retry.expect("built from the same delays").1
     }
 
-    /// The small queue that keeps the bookmark of a sequence. Declared by whoever publishes it.
+    /// The queue that keeps the bookmark of a sequence. The sequence's publisher declares it.
     pub(super) fn bookmark(&self, sequence: &str) -> Result<ShortString, QueueError> {
         named(&self.name, &format!("enqueue.{sequence}"))
     }
 
-    /// The small queue that tells who has added to the jobs last: see [`census`](super::census), by
-    /// which it is declared.
-    pub(super) fn additions(&self) -> &ShortString {
-        &self.additions
-    }
-
+    /// The queues in which messages wait for another try.
     pub(super) fn retries(&self) -> impl Iterator<Item = &ShortString> {
         self.retries.iter().map(|(_, name)| name)
     }
 
-    /// Creates the queues, or checks that they are what they must be. A user who may not
-    /// create queues can work where others have made them.
+    /// Creates the queues, or checks that they are what they must be. A user who may not create
+    /// queues can work once another user has created them.
     pub(super) async fn declare(&self, connection: &Connection) -> Result<(), Error> {
         let channel = connection.create_channel().await?;
         match self.create(&channel).await {
             Err(refused) if is_soft(&refused, &AMQPSoftError::ACCESSREFUSED) => {
                 // The refusal has closed the channel.
                 let channel = connection.create_channel().await?;
-                match self.look(&channel).await {
+                match self.find(&channel).await {
                     Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Err(refused),
-                    looked => looked,
+                    found => found,
                 }
             }
             created => created,
         }
     }
 
-    /// Whether all are there, which needs no rights.
-    async fn look(&self, channel: &Channel) -> Result<(), Error> {
+    /// Checks that all queues exist. This needs no rights.
+    async fn find(&self, channel: &Channel) -> Result<(), Error> {
         for name in [&self.dead, &self.suspects, &self.jobs].into_iter().chain(self.retries()) {
             let options = QueueDeclareOptions::durable().passive();
             channel.queue_declare(name.clone(), options, FieldTable::default()).await?;
@@ -126,7 +121,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Targets come first: a dead letter without one would have to wait.
+    /// The queues that others dead-letter to come first: without them a dead letter has to wait.
     async fn create(&self, channel: &Channel) -> Result<(), Error> {
         let mut dead = quorum();
         insert(&mut dead, "x-delivery-limit", AMQPValue::LongInt(NO_DELIVERY_LIMIT));
@@ -149,11 +144,10 @@ impl Topology {
 }
 
 fn named(name: &str, suffix: &str) -> Result<ShortString, QueueError> {
-    ShortString::try_new(format!("{name}.{suffix}")).map_err(|_| QueueError::Rejected {
-        reason: "the queue's name is too long; choose a shorter one with --queue".into(),
-    })
+    ShortString::try_new(format!("{name}.{suffix}")).map_err(|_| QueueError::QueueNameTooLong)
 }
 
+/// Whether the broker closed the channel, not the connection, with this error.
 pub(super) fn is_soft(error: &Error, wanted: &AMQPSoftError) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == wanted)
@@ -182,8 +176,8 @@ fn quorum() -> FieldTable {
     arguments
 }
 
-/// At-least-once needs `reject-publish`, even without a length limit. Through the default
-/// exchange, where every queue is bound under its own name.
+/// Dead letters go through the default exchange, where every queue is bound under its own name.
+/// At-least-once needs `reject-publish`, even without a length limit.
 fn dead_lettering_to(target: &ShortString) -> FieldTable {
     let mut arguments = quorum();
     insert(&mut arguments, "x-dead-letter-exchange", text(""));

@@ -1,6 +1,6 @@
-//! What goes into a message's headers and properties, and what is read from them.
+//! Messages as AMQP carries them: what is written into headers and properties, and read from them.
 //!
-//! One type and functions that look at no body.
+//! Owns the headers' names. Reads no message's body.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,66 +8,90 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::census::Standing;
-use crate::{
-    ATTEMPTS_HEADER, BOOKMARK_HEADER, CONTENT_TYPE, LOSSES_HEADER, Message, REASON_HEADER,
-    STANDING_HEADER,
-};
 use camshaft_telemetry::{TRACEPARENT, TRACESTATE, TraceContext};
 
-/// How often a quorum queue has had the message back without an answer; absent at first.
+use crate::message::Message;
+
+/// Header: the number of tries a message has had.
+const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
+/// Header: the number of deliveries that ended without an answer before the message went to the
+/// suspects.
+const LOSSES_HEADER: &str = "x-camshaft-losses";
+/// Header of a dead letter: why it is dead.
+pub const REASON_HEADER: &str = "x-camshaft-reason";
+/// Header of a job: the note of its sequence's bookmark.
+const BOOKMARK_HEADER: &str = "x-camshaft-bookmark";
+/// Header beside it: how many messages of the sequence, this one included, were not confirmed when
+/// it was published. Earlier versions wrote two more words behind the number.
+const UNCONFIRMED_HEADER: &str = "x-camshaft-standing";
+/// Header of a job that may be in the queue twice: its first copy was not confirmed.
+const REPUBLISHED_HEADER: &str = "x-camshaft-republished";
+/// Media type of every message.
+const CONTENT_TYPE: &str = "application/json";
+
+/// Header that a quorum queue adds: how often the message came back without an answer. Absent at
+/// first.
 /// <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>
 const DELIVERY_COUNT_HEADER: &str = "x-delivery-count";
 
-/// The broker keeps headers in memory: a reason is a line or two, not a core dump.
+/// The broker keeps headers in memory. A reason is a line or two; longer ones are cut.
 const MAX_REASON_BYTES: usize = 1024;
-/// On disk before it is confirmed.
+/// Delivery mode of a message that is on disk before it is confirmed.
 const PERSISTENT: u8 = 2;
-/// Gone when the broker restarts, but from quorum queues, which keep every message on disk.
+/// Delivery mode of a message that a restart of the broker removes. Quorum queues ignore it: they
+/// keep every message on disk.
 const TRANSIENT: u8 = 1;
-/// Further queues that a message goes to; the broker takes the header off on the way.
+/// Header: further queues that a message goes to. The broker removes it.
 /// <https://www.rabbitmq.com/docs/sender-selected>
 const BLIND_COPY_HEADER: &str = "BCC";
 
-/// A message on its way to the broker.
+/// A message to hand to the broker.
 #[derive(Clone, Debug)]
-pub(super) struct Outgoing {
+pub(super) struct OutgoingMessage {
     pub(super) queue: ShortString,
     pub(super) body: Bytes,
     pub(super) properties: BasicProperties,
 }
 
-impl Outgoing {
+/// The bookmark that a message of a sequence becomes.
+#[derive(Clone, Debug)]
+pub(super) struct BookmarkCopy<'a> {
+    /// The queue that keeps the copy.
+    pub(super) queue: &'a ShortString,
+    /// What the publisher wants to know about the message later.
+    pub(super) note: &'a str,
+    /// The number of messages, this one included, that were not confirmed.
+    pub(super) unconfirmed: usize,
+}
+
+impl OutgoingMessage {
     /// A job that has had no try yet.
     pub(super) fn job(queue: &ShortString, message: Message) -> Self {
         Self::new(queue, message.body, headers(message.trace.as_ref()))
     }
 
-    /// A job that has had no try yet, of which the queues `copy_to` are given copies that don't
-    /// outlast the broker. A bookmark has a note, and its standing.
-    pub(super) fn copied(
+    /// A job of a sequence. If it is to be the bookmark, the same publish puts a copy into the
+    /// bookmark's queue; a restart of the broker removes that copy.
+    pub(super) fn sequence_job(
         queue: &ShortString,
-        copy_to: &[&ShortString],
         message: Message,
-        bookmark: Option<(&str, &Standing)>,
+        bookmark: Option<BookmarkCopy<'_>>,
+        republished: bool,
     ) -> Self {
         let mut headers = headers(message.trace.as_ref());
-        if let Some((note, standing)) = bookmark {
-            insert(&mut headers, BOOKMARK_HEADER, note);
-            insert(&mut headers, STANDING_HEADER, &standing.to_string());
+        if republished {
+            insert(&mut headers, REPUBLISHED_HEADER, "true");
         }
-        let copies: Vec<_> =
-            copy_to.iter().map(|queue| AMQPValue::LongString(queue.as_str().into())).collect();
+        let Some(bookmark) = bookmark else { return Self::new(queue, message.body, headers) };
+        insert(&mut headers, BOOKMARK_HEADER, bookmark.note);
+        insert(&mut headers, UNCONFIRMED_HEADER, &bookmark.unconfirmed.to_string());
+        let copies = vec![AMQPValue::LongString(bookmark.queue.as_str().into())];
         headers.insert(BLIND_COPY_HEADER.into(), AMQPValue::FieldArray(copies.into()));
-        Self::new(queue, message.body, headers).transient()
+        let outgoing = Self::new(queue, message.body, headers);
+        Self { properties: outgoing.properties.with_delivery_mode(TRANSIENT), ..outgoing }
     }
 
-    /// A word for a [`small_queue`](super::small_queue) that doesn't outlast the broker.
-    pub(super) fn word(queue: &ShortString, word: &str) -> Self {
-        Self::new(queue, word.to_owned().into(), FieldTable::default()).transient()
-    }
-
-    /// A job that had `attempts` tries and is to have another.
+    /// A job for a queue in which it waits for another try, after `attempts` tries.
     pub(super) fn retry(
         queue: &ShortString,
         body: Bytes,
@@ -79,8 +103,8 @@ impl Outgoing {
         Self::new(queue, body, headers)
     }
 
-    /// A job to be tried apart from others, after `losses` deliveries without an answer.
-    /// Such deliveries are no tries: `attempts` stays what it was.
+    /// A job for the suspects, after `losses` deliveries without an answer. Such deliveries don't
+    /// count as tries: `attempts` stays what it was.
     pub(super) fn suspect(
         queue: &ShortString,
         body: Bytes,
@@ -106,10 +130,6 @@ impl Outgoing {
         insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
         insert(&mut headers, REASON_HEADER, shortened(reason));
         Self::new(queue, body, headers)
-    }
-
-    fn transient(self) -> Self {
-        Self { properties: self.properties.with_delivery_mode(TRANSIENT), ..self }
     }
 
     fn new(queue: &ShortString, body: Bytes, headers: FieldTable) -> Self {
@@ -148,18 +168,18 @@ fn shortened(reason: &str) -> &str {
     &reason[..end.expect("0 is a boundary")]
 }
 
-/// How many tries a message has had. Anything that is no number counts as none: a stranger's
+/// How many tries a message has had. A value that is no number counts as none: another program's
 /// header must not stop the message.
 pub(super) fn attempts(properties: &BasicProperties) -> u32 {
     text(properties, ATTEMPTS_HEADER).and_then(|attempts| attempts.parse().ok()).unwrap_or(0)
 }
 
-/// How many deliveries of a message ended without an answer before it was set apart.
+/// How many deliveries of a message ended without an answer before it went to the suspects.
 pub(super) fn losses_before(properties: &BasicProperties) -> u32 {
     text(properties, LOSSES_HEADER).and_then(|losses| losses.parse().ok()).unwrap_or(0)
 }
 
-/// How many deliveries from the queue it is in ended without an answer.
+/// How many deliveries of a message, from the queue it is in now, ended without an answer.
 pub(super) fn losses(properties: &BasicProperties) -> u32 {
     let headers = properties.headers().as_ref();
     let count = headers.and_then(|headers| headers.inner().get(DELIVERY_COUNT_HEADER));
@@ -176,8 +196,8 @@ pub(super) fn losses(properties: &BasicProperties) -> u32 {
     count.unwrap_or(0)
 }
 
-/// Why a message is a dead letter: in our words, or in those of the broker, which buries one
-/// that it has delivered too often.
+/// Why a message is a dead letter: in our words, or in those of the broker, which dead-letters a
+/// message itself that it has delivered too often.
 pub(super) fn reason(properties: &BasicProperties) -> String {
     text(properties, REASON_HEADER)
         .or_else(|| text(properties, "x-first-death-reason"))
@@ -190,10 +210,16 @@ pub(super) fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// The note of a bookmark and its standing.
-pub(super) fn bookmark(properties: &BasicProperties) -> Option<(String, Standing)> {
-    let standing = text(properties, STANDING_HEADER)?.parse().ok()?;
-    Some((text(properties, BOOKMARK_HEADER)?, standing))
+/// Whether a message may be in the queue twice.
+pub(super) fn is_republished(properties: &BasicProperties) -> bool {
+    text(properties, REPUBLISHED_HEADER).is_some()
+}
+
+/// The note of a bookmark, and how many messages were not confirmed when it was published.
+pub(super) fn bookmark(properties: &BasicProperties) -> Option<(String, usize)> {
+    let unconfirmed = text(properties, UNCONFIRMED_HEADER)?;
+    let unconfirmed = unconfirmed.split(' ').next()?.parse().ok()?;
+    Some((text(properties, BOOKMARK_HEADER)?, unconfirmed))
 }
 
 /// The trace that a message belongs to.
@@ -218,26 +244,41 @@ mod tests {
         let queue = ShortString::from("q");
         for tracestate in [None, Some("vendor=1".to_owned())] {
             let sent = TraceContext::new("00-ab-cd-01".to_owned(), tracestate);
-            let retry = Outgoing::retry(&queue, Bytes::new(), Some(&sent), 3);
+            let retry = OutgoingMessage::retry(&queue, Bytes::new(), Some(&sent), 3);
             assert_eq!(attempts(&retry.properties), 3);
             assert_eq!(trace(&retry.properties), Some(sent));
             let age = published_at(&retry.properties).unwrap().elapsed().unwrap();
             assert!(age < Duration::from_secs(60));
         }
         let message = || Message { body: Bytes::new(), trace: None };
-        let job = Outgoing::job(&queue, message());
+        let job = OutgoingMessage::job(&queue, message());
         assert_eq!((attempts(&job.properties), trace(&job.properties)), (0, None));
         assert_eq!((bookmark(&job.properties), *job.properties.delivery_mode()), (None, Some(2)));
-        let copy_to = ShortString::from("copy");
-        let expected = Some(("token".to_owned(), 12));
-        for standing in
-            [Standing { on_their_way: 3, expected }, Standing { on_their_way: 1, expected: None }]
-        {
-            let noted = Some(("7", &standing));
-            let copied = Outgoing::copied(&queue, &[&copy_to], message(), noted);
-            assert_eq!(bookmark(&copied.properties), Some(("7".to_owned(), standing)));
-            assert_eq!(*copied.properties.delivery_mode(), Some(TRANSIENT));
+        let copies = ShortString::from("copies");
+        let copy = BookmarkCopy { queue: &copies, note: "7", unconfirmed: 3 };
+        let noted = OutgoingMessage::sequence_job(&queue, message(), Some(copy), false);
+        assert_eq!(bookmark(&noted.properties), Some(("7".to_owned(), 3)));
+        assert_eq!(*noted.properties.delivery_mode(), Some(TRANSIENT));
+        for republished in [false, true] {
+            let job = OutgoingMessage::sequence_job(&queue, message(), None, republished);
+            assert_eq!(is_republished(&job.properties), republished);
+            assert_eq!(*job.properties.delivery_mode(), Some(PERSISTENT));
         }
+    }
+
+    #[test]
+    fn a_bookmark_of_an_earlier_version_is_read() {
+        let read = |unconfirmed: &str| {
+            let mut headers = FieldTable::default();
+            insert(&mut headers, "x-camshaft-bookmark", "7");
+            insert(&mut headers, "x-camshaft-standing", unconfirmed);
+            bookmark(&BasicProperties::default().with_headers(headers))
+        };
+        let token = "0199aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee";
+        assert_eq!(read(&format!("3 {token} 12")), Some(("7".to_owned(), 3)));
+        assert_eq!(read("256"), Some(("7".to_owned(), 256)));
+        assert_eq!(read(""), None);
+        assert_eq!(read("many"), None);
     }
 
     #[test]
