@@ -70,7 +70,8 @@ fn the_sample_photos_show_every_planted_fault_and_no_other() {
         .iter()
         .map(|row| ["kind", "problem", "key", "other"].map(|name| row[name].as_str()))
         .collect();
-    let duplicate = |problem, key, other| [Some("duplicate"), Some(problem), Some(key), Some(other)];
+    let duplicate =
+        |problem, key, other| [Some("duplicate"), Some(problem), Some(key), Some(other)];
     let poor = |problem, key| [Some("image-problem"), Some(problem), Some(key), None];
     let swapped = |key| [Some("label-error"), None, Some(key), None];
     let planted = [
