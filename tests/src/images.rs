@@ -43,7 +43,7 @@ pub fn write_flat_jpeg(path: &Path, width: u32, height: u32) {
 }
 
 fn sample_photos() -> Vec<RgbImage> {
-    let mut files = files_below(&repository::photos());
+    let mut files = files_below(&repository::chelsea());
     files.sort();
     let small = files.iter().map(|file| {
         let photo = image::open(file).expect("a sample photo can be read").to_rgb8();

@@ -1,6 +1,14 @@
-//! Where things lie: the repository, what `tests/run.sh` installs, and `../shared`.
+//! Paths that tests need: the repository's own data, the tools that `tests/run.sh` installs, and
+//! `../shared`. It starts nothing: services are in modules of their own.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::{env, io};
+
+/// Names the file that gets a line for each check that a test skipped. `tests/run.sh` sets it and
+/// counts the lines.
+const SKIPPED_FILE: &str = "CAMSHAFT_TESTS_SKIPPED";
 
 /// The repository's root.
 #[must_use]
@@ -12,7 +20,7 @@ pub fn root() -> PathBuf {
 /// A tool that `tests/run.sh` installs.
 ///
 /// # Panics
-/// Where it is not installed.
+/// If it is not installed.
 #[must_use]
 pub fn tool(path: &str) -> PathBuf {
     let tool = root().join("target/tools").join(path);
@@ -20,25 +28,43 @@ pub fn tool(path: &str) -> PathBuf {
     tool
 }
 
-/// The sample photos.
+/// The sample data set of the README's first command: `cat` and `dog`, with planted faults. One of
+/// its files cannot be decoded.
 #[must_use]
 pub fn photos() -> PathBuf {
     root().join("tests/data/photos")
 }
 
-/// Data that is too large, or not ours, to lie in the repository. Where it is absent the
-/// test says what it skips.
+/// Nine photographs without faults, in the folders `cat` and `other`. All seven in `cat` show the
+/// cat Chelsea.
+#[must_use]
+pub fn chelsea() -> PathBuf {
+    root().join("tests/data/chelsea")
+}
+
+/// A path in `../shared`: data that is too large for the repository, or not ours. If it does not
+/// exist, this reports a skipped check and returns `None`.
+///
+/// # Panics
+/// If the skipped check cannot be recorded.
 #[must_use]
 pub fn shared(path: &str) -> Option<PathBuf> {
     let found = root().join("../shared").join(path);
     if !found.exists() {
-        report_skip(path);
+        record_skip(path).expect("a skipped check can be recorded");
         return None;
     }
     Some(found)
 }
 
+/// Prints that the current test skips a check, and appends a line to [`SKIPPED_FILE`] if it is set.
 #[expect(clippy::print_stderr, reason = "a skipped check must be seen")]
-fn report_skip(path: &str) {
+fn record_skip(path: &str) -> io::Result<()> {
     eprintln!("SKIPPED: there is no ../shared/{path} on this machine");
+    let Some(file) = env::var_os(SKIPPED_FILE) else { return Ok(()) };
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let line = format!("{test}: no ../shared/{path}\n");
+    // One write to the end of the file, so that lines of parallel tests do not mix.
+    OpenOptions::new().create(true).append(true).open(file)?.write_all(line.as_bytes())
 }

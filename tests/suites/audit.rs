@@ -20,21 +20,21 @@ fn audit(source: &Path, out: &Path, more: &[&str]) -> Ended {
 #[test]
 fn sample_photos_are_explained_where_the_animal_is() {
     let out = tempdir().unwrap();
-    let ended = audit(&repository::photos(), out.path(), &[]).expect(0);
+    let ended = audit(&repository::chelsea(), out.path(), &[]).expect(0);
     assert!(ended.stdout.contains("predicted, 0 failed"), "{}", ended.stdout);
 
     let results = Results::read(&local(out.path()));
-    let photos = files_below(&repository::photos());
+    let photos = files_below(&repository::chelsea());
     let keys: Vec<_> = photos
         .iter()
-        .map(|p| p.strip_prefix(repository::photos()).unwrap().to_str().unwrap().to_owned())
+        .map(|p| p.strip_prefix(repository::chelsea()).unwrap().to_str().unwrap().to_owned())
         .collect();
     results.assert_exactly(&keys);
     assert!(results.failures.is_empty());
     for (key, record) in &results.predictions {
         let overlay = record.explanations[0].overlay.as_ref().unwrap();
         let overlay = image::open(out.path().join(overlay)).unwrap();
-        let photo = image::open(repository::photos().join(key)).unwrap();
+        let photo = image::open(repository::chelsea().join(key)).unwrap();
         assert_eq!((overlay.width(), overlay.height()), (photo.width(), photo.height()), "{key}");
         if key.starts_with("cat/") {
             assert_eq!(record.predictions[0].label, "cat", "{key}");

@@ -134,7 +134,7 @@ fn what_cannot_be_read_is_told_and_what_to_do() {
     }
     let mut command = camshaft(["audit"]);
     let out = tempdir().unwrap();
-    command.arg(repository::photos()).arg("--out").arg(out.path());
+    command.arg(repository::chelsea()).arg("--out").arg(out.path());
     let ended = run(command.arg("--model").arg(made("refused/legacy")));
     ended.expect_one_line(&["weights of model \"legacy\" can't be read", "before 1.6"]);
 }
@@ -143,13 +143,13 @@ fn what_cannot_be_read_is_told_and_what_to_do() {
 fn an_audit_lays_heat_only_where_a_cutting_network_looked() {
     let out = tempdir().unwrap();
     let mut command = camshaft(["audit"]);
-    command.arg(repository::photos()).arg("--out").arg(out.path());
+    command.arg(repository::chelsea()).arg("--out").arg(out.path());
     command.arg("--model").arg(made("timm")).args(["--overlay", "png"]);
     let _ended = run(&mut command).expect(0);
     let results = Results::read(&local(out.path()));
     let mut cut = 0;
     for (key, record) in &results.predictions {
-        let photo = image::open(repository::photos().join(key)).unwrap().into_rgb8();
+        let photo = image::open(repository::chelsea().join(key)).unwrap().into_rgb8();
         let overlay = record.explanations[0].overlay.as_ref().unwrap();
         let overlay = image::open(out.path().join(overlay)).unwrap().into_rgb8();
         let [left, top, right, bottom] = record.image.region.unwrap();

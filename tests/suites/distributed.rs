@@ -23,11 +23,11 @@ fn with<'c>(command: &'c mut Command, server: &S3Server) -> &'c mut Command {
 fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
     let here = tempdir().unwrap();
     let mut audit = camshaft(["audit"]);
-    let _audited = run(audit.arg(repository::photos()).arg("--out").arg(here.path())).expect(0);
+    let _audited = run(audit.arg(repository::chelsea()).arg("--out").arg(here.path())).expect(0);
 
     server.make_bucket(bucket);
     let (source, out) = (format!("s3://{bucket}/photos"), format!("s3://{bucket}/out"));
-    server.upload(&repository::photos(), &source);
+    server.upload(&repository::chelsea(), &source);
     let broker = Broker::shared().url();
     let mut enqueue = camshaft(["enqueue", &source, "--out", &out, "--broker", &broker]);
     let ended = run(with(&mut enqueue, server)).expect(0);
@@ -49,7 +49,7 @@ fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
     let mut status = camshaft(["status", &out, "--broker", &broker, "--json"]);
     let ended = run(with(&mut status, server)).expect(0);
     let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    let photos = files_below(&repository::photos()).len();
+    let photos = files_below(&repository::chelsea()).len();
     assert_eq!(status["images"], photos);
     assert_eq!(status["done"], photos);
     for none in ["failed", "queued", "retrying", "dead", "remaining"] {
@@ -72,7 +72,7 @@ fn results_in_s3_say_what_they_are() {
     let server = S3Server::moto();
     server.make_bucket("content-types");
     let mut audit = camshaft(["audit"]);
-    audit.arg(repository::photos()).args(["--out", "s3://content-types/out", "--limit", "1"]);
+    audit.arg(repository::chelsea()).args(["--out", "s3://content-types/out", "--limit", "1"]);
     let _ended = run(with(&mut audit, server)).expect(0);
     let results = Results::read(&server.folder("s3://content-types/out"));
     let (key, record) = results.predictions.first_key_value().unwrap();

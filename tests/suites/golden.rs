@@ -4,12 +4,13 @@
 //! images, by method, layer and class; its README tells how. The PNGs beside it are the
 //! network's exact inputs, so that decoders and resizers have no part in this.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Method, Target, TargetLayer};
 use camshaft_kernels::Kernel;
 use camshaft_model::cam::eigen_cam;
 use camshaft_model::{DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision};
+use camshaft_tests::repository;
 use camshaft_vision::heat_map::HeatMap;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -42,24 +43,16 @@ fn f32_kernels() -> Vec<KernelChoice> {
     [KernelChoice::Candle].into_iter().chain(own.map(KernelChoice::Only)).collect()
 }
 
-/// The reference numbers, their inputs and the model; `None` where they are not at hand.
+/// The reference numbers, their inputs and the model; `None` if there are no reference numbers.
 fn golden(kernel: KernelChoice) -> Option<Golden> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden"));
-    let Ok(text) = std::fs::read_to_string(folder.join("cats-vs-dogs.json")) else {
-        skip(&folder);
-        return None;
-    };
+    let folder = repository::shared("golden")?;
+    let text = std::fs::read_to_string(folder.join("cats-vs-dogs.json")).unwrap();
     let text: Value = serde_json::from_str(&text).unwrap();
     let cases = text["cases"].as_array().unwrap().clone();
     let inputs: Vec<_> = cases.iter().map(|case| input(&folder, case)).collect();
     let device = DeviceChoice::Cpu.open().unwrap();
     let model = Model::load(&ModelFiles::bundled(), &device, Precision::F32, kernel).unwrap();
     Some(Golden { cases, input: Tensor::stack(&inputs, 0).unwrap(), model })
-}
-
-#[expect(clippy::print_stderr, reason = "a reader of the test's output must see what it left out")]
-fn skip(folder: &Path) {
-    eprintln!("skipped: no reference numbers of PyTorch in {}", folder.display());
 }
 
 /// A case's `[3, 224, 224]` input, checked against what PyTorch was given.

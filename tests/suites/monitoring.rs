@@ -118,7 +118,7 @@ fn every_documented_metric_is_told_and_counts_right() {
 fn the_models_share_of_the_time_is_nine_tenths_where_it_is_the_bottleneck() {
     const COPIES: usize = 3;
     let shared = repository::root().join("../shared/data/photos");
-    let photos = if shared.exists() { shared } else { repository::photos() };
+    let photos = if shared.exists() { shared } else { repository::chelsea() };
     let directory = tempdir().unwrap();
     let (source, out) = (directory.path().join("images"), directory.path().join("out"));
     fs::create_dir(&source).unwrap();

@@ -54,6 +54,48 @@ fn found(out: &Path, condition: &str) -> BTreeSet<String> {
     keys.iter().map(|row| row["key"].as_str().unwrap().to_owned()).collect()
 }
 
+#[test]
+fn the_sample_photos_show_every_planted_fault_and_no_other() {
+    let out = tempdir().unwrap();
+    let out = out.path();
+    let mut audit = camshaft(["audit"]);
+    let ended = run(audit.arg(repository::photos()).arg("--out").arg(out)).expect(0);
+    assert!(ended.stdout.contains("42 predicted, 1 failed"), "{}", ended.stdout);
+
+    let findings = duckdb(
+        out,
+        "SELECT kind, problem, key, other FROM '{out}/report/findings.parquet' ORDER BY kind, problem, key",
+    );
+    let findings: Vec<_> = findings
+        .iter()
+        .map(|row| ["kind", "problem", "key", "other"].map(|name| row[name].as_str()))
+        .collect();
+    let duplicate =
+        |problem, key, other| [Some("duplicate"), Some(problem), Some(key), Some(other)];
+    let poor = |problem, key| [Some("image-problem"), Some(problem), Some(key), None];
+    let swapped = |key| [Some("label-error"), None, Some(key), None];
+    let planted = [
+        duplicate("conflict", "cat/kitten.jpg", "dog/conflict-kitten.jpg"),
+        duplicate("exact", "cat/tortoiseshell.jpg", "cat/tortoiseshell-copy.jpg"),
+        duplicate("near", "dog/shepherd.jpg", "dog/shepherd-resaved.jpg"),
+        poor("blurred", "dog/blurred-shepherd.jpg"),
+        poor("dark", "cat/dark-kitten.jpg"),
+        swapped("cat/swapped-beagle.jpg"),
+        swapped("cat/swapped-shepherd.jpg"),
+        swapped("dog/conflict-kitten.jpg"),
+        swapped("dog/swapped-chelsea.jpg"),
+    ];
+    assert_eq!(findings, planted);
+
+    let failed = duckdb(
+        out,
+        "SELECT key, failure FROM '{out}/report/predictions.parquet' WHERE failure IS NOT NULL",
+    );
+    let [failed] = &failed[..] else { panic!("one file is broken: {failed:?}") };
+    assert_eq!(failed["key"], "dog/broken-puppy.jpg");
+    assert_eq!(failed["failure"], "undecodable");
+}
+
 /// Precision and recall, printed as a line of a table.
 #[expect(clippy::print_stdout, reason = "the table is what the test is for")]
 fn score<T: Ord + std::fmt::Debug>(

@@ -108,7 +108,7 @@ fn real_maps_beat_inverted_ones_by_every_measure() {
     let options = ExplainOptions { target: Target::Class("cat".into()), ..Default::default() };
     let mut measured = [const { Vec::new() }; 2];
     for name in ["chelsea", "chelsea-top-left", "chelsea-bottom-right"] {
-        let photo = image::open(repository::photos().join(format!("cat/{name}.jpg"))).unwrap();
+        let photo = image::open(repository::chelsea().join(format!("cat/{name}.jpg"))).unwrap();
         let input = to_input(&photo.into_rgb8(), rule);
         let shape = (1, 3, rule.height, rule.width);
         let tensor = Tensor::from_vec(input.clone(), shape, &Device::Cpu).unwrap();

@@ -22,7 +22,7 @@ pub(super) const FORMATS: [(ImageFormat, &str); 6] = [
 
 /// A small photo.
 pub(super) fn photo() -> RgbImage {
-    let photo = image::open(repository::photos().join("cat/chelsea.jpg"));
+    let photo = image::open(repository::chelsea().join("cat/chelsea.jpg"));
     let photo = photo.expect("a sample photo can be read").to_rgb8();
     image::imageops::resize(&photo, 96, 64, FilterType::Triangle)
 }
