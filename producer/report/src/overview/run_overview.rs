@@ -147,9 +147,9 @@ pub struct FailureExample {
 /// How fast a run went.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Throughput {
-    /// Predictions a second, pauses aside.
+    /// Predictions a second, without pauses.
     pub images_per_second: f64,
-    /// From the first result to the last, pauses of over a minute aside.
+    /// The time from the first result to the last. A pause counts as a minute at most.
     pub seconds: i64,
     /// How many images each worker predicted.
     pub workers: Vec<WorkerImages>,
