@@ -139,7 +139,7 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     }
     let mut closed = None;
     if !args.no_report {
-        closed = crate::report::after_audit(&out, embeddings, &args.gate, &stores).await?;
+        closed = crate::report::after_audit(&out, embeddings, &args.gate.fail_on, &stores).await?;
     }
     let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
     let (found, max_failure_rate) = (listed.found.load(Relaxed), args.max_failure_rate);

@@ -1,6 +1,8 @@
-//! Two runs side by side: which images changed class, and where attention moved most.
+//! Compares two runs: which images changed class, and where attention moved most.
 //!
-//! "Now" is the run that is reported, "before" the one it is held against.
+//! "Now" and "here" mean the run of the report, "before" and "there" the other run. Owns the
+//! columns of `comparison.parquet`. Upstream: the tables of predictions of both runs. Downstream:
+//! the page.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,21 +11,21 @@ use std::hash::{DefaultHasher, Hasher};
 use serde::Serialize;
 use statrs::distribution::{Binomial, DiscreteCDF};
 
-use crate::findings::Known;
-use crate::findings::known::NONE;
-use crate::findings::maps::{self, CELLS};
-use crate::overview::share;
+use crate::predictions::map_distribution::{self, CELLS, MapDistribution};
+use crate::predictions::{ImageClasses, NO_NAME};
+use crate::statistics::proportion::share;
 use crate::table::{Cell, Column, ColumnKind, TableError, TableReader, TableWriter};
 
-/// Images shown whose attention moved most.
-const SHOWN: usize = 200;
-/// Changes of class that are told, the most frequent first.
-const FLOWS: usize = 50;
+/// The images that are shown, those whose attention moved most.
+const SHOWN_IMAGES: usize = 200;
+/// The changes of class that are listed, the most frequent ones.
+const LISTED_CHANGES: usize = 50;
 
-/// What changed between two runs.
+/// What changed between two runs. Its fields are those of the page's data and of the JSON
+/// summary.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Comparison {
-    /// The other run's place.
+pub struct RunComparison {
+    /// Where the other run is.
     pub against: String,
     /// Images predicted in both.
     pub both: u64,
@@ -33,37 +35,37 @@ pub struct Comparison {
     pub only_there: u64,
     /// Images whose most probable class changed.
     pub changed: u64,
-    /// Accuracy on the labelled images of both, now.
+    /// Accuracy now, on the labelled images of both.
     pub accuracy_here: Option<f64>,
-    /// Accuracy on them before.
+    /// Accuracy before, on the same images.
     pub accuracy_there: Option<f64>,
-    /// Labelled images that are right now and were not.
+    /// Labelled images that are right now and were wrong before.
     pub fixed: u64,
-    /// Labelled images that were right and are not now.
+    /// Labelled images that are wrong now and were right before.
     pub broken: u64,
-    /// McNemar's exact test of fixed against broken.
+    /// The p-value of McNemar's exact test of fixed against broken; none without labels.
     pub p: Option<f64>,
-    /// From which class to which.
-    pub flows: Vec<Flow>,
-    /// Where attention moved most.
+    /// The changes of class, the most frequent first.
+    pub flows: Vec<ClassChange>,
+    /// The images whose attention moved most.
     #[serde(skip)]
-    pub moved: Vec<Moved>,
+    pub moved: Vec<ComparedImage>,
 }
 
-/// Images that changed from one class to another.
+/// The images that changed from one class to another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Flow {
-    /// Before.
+pub struct ClassChange {
+    /// The class before.
     pub from: String,
-    /// Now.
+    /// The class now.
     pub to: String,
-    /// Images.
+    /// The number of images.
     pub count: u64,
 }
 
-/// An image in both runs: a row of `comparison.parquet`.
+/// An image that both runs predicted: a row of `comparison.parquet`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Moved {
+pub struct ComparedImage {
     /// Its key.
     pub key: String,
     /// Its label now.
@@ -72,11 +74,12 @@ pub struct Moved {
     pub before: String,
     /// Its class now.
     pub now: String,
-    /// That class's probability before.
+    /// The probability of the class before.
     pub probability_before: f32,
-    /// And now.
+    /// The probability of the class now.
     pub probability_now: f32,
-    /// Hellinger distance of the two first maps, 0 the same to 1; none without maps.
+    /// The Hellinger distance of the first maps of both runs, from 0 for equal maps to 1; none
+    /// without maps.
     pub distance: Option<f32>,
     /// The overlay now.
     pub overlay: Option<String>,
@@ -88,7 +91,7 @@ macro_rules! column {
     };
 }
 
-const COLUMNS: &[Column<Moved>] = &[
+const COLUMNS: &[Column<ComparedImage>] = &[
     column!("key" Text |row| Cell::Text(Some(&row.key))),
     column!("label" Text |row| Cell::Text(row.label.as_deref())),
     column!("before" Text |row| Cell::Text(Some(&row.before))),
@@ -99,42 +102,47 @@ const COLUMNS: &[Column<Moved>] = &[
     column!("overlay" Text |row| Cell::Text(row.overlay.as_deref())),
 ];
 
-/// The other run's images, small enough to hold them all: some 90 bytes each.
-struct Before {
-    known: Known,
-    /// Row by a hash of the key.
+/// The images of the other run. At some 90 bytes each, they fit into memory.
+struct OtherRun {
+    classes: ImageClasses,
+    /// By hash of the key, the row of an image with a prediction.
     rows: HashMap<u64, u32>,
+    /// By row.
     probability: Vec<f32>,
-    /// Square roots of maps in 255ths, all zero without.
+    /// By row, the square roots of the first map in 255ths; all zeros without a map.
     maps: Vec<[u8; CELLS]>,
 }
 
-impl Before {
+impl OtherRun {
     fn read(table: &TableReader) -> Result<Self, TableError> {
-        let known = Known::read(table)?;
+        let classes = ImageClasses::read(table)?;
         let mut this = Self {
             rows: HashMap::with_capacity(table.rows()),
             probability: table.all_floats("probability")?,
             maps: Vec::with_capacity(table.rows()),
-            known,
+            classes,
         };
         for group in 0..table.groups() {
-            for (key, map) in table.texts(group, "key")?.iter().zip(maps::read(table, group)?) {
+            for (key, map) in
+                table.texts(group, "key")?.iter().zip(map_distribution::read(table, group)?)
+            {
                 let row = u32::try_from(this.maps.len()).expect("fewer than four billion rows");
-                if this.known.predicted[row as usize] != NONE {
-                    this.rows.insert(hash(key.as_deref().unwrap_or_default()), row);
+                if this.classes.predicted[row as usize] != NO_NAME {
+                    this.rows.insert(hash_key(key.as_deref().unwrap_or_default()), row);
                 }
                 let coarse = |root: f32| (root * 255.0).round() as u8;
-                this.maps.push(map.map_or([0; CELLS], |map| maps::roots(&map).map(coarse)));
+                this.maps.push(
+                    map.map_or([0; CELLS], |map| map_distribution::square_roots(&map).map(coarse)),
+                );
             }
         }
         Ok(this)
     }
 
-    /// Hellinger distance of its map to another; none where one is absent.
-    fn distance(&self, row: u32, map: Option<&maps::Distribution>) -> Option<f32> {
+    /// The Hellinger distance of the map of a row to another map; none if one of them is absent.
+    fn distance(&self, row: u32, map: Option<&MapDistribution>) -> Option<f32> {
         let before = &self.maps[row as usize];
-        let now = maps::roots(map?);
+        let now = map_distribution::square_roots(map?);
         let mass: f32 = before.iter().map(|root| (f32::from(*root) / 255.0).powi(2)).sum();
         if mass == 0.0 {
             return None;
@@ -145,103 +153,108 @@ impl Before {
     }
 }
 
-/// 64 bits: among a million keys, two have the same once in 40 million runs.
-fn hash(key: &str) -> u64 {
+/// A hash of 64 bits. Two of a million keys have the same hash once in 40 million runs.
+fn hash_key(key: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(key.as_bytes());
     hasher.finish()
 }
 
-/// Compares two finished tables, and writes a row for each image of both.
-pub(crate) fn compare(
+/// Compares two finished tables of predictions. Writes a row for each image of both to `file`.
+///
+/// `against` is where the other run is.
+pub(crate) fn compare_runs(
     now: &TableReader,
     before: &TableReader,
     against: String,
     file: File,
-) -> Result<Comparison, TableError> {
-    let before = Before::read(before)?;
+) -> Result<RunComparison, TableError> {
+    let before = OtherRun::read(before)?;
     let mut writer = TableWriter::new(file, COLUMNS)?;
-    let mut total = Comparison { against, ..Comparison::default() };
-    let (mut labelled, mut right) = (0_u64, [0_u64; 2]);
-    let mut flows: HashMap<(String, String), u64> = HashMap::new();
-    let mut farthest: Vec<Moved> = Vec::new();
+    let mut total = RunComparison { against, ..RunComparison::default() };
+    let (mut labelled, mut right_now, mut right_before) = (0_u64, 0_u64, 0_u64);
+    let mut changes: HashMap<(String, String), u64> = HashMap::new();
+    let mut farthest: Vec<ComparedImage> = Vec::new();
     for group in 0..now.groups() {
         let (keys, labels) = (now.texts(group, "key")?, now.texts(group, "label")?);
         let (classes, overlays) = (now.texts(group, "predicted")?, now.texts(group, "overlay")?);
         let probabilities = now.floats(group, "probability")?;
-        let maps = maps::read(now, group)?;
+        let maps = map_distribution::read(now, group)?;
         let rows = keys.into_iter().zip(labels).zip(classes).zip(overlays).enumerate();
         for (at, (((key, label), class), overlay)) in rows {
             let (Some(key), Some(class)) = (key, class) else { continue };
-            let Some(&row) = before.rows.get(&hash(&key)) else {
+            let Some(&row) = before.rows.get(&hash_key(&key)) else {
                 total.only_here += 1;
                 continue;
             };
             total.both += 1;
-            let was = before.known.names.name(before.known.predicted[row as usize]).to_owned();
+            let class_before =
+                before.classes.names.name(before.classes.predicted[row as usize]).to_owned();
             if let Some(label) = &label {
-                let (is_right, was_right) = (*label == class, *label == was);
+                let (is_right, was_right) = (*label == class, *label == class_before);
                 labelled += 1;
-                right[0] += u64::from(is_right);
-                right[1] += u64::from(was_right);
+                right_now += u64::from(is_right);
+                right_before += u64::from(was_right);
                 total.fixed += u64::from(is_right && !was_right);
                 total.broken += u64::from(!is_right && was_right);
             }
-            if was != class {
+            if class_before != class {
                 total.changed += 1;
-                *flows.entry((was.clone(), class.clone())).or_default() += 1;
+                *changes.entry((class_before.clone(), class.clone())).or_default() += 1;
             }
-            let moved = Moved {
+            let image = ComparedImage {
                 distance: before.distance(row, maps[at].as_ref()),
                 key,
                 label,
-                before: was,
+                before: class_before,
                 now: class,
                 probability_before: before.probability[row as usize],
                 probability_now: probabilities[at],
                 overlay,
             };
-            keep_farthest(&mut farthest, &moved);
-            writer.push(moved)?;
+            keep_farthest(&mut farthest, &image);
+            writer.push(image)?;
         }
     }
     writer.finish()?;
     total.only_there = before.rows.len() as u64 - total.both;
-    total.accuracy_here = share(right[0], labelled);
-    total.accuracy_there = share(right[1], labelled);
-    total.p = (labelled > 0).then(|| mcnemar(total.fixed, total.broken));
-    let mut flows: Vec<_> =
-        flows.into_iter().map(|((from, to), count)| Flow { from, to, count }).collect();
-    flows.sort_by(|a, b| {
+    total.accuracy_here = share(right_now, labelled);
+    total.accuracy_there = share(right_before, labelled);
+    total.p = (labelled > 0).then(|| mcnemar_p(total.fixed, total.broken));
+    let mut changes: Vec<_> =
+        changes.into_iter().map(|((from, to), count)| ClassChange { from, to, count }).collect();
+    changes.sort_by(|a, b| {
         b.count.cmp(&a.count).then_with(|| (&a.from, &a.to).cmp(&(&b.from, &b.to)))
     });
-    flows.truncate(FLOWS);
-    total.flows = flows;
-    shorten(&mut farthest);
+    changes.truncate(LISTED_CHANGES);
+    total.flows = changes;
+    keep_only_shown(&mut farthest);
     total.moved = farthest;
     Ok(total)
 }
 
-/// Keeps the images whose attention moved most, some more than are shown.
-fn keep_farthest(farthest: &mut Vec<Moved>, moved: &Moved) {
-    if moved.distance.is_some() {
-        farthest.push(moved.clone());
-        if farthest.len() > 8 * SHOWN {
-            shorten(farthest);
+/// Adds an image with a distance. Sorts out the nearer ones now and then, to bound memory.
+fn keep_farthest(farthest: &mut Vec<ComparedImage>, image: &ComparedImage) {
+    if image.distance.is_some() {
+        farthest.push(image.clone());
+        if farthest.len() > 8 * SHOWN_IMAGES {
+            keep_only_shown(farthest);
         }
     }
 }
 
-fn shorten(farthest: &mut Vec<Moved>) {
+/// Sorts images by distance, the farthest first, and drops those that are not shown.
+fn keep_only_shown(farthest: &mut Vec<ComparedImage>) {
     farthest.sort_by(|a, b| {
-        let distance = |moved: &Moved| moved.distance.unwrap_or(0.0);
+        let distance = |image: &ComparedImage| image.distance.unwrap_or(0.0);
         distance(b).total_cmp(&distance(a)).then_with(|| a.key.cmp(&b.key))
     });
-    farthest.truncate(SHOWN);
+    farthest.truncate(SHOWN_IMAGES);
 }
 
-/// Two-sided exact p of McNemar's test (1947): whether as many were broken as fixed.
-fn mcnemar(fixed: u64, broken: u64) -> f64 {
+/// The two-sided exact p-value of McNemar's test (1947): the chance of numbers at least as unequal
+/// as these if fixed and broken were equally likely.
+fn mcnemar_p(fixed: u64, broken: u64) -> f64 {
     let Ok(binomial) = Binomial::new(0.5, fixed + broken) else { return 1.0 };
     (2.0 * binomial.cdf(fixed.min(broken))).min(1.0)
 }
@@ -253,8 +266,8 @@ mod tests {
     #[test]
     fn mcnemar_is_the_exact_binomial() {
         // scipy.stats.binomtest(5, 25).pvalue
-        assert!((mcnemar(20, 5) - 0.004_077_315_330_505_371).abs() < 1e-12);
-        assert_eq!(mcnemar(0, 0), 1.0);
-        assert_eq!(mcnemar(7, 7), 1.0);
+        assert!((mcnemar_p(20, 5) - 0.004_077_315_330_505_371).abs() < 1e-12);
+        assert_eq!(mcnemar_p(0, 0), 1.0);
+        assert_eq!(mcnemar_p(7, 7), 1.0);
     }
 }

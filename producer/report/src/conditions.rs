@@ -1,11 +1,14 @@
-//! `--fail-on`: conditions on a report's numbers, so that a scheduled job can stop on them.
+//! Conditions on the numbers of a report, such as `accuracy<0.9`, so that a scheduled job can fail.
+//!
+//! Owns how a condition is written and when it holds. Upstream: the program's arguments, and the
+//! numbers of a [`Summary`](crate::Summary).
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Numbers that conditions may name, in the order of `--help`.
-pub const MEASURES: [&str; 20] = [
+/// The names of the numbers that conditions may be about.
+pub const NUMBER_NAMES: [&str; 20] = [
     "images",
     "predicted",
     "failed",
@@ -28,46 +31,60 @@ pub const MEASURES: [&str; 20] = [
     "unreadable",
 ];
 
-/// `accuracy<0.9`.
+/// A condition such as `accuracy<0.9`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    measure: &'static str,
-    comparison: Comparison,
+    number: &'static str,
+    operator: Operator,
     limit: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
+enum Operator {
     Less,
     AtMost,
     More,
     AtLeast,
 }
 
-impl Comparison {
-    /// Longer ones first, as they are looked for in this order.
+impl Operator {
+    /// The longer signs first, because a text is searched for them in this order.
     const ALL: [(&'static str, Self); 4] =
         [("<=", Self::AtMost), (">=", Self::AtLeast), ("<", Self::Less), (">", Self::More)];
 }
 
-/// A text that is no condition.
+/// A text is not a condition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseConditionError {
-    /// Not of this form.
+    /// It is not a name, a sign and a number.
     #[error("{0:?} is not a condition; write a name, <, <=, > or >=, and a number: accuracy<0.9")]
     Malformed(String),
-    /// A number that no report has.
-    #[error("a report has no {0:?}; use {list}", list = MEASURES.join(", "))]
-    Unknown(String),
+    /// No report has a number of this name.
+    #[error("a report has no {0:?}; use {list}", list = NUMBER_NAMES.join(", "))]
+    UnknownName(String),
 }
 
-/// A condition on a number that this report has not.
+/// A condition is about a number that this report lacks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--fail-on {condition}: {measure} is not known, {why}")]
-pub struct NotKnown {
-    condition: String,
-    measure: &'static str,
-    why: &'static str,
+#[error("{condition}: {number} is not known, since {reason}")]
+pub struct UnknownNumber {
+    /// The condition as text.
+    pub condition: String,
+    /// The name of the number.
+    pub number: &'static str,
+    /// Why the report lacks it.
+    pub reason: UnknownReason,
+}
+
+/// Why a report lacks a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownReason {
+    /// The number is about a comparison.
+    #[error("the report compares no other run")]
+    NoComparison,
+    /// The number is about labels.
+    #[error("no image has both a label and a prediction")]
+    NoLabels,
 }
 
 impl FromStr for Condition {
@@ -75,45 +92,49 @@ impl FromStr for Condition {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let malformed = || ParseConditionError::Malformed(text.to_owned());
-        let found = Comparison::ALL.iter().find_map(|(sign, comparison)| {
-            text.split_once(sign).map(|(name, limit)| (name.trim(), *comparison, limit.trim()))
+        let found = Operator::ALL.iter().find_map(|(sign, operator)| {
+            text.split_once(sign).map(|(name, limit)| (name.trim(), *operator, limit.trim()))
         });
-        let (name, comparison, limit) = found.ok_or_else(malformed)?;
+        let (name, operator, limit) = found.ok_or_else(malformed)?;
         let limit: f64 = limit.parse().map_err(|_| malformed())?;
         if !limit.is_finite() {
             return Err(malformed());
         }
-        let measure = MEASURES.into_iter().find(|measure| *measure == name);
-        let measure = measure.ok_or_else(|| ParseConditionError::Unknown(name.to_owned()))?;
-        Ok(Self { measure, comparison, limit })
+        let number = NUMBER_NAMES.into_iter().find(|number| *number == name);
+        let number = number.ok_or_else(|| ParseConditionError::UnknownName(name.to_owned()))?;
+        Ok(Self { number, operator, limit })
     }
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = Comparison::ALL.iter().find(|(_, comparison)| *comparison == self.comparison);
-        write!(f, "{}{}{}", self.measure, sign.map_or("", |(sign, _)| sign), self.limit)
+        let sign = Operator::ALL.iter().find(|(_, operator)| *operator == self.operator);
+        write!(f, "{}{}{}", self.number, sign.map_or("", |(sign, _)| sign), self.limit)
     }
 }
 
 impl Condition {
-    /// The number that makes it true; none where it isn't.
+    /// The number if the condition holds, none if it does not. `numbers` are those of the report,
+    /// by name.
     ///
     /// # Errors
-    /// Where the report has no such number.
-    pub fn holds(&self, measures: &BTreeMap<&'static str, f64>) -> Result<Option<f64>, NotKnown> {
-        let Some(&value) = measures.get(self.measure) else {
-            let why = match self.measure {
-                "changed" | "fixed" | "broken" => "since there is no --against",
-                _ => "since no image has both a label and a prediction",
+    /// If the report lacks the number.
+    pub fn value_if_true(
+        &self,
+        numbers: &BTreeMap<&'static str, f64>,
+    ) -> Result<Option<f64>, UnknownNumber> {
+        let Some(&value) = numbers.get(self.number) else {
+            let reason = match self.number {
+                "changed" | "fixed" | "broken" => UnknownReason::NoComparison,
+                _ => UnknownReason::NoLabels,
             };
-            return Err(NotKnown { condition: self.to_string(), measure: self.measure, why });
+            return Err(UnknownNumber { condition: self.to_string(), number: self.number, reason });
         };
-        let holds = match self.comparison {
-            Comparison::Less => value < self.limit,
-            Comparison::AtMost => value <= self.limit,
-            Comparison::More => value > self.limit,
-            Comparison::AtLeast => value >= self.limit,
+        let holds = match self.operator {
+            Operator::Less => value < self.limit,
+            Operator::AtMost => value <= self.limit,
+            Operator::More => value > self.limit,
+            Operator::AtLeast => value >= self.limit,
         };
         Ok(holds.then_some(value))
     }
@@ -125,7 +146,7 @@ mod tests {
 
     #[test]
     fn conditions_are_read_printed_and_judged() {
-        let measures = BTreeMap::from([("accuracy", 0.9), ("label-errors", 11.0)]);
+        let numbers = BTreeMap::from([("accuracy", 0.9), ("label-errors", 11.0)]);
         for (text, printed, holds) in [
             ("accuracy<0.9", "accuracy<0.9", None),
             ("accuracy <= 0.9", "accuracy<=0.9", Some(0.9)),
@@ -134,10 +155,15 @@ mod tests {
         ] {
             let condition: Condition = text.parse().unwrap();
             assert_eq!(condition.to_string(), printed);
-            assert_eq!(condition.holds(&measures).unwrap(), holds, "{text}");
+            assert_eq!(condition.value_if_true(&numbers).unwrap(), holds, "{text}");
         }
-        let error = "changed>0".parse::<Condition>().unwrap().holds(&measures).unwrap_err();
-        assert!(error.to_string().contains("--against"), "{error}");
+        let condition = "changed>0".parse::<Condition>().unwrap();
+        let error = condition.value_if_true(&numbers).unwrap_err();
+        assert_eq!(error.reason, UnknownReason::NoComparison);
+        assert_eq!(
+            error.to_string(),
+            "changed>0: changed is not known, since the report compares no other run"
+        );
     }
 
     #[test]

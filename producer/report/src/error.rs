@@ -1,4 +1,4 @@
-//! Why there is no report.
+//! Why a report can't be built.
 
 use camshaft_common::run::ReadRunError;
 use camshaft_common::store::StoreError;
@@ -8,28 +8,25 @@ use crate::table::TableError;
 /// A report can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// No run lies in OUT, or its record can't be read.
+    /// There is no run in OUT, or its record can't be read.
     #[error(transparent)]
     Run(#[from] ReadRunError),
-    /// Nothing is done yet.
+    /// The run has no results yet.
     #[error("{0} holds no results yet; run the audit first, or wait for the workers")]
     NoResults(String),
-    /// `--embeddings` for a run that recorded none.
-    #[error(
-        "no result holds an embedding; run the audit with --embeddings (and --out elsewhere), or \
-         leave --embeddings out here"
-    )]
+    /// Embeddings were asked for, and the run recorded none.
+    #[error("no result holds an embedding")]
     NoEmbeddings,
-    /// The store's error.
+    /// A store can't be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A table's error.
+    /// A table can't be written or read.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The temporary files' error.
+    /// A temporary file can't be written or read.
     #[error("cannot use a temporary file: {0}; is TMPDIR full?")]
     Temporary(#[from] std::io::Error),
-    /// A bug.
+    /// A task panicked: a bug.
     #[error("building the report ended by a panic, which is a bug; the results are untouched")]
     Panicked,
 }

@@ -1,40 +1,44 @@
-//! Turns what a run has left in OUT into an answer: a table of every image, a ranked list of
-//! findings, and a page.
+//! Turns the results of a run into a report: a table of all images, a ranked list of findings, and
+//! a page.
 //!
-//! Reads results and nothing else: no model, no queue, and of images only thumbnails for the page.
+//! Reads results and nothing else: no model and no queue. It opens images only to make thumbnails.
 //! Upstream: the workers' results in OUT. Downstream: people, DuckDB, and scheduled jobs.
+//!
+//! Start with `report.rs`, the wiring. The modules below it, from the bottom up:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `table` | Parquet and CSV files of any rows |
+//! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
+//! | `predictions` | the row of an image, and what is read back for all images |
+//! | `overview` | the numbers of a run |
+//! | `findings` | the searches, one file a search |
+//! | `comparison` | this run against another one |
+//! | `page` | `index.html` and its thumbnails |
+//! | `summary`, `conditions` | the report in numbers, and conditions on them |
 
+mod clustering;
 mod comparison;
 mod conditions;
-mod csv_file;
-mod disjoint_sets;
 mod error;
 mod findings;
-mod gather;
-mod hamming;
-mod k_means;
-mod laplacian;
-mod nearest;
 mod overview;
 mod page;
-mod rank_test;
+mod predictions;
 mod report;
-mod robust;
-mod row;
-mod sketches;
-mod spectral;
+mod similarity;
+mod statistics;
 mod summary;
 mod table;
-mod thumbnails;
 
-pub use comparison::{Comparison, Flow, Moved};
-pub use conditions::{Condition, MEASURES, NotKnown, ParseConditionError};
+pub use comparison::{ClassChange, ComparedImage, RunComparison};
+pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
-pub use gather::Progress;
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
-    MeanMap, Overview, Throughput, WorkerShare,
+    MeanMap, Overview, Throughput, WorkerImages,
 };
+pub use predictions::read_results::ReadProgress;
 pub use report::{ReportOptions, build};
 pub use summary::Summary;
 pub use table::TableError;

@@ -1,12 +1,12 @@
-//! From OUT to OUT/report. Wiring only:
+//! Builds OUT/report from the results in OUT. Wiring only:
 //!
 //! ```text
 //! results ─▶ rows ─▶ predictions.parquet ─▶ findings ─▶ thumbnails ─▶ index.html
 //!              └───▶ overview                  └───▶ findings.parquet
 //! ```
 //!
-//! Tables are written to temporary files, read from there, and put into OUT when they are whole;
-//! the page comes last, so that a page never speaks of what is not there.
+//! Tables are written to temporary files, read from there, and put into OUT once they are complete.
+//! The page comes last, so that it never refers to a table that is not there.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -19,57 +19,56 @@ use camshaft_common::store::{Folder, StoreOptions};
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
-use crate::comparison::{self, Comparison};
-use crate::csv_file::CsvFile;
+use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
-use crate::findings::{self, Finding, Findings};
-use crate::gather::{Progress, gather};
-use crate::overview::Tally;
-use crate::page::{self, PageData, Pictures, RunFacts};
-use crate::row::{self, ImageRow};
+use crate::findings::{self, Cluster, Finding, Findings};
+use crate::overview::OverviewTotals;
+use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
+use crate::page::{self, AvailablePictures, PageData, RunFacts};
+use crate::predictions;
+use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk};
 use crate::summary::{self, Summary};
-use crate::table::{TableError, TableReader, TableWriter};
-use crate::thumbnails::{Picture, Thumbnails};
+use crate::table::{CsvWriter, TableError, TableReader, TableWriter};
 
 const PARQUET: &str = "application/vnd.apache.parquet";
-/// Chunks of rows on their way to the table.
-const CHUNKS: usize = 4;
-/// Unreadable results that are named.
-const NAMED: usize = 3;
+/// Chunks of rows that may wait for the table's writer.
+const WAITING_CHUNKS: usize = 4;
+/// Unreadable results that the note about them names.
+const NAMED_RESULTS: usize = 3;
 
-/// What a report holds besides what it always does.
+/// What a report holds besides what every report holds.
 #[derive(Clone, Debug)]
 pub struct ReportOptions {
-    /// `predictions.csv` as well.
+    /// Whether to write `predictions.csv` as well.
     pub csv: bool,
-    /// Embeddings in the tables.
+    /// Whether the tables hold embeddings.
     pub embeddings: bool,
-    /// Thumbnails for so many of the most urgent findings.
+    /// The number of findings that get thumbnails, the most urgent ones.
     pub thumbnails: usize,
-    /// The run to compare with.
-    pub against: Option<Location>,
+    /// Where another run is, to compare this one with.
+    pub compare_with: Option<Location>,
 }
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { csv: false, embeddings: false, thumbnails: 1000, against: None }
+        Self { csv: false, embeddings: false, thumbnails: 1000, compare_with: None }
     }
 }
 
-/// Builds OUT/report.
+/// Builds the report of the run in OUT, which is at `location`, into OUT/report.
 ///
 /// # Errors
-/// Where OUT holds no run or no results, or can't be read or written.
+/// If OUT holds no run or no results, or can't be read or written.
 pub async fn build(
     location: &Location,
     options: &ReportOptions,
     stores: &StoreOptions,
-    progress: &Arc<Progress>,
+    progress: &Arc<ReadProgress>,
 ) -> Result<Summary, ReportError> {
     let out = Folder::open(location, stores)?;
     let run = RunRecord::read_existing(&out).await?;
-    let mut built = build_table(&out, options, progress).await?;
-    let mut overview = built.tally.overview(run.images);
+    let built = build_table(&out, options, progress).await?;
+    let mut overview = built.totals.into_overview(run.images);
     if overview.images == 0 {
         return Err(ReportError::NoResults(location.to_string()));
     }
@@ -80,123 +79,78 @@ pub async fn build(
     let found = blocking(move || findings::find(&TableReader::open(table)?)).await?;
     let Findings { list, clusters, tests, estimated_label_errors, notes } = found;
     overview.estimated_label_errors = estimated_label_errors;
-    overview.notes = unreadable_notes(&built.unreadable);
+    overview.notes.extend(unreadable_note(&built.unreadable));
     overview.notes.extend(notes);
-
-    let compared = match &options.against {
-        Some(against) => Some(compare(against, &built.table, stores, progress).await?),
-        None => None,
+    let (comparison, comparison_table) = match &options.compare_with {
+        Some(other) => compare(other, &built.table, stores, progress).await.map(Some)?.unzip(),
+        None => (None, None),
     };
+
     let source = source_of(&run, stores);
-    let wanted = wanted(&list, &clusters, compared.as_ref().map(|(c, _)| c), options.thumbnails);
+    let wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
     let thumbnails = Thumbnails::make(&out, source.as_ref(), wanted).await?;
-    if let Some((count, reason)) = &thumbnails.missing {
+    if let Some(missing) = &thumbnails.missing {
+        let (count, reason) = (missing.count, &missing.first_reason);
         overview.notes.push(format!("{count} pictures have no thumbnail; the first: {reason}"));
     }
+    let listed = list.clone();
+    let tables = ReportTables {
+        predictions: built.table,
+        findings: blocking(move || write_findings(listed)).await?,
+        csv: built.csv,
+        comparison: comparison_table,
+    };
+    tables.put(&out).await?;
 
-    let findings_table = blocking({
-        let list = list.clone();
-        move || write_findings(list)
-    })
-    .await?;
-    let put = |name: &'static str, mut file: File, content_type| {
-        let out = &out;
-        async move {
-            file.seek(SeekFrom::Start(0))?;
-            out.put_file(&format!("{REPORT}/{name}"), file, content_type).await?;
-            Ok::<_, ReportError>(())
-        }
-    };
-    put("predictions.parquet", built.table, PARQUET).await?;
-    put("findings.parquet", findings_table, PARQUET).await?;
-    // An earlier report's, that this one doesn't have, would speak of other results.
-    match built.csv.take() {
-        Some(csv) => put("predictions.csv", csv, "text/csv; charset=utf-8").await?,
-        None => out.delete(&format!("{REPORT}/predictions.csv")).await?,
-    }
-    let compared = match compared {
-        Some((comparison, file)) => {
-            put("comparison.parquet", file, PARQUET).await?;
-            Some(comparison)
-        }
-        None => {
-            out.delete(&format!("{REPORT}/comparison.parquet")).await?;
-            None
-        }
-    };
-    let originals = source.as_ref().map(Folder::location).filter(|at| at.local_path().is_some());
-    let originals = originals.map(|at| at.as_url().as_str().trim_end_matches('/').to_owned());
-    let pictures = Pictures { thumbnails: &thumbnails, originals: originals.as_deref() };
+    let source = source.as_ref().map(Folder::location).filter(|at| at.local_path().is_some());
+    let source = source.map(|at| at.as_url().as_str().trim_end_matches('/').to_owned());
+    let pictures = AvailablePictures { thumbnails: &thumbnails, originals: source.as_deref() };
     let data = PageData {
         schema: SCHEMA,
-        title: title(&run),
+        title: page::title(&run),
         built_at: Utc::now(),
         camshaft: env!("CARGO_PKG_VERSION"),
-        run: facts(&run, location),
+        run: RunFacts::new(&run, location),
         overview: &overview,
         findings: pictures.findings(&list),
         clusters: pictures.clusters(&clusters),
         tests: &tests,
-        comparison: compared.as_ref().map(|comparison| pictures.comparison(comparison)),
+        comparison: comparison.as_ref().map(|comparison| pictures.comparison(comparison)),
     };
-    let place = format!("{REPORT}/index.html");
-    out.put(&place, page::render(&data), "text/html; charset=utf-8").await?;
+    let path = format!("{REPORT}/index.html");
+    out.put(&path, page::render(&data), "text/html; charset=utf-8").await?;
     Ok(Summary {
         run: run.run.to_string(),
         overview,
-        findings: summary::counts(&list),
-        comparison: compared,
-        page: format!("{}/{place}", location.to_string().trim_end_matches('/')),
+        findings: summary::count_findings(&list),
+        comparison,
+        page: format!("{}/{path}", location.to_string().trim_end_matches('/')),
         unreadable: built.unreadable.len() as u64,
     })
 }
 
-/// A finished table of every image, and what was learnt on the way.
-struct Built {
+/// The finished table of all images, and what was counted on the way.
+struct BuiltTable {
     table: File,
     csv: Option<File>,
-    tally: Tally,
+    totals: OverviewTotals,
     has_embeddings: bool,
+    /// The results that can't be read, each with the reason.
     unreadable: Vec<String>,
 }
 
 async fn build_table(
     out: &Folder,
     options: &ReportOptions,
-    progress: &Arc<Progress>,
-) -> Result<Built, ReportError> {
-    let (sender, mut receiver) = mpsc::channel::<Vec<Result<ImageRow, String>>>(CHUNKS);
+    progress: &Arc<ReadProgress>,
+) -> Result<BuiltTable, ReportError> {
+    let (rows, received) = mpsc::channel(WAITING_CHUNKS);
     let csv = options.csv;
-    let writing = blocking(move || {
-        let table = tempfile::tempfile()?;
-        let mut writer = TableWriter::new(table.try_clone()?, row::COLUMNS)?;
-        let mut csv = if csv { Some(CsvFile::new(row::COLUMNS)?) } else { None };
-        let (mut tally, mut has_embeddings) = (Tally::default(), false);
-        let mut unreadable = Vec::new();
-        while let Some(rows) = receiver.blocking_recv() {
-            for row in rows {
-                let row = match row {
-                    Ok(row) => row,
-                    Err(reason) => {
-                        unreadable.push(reason);
-                        continue;
-                    }
-                };
-                tally.add(&row);
-                has_embeddings |= row.predicted.as_ref().is_some_and(|p| p.embedding.is_some());
-                if let Some(csv) = &mut csv {
-                    csv.push(&row)?;
-                }
-                writer.push(row)?;
-            }
-        }
-        writer.finish()?;
-        let csv = csv.map(CsvFile::finish).transpose()?;
-        Ok::<_, TableError>(Built { table, csv, tally, has_embeddings, unreadable })
-    });
+    let writing = blocking(move || write_table(received, csv));
     let reading = async {
-        let read = gather(out, options.embeddings, progress, &sender).await;
-        drop(sender);
+        let reader = ResultReader { out, embeddings: options.embeddings, progress, rows: &rows };
+        let read = reader.send_results().await;
+        drop(rows);
         read
     };
     let (read, written) = tokio::join!(reading, writing);
@@ -204,21 +158,50 @@ async fn build_table(
     written
 }
 
-/// The other run's table, and what changed since.
+/// Writes all rows that come to the table, and to a CSV file if `csv` is true.
+fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTable, TableError> {
+    let table = tempfile::tempfile()?;
+    let mut writer = TableWriter::new(table.try_clone()?, predictions::COLUMNS)?;
+    let mut csv = if csv { Some(CsvWriter::new(predictions::COLUMNS)?) } else { None };
+    let (mut totals, mut has_embeddings) = (OverviewTotals::default(), false);
+    let mut unreadable = Vec::new();
+    while let Some(chunk) = rows.blocking_recv() {
+        for row in chunk {
+            let row = match row {
+                Ok(row) => row,
+                Err(reason) => {
+                    unreadable.push(reason);
+                    continue;
+                }
+            };
+            totals.add(&row);
+            has_embeddings |= row.predicted.as_ref().is_some_and(|p| p.embedding.is_some());
+            if let Some(csv) = &mut csv {
+                csv.push(&row)?;
+            }
+            writer.push(row)?;
+        }
+    }
+    writer.finish()?;
+    let csv = csv.map(CsvWriter::finish).transpose()?;
+    Ok(BuiltTable { table, csv, totals, has_embeddings, unreadable })
+}
+
+/// Compares with the run at `other`. Returns the table `comparison.parquet` as well.
 async fn compare(
-    against: &Location,
+    other: &Location,
     table: &File,
     stores: &StoreOptions,
-    progress: &Arc<Progress>,
-) -> Result<(Comparison, File), ReportError> {
-    let other = Folder::open(against, stores)?;
-    RunRecord::read_existing(&other).await?;
-    let before = build_table(&other, &ReportOptions::default(), progress).await?;
-    let (table, name) = (table.try_clone()?, against.to_string());
+    progress: &Arc<ReadProgress>,
+) -> Result<(RunComparison, File), ReportError> {
+    let folder = Folder::open(other, stores)?;
+    RunRecord::read_existing(&folder).await?;
+    let before = build_table(&folder, &ReportOptions::default(), progress).await?;
+    let (table, name) = (table.try_clone()?, other.to_string());
     blocking(move || {
         let file = tempfile::tempfile()?;
         let (now, before) = (TableReader::open(table)?, TableReader::open(before.table)?);
-        let comparison = comparison::compare(&now, &before, name, file.try_clone()?)?;
+        let comparison = comparison::compare_runs(&now, &before, name, file.try_clone()?)?;
         Ok((comparison, file))
     })
     .await
@@ -231,46 +214,51 @@ async fn blocking<T: Send + 'static>(
     Ok(done.map_err(|_panicked| ReportError::Panicked)??)
 }
 
-/// Where the run's images lie, where that can be told from its record.
+/// The folder with the run's images; none if the run's record does not tell it.
 fn source_of(run: &RunRecord, stores: &StoreOptions) -> Option<Folder> {
-    let place: Location = match &run.base {
+    let location: Location = match &run.base {
         Some(base) => base.clone(),
         None => run.source.parse().ok()?,
     };
-    let place = match place.local_path() {
-        // One image: its key is its name.
+    let location = match location.local_path() {
+        // SOURCE is a single image, whose key is its file name.
         Some(path) if path.is_file() => path.parent()?.to_str()?.parse().ok()?,
-        _ => place,
+        _ => location,
     };
-    Folder::open(&place, stores).ok()
+    Folder::open(&location, stores).ok()
 }
 
-/// The pictures that the page shows first.
-fn wanted(
+/// The pictures of the `most` most urgent findings, and of all clusters and compared images.
+fn wanted_thumbnails(
     list: &[Finding],
-    clusters: &[findings::Cluster],
-    comparison: Option<&Comparison>,
+    clusters: &[Cluster],
+    comparison: Option<&RunComparison>,
     most: usize,
-) -> Vec<(Picture, DateTime<Utc>)> {
-    let mut wanted = Vec::new();
-    let mut add = |key: Option<&String>, overlays: [Option<&String>; 2], since| {
-        wanted.extend(key.map(|key| (Picture::Image(key.clone()), since)));
-        let overlays = overlays.into_iter().flatten();
-        wanted.extend(overlays.map(|path| (Picture::Overlay(path.clone()), since)));
-    };
-    for finding in list.iter().take(most) {
-        let overlays = [finding.overlay.as_ref(), finding.given_overlay.as_ref()];
-        add(Some(&finding.key), overlays, finding.finished_at);
-        let overlays = [finding.other_overlay.as_ref(), None];
-        add(finding.other.as_ref(), overlays, finding.finished_at);
+) -> Vec<WantedThumbnail> {
+    if most == 0 {
+        return Vec::new();
     }
-    if most > 0 {
-        for example in clusters.iter().flat_map(|cluster| &cluster.examples) {
-            add(Some(&example.key), [example.overlay.as_ref(), None], example.finished_at);
-        }
-        for moved in comparison.iter().flat_map(|comparison| &comparison.moved) {
-            add(Some(&moved.key), [moved.overlay.as_ref(), None], DateTime::UNIX_EPOCH);
-        }
+    let mut wanted = Vec::new();
+    let mut add = |picture, not_before| wanted.push(WantedThumbnail { picture, not_before });
+    let image = |key: &String| PagePicture::Image(key.clone());
+    let overlay = |path: &String| PagePicture::Overlay(path.clone());
+    for finding in list.iter().take(most) {
+        let pictures = [
+            Some(image(&finding.key)),
+            finding.overlay.as_ref().map(overlay),
+            finding.given_overlay.as_ref().map(overlay),
+            finding.other.as_ref().map(image),
+            finding.other_overlay.as_ref().map(overlay),
+        ];
+        pictures.into_iter().flatten().for_each(|picture| add(picture, finding.finished_at));
+    }
+    for example in clusters.iter().flat_map(|cluster| &cluster.examples) {
+        let pictures = [Some(image(&example.key)), example.overlay.as_ref().map(overlay)];
+        pictures.into_iter().flatten().for_each(|picture| add(picture, example.finished_at));
+    }
+    for compared in comparison.iter().flat_map(|comparison| &comparison.moved) {
+        let pictures = [Some(image(&compared.key)), compared.overlay.as_ref().map(overlay)];
+        pictures.into_iter().flatten().for_each(|picture| add(picture, DateTime::UNIX_EPOCH));
     }
     wanted
 }
@@ -285,39 +273,50 @@ fn write_findings(list: Vec<Finding>) -> Result<File, TableError> {
     Ok(file)
 }
 
-fn unreadable_notes(unreadable: &[String]) -> Vec<String> {
-    if unreadable.is_empty() {
-        return Vec::new();
+/// The finished tables of a report.
+struct ReportTables {
+    predictions: File,
+    findings: File,
+    csv: Option<File>,
+    comparison: Option<File>,
+}
+
+impl ReportTables {
+    /// Puts the tables into OUT. Deletes an earlier report's table that this report does not have,
+    /// because it would be of other results.
+    async fn put(self, out: &Folder) -> Result<(), ReportError> {
+        let Self { predictions, findings, csv, comparison } = self;
+        put_table(out, "predictions.parquet", Some(predictions), PARQUET).await?;
+        put_table(out, "findings.parquet", Some(findings), PARQUET).await?;
+        put_table(out, "predictions.csv", csv, "text/csv; charset=utf-8").await?;
+        put_table(out, "comparison.parquet", comparison, PARQUET).await
     }
+}
+
+async fn put_table(
+    out: &Folder,
+    name: &str,
+    file: Option<File>,
+    content_type: &'static str,
+) -> Result<(), ReportError> {
+    let path = format!("{REPORT}/{name}");
+    match file {
+        Some(mut file) => {
+            file.seek(SeekFrom::Start(0))?;
+            out.put_file(&path, file, content_type).await?;
+        }
+        None => out.delete(&path).await?,
+    }
+    Ok(())
+}
+
+fn unreadable_note(unreadable: &[String]) -> Option<String> {
     let count = unreadable.len();
-    let named = unreadable[..count.min(NAMED)].join("; ");
-    vec![format!(
-        "{count} result files can't be read and are left out; delete them and run the same audit \
-         again: {named}"
-    )]
-}
-
-fn title(run: &RunRecord) -> String {
-    format!(
-        "{} on {}",
-        run.model.name,
-        run.base.as_ref().map_or(&*run.source, |b| b.as_url().as_str())
-    )
-}
-
-fn facts(run: &RunRecord, out: &Location) -> RunFacts {
-    let list = |items: Vec<String>| items.join(", ");
-    let explain = &run.explain;
-    RunFacts {
-        id: run.run.to_string(),
-        source: run.source.clone(),
-        out: out.to_string(),
-        model: run.model.name.clone(),
-        model_digest: run.model.digest.to_string(),
-        method: list(explain.method.iter().map(ToString::to_string).collect()),
-        layer: list(explain.layer.iter().map(ToString::to_string).collect()),
-        target: explain.target.to_string(),
-        created_at: run.created_at,
-        updated_at: run.updated_at,
-    }
+    let named = unreadable[..count.min(NAMED_RESULTS)].join("; ");
+    (count > 0).then(|| {
+        format!(
+            "{count} result files can't be read and are left out; delete them and run the same \
+             audit again: {named}"
+        )
+    })
 }

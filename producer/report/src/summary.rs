@@ -1,45 +1,45 @@
-//! A report in numbers, for `--json` and for conditions.
+//! A report in numbers: what the program prints, and what conditions are about.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::comparison::Comparison;
+use crate::comparison::RunComparison;
 use crate::findings::{Finding, FindingKind, Problem};
 use crate::overview::Overview;
 
-/// A report in numbers.
+/// The numbers of a report. Its fields are those of the JSON summary.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// The run.
+    /// The id of the run.
     pub run: String,
-    /// Counts and shares.
+    /// The numbers of the run.
     #[serde(flatten)]
     pub overview: Overview,
-    /// Findings by kind, and by problem.
+    /// The number of findings, by kind and by problem.
     pub findings: BTreeMap<&'static str, u64>,
-    /// What changed.
-    pub comparison: Option<Comparison>,
+    /// What changed since the other run, if there is one.
+    pub comparison: Option<RunComparison>,
     /// Where the page is.
     pub page: String,
-    /// Result files that are none.
+    /// The number of result files that can't be read.
     pub unreadable: u64,
 }
 
 impl Summary {
-    /// The numbers that conditions may name; those this report hasn't are absent.
+    /// The numbers that conditions may be about, by name; those that this report lacks are absent.
     #[must_use]
-    pub fn measures(&self) -> BTreeMap<&'static str, f64> {
+    pub fn numbers(&self) -> BTreeMap<&'static str, f64> {
         let Overview { images, predicted, failed, accuracy, ece, estimated_label_errors, .. } =
             self.overview;
         let found = |name| self.findings.get(name).copied().unwrap_or(0);
-        let kinds = found_kinds().map(|(_, kind)| found(kind.name())).sum::<u64>();
-        let whole = [
+        let all_findings = kind_numbers().map(|(_, kind)| found(kind.name())).sum::<u64>();
+        let counts = [
             ("images", Some(images)),
             ("predicted", Some(predicted)),
             ("failed", Some(failed)),
             ("unreadable", Some(self.unreadable)),
-            ("findings", Some(kinds)),
+            ("findings", Some(all_findings)),
             ("leaks", Some(found(Problem::Leak.name()))),
             ("conflicts", Some(found(Problem::Conflict.name()))),
             ("estimated-label-errors", estimated_label_errors),
@@ -47,24 +47,25 @@ impl Summary {
             ("fixed", self.comparison.as_ref().map(|comparison| comparison.fixed)),
             ("broken", self.comparison.as_ref().map(|comparison| comparison.broken)),
         ];
-        let whole = whole.into_iter().map(|(name, count)| (name, count.map(|count| count as f64)));
-        let kinds = found_kinds().map(|(name, kind)| (name, Some(found(kind.name()) as f64)));
+        let counts =
+            counts.into_iter().map(|(name, count)| (name, count.map(|count| count as f64)));
+        let kinds = kind_numbers().map(|(name, kind)| (name, Some(found(kind.name()) as f64)));
         let rate = (images > 0).then(|| failed as f64 / images as f64);
         let shares = [("accuracy", accuracy), ("ece", ece), ("failure-rate", rate)];
-        let all = whole.chain(kinds).chain(shares);
+        let all = counts.chain(kinds).chain(shares);
         all.filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 
-/// Kinds of finding, as conditions name them.
-fn found_kinds() -> impl Iterator<Item = (&'static str, FindingKind)> {
+/// The kinds of findings, and the names of their numbers in conditions.
+fn kind_numbers() -> impl Iterator<Item = (&'static str, FindingKind)> {
     let names =
         ["label-errors", "duplicates", "image-problems", "outliers", "attention", "shortcuts"];
     names.into_iter().zip(FindingKind::ALL.iter().copied())
 }
 
-/// By kind and by problem, those that there are none of included.
-pub(crate) fn counts(list: &[Finding]) -> BTreeMap<&'static str, u64> {
+/// The number of findings by kind and by problem, zeros included.
+pub(crate) fn count_findings(list: &[Finding]) -> BTreeMap<&'static str, u64> {
     let kinds = FindingKind::ALL.iter().map(|kind| kind.name());
     let problems = Problem::ALL.iter().map(|problem| problem.name());
     let mut counts: BTreeMap<_, _> = kinds.chain(problems).map(|name| (name, 0)).collect();

@@ -1,39 +1,52 @@
-//! Images that are there twice: the same file, or nearly the same picture.
+//! Searches for duplicates: images with the same file, or with nearly the same picture.
 //!
-//! Candidates are the same digest, perceptual hashes a few bits apart, or embeddings in nearly
-//! the same direction from their mean (the signs of a random projection: SimHash, Charikar 2002).
-//! Candidates of the last two kinds are duplicates where both the hashes and the embeddings say
-//! so, one of them may be the stronger.
+//! Files with the same digest are duplicates. Two kinds of pairs are candidates: images whose
+//! perceptual hashes are a few bits apart, and images whose embeddings point in nearly the same
+//! direction (by the signs of a random projection: SimHash, Charikar 2002). A candidate is a
+//! duplicate if hashes and embeddings together are close enough: the closer one is, the less the
+//! other has to be.
 
 use std::collections::HashSet;
 
-use super::known::{Known, NONE};
-use super::{Found, Problem};
-use crate::disjoint_sets::DisjointSets;
-use crate::hamming;
-use crate::sketches::{self, Centred};
+use super::finding::{Problem, RowFinding};
+use crate::predictions::sketches::{self, CentredSketches};
+use crate::predictions::{ImageClasses, NO_NAME};
+use crate::similarity::close_hashes;
+use crate::similarity::disjoint_sets::DisjointSets;
 use crate::table::{TableError, TableReader};
 
-/// Bits in which perceptual hashes of one picture, encoded again or resized, may differ.
-const CLOSE_HASHES: u32 = 7;
-/// Bits in which the signs of two embeddings of nearly the same picture may differ.
-const CLOSE_SIGNS: u32 = 7;
-/// What the embeddings' cosine, taken from their mean, must reach by the bits that perceptual
-/// hashes differ in: hashes further apart need embeddings that are closer.
-const COSINES: [(u32, f32); 4] = [(2, 0.80), (4, 0.90), (7, 0.95), (16, 0.985)];
-/// Without embeddings, hashes that may be called the same.
-const HASHES_ALONE: u32 = 3;
-/// Entropy of brightness below which a picture's hash says nothing.
-const TELLING: f32 = 0.2;
-/// Pairs looked at: more are no list for a person.
+/// The most bits by which the perceptual hashes of a candidate differ. A picture that is encoded
+/// again or resized stays below.
+const MAX_HASH_BITS: u32 = 7;
+/// The most bits by which the signs of the embeddings of a candidate differ.
+const MAX_SIGN_BITS: u32 = 7;
+/// How close the embeddings of a duplicate are, by how far apart its hashes are.
+const CLOSE_ENOUGH: [CloseEnough; 4] = [
+    CloseEnough { max_hash_bits: 2, min_cosine: 0.80 },
+    CloseEnough { max_hash_bits: 4, min_cosine: 0.90 },
+    CloseEnough { max_hash_bits: 7, min_cosine: 0.95 },
+    CloseEnough { max_hash_bits: 16, min_cosine: 0.985 },
+];
+/// The most bits by which the hashes of a duplicate differ if there are no embeddings.
+const MAX_HASH_BITS_ALONE: u32 = 3;
+/// The least entropy of brightness of a picture whose hash says anything.
+const MIN_INFORMATION: f32 = 0.2;
+/// The most candidates of each kind. Nobody could look through more.
 const MAX_PAIRS: usize = 4_000_000;
 
-/// Looks for images that are there twice.
+/// A pair of thresholds that make a candidate a duplicate.
+struct CloseEnough {
+    max_hash_bits: u32,
+    /// The least cosine of the two centred sketches.
+    min_cosine: f32,
+}
+
+/// Searches all images. Of a group of duplicates, the first image gets no finding.
 pub(super) fn find(
     table: &TableReader,
-    known: &Known,
+    classes: &ImageClasses,
     notes: &mut Vec<String>,
-) -> Result<Vec<Found>, TableError> {
+) -> Result<Vec<RowFinding>, TableError> {
     let rows = table.rows();
     let mut sets = DisjointSets::new(rows);
     let digests = digests(table)?;
@@ -45,14 +58,14 @@ pub(super) fn find(
         ));
     }
     unite_equal(&digests, &mut sets);
-    let (hashes, telling) = hashes(table)?;
-    let sketches = Centred::measure(table)?;
-    let signs = sketches.as_ref().map(|centre| centre.signs(table)).transpose()?;
+    let hashes = PictureHashes::read(table)?;
+    let sketches = CentredSketches::new(table)?;
+    let signs = sketches.as_ref().map(|sketches| sketches.signs(table)).transpose()?;
 
-    let mut candidates = Candidates::default();
-    candidates.add(&hashes, &telling, CLOSE_HASHES);
-    if let Some((signs, there)) = &signs {
-        candidates.add(signs, there, CLOSE_SIGNS);
+    let mut candidates = CandidatePairs::default();
+    candidates.add(&hashes.hashes, &hashes.usable, MAX_HASH_BITS);
+    if let Some(signs) = &signs {
+        candidates.add(&signs.bits, &signs.exists, MAX_SIGN_BITS);
     }
     if candidates.truncated {
         notes.push(
@@ -61,29 +74,32 @@ pub(super) fn find(
     }
     let needed: HashSet<u32> =
         candidates.pairs.iter().flat_map(|&(one, other)| [one, other]).collect();
-    let wanted = sketches.as_ref().map(|centre| centre.of_rows(table, &needed)).transpose()?;
+    let sketches = sketches.as_ref().map(|all| all.of_rows(table, &needed)).transpose()?;
     for (one, other) in candidates.pairs {
-        let bits = (hashes[one as usize] ^ hashes[other as usize]).count_ones();
-        let both_tell = telling[one as usize] && telling[other as usize];
-        let cosine = wanted
+        let cosine = sketches
             .as_ref()
-            .and_then(|wanted| Some(sketches::cosine(wanted.get(&one)?, wanted.get(&other)?)));
-        if both_tell && is_same(bits, cosine) {
-            sets.unite(one as usize, other as usize);
+            .and_then(|all| Some(sketches::cosine(all.get(&one)?, all.get(&other)?)));
+        let (one, other) = (one as usize, other as usize);
+        let usable = hashes.usable[one] && hashes.usable[other];
+        let hash_bits = (hashes.hashes[one] ^ hashes.hashes[other]).count_ones();
+        if usable && is_duplicate(hash_bits, cosine) {
+            sets.unite(one, other);
         }
     }
-    Ok(describe(&mut sets, &digests, known))
+    Ok(describe(&mut sets, &digests, classes))
 }
 
-/// Whether hashes and embeddings together say that two pictures are one.
-fn is_same(bits: u32, cosine: Option<f32>) -> bool {
+/// Whether a candidate is a duplicate, by its hashes and embeddings together.
+fn is_duplicate(hash_bits: u32, cosine: Option<f32>) -> bool {
     match cosine {
-        Some(cosine) => COSINES.iter().any(|(most, least)| bits <= *most && cosine >= *least),
-        None => bits <= HASHES_ALONE,
+        Some(cosine) => CLOSE_ENOUGH
+            .iter()
+            .any(|limit| hash_bits <= limit.max_hash_bits && cosine >= limit.min_cosine),
+        None => hash_bits <= MAX_HASH_BITS_ALONE,
     }
 }
 
-/// The first 16 bytes of each file's digest; 0 without.
+/// By row, the first 16 bytes of the file's digest; 0 without.
 fn digests(table: &TableReader) -> Result<Vec<u128>, TableError> {
     let mut all = Vec::with_capacity(table.rows());
     for group in 0..table.groups() {
@@ -96,20 +112,30 @@ fn digests(table: &TableReader) -> Result<Vec<u128>, TableError> {
     Ok(all)
 }
 
-/// Each picture's hash, and whether it says anything.
-fn hashes(table: &TableReader) -> Result<(Vec<u64>, Vec<bool>), TableError> {
-    let (mut hashes, mut telling) = (Vec::new(), Vec::new());
-    for group in 0..table.groups() {
-        let information = table.floats(group, "information")?;
-        for (at, hash) in table.texts(group, "perceptual_hash")?.into_iter().enumerate() {
-            let hash = hash.and_then(|hash| u64::from_str_radix(&hash, 16).ok());
-            telling.push(hash.is_some() && information[at] >= TELLING);
-            hashes.push(hash.unwrap_or(0));
-        }
-    }
-    Ok((hashes, telling))
+/// By row, the perceptual hash of the picture.
+struct PictureHashes {
+    /// 0 for a row without a hash.
+    hashes: Vec<u64>,
+    /// Whether there is a hash, of a picture with enough shades to tell it from others.
+    usable: Vec<bool>,
 }
 
+impl PictureHashes {
+    fn read(table: &TableReader) -> Result<Self, TableError> {
+        let (mut hashes, mut usable) = (Vec::new(), Vec::new());
+        for group in 0..table.groups() {
+            let information = table.floats(group, "information")?;
+            for (at, hash) in table.texts(group, "perceptual_hash")?.into_iter().enumerate() {
+                let hash = hash.and_then(|hash| u64::from_str_radix(&hash, 16).ok());
+                usable.push(hash.is_some() && information[at] >= MIN_INFORMATION);
+                hashes.push(hash.unwrap_or(0));
+            }
+        }
+        Ok(Self { hashes, usable })
+    }
+}
+
+/// Joins the images whose files have the same digest.
 fn unite_equal(digests: &[u128], sets: &mut DisjointSets) {
     let mut order: Vec<_> = (0..digests.len()).filter(|row| digests[*row] != 0).collect();
     order.sort_unstable_by_key(|row| (digests[*row], *row));
@@ -120,25 +146,27 @@ fn unite_equal(digests: &[u128], sets: &mut DisjointSets) {
     }
 }
 
-/// Pairs of rows that may be the same picture.
+/// Pairs of rows that may be duplicates.
 #[derive(Default)]
-struct Candidates {
+struct CandidatePairs {
     pairs: Vec<(u32, u32)>,
+    /// Whether some candidates may be missing.
     truncated: bool,
 }
 
-impl Candidates {
-    /// Rows whose hashes differ in few bits; those with equal hashes are paired in a chain.
-    fn add(&mut self, hashes: &[u64], usable: &[bool], bits: u32) {
+impl CandidatePairs {
+    /// Adds the pairs of rows whose hashes differ by at most `max_bits`. Rows with equal hashes
+    /// form a chain of pairs.
+    fn add(&mut self, hashes: &[u64], usable: &[bool], max_bits: u32) {
         let row = |row: usize| u32::try_from(row).expect("fewer than four billion rows");
         let rows: Vec<u32> = (0..hashes.len()).filter(|at| usable[*at]).map(row).collect();
         let hashes: Vec<u64> = rows.iter().map(|row| hashes[*row as usize]).collect();
-        let groups = hamming::groups_of_equal(&hashes);
+        let groups = close_hashes::group_equal_hashes(&hashes);
         let members = |value: usize| groups.members(value).iter().map(|at| rows[*at as usize]);
         for value in 0..groups.values.len() {
             self.pairs.extend(members(value).zip(members(value).skip(1)));
         }
-        let close = hamming::close_pairs(&groups.values, bits, MAX_PAIRS);
+        let close = close_hashes::close_pairs(&groups.values, max_bits, MAX_PAIRS);
         self.truncated |= close.truncated || !close.thorough;
         let first = |value: u32| members(value as usize).next().expect("no group is empty");
         let close = close.pairs.iter().map(|&(one, other, _)| (first(one), first(other)));
@@ -146,22 +174,23 @@ impl Candidates {
     }
 }
 
-/// One finding for each image of a group but its first.
-fn describe(sets: &mut DisjointSets, digests: &[u128], known: &Known) -> Vec<Found> {
+/// A finding for each image of a group except the first.
+fn describe(sets: &mut DisjointSets, digests: &[u128], classes: &ImageClasses) -> Vec<RowFinding> {
     let mut found = Vec::new();
     for (first, members) in sets.groups() {
         for row in members {
             let same_file = digests[row] != 0 && digests[row] == digests[first];
             let what = if same_file { "The same file" } else { "Nearly the same picture" };
-            let (label, split) = (known.label[row], known.split[row]);
-            let (other_label, other_split) = (known.label[first], known.split[first]);
-            let (problem, score, reason) = if label != other_label && label.max(other_label) != NONE
+            let (label, split) = (classes.label[row], classes.split[row]);
+            let (other_label, other_split) = (classes.label[first], classes.split[first]);
+            let (problem, score, reason) = if label != other_label
+                && label.max(other_label) != NO_NAME
             {
-                let (one, other) = (known.names.name(label), known.names.name(other_label));
+                let (one, other) = (classes.names.name(label), classes.names.name(other_label));
                 let reason = format!("{what} is labelled {one} here and {other} there");
                 (Problem::Conflict, 0.99, reason)
-            } else if split != other_split && split.max(other_split) != NONE {
-                let (one, other) = (known.splits.name(split), known.splits.name(other_split));
+            } else if split != other_split && split.max(other_split) != NO_NAME {
+                let (one, other) = (classes.splits.name(split), classes.splits.name(other_split));
                 let reason = format!("{what} is in {one} and in {other}: what is learnt is tested");
                 (Problem::Leak, 0.97, reason)
             } else if same_file {
@@ -170,7 +199,7 @@ fn describe(sets: &mut DisjointSets, digests: &[u128], known: &Known) -> Vec<Fou
                 (Problem::Near, 0.7, format!("{what} is there twice"))
             };
             let other = Some(u32::try_from(first).expect("fewer than four billion rows"));
-            found.push(Found { other, ..Found::problem(row, problem, score, reason) });
+            found.push(RowFinding { other, ..RowFinding::of_problem(row, problem, score, reason) });
         }
     }
     found

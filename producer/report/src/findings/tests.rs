@@ -1,9 +1,10 @@
-//! Searches on tables made by hand, of results that hold all there is to hold, or hardly anything.
+//! All searches on tables made by hand: of full results, and of results that lack what older
+//! versions did not record.
 
 use camshaft_common::measure::{ImageMeasures, PerceptualHash};
 
 use super::{FindingKind, Findings, Problem, find};
-use crate::row::{COLUMNS, ImageRow, Predicted};
+use crate::predictions::{COLUMNS, ImageRow, RowPrediction};
 use crate::table::{TableReader, TableWriter};
 
 fn found(rows: Vec<ImageRow>) -> Findings {
@@ -23,11 +24,11 @@ fn old(key: &str, label: &str, cat: f32) -> ImageRow {
     } else {
         (["dog", "cat"], [1.0 - cat, cat])
     };
-    let predicted = Predicted {
+    let predicted = RowPrediction {
         label_probability: Some(if label == "cat" { cat } else { 1.0 - cat }),
         labels: labels.map(str::to_owned).to_vec(),
         probabilities: probabilities.to_vec(),
-        ..Predicted::default()
+        ..RowPrediction::default()
     };
     ImageRow {
         key: key.to_owned(),

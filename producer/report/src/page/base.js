@@ -1,13 +1,13 @@
 // What every part of the page builds on: elements, numbers, words and addresses.
-// Owns no state. Text enters the page through text nodes and attributes only, since keys and
-// labels come from whoever named the files.
+// Owns no state. Text enters the page through text nodes and attributes only, because keys and
+// labels may hold any text, markup among it.
 
-/** An element; `props` are attributes, but for `on` (listeners) and `prop` (DOM properties). */
+/** Makes an element. `props` are its attributes, except `on` (listeners) and `prop` (DOM properties). */
 function el(tag, props, ...children) {
   return fill(document.createElement(tag), props, children);
 }
 
-/** The same for SVG. */
+/** Makes an SVG element, like `el`. */
 function svg(tag, props, ...children) {
   return fill(document.createElementNS('http://www.w3.org/2000/svg', tag), props, children);
 }
@@ -36,7 +36,7 @@ const list = (value) => (Array.isArray(value) ? value : []);
 const isNumber = (value) => typeof value === 'number' && Number.isFinite(value);
 const sum = (values) => values.reduce((total, value) => total + (isNumber(value) ? value : 0), 0);
 
-// Numbers and dates, as the reader's browser writes them. A missing one is a dash.
+// Numbers and dates in the format of the reader's browser. A missing one is a dash.
 const MISSING = '–';
 const countFormat = new Intl.NumberFormat();
 const decimalFormats = [0, 1, 2, 3, 4].map(
@@ -53,7 +53,7 @@ const percent = (value, digits = 1) => (isNumber(value) ? percentFormats[digits]
 /** `1 image`, `2 images`. */
 const counted = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 
-/** A p or q value: decimals down to 0.001, powers of ten below. */
+/** A p-value or q-value: decimals down to 0.001, powers of ten below. */
 function significance(value) {
   if (!isNumber(value)) return MISSING;
   if (value === 0 || value >= 0.001) return decimal(value, 3);
@@ -63,45 +63,45 @@ function significance(value) {
   return `${mantissa} × 10⁻${raised}`;
 }
 
-/** A `<time>` for an RFC 3339 stamp, or its text as it is where it is none. */
+/** A `<time>` for an RFC 3339 stamp; the text itself if it is not a stamp. */
 function time(stamp) {
   const parsed = new Date(stamp ?? NaN);
   if (Number.isNaN(parsed.getTime())) return el('span', {}, stamp ?? MISSING);
   return el('time', { datetime: stamp, title: stamp }, dateFormat.format(parsed));
 }
 
-/** `low-information` as `Low information`. */
+/** Turns `low-information` into `Low information`. */
 function words(name) {
   const text = String(name ?? '').replaceAll('-', ' ');
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** The six kinds of findings in words; an unknown one is called by its own name. */
+/** The kinds of findings: plural, singular and meaning. An unknown kind is shown by its own name. */
 const KINDS = {
   'label-error': ['Label errors', 'Label error', 'The model, judged on how it treats each class, finds another label more likely than the given one.'],
   duplicate: ['Duplicates', 'Duplicate', 'The same picture, or nearly the same, is there more than once.'],
   'image-problem': ['Image problems', 'Image problem', 'The picture itself is hard to learn from: dark, blurred, empty or of an odd shape.'],
-  outlier: ['Outliers', 'Outlier', 'The picture is unlike the rest of its class.'],
+  outlier: ['Outliers', 'Outlier', 'The picture is unlike all others.'],
   attention: ['Attention', 'Attention', 'The model looked at a border, a corner, everywhere or nowhere.'],
   shortcut: ['Shortcuts', 'Shortcut', 'A group of images where the model looks at one place that may give the class away.'],
 };
-/** The order that kinds are shown in: as above, unknown ones last. */
+/** The place of a kind in the order they are shown in: as above, unknown kinds last. */
 const kindOrder = (kind) => (kind in KINDS ? Object.keys(KINDS).indexOf(kind) : 100);
 const kindPlural = (kind) => KINDS[kind]?.[0] ?? words(kind);
 const kindSingular = (kind) => KINDS[kind]?.[1] ?? words(kind);
 const kindMeaning = (kind) => KINDS[kind]?.[2] ?? '';
 
-/** A relative address of a path: each segment is percent-encoded, the slashes stay. */
+/** The relative address of a path: each segment is percent-encoded, the slashes stay. */
 const encodePath = (path) => String(path).split('/').map(encodeURIComponent).join('/');
 
-/** A link to an original that the reader's browser would follow from here, or null. */
+/** The address of an original image if the browser would follow a link to it from this page, or null. */
 function originalHref(address) {
   const scheme = /^(https?|file):/i.exec(address ?? '')?.[1].toLowerCase();
   if (!scheme) return null;
   return scheme === 'file' && location.protocol !== 'file:' ? null : address;
 }
 
-/** A key with its folder in grey and a chance to break after each slash. */
+/** A key, its folder in grey. */
 function keyName(key) {
   const text = String(key ?? '');
   const cut = text.lastIndexOf('/') + 1;
@@ -113,12 +113,12 @@ function keyName(key) {
 
 const empty = (text) => el('p', { class: 'empty' }, text);
 
-/** A part of a section, under a heading of its own. */
+/** A part of a section, with its own heading. */
 function panel(heading, props, ...children) {
   return el('div', { ...props, class: `panel ${props?.class ?? ''}` }, el('h3', {}, heading), children);
 }
 
-/** A table in a box that scrolls sideways by itself, never the page. */
+/** A table in a box that scrolls sideways, so that the page does not. */
 function table(caption, head, rows, props) {
   const numeric = head.map((_, column) => rows.length > 0 && rows.every((row) => typeof row[column] !== 'object' && /^[-–−<>\d]/.test(String(row[column]))));
   const cell = (value, column) =>
@@ -130,12 +130,12 @@ function table(caption, head, rows, props) {
       el('tbody', {}, rows.map((row) => el('tr', {}, row.map(cell))))));
 }
 
-/** A chart's numbers, for those who can't or won't read the drawing. */
+/** The numbers of a chart as a table, for readers who can't read the drawing. */
 function numbers(caption, head, rows) {
   return el('details', { class: 'numbers' }, el('summary', {}, 'Numbers', el('span', { class: 'unseen' }, `: ${caption}`)), table(caption, head, rows));
 }
 
-/** Shows the first `step` items and a button for more. */
+/** Shows the first `step` items, and a button that shows as many more. */
 function more(items, step, draw, container, what) {
   let shown = 0;
   const status = el('span', { role: 'status', class: 'quiet-text' });
@@ -160,7 +160,7 @@ function more(items, step, draw, container, what) {
   return items.length > step ? [container, foot] : [container];
 }
 
-/** Remembers small things in the browser; without storage it forgets them on reload. */
+/** Stores settings in the browser. Without storage they are lost on reload. */
 const memory = {
   get(name) {
     try {
@@ -173,7 +173,7 @@ const memory = {
     try {
       localStorage.setItem(`camshaft-report:${name}`, value);
     } catch {
-      // Storage is full or forbidden; the page goes on without.
+      // Storage is full or forbidden. The page works without it.
     }
   },
 };

@@ -1,5 +1,5 @@
 // The drawings: reliability diagram, confidence histogram, maps and bars, as plain SVG.
-// Each takes numbers and returns nodes; colours come from page.css, but for the maps' own ramp.
+// Each function takes numbers and returns nodes. Colours come from page.css, except those of maps.
 
 const HEIGHT = 264;
 const TOP = 30;
@@ -7,7 +7,7 @@ const BOTTOM = 218;
 const LEFT = 50;
 const RIGHT_EDGE = 12;
 
-/** Draws at the width there is, one unit a pixel, so that letters keep their size. */
+/** Draws at the available width, one unit a pixel, so that letters keep their size. */
 function fitted(draw) {
   const holder = el('div', { class: 'chart-holder' });
   let width = 0;
@@ -23,7 +23,7 @@ function fitted(draw) {
 const plotX = (share, width) => LEFT + share * (width - LEFT - RIGHT_EDGE);
 const plotY = (share) => BOTTOM - share * (BOTTOM - TOP);
 
-/** A frame: percent along the bottom, quarters up the side as `sideText` words them. */
+/** The axes: percent along the bottom, and quarters up the side, labelled by `sideText`. */
 function axes({ label, bottom, side, sideText, width }) {
   const quarters = [0, 0.25, 0.5, 0.75, 1];
   return svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${HEIGHT}`, role: 'img', 'aria-label': label },
@@ -36,7 +36,7 @@ function axes({ label, bottom, side, sideText, width }) {
     svg('text', { class: 'axis', x: 0, y: 12 }, side));
 }
 
-/** How often the model is right, against how sure it is. On the diagonal both agree. */
+/** The accuracy of the model against its confidence. On the diagonal both are equal. */
 function reliabilityDiagram(bins, ece) {
   const used = bins.filter((bin) => bin.count > 0 && isNumber(bin.confidence) && isNumber(bin.accuracy));
   const largest = Math.max(1, ...used.map((bin) => bin.count));
@@ -44,7 +44,7 @@ function reliabilityDiagram(bins, ece) {
     + used.map((bin) => `At ${percent(bin.confidence, 0)} confidence ${percent(bin.accuracy, 0)} right, ${counted(bin.count, 'image')}`).join('; ');
   return fitted((width) => {
     const x = (bin) => plotX(bin.confidence, width);
-    const chart = axes({ label, bottom: 'Confidence', side: 'Share right', sideText: (share) => percent(share, 0), width });
+    const chart = axes({ label, bottom: 'Confidence', side: 'Accuracy', sideText: (share) => percent(share, 0), width });
     chart.append(
       svg('line', { class: 'ideal', x1: plotX(0, width), y1: plotY(0), x2: plotX(1, width), y2: plotY(1) }),
       ...used.map((bin) => svg('line', { class: 'gap', x1: x(bin), x2: x(bin), y1: plotY(bin.confidence), y2: plotY(bin.accuracy) })),
@@ -55,13 +55,13 @@ function reliabilityDiagram(bins, ece) {
   });
 }
 
-/** A round number at or above `value` whose quarters are whole. */
+/** A round number at or above `value`, whose quarters are whole numbers. */
 function niceTop(value) {
   const scale = 10 ** Math.floor(Math.log10(Math.max(1, value)));
   return [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 5, 6, 8, 10, 12].map((step) => Math.round(step * scale)).find((top) => top >= value && top % 4 === 0);
 }
 
-/** How many images the model was so sure about: right, wrong and without a label. */
+/** The number of images by confidence: right, wrong and without a label. */
 function confidenceHistogram(bins) {
   const parts = ['right', 'wrong', 'unlabelled'];
   const names = { right: 'right', wrong: 'wrong', unlabelled: 'without a label' };
@@ -75,7 +75,7 @@ function confidenceHistogram(bins) {
       let base = BOTTOM;
       for (const part of parts) {
         if (!(bin[part] > 0)) continue;
-        // A lone wrong image among thousands is what one looks for: it stays visible.
+        // A single wrong image among thousands has to stay visible.
         const height = Math.max(2, BOTTOM - plotY(bin[part] / top));
         base -= height;
         const from = plotX(bin.from, width);
@@ -91,19 +91,19 @@ function legend(entries) {
   return el('ul', { class: 'legend' }, entries.map(([name, text]) => el('li', {}, el('span', { class: `swatch ${name}` }), text)));
 }
 
-// The maps' ramp, from cold to hot, as red, green and blue.
+// The colours of maps, from cold to hot, as red, green and blue.
 const RAMP = [[30, 35, 82], [88, 45, 128], [172, 58, 118], [232, 112, 84], [250, 226, 150]];
 
 function rampColour(share) {
-  const place = Math.min(1, Math.max(0, share)) * (RAMP.length - 1);
-  const below = Math.min(RAMP.length - 2, Math.floor(place));
-  const mixed = RAMP[below].map((from, channel) => Math.round(from + (RAMP[below + 1][channel] - from) * (place - below)));
+  const position = Math.min(1, Math.max(0, share)) * (RAMP.length - 1);
+  const below = Math.min(RAMP.length - 2, Math.floor(position));
+  const mixed = RAMP[below].map((from, channel) => Math.round(from + (RAMP[below + 1][channel] - from) * (position - below)));
   return `rgb(${mixed.join(',')})`;
 }
 
 const hasMap = (map) => map && map.height > 0 && map.width > 0 && list(map.values).length === map.height * map.width;
 
-/** A mean map, one square a cell, brightest where the model looked most. */
+/** A mean map, one square a cell; the brightest cell has the most attention. */
 function mapGrid(map, name) {
   if (!hasMap(map)) return el('div', { class: 'map' }, el('span', { class: 'placeholder' }, 'No map'));
   const { height, width, values } = map;
@@ -124,10 +124,10 @@ function mapNumbers(map, name) {
 
 function mapLegend() {
   const steps = Array.from({ length: 24 }, (_, step) => svg('rect', { x: step, y: 0, width: 1.05, height: 1, fill: rampColour(step / 23) }));
-  return el('p', { class: 'map-legend' }, 'not looked at', svg('svg', { viewBox: '0 0 24 1', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, steps), 'always looked at');
+  return el('p', { class: 'map-legend' }, 'least attention', svg('svg', { viewBox: '0 0 24 1', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, steps), 'most attention');
 }
 
-/** Bars to compare a few named amounts; `text` says the amount. */
+/** Bars that compare a few named amounts; `text` is the amount as text. */
 function bars(label, entries) {
   const largest = Math.max(...entries.map((entry) => entry.value), 0) || 1;
   return el('ul', { class: 'bars', 'aria-label': label }, entries.map((entry) => {

@@ -1,9 +1,9 @@
-// One finding as a card: its pictures, why it is listed, and what to do with it.
-// Gets what it may change (done or not) from findings.js; knows its own picture view.
+// One finding as a card: its pictures, why it is listed, and what the reader can do with it.
+// findings.js owns which findings are done; a card owns which of its pictures are shown.
 
 let cardsMade = 0;
 
-/** `done` is read once; `onDone(checked)` hears of changes. */
+/** `done` is the state at first; `onDone(checked)` is called when the reader changes it. */
 function findingCard(row, { done, onDone }) {
   const heading = `finding-${(cardsMade += 1)}`;
   const card = el('li', { class: `card ${done ? 'done' : ''}` });
@@ -24,7 +24,7 @@ function findingCard(row, { done, onDone }) {
       el('h3', { id: heading, class: 'key' }, keyName(row.key)),
       row.other && el('p', { class: 'key other' }, el('span', { class: 'quiet-text' }, 'and '), keyName(row.other)),
       row.reason && el('p', { class: 'reason' }, row.reason),
-      verdict(row),
+      labelsOfFinding(row),
       cardLinks(row),
       el('div', { class: 'actions' },
         flip, copyButton('Copy key', row.key, heading), originalButton(row, heading),
@@ -43,8 +43,8 @@ function cardHead(row) {
       isNumber(row.rank) && el('span', { class: 'rank', title: 'Rank' }, el('span', { class: 'unseen' }, ', rank '), `#${count(row.rank)}`)));
 }
 
-/** Given, suggested and predicted, as far as they are known. */
-function verdict(row) {
+/** The given label, the suggested label and the prediction, as far as they are known. */
+function labelsOfFinding(row) {
   const facts = [
     ['Given', row.label], ['Suggested', row.suggested],
     ['Predicted', row.predicted && (isNumber(row.probability) ? `${row.predicted} ${percent(row.probability)}` : row.predicted)],
@@ -64,7 +64,7 @@ function cardLinks(row) {
   return el('ul', { class: 'links' }, links.map(([href, text]) => el('li', {}, el('a', { href }, text))));
 }
 
-/** A page that came over HTTP can't open files: the path is there to copy. */
+/** A button to copy the path of the original, since a page from HTTP can't open local files. */
 function originalButton(row, heading) {
   if (originalHref(row.image) || !/^file:/i.test(row.image ?? '')) return null;
   return copyButton('Copy path', row.image, heading);
@@ -84,7 +84,7 @@ async function copyText(value) {
     await navigator.clipboard.writeText(value);
     return true;
   } catch {
-    // No clipboard outside secure contexts: a selection in a field of our own does it.
+    // Outside secure contexts there is no clipboard. Copying a selection works there.
     const field = el('textarea', { class: 'unseen', 'aria-hidden': 'true', prop: { value } });
     const back = document.activeElement;
     document.body.append(field);

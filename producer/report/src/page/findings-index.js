@@ -1,7 +1,7 @@
-// Answers "which rows, in which order" over up to some hundred thousand findings. Columns are
-// typed arrays of small numbers, so a filter is one pass over them. Knows nothing of the page.
+// Filters and sorts up to some hundred thousand findings. Columns are typed arrays of small numbers,
+// so that a filter is one pass over them. Knows nothing of the page.
 
-/** A column of names as numbers; 0 stands for none. */
+/** A column of names, stored as numbers; 0 stands for no name. */
 function dictionary(rows, read) {
   const names = [null];
   const numberOf = new Map();
@@ -29,16 +29,16 @@ class FindingsIndex {
     this.score = Float64Array.from(rows, (row) => (isNumber(row.score) ? row.score : -Infinity));
     this.done = new Uint8Array(rows.length);
     this.orders = new Map();
-    this.haystacks = null;
+    this.searched = null;
   }
 
-  /** What a reader may search: the keys and the reason, in lower case; made when first asked. */
-  haystack() {
-    this.haystacks ??= this.rows.map((row) => `${row.key ?? ''}\n${row.other ?? ''}\n${row.reason ?? ''}`.toLowerCase());
-    return this.haystacks;
+  /** By row, the text that a search looks through, in lower case; made at the first search. */
+  searchedTexts() {
+    this.searched ??= this.rows.map((row) => `${row.key ?? ''}\n${row.other ?? ''}\n${row.reason ?? ''}`.toLowerCase());
+    return this.searched;
   }
 
-  /** All rows by rank, score or key; ties by rank. */
+  /** All rows, sorted by rank, score or key; ties by rank. */
   order(sort) {
     if (!this.orders.has(sort)) {
       const { rows, score } = this;
@@ -54,15 +54,15 @@ class FindingsIndex {
   }
 
   /**
-   * The rows that pass, and how many of each kind would if the kind were left open. A filter
-   * that is null lets everything pass; an empty name asks for rows without one.
+   * The rows that pass the filters, and for each kind the number of rows that pass all other
+   * filters. A filter that is null passes every row; an empty name passes rows without a name.
    */
   query({ kind, problem, label, predicted, text, min, open, sort }) {
     const wanted = (column, name) => (name === null ? null : column.numberOf(name));
     const [kindNumber, problemNumber, labelNumber, predictedNumber] =
       [wanted(this.kind, kind), wanted(this.problem, problem), wanted(this.label, label), wanted(this.predicted, predicted)];
     const terms = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const haystacks = terms.length > 0 ? this.haystack() : null;
+    const texts = terms.length > 0 ? this.searchedTexts() : null;
     const order = this.order(sort);
     const passed = new Uint32Array(order.length);
     const kindCounts = new Uint32Array(this.kind.names.length);
@@ -73,7 +73,7 @@ class FindingsIndex {
       if (predictedNumber !== null && this.predicted.values[at] !== predictedNumber) continue;
       if (min !== null && this.score[at] < min) continue;
       if (open && this.done[at]) continue;
-      if (haystacks && !terms.every((term) => haystacks[at].includes(term))) continue;
+      if (texts && !terms.every((term) => texts[at].includes(term))) continue;
       kindCounts[this.kind.values[at]] += 1;
       if (kindNumber !== null && this.kind.values[at] !== kindNumber) continue;
       passed[length++] = at;
@@ -82,12 +82,12 @@ class FindingsIndex {
   }
 }
 
-/** What stays the same when a report is built again: not the rank. */
+/** Identifies a finding in later reports of the run, in which its rank may be another. */
 const findingIdentity = (row) => [row.kind, row.problem ?? '', row.key, row.other ?? ''].join('\n');
 
 const CSV_COLUMNS = ['rank', 'kind', 'problem', 'score', 'key', 'other', 'label', 'suggested', 'predicted', 'probability', 'reason', 'cluster'];
 
-/** RFC 4180, with the fields' own text unchanged. */
+/** These rows as CSV (RFC 4180), with the text of the fields unchanged. */
 function csvOf(index, rows) {
   const field = (value) => {
     const text = value === null || value === undefined ? '' : String(value);

@@ -1,5 +1,6 @@
-// The work list: filters, order, pages and what is done, over findings-index.js. Owns the
-// state of the list; the address after # mirrors it, so that a link leads to the same page.
+// The list of findings: filters, order, pages, and which findings are done. findings-index.js does the
+// filtering. Owns the state of the list; the address after # holds it too, so that a link leads to the
+// same page.
 
 const PAGE_SIZES = [25, 50, 100, 200];
 const NO_FILTERS = { kind: null, problem: null, label: null, predicted: null, text: '', min: null, open: false, sort: 'rank' };
@@ -15,14 +16,14 @@ class FindingsList {
     this.readDone();
   }
 
-  // What is done, by run, in the browser's storage.
+  // Which findings are done: kept in the browser's storage, by run.
 
   readDone() {
     let stored = [];
     try {
       stored = list(JSON.parse(memory.get(`done:${this.runId}`) ?? '[]'));
     } catch {
-      // Not ours; it is written anew with the first mark.
+      // The stored text is not a list. The next mark overwrites it.
     }
     this.doneIds = new Set(stored);
     if (this.doneIds.size === 0) return;
@@ -38,12 +39,12 @@ class FindingsList {
     this.showDone();
   }
 
-  // The page's parts.
+  // The parts of the section.
 
   draw() {
     const body = bodyOf('findings');
     if (this.index.rows.length === 0) {
-      body.append(empty('Nothing was found. Either the data are in order or nothing was looked for; the notes say what could not be.'));
+      body.append(empty('Nothing was found. The notes at the end say what was not looked for.'));
       return;
     }
     this.status = el('p', { class: 'result', role: 'status' });
@@ -96,11 +97,11 @@ class FindingsList {
         this.field('Problem', this.problemSelect),
         picker('label', 'Given label', index.label),
         picker('predicted', 'Predicted', index.predicted),
-        this.field('Score from', el('input', { type: 'number', id: 'filter-min', step: 'any', inputmode: 'decimal', placeholder: 'any', on: { input: later('min', (value) => (value === '' || Number.isNaN(Number(value)) ? null : Number(value))) } }), 'small'),
+        this.field('Minimum score', el('input', { type: 'number', id: 'filter-min', step: 'any', inputmode: 'decimal', placeholder: 'any', on: { input: later('min', (value) => (value === '' || Number.isNaN(Number(value)) ? null : Number(value))) } }), 'small'),
         this.field('Order', el('select', { id: 'filter-sort', ...set('sort', String) }, ['rank', 'score', 'key'].map((sort) => el('option', { value: sort }, `By ${sort}`))), 'small'),
-        this.field('A page', el('select', { id: 'filter-size', ...set('size', Number) }, PAGE_SIZES.map((size) => el('option', { value: size }, count(size)))), 'small')),
+        this.field('Per page', el('select', { id: 'filter-size', ...set('size', Number) }, PAGE_SIZES.map((size) => el('option', { value: size }, count(size)))), 'small')),
       el('div', { class: 'filter-actions' },
-        el('label', { class: 'check' }, el('input', { type: 'checkbox', id: 'filter-open', on: { change: (event) => this.set({ open: event.target.checked }) } }), 'Hide what is done'),
+        el('label', { class: 'check' }, el('input', { type: 'checkbox', id: 'filter-open', on: { change: (event) => this.set({ open: event.target.checked }) } }), 'Hide findings that are done'),
         el('button', { type: 'button', id: 'reset', on: { click: () => this.set({ ...NO_FILTERS }) } }, 'Clear filters'),
         el('button', { type: 'button', id: 'export', on: { click: () => this.export() } }, 'Export as CSV'),
         el('details', { class: 'help' }, el('summary', {}, 'Keys'),
@@ -129,7 +130,7 @@ class FindingsList {
     return { node: el('nav', { class: 'pager', 'aria-label': label }, back, place, on), back, on, place };
   }
 
-  // State and what follows from it.
+  // The state, and what is shown of it.
 
   set(changes) {
     this.state = { ...this.state, page: 1, ...changes };
@@ -137,7 +138,7 @@ class FindingsList {
     this.writeHash();
   }
 
-  /** From elsewhere on the page: exactly these filters, and the list in view. */
+  /** For links from other sections: sets exactly these filters, and scrolls to the list. */
   show(filters) {
     if (this.cards) this.set({ ...NO_FILTERS, ...filters });
     jumpTo('findings');
@@ -168,7 +169,7 @@ class FindingsList {
     this.drawPage();
   }
 
-  /** Writes the state into the controls, but not into the one that is being typed in. */
+  /** Writes the state into the controls, except the one that the reader is typing in. */
   showState() {
     const { state, index } = this;
     const put = (id, value) => {
@@ -177,7 +178,7 @@ class FindingsList {
     };
     const number = (column, name) => (name === null ? '' : String(column.numberOf(name)));
     for (const input of document.querySelectorAll('#findings input[name=kind]')) input.checked = input.value === (state.kind ?? '');
-    this.meaning.textContent = state.kind ? kindMeaning(state.kind) : 'What needs a look most comes first.';
+    this.meaning.textContent = state.kind ? kindMeaning(state.kind) : 'The most urgent findings come first.';
     this.problemSelect.replaceChildren(el('option', { value: '' }, 'Any'), ...this.problemsOf(state.kind).map((problem) => el('option', { value: problem }, words(problem))));
     this.problemSelect.value = state.problem ?? '';
     put('filter-label', number(index.label, state.label));
@@ -194,7 +195,7 @@ class FindingsList {
     return this.problems.get(kind) ?? [];
   }
 
-  /** The problems of each kind and, under null, of all. */
+  /** The problems of each kind, and under null those of all kinds. */
   collectProblems() {
     const { kind, problem } = this.index;
     const seen = new Map([[null, new Set()]]);
@@ -248,7 +249,7 @@ class FindingsList {
     history.replaceState(null, '', `#${fields}`);
   }
 
-  /** True where the address held a state of the list; a section's name is none. */
+  /** Returns whether the address held a state of the list. The name of a section is not a state. */
   readHash() {
     const hash = location.hash.slice(1);
     if (!hash.includes('=')) return false;
@@ -272,7 +273,7 @@ class FindingsList {
     setTimeout(() => URL.revokeObjectURL(address), 10000);
   }
 
-  /** Keys work on the list and where nothing has the focus, never in a field. */
+  /** Listens to keys in the list and while nothing has the focus, never in a field. */
   keys() {
     document.addEventListener('keydown', (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || !this.shortcuts.checked) return;

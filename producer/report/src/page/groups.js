@@ -1,5 +1,5 @@
-// The sections about groups of images: clusters of attention, attention tests, the comparison
-// with another run, and failures by class. Reads the report; the pictures follow the page's view.
+// The sections about groups of images: clusters of attention, attention tests, the comparison with
+// another run, and failures by kind. The pictures follow the page-wide choice of view.
 
 function drawClusters(report) {
   const clusters = list(report.clusters);
@@ -11,7 +11,7 @@ function drawClusters(report) {
   const flagged = clusters.filter((cluster) => cluster.shortcut).length;
   const ordered = [...clusters].sort((a, b) => Boolean(b.shortcut) - Boolean(a.shortcut) || String(a.class).localeCompare(String(b.class)) || (b.images ?? 0) - (a.images ?? 0));
   body.append(
-    el('p', { class: 'explain' }, 'Images of a class whose maps look alike. Where the model looks at one odd place and is surer there than elsewhere, it may have learned a shortcut: a watermark, a frame, a backdrop. ',
+    el('p', { class: 'explain' }, 'Images of a class whose maps look alike. If the model looks at an odd place in a cluster, and is surer of its images than of others, it may have learned a shortcut: a watermark, a frame, a backdrop. ',
       el('strong', {}, flagged === 0 ? 'None is flagged.' : `${count(flagged)} of ${count(clusters.length)} flagged.`)),
     ...more(ordered, 12, clusterCard, el('ul', { class: 'clusters' }), 'clusters'));
 }
@@ -30,7 +30,7 @@ function clusterCard(cluster) {
         ['Share of the class', percent(cluster.share)],
         ['Accuracy', percent(cluster.accuracy)],
         ['Mean probability', percent(cluster.mean_probability)],
-        ['Mean probability elsewhere', percent(cluster.rest_mean_probability)],
+        ['Mean probability of the rest', percent(cluster.rest_mean_probability)],
         ['q', significance(cluster.q)],
       ]),
       mapNumbers(cluster.map, name)),
@@ -50,7 +50,7 @@ function drawTests(report) {
   const shown = ordered.slice(0, 30);
   const holder = el('div', { class: 'sheet' }, table('Attention tests', head, rows(shown), { class: 'tests' }));
   body.append(
-    el('p', { class: 'explain' }, 'Does the model look at a place more for one class than for the others? The effect is the chance that one of the class\u2019s maps has more attention there than one of the others\u2019: 0.5 is no difference. q is the false discovery rate at which the test is told.'),
+    el('p', { class: 'explain' }, 'Does the model look at a place more for one class than for the others? The effect is the chance that one of the class\u2019s maps has more attention there than one of the others\u2019: 0.5 is no difference. q is the false discovery rate at which the test counts as a discovery.'),
     holder);
   if (ordered.length > shown.length) {
     const button = el('button', { type: 'button', on: { click: () => {
@@ -63,7 +63,7 @@ function drawTests(report) {
   }
 }
 
-/** An effect, 0 to 1, as a number and a bar from the middle. */
+/** An effect, 0 to 1, as a number and as a bar that starts in the middle. */
 function effectBar(effect) {
   if (!isNumber(effect)) return el('span', {}, MISSING);
   const bar = el('span', { class: effect < 0.5 ? 'less' : 'more-than' });
@@ -85,15 +85,15 @@ function drawComparison(report) {
       tile('Changed predictions', count(comparison.changed), comparison.both > 0 && isNumber(comparison.changed) && `${percent(comparison.changed / comparison.both)} of both`),
       tile('Accuracy here', percent(comparison.accuracy_here), gain !== null && `${gain >= 0 ? '+' : '−'}${decimal(Math.abs(gain) * 100, 1)} points`),
       tile('Accuracy there', percent(comparison.accuracy_there)),
-      tile('Put right', count(comparison.fixed), 'Wrong there, right here'),
+      tile('Fixed', count(comparison.fixed), 'Wrong there, right here'),
       tile('Broken', count(comparison.broken), 'Right there, wrong here'),
       tile('p', significance(comparison.p), 'Chance of such a difference by luck')),
-    panel('Where predictions went', {}, flows.length > 0
+    panel('Changes of class', {}, flows.length > 0
       ? bars('Changed predictions', flows.map((flow) => ({ name: `${flow.from} → ${flow.to}`, value: flow.count ?? 0, text: count(flow.count) })))
       : empty('No prediction changed.')),
-    panel('Images that moved most', {}, moved.length > 0
+    panel('Images whose map changed most', {}, moved.length > 0
       ? more(moved, 12, (image) => gallery([image], movedLine)[0], el('ul', { class: 'gallery' }), 'images')
-      : empty('No map moved.')));
+      : empty('No image has a map in both runs.')));
 }
 
 function movedLine(image) {
@@ -102,11 +102,11 @@ function movedLine(image) {
 
 const FAILURES = {
   undecodable: 'Corrupt, truncated or empty, or too slow to decode.',
-  unsupported: 'Not an image, or of a kind that is not read.',
+  unsupported: 'Not an image, or in a format that is not supported.',
   'too-large': 'More bytes, pixels or memory than the run allows.',
-  'not-found': 'Gone since it was listed.',
-  'access-denied': 'May not be read.',
-  'explain-failed': 'No finite numbers, or no such class to explain.',
+  'not-found': 'Deleted since it was listed.',
+  'access-denied': 'The store denied access.',
+  'explain-failed': 'The model gave no finite numbers, or lacks the class to explain.',
 };
 
 function drawFailures(report) {

@@ -1,5 +1,5 @@
-// The sections with the run's own numbers: header, tiles, calibration, confusion, confidence,
-// mean maps, speed and notes. Reads `report.run` and `report.overview`; what is missing is said.
+// The sections with the numbers of the run: header, tiles, calibration, confusion, confidence, mean
+// maps, speed and notes. Reads `report.run` and `report.overview`, and says what is missing in them.
 
 function drawHeader(report) {
   const run = report.run ?? {};
@@ -18,7 +18,7 @@ function drawHeader(report) {
   byId('colophon').textContent = `Made by Camshaft ${report.camshaft ?? ''}. Everything shown is in this file and beside it; nothing is loaded from elsewhere.`;
 }
 
-/** `show(filters)` leads to the list of findings. */
+/** `show(filters)` shows these findings in the list. */
 function drawOverview(report, show) {
   const overview = report.overview ?? {};
   const findings = report.findings ?? {};
@@ -28,7 +28,7 @@ function drawOverview(report, show) {
     tile('Predicted', count(overview.predicted), isNumber(overview.predicted) && overview.images > 0 && `${percent(overview.predicted / overview.images)} of the images`),
     tile('Failed', count(overview.failed), overview.failed > 0 ? el('a', { href: '#failures' }, 'See why') : overview.failed === 0 && 'None', overview.failed > 0 && 'warn'),
     tile('Accuracy', percent(overview.accuracy), accuracyLine(overview)),
-    tile('Calibration error', decimal(overview.ece, 3), isNumber(overview.ece) ? 'ECE: mean gap between sure and right' : 'Not measured'),
+    tile('Calibration error', decimal(overview.ece, 3), isNumber(overview.ece) ? 'ECE: mean gap between confidence and accuracy' : 'Not measured'),
     tile('Label errors', count(overview.estimated_label_errors), isNumber(overview.estimated_label_errors) ? 'Estimated' : 'Not estimated'),
     tile('Findings', count(findings.total ?? list(findings.rows).length), el('a', { href: '#findings' }, 'Go to the list')),
   ));
@@ -46,10 +46,10 @@ function accuracyLine(overview) {
   return [interval, isNumber(overview.labelled) && `${count(overview.labelled)} labelled`].filter(Boolean).join(' · ');
 }
 
-/** Counts by kind and problem; each leads to its part of the list. */
+/** The number of findings by kind and by problem; each kind and problem is a link into the list. */
 function foundList(findings, show) {
   const counts = list(findings.counts).filter((entry) => entry.count > 0);
-  if (counts.length === 0) return empty('Nothing was found. Either the data are in order or nothing was looked for; the notes say what could not be.');
+  if (counts.length === 0) return empty('Nothing was found. The notes at the end say what was not looked for.');
   const kinds = [...new Set(counts.map((entry) => entry.kind))].sort((a, b) => kindOrder(a) - kindOrder(b));
   return el('ul', { class: 'found-list' }, kinds.map((kind) => {
     const own = counts.filter((entry) => entry.kind === kind);
@@ -72,10 +72,10 @@ function drawPredictions(report, show) {
   body.append(el('div', { class: 'charts' },
     panel('Calibration', {},
       calibration.some((bin) => bin.count > 0)
-        ? [el('p', { class: 'explain' }, 'Whether the model is right as often as it is sure. The larger a dot, the more images. ', el('strong', {}, `ECE ${decimal(overview.ece, 3)}`)),
-          legend([['line measured', 'measured'], ['line as-sure', 'right as often as sure'], ['line apart', 'gap']]),
+        ? [el('p', { class: 'explain' }, 'Whether the model is right as often as its confidence says. Larger dots stand for more images. ', el('strong', {}, `ECE ${decimal(overview.ece, 3)}`)),
+          legend([['line measured', 'measured'], ['line as-sure', 'perfect calibration'], ['line apart', 'gap']]),
           reliabilityDiagram(calibration, overview.ece),
-          numbers('calibration', ['Bin', 'Images', 'Confidence', 'Right'], calibration.filter((bin) => bin.count > 0).map((bin) =>
+          numbers('calibration', ['Bin', 'Images', 'Confidence', 'Accuracy'], calibration.filter((bin) => bin.count > 0).map((bin) =>
             [`${percent(bin.from, 0)} to ${percent(bin.to, 0)}`, count(bin.count), percent(bin.confidence), percent(bin.accuracy)]))]
         : empty('Calibration needs labels, and no image with a prediction has one.')),
     panel('Confidence', {},
@@ -89,7 +89,7 @@ function drawPredictions(report, show) {
   ), panel('Confusion', {}, confusionMatrix(overview.confusion, show)));
 }
 
-/** Rows are given labels, columns predictions; a wrong cell leads to its findings. */
+/** Rows are given labels, columns predictions. A click on a wrong cell shows its findings. */
 function confusionMatrix(confusion, show) {
   const classes = list(confusion?.classes);
   if (classes.length === 0) return empty('A confusion matrix needs labels that the model knows.');
@@ -103,7 +103,7 @@ function confusionMatrix(confusion, show) {
       el('td', { class: 'number recall' }, total > 0 ? percent((counts[row]?.[row] ?? 0) / total) : MISSING));
   });
   return [
-    el('p', { class: 'explain' }, 'Rows are the given labels, columns what the model says. A wrong cell leads to the findings of these two classes.'),
+    el('p', { class: 'explain' }, 'Rows are the given labels, columns the predictions. Click a wrong cell to see the findings of its two classes.'),
     el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Confusion matrix' },
       el('table', { class: `confusion ${classes.length > 8 ? 'many' : ''}` }, el('caption', { class: 'unseen' }, 'Confusion matrix: given labels by predicted classes'), el('thead', {}, head), el('tbody', {}, rows))),
     confusion.left_out > 0 && el('p', { class: 'quiet-text' }, `${counted(confusion.left_out, 'image')} of other classes left out.`),
@@ -116,7 +116,7 @@ function confusionCell({ given, predicted, images, total, right }, show) {
     cell.append(el('span', { class: 'zero' }, count(0)));
     return cell;
   }
-  // Wrong cells are few beside right ones: the square root lifts them into view.
+  // Wrong cells have far smaller shares than right ones. The square root makes them visible.
   const share = total > 0 ? images / total : 0;
   const strength = Math.round(8 + 36 * (right ? share : Math.sqrt(share)));
   cell.style.backgroundColor = `color-mix(in srgb, var(${right ? '--right' : '--wrong'}) ${strength}%, var(--surface))`;
@@ -136,7 +136,7 @@ function drawAttention(report) {
     return;
   }
   body.append(
-    el('p', { class: 'explain' }, 'The mean of all maps of a class, each scaled to its own maximum: where the model looks when it names the class.'),
+    el('p', { class: 'explain' }, 'The mean of all maps of a class: where the model looks when it names the class.'),
     mapLegend(),
     ...more(classes, 24, classCard, el('ul', { class: 'class-cards' }), 'classes'),
     el('details', { class: 'numbers' }, el('summary', {}, 'All classes as a table'), table('Classes', ['Class', 'Images', 'Predicted', 'Recall', 'Precision', 'Mean probability'],
@@ -154,7 +154,7 @@ function classCard(entry) {
       mapNumbers(entry.map, name)));
 }
 
-/** Names and values, one pair a line. */
+/** Names and values, one pair on a line. */
 function pairs(entries) {
   return el('dl', { class: 'pairs' }, entries.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value))));
 }
@@ -189,5 +189,5 @@ function duration(seconds) {
 
 function drawNotes(report) {
   const notes = list(report.overview?.notes);
-  bodyOf('notes').append(notes.length > 0 ? el('ul', { class: 'notes' }, notes.map((note) => el('li', {}, note))) : empty('Nothing to add: everything that can be looked for was looked for.'));
+  bodyOf('notes').append(notes.length > 0 ? el('ul', { class: 'notes' }, notes.map((note) => el('li', {}, note))) : empty('No notes: everything that can be looked for was looked for.'));
 }

@@ -1,7 +1,7 @@
-// Starts the page: reads the data, draws each section, and runs what surrounds them:
-// navigation, theme and the pictures' switch. Comes last of the scripts.
+// Starts the page: reads the data, draws each section, and sets up the navigation, the theme and the
+// choice of pictures. The last of the scripts.
 
-/** Scrolls to a section and moves the focus there, leaving the address to the list's state. */
+/** Scrolls to a section and moves the focus there. The address stays, because it holds the list's state. */
 function jumpTo(id) {
   const section = byId(id);
   section.focus({ preventScroll: true });
@@ -38,7 +38,7 @@ function drawNavigation(report) {
           continue;
         }
         link.setAttribute('aria-current', 'true');
-        // Where the links lie in one row, this one stays in sight.
+        // On a narrow screen the links lie in one row. Keeps this one in sight.
         const row = byId('nav');
         row.scrollLeft = link.offsetLeft - (row.clientWidth - link.offsetWidth) / 2;
       }
@@ -93,7 +93,7 @@ function start() {
     try {
       draw();
     } catch (error) {
-      // One part that can't be drawn must not take the others along.
+      // The other parts are drawn even if one can't be.
       console.error(error);
       bodyOf(section).append(empty(`This part can't be drawn: ${error.message}`));
     }

@@ -13,19 +13,19 @@ function setPictureView(view) {
   for (const listener of pictureView.listeners) listener(view);
 }
 
-// Where files lie, seen from OUT/report/index.html.
+// Addresses of files, relative to OUT/report/index.html.
 const predictionHref = (key) => `../predictions/${encodePath(key)}.json`;
 const failureHref = (key) => `../failures/${encodePath(key)}.json`;
 const overlayHref = (overlay) => `../${encodePath(overlay)}`;
 const imageThumbnailHref = (key) => `thumbnails/image/${encodePath(key)}.jpg`;
 const overlayThumbnailHref = (overlay) => `thumbnails/${encodePath(overlay)}.jpg`;
 
-/** An image's own picture; `href` leads to the original where the browser can open it. */
+/** The picture of an image. It links to the original if the browser can open it. */
 function imagePicture(key, thumbnail, image, caption) {
   return { kind: 'image', caption, alt: `${caption}: ${key}`, source: thumbnail ? imageThumbnailHref(key) : null, href: originalHref(image), missing: 'No thumbnail' };
 }
 
-/** An overlay's; without a thumbnail the overlay itself is shown. Null where there is none. */
+/** The picture of an overlay: its thumbnail, or the overlay itself without one. Null without an overlay. */
 function overlayPicture(key, overlay, thumbnail, caption) {
   if (!overlay) return null;
   return { kind: 'overlay', caption, alt: `${caption}: ${key}`, source: thumbnail ? overlayThumbnailHref(overlay) : overlayHref(overlay), href: overlayHref(overlay), missing: 'No overlay' };
@@ -39,7 +39,7 @@ function picturesOfImage(image) {
   ];
 }
 
-/** The pictures of a finding: both of a pair, both classes of a label error. */
+/** The pictures of a finding: of both images of a pair, or of both classes of a label error. */
 function picturesOfFinding(row) {
   if (row.other) {
     return [
@@ -59,11 +59,11 @@ function picturesOfFinding(row) {
   return picturesOfImage(row);
 }
 
-/** The figures of `pictures` that `view` asks for. What it asks for but isn't there is said. */
+/** The figures of `pictures` that belong to `view`. A placeholder stands for what is missing. */
 function figures(pictures, view) {
   const present = pictures.filter(Boolean);
   let chosen = present.filter((picture) => view === 'both' || picture.kind === view);
-  // An overlay shows the image too, so it stands in for a thumbnail that was never made.
+  // Without a thumbnail of the image, its overlay is shown, since it shows the image too.
   if (view === 'image' && chosen.every((picture) => !picture.source)) {
     const overlays = present.filter((picture) => picture.kind === 'overlay');
     if (overlays.length > 0) chosen = overlays;
@@ -86,7 +86,7 @@ function figure(picture) {
   return el('figure', { class: 'picture' }, box, el('figcaption', {}, picture.caption));
 }
 
-/** A gallery of images that follows the page-wide choice. `describe` adds lines to each. */
+/** A gallery of images that follows the page-wide choice of view. `describe` adds lines to each image. */
 function gallery(images, describe) {
   return images.map((image) => {
     const pictures = el('div', { class: 'pictures' });

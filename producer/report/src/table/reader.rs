@@ -1,4 +1,4 @@
-//! Reads single columns of a table, a row group at a time.
+//! Reads a Parquet table: one column of one row group at a time.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -7,30 +7,32 @@ use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::TableError;
+use super::column::TableError;
 
-/// A table to read. Asking for a column it has not, or of another kind, is a bug and panics.
+/// A finished table. Asking for a column that the table lacks, or for another kind than the column
+/// has, is a bug and panics.
 pub(crate) struct TableReader {
     file: SerializedFileReader<File>,
     columns: HashMap<String, usize>,
 }
 
-/// The lists of a group's rows, one after the other. A null is an empty list.
+/// A list column of one row group: the lists of its rows, one after the other. A null is an empty
+/// list.
 #[derive(Debug)]
-pub(crate) struct Lists<T> {
+pub(crate) struct ListColumn<T> {
     values: Vec<T>,
     /// Where each list ends.
     ends: Vec<usize>,
 }
 
-impl<T> Lists<T> {
-    /// The list of a row of the group.
+impl<T> ListColumn<T> {
+    /// The list of a row, counted within the row group.
     pub(crate) fn get(&self, row: usize) -> &[T] {
         let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.values[start..self.ends[row]]
     }
 
-    /// The lists, in the order of rows.
+    /// The lists in the order of the rows.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[T]> {
         (0..self.ends.len()).map(|row| self.get(row))
     }
@@ -47,28 +49,28 @@ impl TableReader {
         Ok(Self { file, columns })
     }
 
-    /// Number of row groups.
+    /// The number of row groups.
     pub(crate) fn groups(&self) -> usize {
         self.file.num_row_groups()
     }
 
-    /// Number of rows of all groups.
+    /// The number of rows in all row groups.
     pub(crate) fn rows(&self) -> usize {
-        (0..self.groups()).map(|group| self.rows_of(group)).sum()
+        (0..self.groups()).map(|group| self.rows_in_group(group)).sum()
     }
 
-    /// Number of rows of one group.
-    pub(crate) fn rows_of(&self, group: usize) -> usize {
+    /// The number of rows in one row group.
+    pub(crate) fn rows_in_group(&self, group: usize) -> usize {
         usize::try_from(self.file.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
-    /// Numbers, NaN for null.
+    /// The numbers of a column; NaN for null.
     pub(crate) fn floats(&self, group: usize, name: &str) -> Result<Vec<f32>, TableError> {
         let column = self.column::<FloatType>(group, name)?;
         Ok(column.cells().map(|cell| cell.unwrap_or(f32::NAN)).collect())
     }
 
-    /// A column of numbers of all groups, NaN for null.
+    /// The numbers of a column in all row groups; NaN for null.
     pub(crate) fn all_floats(&self, name: &str) -> Result<Vec<f32>, TableError> {
         let mut all = Vec::with_capacity(self.rows());
         for group in 0..self.groups() {
@@ -77,7 +79,7 @@ impl TableReader {
         Ok(all)
     }
 
-    /// Whole numbers.
+    /// The whole numbers of a column.
     pub(crate) fn integers(
         &self,
         group: usize,
@@ -86,7 +88,7 @@ impl TableReader {
         Ok(self.column::<Int64Type>(group, name)?.cells().collect())
     }
 
-    /// Texts.
+    /// The texts of a column.
     pub(crate) fn texts(
         &self,
         group: usize,
@@ -95,7 +97,7 @@ impl TableReader {
         Ok(self.column::<ByteArrayType>(group, name)?.cells().map(|cell| cell.map(text)).collect())
     }
 
-    /// Bytes.
+    /// The bytes of a column.
     pub(crate) fn bytes(
         &self,
         group: usize,
@@ -104,23 +106,32 @@ impl TableReader {
         Ok(self.column::<ByteArrayType>(group, name)?.cells().collect())
     }
 
-    /// Lists of numbers.
-    pub(crate) fn float_lists(&self, group: usize, name: &str) -> Result<Lists<f32>, TableError> {
+    /// The lists of numbers of a column.
+    pub(crate) fn float_lists(
+        &self,
+        group: usize,
+        name: &str,
+    ) -> Result<ListColumn<f32>, TableError> {
         Ok(self.column::<FloatType>(group, name)?.lists())
     }
 
-    /// Lists of texts.
-    pub(crate) fn text_lists(&self, group: usize, name: &str) -> Result<Lists<String>, TableError> {
-        let Lists { values, ends } = self.column::<ByteArrayType>(group, name)?.lists();
-        Ok(Lists { values: values.into_iter().map(text).collect(), ends })
+    /// The lists of texts of a column.
+    pub(crate) fn text_lists(
+        &self,
+        group: usize,
+        name: &str,
+    ) -> Result<ListColumn<String>, TableError> {
+        let ListColumn { values, ends } = self.column::<ByteArrayType>(group, name)?.lists();
+        Ok(ListColumn { values: values.into_iter().map(text).collect(), ends })
     }
 
-    fn column<T: DataType>(&self, group: usize, name: &str) -> Result<Raw<T::T>, TableError> {
+    fn column<T: DataType>(&self, group: usize, name: &str) -> Result<RawColumn<T::T>, TableError> {
         let index = *self.columns.get(name).expect("the table has this column");
         let reader = self.file.get_row_group(group)?.get_column_reader(index)?;
         let mut reader = get_typed_column_reader::<T>(reader);
-        let mut raw = Raw { values: Vec::new(), definitions: Vec::new(), repetitions: Vec::new() };
-        let mut left = self.rows_of(group);
+        let mut raw =
+            RawColumn { values: Vec::new(), definitions: Vec::new(), repetitions: Vec::new() };
+        let mut left = self.rows_in_group(group);
         while left > 0 {
             let (rows, ..) = reader.read_records(
                 left,
@@ -137,23 +148,24 @@ impl TableReader {
     }
 }
 
-/// A column as it is stored.
-struct Raw<V> {
+/// A column of one row group as Parquet stores it: values, definition and repetition levels (see
+/// the writer).
+struct RawColumn<V> {
     values: Vec<V>,
     definitions: Vec<i16>,
     repetitions: Vec<i16>,
 }
 
-impl<V> Raw<V> {
+impl<V> RawColumn<V> {
     fn cells(self) -> impl Iterator<Item = Option<V>> {
         let mut values = self.values.into_iter();
         self.definitions.into_iter().map(move |level| if level == 1 { values.next() } else { None })
     }
 
-    fn lists(self) -> Lists<V> {
+    fn lists(self) -> ListColumn<V> {
         let (mut ends, mut read) = (Vec::new(), 0);
         for (at, definition) in self.definitions.iter().enumerate() {
-            // A row starts here, so the one before ends.
+            // A row starts here, so the list of the row before ends.
             if self.repetitions[at] == 0 && at > 0 {
                 ends.push(read);
             }
@@ -162,7 +174,7 @@ impl<V> Raw<V> {
         if !self.definitions.is_empty() {
             ends.push(read);
         }
-        Lists { values: self.values, ends }
+        ListColumn { values: self.values, ends }
     }
 }
 

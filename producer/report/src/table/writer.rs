@@ -1,4 +1,4 @@
-//! Writes a table as a stream of row groups: no more than one is in memory.
+//! Writes a table as Parquet. Holds at most one row group in memory.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use parquet::data_type::{
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 
-use super::{Cell, Column, ColumnKind, GROUP_ROWS, TableError, schema};
+use super::column::{Cell, Column, ColumnKind, GROUP_ROWS, TableError, schema};
 
 /// A table being written.
 pub(crate) struct TableWriter<R: 'static> {
@@ -25,7 +25,7 @@ impl<R> TableWriter<R> {
     /// Starts a table in an empty file.
     pub(crate) fn new(file: File, columns: &'static [Column<R>]) -> Result<Self, TableError> {
         let properties = WriterProperties::builder()
-            // The one codec that every reader has.
+            // Snappy is the one codec that every reader supports.
             .set_compression(Compression::SNAPPY)
             .set_created_by(concat!("camshaft ", env!("CARGO_PKG_VERSION")).to_owned())
             .build();
@@ -43,7 +43,7 @@ impl<R> TableWriter<R> {
         Ok(())
     }
 
-    /// Writes what is left; returns the number of rows.
+    /// Writes the last row group and the file's end; returns the number of rows.
     pub(crate) fn finish(mut self) -> Result<u64, TableError> {
         self.write_group()?;
         self.file.close()?;
@@ -73,7 +73,7 @@ fn write_column<R>(
 ) -> Result<(), TableError> {
     let cells = || rows.iter().map(|row| (column.cell)(row));
     let name = column.name;
-    // A cell of another kind than its column's is a bug in the list of columns.
+    // A cell whose kind is not its column's is a bug in the list of columns.
     macro_rules! plain {
         ($physical:ty, $pattern:pat => $value:expr) => {{
             let values = cells().map(|cell| match cell {
@@ -113,7 +113,7 @@ fn write_column<R>(
     }
 }
 
-/// Definition level 1: there is a value.
+/// Writes optional values. Definition level 0 is null, 1 a value.
 fn write_values<T: DataType>(
     writer: &mut SerializedColumnWriter<'_>,
     cells: impl Iterator<Item = Option<T::T>>,
@@ -127,7 +127,8 @@ fn write_values<T: DataType>(
     Ok(())
 }
 
-/// Definition level 0: null, 1: an empty list, 2: an element. Repetition level 0 starts a row.
+/// Writes optional lists. Definition level 0 is null, 1 an empty list, 2 an element. Repetition
+/// level 0 starts a row, 1 continues its list.
 fn write_lists<T: DataType, L: Iterator<Item = T::T>>(
     writer: &mut SerializedColumnWriter<'_>,
     lists: impl Iterator<Item = Option<L>>,

@@ -1,18 +1,19 @@
-//! The table as CSV, for whoever has no other reader. Lists are written with spaces between.
+//! Writes a table as CSV, for readers that can't open Parquet. The elements of a list are separated
+//! by spaces.
 
 use std::fs::File;
 use std::io::BufWriter;
 
-use crate::table::{Cell, Column, ColumnKind, TableError};
+use super::column::{Cell, Column, ColumnKind, TableError};
 
-/// A CSV file being written.
-pub(crate) struct CsvFile<R: 'static> {
+/// A CSV table being written to a temporary file.
+pub(crate) struct CsvWriter<R: 'static> {
     columns: Vec<&'static Column<R>>,
     writer: csv::Writer<BufWriter<File>>,
 }
 
-impl<R> CsvFile<R> {
-    /// Starts one. Bytes are left out: nobody reads them here.
+impl<R> CsvWriter<R> {
+    /// Starts a table with a header line. Columns of bytes are left out: CSV has no use for them.
     pub(crate) fn new(columns: &'static [Column<R>]) -> Result<Self, TableError> {
         let readable =
             |column: &&Column<R>| !matches!(column.kind, ColumnKind::Bytes | ColumnKind::HalfList);
@@ -28,7 +29,7 @@ impl<R> CsvFile<R> {
         self.writer.write_record(cells).map_err(io)
     }
 
-    /// The finished file.
+    /// Writes what is buffered; returns the file.
     pub(crate) fn finish(self) -> Result<File, TableError> {
         let buffered = self.writer.into_inner().map_err(|error| error.into_error())?;
         Ok(buffered.into_inner().map_err(|error| error.into_error())?)

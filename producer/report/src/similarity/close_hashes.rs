@@ -1,14 +1,14 @@
 //! All pairs of 64-bit hashes that differ in few bits, among a million and more.
 //!
-//! Owns the search, not what a hash means or how close is alike. Upstream: perceptual hashes of
-//! pictures. Downstream: groups of near-duplicates, by `disjoint_sets`.
+//! Owns the search, not what a hash means or which distance counts as alike. Upstream: perceptual
+//! hashes and signs of embeddings. Downstream: the search for duplicates.
 //!
 //! The search is multi-index hashing (Norouzi, Punjani & Fleet 2012, "Fast search in Hamming space
-//! with multi-index hashing"): of the four bands of 16 bits of two hashes that differ in at most 7
-//! bits, one band differs in at most 1. So for each band the hashes are sorted into buckets by its
-//! value, and each bucket is compared with itself and with the 16 buckets one bit away; up to a
-//! distance of 3, with itself alone. Sorting by value brings equal hashes together first, so that
-//! copies cost nothing.
+//! with multi-index hashing"). A hash has four bands of 16 bits. If two hashes differ in at most 7
+//! bits, then one of their bands differs in at most 1 bit. So for each band the hashes are sorted
+//! into buckets by the value of the band, and each bucket is compared with itself and with the 16
+//! buckets whose value is one bit away. For distances up to 3, a bucket is compared with itself
+//! alone. Equal hashes are grouped first ([`group_equal_hashes`]), so that copies cost nothing.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,19 +18,21 @@ use rayon::prelude::*;
 const BANDS: u32 = 4;
 const BAND_BITS: u32 = u64::BITS / BANDS;
 const BUCKETS: usize = 1 << BAND_BITS;
-/// The largest distance for which some band differs in at most one bit: two bits in each of four
-/// bands make 8.
-pub(crate) const MOST_DISTANCE: u32 = 2 * BANDS - 1;
-/// Comparisons at most, some 20 s on two cores. A million random hashes take 5·10⁸.
-const MOST_COMPARISONS: u64 = 20_000_000_000;
-/// Hashes compared before looking whether any was close; lets the comparisons be vector code.
+/// The largest distance at which one band is sure to differ in at most one bit: 8 bits could be two
+/// in each of the four bands.
+pub(crate) const MAX_DISTANCE: u32 = 2 * BANDS - 1;
+/// The most comparisons: some 20 s on two cores. A million random hashes take 5·10⁸.
+const MAX_COMPARISONS: u64 = 20_000_000_000;
+/// Hashes that are compared before asking whether any of them was close, so that the comparisons
+/// become vector code.
 const STRIDE: usize = 16;
-/// Buckets handed to the threads at a time; pairs are counted against the limit in between.
+/// Buckets that the threads search at a time. The limit on pairs is checked in between.
 const BUCKETS_AT_A_TIME: usize = 1 << 10;
-/// Hashes of a bucket that a thread takes at a time, so that a full bucket occupies all threads.
+/// Hashes of a bucket that a thread takes at a time, so that a full bucket is shared by all
+/// threads.
 const HASHES_AT_A_TIME: usize = 1 << 10;
 
-/// Hashes grouped by value.
+/// The indices of hashes, grouped by value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EqualGroups {
     /// The distinct values, ascending.
@@ -46,8 +48,8 @@ impl EqualGroups {
     }
 }
 
-/// Groups `hashes` by value; there are fewer than 2³² of them.
-pub(crate) fn groups_of_equal(hashes: &[u64]) -> EqualGroups {
+/// Groups `hashes` by value. There are fewer than 2³² hashes.
+pub(crate) fn group_equal_hashes(hashes: &[u64]) -> EqualGroups {
     let mut members: Vec<u32> = (0..).take(hashes.len()).collect();
     members.par_sort_unstable_by_key(|&index| (hashes[index as usize], index));
     let (mut values, mut starts) = (Vec::new(), Vec::new());
@@ -62,39 +64,42 @@ pub(crate) fn groups_of_equal(hashes: &[u64]) -> EqualGroups {
     EqualGroups { values, starts, members }
 }
 
-/// What `close_pairs` found.
+/// What [`close_pairs`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClosePairs {
-    /// (lower index, higher index, distance in bits), ascending and each once.
+    /// (lower index, higher index, distance in bits), ascending, each pair once.
     pub(crate) pairs: Vec<(u32, u32, u32)>,
-    /// There are more pairs than the limit. Those given are the same in every run, but not the closest.
+    /// Whether there are more pairs than the limit. The pairs given are the same each time, but not
+    /// the closest.
     pub(crate) truncated: bool,
-    /// Nothing was left out for want of time. Otherwise some pairs may be missing: of many hashes that
-    /// share a band, each was compared only with those most like it in the bits that follow.
+    /// Whether all hashes were compared that had to be. If not, there was not enough time, and some
+    /// pairs may be missing: of the hashes that share a band, each was compared only with the most
+    /// similar ones in the bits after the band.
     pub(crate) thorough: bool,
 }
 
-/// The pairs of `unique` that are at most `max_distance` bits apart; larger distances than
-/// `MOST_DISTANCE` count as that. Runs on rayon's threads.
+/// The pairs of `unique` that are at most `max_distance` bits apart, up to `limit` pairs. Distances
+/// above [`MAX_DISTANCE`] count as `MAX_DISTANCE`. Runs on rayon's threads.
 ///
-/// `unique` are distinct values, as of `EqualGroups::values`: pairs of equal ones are found too, but
-/// many copies cost quadratic time. Beside the result it takes some 20 bytes a hash.
+/// `unique` are distinct hashes, such as `EqualGroups::values`. Pairs of equal hashes are found as
+/// well, but many copies take quadratic time. The search takes some 20 bytes a hash besides the
+/// result.
 pub(crate) fn close_pairs(unique: &[u64], max_distance: u32, limit: usize) -> ClosePairs {
-    close_pairs_within(unique, max_distance, limit, MOST_COMPARISONS)
+    close_pairs_within(unique, max_distance, limit, MAX_COMPARISONS)
 }
 
 fn close_pairs_within(
     unique: &[u64],
     max_distance: u32,
     limit: usize,
-    most_comparisons: u64,
+    max_comparisons: u64,
 ) -> ClosePairs {
-    let max_distance = max_distance.min(MOST_DISTANCE);
+    let max_distance = max_distance.min(MAX_DISTANCE);
     let mut found = ClosePairs { pairs: Vec::new(), truncated: false, thorough: true };
-    let mut comparisons_left = most_comparisons;
+    let mut comparisons_left = max_comparisons;
     for band in 0..BANDS {
-        let buckets = Buckets::new(unique, band, max_distance);
-        // A band in order leaves more for the ones after it.
+        let buckets = HashBuckets::new(unique, band, max_distance);
+        // Bands that need fewer comparisons leave more of them for the bands after.
         let window = buckets.window(comparisons_left / u64::from(BANDS - band));
         comparisons_left = comparisons_left.saturating_sub(buckets.comparisons(window));
         found.thorough &= window == usize::MAX;
@@ -110,57 +115,60 @@ fn close_pairs_within(
     found
 }
 
-/// Hashes sorted by one of their bands.
-struct Buckets {
+/// Hashes sorted into buckets by one of their bands.
+struct HashBuckets {
     band: u32,
     max_distance: u32,
-    /// Bits in which the band may differ: 0 or 1.
+    /// The number of bits in which the band may differ: 0 or 1.
     band_distance: u32,
-    /// Hashes turned so that the band comes first, ascending.
-    turned: Vec<u64>,
+    /// The hashes, rotated so that the band comes first, ascending.
+    rotated: Vec<u64>,
+    /// By position in `rotated`, the index of the hash.
     indices: Vec<u32>,
-    /// Where each bucket starts, and the end.
+    /// By bucket, the position of its first hash; one more for the end.
     starts: Vec<usize>,
-    /// The buckets with hashes in them, ascending.
+    /// The buckets that hold hashes, ascending.
     occupied: Vec<usize>,
 }
 
-impl Buckets {
+impl HashBuckets {
     fn new(hashes: &[u64], band: u32, max_distance: u32) -> Self {
         let mut sorted: Vec<(u64, u32)> =
             hashes.iter().map(|hash| hash.rotate_left(band * BAND_BITS)).zip(0..).collect();
         sorted.par_sort_unstable();
-        let (turned, indices): (Vec<u64>, Vec<u32>) = sorted.into_iter().unzip();
+        let (rotated, indices): (Vec<u64>, Vec<u32>) = sorted.into_iter().unzip();
         let mut starts = vec![0; BUCKETS + 1];
-        turned.iter().for_each(|&hash| starts[bucket_of(hash) + 1] += 1);
+        rotated.iter().for_each(|&hash| starts[bucket_of(hash) + 1] += 1);
         let occupied = (0..BUCKETS).filter(|&bucket| starts[bucket + 1] > 0).collect();
         for bucket in 0..BUCKETS {
             starts[bucket + 1] += starts[bucket];
         }
         let band_distance = u32::from(max_distance >= BANDS);
-        Self { band, max_distance, band_distance, turned, indices, starts, occupied }
+        Self { band, max_distance, band_distance, rotated, indices, starts, occupied }
     }
 
-    fn bucket(&self, bucket: usize) -> Range<usize> {
+    /// The positions of the hashes of a bucket.
+    fn positions(&self, bucket: usize) -> Range<usize> {
         self.starts[bucket]..self.starts[bucket + 1]
     }
 
-    /// Buckets above this one to compare it with; together these give each pair of buckets once.
+    /// The buckets to compare this one with. They are above it, so that each pair of buckets comes
+    /// up once.
     fn buckets_nearby(&self, bucket: usize) -> impl Iterator<Item = usize> {
         let bits = if self.band_distance == 0 { 0 } else { BAND_BITS };
         (0..bits).map(move |bit| bucket ^ (1 << bit)).filter(move |&other| other > bucket)
     }
 
-    /// Hashes of a bucket that each one is compared with at most, so that there are no more than
-    /// `most_comparisons`; `usize::MAX` where that needs no bound.
-    fn window(&self, most_comparisons: u64) -> usize {
-        if self.comparisons(usize::MAX) <= most_comparisons {
+    /// The number of hashes of a bucket that each hash is compared with at most, so that there are
+    /// at most `max_comparisons`; `usize::MAX` if no such bound is needed.
+    fn window(&self, max_comparisons: u64) -> usize {
+        if self.comparisons(usize::MAX) <= max_comparisons {
             return usize::MAX;
         }
-        let (mut within, mut above) = (1, self.turned.len());
+        let (mut within, mut above) = (1, self.rotated.len());
         while above - within > 1 {
             let middle = within.midpoint(above);
-            if self.comparisons(middle) <= most_comparisons {
+            if self.comparisons(middle) <= max_comparisons {
                 within = middle;
             } else {
                 above = middle;
@@ -169,27 +177,28 @@ impl Buckets {
         within
     }
 
+    /// The number of comparisons with this window.
     fn comparisons(&self, window: usize) -> u64 {
         let product = |length: usize, other: usize| length as u64 * other.min(window) as u64;
         self.occupied
             .par_iter()
             .map(|&bucket| {
-                let length = self.bucket(bucket).len();
+                let length = self.positions(bucket).len();
                 let own = product(length, length.saturating_sub(1) / 2);
                 let nearby = self.buckets_nearby(bucket);
-                own + nearby.map(|other| product(length, self.bucket(other).len())).sum::<u64>()
+                own + nearby.map(|other| product(length, self.positions(other).len())).sum::<u64>()
             })
             .sum()
     }
 
-    /// Adds the pairs whose lower bucket is one of `chunk`, up to `limit` pairs in all.
+    /// Adds the pairs whose lower bucket is one of `chunk`, until there are `limit` pairs in all.
     fn search(&self, chunk: &[usize], window: usize, limit: usize, found: &mut ClosePairs) {
         let left = limit - found.pairs.len();
         let counted = AtomicUsize::new(0);
         let parts: Vec<(usize, Range<usize>)> = chunk
             .iter()
             .flat_map(|&bucket| {
-                let own = self.bucket(bucket);
+                let own = self.positions(bucket);
                 let firsts = own.clone().step_by(HASHES_AT_A_TIME);
                 firsts.map(move |first| (bucket, first..own.end.min(first + HASHES_AT_A_TIME)))
             })
@@ -209,7 +218,8 @@ impl Buckets {
             found.pairs.extend(pairs.into_iter().flatten());
             return;
         }
-        // The threads stopped somewhere; one after another the parts always give the same pairs.
+        // Which pairs the threads found before they stopped is a matter of chance. Searching the
+        // parts one after the other gives the same pairs each time.
         drop(pairs);
         found.truncated = true;
         for (bucket, positions) in parts {
@@ -226,8 +236,9 @@ impl Buckets {
         }
     }
 
-    /// Calls `visit` for each close pair of these hashes of a bucket and those after them there, or
-    /// those of the buckets nearby, until it returns false; whether it never did.
+    /// Searches for close hashes of each of these positions of a bucket: among the later positions
+    /// of the bucket, and in the buckets nearby. Calls `visit` for each close pair until `visit`
+    /// returns false. Returns whether it never did.
     fn search_part(
         &self,
         bucket: usize,
@@ -235,7 +246,7 @@ impl Buckets {
         window: usize,
         visit: &mut dyn FnMut((u32, u32, u32)) -> bool,
     ) -> bool {
-        let end = self.bucket(bucket).end;
+        let end = self.positions(bucket).end;
         for position in positions.clone() {
             let after = position + 1..end.min((position + 1).saturating_add(window));
             if !self.compare(position, after, visit) {
@@ -243,7 +254,7 @@ impl Buckets {
             }
         }
         for nearby in self.buckets_nearby(bucket) {
-            let other = self.bucket(nearby);
+            let other = self.positions(nearby);
             for position in positions.clone() {
                 let others = self.most_alike(position, nearby, other.clone(), window);
                 if !self.compare(position, others, visit) {
@@ -254,7 +265,8 @@ impl Buckets {
         true
     }
 
-    /// The `window` hashes of another bucket about where this hash would be if its band were theirs.
+    /// The `window` positions of another bucket whose hashes are most like this one in the bits
+    /// after the band.
     fn most_alike(
         &self,
         position: usize,
@@ -265,22 +277,24 @@ impl Buckets {
         if other.len() <= window {
             return other;
         }
-        let rest = self.turned[position] & (u64::MAX >> BAND_BITS);
+        let rest = self.rotated[position] & (u64::MAX >> BAND_BITS);
         let moved = (bucket as u64) << (u64::BITS - BAND_BITS) | rest;
-        let place = self.turned[other.clone()].partition_point(|&hash| hash < moved);
-        let first = place.saturating_sub(window / 2).min(other.len() - window);
+        let middle = self.rotated[other.clone()].partition_point(|&hash| hash < moved);
+        let first = middle.saturating_sub(window / 2).min(other.len() - window);
         other.start + first..other.start + first + window
     }
 
+    /// Compares one hash with the others, and calls `visit` for each close pair that no earlier
+    /// band has found. Returns false as soon as `visit` does.
     fn compare(
         &self,
         position: usize,
         others: Range<usize>,
         visit: &mut dyn FnMut((u32, u32, u32)) -> bool,
     ) -> bool {
-        let hash = self.turned[position];
+        let hash = self.rotated[position];
         let mut first = others.start;
-        for stride in self.turned[others].chunks(STRIDE) {
+        for stride in self.rotated[others].chunks(STRIDE) {
             let close = |other: &u64| (hash ^ other).count_ones() <= self.max_distance;
             if stride.iter().fold(false, |any, other| any | close(other)) {
                 for (other, offset) in stride.iter().zip(0..) {
@@ -298,9 +312,9 @@ impl Buckets {
         true
     }
 
-    /// Whether no earlier band has found the pair with this difference already.
-    fn is_first_band(&self, turned_difference: u64) -> bool {
-        let difference = turned_difference.rotate_right(self.band * BAND_BITS);
+    /// Whether no earlier band has found the pair with this difference.
+    fn is_first_band(&self, rotated_difference: u64) -> bool {
+        let difference = rotated_difference.rotate_right(self.band * BAND_BITS);
         (0..self.band).all(|band| {
             let of_band = difference.rotate_left(band * BAND_BITS) >> (u64::BITS - BAND_BITS);
             of_band.count_ones() > self.band_distance
@@ -308,8 +322,8 @@ impl Buckets {
     }
 }
 
-fn bucket_of(turned: u64) -> usize {
-    (turned >> (u64::BITS - BAND_BITS)) as usize
+fn bucket_of(rotated: u64) -> usize {
+    (rotated >> (u64::BITS - BAND_BITS)) as usize
 }
 
 #[cfg(test)]
@@ -332,7 +346,7 @@ mod tests {
         pairs
     }
 
-    /// Distinct hashes in clusters: a few random ones, each with up to 9 bits turned over.
+    /// Distinct hashes in clusters: a few random ones, each with up to 9 bits flipped.
     fn clustered(count: usize, clusters: usize, random: &mut Pcg64) -> Vec<u64> {
         let centres: Vec<u64> = (0..clusters).map(|_| random.random()).collect();
         let mut hashes: Vec<u64> = (0..count)
@@ -380,7 +394,7 @@ mod tests {
         let hashes = [0, 0x7f, 0xff];
         let pairs = vec![(0, 1, 7), (1, 2, 1)];
         assert_eq!(close_pairs(&hashes, 64, 9).pairs, pairs);
-        assert_eq!(close_pairs(&hashes, MOST_DISTANCE, 9).pairs, pairs);
+        assert_eq!(close_pairs(&hashes, MAX_DISTANCE, 9).pairs, pairs);
     }
 
     #[test]
@@ -411,11 +425,11 @@ mod tests {
 
     #[test]
     fn equal_hashes_are_grouped() {
-        let groups = groups_of_equal(&[7, 3, 7, u64::MAX, 3, 7]);
+        let groups = group_equal_hashes(&[7, 3, 7, u64::MAX, 3, 7]);
         assert_eq!(groups.values, [3, 7, u64::MAX]);
         assert_eq!(groups.members(0), [1, 4]);
         assert_eq!(groups.members(1), [0, 2, 5]);
         assert_eq!(groups.members(2), [3]);
-        assert!(groups_of_equal(&[]).values.is_empty());
+        assert!(group_equal_hashes(&[]).values.is_empty());
     }
 }

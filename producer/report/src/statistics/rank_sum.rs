@@ -1,45 +1,54 @@
-//! Rank tests: which groups have larger or smaller values than all the others.
+//! The rank-sum test: which groups have larger or smaller values than all the others.
 //!
-//! Owns the test and its correction for many tests, not what is tested. Upstream: one number a
-//! picture and its class. Downstream: the findings. The test is Mann & Whitney's U (1947, "On a test
-//! of whether one of two random variables is stochastically larger than the other") by its normal
-//! approximation; the correction is Benjamini & Hochberg's (1995, "Controlling the false discovery
-//! rate").
+//! Owns the test and the correction for many tests, not what is tested. Upstream: one number an
+//! image, and the group of each image. Downstream: the findings.
+//!
+//! The test is Mann & Whitney's U (1947, "On a test of whether one of two random variables is
+//! stochastically larger than the other") by its normal approximation. The correction is Benjamini
+//! & Hochberg's (1995, "Controlling the false discovery rate").
 
 use rayon::prelude::*;
 use statrs::function::erf::erfc;
 
-/// One group's values against all the others'.
+/// The q-value below which a difference counts as real: one in a hundred of them is by chance.
+pub(crate) const SIGNIFICANT_Q: f64 = 0.01;
+
+/// The test of one group's values against the values of all the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct RankTest {
-    /// Values of the group.
+pub(crate) struct RankSumTest {
+    /// The number of values in the group.
     pub(crate) count: u64,
-    /// The probability, 0..=1, that a value of the group is larger than one of the rest, ties
-    /// counting half: 0.5 where neither is (the area under the ROC curve; U over its maximum).
+    /// The probability, 0 to 1, that a value of the group is larger than one of the rest; a tie
+    /// counts half. 0.5 means no difference. It is U over its maximum, and the area under the ROC
+    /// curve.
     pub(crate) effect: f64,
-    /// Two-sided p-value, 0..=1, with corrections for ties and continuity. The approximation wants
-    /// some 10 values on either side; below 1e-300 or so it is 0.
+    /// The two-sided p-value, 0 to 1, corrected for ties and continuity. The approximation needs
+    /// some 10 values on either side. Values below about 1e-300 become 0.
     pub(crate) p: f64,
 }
 
-impl RankTest {
-    /// Says nothing: for a group that is empty or has no others to be compared with.
-    fn none(count: u64) -> Self {
+impl RankSumTest {
+    /// No difference: the result for a group that is empty, or that has no rest to compare with.
+    fn no_difference(count: u64) -> Self {
         Self { count, effect: 0.5, p: 1.0 }
     }
 }
 
-/// Tests each group in 0..`groups` against all other values, from one sort.
+/// Tests each group in 0..`groups` against all other values. Sorts the values only once.
 ///
-/// `group_of` names the group of each value; values of other groups only count among the rest. Values
-/// that are NaN are left out. The result is that of `scipy.stats.mannwhitneyu(group, rest,
-/// method="asymptotic")`. Runs on rayon's threads.
-pub(crate) fn against_rest(values: &[f32], group_of: &[u32], groups: usize) -> Vec<RankTest> {
+/// `group_of` has the group of each value. Groups from `groups` on count among the rest, and are
+/// not tested themselves. NaN is left out. The result is that of `scipy.stats.mannwhitneyu(group,
+/// rest, method="asymptotic")`. Runs on rayon's threads.
+pub(crate) fn test_against_rest(
+    values: &[f32],
+    group_of: &[u32],
+    groups: usize,
+) -> Vec<RankSumTest> {
     let mut sorted: Vec<(f32, u32)> = values
         .iter()
         .zip(group_of)
         .filter(|(value, _)| !value.is_nan())
-        // Adding 0 makes −0 a 0, its equal.
+        // Adding 0 turns −0 into 0, so that the two are sorted as equal.
         .map(|(&value, &group)| (value + 0.0, group))
         .collect();
     sorted.par_sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
@@ -60,33 +69,33 @@ pub(crate) fn against_rest(values: &[f32], group_of: &[u32], groups: usize) -> V
         before += length;
     }
     let tests = counts.into_iter().zip(rank_sums);
-    tests.map(|(count, rank_sum)| test(count, rank_sum, before, ties)).collect()
+    tests.map(|(count, rank_sum)| test_group(count, rank_sum, before, ties)).collect()
 }
 
-/// The test of a group by its count and its sum of ranks among `total` values; `ties` is the sum of
-/// `t³ − t` over all runs of `t` equal values.
-fn test(count: u64, rank_sum: f64, total: f64, ties: f64) -> RankTest {
+/// The test of a group of `count` values whose ranks among all `total` values add up to `rank_sum`.
+/// `ties` is the sum of `t³ − t` over all runs of `t` equal values.
+fn test_group(count: u64, rank_sum: f64, total: f64, ties: f64) -> RankSumTest {
     let inside = count as f64;
     let outside = total - inside;
     if count == 0 || outside < 1.0 {
-        return RankTest::none(count);
+        return RankSumTest::no_difference(count);
     }
     let u = rank_sum - inside * (inside + 1.0) / 2.0;
     let pairs = inside * outside;
     let variance = pairs / 12.0 * (total + 1.0 - ties / (total * (total - 1.0)));
     let distance = (u - pairs / 2.0).abs() - 0.5;
-    // All values equal leave no variance, or by rounding less than none.
+    // If all values are equal, the variance is 0, or below 0 by rounding.
     let p = if variance > 0.0 && distance > 0.0 {
         erfc(distance / (2.0 * variance).sqrt()).clamp(0.0, 1.0)
     } else {
         1.0
     };
-    RankTest { count, effect: (u / pairs).clamp(0.0, 1.0), p }
+    RankSumTest { count, effect: (u / pairs).clamp(0.0, 1.0), p }
 }
 
-/// q-values: for each p-value the smallest false discovery rate at which it is among the discoveries
-/// (Benjamini & Hochberg 1995). NaN stays NaN and is not counted as a test.
-pub(crate) fn false_discovery(p: &[f64]) -> Vec<f64> {
+/// The q-value of each p-value: the smallest false discovery rate at which the test counts as a
+/// discovery (Benjamini & Hochberg 1995). NaN stays NaN and does not count as a test.
+pub(crate) fn q_values(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).filter(|&index| !p[index].is_nan()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
     let tests = order.len() as f64;
@@ -124,7 +133,9 @@ mod tests {
             (3, 0.42592592592592593, 0.7792427821970063),
             (5, 0.9428571428571428, 0.013818184103990466),
         ];
-        for (found, (count, effect, p)) in against_rest(&values, &group, 3).iter().zip(expected) {
+        for (found, (count, effect, p)) in
+            test_against_rest(&values, &group, 3).iter().zip(expected)
+        {
             assert_eq!(found.count, count);
             assert_near(found.effect, effect);
             assert_near(found.p, p);
@@ -151,7 +162,7 @@ mod tests {
             (0.37364475, 1.3170476106151428e-29),
             (0.39095725, 1.8184735384905866e-22),
         ];
-        for (found, (effect, p)) in against_rest(&values, &group, 3).iter().zip(expected) {
+        for (found, (effect, p)) in test_against_rest(&values, &group, 3).iter().zip(expected) {
             assert_near(found.effect, effect);
             assert_near(found.p, p);
         }
@@ -161,25 +172,25 @@ mod tests {
     fn far_apart_groups_have_a_p_value_of_zero_and_not_less() {
         let values: Vec<f32> = (0..200_000).map(|i| i as f32).collect();
         let group: Vec<u32> = (0..200_000).map(|i| u32::from(i >= 100_000)).collect();
-        let none = RankTest { count: 100_000, effect: 0.0, p: 0.0 };
-        let all = RankTest { effect: 1.0, ..none };
-        assert_eq!(against_rest(&values, &group, 2), [none, all]);
+        let none = RankSumTest { count: 100_000, effect: 0.0, p: 0.0 };
+        let all = RankSumTest { effect: 1.0, ..none };
+        assert_eq!(test_against_rest(&values, &group, 2), [none, all]);
     }
 
     #[test]
     fn groups_without_values_or_without_a_rest_say_nothing() {
-        let none = |count| RankTest { count, effect: 0.5, p: 1.0 };
-        assert_eq!(against_rest(&[], &[], 2), [none(0), none(0)]);
-        assert_eq!(against_rest(&[1.0, 2.0], &[1, 1], 2), [none(0), none(2)]);
-        assert_eq!(against_rest(&[3.0; 6], &[0, 0, 1, 1, 1, 0], 2), [none(3), none(3)]);
-        assert_eq!(against_rest(&[0.0, -0.0], &[0, 1], 2), [none(1), none(1)]);
+        let none = |count| RankSumTest { count, effect: 0.5, p: 1.0 };
+        assert_eq!(test_against_rest(&[], &[], 2), [none(0), none(0)]);
+        assert_eq!(test_against_rest(&[1.0, 2.0], &[1, 1], 2), [none(0), none(2)]);
+        assert_eq!(test_against_rest(&[3.0; 6], &[0, 0, 1, 1, 1, 0], 2), [none(3), none(3)]);
+        assert_eq!(test_against_rest(&[0.0, -0.0], &[0, 1], 2), [none(1), none(1)]);
     }
 
     #[test]
     fn nan_is_left_out_and_other_groups_count_among_the_rest() {
         let values = [1.0, f32::NAN, 2.0, f32::INFINITY, 4.0, f32::NEG_INFINITY];
-        let found = against_rest(&values, &[0, 0, 0, 9, 9, 9], 1);
-        assert_eq!(found, against_rest(&[1.0, 2.0, 6.0, 4.0, 0.0], &[0, 0, 1, 1, 1], 1));
+        let found = test_against_rest(&values, &[0, 0, 0, 9, 9, 9], 1);
+        assert_eq!(found, test_against_rest(&[1.0, 2.0, 6.0, 4.0, 0.0], &[0, 0, 1, 1, 1], 1));
         assert_eq!(found[0].count, 2);
     }
 
@@ -199,13 +210,13 @@ mod tests {
             1.0,
             9.000000000000001e-30,
         ];
-        for (found, expected) in false_discovery(&p).into_iter().zip(expected) {
+        for (found, expected) in q_values(&p).into_iter().zip(expected) {
             if expected.is_nan() {
                 assert!(found.is_nan());
             } else {
                 assert_near(found, expected);
             }
         }
-        assert!(false_discovery(&[]).is_empty());
+        assert!(q_values(&[]).is_empty());
     }
 }

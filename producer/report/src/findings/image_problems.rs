@@ -1,42 +1,45 @@
-//! Poor pictures: dark, bright, blurred, nearly empty, grey, or of an odd size or shape.
+//! Searches for poor pictures: dark, bright, blurred, nearly empty, grey, or of an odd size or
+//! shape.
 //!
 //! Light, blur and information are judged by fixed limits, as a person would; size and shape by
 //! what is usual in the data set.
 
-use super::{Found, Problem};
-use crate::robust;
+use super::finding::{Problem, RowFinding};
+use crate::statistics::robust_spread::{self, RobustSpread};
 use crate::table::{TableError, TableReader};
 
-/// Brightness that nineteen twentieths of a dark picture are below.
+/// 95 % of a dark picture are below this brightness.
 const DARK: f32 = 0.25;
-/// Brightness that nineteen twentieths of a bright picture are above.
+/// 95 % of a bright picture are above this brightness.
 const BRIGHT: f32 = 0.8;
-/// Entropy of brightness, 3 of 8 bits: fewer shades than a drawing has.
+/// The least entropy of brightness, 3 of 8 bits. A drawing has more shades.
 const LOW_INFORMATION: f32 = 0.375;
-/// Blur effect of a picture that looks blurred.
+/// A picture above this blur effect looks blurred.
 const BLURRED: f32 = 0.6;
-/// Blur has to be unusual as well, in robust standard deviations: some kinds of picture are soft.
-const BLURRED_Z: f64 = 3.0;
-/// Mean difference of the colours of a grey picture.
+/// The deviations by which the blur has to be above the usual as well, since some kinds of pictures
+/// are soft.
+const BLURRED_DEVIATIONS: f64 = 3.0;
+/// A picture below this mean difference of its colours is grey.
 const GREY: f32 = 0.01;
-/// Where more of the pictures are grey, that is no problem.
-const FEW: f64 = 0.2;
-/// Times larger or smaller, each way, than the median picture.
+/// If a larger share of the pictures is grey, grey is no problem.
+const MAX_GREY_SHARE: f64 = 0.2;
+/// The factor by which an odd size differs from the median size: the square root of the pixels.
 const ODD_SIZE: f32 = 4.0;
-/// Times wider or higher than the median picture.
+/// The factor by which an odd shape differs from the median ratio of width to height.
 const ODD_ASPECT: f32 = 2.5;
 
-/// Columns of one group.
-struct Group {
+/// What was measured of the images of one row group; NaN for an image without.
+struct MeasureColumns {
     bright_percentile: Vec<f32>,
     dark_percentile: Vec<f32>,
     information: Vec<f32>,
     blur: Vec<f32>,
     chroma: Vec<f32>,
+    /// Width and height in pixels.
     sides: Vec<Option<(f32, f32)>>,
 }
 
-impl Group {
+impl MeasureColumns {
     fn read(table: &TableReader, group: usize) -> Result<Self, TableError> {
         let column = |name| table.floats(group, name);
         let (widths, heights) = (table.integers(group, "width")?, table.integers(group, "height")?);
@@ -52,21 +55,26 @@ impl Group {
     }
 }
 
-/// What is usual.
-struct Usual {
+/// What is usual in the data set.
+struct UsualMeasures {
+    /// Square root of the number of pixels.
     side: f32,
+    /// Width to height.
     aspect: f32,
-    blur: robust::Spread,
+    blur: RobustSpread,
     grey_is_odd: bool,
 }
 
-/// Looks at all images that have been measured.
-pub(super) fn find(table: &TableReader, notes: &mut Vec<String>) -> Result<Vec<Found>, TableError> {
+/// Searches all images that have been measured.
+pub(super) fn find(
+    table: &TableReader,
+    notes: &mut Vec<String>,
+) -> Result<Vec<RowFinding>, TableError> {
     let (mut sides, mut aspects) = (Vec::new(), Vec::new());
     let blur = table.all_floats("blur")?;
     let chroma = table.all_floats("chroma")?;
     for group in 0..table.groups() {
-        for (width, height) in Group::read(table, group)?.sides.into_iter().flatten() {
+        for (width, height) in MeasureColumns::read(table, group)?.sides.into_iter().flatten() {
             sides.push((width * height).sqrt());
             aspects.push(width / height.max(1.0));
         }
@@ -79,17 +87,17 @@ pub(super) fn find(table: &TableReader, notes: &mut Vec<String>) -> Result<Vec<F
              are of an older version"
         ));
     }
-    let spread = robust::Spread::of(&blur);
+    let spread = RobustSpread::of(&blur);
     let grey = chroma.iter().filter(|value| **value < GREY).count();
-    let usual = Usual {
-        side: robust::median(&mut sides).unwrap_or(1.0),
-        aspect: robust::median(&mut aspects).unwrap_or(1.0),
+    let usual = UsualMeasures {
+        side: robust_spread::median(&mut sides).unwrap_or(1.0),
+        aspect: robust_spread::median(&mut aspects).unwrap_or(1.0),
         blur: spread,
-        grey_is_odd: (grey as f64) < FEW * measured as f64,
+        grey_is_odd: (grey as f64) < MAX_GREY_SHARE * measured as f64,
     };
     let (mut found, mut start) = (Vec::new(), 0);
     for group in 0..table.groups() {
-        let columns = Group::read(table, group)?;
+        let columns = MeasureColumns::read(table, group)?;
         for at in 0..columns.blur.len() {
             judge(&columns, at, start + at, &usual, &mut found);
         }
@@ -98,9 +106,16 @@ pub(super) fn find(table: &TableReader, notes: &mut Vec<String>) -> Result<Vec<F
     Ok(found)
 }
 
-fn judge(columns: &Group, at: usize, row: usize, usual: &Usual, found: &mut Vec<Found>) {
+/// Adds a finding for each problem of one image. `at` is its position in the row group.
+fn judge(
+    columns: &MeasureColumns,
+    at: usize,
+    row: usize,
+    usual: &UsualMeasures,
+    found: &mut Vec<RowFinding>,
+) {
     let mut add = |problem, score, reason: String| {
-        found.push(Found::problem(row, problem, score, reason));
+        found.push(RowFinding::of_problem(row, problem, score, reason));
     };
     let (bright, dark) = (columns.bright_percentile[at], columns.dark_percentile[at]);
     if bright < DARK {
@@ -117,7 +132,10 @@ fn judge(columns: &Group, at: usize, row: usize, usual: &Usual, found: &mut Vec<
         add(Problem::LowInformation, 0.75 - information, reason);
     }
     let blur = columns.blur[at];
-    if blur > BLURRED && usual.blur.above(blur) > BLURRED_Z && information >= LOW_INFORMATION {
+    if blur > BLURRED
+        && usual.blur.deviations_above(blur) > BLURRED_DEVIATIONS
+        && information >= LOW_INFORMATION
+    {
         let reason = format!("Blurred: blur effect {blur:.2}, {:.2} is usual", usual.blur.median);
         add(Problem::Blurred, 0.4 + (blur - BLURRED), reason);
     }

@@ -1,35 +1,38 @@
 //! Nearest neighbours by exhaustive search, in blocks that the compiler turns into vector code.
 //!
-//! Owns the packing of samples for that search. Upstream: feature vectors, a few dozen numbers each.
-//! Downstream: the graph of `spectral`, and the assignment of a run's maps to its clusters.
+//! Owns the packing of samples for that search. Upstream: feature vectors of a few dozen numbers.
+//! Downstream: the graph of the spectral clustering, and the assignment of a run's maps to
+//! clusters.
 //!
-//! The nearest sample `s` of a point `p` is the one with the largest `p·s − ‖s‖²/2`, as `‖p − s‖²` is
-//! `‖p‖²` less twice that. It is computed in `f32`, for features of about unit length; where points
-//! lie far from the origin compared with their distances, subtract their mean first.
-//! Numbers that are not finite count as zero.
+//! The nearest sample `s` of a point `p` is the one with the largest `p·s − ‖s‖²/2`, because
+//! `‖p − s‖²` is `‖p‖²` less twice that. The sums are `f32`, for vectors of about unit length. If the
+//! points lie far from the origin compared with their distances, subtract their mean first. Numbers
+//! that are not finite count as zero.
 
 use rayon::prelude::*;
 
 /// Samples that lie side by side in a panel: two SSE registers.
 const LANES: usize = 8;
-/// Points compared with a panel at a time; `ROWS` × `LANES` sums fill 8 of SSE's 16 registers.
+/// Points that are compared with a panel at once; `ROWS` × `LANES` sums fill 8 of SSE's 16
+/// registers.
 const ROWS: usize = 4;
-/// Groups of `ROWS` points that share one pass over the panels, so that a panel is read from the
-/// nearest cache all but once.
+/// Groups of `ROWS` points that share one pass over the panels, so that a panel is fetched into the
+/// nearest cache only once for all of them.
 const GROUPS: usize = 16;
 
 /// Samples packed for the search.
 pub(crate) struct NearestSample {
     dimensions: usize,
     count: usize,
-    /// [count / LANES, dimensions] of `LANES` samples; the last panel is filled up with zeros.
+    /// [count / LANES, dimensions], each an array of `LANES` samples' numbers. The last panel is
+    /// filled up with zeros.
     panels: Vec<[f32; LANES]>,
-    /// `−‖s‖²/2` of each sample; minus infinity for those that only fill up the last panel.
+    /// `−‖s‖²/2` of each sample; minus infinity for the zeros that fill up the last panel.
     offsets: Vec<[f32; LANES]>,
 }
 
 impl NearestSample {
-    /// `samples` is [N, dimensions], row-major; `dimensions` is at least 1.
+    /// Packs `samples`, [N, dimensions], row-major; `dimensions` is at least 1.
     pub(crate) fn new(samples: &[f32], dimensions: usize) -> Self {
         let count = samples.len() / dimensions;
         let panel_count = count.div_ceil(LANES);
@@ -48,8 +51,8 @@ impl NearestSample {
         Self { dimensions, count, panels, offsets }
     }
 
-    /// The index of the sample nearest to each of `points`, [M, dimensions]; the lowest of equals.
-    /// Without samples all are 0. Runs on rayon's threads.
+    /// For each of `points`, [M, dimensions], the index of the nearest sample; the lowest index if
+    /// several are equally near. Without samples all are 0. Runs on rayon's threads.
     pub(crate) fn nearest(&self, points: &[f32]) -> Vec<u32> {
         let mut nearest = vec![0; points.len() / self.dimensions];
         nearest
@@ -61,8 +64,8 @@ impl NearestSample {
 
     fn nearest_of_block(&self, points: &[f32], nearest: &mut [u32]) {
         let groups: Vec<Vec<[f32; ROWS]>> =
-            points.chunks(ROWS * self.dimensions).map(|group| self.interleaved(group)).collect();
-        // Each lane keeps its own best, which needs no comparison across lanes until the end.
+            points.chunks(ROWS * self.dimensions).map(|group| self.interleave(group)).collect();
+        // Each lane keeps its own best, so that lanes are compared only at the end.
         let mut best = [[[f32::NEG_INFINITY; LANES]; ROWS]; GROUPS];
         let mut best_panel = [[[0u32; LANES]; ROWS]; GROUPS];
         for (index, (panel, offsets)) in self.panels_with_offsets().enumerate() {
@@ -90,10 +93,10 @@ impl NearestSample {
         }
     }
 
-    /// The `neighbours` samples nearest to each of these same samples, itself left out, nearest
-    /// first; the lower index first among equals. [N, min(neighbours, N − 1)]
+    /// For each sample, the indices of the `neighbours` nearest other samples, nearest first; the
+    /// lower index first if two are equally near. Returns [N, min(neighbours, N − 1)].
     ///
-    /// `samples` are those that this was made of. Runs on rayon's threads.
+    /// `samples` are those that were packed. Runs on rayon's threads.
     pub(crate) fn neighbours(&self, samples: &[f32], neighbours: usize) -> Vec<u32> {
         let neighbours = neighbours.min(self.count.saturating_sub(1));
         if neighbours == 0 {
@@ -104,7 +107,7 @@ impl NearestSample {
             .zip(samples.par_chunks(ROWS * self.dimensions))
             .enumerate()
             .for_each(|(group, (all, samples))| {
-                let rows = self.interleaved(samples);
+                let rows = self.interleave(samples);
                 let sums: Vec<[[f32; LANES]; ROWS]> = self
                     .panels_with_offsets()
                     .map(|(panel, offsets)| closeness(&rows, panel, *offsets))
@@ -132,8 +135,8 @@ impl NearestSample {
         self.panels.chunks_exact(self.dimensions).zip(&self.offsets)
     }
 
-    /// Up to `ROWS` points as `dimensions` times `ROWS` numbers; missing points are zeros.
-    fn interleaved(&self, points: &[f32]) -> Vec<[f32; ROWS]> {
+    /// Up to `ROWS` points as [dimensions] arrays of `ROWS` numbers; missing points are zeros.
+    fn interleave(&self, points: &[f32]) -> Vec<[f32; ROWS]> {
         let mut rows = vec![[0.0; ROWS]; self.dimensions];
         for (row, point) in points.chunks_exact(self.dimensions).enumerate() {
             for (to, &value) in rows.iter_mut().zip(point) {
@@ -144,11 +147,12 @@ impl NearestSample {
     }
 }
 
+/// The number itself, or 0 if it is not finite.
 fn finite(value: f32) -> f32 {
     if value.is_finite() { value } else { 0.0 }
 }
 
-/// `p·s − ‖s‖²/2` of `ROWS` points and the samples of one panel.
+/// `p·s − ‖s‖²/2` of `ROWS` points `p` and the samples `s` of one panel.
 #[inline]
 fn closeness(
     rows: &[[f32; ROWS]],

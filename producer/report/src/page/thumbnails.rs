@@ -1,5 +1,7 @@
-//! Small pictures of the images and overlays that the page shows, made once: those that are
-//! there and newer than their result stay.
+//! Thumbnails of the images and overlays that the page shows.
+//!
+//! Owns where thumbnails lie and when they are made: a thumbnail that is newer than its result
+//! stays. Upstream: the wiring, which says which ones the page wants.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
@@ -15,31 +17,32 @@ use tokio::sync::Semaphore;
 
 use crate::error::ReportError;
 
-/// Pixels of the longer side: twice what the page shows, for dense screens.
+/// The longer side in pixels: twice what the page shows, for dense screens.
 const SIDE: u32 = 320;
 const QUALITY: u8 = 82;
-/// A larger picture is left out: one that large was hardly predicted either.
+/// The largest picture file that gets a thumbnail. Larger images have hardly been predicted either.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// Memory for one picture's pixels.
+/// The most memory for the pixels of one picture.
 const MAX_PIXEL_BYTES: u64 = 1024 * 1024 * 1024;
-/// Memory for all pictures on their way, in MiB. One that takes more is on its way alone.
+/// The memory for all pictures that are in work, in MiB. A picture that takes more is in work
+/// alone.
 const MEMORY_MIB: u32 = 512;
-/// What a decoder holds at most of a picture, times what it hands out: that, and beside it
-/// twice as much, such as a progressive JPEG's coefficients of 16 bits.
-const DECODER_SHARE: u64 = 3;
+/// The most memory that a decoder holds, as a multiple of the pixels that it returns: the pixels,
+/// and twice as much besides, such as the 16-bit coefficients of a progressive JPEG.
+const DECODER_FACTOR: u64 = 3;
 
-/// A picture to make a small one of.
+/// A picture that the page shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Picture {
-    /// An image of SOURCE, by its key.
+pub(crate) enum PagePicture {
+    /// An image below SOURCE, by its key.
     Image(String),
-    /// An overlay, by its place below OUT.
+    /// An overlay, by its path below OUT.
     Overlay(String),
 }
 
-impl Picture {
-    /// Where its thumbnail lies below OUT.
-    fn place(&self) -> String {
+impl PagePicture {
+    /// The path of the thumbnail below OUT.
+    fn thumbnail_path(&self) -> String {
         match self {
             Self::Image(key) => format!("{REPORT}/thumbnails/image/{key}.jpg"),
             Self::Overlay(path) => format!("{REPORT}/thumbnails/{path}.jpg"),
@@ -47,47 +50,63 @@ impl Picture {
     }
 }
 
-/// The thumbnails there are.
+/// A thumbnail that the page wants.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedThumbnail {
+    pub(crate) picture: PagePicture,
+    /// A thumbnail that was made before this time is made again.
+    pub(crate) not_before: DateTime<Utc>,
+}
+
+/// The wanted thumbnails that exist.
 #[derive(Debug, Default)]
 pub(crate) struct Thumbnails {
-    there: HashSet<Picture>,
-    /// Pictures that could not be read, and why not the first of them.
-    pub(crate) missing: Option<(u64, String)>,
+    existing: HashSet<PagePicture>,
+    pub(crate) missing: Option<MissingThumbnails>,
+}
+
+/// The wanted thumbnails that could not be made.
+#[derive(Debug)]
+pub(crate) struct MissingThumbnails {
+    pub(crate) count: u64,
+    /// Why the first of them could not be made.
+    pub(crate) first_reason: String,
 }
 
 impl Thumbnails {
-    /// Whether there is one.
-    pub(crate) fn has(&self, picture: &Picture) -> bool {
-        self.there.contains(picture)
+    /// Whether the picture has a thumbnail.
+    pub(crate) fn has(&self, picture: &PagePicture) -> bool {
+        self.existing.contains(picture)
     }
 
-    /// Makes those of `wanted` that are missing or older than they may be.
+    /// Makes the wanted thumbnails that are missing or too old. `source` is the folder SOURCE, if
+    /// the run's record tells it.
     pub(crate) async fn make(
         out: &Folder,
         source: Option<&Folder>,
-        wanted: Vec<(Picture, DateTime<Utc>)>,
+        wanted: Vec<WantedThumbnail>,
     ) -> Result<Self, ReportError> {
         let folder = format!("{REPORT}/thumbnails");
         let listed = out
             .list(&folder)
             .map_ok(|object| (format!("{folder}/{}", object.path), object.last_modified));
-        let known: HashMap<String, DateTime<Utc>> = listed.try_collect().await?;
+        let made_at: HashMap<String, DateTime<Utc>> = listed.try_collect().await?;
         let mut this = Self::default();
-        let mut work = Vec::new();
+        let mut to_make = Vec::new();
         let mut seen = HashSet::new();
-        for (picture, not_before) in wanted {
+        for WantedThumbnail { picture, not_before } in wanted {
             if !seen.insert(picture.clone()) {
                 continue;
             }
-            if known.get(&picture.place()).is_some_and(|made| *made >= not_before) {
-                this.there.insert(picture);
+            if made_at.get(&picture.thumbnail_path()).is_some_and(|made| *made >= not_before) {
+                this.existing.insert(picture);
             } else {
-                work.push(picture);
+                to_make.push(picture);
             }
         }
         let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
         let memory = Arc::new(Semaphore::new(MEMORY_MIB as usize));
-        let made = futures::stream::iter(work).map(|picture| async {
+        let made = futures::stream::iter(to_make).map(|picture| async {
             let result = make_one(out, source, &picture, &memory).await;
             (picture, result)
         });
@@ -95,10 +114,11 @@ impl Thumbnails {
         while let Some((picture, result)) = made.next().await {
             match result? {
                 Ok(()) => {
-                    this.there.insert(picture);
+                    this.existing.insert(picture);
                 }
-                Err(reason) => {
-                    this.missing.get_or_insert((0, reason)).0 += 1;
+                Err(first_reason) => {
+                    let missing = MissingThumbnails { count: 0, first_reason };
+                    this.missing.get_or_insert(missing).count += 1;
                 }
             }
         }
@@ -106,41 +126,41 @@ impl Thumbnails {
     }
 }
 
-/// Makes one. A picture that can't be read is no error of the report's.
+/// Makes one thumbnail. If the picture can't be read, returns why; that is no error of the report.
 async fn make_one(
     out: &Folder,
     source: Option<&Folder>,
-    picture: &Picture,
+    picture: &PagePicture,
     memory: &Arc<Semaphore>,
 ) -> Result<Result<(), String>, ReportError> {
     let (folder, path) = match (picture, source) {
-        (Picture::Image(key), Some(source)) => (source, key),
-        (Picture::Image(_), None) => return Ok(Err("SOURCE is not known".to_owned())),
-        (Picture::Overlay(path), _) => (out, path),
+        (PagePicture::Image(key), Some(source)) => (source, key),
+        (PagePicture::Image(_), None) => return Ok(Err("SOURCE is not known".to_owned())),
+        (PagePicture::Overlay(path), _) => (out, path),
     };
     let content = match folder.get(path, MAX_FILE_BYTES).await {
         Ok(content) => content.bytes,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let share = match memory_to_shrink(&content) {
+    let permit = match memory_to_shrink(&content) {
         Ok(mib) => Arc::clone(memory).acquire_many_owned(mib.min(MEMORY_MIB)).await,
         Err(error) => return Ok(Err(format!("{path}: {error}"))),
     };
     let small = tokio::task::spawn_blocking(move || {
-        // Kept until the pixels are gone, should nobody wait for them any more.
-        let _share = share;
+        // The task holds the permit, because it goes on even if its caller is dropped.
+        let _permit = permit;
         shrink(&content)
     });
     match small.await.map_err(|_panicked| ReportError::Panicked)? {
         Ok(small) => {
-            out.put(&picture.place(), small, "image/jpeg").await?;
+            out.put(&picture.thumbnail_path(), small, "image/jpeg").await?;
             Ok(Ok(()))
         }
         Err(error) => Ok(Err(format!("{path}: {error}"))),
     }
 }
 
-fn decoder(content: &[u8]) -> image::ImageResult<impl ImageDecoder> {
+fn open_decoder(content: &[u8]) -> image::ImageResult<impl ImageDecoder> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXEL_BYTES);
     let mut reader = ImageReader::new(Cursor::new(content)).with_guessed_format()?;
@@ -148,20 +168,21 @@ fn decoder(content: &[u8]) -> image::ImageResult<impl ImageDecoder> {
     reader.into_decoder()
 }
 
-/// In MiB, by what the header says.
+/// The memory in MiB that [`shrink`] takes, by the picture's header.
 fn memory_to_shrink(content: &[u8]) -> image::ImageResult<u32> {
-    let bytes = decoder(content)?.total_bytes().saturating_mul(DECODER_SHARE);
+    let bytes = open_decoder(content)?.total_bytes().saturating_mul(DECODER_FACTOR);
     Ok(u32::try_from(bytes >> 20).unwrap_or(u32::MAX).saturating_add(1))
 }
 
+/// Decodes a picture and returns its thumbnail as a JPEG.
 fn shrink(content: &[u8]) -> image::ImageResult<Vec<u8>> {
-    let mut decoder = decoder(content)?;
+    let mut decoder = open_decoder(content)?;
     let orientation = decoder.orientation()?;
     let mut picture = DynamicImage::from_decoder(decoder)?;
     if picture.width().max(picture.height()) > SIDE {
         picture = picture.thumbnail(SIDE, SIDE);
     }
-    // The small one, which needs no second copy of the large one.
+    // Turning the small picture instead of the large one saves a copy of the large one.
     picture.apply_orientation(orientation);
     let mut small = Vec::new();
     JpegEncoder::new_with_quality(&mut small, QUALITY).encode_image(&picture.to_rgb8())?;

@@ -1,35 +1,37 @@
-//! Which things belong together, told pair by pair (Galler and Fischer 1964).
+//! Which things belong together, given pair by pair: disjoint sets (Galler and Fischer 1964).
 
-/// Sets of the numbers below some number, at first each alone.
+/// Disjoint sets of the numbers in 0..`members`.
 #[derive(Debug)]
 pub(crate) struct DisjointSets {
     parents: Vec<u32>,
 }
 
 impl DisjointSets {
-    /// So many sets of one.
+    /// Starts with `members` sets of one number each.
     pub(crate) fn new(members: usize) -> Self {
         let members = u32::try_from(members).expect("fewer than four billion members");
         Self { parents: (0..members).collect() }
     }
 
-    /// Makes one set of those that two members are in. Its lowest member stands for a set.
+    /// Joins the sets of two members. The lowest member of a set is its root.
     pub(crate) fn unite(&mut self, one: usize, other: usize) {
         let (one, other) = (self.root(one), self.root(other));
         self.parents[one.max(other)] = one.min(other) as u32;
     }
 
+    /// The lowest member of the set that `member` is in.
     fn root(&mut self, mut member: usize) -> usize {
         while self.parents[member] as usize != member {
             let above = self.parents[member] as usize;
-            // Half the path each time, so that it stays short.
+            // Halves the path each time, so that paths stay short.
             self.parents[member] = self.parents[above];
             member = self.parents[member] as usize;
         }
         member
     }
 
-    /// Sets of several, each by its lowest member and the others in order.
+    /// The sets of two members or more: the lowest member of each, and the others in ascending
+    /// order.
     pub(crate) fn groups(&mut self) -> std::collections::BTreeMap<usize, Vec<usize>> {
         let mut groups = std::collections::BTreeMap::<usize, Vec<usize>>::new();
         for member in 0..self.parents.len() {

@@ -1,4 +1,4 @@
-//! One image as a row of `predictions.parquet`: its prediction or failure, flattened.
+//! One image as a row of `predictions.parquet`: its prediction or its failure, and the columns.
 
 use camshaft_common::measure::ImageMeasures;
 use camshaft_common::prediction::{
@@ -8,11 +8,11 @@ use chrono::{DateTime, Utc};
 
 use crate::table::{Cell, Column, ColumnKind};
 
-/// Names of folders that hold a part of a data set, as people write them.
+/// Usual names of the folders that hold the splits of a data set.
 const SPLITS: [&str; 9] =
     ["train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"];
 
-/// An image with its result.
+/// An image and its result: a prediction, a failure, or neither in tests.
 #[derive(Debug, Default)]
 pub(crate) struct ImageRow {
     pub(crate) key: String,
@@ -23,66 +23,75 @@ pub(crate) struct ImageRow {
     pub(crate) digest: Option<String>,
     pub(crate) measures: Option<ImageMeasures>,
     pub(crate) perceptual_hash: Option<String>,
-    pub(crate) predicted: Option<Predicted>,
-    pub(crate) failure: Option<Failed>,
+    pub(crate) predicted: Option<RowPrediction>,
+    pub(crate) failure: Option<RowFailure>,
     pub(crate) worker: String,
     pub(crate) finished_at: DateTime<Utc>,
 }
 
-/// What the model said.
+/// What the model predicts for the image.
 #[derive(Debug, Default)]
-pub(crate) struct Predicted {
+pub(crate) struct RowPrediction {
     /// Class names, most probable first.
     pub(crate) labels: Vec<String>,
     pub(crate) probabilities: Vec<f32>,
-    /// Of the given label.
+    /// The probability of the given label.
     pub(crate) label_probability: Option<f32>,
     /// Difference of the two largest logits.
     pub(crate) logit_margin: Option<f32>,
+    /// The logit of the most probable class; NaN if there is none.
     pub(crate) logit: f32,
     pub(crate) entropy: Option<f32>,
-    /// Scale and signed bytes.
-    pub(crate) sketch: Option<(f32, Vec<u8>)>,
+    pub(crate) sketch: Option<SketchBytes>,
     pub(crate) embedding: Option<Vec<[u8; 2]>>,
     /// The first explanation.
     pub(crate) explanation: Option<Explanation>,
-    /// The overlay of the given class, where another one's is the first.
+    /// The overlay of the given label, if the first explanation is of another class.
     pub(crate) given_overlay: Option<String>,
     pub(crate) timings: StageTimings,
 }
 
-/// Why there is no prediction.
+/// The sketch of an embedding: numbers from −127 to 127, to be multiplied by the scale.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct SketchBytes {
+    pub(crate) scale: f32,
+    /// Two's complement.
+    pub(crate) numbers: Vec<u8>,
+}
+
+/// Why the image has no prediction.
+#[derive(Debug)]
+pub(crate) struct RowFailure {
     pub(crate) class: String,
     pub(crate) message: String,
     pub(crate) attempts: u32,
 }
 
-/// The part of the data set that an image's key puts it in: `train` for `train/cat/a.jpg`.
+/// The split that an image belongs to by its key: `train` for `train/cat/a.jpg`.
 pub(crate) fn split_of(key: &str) -> Option<&str> {
     let (folders, _name) = key.rsplit_once('/')?;
     folders.split('/').find(|folder| SPLITS.iter().any(|split| folder.eq_ignore_ascii_case(split)))
 }
 
 impl ImageRow {
-    /// Of a prediction; with its whole embedding where that is asked for.
+    /// The row of a prediction. `embeddings` says whether the row keeps the whole embedding.
     pub(crate) fn predicted(record: PredictionRecord, embeddings: bool) -> Self {
         let PredictionRecord { image, predictions, entropy, embedding, explanations, .. } = record;
         let label = image.label.as_deref();
         let margin = predictions.get(1).map(|second| predictions[0].logit - second.logit);
         let of_label = predictions.iter().find(|class| Some(&*class.label) == label);
         let given = explanations.iter().skip(1).find(|other| Some(&*other.label) == label);
-        let predicted = Predicted {
+        let predicted = RowPrediction {
             label_probability: of_label.map(|class| class.probability),
             logit_margin: margin,
             logit: predictions.first().map_or(f32::NAN, |first| first.logit),
             entropy,
-            sketch: embedding.as_ref().map(|kept| {
-                (kept.scale, kept.sketch.0.iter().map(|&number| number.cast_unsigned()).collect())
+            sketch: embedding.as_ref().map(|embedding| SketchBytes {
+                scale: embedding.scale,
+                numbers: embedding.sketch.0.iter().map(|&number| number.cast_unsigned()).collect(),
             }),
             embedding: embedding
-                .and_then(|kept| kept.values)
+                .and_then(|embedding| embedding.values)
                 .filter(|_| embeddings)
                 .map(|values| values.0),
             given_overlay: given.and_then(|given| given.overlay.clone()),
@@ -91,19 +100,19 @@ impl ImageRow {
             labels: predictions.into_iter().map(|class| class.label).collect(),
             timings: record.timings_ms,
         };
-        let row = Self::of(image, record.worker, record.finished_at);
+        let row = Self::without_result(image, record.worker, record.finished_at);
         Self { predicted: Some(predicted), ..row }
     }
 
-    /// Of a failure.
+    /// The row of a failure.
     pub(crate) fn failed(record: FailureRecord) -> Self {
         let FailureRecord { image, error, attempts, worker, finished_at, .. } = record;
         let class = error.class.to_string();
-        let failed = Failed { class, message: error.message, attempts };
-        Self { failure: Some(failed), ..Self::of(image, worker, finished_at) }
+        let failure = RowFailure { class, message: error.message, attempts };
+        Self { failure: Some(failure), ..Self::without_result(image, worker, finished_at) }
     }
 
-    fn of(image: ImageRecord, worker: String, finished_at: DateTime<Utc>) -> Self {
+    fn without_result(image: ImageRecord, worker: String, finished_at: DateTime<Utc>) -> Self {
         Self {
             key: image.key.into(),
             label: image.label,
@@ -124,12 +133,12 @@ impl ImageRow {
         self.predicted.as_ref()?.labels.first().map(String::as_str)
     }
 
-    /// Its probability.
+    /// The probability of the most probable class.
     pub(crate) fn probability(&self) -> Option<f32> {
         self.predicted.as_ref()?.probabilities.first().copied()
     }
 
-    /// Whether the most probable class is the given one, where there are both.
+    /// Whether the most probable class is the given label; none if one of them is missing.
     pub(crate) fn correct(&self) -> Option<bool> {
         Some(self.class()? == self.label.as_deref()?)
     }
@@ -139,7 +148,7 @@ impl ImageRow {
         self.predicted.as_ref()?.explanation.as_ref()
     }
 
-    fn number(&self, read: impl Fn(&Predicted) -> Option<f32>) -> Cell<'_> {
+    fn number(&self, read: impl Fn(&RowPrediction) -> Option<f32>) -> Cell<'_> {
         Cell::Float(self.predicted.as_ref().and_then(read))
     }
 
@@ -162,7 +171,7 @@ macro_rules! columns {
     };
 }
 
-/// Of `predictions.parquet`, as `docs/report.md` describes them.
+/// The columns of `predictions.parquet`. `docs/report.md` describes them.
 pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
     "key" Text |row| Cell::Text(Some(&row.key));
     "split" Text |row| Cell::Text(split_of(&row.key));
@@ -207,9 +216,9 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
     "chroma" Float |row| row.measure(|measures| measures.chroma);
     "digest" Text |row| Cell::Text(row.digest.as_deref());
     "perceptual_hash" Text |row| Cell::Text(row.perceptual_hash.as_deref());
-    "sketch_scale" Float |row| row.number(|p| p.sketch.as_ref().map(|(scale, _)| *scale));
+    "sketch_scale" Float |row| row.number(|p| p.sketch.as_ref().map(|sketch| sketch.scale));
     "sketch" Bytes |row| {
-        Cell::Bytes(row.predicted.as_ref().and_then(|p| Some(&p.sketch.as_ref()?.1[..])))
+        Cell::Bytes(row.predicted.as_ref().and_then(|p| Some(&p.sketch.as_ref()?.numbers[..])))
     };
     "embedding" HalfList |row| {
         Cell::HalfList(row.predicted.as_ref().and_then(|p| p.embedding.as_deref()))

@@ -1,24 +1,26 @@
-//! Maps as the searches compare them: at most seven by seven cells, a distribution's square
-//! roots.
+//! Maps as distributions over 7 × 7 cells, the form in which searches compare them.
 //!
-//! The Euclidean distance of two distributions' square roots is √2 times Hellinger's, 0 to √2: it
-//! weighs where attention lies, not how much there is of it.
+//! Owns the scaling, the distance and the regions of a map, not what counts as odd.
+//!
+//! Maps are compared by the Hellinger distance, which says how differently attention is spread and
+//! ignores how strong it is. It is the Euclidean distance of the square roots of two distributions,
+//! divided by √2: 0 for equal distributions, 1 for distributions that share no cell.
 
 use crate::table::{TableError, TableReader};
 
-/// Rows and columns at most; larger maps are averaged down.
+/// Rows and columns of a distribution, whatever the size of the map.
 pub(crate) const SIDE: usize = 7;
-/// Cells at most.
+/// Cells of a distribution.
 pub(crate) const CELLS: usize = SIDE * SIDE;
 
-/// A map brought to [`SIDE`] cells a side, its sum 1; none where it is zero all over or absent.
-pub(crate) type Distribution = [f32; CELLS];
+/// A map scaled to [`SIDE`] × [`SIDE`] cells, row by row, with a sum of 1.
+pub(crate) type MapDistribution = [f32; CELLS];
 
-/// Each row's map of a group.
+/// The first map of each row of a row group; none if it is absent or zero everywhere.
 pub(crate) fn read(
     table: &TableReader,
     group: usize,
-) -> Result<Vec<Option<Distribution>>, TableError> {
+) -> Result<Vec<Option<MapDistribution>>, TableError> {
     let maps = table.float_lists(group, "map")?;
     let (heights, widths) =
         (table.integers(group, "map_height")?, table.integers(group, "map_width")?);
@@ -30,8 +32,8 @@ pub(crate) fn read(
     Ok(maps.collect())
 }
 
-/// Averages over the part of the map that each cell covers.
-pub(crate) fn distribution(values: &[f32], height: usize, width: usize) -> Option<Distribution> {
+/// Averages over the part of the map that each cell covers; none if the map is zero everywhere.
+pub(crate) fn distribution(values: &[f32], height: usize, width: usize) -> Option<MapDistribution> {
     if height == 0 || width == 0 || values.len() != height * width {
         return None;
     }
@@ -58,7 +60,7 @@ pub(crate) fn distribution(values: &[f32], height: usize, width: usize) -> Optio
     Some(cells)
 }
 
-/// The source cells that a target cell covers, each with the share of it that is covered.
+/// The rows or columns of the map that a cell covers, each with the share of it that is covered.
 fn overlap(cell: usize, side: usize) -> Vec<(usize, f32)> {
     let scale = side as f32 / SIDE as f32;
     let (from, to) = (cell as f32 * scale, (cell + 1) as f32 * scale);
@@ -67,14 +69,20 @@ fn overlap(cell: usize, side: usize) -> Vec<(usize, f32)> {
     (from as usize..last).map(|source| (source, covered(source))).collect()
 }
 
-/// What distances are taken of.
-pub(crate) fn roots(map: &Distribution) -> [f32; CELLS] {
+/// The square roots of a distribution, between which distances are computed.
+pub(crate) fn square_roots(map: &MapDistribution) -> [f32; CELLS] {
     map.map(f32::sqrt)
 }
 
-/// Attention at a place, in a number by which classes and clusters are told apart.
+/// The Hellinger distance of two distributions, by their [square roots](square_roots): 0 to 1.
+pub(crate) fn hellinger(one: &[f32; CELLS], other: &[f32; CELLS]) -> f32 {
+    let squared: f32 = one.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum();
+    (squared / 2.0).sqrt()
+}
+
+/// A part of a map: a corner, an edge or the whole border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum MapRegion {
     TopLeft,
     TopRight,
     BottomLeft,
@@ -86,9 +94,13 @@ pub(crate) enum Place {
     Bottom,
 }
 
-impl Place {
+impl MapRegion {
+    /// The four corners.
     pub(crate) const CORNERS: [Self; 4] =
         [Self::TopLeft, Self::TopRight, Self::BottomLeft, Self::BottomRight];
+    /// The four edges.
+    pub(crate) const EDGES: [Self; 4] = [Self::Left, Self::Right, Self::Top, Self::Bottom];
+    /// Every region.
     pub(crate) const ALL: [Self; 9] = [
         Self::TopLeft,
         Self::TopRight,
@@ -101,6 +113,7 @@ impl Place {
         Self::Bottom,
     ];
 
+    /// The region in words.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TopLeft => "top left corner",
@@ -115,8 +128,9 @@ impl Place {
         }
     }
 
-    /// Corners are two by two cells, edges two wide, the border one.
-    fn holds(self, row: usize, column: usize) -> bool {
+    /// Whether a cell belongs to the region. Corners have 2 × 2 cells, edges are 2 cells wide, the
+    /// border 1 cell.
+    fn contains(self, row: usize, column: usize) -> bool {
         let (top, bottom) = (row < 2, row + 2 >= SIDE);
         let (left, right) = (column < 2, column + 2 >= SIDE);
         match self {
@@ -132,9 +146,9 @@ impl Place {
         }
     }
 
-    /// The share of a map's attention that lies there.
-    pub(crate) fn share(self, map: &Distribution) -> f32 {
-        let inside = (0..CELLS).filter(|cell| self.holds(cell / SIDE, cell % SIDE));
+    /// The share of a map's attention that lies in the region.
+    pub(crate) fn share(self, map: &MapDistribution) -> f32 {
+        let inside = (0..CELLS).filter(|cell| self.contains(cell / SIDE, cell % SIDE));
         inside.map(|cell| map[cell]).sum()
     }
 }
@@ -154,8 +168,8 @@ mod tests {
         values[13 * 14 + 13] = 4.0;
         let map = distribution(&values, 14, 14).unwrap();
         assert_eq!(map[48], 1.0);
-        assert_eq!(Place::BottomRight.share(&map), 1.0);
-        assert_eq!(Place::TopLeft.share(&map), 0.0);
-        assert_eq!(Place::Border.share(&map), 1.0);
+        assert_eq!(MapRegion::BottomRight.share(&map), 1.0);
+        assert_eq!(MapRegion::TopLeft.share(&map), 0.0);
+        assert_eq!(MapRegion::Border.share(&map), 1.0);
     }
 }

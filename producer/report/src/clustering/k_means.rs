@@ -1,19 +1,19 @@
 //! k-means (Lloyd 1982) from k-means++ starts (Arthur & Vassilvitskii 2007).
 //!
-//! Owns the partition of points about centres, not the choice of their number. Up- and downstream:
-//! `spectral`, which gives it rows of eigenvectors.
+//! Owns the partition of points around centres, not the choice of the number of centres. Upstream
+//! and downstream: `spectral`, which gives it rows of eigenvectors.
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
-/// Lloyd's iterations at most; the rows of eigenvectors settle within ten.
-const ITERATIONS: usize = 100;
+/// The most iterations of Lloyd's algorithm. Rows of eigenvectors need fewer than ten.
+const MAX_ITERATIONS: usize = 100;
 
-/// The cluster of each point, in 0..`clusters`, for the best of `restarts` starts: the one with the
-/// smallest sum of squared distances to the centres.
+/// The cluster of each point, in 0..`clusters`. Of `restarts` random starts it takes the one with
+/// the smallest sum of squared distances to the centres.
 ///
-/// With fewer distinct points than clusters some clusters stay empty. The same seed gives the same
-/// clusters.
+/// If there are fewer distinct points than clusters, some clusters stay empty. The same seed gives
+/// the same clusters.
 pub(crate) fn k_means<const D: usize>(
     points: &[[f64; D]],
     clusters: usize,
@@ -26,7 +26,7 @@ pub(crate) fn k_means<const D: usize>(
         return best.1;
     }
     for _ in 0..restarts {
-        let (cost, assigned) = lloyd(points, spread_centres(points, clusters, &mut random));
+        let (cost, assigned) = lloyd(points, draw_centres(points, clusters, &mut random));
         if cost < best.0 {
             best = (cost, assigned);
         }
@@ -34,8 +34,9 @@ pub(crate) fn k_means<const D: usize>(
     best.1
 }
 
-/// k-means++: each next centre is a point drawn in proportion to its squared distance to those before.
-fn spread_centres<const D: usize>(
+/// The first centres, by k-means++: each one is a point, drawn with a chance in proportion to its
+/// squared distance to the nearest centre before it.
+fn draw_centres<const D: usize>(
     points: &[[f64; D]],
     clusters: usize,
     random: &mut Pcg64,
@@ -52,17 +53,18 @@ fn spread_centres<const D: usize>(
             left -= square;
             left < 0.0
         });
-        // None where every point is a centre already, or by rounding: any point will do.
+        // There is none if every point is a centre already, or by rounding. Then any point will do.
         centres.push(points[chosen.unwrap_or(points.len() - 1)]);
     }
     centres
 }
 
-/// The sum of squared distances and the cluster of each point once no point moves any more.
+/// Moves the centres until no point changes its cluster. Returns the sum of squared distances and
+/// the cluster of each point.
 fn lloyd<const D: usize>(points: &[[f64; D]], mut centres: Vec<[f64; D]>) -> (f64, Vec<usize>) {
     let mut assigned = vec![usize::MAX; points.len()];
     let mut cost = 0.0;
-    for _ in 0..ITERATIONS {
+    for _ in 0..MAX_ITERATIONS {
         let mut moved = false;
         let mut sums = vec![([0.0; D], 0.0); centres.len()];
         cost = 0.0;

@@ -1,16 +1,18 @@
-//! From rows to names: ranks findings and fills in their images' keys, labels and overlays.
+//! Ranks the findings, and adds the keys, labels and overlays of their images.
+//!
+//! Owns the order of the list. Upstream: the findings of the searches, by row. Downstream:
+//! `findings.parquet`.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::clusters::{Cluster, ClusterExample};
-use super::{Finding, Found, Problem};
-use crate::table::{Cell, Column, ColumnKind, TableError, TableReader};
+use super::cluster::{Cluster, ClusterExample};
+use super::finding::{Finding, RowFinding};
+use crate::table::{TableError, TableReader};
 
-/// What findings say of an image.
-#[derive(Default)]
-struct Named {
+/// What a finding says about an image.
+struct NamedImage {
     key: String,
     label: Option<String>,
     predicted: Option<String>,
@@ -20,10 +22,10 @@ struct Named {
     finished_at: DateTime<Utc>,
 }
 
-/// Ranked, the most urgent first.
-pub(super) fn resolve(
+/// Ranks findings, the most urgent first, and names their images and those of clusters.
+pub(super) fn rank_and_name(
     table: &TableReader,
-    mut found: Vec<Found>,
+    mut found: Vec<RowFinding>,
     clusters: &mut [Cluster],
 ) -> Result<Vec<Finding>, TableError> {
     let rows = found.iter().flat_map(|found| [Some(found.row), found.other]).flatten();
@@ -31,18 +33,18 @@ pub(super) fn resolve(
     let mut rows: Vec<u32> = rows.chain(examples).collect();
     rows.sort_unstable();
     rows.dedup();
-    let named = names(table, &rows)?;
+    let named = read_images(table, &rows)?;
     for cluster in clusters {
         let example = |row| {
-            let Named { key, overlay, finished_at, .. } = &named[row];
+            let NamedImage { key, overlay, finished_at, .. } = &named[row];
             let (key, overlay) = (key.clone(), overlay.clone());
             ClusterExample { key, overlay, finished_at: *finished_at }
         };
         cluster.examples = cluster.example_rows.iter().map(example).collect();
     }
-    // By key in the end, so that the order doesn't depend on the store's.
+    // Ties are ordered by key, so that the order does not depend on that of the store's listing.
     found.sort_by(|a, b| {
-        let key = |found: &Found| &named[&found.row].key;
+        let key = |found: &RowFinding| &named[&found.row].key;
         b.score.total_cmp(&a.score).then_with(|| (a.kind, key(a)).cmp(&(b.kind, key(b))))
     });
     let findings = found.into_iter().zip(1..).map(|(found, rank)| {
@@ -70,12 +72,12 @@ pub(super) fn resolve(
     Ok(findings.collect())
 }
 
-/// Reads what is to be said of `rows`, which are sorted.
-fn names(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, Named>, TableError> {
+/// Reads the images of `rows`, which are in ascending order.
+fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedImage>, TableError> {
     let mut named = HashMap::with_capacity(rows.len());
     let (mut start, mut left) = (0_usize, rows);
     for group in 0..table.groups() {
-        let end = start + table.rows_of(group);
+        let end = start + table.rows_in_group(group);
         let (here, later) = left.split_at(left.partition_point(|row| (*row as usize) < end));
         left = later;
         if !here.is_empty() {
@@ -87,7 +89,7 @@ fn names(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, Named>, Table
             let finished = table.integers(group, "finished_at")?;
             for &row in here {
                 let at = row as usize - start;
-                let one = Named {
+                let image = NamedImage {
                     key: keys[at].take().unwrap_or_default(),
                     label: labels[at].take(),
                     predicted: predicted[at].take(),
@@ -98,49 +100,10 @@ fn names(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, Named>, Table
                         .and_then(DateTime::from_timestamp_millis)
                         .unwrap_or_default(),
                 };
-                named.insert(row, one);
+                named.insert(row, image);
             }
         }
         start = end;
     }
     Ok(named)
-}
-
-/// Of `findings.parquet`, as `docs/report.md` describes them.
-pub(crate) const COLUMNS: &[Column<Finding>] = &[
-    Column {
-        name: "rank",
-        kind: ColumnKind::Integer,
-        cell: |finding| Cell::Integer(finding.rank.try_into().ok()),
-    },
-    text("kind", |finding| Cell::Text(Some(finding.kind.name()))),
-    text("problem", |finding| Cell::Text(finding.problem.map(Problem::name))),
-    Column {
-        name: "score",
-        kind: ColumnKind::Float,
-        cell: |finding| Cell::Float(Some(finding.score)),
-    },
-    text("key", |finding| Cell::Text(Some(&finding.key))),
-    text("other", |finding| Cell::Text(finding.other.as_deref())),
-    text("label", |finding| Cell::Text(finding.label.as_deref())),
-    text("suggested", |finding| Cell::Text(finding.suggested.as_deref())),
-    text("predicted", |finding| Cell::Text(finding.predicted.as_deref())),
-    Column {
-        name: "probability",
-        kind: ColumnKind::Float,
-        cell: |finding| Cell::Float(finding.probability),
-    },
-    text("reason", |finding| Cell::Text(Some(&finding.reason))),
-    Column {
-        name: "cluster",
-        kind: ColumnKind::Integer,
-        cell: |finding| Cell::Integer(finding.cluster.map(i64::from)),
-    },
-    text("overlay", |finding| Cell::Text(finding.overlay.as_deref())),
-    text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
-    text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
-];
-
-const fn text(name: &'static str, cell: for<'a> fn(&'a Finding) -> Cell<'a>) -> Column<Finding> {
-    Column { name, kind: ColumnKind::Text, cell }
 }

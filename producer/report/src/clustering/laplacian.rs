@@ -1,47 +1,59 @@
 //! The smallest eigenpairs of the normalised Laplacian of a sparse graph.
 //!
-//! Owns the matrix and its eigen solver, not what the graph means. Up- and downstream: `spectral`.
+//! Owns the matrix and its eigenvalue solver, not what the graph means. Upstream and downstream:
+//! `spectral`.
 //!
 //! The solver is Chebyshev-filtered subspace iteration (Zhou, Saad, Tiago & Chelikowsky 2006,
-//! "Self-consistent-field calculations using Chebyshev-filtered subspace iteration"): a block of
-//! vectors is multiplied by a polynomial of the matrix that is small over the unwanted part of the
-//! spectrum, made orthonormal again, and rotated onto the eigenvectors of the matrix within it. As a
-//! block method it finds all vectors of a multiple eigenvalue, such as the zeros of a graph in parts.
+//! "Self-consistent-field calculations using Chebyshev-filtered subspace iteration"). Each
+//! iteration does three things with a block of vectors: it multiplies them by a polynomial of the
+//! matrix that is small over the unwanted part of the spectrum, makes them orthonormal again, and
+//! rotates them onto the eigenvectors of the matrix within their span. A block method finds all
+//! vectors of a multiple eigenvalue, such as the zeros of a graph of several connected parts.
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
-/// Vectors iterated together. Those past the ones wanted only hasten convergence.
+/// Vectors iterated together. Vectors beyond the wanted ones only speed up convergence.
 pub(crate) const BLOCK: usize = 16;
-/// Degree of the filter polynomial: the products with the matrix between orthonormalisations.
+/// The degree of the filter polynomial: the number of products with the matrix in an iteration.
 const DEGREE: usize = 40;
-/// Iterations at most: a bound on the time for graphs whose eigenvalues lie extremely close.
-const ITERATIONS: usize = 25;
-/// Norm of `Lx − λx` at which a unit vector counts as found.
+/// The most iterations. Bounds the time for graphs whose eigenvalues lie extremely close together.
+const MAX_ITERATIONS: usize = 25;
+/// The norm of `Lx − λx` below which a unit vector `x` counts as an eigenvector.
 const TOLERANCE: f64 = 1e-5;
 
-/// `L = I − D^-½ W D^-½` of an undirected graph with weights `W` and degrees `D`; its eigenvalues
-/// lie in 0..=2, and 0 comes once for each connected part (von Luxburg 2007, proposition 4).
+/// `L = I − D^-½ W D^-½` of an undirected graph with weights `W` and degrees `D`. Its eigenvalues
+/// lie in 0 to 2, and it has one eigenvalue 0 for each connected part (von Luxburg 2007,
+/// proposition 4).
 pub(crate) struct Laplacian {
-    /// Where each node's neighbours start in `columns` and `weights`, and the end.
+    /// By node, where its neighbours start in `columns` and `weights`; one more for the end.
     starts: Vec<usize>,
     columns: Vec<u32>,
     /// `D^-½ W D^-½`.
     weights: Vec<f64>,
 }
 
-/// Eigenvalues in ascending order, and the eigenvectors as rows: `vectors[node][pair]`.
+/// Eigenvalues in ascending order, and their eigenvectors: number `node` of the vector that belongs
+/// to `values[pair]` is `vectors[node][pair]`.
 pub(crate) struct Eigenpairs {
     pub(crate) values: Vec<f64>,
     pub(crate) vectors: Vec<[f64; BLOCK]>,
 }
 
+/// An undirected edge between two nodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Edge {
+    pub(crate) a: u32,
+    pub(crate) b: u32,
+    pub(crate) weight: f64,
+}
+
 impl Laplacian {
-    /// Of the graph with these edges and their weights above 0, each edge named once.
-    pub(crate) fn new(nodes: usize, edges: &[(u32, u32, f64)]) -> Self {
+    /// The Laplacian of the graph with these edges, each given once. Weights are above 0.
+    pub(crate) fn new(nodes: usize, edges: &[Edge]) -> Self {
         let mut starts = vec![0; nodes + 1];
         let mut degrees = vec![0.0; nodes];
-        for &(a, b, weight) in edges {
+        for &Edge { a, b, weight } in edges {
             for node in [a as usize, b as usize] {
                 starts[node + 1] += 1;
                 degrees[node] += weight;
@@ -53,7 +65,7 @@ impl Laplacian {
         let mut ends = starts.clone();
         let mut columns = vec![0; 2 * edges.len()];
         let mut weights = vec![0.0; 2 * edges.len()];
-        for &(a, b, weight) in edges {
+        for &Edge { a, b, weight } in edges {
             for (from, to) in [(a as usize, b), (b as usize, a)] {
                 columns[ends[from]] = to;
                 weights[ends[from]] = weight / (degrees[from] * degrees[to as usize]).sqrt();
@@ -67,10 +79,11 @@ impl Laplacian {
         self.starts.len() - 1
     }
 
-    /// The `BLOCK` smallest eigenpairs, or all of a smaller matrix. The first `wanted` are accurate
-    /// to about `TOLERANCE`, the others estimates. The same seed gives the same pairs.
+    /// The `BLOCK` smallest eigenpairs, or all if the matrix is smaller. The first `wanted` pairs
+    /// are accurate to about `TOLERANCE`, the others are estimates. The same seed gives the same
+    /// pairs.
     pub(crate) fn smallest(&self, wanted: usize, seed: u64) -> Eigenpairs {
-        // Below this the block would span most of the space; there a dense solver is quick.
+        // The block would span most of the space of a smaller matrix, and a dense solver is quick.
         if self.nodes() <= 2 * BLOCK {
             return self.all();
         }
@@ -80,7 +93,7 @@ impl Laplacian {
             .collect();
         orthonormalise(&mut vectors, &mut random);
         let mut values = self.rotate(&mut vectors);
-        for _ in 0..ITERATIONS {
+        for _ in 0..MAX_ITERATIONS {
             if self.residual(&values, &vectors, wanted.min(BLOCK)) < TOLERANCE {
                 break;
             }
@@ -91,6 +104,7 @@ impl Laplacian {
         Eigenpairs { values: values.to_vec(), vectors }
     }
 
+    /// All eigenpairs, by the dense solver.
     fn all(&self) -> Eigenpairs {
         let nodes = self.nodes();
         let mut matrix = vec![vec![0.0; nodes]; nodes];
@@ -111,7 +125,7 @@ impl Laplacian {
         Eigenpairs { values: values[..kept].to_vec(), vectors }
     }
 
-    /// `Lx` of one node for all vectors of the block.
+    /// Row `node` of `Lx`, for all vectors `x` of the block.
     fn product(&self, node: usize, vectors: &[[f64; BLOCK]]) -> [f64; BLOCK] {
         let mut sums = vectors[node];
         let edges = self.starts[node]..self.starts[node + 1];
@@ -123,13 +137,15 @@ impl Laplacian {
         sums
     }
 
-    /// Multiplies the block by the Chebyshev polynomial that stays within ±1 for eigenvalues in
-    /// `cut`..=2 and grows below, scaled so that eigenvalue 0 keeps its vectors' length.
+    /// Multiplies the block by the Chebyshev polynomial that stays within ±1 for eigenvalues from
+    /// `cut` to 2 and grows below `cut`. It is scaled so that the vectors of eigenvalue 0 keep
+    /// their length.
     fn filter(&self, vectors: &mut Vec<[f64; BLOCK]>, cut: f64) {
-        // A cut of 0 would divide by 0 (a graph in more parts than the block has vectors).
+        // A cut of 0 would divide by 0. A graph has one if it has more parts than the block
+        // vectors.
         let cut = cut.clamp(1e-4, 1.9);
         let (half_width, centre) = ((2.0 - cut) / 2.0, (2.0 + cut) / 2.0);
-        // The three-term recurrence with the scale factors of Zhou et al., algorithm 4.3.
+        // The three-term recurrence, with the scale factors of Zhou et al., algorithm 4.3.
         let first = half_width / -centre;
         let mut scale = first;
         let step = first / half_width;
@@ -142,7 +158,7 @@ impl Laplacian {
         for _ in 1..DEGREE {
             let next_scale = 1.0 / (2.0 / first - scale);
             let (step, back) = (2.0 * next_scale / half_width, scale * next_scale);
-            // The vectors before the last are read once more, row by row: the next take their place.
+            // The step needs the last two blocks. The new one replaces the older one row by row.
             for (node, previous) in vectors.iter_mut().enumerate() {
                 let product = self.product(node, &current);
                 for (i, previous) in previous.iter_mut().enumerate() {
@@ -155,7 +171,8 @@ impl Laplacian {
         *vectors = current;
     }
 
-    /// Rotates an orthonormal block onto its Rayleigh–Ritz vectors; their values, ascending.
+    /// Rotates an orthonormal block onto its Rayleigh–Ritz vectors. Returns their values,
+    /// ascending.
     fn rotate(&self, vectors: &mut [[f64; BLOCK]]) -> [f64; BLOCK] {
         let mut projected = vec![vec![0.0; BLOCK]; BLOCK];
         for (node, row) in vectors.iter().enumerate() {
@@ -189,11 +206,11 @@ impl Laplacian {
     }
 }
 
-/// Makes the block's vectors orthonormal: Gram–Schmidt, each vector twice ("twice is enough",
-/// Parlett 1980). A vector that lies in the span of those before is drawn anew.
+/// Makes the block's vectors orthonormal by Gram–Schmidt, each vector twice ("twice is enough",
+/// Parlett 1980). A vector in the span of the vectors before it is replaced by a random one.
 fn orthonormalise(vectors: &mut [[f64; BLOCK]], random: &mut Pcg64) {
     for column in 0..BLOCK {
-        // Random vectors are independent; 3 draws are only a bound.
+        // One random vector is enough in practice; 3 is only a bound.
         for _ in 0..3 {
             let before = norm(vectors, column);
             for _ in 0..2 {
@@ -213,7 +230,7 @@ fn norm(vectors: &[[f64; BLOCK]], column: usize) -> f64 {
     vectors.iter().map(|row| row[column] * row[column]).sum::<f64>().sqrt()
 }
 
-/// Takes from vector `column` its projections on those before it.
+/// Subtracts from vector `column` its projections on the vectors before it.
 fn subtract_projections(vectors: &mut [[f64; BLOCK]], column: usize) {
     let mut products = [0.0; BLOCK];
     for row in vectors.iter() {
@@ -227,13 +244,13 @@ fn subtract_projections(vectors: &mut [[f64; BLOCK]], column: usize) {
     }
 }
 
-/// All eigenvalues of a small symmetric matrix, ascending, and their unit vectors, by Jacobi's
+/// All eigenvalues of a small symmetric matrix, ascending, and their unit eigenvectors, by Jacobi's
 /// rotations in cyclic order (Golub & Van Loan, Matrix Computations, section 8.5).
 fn symmetric_eigenpairs(mut matrix: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
     let size = matrix.len();
     let mut vectors: Vec<Vec<f64>> =
         (0..size).map(|i| (0..size).map(|j| f64::from(i == j)).collect()).collect();
-    // It converges quadratically, in 6 to 10 sweeps.
+    // It converges quadratically, in 6 to 10 sweeps; 30 is only a bound.
     for _ in 0..30 {
         let off_diagonal: f64 = (0..size)
             .flat_map(|i| (0..i).map(move |j| (i, j)))
@@ -244,7 +261,7 @@ fn symmetric_eigenpairs(mut matrix: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) 
         }
         for p in 0..size {
             for q in p + 1..size {
-                turn(&mut matrix, &mut vectors, p, q);
+                rotate_to_zero(&mut matrix, &mut vectors, p, q);
             }
         }
     }
@@ -254,8 +271,8 @@ fn symmetric_eigenpairs(mut matrix: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) 
     (values, order.iter().map(|&i| std::mem::take(&mut vectors[i])).collect())
 }
 
-/// The rotation that makes `matrix[p][q]` zero; the rows of `vectors` are turned along.
-fn turn(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
+/// Rotates the matrix so that `matrix[p][q]` becomes zero, and the rows of `vectors` with it.
+fn rotate_to_zero(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
     if matrix[p][q].abs() < f64::MIN_POSITIVE {
         return;
     }
@@ -278,8 +295,12 @@ fn turn(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
 mod tests {
     use super::*;
 
-    fn ring(from: u32, nodes: u32) -> impl Iterator<Item = (u32, u32, f64)> {
-        (0..nodes).map(move |node| (from + node, from + (node + 1) % nodes, 2.5))
+    fn ring(from: u32, nodes: u32) -> impl Iterator<Item = Edge> {
+        (0..nodes).map(move |node| Edge {
+            a: from + node,
+            b: from + (node + 1) % nodes,
+            weight: 2.5,
+        })
     }
 
     /// A ring's eigenvalues are 1 − cos(2πj/n): each but the first comes twice.
@@ -308,8 +329,8 @@ mod tests {
 
     #[test]
     fn vectors_are_orthonormal_and_satisfy_the_equation() {
-        let edges: Vec<_> =
-            ring(0, 300).chain((0..100).map(|node| (node, 150 + (node * 7) % 150, 0.5))).collect();
+        let chords = (0..100).map(|node| Edge { a: node, b: 150 + (node * 7) % 150, weight: 0.5 });
+        let edges: Vec<_> = ring(0, 300).chain(chords).collect();
         let laplacian = Laplacian::new(300, &edges);
         let Eigenpairs { values, vectors } = laplacian.smallest(9, 3);
         let values: [f64; BLOCK] = values.try_into().unwrap();

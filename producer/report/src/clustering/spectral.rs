@@ -1,55 +1,60 @@
-//! Spectral clustering with the eigengap: which kinds of attention a set of maps falls into.
+//! Spectral clustering with the eigengap: which groups of similar points a set falls into.
 //!
 //! Owns the neighbour graph, the choice of the number of clusters, and the assignment of further
 //! points; `laplacian` has the eigenvectors and `k_means` the last step. Upstream: maps as feature
-//! vectors. Downstream: the findings. The use is that of SpRAy (Lapuschkin et al. 2019, "Unmasking
-//! Clever Hans predictors and assessing what machines really learn"); the steps are those of Ng,
-//! Jordan & Weiss 2001 ("On spectral clustering") and von Luxburg 2007 ("A tutorial on spectral
-//! clustering").
+//! vectors. Downstream: the search for shortcuts.
+//!
+//! The steps are those of Ng, Jordan & Weiss 2001 ("On spectral clustering") and von Luxburg 2007
+//! ("A tutorial on spectral clustering"). Their use on maps is that of SpRAy (Lapuschkin et al.
+//! 2019, "Unmasking Clever Hans predictors and assessing what machines really learn").
 //!
 //! # Features
-//! Give each map as the square roots of its values over their sum, so that distances are Hellinger
-//! distances: maps of different brightness compare, and weak regions count for more than by the
-//! values themselves.
+//! Divide each map by its sum and take the square roots of its values. The distance of two such
+//! points is then the Hellinger distance of the maps, times √2: it ignores how bright a map is, and
+//! weak regions count for more than by the values themselves.
 //!
 //! # Number of clusters
-//! The eigenvalues of a graph's Laplacian tell how hard it is to cut: `k` small ones and then a clear
-//! step to the next mean `k` clusters (von Luxburg, section 8.3). Maps whose centre of attention
-//! merely wanders have no step to speak of: along a line the eigenvalues grow as 0, 1, 4, 9, …, in more
-//! dimensions more slowly, so that each is at least a quarter of the next. The step from `λ_k` to
-//! `λ_{k+1}` is therefore clear when `λ_k < CLEAR × λ_{k+1}`, and of the clear steps the widest is
-//! taken. Without one the answer is one cluster (or, where `min_clusters` asks for more, as many as
-//! the widest step says), and so it is for points that fall into more than
-//! `max_clusters`: the eigenvalues then start with more zeros.
+//! The eigenvalues of a graph's Laplacian tell how hard it is to cut the graph. If `k` of them are
+//! small and the next one is clearly larger, there are `k` clusters (von Luxburg, section 8.3).
+//!
+//! Maps whose centre of attention merely wanders have no clear step: along a line the eigenvalues
+//! grow as 0, 1, 4, 9, …, in more dimensions more slowly, so that each is at least a quarter of the
+//! next. The step from `λ_k` to `λ_{k+1}` therefore counts as clear if `λ_k < CLEAR × λ_{k+1}`, and
+//! the widest clear step is taken.
+//!
+//! Without a clear step the answer is one cluster. If `min_clusters` asks for more, the widest step
+//! from there on decides. Points in more than `max_clusters` groups have no clear step either,
+//! since their eigenvalues start with more zeros.
 //!
 //! # Limits
-//! A cluster needs about as many points as `neighbours` to be found, and must be more separate than
-//! the longest axis of the rest is long. Chance gaps are taken for clusters now and then below some 100
-//! points, and where maps lie on a line without any noise.
+//! A cluster is found if it has about as many points as `neighbours`, and lies farther from the
+//! rest than the rest is long. Chance gaps are sometimes taken for clusters if there are fewer than
+//! some 100 points, or if maps lie on a line without any noise.
 
-use crate::k_means::k_means;
-use crate::laplacian::{BLOCK, Laplacian};
-use crate::nearest::NearestSample;
+use super::k_means::k_means;
+use super::laplacian::{BLOCK, Edge, Laplacian};
+use crate::similarity::nearest_neighbours::NearestSample;
 
-/// The largest ratio of an eigenvalue to the next that counts as a step between clusters. 0.25 is
-/// that of a line (see above); samples of 100 points of one cloud came down to 0.11.
+/// The largest ratio of an eigenvalue to the next that counts as a clear step. A line has 0.25 (see
+/// above), and samples of 100 points of a single cloud had ratios down to 0.11.
 const CLEAR: f64 = 0.1;
-/// Eigenvalues below this are not told from zero: the solver's accuracy.
+/// The accuracy of the solver: smaller eigenvalues may be zero.
 const ZERO: f64 = 1e-6;
-/// Least similarity of two neighbours, so that each point has some.
-const LEAST_SIMILARITY: f64 = 1e-6;
-/// Starts of k-means, of which the best is kept.
+/// The least similarity of two neighbours, so that each point is connected.
+const MIN_SIMILARITY: f64 = 1e-6;
+/// Random starts of k-means; the best one is kept.
 const RESTARTS: usize = 20;
 
-/// What the clustering may be told.
+/// Options of the clustering.
 #[derive(Debug, Clone)]
 pub(crate) struct SpectralOptions {
-    /// Nearest neighbours that each point is joined to. The graph of a single cloud holds together
-    /// from about `ln N` on (von Luxburg, section 8.2); 15 is twice that for 2,000 points.
+    /// The number of nearest neighbours that each point is connected to. The graph of a single
+    /// cloud is connected from about `ln N` on (von Luxburg, section 8.2); 15 is twice that for
+    /// 2,000 points.
     pub(crate) neighbours: usize,
-    /// Most clusters to look for, at most 14.
+    /// The most clusters to look for, up to 14.
     pub(crate) max_clusters: usize,
-    /// Fewest clusters: with 2, points without structure are cut where they are thinnest.
+    /// The fewest clusters. With 2, points without structure are cut at their thinnest place.
     pub(crate) min_clusters: usize,
     /// The same seed gives the same clusters.
     pub(crate) seed: u64,
@@ -64,18 +69,18 @@ impl Default for SpectralOptions {
 /// Points in clusters, the largest cluster first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clustering {
-    /// The cluster of each point, in 0..`count`.
+    /// By point, its cluster in 0..`count`.
     pub(crate) clusters: Vec<usize>,
-    /// How many clusters; 1 where the points show no structure, 0 without points.
+    /// The number of clusters: 1 if the points show no structure, 0 without points.
     pub(crate) count: usize,
-    /// The smallest eigenvalues of the normalised Laplacian, ascending and within 0..=2; the first
-    /// `max_clusters` + 1 are accurate. Empty for fewer points than two neighbourhoods.
+    /// The smallest eigenvalues of the normalised Laplacian, ascending, from 0 to 2. The first
+    /// `max_clusters` + 1 are accurate. Empty if there are fewer points than two neighbourhoods.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests judge the steps by them"))]
     pub(crate) eigenvalues: Vec<f64>,
 }
 
 impl Clustering {
-    /// The cluster of the nearest clustered point for each of `points` [M, dimensions]. `sample`
+    /// For each of `points`, [M, dimensions], the cluster of the nearest clustered point. `sample`
     /// holds the points that were clustered. Runs on rayon's threads.
     pub(crate) fn nearest_cluster(&self, sample: &NearestSample, points: &[f32]) -> Vec<usize> {
         let nearest = sample.nearest(points).into_iter();
@@ -104,8 +109,8 @@ pub(crate) fn cluster(points: &[f32], dimensions: usize, options: &SpectralOptio
     Clustering { clusters, count: found, eigenvalues: pairs.values }
 }
 
-/// The number of clusters by eigenvalues in ascending order; without a clear step, the widest from
-/// `min_clusters` on.
+/// The number of clusters, by eigenvalues in ascending order: that of the widest clear step if it
+/// is at least `min_clusters`, else that of the widest step from `min_clusters` on.
 fn number_of_clusters(eigenvalues: &[f64], min_clusters: usize, max_clusters: usize) -> usize {
     let clear = widest_clear_step(eigenvalues, max_clusters);
     if clear >= min_clusters {
@@ -116,7 +121,7 @@ fn number_of_clusters(eigenvalues: &[f64], min_clusters: usize, max_clusters: us
     widest.map_or(1, |(index, _)| index + 1)
 }
 
-/// The number of clusters (see the module's documentation) where a step is clear, else 1.
+/// The number of clusters that the widest clear step stands for; 1 without a clear step.
 fn widest_clear_step(eigenvalues: &[f64], max_clusters: usize) -> usize {
     let steps = eigenvalues.windows(2).enumerate().take(max_clusters).skip(1);
     let clear = steps.filter(|(_, pair)| pair[0] + ZERO < CLEAR * (pair[1] + ZERO));
@@ -124,13 +129,13 @@ fn widest_clear_step(eigenvalues: &[f64], max_clusters: usize) -> usize {
     widest.map_or(1, |(index, _)| index + 1)
 }
 
-/// Edges of the graph that joins each point to its nearest: (lower, higher, similarity).
+/// The graph that connects each point to its nearest neighbours; an edge weighs their similarity.
 ///
-/// The similarity is that of Zelnik-Manor & Perona 2004 ("Self-tuning spectral clustering"):
-/// distances relative to how far the two points' own neighbours are, which lets tight and wide
-/// clusters keep to themselves. It is halved where only one of two points is near to the other: the
-/// mean of the two directions.
-fn neighbour_graph(points: &[f32], dimensions: usize, neighbours: usize) -> Vec<(u32, u32, f64)> {
+/// The similarity is that of Zelnik-Manor & Perona 2004 ("Self-tuning spectral clustering"): it
+/// takes distances relative to how far away the neighbours of the two points are, so that tight and
+/// wide clusters can lie side by side. It is halved if only one point is a neighbour of the other:
+/// the mean of the two directions.
+fn neighbour_graph(points: &[f32], dimensions: usize, neighbours: usize) -> Vec<Edge> {
     let nearest = NearestSample::new(points, dimensions).neighbours(points, neighbours);
     let point = |index: u32| &points[index as usize * dimensions..][..dimensions];
     let nearest_of = |index: u32| &nearest[index as usize * neighbours..][..neighbours];
@@ -145,16 +150,17 @@ fn neighbour_graph(points: &[f32], dimensions: usize, neighbours: usize) -> Vec<
     for (nearest, a) in nearest.chunks_exact(neighbours).zip(0..) {
         for &b in nearest {
             let mutual = nearest_of(b).contains(&a);
-            // A mutual edge is seen from both ends and kept from the lower one.
+            // A mutual edge comes up at both ends, and is added at the lower one.
             if mutual && b < a {
                 continue;
             }
             let square = squared_distance(point(a), point(b));
             let scale = radii[a as usize] * radii[b as usize];
-            // Equal points are alike however small their neighbourhoods.
+            // Equal points are alike, however small their neighbourhoods are.
             let similarity = if square > 0.0 { (-2.0 * square / scale).exp() } else { 1.0 };
-            let share = if mutual { 1.0 } else { 0.5 };
-            edges.push((a.min(b), a.max(b), share * similarity.max(LEAST_SIMILARITY)));
+            let directions = if mutual { 1.0 } else { 0.5 };
+            let weight = directions * similarity.max(MIN_SIMILARITY);
+            edges.push(Edge { a: a.min(b), b: a.max(b), weight });
         }
     }
     edges
@@ -165,7 +171,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| (finite(a) - finite(b)).powi(2)).sum()
 }
 
-/// The first `length` numbers of a row of eigenvectors, made a unit vector; zeros after them.
+/// The first `length` numbers of a row of eigenvectors, scaled to a unit vector; then zeros.
 fn unit_row(row: &[f64; BLOCK], length: usize) -> [f64; BLOCK] {
     let norm = row[..length].iter().map(|value| value * value).sum::<f64>().sqrt();
     let mut unit = [0.0; BLOCK];
@@ -175,7 +181,8 @@ fn unit_row(row: &[f64; BLOCK], length: usize) -> [f64; BLOCK] {
     unit
 }
 
-/// Renumbers clusters by size, and equal ones by their first point; drops empty ones.
+/// Renumbers clusters by size, those of equal size by their first point, and drops empty ones.
+/// Returns the cluster of each point, and the number of clusters.
 fn largest_first(clusters: &[usize], count: usize) -> (Vec<usize>, usize) {
     let mut sizes = vec![(0usize, 0usize); count];
     for (index, &cluster) in clusters.iter().enumerate().rev() {
@@ -183,9 +190,9 @@ fn largest_first(clusters: &[usize], count: usize) -> (Vec<usize>, usize) {
     }
     let mut order: Vec<usize> = (0..count).filter(|&cluster| sizes[cluster].0 > 0).collect();
     order.sort_by_key(|&cluster| (std::cmp::Reverse(sizes[cluster].0), sizes[cluster].1));
-    let mut place = vec![0; count];
-    order.iter().enumerate().for_each(|(to, &from)| place[from] = to);
-    (clusters.iter().map(|&cluster| place[cluster]).collect(), order.len())
+    let mut renumbered = vec![0; count];
+    order.iter().enumerate().for_each(|(to, &from)| renumbered[from] = to);
+    (clusters.iter().map(|&cluster| renumbered[cluster]).collect(), order.len())
 }
 
 #[cfg(test)]

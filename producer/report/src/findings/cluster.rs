@@ -1,0 +1,53 @@
+//! What a cluster of maps is, as the page shows it. Describes it only; `shortcuts` fills it in.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::overview::MeanMap;
+
+/// Images of a class whose maps are alike.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Cluster {
+    pub(crate) id: u32,
+    /// The class that the maps explain.
+    pub(crate) class: String,
+    pub(crate) images: u64,
+    /// The cluster's share of the images of its class.
+    pub(crate) share: f64,
+    /// The share of the cluster's labelled images whose prediction is their label.
+    pub(crate) accuracy: Option<f64>,
+    pub(crate) mean_probability: f64,
+    /// The mean probability of the class's images outside the cluster.
+    pub(crate) rest_mean_probability: f64,
+    /// The chance that the model is surer of an image of the cluster than of another of the class.
+    pub(crate) surer: f64,
+    /// The false discovery rate at which the model counts as surer, or as less sure.
+    pub(crate) q: f64,
+    /// The Hellinger distance of the cluster's mean map to that of the rest of the class, 0 to 1.
+    pub(crate) distance: f32,
+    /// Whether the cluster looks like a shortcut.
+    pub(crate) shortcut: bool,
+    /// Where most of the attention lies; if `steady`, the corner.
+    pub(crate) place: Option<&'static str>,
+    pub(crate) map: MeanMap,
+    /// What the cluster is, in a sentence.
+    pub(crate) reason: String,
+    /// Filled in at the end, from `example_rows`.
+    #[serde(skip)]
+    pub(crate) examples: Vec<ClusterExample>,
+    /// Whether all of the cluster's maps have attention in one corner, where hardly any other map
+    /// of the class has: something always lies there, unlike what is photographed.
+    pub(crate) steady: bool,
+    /// The rows nearest to the middle of the cluster.
+    #[serde(skip)]
+    pub(super) example_rows: Vec<u32>,
+}
+
+/// An image of a cluster.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ClusterExample {
+    pub(crate) key: String,
+    pub(crate) overlay: Option<String>,
+    #[serde(skip)]
+    pub(crate) finished_at: DateTime<Utc>,
+}

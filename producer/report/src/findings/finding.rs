@@ -1,0 +1,219 @@
+//! What a finding is: its kind, its problem, and the row of `findings.parquet` that it becomes.
+//!
+//! Describes findings only. The searches make them, `name_images` ranks them.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::table::{Cell, Column, ColumnKind};
+
+/// Defines an enum with a fixed word for each variant. Tables, the page and `--json` use the words.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every variant.
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The variant's word.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+    };
+}
+
+words! {
+    /// The kind of a finding.
+    FindingKind {
+        /// The given label is probably wrong.
+        LabelError => "label-error",
+        /// Another image shows the same picture.
+        Duplicate => "duplicate",
+        /// The picture is of poor quality, or of an odd shape.
+        ImageProblem => "image-problem",
+        /// No other image looks like it.
+        Outlier => "outlier",
+        /// The model looks at an odd place.
+        Attention => "attention",
+        /// A group of images that the model may be sure of for the wrong reason.
+        Shortcut => "shortcut",
+    }
+}
+
+words! {
+    /// What exactly is wrong, for the kinds that tell several problems apart.
+    Problem {
+        /// The same file twice.
+        Exact => "exact",
+        /// Nearly the same picture twice.
+        Near => "near",
+        /// The same picture in two splits.
+        Leak => "leak",
+        /// The same picture with two labels.
+        Conflict => "conflict",
+        /// Too little light.
+        Dark => "dark",
+        /// Nearly white everywhere.
+        Bright => "bright",
+        /// Out of focus or shaken.
+        Blurred => "blurred",
+        /// Nearly one shade.
+        LowInformation => "low-information",
+        /// Much larger or smaller than the others.
+        OddSize => "odd-size",
+        /// Much wider or higher than the others.
+        OddAspect => "odd-aspect",
+        /// Without colour, among pictures in colour.
+        Grey => "grey",
+        /// The attention lies on the border.
+        Border => "border",
+        /// The attention lies in one corner.
+        Corner => "corner",
+        /// The map is the same everywhere.
+        Flat => "flat",
+        /// The map is zero: nothing in the image speaks for the class.
+        Nothing => "nothing",
+        /// The map is far from the usual one of its class.
+        Unusual => "unusual",
+    }
+}
+
+/// A finding of a search, which knows images by their row.
+#[derive(Clone, Debug)]
+pub(super) struct RowFinding {
+    pub(super) row: u32,
+    /// The row of the image that this one is a duplicate of.
+    pub(super) other: Option<u32>,
+    pub(super) kind: FindingKind,
+    pub(super) problem: Option<Problem>,
+    /// Urgency, 0 to 1.
+    pub(super) score: f32,
+    /// Why it is a finding, in a sentence.
+    pub(super) reason: String,
+    /// The label that the image should probably have.
+    pub(super) suggested: Option<String>,
+    /// The id of the cluster that the finding is about.
+    pub(super) cluster: Option<u32>,
+}
+
+impl RowFinding {
+    /// A finding without a particular problem.
+    pub(super) fn new(row: usize, kind: FindingKind, score: f32, reason: String) -> Self {
+        let row = u32::try_from(row).expect("a table has fewer than four billion rows");
+        let (other, problem, suggested, cluster) = (None, None, None, None);
+        Self { row, other, kind, problem, score, reason, suggested, cluster }
+    }
+
+    /// A finding of this problem. Scores are clamped to 0 to 1.
+    pub(super) fn of_problem(row: usize, problem: Problem, score: f32, reason: String) -> Self {
+        let kind = problem.kind();
+        Self { problem: Some(problem), ..Self::new(row, kind, score.clamp(0.0, 1.0), reason) }
+    }
+}
+
+impl Problem {
+    /// The kind of finding that the problem belongs to.
+    fn kind(self) -> FindingKind {
+        match self {
+            Self::Exact | Self::Near | Self::Leak | Self::Conflict => FindingKind::Duplicate,
+            Self::Border | Self::Corner | Self::Flat | Self::Nothing | Self::Unusual => {
+                FindingKind::Attention
+            }
+            Self::Dark
+            | Self::Bright
+            | Self::Blurred
+            | Self::LowInformation
+            | Self::OddSize
+            | Self::OddAspect
+            | Self::Grey => FindingKind::ImageProblem,
+        }
+    }
+}
+
+/// A finding with the names of its images: a row of `findings.parquet`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Finding {
+    /// 1 is the most urgent.
+    pub(crate) rank: u64,
+    /// The kind of the finding.
+    pub(crate) kind: FindingKind,
+    /// What exactly is wrong.
+    pub(crate) problem: Option<Problem>,
+    /// Urgency, 0 to 1.
+    pub(crate) score: f32,
+    /// The key of the image.
+    pub(crate) key: String,
+    /// The key of the image that it is a duplicate of.
+    pub(crate) other: Option<String>,
+    /// The given label of the image.
+    pub(crate) label: Option<String>,
+    /// The label that the image should probably have.
+    pub(crate) suggested: Option<String>,
+    /// The most probable class of the image.
+    pub(crate) predicted: Option<String>,
+    /// The probability of that class.
+    pub(crate) probability: Option<f32>,
+    /// Why it is a finding, in a sentence.
+    pub(crate) reason: String,
+    /// The id of the cluster that the finding is about.
+    pub(crate) cluster: Option<u32>,
+    /// The path below OUT of the overlay of the image's first explanation.
+    pub(crate) overlay: Option<String>,
+    /// The overlay of the given label, if the first explanation is of another class.
+    pub(crate) given_overlay: Option<String>,
+    /// The overlay of the other image.
+    pub(crate) other_overlay: Option<String>,
+    /// When the results of its images were written; the later time of two.
+    #[serde(skip)]
+    pub(crate) finished_at: DateTime<Utc>,
+}
+
+/// The columns of `findings.parquet`. `docs/report.md` describes them.
+pub(crate) const COLUMNS: &[Column<Finding>] = &[
+    Column {
+        name: "rank",
+        kind: ColumnKind::Integer,
+        cell: |finding| Cell::Integer(finding.rank.try_into().ok()),
+    },
+    text("kind", |finding| Cell::Text(Some(finding.kind.name()))),
+    text("problem", |finding| Cell::Text(finding.problem.map(Problem::name))),
+    Column {
+        name: "score",
+        kind: ColumnKind::Float,
+        cell: |finding| Cell::Float(Some(finding.score)),
+    },
+    text("key", |finding| Cell::Text(Some(&finding.key))),
+    text("other", |finding| Cell::Text(finding.other.as_deref())),
+    text("label", |finding| Cell::Text(finding.label.as_deref())),
+    text("suggested", |finding| Cell::Text(finding.suggested.as_deref())),
+    text("predicted", |finding| Cell::Text(finding.predicted.as_deref())),
+    Column {
+        name: "probability",
+        kind: ColumnKind::Float,
+        cell: |finding| Cell::Float(finding.probability),
+    },
+    text("reason", |finding| Cell::Text(Some(&finding.reason))),
+    Column {
+        name: "cluster",
+        kind: ColumnKind::Integer,
+        cell: |finding| Cell::Integer(finding.cluster.map(i64::from)),
+    },
+    text("overlay", |finding| Cell::Text(finding.overlay.as_deref())),
+    text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
+    text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
+];
+
+/// A column of texts.
+const fn text(name: &'static str, cell: for<'a> fn(&'a Finding) -> Cell<'a>) -> Column<Finding> {
+    Column { name, kind: ColumnKind::Text, cell }
+}

@@ -1,0 +1,12 @@
+//! A run in numbers: accuracy, calibration, classes, failures, speed.
+//!
+//! Owns what is counted of the rows of a run; findings and comparison have numbers of their own.
+
+mod run_overview;
+mod totals;
+
+pub use run_overview::{
+    CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
+    MeanMap, Overview, Throughput, WorkerImages,
+};
+pub(crate) use totals::OverviewTotals;

@@ -1,0 +1,275 @@
+//! The data that the page is drawn from, and which pictures each part of it can show.
+//!
+//! Owns the JSON inside the page. The scripts beside this file read it; `docs/report.md` describes
+//! the tables, which hold the same and more.
+
+use std::collections::BTreeMap;
+
+use camshaft_common::location::Location;
+use camshaft_common::run::RunRecord;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::thumbnails::{PagePicture, Thumbnails};
+use crate::comparison::{ComparedImage, RunComparison};
+use crate::findings::{AttentionTest, Cluster, ClusterExample, Finding, FindingKind, Problem};
+use crate::overview::Overview;
+
+/// The most findings that the page lists; all of them are in `findings.parquet`.
+const LISTED_FINDINGS: usize = 100_000;
+
+/// Everything that the page is drawn from.
+#[derive(Debug, Serialize)]
+pub(crate) struct PageData<'a> {
+    pub(crate) schema: u32,
+    pub(crate) title: String,
+    pub(crate) built_at: DateTime<Utc>,
+    pub(crate) camshaft: &'static str,
+    pub(crate) run: RunFacts,
+    pub(crate) overview: &'a Overview,
+    pub(crate) findings: ListedFindings<'a>,
+    pub(crate) clusters: Vec<ListedCluster<'a>>,
+    pub(crate) tests: &'a [AttentionTest],
+    pub(crate) comparison: Option<ListedComparison<'a>>,
+}
+
+/// The facts about the run in the page's header.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunFacts {
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) out: String,
+    pub(crate) model: String,
+    pub(crate) model_digest: String,
+    pub(crate) method: String,
+    pub(crate) layer: String,
+    pub(crate) target: String,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
+}
+
+impl RunFacts {
+    /// The facts about a run whose results are in `out`.
+    pub(crate) fn new(run: &RunRecord, out: &Location) -> Self {
+        let list = |items: Vec<String>| items.join(", ");
+        let explain = &run.explain;
+        Self {
+            id: run.run.to_string(),
+            source: run.source.clone(),
+            out: out.to_string(),
+            model: run.model.name.clone(),
+            model_digest: run.model.digest.to_string(),
+            method: list(explain.method.iter().map(ToString::to_string).collect()),
+            layer: list(explain.layer.iter().map(ToString::to_string).collect()),
+            target: explain.target.to_string(),
+            created_at: run.created_at,
+            updated_at: run.updated_at,
+        }
+    }
+}
+
+/// The page's title: the model and the images.
+pub(crate) fn title(run: &RunRecord) -> String {
+    let images = run.base.as_ref().map_or(&*run.source, |base| base.as_url().as_str());
+    format!("{} on {images}", run.model.name)
+}
+
+/// The list of findings, and their counts.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedFindings<'a> {
+    /// Findings in all.
+    total: usize,
+    /// Findings in `rows`.
+    listed: usize,
+    counts: Vec<FindingCount>,
+    rows: Vec<ListedFinding<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingCount {
+    kind: FindingKind,
+    problem: Option<Problem>,
+    count: u64,
+}
+
+/// A finding, and which of its pictures have thumbnails. Absent fields are not written, because a
+/// page may hold a hundred thousand findings.
+#[derive(Debug, Serialize)]
+struct ListedFinding<'a> {
+    rank: u64,
+    kind: FindingKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+    score: f32,
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suggested: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predicted: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f32>,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<u32>,
+    #[serde(skip_serializing_if = "is_false")]
+    thumbnail: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlay: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    overlay_thumbnail: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    given_overlay: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    given_overlay_thumbnail: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    other_thumbnail: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_overlay: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    other_overlay_thumbnail: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The address of the original image.
+    image: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A cluster and its examples.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedCluster<'a> {
+    #[serde(flatten)]
+    cluster: &'a Cluster,
+    examples: Vec<ListedExample<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedExample<'a> {
+    key: &'a str,
+    thumbnail: bool,
+    overlay: Option<&'a str>,
+    overlay_thumbnail: bool,
+}
+
+/// A comparison and the images whose attention moved most.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedComparison<'a> {
+    #[serde(flatten)]
+    comparison: &'a RunComparison,
+    moved: Vec<ListedComparedImage<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedComparedImage<'a> {
+    #[serde(flatten)]
+    image: &'a ComparedImage,
+    thumbnail: bool,
+    overlay_thumbnail: bool,
+}
+
+/// Which pictures the page can show. Turns findings, clusters and a comparison into the page's
+/// data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AvailablePictures<'a> {
+    pub(crate) thumbnails: &'a Thumbnails,
+    /// The `file://` URL of SOURCE, without a slash at its end; none if SOURCE is not on a local
+    /// disk.
+    pub(crate) originals: Option<&'a str>,
+}
+
+impl AvailablePictures<'_> {
+    fn has_image(&self, key: &str) -> bool {
+        self.thumbnails.has(&PagePicture::Image(key.to_owned()))
+    }
+
+    fn has_overlay(&self, overlay: Option<&str>) -> bool {
+        overlay.is_some_and(|path| self.thumbnails.has(&PagePicture::Overlay(path.to_owned())))
+    }
+
+    /// The address of an original image.
+    fn original(&self, key: &str) -> Option<String> {
+        let segment =
+            |part| percent_encoding::utf8_percent_encode(part, ENCODED_IN_SEGMENT).to_string();
+        let path: Vec<_> = key.split('/').map(segment).collect();
+        Some(format!("{}/{}", self.originals?, path.join("/")))
+    }
+
+    /// The list of findings.
+    pub(crate) fn findings<'a>(&self, all: &'a [Finding]) -> ListedFindings<'a> {
+        let listed = &all[..all.len().min(LISTED_FINDINGS)];
+        let mut counts = BTreeMap::new();
+        for finding in all {
+            *counts.entry((finding.kind, finding.problem)).or_default() += 1;
+        }
+        let counts = counts.into_iter();
+        ListedFindings {
+            total: all.len(),
+            listed: listed.len(),
+            counts: counts
+                .map(|((kind, problem), count)| FindingCount { kind, problem, count })
+                .collect(),
+            rows: listed.iter().map(|finding| self.finding(finding)).collect(),
+        }
+    }
+
+    fn finding<'a>(&self, finding: &'a Finding) -> ListedFinding<'a> {
+        ListedFinding {
+            rank: finding.rank,
+            kind: finding.kind,
+            problem: finding.problem,
+            score: finding.score,
+            key: &finding.key,
+            other: finding.other.as_deref(),
+            label: finding.label.as_deref(),
+            suggested: finding.suggested.as_deref(),
+            predicted: finding.predicted.as_deref(),
+            probability: finding.probability,
+            reason: &finding.reason,
+            cluster: finding.cluster,
+            thumbnail: self.has_image(&finding.key),
+            overlay: finding.overlay.as_deref(),
+            overlay_thumbnail: self.has_overlay(finding.overlay.as_deref()),
+            given_overlay: finding.given_overlay.as_deref(),
+            given_overlay_thumbnail: self.has_overlay(finding.given_overlay.as_deref()),
+            other_thumbnail: finding.other.as_ref().is_some_and(|other| self.has_image(other)),
+            other_overlay: finding.other_overlay.as_deref(),
+            other_overlay_thumbnail: self.has_overlay(finding.other_overlay.as_deref()),
+            image: self.original(&finding.key),
+        }
+    }
+
+    /// The clusters and their examples.
+    pub(crate) fn clusters<'a>(&self, clusters: &'a [Cluster]) -> Vec<ListedCluster<'a>> {
+        let example = |example: &'a ClusterExample| ListedExample {
+            key: &example.key,
+            thumbnail: self.has_image(&example.key),
+            overlay: example.overlay.as_deref(),
+            overlay_thumbnail: self.has_overlay(example.overlay.as_deref()),
+        };
+        let clusters = clusters.iter().map(|cluster| ListedCluster {
+            cluster,
+            examples: cluster.examples.iter().map(example).collect(),
+        });
+        clusters.collect()
+    }
+
+    /// The comparison and the images whose attention moved most.
+    pub(crate) fn comparison<'a>(&self, comparison: &'a RunComparison) -> ListedComparison<'a> {
+        let moved = comparison.moved.iter().map(|image| ListedComparedImage {
+            image,
+            thumbnail: self.has_image(&image.key),
+            overlay_thumbnail: self.has_overlay(image.overlay.as_deref()),
+        });
+        ListedComparison { comparison, moved: moved.collect() }
+    }
+}
+
+/// The characters that are percent-encoded in a segment of a path.
+const ENCODED_IN_SEGMENT: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

@@ -1,0 +1,119 @@
+//! Reads the results in OUT and sends them on as rows: in parallel, in bounded memory.
+//!
+//! Owns which results count and in which order they come, not what is done with the rows. Upstream:
+//! the workers' prediction and failure files. Downstream: the table's writer.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use camshaft_common::layout::{FAILURES, PREDICTIONS, image_of_result};
+use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
+use futures::stream::{Stream, StreamExt, TryStreamExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Sender;
+
+use super::image_row::ImageRow;
+use crate::error::ReportError;
+
+/// Results that one task reads and sends together.
+const CHUNK: usize = 128;
+/// Requests that a task has open at once, since a remote store takes long to answer each.
+const REQUESTS: usize = 32;
+/// Larger than any result that a worker writes.
+const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How far a report has come. The builder counts, the caller shows it.
+#[derive(Debug, Default)]
+pub struct ReadProgress {
+    /// Results read so far.
+    pub read: AtomicU64,
+}
+
+/// Some results in the order of the listing: each a row, or why its file can't be read.
+pub(crate) type RowChunk = Vec<Result<ImageRow, String>>;
+
+/// Reads results and sends them to `rows`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResultReader<'a> {
+    pub(crate) out: &'a Folder,
+    /// Whether rows keep whole embeddings.
+    pub(crate) embeddings: bool,
+    pub(crate) progress: &'a Arc<ReadProgress>,
+    pub(crate) rows: &'a Sender<RowChunk>,
+}
+
+impl ResultReader<'_> {
+    /// Sends every result in the order of the listing, predictions first. An image with a
+    /// prediction and a failure is sent once, with its prediction.
+    pub(crate) async fn send_results(&self) -> Result<(), ReportError> {
+        let failures = self.out.list(FAILURES).map_ok(|object| object.path);
+        let failures: Vec<String> = failures.try_collect().await?;
+        let failed: HashSet<String> = failures.iter().cloned().collect();
+        let mut predicted_too = HashSet::new();
+        let predictions = self.out.list(PREDICTIONS).map_ok(|object| object.path);
+        let predictions = predictions.inspect_ok(|path| {
+            if failed.contains(path) {
+                predicted_too.insert(path.clone());
+            }
+        });
+        let embeddings = self.embeddings;
+        let to_row = move |record| ImageRow::predicted(record, embeddings);
+        self.send_folder(PREDICTIONS, predictions, to_row).await?;
+        // An image that failed at first has both for a moment: its prediction is written before its
+        // failure is deleted.
+        let failures = failures.into_iter().filter(|path| !predicted_too.contains(path));
+        let failures = futures::stream::iter(failures.map(Ok).collect::<Vec<_>>());
+        self.send_folder(FAILURES, failures, ImageRow::failed).await
+    }
+
+    /// Sends the results at these paths below `folder`.
+    async fn send_folder<T: DeserializeOwned + 'static>(
+        &self,
+        folder: &'static str,
+        paths: impl Stream<Item = Result<String, StoreError>>,
+        to_row: impl Fn(T) -> ImageRow + Copy + Send + Sync + 'static,
+    ) -> Result<(), ReportError> {
+        let tasks = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let paths =
+            paths.try_filter(|path| futures::future::ready(image_of_result(path).is_some()));
+        let chunks = paths.try_chunks(CHUNK).map_err(|error| error.1).map_ok(|chunk| {
+            let (out, progress) = (self.out.clone(), Arc::clone(self.progress));
+            let read = tokio::spawn(async move {
+                let paths = futures::stream::iter(chunk);
+                let read = paths.map(|path| read_one(&out, folder, path, to_row));
+                let read: Vec<_> = read.buffered(REQUESTS).try_collect().await?;
+                progress.read.fetch_add(read.len() as u64, Relaxed);
+                Ok::<_, ReportError>(read)
+            });
+            async move { read.await.map_err(|_panicked| ReportError::Panicked) }
+        });
+        let mut chunks = std::pin::pin!(chunks.map_err(ReportError::from).try_buffered(tasks));
+        while let Some(chunk) = chunks.try_next().await? {
+            let chunk = chunk?.into_iter().flatten().collect();
+            if self.rows.send(chunk).await.is_err() {
+                // The writer has ended with an error, which its caller returns.
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A result's row, or why its file can't be read; none if the file has gone since it was listed.
+async fn read_one<T: DeserializeOwned>(
+    out: &Folder,
+    folder: &str,
+    path: String,
+    to_row: impl Fn(T) -> ImageRow,
+) -> Result<Option<Result<ImageRow, String>>, ReportError> {
+    let path = format!("{folder}/{path}");
+    let content = match out.get(&path, MAX_RESULT_BYTES).await {
+        Ok(content) => content,
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let record = serde_json::from_slice(&content.bytes);
+    Ok(Some(record.map(to_row).map_err(|error| format!("{path}: {error}"))))
+}
