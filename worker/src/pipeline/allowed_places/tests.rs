@@ -23,8 +23,8 @@ fn job(source: &str, key: &str, out: &str, model: &str) -> Job {
     }
 }
 
-fn only(allowed: &[&str]) -> Places {
-    Places::only(allowed.iter().map(|text| text.parse().unwrap()).collect())
+fn only(allowed: &[&str]) -> AllowedPlaces {
+    AllowedPlaces::only(allowed.iter().map(|text| text.parse().unwrap()).collect())
 }
 
 fn admits(allowed: &[&str], place: &str) -> bool {
@@ -106,7 +106,7 @@ fn each_place_of_a_job_is_looked_at() {
 #[test]
 fn items_that_promise_too_much_are_refused() {
     for text in ["", "hf:owner", "hf:owner/name@main", "hf:owner/*", "http://host", "s3://"] {
-        assert!(text.parse::<Allowed>().is_err(), "{text}");
+        assert!(text.parse::<AllowedPlace>().is_err(), "{text}");
     }
 }
 
@@ -123,7 +123,7 @@ fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (directory, inside, outside)
 }
 
-fn check_inside(inside: &Path) -> Result<(), Refused> {
+fn check_inside(inside: &Path) -> Result<(), PlaceRefused> {
     let text = |path: &str| inside.join(path).to_str().unwrap().to_owned();
     let job = job(&text("images"), "a.jpg", &text("out"), &text("model"));
     only(&[inside.to_str().unwrap()]).check(&job)
@@ -230,7 +230,7 @@ proptest! {
         let Ok(place) = format!("{root}{path}").parse::<Location>() else { return Ok(()) };
         let outer = if root.starts_with("s3") { "s3:/bucket/data" } else { "/tmp/data" };
         let places = only(&["s3://bucket/data", "/tmp/data"]);
-        let admitted = places.check_place(Role::Source, &place).is_ok();
+        let admitted = places.check_place(PlaceRole::Source, &place).is_ok();
         let opened = opened(&place);
         let climbs = opened.split('/').any(|segment| segment == "..");
         let below = opened == outer || opened.starts_with(&format!("{outer}/"));
