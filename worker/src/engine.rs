@@ -61,8 +61,7 @@ impl Engine {
         let compute = &config.compute;
         let device = compute.device.open()?;
         let batch_size = Arc::new(compute.batch_size(&device));
-        let thread =
-            ModelThread::new(device, compute.precision, compute.kernel, first.as_deref())?;
+        let thread = ModelThread::new(device, compute.precision, compute.kernel, first.as_deref())?;
         let limits = config.limits(batch_size.max());
         let EngineSettings {
             pinned,

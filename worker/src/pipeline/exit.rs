@@ -25,7 +25,7 @@ pub struct Exit {
     /// The image; `None` if its message was not admitted.
     pub image: Option<Box<AdmittedImage>>,
     /// Why it leaves.
-    pub cause: ExitCause,
+    pub cause: Box<ExitCause>,
 }
 
 /// Why a message was not admitted.
@@ -92,12 +92,13 @@ impl Exit {
     /// An image leaves.
     pub fn of_image(admitted: Admitted, cause: impl Into<ExitCause>) -> Self {
         let Admitted { delivery, image } = admitted;
-        Self { delivery, image: Some(image), cause: cause.into() }
+        Self { delivery, image: Some(image), cause: Box::new(cause.into()) }
     }
 
     /// A message leaves that was not admitted.
     pub fn of_message(delivery: OpenDelivery, cause: impl Into<NotAdmitted>) -> Self {
-        Self { delivery, image: None, cause: ExitCause::NotAdmitted(cause.into()) }
+        let cause = Box::new(ExitCause::NotAdmitted(cause.into()));
+        Self { delivery, image: None, cause }
     }
 }
 

@@ -31,11 +31,7 @@ impl<T> RecentlyUsed<T> {
 
     /// Finds a value, or makes it. Room is made first, so that the old value and the new one
     /// never take memory at the same time.
-    pub fn find_or_make(
-        &mut self,
-        is_wanted: impl Fn(&T) -> bool,
-        make: impl FnOnce() -> T,
-    ) -> &T {
+    pub fn find_or_make(&mut self, is_wanted: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> &T {
         if self.find(is_wanted).is_none() {
             self.make_room();
             self.values.push(make());

@@ -91,7 +91,8 @@ impl SettleStage {
     }
 
     async fn settle_exit(&self, exit: Exit) {
-        let Exit { delivery, image, mut cause } = exit;
+        let Exit { delivery, image, cause } = exit;
+        let mut cause = *cause;
         let Classification { mut disposition, mut affects } = classify(&cause);
         if let (Disposition::Failure(class), Some(image)) = (disposition, &image) {
             let reason = cause.to_string();
