@@ -22,7 +22,7 @@ use crate::pipeline::outage::OutagePolicy;
 /// How the network runs.
 #[derive(Clone, Debug)]
 pub struct ComputeConfig {
-    /// Where it runs.
+    /// The device it runs on.
     pub device: DeviceChoice,
     /// Its number format.
     pub precision: Precision,

@@ -27,7 +27,7 @@ pub(crate) async fn compute<T: Send + 'static>(
     let asked = Instant::now();
     rayon::spawn_fifo(move || {
         let waited = asked.elapsed();
-        // A panic drops everything that `work` owned, so nobody sees it half done.
+        // A panic drops everything that `work` owned, so no other code sees it half done.
         let outcome = catch_unwind(AssertUnwindSafe(work));
         // There is no receiver if the pipeline was dropped.
         done.send((outcome, waited)).unwrap_or_default();

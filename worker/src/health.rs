@@ -4,7 +4,7 @@
 //! the worker can work; else 503, with the reasons in JSON. `GET /metrics` is for Prometheus.
 //!
 //! Owns what counts as ready. Problems are found by the queue and the engine, and metrics are
-//! written by [`metrics`]. Nothing secret is shown: errors have no secrets.
+//! written by [`crate::metrics`]. Nothing secret is shown: errors have no secrets.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

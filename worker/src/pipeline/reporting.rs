@@ -1,4 +1,4 @@
-//! Where stages report what happens: counts, metrics and lasting errors.
+//! What stages report to: counts, metrics and lasting errors.
 
 use std::sync::Arc;
 

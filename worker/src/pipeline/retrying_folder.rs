@@ -110,7 +110,7 @@ impl RetryingFolder {
             let error = match request().await {
                 Err(error) if error.kind().may_pass() => error,
                 answered => {
-                    // The outage ends before the probe is dropped: nobody else need probe.
+                    // This ends the outage before the probe is dropped, so no other caller probes.
                     self.outage.note_answer();
                     return answered;
                 }

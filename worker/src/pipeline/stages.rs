@@ -104,13 +104,13 @@ impl Stages {
         self.tasks.push((stage, tokio::spawn(task.in_current_span())));
     }
 
-    /// Where a stage sends what leaves early.
+    /// The channel into which a stage sends what leaves early.
     #[must_use]
     pub fn exits(&self) -> Sender<Exit> {
         self.exits.clone()
     }
 
-    /// Where the last stage receives what left early.
+    /// The channel from which the last stage takes what left early.
     #[must_use]
     pub fn left_early(&self) -> Receiver<Exit> {
         self.exits_in.clone()

@@ -71,7 +71,7 @@ fn odd_spellings_of_a_place_below_are_below() {
     for place in ["s3://bucket/d%61ta/x", "s3://bucket/data%2fx", "s3://bucket/x/../data"] {
         assert!(admits(&["s3://bucket/data"], place), "{place}");
     }
-    // No way up: names that a store keeps to the letter.
+    // A store takes these names literally, so they do not lead to a parent.
     for place in ["s3://bucket/data/%252e%252e/x", "s3://bucket/data/..%5cx"] {
         assert!(admits(&["s3://bucket/data"], place), "{place}");
     }
@@ -143,7 +143,7 @@ fn links_that_lead_out_are_refused() {
         ("out/failures", "../../outside/out"),
         ("model", "../outside/model"),
         ("model/config.json", "../../outside/secret.jpg"),
-        // Leads nowhere yet.
+        // The target does not exist yet.
         ("out/predictions", "../../outside/new"),
     ] {
         let (_directory, inside, _) = folders();
@@ -173,7 +173,7 @@ fn links_within_and_an_allowed_place_that_is_one_are_followed() {
     check_inside(&link).unwrap();
 }
 
-/// Text that climbs, hides or looks like what is allowed.
+/// Paths that lead to a parent, hide that they do, or look like an allowed place.
 fn hostile_path() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just(".."),
@@ -204,7 +204,7 @@ fn hostile_path() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.join("/"))
 }
 
-/// The path that a file system or store is asked for in the end.
+/// The path that is opened in the file system or store in the end.
 fn opened(place: &Location) -> String {
     match place.local_path() {
         Some(path) => path.to_str().unwrap().to_owned(),
