@@ -10,12 +10,13 @@ use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
 use camshaft_common::store::StoreOptions;
 use camshaft_queue::{InProcessQueue, JobQueue, RetryDelays};
-use camshaft_worker::engine::{Engine, EngineError, Terms};
+use camshaft_worker::config::EngineSettings;
+use camshaft_worker::engine::{Engine, EngineError};
+use camshaft_worker::pipeline::allowed_places::AllowedPlaces;
 use camshaft_worker::pipeline::model_files;
-use camshaft_worker::pipeline::outage::Patience;
-use camshaft_worker::pipeline::places::Places;
-use camshaft_worker::pipeline::tally::{Counts, Tally};
-use camshaft_worker::pipeline::trouble::Trouble;
+use camshaft_worker::pipeline::outage::OutagePolicy;
+use camshaft_worker::pipeline::outcome_counters::{OutcomeCounters, OutcomeCounts};
+use camshaft_worker::signals::Signals;
 use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -82,44 +83,44 @@ pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Resu
     // Better said once than for each image.
     files.check(&request.explain)?;
     let (out, embeddings) = (request.out.clone(), request.explain.embeddings);
+    let stop = CancellationToken::new();
+    let engine_config = args.engine.resolve(EngineSettings {
+        pinned: true,
+        worker_name: format!("audit-{}", std::process::id()),
+        outage_policy: OutagePolicy::INTERACTIVE,
+        stop_at_lasting_error: Some(stop.clone()),
+        allowed_places: AllowedPlaces::default(),
+    });
     let trust = args.trust_sample.map(|sample| TrustRequest {
         sample,
         source: request.source.location().clone(),
         out: out.clone(),
         explain: request.explain.clone(),
-        engine: args.engine.clone(),
+        engine: engine_config.clone(),
         files: Arc::clone(&files),
     });
     let plan = Plan::new(request, None, &stores).await?;
     let (run, listed) = (plan.run(), plan.progress());
 
     let queue = InProcessQueue::new(JOBS_AHEAD, RetryDelays::default());
-    let stop = CancellationToken::new();
     stop_on_interrupt(stop.clone())?;
     let publishing = tokio::spawn(publish(plan, queue.clone(), stop.clone()));
-    let prefetch = args.engine.most_prefetch(cores());
+    let prefetch = engine_config.max_prefetch();
     let mut deliveries = queue.consume(prefetch, stop.clone()).await?.peekable();
 
     let mut first_trouble = None;
     // The model is built only where there is work for it.
     let counts = if Pin::new(&mut deliveries).peek().await.is_some() {
-        let terms = Terms {
-            pinned: true,
-            worker: format!("audit-{}", std::process::id()),
-            patience: Patience::PERSON,
-            trouble: Trouble::stopping(stop.clone()),
-            places: Places::default(),
-        };
-        let engine = Engine::start(&args.engine, Some(files), stores.clone(), terms)?;
-        let (tally, context) = (engine.tally(), engine.context());
-        let (seen, read) = (Arc::clone(&listed), Arc::clone(&tally));
+        let engine = Engine::start(engine_config, Some(files), stores.clone())?;
+        let monitor = engine.monitor();
+        let (seen, read) = (Arc::clone(&listed), monitor.counters());
         Progress::start("done")
             .follow(engine.run(deliveries.boxed()), move || reading(&seen, &read))
             .await?;
-        first_trouble = context.trouble.first();
-        tally.counts()
+        first_trouble = monitor.first_lasting_error();
+        monitor.counts()
     } else {
-        Counts::default()
+        OutcomeCounts::default()
     };
     publishing.await??;
     summarise(&listed, &counts, started, &out);
@@ -166,15 +167,10 @@ async fn publish(
 
 /// Ctrl-C or SIGTERM: finish what is in work; a second one ends at once.
 pub(crate) fn stop_on_interrupt(stop: CancellationToken) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::listen()?;
     tokio::spawn(async move {
         for again in [false, true] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            signals.next().await;
             if again {
                 std::process::exit(1);
             }
@@ -185,13 +181,13 @@ pub(crate) fn stop_on_interrupt(stop: CancellationToken) -> std::io::Result<()> 
     Ok(())
 }
 
-fn reading(listed: &PlanProgress, tally: &Tally) -> crate::progress::Reading {
-    let counts = tally.counts();
+fn reading(listed: &PlanProgress, counters: &OutcomeCounters) -> crate::progress::Reading {
+    let counts = counters.counts();
     let total = listed.listed.load(Relaxed).then(|| listed.published.load(Relaxed));
     (counts.finished(), total, counts.failed_in_all())
 }
 
-fn summarise(listed: &PlanProgress, counts: &Counts, started: Instant, out: &Location) {
+fn summarise(listed: &PlanProgress, counts: &OutcomeCounts, started: Instant, out: &Location) {
     let seconds = started.elapsed().as_secs_f64();
     let skipped = listed.skipped.load(Relaxed);
     let mut line = format!(
@@ -209,8 +205,4 @@ fn summarise(listed: &PlanProgress, counts: &Counts, started: Instant, out: &Loc
         say(&format!("  {number} {class}"));
     }
     say(&format!("Results are in {out}"));
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -18,13 +18,12 @@ use camshaft_common::prediction::PredictionRecord;
 use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
-use camshaft_decoding::ImageLimits;
 use camshaft_model::ModelFiles;
 use camshaft_trust::examination::{
     ComputeSettings, ExaminationError, ExaminationProgress, SampledImage, examine,
 };
 use camshaft_vision::input::to_input;
-use camshaft_worker::arguments::EngineArgs;
+use camshaft_worker::config::{ComputeConfig, EngineConfig};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
@@ -64,8 +63,8 @@ pub(crate) struct TrustRequest {
     pub(crate) out: Location,
     /// The run's options.
     pub(crate) explain: ExplainOptions,
-    /// Where the model runs.
-    pub(crate) engine: EngineArgs,
+    /// How the network runs, and how large images may be.
+    pub(crate) engine: EngineConfig,
     /// The run's model.
     pub(crate) files: Arc<ModelFiles>,
 }
@@ -93,9 +92,9 @@ impl TrustRequest {
             (self.explain.clone(), images.len() as u64, Arc::clone(&progress));
         let stopping = stop.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let EngineArgs { device, precision, kernel, .. } = self.engine;
+            let ComputeConfig { device, precision, kernel, .. } = self.engine.compute;
             let device = device.open()?;
-            let batch = self.engine.batch_size(&device).now();
+            let batch = self.engine.compute.batch_size(&device).now();
             let compute = ComputeSettings { device, precision, kernel, batch };
             examine(&self.files, &compute, &self.explain, &images, &watched)
         });
@@ -146,11 +145,7 @@ impl TrustRequest {
         out: &Folder,
         keys: Vec<ImageKey>,
     ) -> Result<Vec<SampledImage>, StoreError> {
-        let limits = ImageLimits {
-            max_bytes: self.engine.max_image_bytes,
-            max_pixels: self.engine.max_image_pixels,
-            ..ImageLimits::default()
-        };
+        let limits = self.engine.image_limits;
         let read = |key: ImageKey| {
             let files = Arc::clone(&self.files);
             async move {

@@ -1,32 +1,37 @@
-//! Arguments of whatever runs the model: `camshaft-worker` and `camshaft audit`.
+//! Command line arguments of the programs that run an engine: `camshaft-worker` and
+//! `camshaft audit`. They are resolved once, into a [`config`](crate::config) without clap.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use candle_core::Device;
-use clap::Args;
-
-use crate::pipeline::batch_size::{BatchChoice, BatchSize};
-use crate::pipeline::context::Limits;
+use camshaft_arguments::{BrokerArgs, LogArgs, ModelArgs};
 use camshaft_decoding::ImageLimits;
 use camshaft_model::{DeviceChoice, KernelChoice, Precision};
+use camshaft_queue::RabbitMqOptions;
+use clap::{Args, Parser};
 
-/// Where the model runs, and limits on images.
+use crate::config::{ComputeConfig, EngineConfig, EngineSettings, ServiceConfig};
+use crate::pipeline::allowed_places::{AllowedPlace, AllowedPlaces};
+use crate::pipeline::batch_size::BatchChoice;
+use crate::pipeline::outage::OutagePolicy;
+
+/// How the network runs, and how large images may be.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
     /// Where the model runs: auto, cpu, cuda or cuda:N
     #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Number format of the network: f32, bf16 or f16; auto is bf16 on a CPU that is faster so
-    /// (Intel's with AMX, AMD's since Zen 4), f32 elsewhere
+    /// Number format of the network: f32, bf16 or f16. auto is bf16 on a CPU with fast bf16
+    /// instructions (Intel's with AMX, AMD's since Zen 4), and f32 on all others
     #[arg(long, env = "CAMSHAFT_PRECISION", default_value = "auto")]
     pub precision: Precision,
-    /// What multiplies on the CPU: auto, candle, amx-bf16, amx-bf16x3, avx512-bf16, avx512, avx2
+    /// What multiplies on a CPU: auto, candle, amx-bf16, amx-bf16x3, avx512-bf16, avx512, avx2
     /// or neon
     #[arg(long, env = "CAMSHAFT_KERNEL", default_value = "auto", hide = true)]
     pub kernel: KernelChoice,
-    /// Images the network takes at once: a number, or auto for as many as the device is faster
-    /// with
+    /// Images that the network takes at once: a number, or auto for the largest batch that still
+    /// speeds up the device
     #[arg(long, env = "CAMSHAFT_BATCH", default_value = "auto", value_name = "N")]
     pub batch: BatchChoice,
     /// An image file with more bytes fails as too-large
@@ -38,69 +43,121 @@ pub struct EngineArgs {
     /// An image whose decoding takes longer fails as undecodable
     #[arg(long, env = "CAMSHAFT_MAX_DECODE_SECONDS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_decode_seconds: u64,
-    /// Files, pixels and overlays held at once, the model aside
+    /// Memory for the files, pixels and overlays of all images in work. The model's own memory
+    /// comes on top
     #[arg(long, env = "CAMSHAFT_MAX_HELD_BYTES", default_value_t = HELD_BYTES, value_name = "BYTES")]
     pub max_held_bytes: u64,
 }
 
-/// How long a batch's first image waits for company: little beside a batch's own time on a
-/// CPU, and enough for a store's answers to arrive.
-const BATCH_WAIT: Duration = Duration::from_millis(50);
-
-/// Larger ones are no faster: a core's caches hold the weights of a layer and little else.
-const CPU_BATCH: usize = 8;
-/// Where the search begins and where it ends at the latest. Inputs of 256 images take 150 MB.
-const FIRST_GPU_BATCH: usize = 16;
-const MOST_GPU_BATCH: usize = 256;
-
-/// A store answers in tens of milliseconds; this many requests at once keep a batch filled.
-const FETCHES: usize = 8;
-
-/// Eight photographs of 24 megapixels, or a thousand small ones, and their files.
+/// Eight photographs of 24 megapixels, or a thousand small ones, with their files.
 const HELD_BYTES: u64 = 704 * 1024 * 1024;
 
-/// A file is a fraction of its pixels; a fifth of their share keeps the decoders supplied.
-const FILES_SHARE: u64 = 6;
-
 impl EngineArgs {
-    /// How many images the network takes at once on this device.
+    /// The configuration of an engine with these arguments, on this machine.
     #[must_use]
-    pub fn batch_size(&self, device: &Device) -> BatchSize {
-        match self.batch {
-            BatchChoice::Fixed(images) => BatchSize::fixed(images.into()),
-            BatchChoice::Auto if device.is_cpu() => BatchSize::fixed(CPU_BATCH),
-            BatchChoice::Auto => BatchSize::searched(FIRST_GPU_BATCH, MOST_GPU_BATCH),
-        }
-    }
-
-    /// Deliveries the pipeline holds at once, whatever the device.
-    #[must_use]
-    pub fn most_prefetch(&self, cores: usize) -> u16 {
-        let batch = match self.batch {
-            BatchChoice::Fixed(images) => images.into(),
-            BatchChoice::Auto => MOST_GPU_BATCH,
-        };
-        self.limits(cores, batch).prefetch()
-    }
-
-    /// What each stage does at once on a machine with so many cores, with batches of at most so
-    /// many images.
-    #[must_use]
-    pub fn limits(&self, cores: usize, batch: usize) -> Limits {
-        Limits {
-            fetches: FETCHES,
-            cores: cores.max(1),
-            batch,
-            batch_wait: BATCH_WAIT,
-            stores: FETCHES,
-            file_bytes: self.max_held_bytes / FILES_SHARE,
-            pixel_bytes: self.max_held_bytes - self.max_held_bytes / FILES_SHARE,
-            decode_time: Duration::from_secs(self.max_decode_seconds),
-            image: ImageLimits {
+    pub fn resolve(self, settings: EngineSettings) -> EngineConfig {
+        let Self { device, precision, kernel, batch, .. } = self;
+        EngineConfig {
+            compute: ComputeConfig { device, precision, kernel, batch },
+            image_limits: ImageLimits {
                 max_bytes: self.max_image_bytes,
                 max_pixels: self.max_image_pixels,
                 ..ImageLimits::default()
             },
+            decode_time: Duration::from_secs(self.max_decode_seconds),
+            held_bytes: self.max_held_bytes,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            settings,
         }
     }
+}
+
+/// Predicts and explains images from a RabbitMQ queue until it is told to stop
+#[derive(Parser, Debug)]
+#[command(name = "camshaft-worker", version)]
+pub struct ServiceArgs {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Refuse jobs that read, write or load a model elsewhere. Items are folders and URLs, which
+    /// allow everything below them, and hf:OWNER/NAME or hf:* for models on the Hugging Face Hub.
+    /// Without this option jobs may name any place
+    #[arg(long, env = "CAMSHAFT_ALLOW", value_name = "PLACE,…", value_delimiter = ',')]
+    allow: Vec<AllowedPlace>,
+    /// End once the queue was empty, and nothing was in work here, for this many seconds
+    #[arg(long, env = "CAMSHAFT_EXIT_WHEN_IDLE", value_name = "SECONDS")]
+    exit_when_idle: Option<u64>,
+    /// After SIGTERM or SIGINT, finish what is in work for at most this many seconds. The rest
+    /// goes back to the queue
+    #[arg(long, env = "CAMSHAFT_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 25)]
+    drain_timeout: u64,
+    /// Answer GET /healthz, /readyz and /metrics at this address, such as 0.0.0.0:8080
+    #[arg(long, env = "CAMSHAFT_HEALTH", value_name = "ADDRESS")]
+    health: Option<SocketAddr>,
+    /// Ask the worker at --health whether it is alive, and end: with status 0 if it is, else 1
+    #[arg(long, requires = "health")]
+    check_health: bool,
+    /// This worker's name in results
+    #[arg(long, env = "CAMSHAFT_WORKER_NAME", value_name = "NAME")]
+    worker_name: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl ServiceArgs {
+    /// What is logged, and how.
+    #[must_use]
+    pub fn log(&self) -> &LogArgs {
+        &self.log
+    }
+
+    /// The worker to check, if the program was started only for that.
+    #[must_use]
+    pub fn worker_to_check(&self) -> Option<SocketAddr> {
+        self.health.filter(|_| self.check_health)
+    }
+
+    /// The configuration of a worker with these arguments, on this machine.
+    #[must_use]
+    pub fn resolve(self) -> ServiceConfig {
+        let worker_name = self.worker_name.unwrap_or_else(default_worker_name);
+        let queue = RabbitMqOptions {
+            name: self.broker.queue.queue,
+            delays: self.broker.queue.retry_delays,
+            tls: self.broker.tls.into(),
+            connection_name: format!("camshaft-worker {worker_name}"),
+            // A worker may be started before its broker, so it waits for it without a limit.
+            connect_limit: None,
+            ..RabbitMqOptions::default()
+        };
+        let settings = EngineSettings {
+            pinned: self.model.model.is_some(),
+            worker_name,
+            outage_policy: OutagePolicy::WORKER,
+            stop_at_lasting_error: None,
+            allowed_places: AllowedPlaces::only(self.allow),
+        };
+        ServiceConfig {
+            broker: self.broker.broker,
+            queue,
+            model: self.model.model,
+            engine: self.engine.resolve(settings),
+            exit_when_idle: self.exit_when_idle.map(Duration::from_secs),
+            drain_timeout: Duration::from_secs(self.drain_timeout),
+            health: self.health,
+        }
+    }
+}
+
+/// `host-pid`: this is how people look for a worker.
+fn default_worker_name() -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "worker",
+        host => host,
+    };
+    format!("{host}-{}", std::process::id())
 }

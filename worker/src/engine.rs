@@ -1,25 +1,38 @@
-//! A ready model with everything its pipeline needs, for whichever queue feeds it.
+//! Assembles a pipeline: opens the device, loads the model, and gives each stage what it needs.
+//!
+//! Any queue can feed it: `camshaft-worker` uses RabbitMQ, `camshaft audit` a queue in the same
+//! process.
 
 use std::sync::Arc;
 
 use camshaft_common::store::StoreOptions;
+use camshaft_model::{ModelError, ModelFiles};
 use camshaft_queue::Deliveries;
 
-use crate::arguments::EngineArgs;
-use crate::pipeline::context::Context;
-use crate::pipeline::explain::ModelThread;
-use crate::pipeline::model_files::{ModelShelf, ModelUnavailable};
-use crate::pipeline::outage::Patience;
-use crate::pipeline::places::Places;
-use crate::pipeline::tally::Tally;
-use crate::pipeline::trouble::Trouble;
-use crate::pipeline::{self, PipelineError};
-use camshaft_model::{ModelError, ModelFiles};
+use crate::config::{EngineConfig, EngineSettings};
+use crate::metrics::Metrics;
+use crate::monitor::EngineMonitor;
+use crate::pipeline::Pipeline;
+use crate::pipeline::admit::AdmitStage;
+use crate::pipeline::batch::BatchStage;
+use crate::pipeline::decode::DecodeStage;
+use crate::pipeline::explain::{ModelStage, ModelThread};
+use crate::pipeline::fetch::FetchStage;
+use crate::pipeline::lasting_errors::LastingErrors;
+use crate::pipeline::memory_budget::MemoryBudget;
+use crate::pipeline::model_files::{ModelFilesCache, ModelUnavailable};
+use crate::pipeline::render::RenderStage;
+use crate::pipeline::reporting::Reporting;
+use crate::pipeline::settle::SettleStage;
+use crate::pipeline::stages::PipelineError;
+use crate::pipeline::store::StoreStage;
+use crate::pipeline::stores::Stores;
+use crate::pipeline::work_permits::WorkPermits;
 
 /// Why an engine can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The model's files can't be had.
+    /// The model's files can't be read.
     #[error(transparent)]
     Files(#[from] ModelUnavailable),
     /// The device or the model can't be used.
@@ -27,81 +40,104 @@ pub enum EngineError {
     Model(#[from] ModelError),
 }
 
-/// Whose engine it is, and what it may do.
-#[derive(Debug)]
-pub struct Terms {
-    /// Only the first model is used: jobs for others are put back.
-    pub pinned: bool,
-    /// The name in results.
-    pub worker: String,
-    /// How long stores that don't answer are waited for.
-    pub patience: Patience,
-    /// What to do about errors that no waiting mends.
-    pub trouble: Trouble,
-    /// Which places jobs may name.
-    pub places: Places,
-}
-
-/// A device with a model on it, not yet running.
+/// A pipeline that is ready to run.
 #[derive(Debug)]
 pub struct Engine {
-    context: Arc<Context>,
-    model: ModelThread,
+    pipeline: Pipeline,
+    monitor: EngineMonitor,
 }
 
 impl Engine {
-    /// Opens the device and builds a model. With `pinned`, jobs for other models are put
-    /// back; without, each job's own model is loaded when it first comes. Jobs that name
-    /// other than `places` are dead-lettered.
+    /// Opens the device, and loads the first model if there is one. Other models are loaded when
+    /// a job first asks for one, unless the first is the only one allowed.
     ///
     /// # Errors
-    /// Where the device or the model can't be used.
+    /// If the device or the model can't be used.
     pub fn start(
-        args: &EngineArgs,
+        config: EngineConfig,
         first: Option<Arc<ModelFiles>>,
-        stores: StoreOptions,
-        terms: Terms,
+        store_options: StoreOptions,
     ) -> Result<Self, EngineError> {
-        let Terms { pinned, worker, patience, trouble, places } = terms;
-        let device = args.device.open()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let batch = args.batch_size(&device);
-        let thread = ModelThread::new(device, args.precision, args.kernel, first.as_deref())?;
-        let mut context = Context::new(
-            (args.limits(cores, batch.most()), batch),
-            worker,
-            ModelShelf::new(first, pinned, stores.clone()),
-            stores,
-            patience,
-            trouble,
-        );
-        context.places = if pinned { places.with_any_model() } else { places };
-        Ok(Self { context: Arc::new(context), model: thread })
+        let compute = &config.compute;
+        let device = compute.device.open()?;
+        let batch_size = Arc::new(compute.batch_size(&device));
+        let thread = ModelThread::new(device, compute.precision, compute.kernel, first.as_deref())?;
+        let limits = config.limits(batch_size.max());
+        let EngineSettings {
+            pinned,
+            worker_name,
+            outage_policy,
+            stop_at_lasting_error,
+            allowed_places,
+        } = config.settings;
+        let allowed_places = if pinned { allowed_places.with_any_model() } else { allowed_places };
+
+        let models = ModelFilesCache::new(first, pinned, store_options.clone());
+        let stores = Arc::new(Stores::new(store_options, outage_policy));
+        let file_budget = Arc::new(MemoryBudget::new(limits.file_bytes));
+        let pixel_budget = Arc::new(MemoryBudget::new(limits.pixel_bytes));
+        let metrics = Metrics::default();
+        let reporting = Arc::new(Reporting {
+            worker_name,
+            counters: Arc::default(),
+            metrics: metrics.clone(),
+            lasting_errors: LastingErrors::new(stop_at_lasting_error),
+        });
+
+        let monitor = EngineMonitor {
+            prefetch: limits.prefetch(),
+            batch_size: Arc::clone(&batch_size),
+            file_budget: Arc::clone(&file_budget),
+            pixel_budget: Arc::clone(&pixel_budget),
+            stores: Arc::clone(&stores),
+            reporting: Arc::clone(&reporting),
+        };
+        let pipeline = Pipeline {
+            limits,
+            metrics: metrics.clone(),
+            admit: AdmitStage {
+                allowed_places: Arc::new(allowed_places),
+                permits: WorkPermits::default(),
+                reporting: Arc::clone(&reporting),
+            },
+            fetch: FetchStage {
+                stores: Arc::clone(&stores),
+                models,
+                file_budget,
+                max_image_bytes: limits.image.max_bytes,
+                reporting: Arc::clone(&reporting),
+            },
+            decode: DecodeStage {
+                pixel_budget,
+                image_limits: limits.image,
+                time_limit: limits.decode_time,
+            },
+            batch: BatchStage { size: Arc::clone(&batch_size), wait: limits.batch_wait },
+            model: ModelStage { thread, batch_size, metrics },
+            render: RenderStage,
+            store: StoreStage { stores: Arc::clone(&stores), reporting: Arc::clone(&reporting) },
+            settle: SettleStage { stores, reporting },
+        };
+        Ok(Self { pipeline, monitor })
     }
 
-    /// Deliveries the pipeline holds at once.
+    /// How many unsettled deliveries the pipeline holds at most.
     #[must_use]
     pub fn prefetch(&self) -> u16 {
-        self.context.limits.prefetch()
+        self.monitor.prefetch
     }
 
-    /// Counts that change while it runs.
+    /// A handle to watch the engine with while it runs.
     #[must_use]
-    pub fn tally(&self) -> Arc<Tally> {
-        Arc::clone(&self.context.tally)
+    pub fn monitor(&self) -> EngineMonitor {
+        self.monitor.clone()
     }
 
-    /// What keeps images from getting done, while it runs.
-    #[must_use]
-    pub fn context(&self) -> Arc<Context> {
-        Arc::clone(&self.context)
-    }
-
-    /// Works until the deliveries end and all taken are settled.
+    /// Works until the deliveries end and everything that was taken is settled.
     ///
     /// # Errors
-    /// Where a stage panicked.
+    /// If a stage panicked.
     pub async fn run(self, deliveries: Deliveries) -> Result<(), PipelineError> {
-        pipeline::run(deliveries, self.context, self.model).await
+        self.pipeline.run(deliveries).await
     }
 }

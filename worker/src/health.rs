@@ -1,13 +1,14 @@
-//! Whether a worker can work and what it does, told over HTTP to whoever runs it.
+//! Tells over HTTP whether a worker can work, and what it does.
 //!
-//! `GET /livez` (or `/healthz`) answers as long as the process does. `GET /readyz` answers 200, or 503 while
-//! something keeps it from working, and says what in JSON. `GET /metrics` is for Prometheus. Owns
-//! what counts as ready; what is wrong is known to the queue, the stores and the pipeline, what
-//! there is to measure to [`crate::metrics`]. No secret is shown: errors have none.
+//! `GET /livez` (or `/healthz`) answers as long as the process runs. `GET /readyz` answers 200 if
+//! the worker can work; else 503, with the reasons in JSON. `GET /metrics` is for Prometheus.
+//!
+//! Owns what counts as ready. Problems are found by the queue and the engine, and metrics are
+//! written by [`crate::metrics`]. Nothing secret is shown: errors have no secrets.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -17,13 +18,15 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use camshaft_queue::RabbitMqQueue;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::metrics::{self, Metrics};
-use crate::pipeline::context::Context;
+use crate::metrics;
+use crate::monitor::EngineMonitor;
+use crate::pipeline::outcome_counters::OutcomeCounts;
 
-/// The address can't be listened on.
+/// Nothing can listen on the address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for health checks: {source}; choose another --health")]
 pub struct HealthError {
@@ -31,23 +34,23 @@ pub struct HealthError {
     source: std::io::Error,
 }
 
-/// A worker that lives answers in an instant.
-const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a worker that runs may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// No worker says that it lives.
+/// No worker says that it is alive.
 #[derive(Debug, thiserror::Error)]
 #[error("no worker answers at {address}: {reason}; is it running, and with this --health?")]
-pub struct NotAlive {
+pub struct NotAliveError {
     address: SocketAddr,
     reason: String,
 }
 
-/// Asks the worker at an address whether it lives, for an image's health check, which has nothing
-/// else to ask with.
+/// Asks the worker at an address whether it is alive. For the health check of a container, which
+/// has no other HTTP client.
 ///
 /// # Errors
-/// Where it doesn't say so.
-pub fn ask(address: SocketAddr) -> Result<(), NotAlive> {
+/// If the worker does not answer that it is.
+pub fn check(address: SocketAddr) -> Result<(), NotAliveError> {
     let mut reached = address;
     if address.ip().is_unspecified() {
         let here =
@@ -55,8 +58,8 @@ pub fn ask(address: SocketAddr) -> Result<(), NotAlive> {
         reached.set_ip(here);
     }
     let answer = || {
-        let mut worker = TcpStream::connect_timeout(&reached, ASK_TIMEOUT)?;
-        worker.set_read_timeout(Some(ASK_TIMEOUT))?;
+        let mut worker = TcpStream::connect_timeout(&reached, ANSWER_TIMEOUT)?;
+        worker.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         worker.write_all(b"GET /livez HTTP/1.0\r\n\r\n")?;
         let mut status = [0; 12];
         worker.read_exact(&mut status)?;
@@ -67,25 +70,25 @@ pub fn ask(address: SocketAddr) -> Result<(), NotAlive> {
         Ok(status) => format!("it says {status:?}"),
         Err(error) => error.to_string(),
     };
-    Err(NotAlive { address, reason })
+    Err(NotAliveError { address, reason })
 }
 
-/// What a worker has to say, filled in as it starts.
+/// What is known about a worker's health. It learns more as the worker starts.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<Parts>>);
+pub struct Health(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
-struct Parts {
-    context: Option<Arc<Context>>,
+struct Known {
+    engine: Option<EngineMonitor>,
     queue: Option<RabbitMqQueue>,
     stopping: bool,
 }
 
-/// `GET /readyz`.
+/// The answer to `GET /readyz`.
 #[derive(Debug, Serialize)]
-struct Report {
+struct Readiness {
     ready: bool,
-    /// What keeps it from working, for people.
+    /// Why the worker can't work, in words.
     problems: Vec<String>,
     predicted: u64,
     failed: u64,
@@ -93,25 +96,25 @@ struct Report {
 }
 
 impl Health {
-    /// The engine is ready.
-    pub fn set_context(&self, context: Arc<Context>) {
-        self.parts(|parts| parts.context = Some(context));
+    /// Notes that the engine is ready.
+    pub fn set_engine(&self, engine: EngineMonitor) {
+        self.0.lock().engine = Some(engine);
     }
 
-    /// The broker was reached.
+    /// Notes that the broker was reached.
     pub fn set_queue(&self, queue: RabbitMqQueue) {
-        self.parts(|parts| parts.queue = Some(queue));
+        self.0.lock().queue = Some(queue);
     }
 
-    /// It takes no further images.
+    /// Notes that the worker takes no further images.
     pub fn set_stopping(&self) {
-        self.parts(|parts| parts.stopping = true);
+        self.0.lock().stopping = true;
     }
 
-    /// Starts answering at `address`, for as long as the process runs.
+    /// Starts to answer at `address`, for as long as the process runs.
     ///
     /// # Errors
-    /// Where the address can't be listened on.
+    /// If nothing can listen on the address.
     pub async fn serve(&self, address: SocketAddr) -> Result<(), HealthError> {
         let failed = |source| HealthError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -129,49 +132,47 @@ impl Health {
         Ok(())
     }
 
-    fn parts<T>(&self, change: impl FnOnce(&mut Parts) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn report(&self) -> Report {
-        self.parts(|parts| {
-            let mut problems = Vec::new();
-            match (&parts.context, &parts.queue) {
-                (None, _) => problems.push("starting: the model is not loaded yet".to_owned()),
-                (Some(_), None) => {
-                    problems.push("starting: the broker was not reached yet".to_owned());
-                }
-                (Some(_), Some(queue)) => problems.extend(queue.problem()),
+    fn readiness(&self) -> Readiness {
+        let known = self.0.lock();
+        let mut problems = Vec::new();
+        match (&known.engine, &known.queue) {
+            (None, _) => problems.push("starting: the model is not loaded yet".to_owned()),
+            (Some(_), None) => {
+                problems.push("starting: the broker was not reached yet".to_owned());
             }
-            if parts.stopping {
-                problems.push("stopping: it takes no further images".to_owned());
-            }
-            let mut counts = Default::default();
-            if let Some(context) = &parts.context {
-                problems.extend(context.outages());
-                problems.extend(context.trouble.recent());
-                counts = context.tally.counts();
-            }
-            Report {
-                ready: problems.is_empty(),
-                problems,
-                predicted: counts.predicted,
-                failed: counts.failed_in_all(),
-                in_flight: counts.in_flight(),
-            }
-        })
+            (Some(_), Some(queue)) => problems.extend(queue.problem()),
+        }
+        if known.stopping {
+            problems.push("stopping: it takes no further images".to_owned());
+        }
+        let mut counts = OutcomeCounts::default();
+        if let Some(engine) = &known.engine {
+            let snapshot = engine.snapshot();
+            problems.extend(snapshot.outages);
+            problems.extend(snapshot.lasting_error);
+            counts = snapshot.counts;
+        }
+        Readiness {
+            ready: problems.is_empty(),
+            problems,
+            predicted: counts.predicted,
+            failed: counts.failed_in_all(),
+            in_flight: counts.in_flight(),
+        }
     }
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, Json<Report>) {
-    let report = health.report();
-    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(report))
+async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
+    let readiness = health.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
 }
 
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {
-    let ready = health.report().ready;
-    let context = health.parts(|parts| parts.context.clone());
-    let text = Metrics::exposition(context.as_deref(), ready);
+    let ready = health.readiness().ready;
+    let engine = health.0.lock().engine.clone();
+    let snapshot = engine.as_ref().map(|engine| (engine.metrics(), engine.snapshot()));
+    let shown = snapshot.as_ref().map(|(metrics, snapshot)| (*metrics, snapshot));
+    let text = metrics::exposition(shown, ready);
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }

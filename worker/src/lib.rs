@@ -1,18 +1,20 @@
-//! Camshaft's worker: takes jobs from a queue, predicts and explains their images, and
-//! writes the results to a store.
+//! Camshaft's worker: takes jobs from a queue, predicts and explains their images, and writes
+//! the results to a store.
 //!
-//! Start reading at [`pipeline`]. Everything about pixels and networks is in pure
-//! functions beside it: [`decoding`], [`measures`], [`input`], [`cam`], [`colormap`],
-//! [`overlay`], [`embedding`], and the [`model`]. The `camshaft-worker` program is [`service`] with a command line;
-//! `camshaft audit` uses the same [`engine`] with a queue of its own, and `camshaft train`
-//! [`training`].
+//! Start reading at [`pipeline`]. The [`engine`] assembles it from a [`config`]. The
+//! `camshaft-worker` program is [`service`] with a command line; `camshaft audit` uses the same
+//! engine with a queue in its own process. Pixels and networks are in the crates below this one:
+//! `camshaft-decoding`, `camshaft-vision` and `camshaft-model`.
 
 pub mod arguments;
+pub mod config;
 mod cores;
 pub mod engine;
 pub mod health;
 pub mod metrics;
+pub mod monitor;
 pub mod pipeline;
 pub mod service;
-mod signals;
+pub mod signals;
+pub mod snapshot;
 mod waiting;

@@ -4,34 +4,34 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use camshaft_common::store::StoreOptions;
-use camshaft_telemetry::{self as telemetry, Service};
-use camshaft_worker::health;
-use camshaft_worker::service::{self, Args};
+use camshaft_telemetry::Service;
+use camshaft_worker::arguments::ServiceArgs;
+use camshaft_worker::{health, service};
 use clap::Parser;
 use tracing::{error, info};
 
-/// What an operator wants to see of a worker, without a line for each image. lapin and hf_hub
-/// log what they also return, and we tell.
+/// What an operator wants to know of a worker, without a line for each image. lapin and hf_hub
+/// are off because they log errors that they also return, and this program logs those.
 const DEFAULT_LOG: &str = "info,lapin=off,hf_hub=off,object_store=warn";
 
 const SERVICE: Service = Service { name: "camshaft-worker", version: env!("CARGO_PKG_VERSION") };
 
-/// What still runs at the end is done with: it belongs to images that were handed back.
+/// Tasks that still run at the end work on images that were handed back. Nobody needs them.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    if let Some(address) = args.worker_to_ask() {
-        return match health::ask(address) {
+    let args = ServiceArgs::parse();
+    if let Some(address) = args.worker_to_check() {
+        return match health::check(address) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => say(&error, ExitCode::FAILURE),
+            Err(error) => print_error(&error, ExitCode::FAILURE),
         };
     }
     let filter = args.log().log.as_deref().unwrap_or(DEFAULT_LOG);
     let format = args.log().log_format;
-    let _telemetry = match telemetry::start(SERVICE, format, filter, std::io::stderr) {
+    let _telemetry = match camshaft_telemetry::start(SERVICE, format, filter, std::io::stderr) {
         Ok(telemetry) => telemetry,
-        Err(error) => return say(&error, ExitCode::from(2)),
+        Err(error) => return print_error(&error, ExitCode::from(2)),
     };
     let runtime = match camshaft_arguments::runtime::start() {
         Ok(runtime) => runtime,
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The stores' own variables are the one part of the environment clap doesn't read.
+    // clap reads all of the environment but the stores' own variables.
     let stores = match StoreOptions::from_environment() {
         Ok(stores) => stores,
         Err(error) => {
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let served = runtime.block_on(service::serve(args, stores));
+    let served = runtime.block_on(service::serve(args.resolve(), stores));
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     match served {
         Ok(counts) => {
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
-fn say(error: &dyn std::error::Error, status: ExitCode) -> ExitCode {
+fn print_error(error: &dyn std::error::Error, status: ExitCode) -> ExitCode {
     eprintln!("camshaft-worker: {error}");
     status
 }

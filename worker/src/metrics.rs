@@ -1,9 +1,9 @@
-//! What a worker tells Prometheus: `GET /metrics`.
+//! A worker's metrics for Prometheus: `GET /metrics`.
 //!
-//! Owns the metrics' names, units and labels, each of which `docs/monitoring.md` explains, and
-//! the text they are told in. What is counted is the pipeline's: stages are timed where they are
-//! wired, and what can be read off at any moment (tally, budgets, readiness) is read off when
-//! asked for. Downstream: [`health`](crate::health).
+//! Owns the names, units and labels of the metrics, which `docs/monitoring.md` explains, and
+//! their text format. Times and sizes are noted by the stages as they work. Everything else
+//! comes from an [`EngineSnapshot`], when the metrics are asked for. Downstream:
+//! [`health`](crate::health).
 
 use std::time::Duration;
 
@@ -15,11 +15,10 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::pipeline::budget::Budget;
-use crate::pipeline::context::Context;
-use crate::pipeline::tally::Counts;
+use crate::pipeline::outcome_counters::OutcomeCounts;
+use crate::snapshot::EngineSnapshot;
 
-/// Media type of [`Metrics::exposition`]: Prometheus' text format.
+/// The media type of [`exposition`]: Prometheus' text format.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 const IMAGES: &str = "camshaft_images_total";
@@ -40,16 +39,23 @@ const READY: &str = "camshaft_ready";
 const STORES_UNREACHABLE: &str = "camshaft_stores_unreachable";
 const WORKER_INFO: &str = "camshaft_worker_info";
 
-/// From a header's reading to a store that is waited for: 1 ms to 65 s.
-const STAGE_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 17);
-/// From a message taken at once to one that waited for a night's workers: 0.25 s to 18 h.
-const QUEUE_BUCKETS: (f64, f64, usize) = (0.25, 4.0, 10);
-/// From one image to the most `--batch` takes, 1024.
-const BATCH_BUCKETS: (f64, f64, usize) = (1.0, 2.0, 11);
+/// Upper limits of a histogram's buckets, each `factor` times the one before.
+struct Buckets {
+    first: f64,
+    factor: f64,
+    count: usize,
+}
 
-/// What became of objects written.
+/// 1 ms to 65 s: from the reading of a header to a request that waits for a store.
+const STAGE_BUCKETS: Buckets = Buckets { first: 0.001, factor: 2.0, count: 17 };
+/// 0.25 s to 18 h: from a message that is taken at once to one that waits for nightly workers.
+const QUEUE_BUCKETS: Buckets = Buckets { first: 0.25, factor: 4.0, count: 10 };
+/// 1 to 1024 images: the largest batch that `--batch` takes.
+const BATCH_BUCKETS: Buckets = Buckets { first: 1.0, factor: 2.0, count: 11 };
+
+/// A kind of object that is written to OUT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WrittenObject {
     /// A prediction record.
     Prediction,
     /// An overlay.
@@ -58,7 +64,7 @@ pub enum Written {
     Failure,
 }
 
-impl Written {
+impl WrittenObject {
     const ALL: [Self; 3] = [Self::Prediction, Self::Overlay, Self::Failure];
 
     fn label(self) -> &'static str {
@@ -70,7 +76,7 @@ impl Written {
     }
 }
 
-/// What has happened since the worker started.
+/// Times and sizes since the worker started. Clones share their numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -84,7 +90,7 @@ pub struct Metrics {
     worker_info: IntGaugeVec,
 }
 
-/// Where one stage tells its times.
+/// Takes the times of one stage.
 #[derive(Clone, Debug)]
 pub struct StageMetrics {
     seconds: Histogram,
@@ -92,8 +98,8 @@ pub struct StageMetrics {
 }
 
 impl StageMetrics {
-    /// An item was done: so long it waited for the stage, or in it for its turn, and so long it
-    /// was worked on.
+    /// Notes that an item was done: how long it waited, for the stage or in it for its turn, and
+    /// how long the stage worked on it.
     pub fn observe(&self, waited: Duration, worked: Duration) {
         self.wait_seconds.observe(waited.as_secs_f64());
         self.seconds.observe(worked.as_secs_f64());
@@ -140,8 +146,8 @@ impl Default for Metrics {
                 &["version", "device", "kernel", "precision", "model"],
             ),
         };
-        // Shown from the start, so that a rate is right from the first image on.
-        for kind in Written::ALL {
+        // They are shown as 0 from the start. Else the first increase would not count in a rate.
+        for kind in WrittenObject::ALL {
             metrics.written_bytes.with_label_values(&[kind.label()]);
         }
         metrics.register();
@@ -166,7 +172,7 @@ impl Metrics {
         add(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
     }
 
-    /// Where a stage that does `concurrency` items at once tells its times.
+    /// Starts to time a stage that works on `concurrency` items at once.
     #[must_use]
     pub fn stage(&self, name: &'static str, concurrency: usize) -> StageMetrics {
         self.stage_concurrency.with_label_values(&[name]).set(whole(concurrency as u64));
@@ -176,27 +182,27 @@ impl Metrics {
         }
     }
 
-    /// A message was delivered so long after it was published.
+    /// Notes how long a message was in the queue.
     pub fn observe_queue_wait(&self, waited: Duration) {
         self.queue_wait_seconds.observe(waited.as_secs_f64());
     }
 
-    /// The model takes a batch of so many images.
+    /// Notes that the model starts with a batch of this size.
     pub fn observe_batch(&self, images: usize) {
         self.batch_images.observe(images as f64);
     }
 
-    /// An image file was read.
+    /// Notes that an image's file was read.
     pub fn count_read(&self, bytes: usize) {
         self.read_bytes.inc_by(bytes as u64);
     }
 
-    /// An object was written.
-    pub fn count_written(&self, kind: Written, bytes: usize) {
+    /// Notes that an object was written.
+    pub fn count_written(&self, kind: WrittenObject, bytes: usize) {
         self.written_bytes.with_label_values(&[kind.label()]).inc_by(bytes as u64);
     }
 
-    /// These models are loaded, and no others.
+    /// Shows that these models are loaded, and no others.
     pub fn show_models<'m>(&self, models: impl IntoIterator<Item = &'m ModelRecord>) {
         self.worker_info.reset();
         for model in models {
@@ -206,40 +212,37 @@ impl Metrics {
             self.worker_info.with_label_values(&labels).set(1);
         }
     }
-
-    /// Everything, in Prometheus' text format. A worker that is still starting has no context.
-    #[must_use]
-    pub fn exposition(context: Option<&Context>, ready: bool) -> String {
-        let mut families = gauge(READY, "1 while the worker can work", ready.into());
-        if let Some(context) = context {
-            families.extend(present(context));
-            families.extend(context.metrics.registry.gather());
-        }
-        TextEncoder::new().encode_to_string(&families).expect("numbers are written as text")
-    }
 }
 
-/// What is read off now.
-fn present(context: &Context) -> Vec<MetricFamily> {
-    let counts = context.tally.counts();
+/// Writes all metrics in Prometheus' text format. A worker that is still starting has no engine.
+#[must_use]
+pub fn exposition(engine: Option<(&Metrics, &EngineSnapshot)>, ready: bool) -> String {
+    let mut families = gauge(READY, "1 while the worker can work", ready.into());
+    if let Some((metrics, snapshot)) = engine {
+        families.extend(of_snapshot(snapshot));
+        families.extend(metrics.registry.gather());
+    }
+    TextEncoder::new().encode_to_string(&families).expect("numbers are written as text")
+}
+
+fn of_snapshot(snapshot: &EngineSnapshot) -> Vec<MetricFamily> {
+    let counts = &snapshot.counts;
     let held = gauges(HELD_BYTES, "Bytes held by images on their way", &["kind"]);
     let limit = gauges(HELD_BYTES_LIMIT, "Most bytes held by images on their way", &["kind"]);
-    for (kind, budget) in [("files", &context.files), ("pixels", &context.pixels)] {
-        let budget: &Budget = budget;
-        held.with_label_values(&[kind]).set(whole(budget.held_bytes()));
-        limit.with_label_values(&[kind]).set(whole(budget.limit_bytes()));
+    for (kind, budget) in [("files", snapshot.files), ("pixels", snapshot.pixels)] {
+        held.with_label_values(&[kind]).set(whole(budget.held_bytes));
+        limit.with_label_values(&[kind]).set(whole(budget.limit_bytes));
     }
-    let limits = context.limits;
     [
-        images(&counts).collect(),
-        failures(&counts).collect(),
+        images(counts).collect(),
+        failures(counts).collect(),
         gauge(IN_FLIGHT, "Images taken from the queue and not settled", counts.in_flight()),
-        gauge(PREFETCH, "Most images taken and not settled", limits.prefetch().into()),
-        gauge(BATCH_LIMIT, "Most images in a batch", context.batch.now() as u64),
+        gauge(PREFETCH, "Most images taken and not settled", snapshot.prefetch.into()),
+        gauge(BATCH_LIMIT, "Most images in a batch", snapshot.batch_limit as u64),
         gauge(
             STORES_UNREACHABLE,
             "Places in stores that don't answer and are waited for",
-            context.outages().len() as u64,
+            snapshot.outages.len() as u64,
         ),
         held.collect(),
         limit.collect(),
@@ -247,7 +250,7 @@ fn present(context: &Context) -> Vec<MetricFamily> {
     .concat()
 }
 
-fn images(counts: &Counts) -> IntCounterVec {
+fn images(counts: &OutcomeCounts) -> IntCounterVec {
     let images = counters(IMAGES, "Deliveries by what became of them", &["outcome"]);
     for (outcome, count) in [
         ("predicted", counts.predicted),
@@ -262,7 +265,7 @@ fn images(counts: &Counts) -> IntCounterVec {
     images
 }
 
-fn failures(counts: &Counts) -> IntCounterVec {
+fn failures(counts: &OutcomeCounts) -> IntCounterVec {
     let failures = counters(FAILURES, "Images with a failure written", &["class"]);
     for class in FailureClass::ALL {
         let count = counts.failed.get(&class).copied().unwrap_or_default();
@@ -273,8 +276,9 @@ fn failures(counts: &Counts) -> IntCounterVec {
 
 const VALID: &str = "names and labels are constants of the allowed form";
 
-fn histogram(name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> HistogramOpts {
-    let buckets = prometheus::exponential_buckets(start, factor, count);
+fn histogram(name: &str, help: &str, buckets: Buckets) -> HistogramOpts {
+    let Buckets { first, factor, count } = buckets;
+    let buckets = prometheus::exponential_buckets(first, factor, count);
     HistogramOpts::new(name, help).buckets(buckets.expect("buckets grow"))
 }
 

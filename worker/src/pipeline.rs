@@ -6,82 +6,112 @@
 //!            └────────┴────────┴──── early exits ─┴────────┴─────────┴────────┘
 //! ```
 //!
-//! Each step consumes its input and returns the next type, so an illegal order does not
-//! compile: [`Delivery`] → [`Admitted`](stage::Admitted) → [`Fetched`](fetch::Fetched) →
-//! [`Decoded`](decode::Decoded) → [`Batch`](batch::Batch) →
-//! [`Explained`](explain::Explained) → [`Rendered`](render::Rendered) →
-//! [`Stored`](store::Stored) → settled. An image that fails, or needs no work, leaves by
-//! an early [`Exit`](stage::Exit) that `settle` receives all the same: its receipt travels
-//! with it and can be settled in one place only. Channels between the steps are bounded,
-//! so a slow step holds the ones before it.
-
-use std::sync::Arc;
+//! Each stage consumes its input and returns the next type, so a wrong order does not compile:
+//! [`Delivery`] → [`Admitted`](admitted::Admitted) → [`Fetched`](fetch::Fetched) →
+//! [`Decoded`](decode::Decoded) → [`Batch`](batch::Batch) → [`Explained`](explain::Explained) →
+//! [`Rendered`](render::Rendered) → [`Stored`](store::Stored) → settled. An image that fails, or
+//! needs no work, leaves as an [`Exit`](exit::Exit). The receipt of every delivery travels with
+//! it, and `settle` is the only stage that settles one. Channels between the stages are bounded,
+//! so a slow stage holds back the stages before it.
+//!
+//! Upstream: the queue's deliveries. The [`engine`](crate::engine) makes the stages and gives
+//! each one what it needs.
 
 use camshaft_queue::{Deliveries, Delivery};
 use futures::StreamExt;
 
 pub mod admit;
+pub mod admitted;
+pub mod allowed_places;
 pub mod batch;
 pub mod batch_size;
-pub mod budget;
 pub mod channel;
-pub mod context;
 pub mod decode;
+pub mod disposition;
+pub mod exit;
 pub mod explain;
 pub mod fetch;
+pub mod lasting_errors;
+pub mod limits;
+pub mod memory_budget;
 pub mod model_files;
 pub mod outage;
-pub mod places;
+pub mod outcome_counters;
+pub mod recently_used;
 pub mod render;
+pub mod reporting;
+pub mod retrying_folder;
 pub mod settle;
-pub mod stage;
+pub mod stages;
 pub mod store;
-pub mod tally;
+pub mod stores;
 pub mod traces;
-pub mod trouble;
+pub mod work_permits;
 
+use admit::AdmitStage;
+use batch::BatchStage;
 use channel::channel;
-use context::Context;
-use stage::Stages;
+use decode::DecodeStage;
+use explain::ModelStage;
+use fetch::FetchStage;
+use limits::PipelineLimits;
+use render::RenderStage;
+use settle::SettleStage;
+use stages::{PipelineError, Stages};
+use store::StoreStage;
 
-/// A worker's pipeline could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
-    /// A bug in a stage; what it held is delivered again.
-    #[error("the {stage} stage ended by a panic; its images are delivered again")]
-    StagePanicked {
-        /// Which.
-        stage: &'static str,
-    },
+use crate::metrics::Metrics;
+
+/// The stages of a pipeline that does not run yet.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// How many images each stage works on at once.
+    pub limits: PipelineLimits,
+    /// Shows how long the stages take.
+    pub metrics: Metrics,
+    /// Reads messages.
+    pub admit: AdmitStage,
+    /// Reads images.
+    pub fetch: FetchStage,
+    /// Decodes images.
+    pub decode: DecodeStage,
+    /// Gathers batches.
+    pub batch: BatchStage,
+    /// Runs the model.
+    pub model: ModelStage,
+    /// Draws overlays.
+    pub render: RenderStage,
+    /// Writes results.
+    pub store: StoreStage,
+    /// Settles deliveries.
+    pub settle: SettleStage,
 }
 
-/// Works through `deliveries` until they end and everything taken is settled.
-///
-/// # Errors
-/// Where a stage panicked. What it held is handed back to the queue.
-pub async fn run(
-    mut deliveries: Deliveries,
-    context: Arc<Context>,
-    model: explain::ModelThread,
-) -> Result<(), PipelineError> {
-    let limits = context.limits;
-    let (delivered, incoming) = channel::<Delivery>(1);
-    let mut stages = Stages::new(context);
+impl Pipeline {
+    /// Works until the deliveries end and everything that was taken is settled.
+    ///
+    /// # Errors
+    /// If a stage panicked. The messages that it held are handed back to the queue.
+    pub async fn run(self, mut deliveries: Deliveries) -> Result<(), PipelineError> {
+        let Self { limits, metrics, .. } = self;
+        let mut stages = Stages::new(metrics, limits.stores);
+        let (delivered, incoming) = channel::<Delivery>(1);
 
-    let admitted = stages.run("admit", 1, incoming, admit::admit);
-    let fetched = stages.run("fetch", limits.fetches, admitted, fetch::fetch);
-    let decoded = stages.run("decode", limits.cores, fetched, decode::decode);
-    let batches = stages.batch(decoded, limits.batch_wait);
-    let explained = stages.model(batches, model);
-    let rendered = stages.run("render", limits.cores, explained, render::render);
-    let stored = stages.run("store", limits.stores, rendered, store::store);
-    stages.settle(stored, limits.stores);
+        let admitted = stages.run(self.admit, 1, incoming);
+        let fetched = stages.run(self.fetch, limits.fetches, admitted);
+        let decoded = stages.run(self.decode, limits.cores, fetched);
+        let batches = self.batch.start(&mut stages, decoded);
+        let explained = self.model.start(&mut stages, limits.batch, batches);
+        let rendered = stages.run(self.render, limits.cores, explained);
+        let stored = stages.run(self.store, limits.stores, rendered);
+        self.settle.start(&mut stages, limits.stores, stored);
 
-    while let Some(delivery) = deliveries.next().await {
-        if delivered.send(delivery).await.is_err() {
-            break;
+        while let Some(delivery) = deliveries.next().await {
+            if delivered.send(delivery).await.is_err() {
+                break;
+            }
         }
+        drop(delivered);
+        stages.finish().await
     }
-    drop(delivered);
-    stages.finish().await
 }

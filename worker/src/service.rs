@@ -1,97 +1,46 @@
-//! The `camshaft-worker` program's life: connect, consume, drain, end.
+//! The life of the `camshaft-worker` program: connect, consume, drain, end.
 //!
-//! Owns when to stop; the work itself is the [`engine`](crate::engine)'s.
+//! Owns when the worker stops. The work itself is done by the [`engine`](crate::engine).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camshaft_arguments::{BrokerArgs, LogArgs, ModelArgs};
 use camshaft_common::model::ModelReference;
 use camshaft_common::store::StoreOptions;
-use camshaft_queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
-use clap::Parser;
+use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::arguments::EngineArgs;
-use crate::engine::{Engine, EngineError, Terms};
+use crate::config::ServiceConfig;
+use crate::engine::{Engine, EngineError};
 use crate::health::{Health, HealthError};
-use crate::pipeline::PipelineError;
+use crate::monitor::EngineMonitor;
 use crate::pipeline::model_files;
-use crate::pipeline::outage::Patience;
-use crate::pipeline::places::{Allowed, Places};
-use crate::pipeline::tally::{Counts, Tally};
-use crate::pipeline::trouble::Trouble;
+use crate::pipeline::outcome_counters::OutcomeCounts;
+use crate::pipeline::stages::PipelineError;
 use crate::signals::Signals;
 
-/// Predicts and explains images from a RabbitMQ queue until it is told to stop
-#[derive(Parser, Debug)]
-#[command(name = "camshaft-worker", version)]
-pub struct Args {
-    #[command(flatten)]
-    broker: BrokerArgs,
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
-    /// Refuse jobs that read, write or load a model elsewhere: folders and URLs, which stand for
-    /// all below them, and hf:OWNER/NAME or hf:* for models on the Hugging Face Hub. Without it
-    /// jobs may name any place
-    #[arg(long, env = "CAMSHAFT_ALLOW", value_name = "PLACE,…", value_delimiter = ',')]
-    allow: Vec<Allowed>,
-    /// End once the queue has been empty, and nothing is in work here, for so long
-    #[arg(long, env = "CAMSHAFT_EXIT_WHEN_IDLE", value_name = "SECONDS")]
-    exit_when_idle: Option<u64>,
-    /// After SIGTERM or SIGINT, finish what is in work for at most so long; the rest goes
-    /// back to the queue
-    #[arg(long, env = "CAMSHAFT_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 25)]
-    drain_timeout: u64,
-    /// Answer GET /healthz, /readyz and /metrics here, for whoever looks after this worker:
-    /// 0.0.0.0:8080
-    #[arg(long, env = "CAMSHAFT_HEALTH", value_name = "ADDRESS")]
-    health: Option<SocketAddr>,
-    /// Ask the worker at --health whether it lives, and end: with 0 if it does, else with 1
-    #[arg(long, requires = "health")]
-    check_health: bool,
-    /// This worker's name in results
-    #[arg(long, env = "CAMSHAFT_WORKER_NAME", value_name = "NAME")]
-    worker_name: Option<String>,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-impl Args {
-    /// What is logged and how.
-    #[must_use]
-    pub fn log(&self) -> &LogArgs {
-        &self.log
-    }
-
-    /// The worker to ask whether it lives, where that is all there is to do.
-    #[must_use]
-    pub fn worker_to_ask(&self) -> Option<SocketAddr> {
-        self.health.filter(|_| self.check_health)
-    }
-}
-
-/// How long a stopped worker waits for the broker's last word.
+/// How long a worker that stops waits until the broker confirms.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the worker gave up.
+/// How often progress is logged, if there is any.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Why a worker can't start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The model or device can't be used.
+    /// The model or the device can't be used.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The broker turned the worker away for good.
+    /// The broker refuses the worker, and will not change its mind.
     #[error(transparent)]
     Queue(#[from] QueueError),
     /// A bug.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// Nobody could ask how it is.
+    /// Health checks can't be answered.
     #[error(transparent)]
     Health(#[from] HealthError),
     /// Signals can't be received.
@@ -102,125 +51,98 @@ pub enum ServiceError {
 /// Runs a worker until SIGTERM, SIGINT or idleness ends it. Returns what it did.
 ///
 /// # Errors
-/// Where it can't start, or can't go on.
-pub async fn serve(args: Args, stores: StoreOptions) -> Result<Counts, ServiceError> {
+/// If the worker can't start, or can't go on.
+pub async fn serve(
+    config: ServiceConfig,
+    stores: StoreOptions,
+) -> Result<OutcomeCounts, ServiceError> {
     let mut signals = Signals::listen().map_err(ServiceError::Signals)?;
     let health = Health::default();
-    if let Some(address) = args.health {
+    if let Some(address) = config.health {
         health.serve(address).await?;
     }
-    let times = Times::of(&args);
+    let (exit_when_idle, drain_timeout) = (config.exit_when_idle, config.drain_timeout);
     let (engine, queue) = tokio::select! {
-        started = start(args, stores, &health) => started?,
-        // Nothing was taken yet.
-        () = signals.any() => return Ok(Counts::default()),
+        started = start(config, stores, &health) => started?,
+        // No message was taken yet.
+        () = signals.next() => return Ok(OutcomeCounts::default()),
     };
     let stop = CancellationToken::new();
     let deliveries = queue.consume(engine.prefetch(), stop.clone()).await?;
-    let tally = engine.tally();
-    info!(worker = engine.context().worker, prefetch = engine.prefetch(), "ready");
+    let monitor = engine.monitor();
+    info!(worker = monitor.worker_name(), prefetch = engine.prefetch(), "ready");
 
     let mut work = tokio::spawn(engine.run(deliveries));
     let ended = tokio::select! {
-        () = signals.any() => {
+        () = signals.next() => {
             info!("stopping: finishing what is in work");
             None
         }
-        () = idle(&queue, &tally, times.idle) => {
+        () = idle(&queue, &monitor, exit_when_idle) => {
             info!("stopping: the queue has been empty");
             None
         }
-        () = report_progress(&tally) => None,
-        // By themselves deliveries end only where the broker turned the worker away.
+        () = log_progress(&monitor) => None,
+        // Deliveries end by themselves only if the broker refuses the worker.
         ended = &mut work => Some(ended),
     };
     health.set_stopping();
     stop.cancel();
     let ended = match ended {
         Some(ended) => Some(ended),
-        None => drain(&mut work, &mut signals, times.drain).await,
+        None => drain(&mut work, &mut signals, drain_timeout).await,
     };
     match ended {
         Some(Ok(result)) => result?,
         Some(Err(_panic)) => return Err(PipelineError::StagePanicked { stage: "pipeline" }.into()),
         None => work.abort(),
     }
-    // Whatever is still unsettled goes back to the queue with the connection, which the broker
-    // also takes back from a process that is gone: no reason to wait long for its word.
+    // What is not settled goes back to the queue when the connection ends, also if this process
+    // just ends. So there is no reason to wait long for the broker's confirmation.
     if tokio::time::timeout(CLOSE_TIMEOUT, queue.close()).await.is_err() {
         warn!("the broker did not confirm the end of the connection");
     }
     match queue.failure() {
         Some(error) => Err(error.into()),
-        None => Ok(tally.counts()),
+        None => Ok(monitor.counts()),
     }
 }
 
-/// Readies the model, then reaches the broker.
+/// Loads the model, then connects to the broker.
 async fn start(
-    args: Args,
+    config: ServiceConfig,
     stores: StoreOptions,
     health: &Health,
 ) -> Result<(Engine, RabbitMqQueue), ServiceError> {
-    let name = args.worker_name.unwrap_or_else(worker_name);
-    let pinned = args.model.model.is_some();
-    let first = match args.model.model.or_else(bundled_if_any) {
+    let first = match config.model.or_else(bundled_if_any) {
         Some(model) => {
             Some(Arc::new(model_files::read(&model, &stores).await.map_err(EngineError::from)?))
         }
         None => None,
     };
-    let connection_name = format!("camshaft-worker {name}");
-    let terms = Terms {
-        pinned,
-        worker: name,
-        patience: Patience::WORKER,
-        trouble: Trouble::default(),
-        places: Places::only(args.allow),
-    };
-    let engine = Engine::start(&args.engine, first, stores, terms)?;
-    health.set_context(engine.context());
-    let options = RabbitMqOptions {
-        name: args.broker.queue.queue,
-        delays: args.broker.queue.retry_delays,
-        tls: args.broker.tls.into(),
-        connection_name,
-        // A worker may well be started before its broker.
-        connect_limit: None,
-        ..RabbitMqOptions::default()
-    };
-    let queue = RabbitMqQueue::connect(args.broker.broker, options).await?;
+    let engine = Engine::start(config.engine, first, stores)?;
+    health.set_engine(engine.monitor());
+    let queue = RabbitMqQueue::connect(config.broker, config.queue).await?;
     health.set_queue(queue.clone());
     Ok((engine, queue))
 }
 
-/// When to stop, and how.
-#[derive(Clone, Copy, Debug)]
-struct Times {
-    idle: Option<Duration>,
-    drain: Duration,
+fn bundled_if_any() -> Option<ModelReference> {
+    cfg!(feature = "bundled-model").then_some(ModelReference::Bundled)
 }
 
-impl Times {
-    fn of(args: &Args) -> Self {
-        Self {
-            idle: args.exit_when_idle.map(Duration::from_secs),
-            drain: Duration::from_secs(args.drain_timeout),
-        }
-    }
-}
+type PipelineResult = Result<(), PipelineError>;
 
-type Work = tokio::task::JoinHandle<Result<(), PipelineError>>;
-
-/// Waits for what is in work, unless that takes too long or a second signal comes.
+/// Waits until the work has ended. Returns `None` if that takes too long, or if a second signal
+/// comes.
 async fn drain(
-    work: &mut Work,
+    work: &mut JoinHandle<PipelineResult>,
     signals: &mut Signals,
     timeout: Duration,
-) -> Option<Result<Result<(), PipelineError>, tokio::task::JoinError>> {
+) -> Option<Result<PipelineResult, JoinError>> {
     tokio::select! {
         ended = work => Some(ended),
-        () = signals.any() => {
+        () = signals.next() => {
             warn!("told to stop again: handing back what is in work");
             None
         }
@@ -231,8 +153,8 @@ async fn drain(
     }
 }
 
-/// Returns once the queue has been empty and nothing in work for as long as `limit`.
-async fn idle(queue: &RabbitMqQueue, tally: &Arc<Tally>, limit: Option<Duration>) {
+/// Returns once the queue was empty, and nothing was in work, for as long as `limit`.
+async fn idle(queue: &RabbitMqQueue, monitor: &EngineMonitor, limit: Option<Duration>) {
     let Some(limit) = limit else {
         return std::future::pending().await;
     };
@@ -242,13 +164,13 @@ async fn idle(queue: &RabbitMqQueue, tally: &Arc<Tally>, limit: Option<Duration>
     let mut ticks = interval(period);
     loop {
         ticks.tick().await;
-        let counts = tally.counts();
+        let counts = monitor.counts();
         let quiet = counts.in_flight() == 0 && counts.taken == last_taken;
         last_taken = counts.taken;
         let asked = Instant::now();
         let empty = quiet && queue.depth().await.is_ok_and(|depth| depth.is_idle());
-        // While a broker was out of reach nobody knows what its queue held, and one that has
-        // just come back may not have found its messages yet.
+        // A late answer means that the broker was not reachable for some time. Its queue may have
+        // had messages then. And a broker that just came back may not have found its messages yet.
         let late = asked.elapsed() > period;
         if !empty || late {
             idle_since = Instant::now();
@@ -258,39 +180,26 @@ async fn idle(queue: &RabbitMqQueue, tally: &Arc<Tally>, limit: Option<Duration>
     }
 }
 
-/// A line every ten seconds in which something happened, for ever.
-async fn report_progress(tally: &Arc<Tally>) {
-    let mut ticks = interval(Duration::from_secs(10));
-    let mut before = tally.counts();
+/// Logs what was done in each period in which something was done. Never returns.
+async fn log_progress(monitor: &EngineMonitor) {
+    let mut ticks = interval(PROGRESS_PERIOD);
+    let mut before = monitor.counts();
     loop {
         ticks.tick().await;
-        let now = tally.counts();
+        let now = monitor.counts();
         if now == before {
             continue;
         }
+        let finished = (now.finished() - before.finished()) as f64;
         info!(
             predicted = now.predicted,
             failed = now.failed_in_all(),
             retried = now.retried,
             dead = now.dead,
             in_flight = now.in_flight(),
-            images_per_second = (now.finished() - before.finished()) as f64 / 10.0,
+            images_per_second = finished / PROGRESS_PERIOD.as_secs_f64(),
             "progress"
         );
         before = now;
     }
-}
-
-fn bundled_if_any() -> Option<ModelReference> {
-    cfg!(feature = "bundled-model").then_some(ModelReference::Bundled)
-}
-
-/// `host-pid`, as people look for a worker.
-fn worker_name() -> String {
-    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    let host = match host.trim() {
-        "" => "worker",
-        host => host,
-    };
-    format!("{host}-{}", std::process::id())
 }

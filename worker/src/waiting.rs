@@ -1,8 +1,8 @@
-//! Telling work from waiting: what a stage does in its own time, and what it only waits for.
+//! Tells a step's own work from its waiting for a turn.
 //!
-//! A step that waits for memory, a core or its turn is not slow, and would look like the
-//! bottleneck of a pipeline if that counted. Whoever waits inside a step says so here, and
-//! whoever times the step takes it off. Downstream: the metrics.
+//! A step that waits for memory, a core or a permit is not slow. If its waiting counted as work,
+//! the metrics would show it as the pipeline's bottleneck. So code that waits inside a step
+//! notes it here, and the code that times the step subtracts it. Downstream: the metrics.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -15,15 +15,15 @@ task_local! {
 
 /// How long a step took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spent {
-    /// Waiting for its turn.
+pub(crate) struct StepTime {
+    /// Time in which it waited for a turn.
     pub(crate) waited: Duration,
-    /// All else.
+    /// All other time.
     pub(crate) worked: Duration,
 }
 
-/// Times a step.
-pub(crate) async fn timed<T>(step: impl Future<Output = T>) -> (T, Spent) {
+/// Runs a step and times it.
+pub(crate) async fn time_step<T>(step: impl Future<Output = T>) -> (T, StepTime) {
     let started = Instant::now();
     let step = async {
         let done = step.await;
@@ -31,19 +31,19 @@ pub(crate) async fn timed<T>(step: impl Future<Output = T>) -> (T, Spent) {
     };
     let (done, waited) = WAITED.scope(Cell::default(), step).await;
     let worked = started.elapsed().saturating_sub(waited);
-    (done, Spent { waited, worked })
+    (done, StepTime { waited, worked })
 }
 
-/// Waits for its turn, inside a step that is timed or outside.
-pub(crate) async fn for_turn<T>(turn: impl Future<Output = T>) -> T {
+/// Awaits `turn`, and notes the time as waiting.
+pub(crate) async fn wait_for_turn<T>(turn: impl Future<Output = T>) -> T {
     let started = Instant::now();
-    let come = turn.await;
-    note(started.elapsed());
-    come
+    let done = turn.await;
+    note_waited(started.elapsed());
+    done
 }
 
-/// Inside a step: so much of it was waiting. Outside of one nobody asks.
-pub(crate) fn note(waited: Duration) {
+/// Notes that the current step waited. Does nothing outside of a step that is timed.
+pub(crate) fn note_waited(waited: Duration) {
     WAITED.try_with(|sum| sum.set(sum.get() + waited)).unwrap_or_default();
 }
 
@@ -55,16 +55,16 @@ mod tests {
     async fn waiting_is_no_work() {
         let turn = Duration::from_millis(30);
         let started = Instant::now();
-        let (done, spent) = timed(async {
-            for_turn(std::future::ready(())).await;
-            note(turn);
+        let (done, time) = time_step(async {
+            wait_for_turn(std::future::ready(())).await;
+            note_waited(turn);
             7
         })
         .await;
         assert_eq!(done, 7);
-        assert!(spent.waited >= turn);
-        assert!(spent.worked <= started.elapsed());
-        // Nobody times this one.
-        note(turn);
+        assert!(time.waited >= turn);
+        assert!(time.worked <= started.elapsed());
+        // No step is timed here.
+        note_waited(turn);
     }
 }

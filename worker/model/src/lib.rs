@@ -33,6 +33,7 @@ pub mod testing;
 pub mod weights;
 
 use camshaft_common::model::ModelIdentity;
+use camshaft_common::prediction::ModelRecord;
 use camshaft_vision::input::InputRule;
 use candle_core::{Device, Tensor};
 
@@ -154,6 +155,15 @@ impl Model {
             candle_core::DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id),
             _ => DeviceChoice::Cpu,
         }
+    }
+
+    /// What results say about the model and how it ran.
+    #[must_use]
+    pub fn record(&self) -> ModelRecord {
+        let ModelIdentity { name, digest, config_digest, .. } = self.identity.clone();
+        let (precision, device) = (self.precision().to_string(), self.device().to_string());
+        let kernel = self.kernel();
+        ModelRecord { name, digest, config_digest, precision, kernel, device }
     }
 
     /// Runs the network once. `input` `[N, 3, H, W]`, f32, on any device, scaled as the

@@ -1,49 +1,79 @@
-//! First stage: a delivery's message becomes a job, or is dead-lettered at once.
+//! First stage: a delivery's message becomes a job, if it can be read and its places are allowed.
 
 use std::sync::Arc;
 
 use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
-use camshaft_queue::{Delivery, Outcome};
+use camshaft_queue::Delivery;
 use camshaft_telemetry::TraceContext;
-use tracing::{Instrument, Span, info_span};
+use tracing::info_span;
 
-use super::context::Context;
-use super::stage::{Admitted, Exit};
-use super::traces::{self, Received};
-use super::{places, settle};
+use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
+use super::allowed_places::AllowedPlaces;
+use super::exit::Exit;
+use super::reporting::Reporting;
+use super::stages::Stage;
+use super::traces::{self, HasSpans, ImageSpans, Received};
+use super::work_permits::WorkPermits;
 
-/// Reads a delivery's message. One that is no job is settled here, since there is no image
-/// to carry on: `Err(None)`.
-pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted, Option<Exit>> {
-    let Delivery { body, queue, attempt, redelivered, alone, trace, published_at, receipt } =
-        delivery;
-    context.tally.count_taken();
-    if let Some(Ok(waited)) = published_at.map(|published| published.elapsed()) {
-        context.metrics.observe_queue_wait(waited);
+/// Admits deliveries.
+#[derive(Debug)]
+pub struct AdmitStage {
+    /// The places that jobs may name.
+    pub allowed_places: Arc<AllowedPlaces>,
+    /// Which images may be in the pipeline at the same time.
+    pub permits: WorkPermits,
+    /// Counts deliveries and their time in the queue.
+    pub reporting: Arc<Reporting>,
+}
+
+impl HasSpans for Delivery {
+    /// Its message must be read first.
+    fn spans(&self) -> Option<&ImageSpans> {
+        None
     }
-    let job = match Job::parse(&body) {
-        Ok(job) => job,
-        Err(error) => {
-            let outcome = Outcome::DeadLetter { reason: error.to_string() };
-            settle::answer(&context, &Span::none(), receipt, outcome).await;
-            return Err(None);
+}
+
+impl Stage for AdmitStage {
+    const NAME: &'static str = "admit";
+    type Input = Delivery;
+    type Output = Admitted;
+
+    async fn process(&self, delivery: Delivery) -> Result<Admitted, Exit> {
+        let Delivery { body, queue, attempt, redelivered, alone, trace, published_at, receipt } =
+            delivery;
+        self.reporting.counters.count_taken();
+        if let Some(Ok(waited)) = published_at.map(|published| published.elapsed()) {
+            self.reporting.metrics.observe_queue_wait(waited);
         }
-    };
-    let trace = trace.as_ref();
-    let id = trace.and_then(TraceContext::trace_id).unwrap_or_default();
-    let span = info_span!("image", run = %job.run, key = %job.key, attempt, trace = id);
-    let received = Received { queue: &queue, trace, bytes: body.len(), attempt };
-    let process = traces::process(received, &job);
-    let job = match places::admit(&context, job).await {
-        Ok(job) => job,
-        Err(refused) => {
-            let outcome = Outcome::DeadLetter { reason: refused.to_string() };
-            settle::answer(&context, &process, receipt, outcome).instrument(span).await;
-            return Err(None);
-        }
-    };
-    let image = ImageRecord {
+        let job = match Job::parse(&body) {
+            Ok(job) => job,
+            Err(error) => {
+                let delivery = OpenDelivery { receipt, spans: ImageSpans::none() };
+                return Err(Exit::of_message(delivery, error));
+            }
+        };
+        let trace = trace.as_ref();
+        let id = trace.and_then(TraceContext::trace_id).unwrap_or_default();
+        let logs = info_span!("image", run = %job.run, key = %job.key, attempt, trace = id);
+        let received = Received { queue: &queue, trace, bytes: body.len(), attempt };
+        let spans = ImageSpans { logs, trace: traces::process(received, &job) };
+        let delivery = OpenDelivery { receipt, spans };
+        let job = match self.allowed_places.admit(job).await {
+            Ok(job) => job,
+            Err(refused) => return Err(Exit::of_message(delivery, refused)),
+        };
+        let permit = self.permits.acquire(alone).await;
+        let record = new_record(&job);
+        let timings = StageTimings::default();
+        let image = AdmittedImage { job, attempt, redelivered, permit, record, timings };
+        Ok(Admitted { delivery, image: Box::new(image) })
+    }
+}
+
+/// What the message says of the image. The stages add what they find.
+fn new_record(job: &Job) -> ImageRecord {
+    ImageRecord {
         key: job.key.clone(),
         etag: job.etag.clone(),
         bytes: job.size,
@@ -53,9 +83,5 @@ pub async fn admit(context: Arc<Context>, delivery: Delivery) -> Result<Admitted
         label: job.label.clone(),
         digest: None,
         measures: None,
-    };
-    let timings = StageTimings::default();
-    let pass = context.pass(alone).await;
-    let trace = process;
-    Ok(Admitted { job, receipt, attempt, redelivered, pass, span, trace, image, timings })
+    }
 }

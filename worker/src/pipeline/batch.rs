@@ -1,5 +1,6 @@
-//! Fourth stage: images wait for company. A batch leaves when it is full, when its first
-//! image has waited long enough, or when the next image needs another model.
+//! Fourth stage: gathers images, so that the model takes several at once. A batch is sent when it
+//! is full, when its first image has waited long enough, or when the next image needs another
+//! model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,73 +11,97 @@ use tokio::time::{Instant, sleep_until};
 use super::batch_size::BatchSize;
 use super::channel::Receiver;
 use super::decode::Decoded;
+use super::stages::Stages;
 
 /// Images for one pass of one model; never empty.
 #[derive(Debug)]
 pub struct Batch {
     /// The images, without their inputs.
     pub images: Vec<Decoded>,
-    /// The network's input, `[N, 3, H, W]`, put together here so that the model's thread has
-    /// nothing to do but its own.
+    /// The network's input, `[N, 3, H, W]`. It is put together here, to spare the model's thread
+    /// the work.
     pub input: Vec<f32>,
-    /// Since when the first of them has been ready for the model.
-    pub since: Instant,
+    /// When the first image became ready for the model.
+    pub ready_since: Instant,
 }
 
 impl Batch {
-    fn new(mut images: Vec<Decoded>, since: Instant) -> Self {
+    fn new(mut images: Vec<Decoded>, ready_since: Instant) -> Self {
         let inputs: Vec<_> =
             images.iter_mut().map(|image| std::mem::take(&mut image.input)).collect();
-        Self { images, input: inputs.concat(), since }
+        Self { images, input: inputs.concat(), ready_since }
     }
 }
 
-/// Gathers until the images end. While the model is busy a late batch keeps filling.
-pub async fn gather(
-    decoded: Receiver<Decoded>,
-    ready: mpsc::Sender<Batch>,
-    size: Arc<BatchSize>,
-    wait: Duration,
-) {
-    let mut held: Option<(Decoded, Instant)> = None;
-    loop {
-        let (first, since) = match held.take() {
-            Some(image) => image,
-            None => match decoded.recv().await {
-                Ok((image, waited)) => (image, ago(waited)),
-                Err(_ended) => return,
-            },
-        };
-        let due = Instant::now() + wait;
-        let mut batch = vec![first];
-        let mut open = true;
-        let size = size.now();
-        let slot = loop {
-            let alone = batch[0].image.pass.is_alone();
-            let full = !open || batch.len() >= size || held.is_some() || alone;
-            let late = Instant::now() >= due;
-            tokio::select! {
-                biased;
-                image = decoded.recv(), if !full => match image {
-                    Ok((image, _)) if same_model(&batch[0], &image) => batch.push(image),
-                    Ok((other, waited)) => held = Some((other, ago(waited))),
-                    Err(_ended) => open = false,
+/// An image that waits to be in a batch.
+struct Waiting {
+    image: Decoded,
+    since: Instant,
+}
+
+impl Waiting {
+    fn new(image: Decoded, waited: Duration) -> Self {
+        let now = Instant::now();
+        Self { image, since: now.checked_sub(waited).unwrap_or(now) }
+    }
+}
+
+/// Gathers batches.
+#[derive(Debug)]
+pub struct BatchStage {
+    /// How many images a full batch has at present.
+    pub size: Arc<BatchSize>,
+    /// How long a batch's first image waits for further ones.
+    pub wait: Duration,
+}
+
+impl BatchStage {
+    /// Starts the task that gathers. One batch is ready while the model works on another.
+    pub fn start(self, stages: &mut Stages, decoded: Receiver<Decoded>) -> mpsc::Receiver<Batch> {
+        let (ready, batches) = mpsc::channel(1);
+        stages.spawn("batch", self.gather(decoded, ready));
+        batches
+    }
+
+    /// Gathers until the images end. While the model is busy, a batch that is due keeps filling.
+    async fn gather(self, decoded: Receiver<Decoded>, ready: mpsc::Sender<Batch>) {
+        // An image for another model: the first one of the next batch.
+        let mut next: Option<Waiting> = None;
+        loop {
+            let first = match next.take() {
+                Some(waiting) => waiting,
+                None => match decoded.recv().await {
+                    Ok((image, waited)) => Waiting::new(image, waited),
+                    Err(_ended) => return,
                 },
-                slot = ready.reserve(), if full || late => break slot,
-                () = sleep_until(due), if !full && !late => {}
+            };
+            let due = Instant::now() + self.wait;
+            let ready_since = first.since;
+            let mut batch = vec![first.image];
+            let mut open = true;
+            let size = self.size.now();
+            let slot = loop {
+                let alone = batch[0].admitted.image.permit.is_exclusive();
+                let full = !open || batch.len() >= size || next.is_some() || alone;
+                let late = Instant::now() >= due;
+                tokio::select! {
+                    biased;
+                    image = decoded.recv(), if !full => match image {
+                        Ok((image, _)) if same_model(&batch[0], &image) => batch.push(image),
+                        Ok((image, waited)) => next = Some(Waiting::new(image, waited)),
+                        Err(_ended) => open = false,
+                    },
+                    slot = ready.reserve(), if full || late => break slot,
+                    () = sleep_until(due), if !full && !late => {}
+                }
+            };
+            match slot {
+                Ok(slot) => slot.send(Batch::new(batch, ready_since)),
+                // The model's thread is gone. Dropping the images hands their messages back.
+                Err(_closed) => return,
             }
-        };
-        match slot {
-            Ok(slot) => slot.send(Batch::new(batch, since)),
-            // The model is gone: dropping the images hands them back.
-            Err(_closed) => return,
         }
     }
-}
-
-fn ago(waited: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_sub(waited).unwrap_or(now)
 }
 
 fn same_model(one: &Decoded, other: &Decoded) -> bool {

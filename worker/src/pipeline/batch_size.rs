@@ -1,33 +1,33 @@
-//! How many images the model takes at once: so many, or as many as are worth it.
+//! How many images the model takes at once: a fixed number, or one found by a search.
 //!
 //! Owns the search behind `--batch auto`. A larger batch keeps a processor busier, up to a size
-//! that depends on the device, the network and its precision; past it a batch only holds more
-//! memory and lets the first image wait longer. Upstream: the model thread, which tells how long
-//! batches took. Downstream: `batch`, which gathers so many.
+//! that depends on the device, the network and its precision. Beyond that size a batch only holds
+//! more memory, and its first image waits longer. Upstream: the model's thread, which tells how
+//! long batches took. Downstream: `batch`, which gathers batches of this size.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::info;
 
-/// The size asked for: `--batch`.
+/// The batch size that was asked for: `--batch`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchChoice {
-    /// As many as the device is faster with.
+    /// The largest batch that still speeds up the device.
     #[default]
     Auto,
-    /// So many.
+    /// This number of images.
     Fixed(u16),
 }
 
-/// The most that can be asked for.
-const MOST: u16 = 1024;
+/// The largest batch that can be asked for.
+const MAX_CHOICE: u16 = 1024;
 
-/// A text that is no size.
+/// A text that is not a batch size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a batch size; use auto, or a number from 1 to {MOST}")]
+#[error("{0:?} is not a batch size; use auto, or a number from 1 to {MAX_CHOICE}")]
 pub struct ParseBatchChoiceError(String);
 
 impl FromStr for BatchChoice {
@@ -36,86 +36,95 @@ impl FromStr for BatchChoice {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse() {
             _ if text == "auto" => Ok(Self::Auto),
-            Ok(images) if (1..=MOST).contains(&images) => Ok(Self::Fixed(images)),
+            Ok(images) if (1..=MAX_CHOICE).contains(&images) => Ok(Self::Fixed(images)),
             _ => Err(ParseBatchChoiceError(text.to_owned())),
         }
     }
 }
 
-/// Full batches timed at each size. The median of so few is not moved by one that was disturbed.
-const BATCHES: usize = 9;
-/// Twice the images are worth their memory if they come so many times as fast. Below it lies
-/// what timing in a busy machine gets wrong.
-const WORTH_IT: f64 = 1.05;
+/// How many full batches are timed at each size. Their median does not change much if one of them
+/// was disturbed.
+const TIMED_BATCHES: usize = 9;
+/// A batch of twice the size is worth its memory if images are this many times as fast. Smaller
+/// gains can't be told from timing errors on a busy machine.
+const MIN_SPEEDUP: f64 = 1.05;
 
 /// The present size, and the search for a better one.
 #[derive(Debug)]
 pub struct BatchSize {
     now: AtomicUsize,
-    most: usize,
+    max: usize,
     search: Mutex<Search>,
 }
 
 #[derive(Debug, Default)]
 struct Search {
     settled: bool,
-    /// The best size so far, and its images a second.
-    best: Option<(usize, f64)>,
-    /// Images a second of the batches at the present size.
+    /// The best size so far.
+    best: Option<TimedSize>,
+    /// Images per second of the batches at the present size.
     rates: Vec<f64>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct TimedSize {
+    images: usize,
+    images_per_second: f64,
+}
+
 impl BatchSize {
-    /// Always so many.
+    /// Stays at this size, unless the device fails.
     #[must_use]
     pub fn fixed(images: usize) -> Self {
         let search = Mutex::new(Search { settled: true, ..Search::default() });
-        Self { now: AtomicUsize::new(images), most: images, search }
+        Self { now: AtomicUsize::new(images), max: images, search }
     }
 
-    /// Starts at `first` and doubles while that is worth it, up to `most`.
+    /// Starts at `first`, and doubles up to `max` while that makes images faster.
     #[must_use]
-    pub fn searched(first: usize, most: usize) -> Self {
-        Self { now: AtomicUsize::new(first), most, search: Mutex::default() }
+    pub fn searched(first: usize, max: usize) -> Self {
+        Self { now: AtomicUsize::new(first), max, search: Mutex::default() }
     }
 
-    /// Images to gather now.
+    /// How many images to gather now.
     #[must_use]
     pub fn now(&self) -> usize {
         self.now.load(Relaxed)
     }
 
-    /// Images it may come to.
+    /// The largest size that it may reach.
     #[must_use]
-    pub fn most(&self) -> usize {
-        self.most
+    pub fn max(&self) -> usize {
+        self.max
     }
 
-    /// A batch took so long. One that was not full says nothing.
+    /// Notes how long the model worked on a batch. A batch that was not full is ignored.
     pub fn observe(&self, images: usize, worked: Duration) {
-        let mut search = self.search.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut search = self.search.lock();
         let now = self.now();
         if search.settled || images != now {
             return;
         }
         search.rates.push(images as f64 / worked.as_secs_f64().max(f64::MIN_POSITIVE));
-        if search.rates.len() < BATCHES {
+        if search.rates.len() < TIMED_BATCHES {
             return;
         }
         let rate = median(std::mem::take(&mut search.rates));
         match search.best {
-            Some((best, rate_there)) if rate < rate_there * WORTH_IT => search.settle(self, best),
-            _ if now * 2 > self.most => search.settle(self, now),
+            Some(best) if rate < best.images_per_second * MIN_SPEEDUP => {
+                search.settle(self, best.images);
+            }
+            _ if now * 2 > self.max => search.settle(self, now),
             _ => {
-                search.best = Some((now, rate));
+                search.best = Some(TimedSize { images: now, images_per_second: rate });
                 self.now.store(now * 2, Relaxed);
             }
         }
     }
 
-    /// The device failed on so many, as it does where its memory doesn't reach.
+    /// Notes that the device ran out of memory, or failed, with `images` in the batch.
     pub fn shrink_below(&self, images: usize) {
-        let mut search = self.search.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut search = self.search.lock();
         let fewer = (images / 2).max(1);
         if fewer < self.now() {
             search.settle(self, fewer);
@@ -142,7 +151,7 @@ mod tests {
 
     /// Feeds full batches that take as long as `seconds` says, until the size has settled.
     fn settled(size: &BatchSize, seconds: impl Fn(usize) -> f64) -> usize {
-        for _ in 0..BATCHES * 12 {
+        for _ in 0..TIMED_BATCHES * 12 {
             let now = size.now();
             size.observe(now, Duration::from_secs_f64(seconds(now)));
         }
@@ -150,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn it_doubles_while_that_is_worth_it() {
-        // A launch of 10 ms, then 1 ms an image: 8, 16, 32, 64 and 128 images come at
-        // 444, 615, 762, 865 and 928 a second, 256 only 3.7 % faster.
+    fn it_doubles_while_that_makes_images_faster() {
+        // A launch takes 10 ms and each image 1 ms. Batches of 8, 16, 32, 64 and 128 images give
+        // 444, 615, 762, 865 and 928 images per second; 256 are only 3.7 % faster.
         let launch = |images: usize| 0.010 + 0.001 * images as f64;
         assert_eq!(settled(&BatchSize::searched(8, 1024), launch), 128);
         assert_eq!(settled(&BatchSize::searched(8, 64), launch), 64);
-        // Nothing is gained.
+        // A larger batch is no faster.
         assert_eq!(settled(&BatchSize::searched(8, 64), |images| 0.001 * images as f64), 8);
         assert_eq!(settled(&BatchSize::fixed(20), launch), 20);
     }
@@ -186,11 +195,11 @@ mod tests {
         size.observe(8, Duration::from_secs(1));
         size.shrink_below(8);
         assert_eq!(settled(&size, |_| 0.001), 4);
-        // A smaller part of the same batch, told later.
+        // A larger batch failed before, and is noted later.
         size.shrink_below(16);
         assert_eq!(size.now(), 4);
         size.shrink_below(1);
         assert_eq!(size.now(), 1);
-        assert_eq!(size.most(), 64);
+        assert_eq!(size.max(), 64);
     }
 }

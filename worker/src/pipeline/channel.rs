@@ -1,48 +1,48 @@
-//! Bounded channels between stages, which tell how long an item was on its way.
+//! Bounded channels between stages. They tell how long each item waited in them.
 
 use std::time::{Duration, Instant};
 
-/// Where a stage puts what it has done.
+/// The end of a channel into which a stage puts its results.
 #[derive(Debug)]
 pub struct Sender<T>(async_channel::Sender<(T, Instant)>);
 
-/// Where a stage takes what it is to do.
+/// The end of a channel from which a stage takes its work.
 #[derive(Debug)]
 pub struct Receiver<T>(async_channel::Receiver<(T, Instant)>);
 
-/// The other end is gone.
+/// The other end of the channel is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// A channel that holds so many items, at least one.
+/// A channel that holds up to `capacity` items, at least one.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = async_channel::bounded(capacity.max(1));
     (Sender(sender), Receiver(receiver))
 }
 
 impl<T> Sender<T> {
-    /// Waits for room. The item's wait begins now.
+    /// Waits until there is room, and sends. The item's waiting time starts when this is called.
     ///
     /// # Errors
-    /// Where nobody receives any more; the item is dropped.
+    /// If all receivers are gone; the item is dropped.
     pub async fn send(&self, item: T) -> Result<(), Closed> {
         self.0.send((item, Instant::now())).await.map_err(|_| Closed)
     }
 
-    /// As [`send`](Self::send), on a thread of its own.
+    /// Does the same as [`send`](Self::send), and blocks the thread meanwhile.
     ///
     /// # Errors
-    /// As there.
+    /// If all receivers are gone; the item is dropped.
     pub fn send_blocking(&self, item: T) -> Result<(), Closed> {
         self.0.send_blocking((item, Instant::now())).map_err(|_| Closed)
     }
 }
 
 impl<T> Receiver<T> {
-    /// The next item, and how long it waited.
+    /// Waits for the next item. Returns it with the time that it waited.
     ///
     /// # Errors
-    /// Where nobody sends any more.
+    /// If all senders are gone and the channel is empty.
     pub async fn recv(&self) -> Result<(T, Duration), Closed> {
         let (item, sent) = self.0.recv().await.map_err(|_| Closed)?;
         Ok((item, sent.elapsed()))

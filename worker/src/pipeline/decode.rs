@@ -1,91 +1,135 @@
-//! Third stage: the file becomes pixels and the network's input, and both are measured.
+//! Third stage: the file becomes pixels and the network's input, and is measured.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use camshaft_common::measure::ImageMeasures;
 use camshaft_common::model::FileDigest;
-use image::RgbImage;
-
-use super::budget::Share;
-use super::context::Context;
-use super::fetch::Fetched;
-use super::stage::{Admitted, Exit, ExitCause};
-use super::traces;
-use crate::cores::{self, Astray};
-use camshaft_decoding::DecodeError;
+use camshaft_decoding::{self as decoding, DecodeError, ImageLimits};
 use camshaft_model::ModelFiles;
 use camshaft_vision::{input, measures};
+use image::RgbImage;
+
+use super::admitted::Admitted;
+use super::exit::{Exit, ExitCause};
+use super::fetch::{Fetched, FetchedFile};
+use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
+use super::stages::Stage;
+use super::traces::{self, HasSpans, ImageSpans};
+use crate::cores::{self, DecoderFailure};
 
 /// An image as pixels.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The image on its way.
-    pub image: Admitted,
-    /// Its pixels at its own size.
+    /// The image and its delivery.
+    pub admitted: Admitted,
+    /// The image's pixels, at its own size.
     pub picture: RgbImage,
-    /// The network's input, `[3, H, W]`, as the model's input rule says. A batch takes it.
+    /// The network's input, `[3, H, W]`, made as the model's input rule says. A batch takes it.
     pub input: Vec<f32>,
-    /// The model its job asks for.
+    /// The model that its job asks for.
     pub model: Arc<ModelFiles>,
-    /// Its share of the pixel budget, given back when it is dropped.
-    pub memory: Share,
+    /// The right to hold the pixels in memory.
+    pub memory: ImageMemoryPermit,
 }
 
-/// Decodes on the decoders' threads, within the pixel budget and the time for one image.
-pub async fn decode(context: Arc<Context>, fetched: Fetched) -> Result<Decoded, Exit> {
-    let Fetched { mut image, bytes, share, model } = fetched;
-    let (limits, limit) = (context.limits.image, context.limits.decode_time);
-    let header = bytes.clone();
-    let reading = cores::decode_within(limit, move || {
-        (FileDigest::of(&header), camshaft_decoding::memory_to_decode(&header, &limits))
-    });
-    let memory_bytes = match reading.await {
-        Ok((digest, memory_bytes)) => {
-            image.image.digest = Some(digest);
-            memory_bytes
-        }
-        Err(astray) => return Err(leaves(image, cause(&astray, limit))),
-    };
-    let memory_bytes = match memory_bytes {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(leaves(image, error.into())),
-    };
-    let memory = context.pixels.reserve(memory_bytes).await;
-    let rule = Arc::clone(&model);
-    let span = image.span.clone();
-    let work = cores::decode_within(limit, move || {
-        let _entered = span.enter();
-        // They stay where the memory is, should this never end.
-        let (_share, mut memory) = (share, memory);
-        let started = Instant::now();
-        let picture = camshaft_decoding::decode(&bytes, &limits)?;
-        memory.shrink(picture.as_raw().len() as u64);
-        let input = input::to_input(&picture, &rule.config().input);
-        let measures = measures::measure(&picture);
-        Ok::<_, DecodeError>((picture, input, measures, memory, started.elapsed()))
-    });
-    match work.await {
-        Ok(Ok((picture, input, measures, memory, elapsed))) => {
-            image.timings.decode = elapsed.as_secs_f64() * 1000.0;
-            traces::note_bytes(picture.as_raw().len());
-            (image.image.width, image.image.height) =
-                (Some(picture.width()), Some(picture.height()));
-            image.image.measures = Some(measures);
-            image.image.region = input::region(picture.dimensions(), &model.config().input);
-            Ok(Decoded { image, picture, input, model, memory })
-        }
-        Ok(Err(error)) => Err(leaves(image, error.into())),
-        Err(astray) => Err(leaves(image, cause(&astray, limit))),
+impl HasSpans for Decoded {
+    fn spans(&self) -> Option<&ImageSpans> {
+        self.admitted.spans()
     }
 }
 
-fn leaves(image: Admitted, cause: ExitCause) -> Exit {
-    Exit { image: Box::new(image), cause }
+/// Decodes images on the decoders' threads.
+#[derive(Debug)]
+pub struct DecodeStage {
+    /// Memory for pixels.
+    pub pixel_budget: Arc<MemoryBudget>,
+    /// The size that one image may have.
+    pub image_limits: ImageLimits,
+    /// How long the decoding of one image may take.
+    pub time_limit: Duration,
 }
 
-fn cause(astray: &Astray, limit: Duration) -> ExitCause {
-    match astray {
-        Astray::Panicked => ExitCause::DecoderPanicked,
-        Astray::Overran => ExitCause::DecoderOverran(limit),
+impl Stage for DecodeStage {
+    const NAME: &'static str = "decode";
+    type Input = Fetched;
+    type Output = Decoded;
+
+    async fn process(&self, fetched: Fetched) -> Result<Decoded, Exit> {
+        let Fetched { mut admitted, file, model } = fetched;
+        match self.decode(&mut admitted, file, &model).await {
+            Ok(Pixels { picture, input, memory, .. }) => {
+                Ok(Decoded { admitted, picture, input, model, memory })
+            }
+            Err(cause) => Err(Exit::of_image(admitted, cause)),
+        }
+    }
+}
+
+/// What a decoder's thread makes of a file.
+struct Pixels {
+    picture: RgbImage,
+    input: Vec<f32>,
+    measures: ImageMeasures,
+    memory: ImageMemoryPermit,
+    elapsed: Duration,
+}
+
+impl DecodeStage {
+    async fn decode(
+        &self,
+        admitted: &mut Admitted,
+        file: FetchedFile,
+        model: &Arc<ModelFiles>,
+    ) -> Result<Pixels, ExitCause> {
+        let memory_bytes = self.measure_file(admitted, &file).await?;
+        let memory = self.pixel_budget.reserve(memory_bytes).await;
+        let (limits, rule) = (self.image_limits, Arc::clone(model));
+        let span = admitted.delivery.spans.logs.clone();
+        let work = cores::decode_within(self.time_limit, move || {
+            let _entered = span.enter();
+            // If the decoder never ends, the memory stays in use, and so do the permits here.
+            let FetchedFile { bytes, memory: _file_memory } = file;
+            let mut memory = memory;
+            let started = Instant::now();
+            let picture = decoding::decode(&bytes, &limits)?;
+            memory.shrink(picture.as_raw().len() as u64);
+            let input = input::to_input(&picture, &rule.config().input);
+            let measures = measures::measure(&picture);
+            let elapsed = started.elapsed();
+            Ok::<_, DecodeError>(Pixels { picture, input, measures, memory, elapsed })
+        });
+        let pixels = work.await.map_err(|failure| self.cause(&failure))??;
+        let image = &mut admitted.image;
+        image.timings.decode = pixels.elapsed.as_secs_f64() * 1000.0;
+        let picture = &pixels.picture;
+        traces::note_bytes(picture.as_raw().len());
+        image.record.width = Some(picture.width());
+        image.record.height = Some(picture.height());
+        image.record.measures = Some(pixels.measures);
+        image.record.region = input::region(picture.dimensions(), &model.config().input);
+        Ok(pixels)
+    }
+
+    /// Notes the file's digest, and returns how much memory its decoding needs.
+    async fn measure_file(
+        &self,
+        admitted: &mut Admitted,
+        file: &FetchedFile,
+    ) -> Result<u64, ExitCause> {
+        let (bytes, limits) = (file.bytes.clone(), self.image_limits);
+        let reading = cores::decode_within(self.time_limit, move || {
+            (FileDigest::of(&bytes), decoding::memory_to_decode(&bytes, &limits))
+        });
+        let (digest, memory_bytes) = reading.await.map_err(|failure| self.cause(&failure))?;
+        admitted.image.record.digest = Some(digest);
+        Ok(memory_bytes?)
+    }
+
+    fn cause(&self, failure: &DecoderFailure) -> ExitCause {
+        match failure {
+            DecoderFailure::Panicked => ExitCause::DecoderPanicked,
+            DecoderFailure::TimedOut => ExitCause::DecoderTimedOut(self.time_limit),
+        }
     }
 }

@@ -1,120 +1,128 @@
-//! Fifth stage: one OS thread owns the device and the weights, and explains batch after
-//! batch. Everything candle happens here: cuDNN's handles belong to a thread.
+//! Fifth stage: one thread owns the device and the weights, and explains one batch after the
+//! other. All of candle's work is done here, because cuDNN's handles belong to one thread.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
+use camshaft_model::{
+    ExplainError, ExplainRequest, Explained as ExplainedImage, KernelChoice, Model, ModelError,
+    ModelFiles, Precision,
+};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
+use super::admitted::Admitted;
 use super::batch::Batch;
 use super::batch_size::BatchSize;
-use super::budget::Share;
-use super::channel::Sender;
-use super::context::Context;
+use super::channel::{Receiver, channel};
 use super::decode::Decoded;
-use super::model_files::ModelUnavailable;
-use super::stage::{Admitted, Exit, ExitCause};
-use super::traces;
+use super::exit::{Exit, ExitCause};
+use super::memory_budget::ImageMemoryPermit;
+use super::model_files::{KEPT_MODELS, ModelUnavailable};
+use super::recently_used::RecentlyUsed;
+use super::stages::{Stages, note_exit};
+use super::traces::{self, HasSpans, ImageSpans};
 use crate::metrics::Metrics;
-use camshaft_model::{
-    self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
-};
+
+const STAGE: &str = "model";
 
 /// An image with its predictions and maps.
 #[derive(Debug)]
 pub struct Explained {
-    /// The image on its way.
-    pub image: Admitted,
-    /// Its pixels at its own size.
+    /// The image and its delivery.
+    pub admitted: Admitted,
+    /// The image's pixels, at its own size.
     pub picture: RgbImage,
-    /// What the network says of it, and where it looked.
-    pub explained: camshaft_model::Explained,
-    /// The model that said so.
+    /// What the network predicts, and where it looked.
+    pub explanation: ExplainedImage,
+    /// The model that predicted.
     pub model: ModelRecord,
-    /// Its share of the pixel budget.
-    pub memory: Share,
+    /// The right to hold the pixels in memory.
+    pub memory: ImageMemoryPermit,
 }
 
-/// Built models to keep: as many as the shelf of files holds.
-const KEPT_MODELS: usize = 2;
+impl HasSpans for Explained {
+    fn spans(&self) -> Option<&ImageSpans> {
+        self.admitted.spans()
+    }
+}
 
-/// The device and the models built on it. Given to [`run`], it never leaves that thread.
+/// The device and the models loaded onto it. It is given to a thread, and stays there.
 #[derive(Debug)]
 pub struct ModelThread {
     device: Device,
     precision: Precision,
     kernel: KernelChoice,
-    /// Most recent last. A model that can't be built stays, as its error, so that a run of
-    /// a million jobs doesn't try a million times.
-    models: Vec<(ModelIdentity, Result<Model, Arc<ModelError>>)>,
-    /// Whether they are others than those last shown.
+    models: RecentlyUsed<LoadedModel>,
+    /// True if the loaded models changed since the last report to the metrics.
     changed: bool,
 }
 
+/// A model that was asked for. One that can't be loaded is kept as its error. Otherwise each of a
+/// million jobs would try to load it again.
+#[derive(Debug)]
+struct LoadedModel {
+    identity: ModelIdentity,
+    model: Result<Model, Arc<ModelError>>,
+}
+
 impl ModelThread {
-    /// Readies a device, and a model where one is known already.
+    /// Takes a device, and loads the first model onto it if there is one.
     ///
     /// # Errors
-    /// Where the model can't be built.
+    /// If the model can't be loaded.
     pub fn new(
         device: Device,
         precision: Precision,
         kernel: KernelChoice,
         first: Option<&ModelFiles>,
     ) -> Result<Self, ModelError> {
-        let mut this = Self { device, precision, kernel, models: Vec::new(), changed: true };
+        let mut models = RecentlyUsed::new(KEPT_MODELS);
         if let Some(files) = first {
-            let model = Model::load(files, &this.device, this.precision, this.kernel)?;
-            this.models.push((files.identity().clone(), Ok(model)));
+            let model = Ok(Model::load(files, &device, precision, kernel)?);
+            models.insert(LoadedModel { identity: files.identity().clone(), model });
         }
-        Ok(this)
+        Ok(Self { device, precision, kernel, models, changed: true })
     }
 
     fn model(&mut self, files: &ModelFiles) -> Result<&Model, Arc<ModelError>> {
+        let Self { device, precision, kernel, models, changed } = self;
         let identity = files.identity();
-        let known = self.models.iter().position(|(known, _)| known.same_content(identity));
-        let index = known.unwrap_or_else(|| {
-            if self.models.len() >= KEPT_MODELS {
-                drop(self.models.remove(0));
-            }
-            let model =
-                Model::load(files, &self.device, self.precision, self.kernel).map_err(Arc::new);
-            self.models.push((identity.clone(), model));
-            self.changed = true;
-            self.models.len() - 1
-        });
-        self.models[index].1.as_ref().map_err(Arc::clone)
+        let load = || {
+            *changed = true;
+            let model = Model::load(files, device, *precision, *kernel).map_err(Arc::new);
+            LoadedModel { identity: identity.clone(), model }
+        };
+        let loaded = models.find_or_make(|known| known.identity.same_content(identity), load);
+        loaded.model.as_ref().map_err(Arc::clone)
     }
 
-    /// Tells which models are loaded, where that changed.
-    fn show(&mut self, metrics: &Metrics) {
+    /// Shows in the metrics which models are loaded, if they changed.
+    fn show_models(&mut self, metrics: &Metrics) {
         if std::mem::take(&mut self.changed) {
-            let loaded = self.models.iter().filter_map(|(_, model)| model.as_ref().ok());
-            metrics.show_models(&loaded.map(record).collect::<Vec<_>>());
+            let loaded = self.models.iter().filter_map(|loaded| loaded.model.as_ref().ok());
+            metrics.show_models(&loaded.map(Model::record).collect::<Vec<_>>());
         }
     }
 
-    /// Explains a batch, which each of its images' traces shows in full.
+    /// Explains a batch. The trace of each image shows the time of the whole batch.
     fn explain_traced(&mut self, batch: Batch, size: &BatchSize) -> Vec<Result<Explained, Exit>> {
-        let spans: Vec<_> =
-            batch.images.iter().map(|image| traces::stage("model", image)).collect();
+        let spans: Vec<_> = batch.images.iter().map(|image| traces::stage(STAGE, image)).collect();
         let results = self.explain(batch, size);
         for (span, result) in spans.iter().zip(&results) {
             traces::note_batch(span, results.len());
             if let Err(exit) = result {
-                traces::leave(span, &exit.cause);
+                note_exit(span, exit);
             }
         }
         results
     }
 
-    /// Explains a batch: each image goes on or leaves.
+    /// Explains a batch. Each image goes on to the next stage or leaves.
     fn explain(&mut self, batch: Batch, size: &BatchSize) -> Vec<Result<Explained, Exit>> {
         let Batch { images, input, .. } = batch;
         let files = Arc::clone(&images.first().expect("a batch is never empty").model);
@@ -124,9 +132,9 @@ impl ModelThread {
                 return all_leave(images, || ModelUnavailable::Unusable(Arc::clone(&error)).into());
             }
         };
-        let record = record(model);
+        let record = model.record();
         let started = Instant::now();
-        let results = match explain(model, &images, input, size) {
+        let results = match run_model(model, &images, input, size) {
             Ok(results) => results,
             Err(error) => {
                 let error = Arc::new(error);
@@ -134,49 +142,50 @@ impl ModelThread {
             }
         };
         size.observe(images.len(), started.elapsed());
-        let share_ms = started.elapsed().as_secs_f64() * 1000.0 / images.len() as f64;
+        let ms_per_image = started.elapsed().as_secs_f64() * 1000.0 / images.len() as f64;
         let explained = images.into_iter().zip(results).map(|(decoded, result)| {
-            let Decoded { mut image, picture, memory, .. } = decoded;
-            image.timings.model = share_ms;
-            image.span.in_scope(|| debug!("explained"));
+            let Decoded { mut admitted, picture, memory, .. } = decoded;
+            admitted.image.timings.model = ms_per_image;
+            admitted.delivery.spans.logs.in_scope(|| debug!("explained"));
             match result {
-                Ok(explained) => {
-                    Ok(Explained { image, picture, explained, model: record.clone(), memory })
+                Ok(explanation) => {
+                    let model = record.clone();
+                    Ok(Explained { admitted, picture, explanation, model, memory })
                 }
-                Err(error) => Err(Exit { image: Box::new(image), cause: error.into() }),
+                Err(error) => Err(Exit::of_image(admitted, error)),
             }
         });
         explained.collect()
     }
 }
 
-type Results = Vec<Result<camshaft_model::Explained, ExplainError>>;
+type ImageResults = Vec<Result<ExplainedImage, ExplainError>>;
 
-/// One pass over a batch: an error of the whole, or a result for each image.
-fn explain(
+/// Runs the model on a batch. Returns an error of the whole batch, or a result for each image.
+fn run_model(
     model: &Model,
     images: &[Decoded],
     input: Vec<f32>,
     size: &BatchSize,
-) -> Result<Results, ModelError> {
+) -> Result<ImageResults, ModelError> {
     let rule = &model.config().input;
     let shape = (images.len(), 3, rule.height, rule.width);
     let input = Tensor::from_vec(input, shape, &Device::Cpu)?;
-    let requests = images.iter().map(|decoded| ExplainRequest {
-        options: &decoded.image.job.explain,
-        label: decoded.image.job.label.as_deref(),
+    let requests = images.iter().map(|decoded| {
+        let job = &decoded.admitted.image.job;
+        ExplainRequest { options: &job.explain, label: job.label.as_deref() }
     });
-    pass(model, &requests.collect::<Vec<_>>(), &input, size)
+    run_or_halve(model, &requests.collect::<Vec<_>>(), &input, size)
 }
 
-/// Where the device fails on a batch, as for want of memory, its halves are tried, and further
-/// batches are smaller.
-fn pass(
+/// Runs the model on a batch. If the device fails, for example because its memory is full, each
+/// half of the batch is tried, and further batches are smaller.
+fn run_or_halve(
     model: &Model,
     requests: &[ExplainRequest<'_>],
     input: &Tensor,
     size: &BatchSize,
-) -> Result<Results, ModelError> {
+) -> Result<ImageResults, ModelError> {
     let images = requests.len();
     let error = match model.explain_batch(input, requests) {
         Err(error) if images > 1 => error,
@@ -186,58 +195,69 @@ fn pass(
     size.shrink_below(images);
     let (first, second) = requests.split_at(images / 2);
     let part = |from, requests: &[_]| input.narrow(0, from, requests.len())?.copy();
-    let mut results = pass(model, first, &part(0, first)?, size)?;
-    results.extend(pass(model, second, &part(first.len(), second)?, size)?);
+    let mut results = run_or_halve(model, first, &part(0, first)?, size)?;
+    results.extend(run_or_halve(model, second, &part(first.len(), second)?, size)?);
     Ok(results)
 }
 
-fn record(model: &Model) -> ModelRecord {
-    let ModelIdentity { name, digest, config_digest, .. } = model.identity().clone();
-    let (precision, device) = (model.precision().to_string(), model.device().to_string());
-    let kernel = model.kernel();
-    ModelRecord { name, digest, config_digest, precision, kernel, device }
-}
-
 fn all_leave(images: Vec<Decoded>, cause: impl Fn() -> ExitCause) -> Vec<Result<Explained, Exit>> {
-    let leave = |decoded: Decoded| Err(Exit { image: Box::new(decoded.image), cause: cause() });
-    images.into_iter().map(leave).collect()
+    images.into_iter().map(|decoded| Err(Exit::of_image(decoded.admitted, cause()))).collect()
 }
 
-/// Starts the thread. The handle ends when it does, and panics when it does.
-pub fn run(
-    mut model: ModelThread,
-    mut batches: mpsc::Receiver<Batch>,
-    (explained, exits): (Sender<Explained>, Sender<Exit>),
-    context: Arc<Context>,
-) -> JoinHandle<()> {
-    let (finished, wait) = oneshot::channel();
-    let mut work = move || {
-        let (metrics, size) = (&context.metrics, &context.batch);
-        let times = metrics.stage("model", 1);
-        model.show(metrics);
-        while let Some(batch) = batches.blocking_recv() {
-            metrics.observe_batch(batch.images.len());
-            let (waited, started) = (batch.since.elapsed(), Instant::now());
-            let results = model.explain_traced(batch, size);
-            times.observe(waited, started.elapsed());
-            model.show(metrics);
-            for result in results {
-                let sent = match result {
-                    Ok(image) => explained.send_blocking(image).is_ok(),
-                    Err(exit) => exits.send_blocking(exit).is_ok(),
-                };
-                // A stage downstream is gone: dropping the images hands them back.
-                if !sent {
-                    return;
+/// Explains batches on a thread of its own.
+#[derive(Debug)]
+pub struct ModelStage {
+    /// What the thread owns.
+    pub thread: ModelThread,
+    /// Learns how long batches take.
+    pub batch_size: Arc<BatchSize>,
+    /// Shows the loaded models and the batches.
+    pub metrics: Metrics,
+}
+
+impl ModelStage {
+    /// Starts the thread. Up to `capacity` images wait behind it for the next stage.
+    pub fn start(
+        self,
+        stages: &mut Stages,
+        capacity: usize,
+        mut batches: mpsc::Receiver<Batch>,
+    ) -> Receiver<Explained> {
+        let Self { mut thread, batch_size, metrics } = self;
+        let (output, explained) = channel(capacity);
+        let exits = stages.exits();
+        let (finished, wait) = oneshot::channel();
+        let mut work = move || {
+            let times = metrics.stage(STAGE, 1);
+            thread.show_models(&metrics);
+            while let Some(batch) = batches.blocking_recv() {
+                metrics.observe_batch(batch.images.len());
+                let (waited, started) = (batch.ready_since.elapsed(), Instant::now());
+                let results = thread.explain_traced(batch, &batch_size);
+                times.observe(waited, started.elapsed());
+                thread.show_models(&metrics);
+                for result in results {
+                    let sent = match result {
+                        Ok(image) => output.send_blocking(image),
+                        Err(exit) => exits.send_blocking(exit),
+                    };
+                    // A later stage is gone. Dropping the images hands their messages back.
+                    if sent.is_err() {
+                        return;
+                    }
                 }
             }
-        }
-    };
-    let thread = std::thread::Builder::new().name("model".to_owned()).spawn(move || {
-        work();
-        // Nobody waits where the pipeline was dropped.
-        finished.send(()).unwrap_or_default();
-    });
-    thread.expect("the system has room for one more thread");
-    tokio::spawn(async move { wait.await.expect("the model thread ends without a panic") })
+        };
+        let thread = std::thread::Builder::new().name("model".to_owned()).spawn(move || {
+            work();
+            // There is no receiver if the pipeline was dropped.
+            finished.send(()).unwrap_or_default();
+        });
+        thread.expect("the system has room for one more thread");
+        // If the thread panics, so does this task, and the pipeline reports it.
+        stages.spawn(STAGE, async {
+            wait.await.expect("the model thread ends without a panic");
+        });
+        explained
+    }
 }

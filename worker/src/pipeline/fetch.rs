@@ -1,4 +1,4 @@
-//! Second stage: reads the image from SOURCE, unless an earlier try has done it.
+//! Second stage: reads the image from SOURCE, unless an earlier try has stored its prediction.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,81 +7,122 @@ use bytes::Bytes;
 use camshaft_common::layout;
 use camshaft_common::prediction::PredictionRecord;
 use camshaft_common::store::StoreErrorKind;
-
-use super::budget::Share;
-use super::context::Context;
-use super::stage::{Admitted, Exit, ExitCause};
-use super::traces;
 use camshaft_model::ModelFiles;
 
-/// An image's file, unread.
+use super::admitted::{Admitted, AdmittedImage};
+use super::exit::{Exit, ExitCause};
+use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
+use super::model_files::ModelFilesCache;
+use super::reporting::Reporting;
+use super::stages::Stage;
+use super::stores::Stores;
+use super::traces::{self, HasSpans, ImageSpans};
+
+/// Longer than any prediction record that this program writes.
+const MAX_RECORD_BYTES: u64 = 16 * 1024 * 1024;
+
+/// An image whose file was read.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The image on its way.
-    pub image: Admitted,
-    /// The file's content.
-    pub bytes: Bytes,
-    /// Its share of the budget for files.
-    pub share: Share,
-    /// The model its job asks for.
+    /// The image and its delivery.
+    pub admitted: Admitted,
+    /// What was read for it.
+    pub file: FetchedFile,
+    /// The model that its job asks for.
     pub model: Arc<ModelFiles>,
 }
 
-/// Larger than any prediction record this program writes.
-const MAX_RECORD_BYTES: u64 = 16 * 1024 * 1024;
+/// An image's file.
+#[derive(Debug)]
+pub struct FetchedFile {
+    /// Its content.
+    pub bytes: Bytes,
+    /// The right to hold it in memory.
+    pub memory: ImageMemoryPermit,
+}
 
-/// Reads the image and makes sure that its model can be used.
-pub async fn fetch(context: Arc<Context>, mut image: Admitted) -> Result<Fetched, Exit> {
-    match read(&context, &mut image).await {
-        Ok((bytes, share, model)) => Ok(Fetched { image, bytes, share, model }),
-        Err(cause) => Err(Exit { image: Box::new(image), cause }),
+impl HasSpans for Fetched {
+    fn spans(&self) -> Option<&ImageSpans> {
+        self.admitted.spans()
     }
 }
 
-async fn read(
-    context: &Context,
-    image: &mut Admitted,
-) -> Result<(Bytes, Share, Arc<ModelFiles>), ExitCause> {
-    let model = context.models.files_for(&image.job.model).await?;
-    let source = context.folder(&image.job.source).map_err(ExitCause::Source)?;
-    let started = Instant::now();
-    if image.may_have_a_result() && !image.job.replaces && is_done(context, image).await? {
-        return Err(ExitCause::AlreadyDone);
-    }
-    let max_bytes = context.limits.image.max_bytes;
-    let fetched = source.get(image.job.key.as_str(), max_bytes, &context.files).await;
-    let (fetched, share) = fetched.map_err(ExitCause::Source)?;
-    image.timings.fetch = started.elapsed().as_secs_f64() * 1000.0;
-    image.image.etag = fetched.etag;
-    image.image.bytes = Some(fetched.bytes.len() as u64);
-    context.metrics.count_read(fetched.bytes.len());
-    traces::note_bytes(fetched.bytes.len());
-    Ok((fetched.bytes, share, model))
+/// Reads images.
+#[derive(Debug)]
+pub struct FetchStage {
+    /// Opens SOURCE and OUT.
+    pub stores: Arc<Stores>,
+    /// The models that this worker may use.
+    pub models: ModelFilesCache,
+    /// Memory for files that are not decoded yet.
+    pub file_budget: Arc<MemoryBudget>,
+    /// The largest file that is read.
+    pub max_image_bytes: u64,
+    /// Counts bytes.
+    pub reporting: Arc<Reporting>,
 }
 
-/// Whether an earlier try of this run has stored a prediction for the image as it is now.
-/// A run's options never change, so the run, the model and the entity tag say it all.
-async fn is_done(context: &Context, image: &Admitted) -> Result<bool, ExitCause> {
-    let job = &image.job;
-    let out = context.folder(&job.out).map_err(ExitCause::Out)?;
-    let path = layout::prediction(&job.key);
-    let stored = match out.get(&path, MAX_RECORD_BYTES, &context.files).await {
-        Ok((stored, _share)) => stored,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(ExitCause::Out(error)),
-    };
-    let Ok(record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {
-        return Ok(false);
-    };
-    if record.run != job.run || record.model.digest != job.model.digest {
-        return Ok(false);
+impl Stage for FetchStage {
+    const NAME: &'static str = "fetch";
+    type Input = Admitted;
+    type Output = Fetched;
+
+    async fn process(&self, mut admitted: Admitted) -> Result<Fetched, Exit> {
+        match self.read(&mut admitted.image).await {
+            Ok((file, model)) => Ok(Fetched { admitted, file, model }),
+            Err(cause) => Err(Exit::of_image(admitted, cause)),
+        }
     }
-    let source = context.folder(&job.source).map_err(ExitCause::Source)?;
-    let now = source.head(job.key.as_str()).await.map_err(ExitCause::Source)?;
-    if now.etag != record.image.etag {
-        return Ok(false);
+}
+
+impl FetchStage {
+    async fn read(
+        &self,
+        image: &mut AdmittedImage,
+    ) -> Result<(FetchedFile, Arc<ModelFiles>), ExitCause> {
+        let model = self.models.files_for(&image.job.model).await?;
+        let source = self.stores.folder(&image.job.source).map_err(ExitCause::Source)?;
+        let started = Instant::now();
+        if image.may_have_a_result() && !image.job.replaces && self.is_done(image).await? {
+            return Err(ExitCause::AlreadyDone);
+        }
+        let key = image.job.key.as_str();
+        let fetched = source.get(key, self.max_image_bytes, &self.file_budget).await;
+        let (object, memory) = fetched.map_err(ExitCause::Source)?;
+        image.timings.fetch = started.elapsed().as_secs_f64() * 1000.0;
+        image.record.etag = object.etag;
+        image.record.bytes = Some(object.bytes.len() as u64);
+        self.reporting.metrics.count_read(object.bytes.len());
+        traces::note_bytes(object.bytes.len());
+        Ok((FetchedFile { bytes: object.bytes, memory }, model))
     }
-    // The earlier try may have been stopped between writing this and removing that.
-    out.delete(&layout::failure(&job.key)).await.map_err(ExitCause::Out)?;
-    Ok(true)
+
+    /// True if an earlier try of this run has stored a prediction for the image as it is now.
+    /// The options of a run never change, so it is enough to compare the run, the model and the
+    /// image's entity tag.
+    async fn is_done(&self, image: &AdmittedImage) -> Result<bool, ExitCause> {
+        let job = &image.job;
+        let out = self.stores.folder(&job.out).map_err(ExitCause::Out)?;
+        let path = layout::prediction(&job.key);
+        let stored = match out.get(&path, MAX_RECORD_BYTES, &self.file_budget).await {
+            Ok((stored, _memory)) => stored,
+            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(ExitCause::Out(error)),
+        };
+        let Ok(record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {
+            return Ok(false);
+        };
+        if record.run != job.run || record.model.digest != job.model.digest {
+            return Ok(false);
+        }
+        let source = self.stores.folder(&job.source).map_err(ExitCause::Source)?;
+        let now = source.head(job.key.as_str()).await.map_err(ExitCause::Source)?;
+        if now.etag != record.image.etag {
+            return Ok(false);
+        }
+        // The earlier try may have ended after it wrote the prediction and before it removed an
+        // old failure.
+        out.delete(&layout::failure(&job.key)).await.map_err(ExitCause::Out)?;
+        Ok(true)
+    }
 }

@@ -1,18 +1,20 @@
-//! Which models this worker may use, and their files, read once.
+//! Which models this worker may use, and their files. A model's files are read once.
 
 use std::sync::Arc;
 
 use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
 use camshaft_common::store::StoreOptions;
+use camshaft_model::{ModelError, ModelFiles};
 use tokio::sync::Mutex;
 
+use super::recently_used::RecentlyUsed;
 use crate::cores;
-use camshaft_model::{ModelError, ModelFiles};
 
-/// Runs rarely mix models; a second one lets two runs share workers without reloading.
-const KEPT_MODELS: usize = 2;
+/// How many models are kept, as files here and loaded on the device. A run has one model; with a
+/// second one, two runs can share workers without reloading.
+pub const KEPT_MODELS: usize = 2;
 
-/// A job's model can't be used by this worker.
+/// This worker can't use a job's model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelUnavailable {
     /// The worker was started for another model.
@@ -20,27 +22,27 @@ pub enum ModelUnavailable {
         "this worker was started with --model {ours}, the job asks for {wanted}; start workers without --model, or enqueue with the same one"
     )]
     Pinned {
-        /// The worker's.
+        /// The worker's model.
         ours: String,
-        /// The job's.
+        /// The job's model.
         wanted: String,
     },
-    /// The files at the model's place are not those the run was started with.
+    /// The model's files changed after the run was started.
     #[error(
         "the files of model {name} have changed since the run was started ({found}, the job says {wanted}); enqueue again"
     )]
     Changed {
-        /// The model.
+        /// The model's name.
         name: String,
-        /// Digest found.
+        /// The digest of the files.
         found: String,
-        /// Digest in the job.
+        /// The digest in the job.
         wanted: String,
     },
-    /// The files can't be had.
+    /// The files can't be read.
     #[error(transparent)]
     Files(#[from] ModelFilesError),
-    /// The files are no model this worker can run.
+    /// The files are not a model that this worker can run.
     #[error("{0}")]
     Unusable(#[source] Arc<ModelError>),
     /// This program was built without the bundled model.
@@ -50,10 +52,10 @@ pub enum ModelUnavailable {
     NotBundled,
 }
 
-/// Reads a model's files from where a reference points.
+/// Reads the files of a model.
 ///
 /// # Errors
-/// Where they can't be read, or its config is not one.
+/// If the files can't be read, or its config is not valid.
 pub async fn read(
     reference: &ModelReference,
     options: &StoreOptions,
@@ -63,7 +65,7 @@ pub async fn read(
         ModelReference::Folder(location) => StoredModel::from_folder(location, options).await?,
         ModelReference::Hub(model) => StoredModel::from_hub(model, options).await?,
     };
-    // Converting other programs' weights takes a while.
+    // Converting the weights of other programs takes a while.
     let files = cores::compute(move || ModelFiles::from_stored(stored)).await;
     files
         .expect("reading files never panics")
@@ -81,26 +83,29 @@ fn bundled() -> Result<ModelFiles, ModelUnavailable> {
     Err(ModelUnavailable::NotBundled)
 }
 
-/// The models in use, most recent last.
+/// The files of the models in use.
 #[derive(Debug)]
-pub struct ModelShelf {
+pub struct ModelFilesCache {
     pinned: Option<Arc<ModelFiles>>,
     options: StoreOptions,
-    files: Mutex<Vec<Arc<ModelFiles>>>,
+    files: Mutex<RecentlyUsed<Arc<ModelFiles>>>,
 }
 
-impl ModelShelf {
-    /// Holds `first`; with `pinned`, no other model is ever used.
+impl ModelFilesCache {
+    /// Holds the files of `first`. If `pinned`, no other model is used.
     #[must_use]
     pub fn new(first: Option<Arc<ModelFiles>>, pinned: bool, options: StoreOptions) -> Self {
-        let files = Mutex::new(first.iter().cloned().collect());
-        Self { pinned: first.filter(|_| pinned), options, files }
+        let mut files = RecentlyUsed::new(KEPT_MODELS);
+        if let Some(first) = &first {
+            files.insert(Arc::clone(first));
+        }
+        Self { pinned: first.filter(|_| pinned), options, files: Mutex::new(files) }
     }
 
     /// The files of the model a job asks for.
     ///
     /// # Errors
-    /// Where this worker may not or can't use it.
+    /// If this worker may not use the model, or can't.
     pub async fn files_for(
         &self,
         wanted: &ModelIdentity,
@@ -114,9 +119,9 @@ impl ModelShelf {
                 wanted: format!("{} ({})", wanted.reference, wanted.digest),
             });
         }
-        // Held while reading, so that a model many images wait for is read once.
-        let mut shelf = self.files.lock().await;
-        if let Some(files) = shelf.iter().find(|files| files.identity().same_content(wanted)) {
+        // Locked while reading, so that a model that many images wait for is read once.
+        let mut kept = self.files.lock().await;
+        if let Some(files) = kept.find(|files| files.identity().same_content(wanted)) {
             return Ok(Arc::clone(files));
         }
         let files = Arc::new(read(&wanted.reference, &self.options).await?);
@@ -127,10 +132,7 @@ impl ModelShelf {
                 wanted: wanted.digest.to_string(),
             });
         }
-        if shelf.len() >= KEPT_MODELS {
-            shelf.remove(0);
-        }
-        shelf.push(Arc::clone(&files));
+        kept.insert(Arc::clone(&files));
         Ok(files)
     }
 }

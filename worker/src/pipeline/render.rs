@@ -1,50 +1,57 @@
-//! Sixth stage: maps become overlays, encoded, and the prediction record takes shape.
+//! Sixth stage: draws maps as overlays, encodes them, and collects the contents of the prediction
+//! record.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
+use camshaft_model::{ClassMap, Explained as ExplainedImage, embedding};
+use camshaft_vision::overlay::{self, EncodeOverlayError};
 use image::RgbImage;
 
-use super::budget::Share;
-use super::context::Context;
+use super::admitted::Admitted;
+use super::exit::Exit;
 use super::explain::Explained;
-use super::stage::{Admitted, Exit, ExitCause};
-use super::traces;
+use super::memory_budget::ImageMemoryPermit;
+use super::stages::Stage;
+use super::traces::{self, HasSpans, ImageSpans};
 use crate::cores;
-use camshaft_model::ClassMap;
-use camshaft_model::embedding;
-use camshaft_vision::overlay::{self, EncodeOverlayError};
 
 /// An image whose results are ready to be written.
 #[derive(Debug)]
 pub struct Rendered {
-    /// The image on its way.
-    pub image: Admitted,
-    /// The model that made the results.
+    /// The image and its delivery.
+    pub admitted: Admitted,
+    /// The model that predicted.
     pub model: ModelRecord,
+    /// What is written.
+    pub results: RenderedResults,
+    /// The right to hold the overlays in memory.
+    pub memory: ImageMemoryPermit,
+}
+
+/// The results for one image.
+#[derive(Debug)]
+pub struct RenderedResults {
     /// Its classes.
     pub predictions: Vec<ClassPrediction>,
-    /// How unsure the model is of them, 0 to 1.
+    /// How unsure the model is of them, from 0 to 1.
     pub entropy: f32,
-    /// What the network made of it, where that is finite.
+    /// The image's embedding, if its numbers are finite.
     pub embedding: Option<Embedding>,
     /// Its maps.
     pub explanations: Vec<Explanation>,
-    /// Encoded overlays and where they go.
+    /// Its overlays.
     pub overlays: Vec<EncodedOverlay>,
-    /// The overlays' share of the budget.
-    pub memory: Share,
 }
 
 /// An overlay as a file.
 #[derive(Debug)]
 pub struct EncodedOverlay {
-    /// Its place under OUT.
+    /// Its path below OUT.
     pub path: String,
     /// The file's content.
     pub bytes: Vec<u8>,
@@ -52,76 +59,113 @@ pub struct EncodedOverlay {
     pub content_type: &'static str,
 }
 
-/// Draws and encodes on the pool.
-pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rendered, Exit> {
-    let Explained { mut image, picture, explained, model, memory } = explained;
-    let span = image.span.clone();
-    let (key, options) = (image.job.key.clone(), image.job.explain.clone());
-    let region = image.image.region;
-    let work = cores::compute(move || {
-        let _entered = span.enter();
-        let started = Instant::now();
-        let camshaft_model::Explained { predictions, entropy, features, explanations } = explained;
-        let embedding = embedding::embedding(&features, options.embeddings);
-        let drawn = draw(&key, &options, (&picture, region), explanations)?;
-        // The pixels go with this closure.
-        drop(picture);
-        let mut memory = memory;
-        memory.shrink(drawn.1.iter().map(|overlay| overlay.bytes.len() as u64).sum());
-        let said = (predictions, entropy, embedding);
-        Ok::<_, EncodeOverlayError>((said, drawn, memory, started.elapsed()))
-    });
-    match work.await.expect("drawing and encoding never panic") {
-        Ok((said, (explanations, overlays), memory, elapsed)) => {
-            image.timings.overlay = elapsed.as_secs_f64() * 1000.0;
-            traces::note_bytes(overlays.iter().map(|overlay| overlay.bytes.len()).sum());
-            let (predictions, entropy, embedding) = said;
-            Ok(Rendered {
-                image,
-                model,
-                predictions,
-                entropy,
-                embedding,
-                explanations,
-                overlays,
-                memory,
-            })
-        }
-        Err(error) => Err(Exit { image: Box::new(image), cause: ExitCause::Encode(error) }),
+impl RenderedResults {
+    fn overlay_bytes(&self) -> usize {
+        self.overlays.iter().map(|overlay| overlay.bytes.len()).sum()
     }
 }
 
+impl HasSpans for Rendered {
+    fn spans(&self) -> Option<&ImageSpans> {
+        self.admitted.spans()
+    }
+}
+
+/// Draws and encodes on the shared pool.
+#[derive(Debug)]
+pub struct RenderStage;
+
+impl Stage for RenderStage {
+    const NAME: &'static str = "render";
+    type Input = Explained;
+    type Output = Rendered;
+
+    async fn process(&self, explained: Explained) -> Result<Rendered, Exit> {
+        let Explained { mut admitted, picture, explanation, model, memory } = explained;
+        let span = admitted.delivery.spans.logs.clone();
+        let subject = Subject {
+            key: admitted.image.job.key.clone(),
+            options: admitted.image.job.explain.clone(),
+            picture,
+            region: admitted.image.record.region,
+        };
+        let work = cores::compute(move || {
+            let _entered = span.enter();
+            render(subject, explanation, memory)
+        });
+        match work.await.expect("drawing and encoding never panic") {
+            Ok(Drawn { results, memory, elapsed }) => {
+                admitted.image.timings.overlay = elapsed.as_secs_f64() * 1000.0;
+                traces::note_bytes(results.overlay_bytes());
+                Ok(Rendered { admitted, model, results, memory })
+            }
+            Err(error) => Err(Exit::of_image(admitted, error)),
+        }
+    }
+}
+
+/// An image to draw on.
+struct Subject {
+    key: ImageKey,
+    options: ExplainOptions,
+    picture: RgbImage,
+    /// The part of the picture that the maps lie over.
+    region: Option<[f32; 4]>,
+}
+
+/// What the pool's thread makes of an image.
+struct Drawn {
+    results: RenderedResults,
+    memory: ImageMemoryPermit,
+    elapsed: Duration,
+}
+
+fn render(
+    subject: Subject,
+    explanation: ExplainedImage,
+    mut memory: ImageMemoryPermit,
+) -> Result<Drawn, EncodeOverlayError> {
+    let started = Instant::now();
+    let ExplainedImage { predictions, entropy, features, explanations } = explanation;
+    let embedding = embedding::embedding(&features, subject.options.embeddings);
+    let (explanations, overlays) = draw(&subject, explanations)?;
+    // The pixels are freed before their memory is given back.
+    drop(subject);
+    let results = RenderedResults { predictions, entropy, embedding, explanations, overlays };
+    memory.shrink(results.overlay_bytes() as u64);
+    Ok(Drawn { results, memory, elapsed: started.elapsed() })
+}
+
 fn draw(
-    key: &ImageKey,
-    options: &ExplainOptions,
-    (picture, region): (&RgbImage, Option<[f32; 4]>),
-    classes: Vec<ClassMap>,
+    subject: &Subject,
+    maps: Vec<ClassMap>,
 ) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), EncodeOverlayError> {
-    let mut explanations = Vec::with_capacity(classes.len());
+    let Subject { key, options, picture, region } = subject;
+    let mut explanations = Vec::with_capacity(maps.len());
     let mut overlays = Vec::new();
     let (method, layer) = (options.method.first(), options.layer.first());
-    let class = classes.first().map(|first| first.class);
-    for explained in classes {
-        let differs = OverlayDifference {
-            method: Some(explained.method).filter(|other| other != method),
-            layer: Some(&explained.layer).filter(|other| *other != layer),
-            class: Some(explained.class).filter(|other| Some(*other) != class),
+    let class = maps.first().map(|first| first.class);
+    for map in maps {
+        let difference = OverlayDifference {
+            method: Some(map.method).filter(|other| other != method),
+            layer: Some(&map.layer).filter(|other| *other != layer),
+            class: Some(map.class).filter(|other| Some(*other) != class),
         };
-        let path = layout::overlay(key, differs, options.overlay);
+        let path = layout::overlay(key, difference, options.overlay);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
             let colors = (options.colormap, options.alpha);
-            let drawn = overlay::draw(picture, region, &explained.map, colors, options.overlay)?;
+            let drawn = overlay::draw(picture, *region, &map.map, colors, options.overlay)?;
             if let Some(bytes) = drawn {
                 overlays.push(EncodedOverlay { path: path.clone(), bytes, content_type });
             }
         }
-        explanations.push(record(explained, path));
+        explanations.push(explanation_record(map, path));
     }
     Ok((explanations, overlays))
 }
 
-fn record(explained: ClassMap, overlay: Option<String>) -> Explanation {
-    let ClassMap { method, layer, class, label, map, statistics } = explained;
+fn explanation_record(class_map: ClassMap, overlay: Option<String>) -> Explanation {
+    let ClassMap { method, layer, class, label, map, statistics } = class_map;
     Explanation {
         method,
         layer,

@@ -1,92 +1,108 @@
-//! Seventh stage: writes the overlays, then the prediction, so that a prediction's
-//! presence means the rest is there.
+//! Seventh stage: writes the overlays, then the prediction. So if a prediction is there, its
+//! overlays are there too.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use camshaft_common::layout;
-use camshaft_common::prediction::{PredictionRecord, StageTimings};
+use camshaft_common::prediction::{ModelRecord, PredictionRecord, StageTimings};
 use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError};
 use chrono::Utc;
 
-use super::context::Context;
-use super::render::Rendered;
-use super::stage::{Admitted, Exit, ExitCause};
-use super::traces;
-use crate::metrics::Written;
+use super::admitted::{Admitted, AdmittedImage};
+use super::exit::{Exit, ExitCause};
+use super::memory_budget::ImageMemoryPermit;
+use super::render::{Rendered, RenderedResults};
+use super::reporting::Reporting;
+use super::stages::Stage;
+use super::stores::Stores;
+use super::traces::{self, HasSpans, ImageSpans};
+use crate::metrics::WrittenObject;
 
-/// An image whose prediction is at rest; only its receipt is open.
+/// An image whose prediction is stored. Only its delivery is left to be settled.
 #[derive(Debug)]
 pub struct Stored {
-    /// The image on its way.
-    pub image: Admitted,
+    /// The image and its delivery.
+    pub admitted: Admitted,
 }
 
-/// Writes an image's results.
-pub async fn store(context: Arc<Context>, rendered: Rendered) -> Result<Stored, Exit> {
-    match write(&context, rendered).await {
-        Ok(image) => Ok(Stored { image }),
-        Err((image, error)) => Err(Exit { image, cause: ExitCause::Out(error) }),
+impl HasSpans for Stored {
+    fn spans(&self) -> Option<&ImageSpans> {
+        self.admitted.spans()
     }
 }
 
-async fn write(
-    context: &Context,
-    rendered: Rendered,
-) -> Result<Admitted, (Box<Admitted>, StoreError)> {
-    let Rendered {
-        mut image,
-        model,
-        predictions,
-        entropy,
-        embedding,
-        explanations,
-        overlays,
-        memory,
-    } = rendered;
-    let written = async {
+/// Writes results.
+#[derive(Debug)]
+pub struct StoreStage {
+    /// Opens OUT.
+    pub stores: Arc<Stores>,
+    /// Names the worker, and counts bytes.
+    pub reporting: Arc<Reporting>,
+}
+
+impl Stage for StoreStage {
+    const NAME: &'static str = "store";
+    type Input = Rendered;
+    type Output = Stored;
+
+    async fn process(&self, rendered: Rendered) -> Result<Stored, Exit> {
+        let Rendered { mut admitted, model, results, memory } = rendered;
+        match self.write(&mut admitted.image, model, results, memory).await {
+            Ok(()) => Ok(Stored { admitted }),
+            Err(error) => Err(Exit::of_image(admitted, ExitCause::Out(error))),
+        }
+    }
+}
+
+impl StoreStage {
+    async fn write(
+        &self,
+        image: &mut AdmittedImage,
+        model: ModelRecord,
+        results: RenderedResults,
+        memory: ImageMemoryPermit,
+    ) -> Result<(), StoreError> {
+        let RenderedResults { predictions, entropy, embedding, explanations, overlays } = results;
         let started = Instant::now();
-        let out = context.folder(&image.job.out)?;
-        let mut bytes = 0;
+        let out = self.stores.folder(&image.job.out)?;
+        let metrics = &self.reporting.metrics;
+        let mut overlay_bytes = 0;
         for overlay in overlays {
-            let size = overlay.bytes.len();
-            bytes += size;
+            let bytes = overlay.bytes.len();
+            overlay_bytes += bytes;
             out.put(&overlay.path, overlay.bytes, overlay.content_type).await?;
-            context.metrics.count_written(Written::Overlay, size);
+            metrics.count_written(WrittenObject::Overlay, bytes);
         }
         drop(memory);
         image.timings.store = started.elapsed().as_secs_f64() * 1000.0;
         let record = PredictionRecord {
             schema: SCHEMA,
             run: image.job.run,
-            image: image.image.clone(),
+            image: image.record.clone(),
             model,
             predictions,
             entropy: Some(entropy),
             embedding,
             explanations,
             timings_ms: rounded(image.timings),
-            worker: context.worker.clone(),
+            worker: self.reporting.worker_name.clone(),
             finished_at: Utc::now(),
         };
         let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
-        let size = json.len();
-        traces::note_bytes(bytes + size);
+        let bytes = json.len();
+        traces::note_bytes(overlay_bytes + bytes);
         out.put(&layout::prediction(&image.job.key), json, JSON).await?;
-        context.metrics.count_written(Written::Prediction, size);
+        metrics.count_written(WrittenObject::Prediction, bytes);
         if image.may_have_a_result() {
             out.delete(&layout::failure(&image.job.key)).await?;
         }
         Ok(())
-    };
-    match written.await {
-        Ok(()) => Ok(image),
-        Err(error) => Err((Box::new(image), error)),
     }
 }
 
-/// Microseconds are as fine as these are meant.
+/// Rounds to microseconds: the measurement is not more precise.
 fn rounded(timings: StageTimings) -> StageTimings {
     let round = |ms: f64| (ms * 1000.0).round() / 1000.0;
     let StageTimings { fetch, decode, model, overlay, store } = timings;

@@ -1,77 +1,55 @@
 //! What a trace shows of an image in a worker: a span for each try, and below it one for each
 //! stage. <https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>
 //!
-//! Where traces are off these spans are disabled, and what is noted on them goes nowhere.
+//! If traces are off, these spans are disabled, and notes on them have no effect.
 
 use camshaft_common::job::Job;
 use camshaft_common::prediction::FailureClass;
-use camshaft_queue::{Delivery, QueueName};
+use camshaft_queue::QueueName;
 use camshaft_telemetry::{TRACES, TraceContext};
 use tracing::field::{Empty, display};
 use tracing::{Span, info_span};
 
-use super::fetch::Fetched;
-use super::render::Rendered;
-use super::stage::{Admitted, ExitCause};
-use super::{decode::Decoded, explain::Explained};
-
-/// What stages take: with an image, or before there is one.
-pub trait OnItsWay {
-    /// The image, once there is one.
-    fn image(&self) -> Option<&Admitted>;
+/// The spans of one try at an image.
+///
+/// They are two because a log line shows the spans that were entered and are meant for it.
+#[derive(Clone, Debug)]
+pub struct ImageSpans {
+    /// Entered while a stage works: log lines about the image carry its key and run.
+    pub logs: Span,
+    /// This try in the image's trace. The stages' spans are below it. It is never entered,
+    /// because it would end when it is left.
+    pub trace: Span,
 }
 
-impl OnItsWay for Delivery {
-    fn image(&self) -> Option<&Admitted> {
-        None
+impl ImageSpans {
+    /// For a message that can't be read: it names no image.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { logs: Span::none(), trace: Span::none() }
     }
 }
 
-impl OnItsWay for Admitted {
-    fn image(&self) -> Option<&Admitted> {
-        Some(self)
-    }
+/// What stages take: something that has spans, or has none yet.
+pub trait HasSpans {
+    /// The image's spans; `None` if its message was not read yet.
+    fn spans(&self) -> Option<&ImageSpans>;
 }
 
-impl OnItsWay for Fetched {
-    fn image(&self) -> Option<&Admitted> {
-        Some(&self.image)
-    }
-}
-
-impl OnItsWay for Decoded {
-    fn image(&self) -> Option<&Admitted> {
-        Some(&self.image)
-    }
-}
-
-impl OnItsWay for Explained {
-    fn image(&self) -> Option<&Admitted> {
-        Some(&self.image)
-    }
-}
-
-impl OnItsWay for Rendered {
-    fn image(&self) -> Option<&Admitted> {
-        Some(&self.image)
-    }
-}
-
-/// A message as it came.
+/// A message as it was delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'m> {
-    /// Where it waited.
+    /// The queue it was in.
     pub queue: &'m QueueName,
     /// The trace it belongs to.
     pub trace: Option<&'m TraceContext>,
     /// The length of its body.
     pub bytes: usize,
-    /// Which try this is, from 1.
+    /// The number of this try, from 1.
     pub attempt: u32,
 }
 
-/// One try at a job, from here until it is settled, in the trace of its message. Never entered: its
-/// time would end when it is left.
+/// Starts the span of one try at a job, in the trace of its message.
 pub fn process(received: Received<'_>, job: &Job) -> Span {
     let Received { queue, trace, bytes, attempt } = received;
     let span = info_span!(
@@ -98,12 +76,16 @@ pub fn process(received: Received<'_>, job: &Job) -> Span {
     span
 }
 
-/// A stage's work on an image, until it is dropped.
-pub fn stage(name: &'static str, item: &impl OnItsWay) -> Span {
-    let Some(image) = item.image() else { return Span::none() };
+/// Starts the span of a stage's work on an image. It ends when it is dropped.
+pub fn stage(name: &'static str, item: &impl HasSpans) -> Span {
+    let Some(ImageSpans { trace, .. }) = item.spans() else { return Span::none() };
+    if trace.is_disabled() {
+        // Below a disabled span, a stage would begin a trace of its own.
+        return Span::none();
+    }
     info_span!(
         target: TRACES,
-        parent: &image.trace,
+        parent: trace,
         "stage",
         otel.name = name,
         otel.status_description = Empty,
@@ -112,43 +94,36 @@ pub fn stage(name: &'static str, item: &impl OnItsWay) -> Span {
     )
 }
 
-/// Notes that the stage ended so, and the image with it.
-pub fn leave(stage: &Span, cause: &ExitCause) {
-    if !matches!(cause, ExitCause::AlreadyDone) {
-        fail(stage, &cause.to_string());
-    }
-}
-
-/// Notes on the stage that is under way how many bytes it has read, made or written.
+/// Notes on the current stage's span how many bytes it read, made or wrote.
 pub fn note_bytes(bytes: usize) {
     Span::current().record("camshaft.bytes", bytes);
 }
 
-/// Notes on the model's stage with how many images it was done.
+/// Notes on the model stage's span how many images were in the batch.
 pub fn note_batch(stage: &Span, images: usize) {
     stage.record("camshaft.batch", images);
 }
 
-/// Notes what became of a try that went well.
-pub fn end(image: &Span, outcome: &'static str) {
-    image.record("camshaft.outcome", outcome);
+/// Notes the outcome of a try that went well.
+pub fn end(trace: &Span, outcome: &'static str) {
+    trace.record("camshaft.outcome", outcome);
 }
 
-/// Notes that the try's result is a failure.
-pub fn end_failed(image: &Span, class: FailureClass, reason: &str) {
-    end(image, "failed");
-    image.record("error.type", display(class));
-    fail(image, reason);
+/// Notes that the result of the try is a failure.
+pub fn end_failed(trace: &Span, class: FailureClass, reason: &str) {
+    end(trace, "failed");
+    trace.record("error.type", display(class));
+    fail(trace, reason);
 }
 
-/// Notes what became of a try that has no result.
-pub fn end_badly(image: &Span, outcome: &'static str, reason: &str) {
-    end(image, outcome);
-    image.record("error.type", outcome);
-    fail(image, reason);
+/// Notes the outcome of a try that has no result.
+pub fn end_without_result(trace: &Span, outcome: &'static str, reason: &str) {
+    end(trace, outcome);
+    trace.record("error.type", outcome);
+    fail(trace, reason);
 }
 
-/// A description makes the span's status an error.
-fn fail(span: &Span, reason: &str) {
+/// Sets the status of a span to an error.
+pub fn fail(span: &Span, reason: &str) {
     span.record("otel.status_description", reason);
 }

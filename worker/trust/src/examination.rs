@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use camshaft_common::explain::{ExplainOptions, Target};
 use camshaft_common::key::ImageKey;
-use camshaft_common::model::{FileDigest, ModelIdentity};
+use camshaft_common::model::FileDigest;
 use camshaft_common::prediction::ModelRecord;
 use camshaft_common::trust::{MapTrust, TrustSettings};
 use candle_core::{Device, Tensor};
@@ -140,7 +140,7 @@ pub fn examine(
         map_trust(name, &pairs, (head, last_stage))
     });
     Ok(Examined {
-        model: record(&model),
+        model: model.record(),
         keys: explained.iter().map(|explained| explained.image.key.clone()).collect(),
         maps: maps.collect(),
         settings: settings(&model),
@@ -158,13 +158,6 @@ fn settings(model: &Model) -> TrustSettings {
         redraws: REDRAWS,
         hardly_changed: HARDLY_CHANGED,
     }
-}
-
-fn record(model: &Model) -> ModelRecord {
-    let ModelIdentity { name, digest, config_digest, .. } = model.identity().clone();
-    let (precision, device) = (model.precision().to_string(), model.device().to_string());
-    let kernel = model.kernel();
-    ModelRecord { name, digest, config_digest, precision, kernel, device }
 }
 
 /// Inputs `[N, 3, H, W]` of flat values.

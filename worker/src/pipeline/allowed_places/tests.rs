@@ -23,8 +23,8 @@ fn job(source: &str, key: &str, out: &str, model: &str) -> Job {
     }
 }
 
-fn only(allowed: &[&str]) -> Places {
-    Places::only(allowed.iter().map(|text| text.parse().unwrap()).collect())
+fn only(allowed: &[&str]) -> AllowedPlaces {
+    AllowedPlaces::only(allowed.iter().map(|text| text.parse().unwrap()).collect())
 }
 
 fn admits(allowed: &[&str], place: &str) -> bool {
@@ -71,7 +71,7 @@ fn odd_spellings_of_a_place_below_are_below() {
     for place in ["s3://bucket/d%61ta/x", "s3://bucket/data%2fx", "s3://bucket/x/../data"] {
         assert!(admits(&["s3://bucket/data"], place), "{place}");
     }
-    // No way up: names that a store keeps to the letter.
+    // A store takes these names literally, so they do not lead to a parent.
     for place in ["s3://bucket/data/%252e%252e/x", "s3://bucket/data/..%5cx"] {
         assert!(admits(&["s3://bucket/data"], place), "{place}");
     }
@@ -106,7 +106,7 @@ fn each_place_of_a_job_is_looked_at() {
 #[test]
 fn items_that_promise_too_much_are_refused() {
     for text in ["", "hf:owner", "hf:owner/name@main", "hf:owner/*", "http://host", "s3://"] {
-        assert!(text.parse::<Allowed>().is_err(), "{text}");
+        assert!(text.parse::<AllowedPlace>().is_err(), "{text}");
     }
 }
 
@@ -123,7 +123,7 @@ fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (directory, inside, outside)
 }
 
-fn check_inside(inside: &Path) -> Result<(), Refused> {
+fn check_inside(inside: &Path) -> Result<(), PlaceRefused> {
     let text = |path: &str| inside.join(path).to_str().unwrap().to_owned();
     let job = job(&text("images"), "a.jpg", &text("out"), &text("model"));
     only(&[inside.to_str().unwrap()]).check(&job)
@@ -143,7 +143,7 @@ fn links_that_lead_out_are_refused() {
         ("out/failures", "../../outside/out"),
         ("model", "../outside/model"),
         ("model/config.json", "../../outside/secret.jpg"),
-        // Leads nowhere yet.
+        // The target does not exist yet.
         ("out/predictions", "../../outside/new"),
     ] {
         let (_directory, inside, _) = folders();
@@ -173,7 +173,7 @@ fn links_within_and_an_allowed_place_that_is_one_are_followed() {
     check_inside(&link).unwrap();
 }
 
-/// Text that climbs, hides or looks like what is allowed.
+/// Paths that lead to a parent, hide that they do, or look like an allowed place.
 fn hostile_path() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just(".."),
@@ -204,7 +204,7 @@ fn hostile_path() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.join("/"))
 }
 
-/// The path that a file system or store is asked for in the end.
+/// The path that is opened in the file system or store in the end.
 fn opened(place: &Location) -> String {
     match place.local_path() {
         Some(path) => path.to_str().unwrap().to_owned(),
@@ -230,7 +230,7 @@ proptest! {
         let Ok(place) = format!("{root}{path}").parse::<Location>() else { return Ok(()) };
         let outer = if root.starts_with("s3") { "s3:/bucket/data" } else { "/tmp/data" };
         let places = only(&["s3://bucket/data", "/tmp/data"]);
-        let admitted = places.check_place(Role::Source, &place).is_ok();
+        let admitted = places.check_place(PlaceRole::Source, &place).is_ok();
         let opened = opened(&place);
         let climbs = opened.split('/').any(|segment| segment == "..");
         let below = opened == outer || opened.starts_with(&format!("{outer}/"));

@@ -1,14 +1,16 @@
-//! Counts of what became of images, read by progress bars and summaries while they change.
+//! Counts what became of the deliveries.
+//!
+//! Every stage may count; progress bars, health and metrics read the counts while they change.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use camshaft_common::prediction::FailureClass;
+use parking_lot::Mutex;
 
-/// Counts since the pipeline started.
+/// Counts since the pipeline started. Any thread may add to them.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct OutcomeCounters {
     taken: AtomicU64,
     predicted: AtomicU64,
     already_done: AtomicU64,
@@ -18,26 +20,26 @@ pub struct Tally {
     failed: Mutex<BTreeMap<FailureClass, u64>>,
 }
 
-/// [`Tally`] at one moment.
+/// The values of [`OutcomeCounters`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct OutcomeCounts {
     /// Deliveries taken from the queue.
     pub taken: u64,
-    /// Images with a prediction written.
+    /// Images whose prediction was stored.
     pub predicted: u64,
-    /// Images found done by an earlier try.
+    /// Images whose prediction an earlier try had stored.
     pub already_done: u64,
-    /// Tries put off.
+    /// Deliveries put back, to be tried again after a delay.
     pub retried: u64,
-    /// Dead letters.
+    /// Deliveries that became dead letters.
     pub dead: u64,
-    /// Deliveries whose settling did not reach the queue: they come again.
+    /// Deliveries that could not be settled; the queue delivers them again.
     pub unsettled: u64,
-    /// Images with a failure written, by class.
+    /// Images whose failure was stored, by class.
     pub failed: BTreeMap<FailureClass, u64>,
 }
 
-impl Tally {
+impl OutcomeCounters {
     pub(super) fn count_taken(&self) {
         self.taken.fetch_add(1, Relaxed);
     }
@@ -63,26 +65,26 @@ impl Tally {
     }
 
     pub(super) fn count_failed(&self, class: FailureClass) {
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner).entry(class).or_default() += 1;
+        *self.failed.lock().entry(class).or_default() += 1;
     }
 
-    /// The counts now.
+    /// Reads the counts as they are now.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> OutcomeCounts {
+        OutcomeCounts {
             taken: self.taken.load(Relaxed),
             predicted: self.predicted.load(Relaxed),
             already_done: self.already_done.load(Relaxed),
             retried: self.retried.load(Relaxed),
             dead: self.dead.load(Relaxed),
             unsettled: self.unsettled.load(Relaxed),
-            failed: self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            failed: self.failed.lock().clone(),
         }
     }
 }
 
-impl Counts {
-    /// Images with a failure written.
+impl OutcomeCounts {
+    /// Images whose failure was stored, of all classes.
     #[must_use]
     pub fn failed_in_all(&self) -> u64 {
         self.failed.values().sum()
@@ -94,10 +96,10 @@ impl Counts {
         self.predicted + self.already_done + self.failed_in_all()
     }
 
-    /// Deliveries still on their way through the stages.
+    /// Deliveries that are in a stage now, or wait between two.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        let out = self.finished() + self.retried + self.dead + self.unsettled;
-        self.taken.saturating_sub(out)
+        let left = self.finished() + self.retried + self.dead + self.unsettled;
+        self.taken.saturating_sub(left)
     }
 }

@@ -1,0 +1,109 @@
+//! How a delivery leaves the pipeline before its prediction is stored.
+//!
+//! Owns the causes. What becomes of each is decided in [`disposition`](super::disposition), and
+//! done in [`settle`](super::settle).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use camshaft_common::job::JobError;
+use camshaft_common::store::StoreError;
+use camshaft_decoding::DecodeError;
+use camshaft_model::{ExplainError, ModelError};
+use camshaft_vision::overlay::EncodeOverlayError;
+
+use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
+use super::allowed_places::PlaceRefused;
+use super::model_files::ModelUnavailable;
+use super::traces::{HasSpans, ImageSpans};
+
+/// A delivery on its way to `settle`, without a prediction.
+#[derive(Debug)]
+pub struct Exit {
+    /// The delivery to settle.
+    pub delivery: OpenDelivery,
+    /// The image; `None` if its message was not admitted.
+    pub image: Option<Box<AdmittedImage>>,
+    /// Why it leaves.
+    pub cause: Box<ExitCause>,
+}
+
+/// Why a message was not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// The message is not a job.
+    #[error(transparent)]
+    Unreadable(#[from] JobError),
+    /// The job names a place that this worker may not use.
+    #[error(transparent)]
+    Refused(#[from] PlaceRefused),
+}
+
+/// Why a delivery leaves early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExitCause {
+    /// The message was not admitted.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
+    /// An earlier try stored the prediction, but did not acknowledge the message.
+    #[error("an earlier try has done it")]
+    AlreadyDone,
+    /// This worker can't use the model.
+    #[error(transparent)]
+    Model(#[from] ModelUnavailable),
+    /// Reading the image from SOURCE failed.
+    #[error(transparent)]
+    Source(StoreError),
+    /// Reading or writing results in OUT failed.
+    #[error(transparent)]
+    Out(StoreError),
+    /// The file is not an image that this worker can read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The decoder panicked.
+    #[error("the decoder crashed on this file")]
+    DecoderPanicked,
+    /// The decoder was not done in time.
+    #[error(
+        "decoding took longer than {} s; the file is corrupt, or --max-decode-seconds too low",
+        .0.as_secs()
+    )]
+    DecoderTimedOut(Duration),
+    /// The device failed on the image's batch.
+    #[error(transparent)]
+    Device(Arc<ModelError>),
+    /// The model gave no finite prediction or map, or has no such target class.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
+    /// The overlay could not be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeOverlayError),
+}
+
+impl ExitCause {
+    /// True if something went wrong.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        !matches!(self, Self::AlreadyDone)
+    }
+}
+
+impl Exit {
+    /// An image leaves.
+    pub fn of_image(admitted: Admitted, cause: impl Into<ExitCause>) -> Self {
+        let Admitted { delivery, image } = admitted;
+        Self { delivery, image: Some(image), cause: Box::new(cause.into()) }
+    }
+
+    /// A message leaves that was not admitted.
+    pub fn of_message(delivery: OpenDelivery, cause: impl Into<NotAdmitted>) -> Self {
+        let cause = Box::new(ExitCause::NotAdmitted(cause.into()));
+        Self { delivery, image: None, cause }
+    }
+}
+
+impl HasSpans for Exit {
+    fn spans(&self) -> Option<&ImageSpans> {
+        Some(&self.delivery.spans)
+    }
+}

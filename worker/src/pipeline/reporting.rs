@@ -1,0 +1,20 @@
+//! What stages report to: counts, metrics and lasting errors.
+
+use std::sync::Arc;
+
+use super::lasting_errors::LastingErrors;
+use super::outcome_counters::OutcomeCounters;
+use crate::metrics::Metrics;
+
+/// What stages report to. Shared by those that do.
+#[derive(Debug)]
+pub struct Reporting {
+    /// This worker's name in results.
+    pub worker_name: String,
+    /// Counts of what became of deliveries.
+    pub counters: Arc<OutcomeCounters>,
+    /// Times and sizes, for Prometheus.
+    pub metrics: Metrics,
+    /// Errors that every further image of a run would meet.
+    pub lasting_errors: LastingErrors,
+}
