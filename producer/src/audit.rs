@@ -1,6 +1,8 @@
 //! `camshaft audit`: the whole job in one process. Wiring only: the plan's jobs go through
 //! an in-process queue to the worker's engine.
 
+pub(crate) mod trust;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,14 +22,14 @@ use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::audit::trust::TrustRequest;
 use crate::cli::AuditArgs;
-use crate::outlet::Outlet;
-use crate::output::{count, say};
-use crate::plan::{Plan, PlanProgress};
-use crate::progress::Progress;
+use crate::enqueue::outlet::Outlet;
+use crate::enqueue::plan::{Plan, PlanProgress};
+use crate::images::selection::Only;
 use crate::request::request;
-use crate::selection::Only;
-use crate::trust::TrustRequest;
+use crate::terminal::output::{count, say};
+use crate::terminal::progress::Progress;
 
 /// Jobs listed ahead of the model: enough that most data sets' size is known at once, for
 /// the progress bar, in under 100 MB.
@@ -154,7 +156,7 @@ async fn publish(
     plan: Plan,
     queue: InProcessQueue,
     stop: CancellationToken,
-) -> Result<(), crate::plan::PlanError> {
+) -> Result<(), crate::enqueue::plan::PlanError> {
     let result = tokio::select! {
         result = plan.publish(Outlet::in_process(&queue), stop.clone()) => result,
         // It may be waiting for room that nobody makes any more.
@@ -185,7 +187,7 @@ pub(crate) fn stop_on_interrupt(stop: CancellationToken) -> std::io::Result<()> 
     Ok(())
 }
 
-fn reading(listed: &PlanProgress, tally: &Tally) -> crate::progress::Reading {
+fn reading(listed: &PlanProgress, tally: &Tally) -> crate::terminal::progress::Reading {
     let counts = tally.counts();
     let total = listed.listed.load(Relaxed).then(|| listed.published.load(Relaxed));
     (counts.finished(), total, counts.failed_in_all())

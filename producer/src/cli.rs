@@ -1,5 +1,8 @@
 //! The command line of `camshaft`.
 
+#[cfg(feature = "embedded")]
+pub mod train;
+
 use camshaft_arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
 use camshaft_common::location::Location;
 use camshaft_common::run::RunId;
@@ -8,8 +11,8 @@ use camshaft_report::Condition;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::selection::Only;
-use crate::source::{LabelRule, SourceArgument};
+use crate::images::selection::Only;
+use crate::images::source::{LabelRule, SourceArgument};
 
 /// Bulk Grad-CAM audits of image data sets: what a classifier predicts, and where it looked
 #[derive(Parser, Debug)]
@@ -33,7 +36,7 @@ pub enum Command {
     /// Train a model on a folder of class folders: a new head, or all layers. Run again, it
     /// goes on after the last whole epoch
     #[cfg(feature = "embedded")]
-    Train(Box<crate::train_arguments::TrainArgs>),
+    Train(Box<crate::cli::train::TrainArgs>),
     /// Publish a job for each image to a broker, for workers to do
     Enqueue(Box<EnqueueArgs>),
     /// Build OUT/report from what is in OUT: a page, tables, and findings to act on

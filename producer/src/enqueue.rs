@@ -1,5 +1,10 @@
 //! `camshaft enqueue`: a persistent, confirmed message for each image.
 
+pub(crate) mod outlet;
+pub(crate) mod plan;
+pub(crate) mod resumption;
+pub(crate) mod traces;
+
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -13,11 +18,11 @@ use camshaft_queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::EnqueueArgs;
-use crate::output::{count, say};
-use crate::plan::{Plan, PlanError};
-use crate::progress::Progress;
+use crate::enqueue::plan::{Plan, PlanError};
+use crate::images::selection::Only;
 use crate::request::request;
-use crate::selection::Only;
+use crate::terminal::output::{count, say};
+use crate::terminal::progress::Progress;
 
 /// What seems missing may still wait.
 #[derive(Debug, thiserror::Error)]

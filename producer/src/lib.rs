@@ -7,30 +7,14 @@ use camshaft_common::store::StoreOptions;
 mod audit;
 pub mod cli;
 mod enqueue;
-#[cfg(feature = "embedded")]
-mod learning_curve;
-pub mod list_file;
-mod outlet;
-mod output;
-mod plan;
-pub mod progress;
-mod reconciliation;
+pub mod images;
 mod redrive;
 mod report;
 mod request;
-mod resumption;
-pub mod selection;
-pub mod source;
 mod status;
-mod traces;
+pub mod terminal;
 #[cfg(feature = "embedded")]
 mod train;
-#[cfg(feature = "embedded")]
-pub mod train_arguments;
-#[cfg(feature = "embedded")]
-mod train_files;
-#[cfg(feature = "embedded")]
-mod trust;
 
 use cli::Command;
 
@@ -57,7 +41,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
 /// The exit status that tells what kind of error it was.
 #[must_use]
 pub fn exit_status(error: &anyhow::Error) -> u8 {
-    use source::SourceError;
+    use images::source::SourceError;
     #[cfg(feature = "embedded")]
     if let Some(audit::AuditError::TooManyFailures { .. }) = error.downcast_ref() {
         return 3;

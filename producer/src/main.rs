@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use camshaft_producer::cli::Cli;
 use camshaft_producer::exit_status;
-use camshaft_producer::progress::LogWriter;
+use camshaft_producer::terminal::progress::LogWriter;
 use camshaft_telemetry::{self as telemetry, Service};
 use clap::Parser;
 

@@ -4,7 +4,7 @@ use camshaft_queue::JobQueue;
 
 use crate::cli::RedriveArgs;
 use crate::enqueue::connect;
-use crate::output::{count, say};
+use crate::terminal::output::{count, say};
 
 /// Moves dead letters back to the job queue.
 ///

@@ -9,8 +9,8 @@ use camshaft_common::store::StoreOptions;
 use camshaft_report::{Condition, NotKnown, ReportOptions, Summary};
 
 use crate::cli::ReportArgs;
-use crate::output::{count, say};
-use crate::progress::Progress;
+use crate::terminal::output::{count, say};
+use crate::terminal::progress::Progress;
 
 /// A condition of `--fail-on` holds.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! From arguments to a [`Plan`](crate::plan::Plan)'s request: opens SOURCE and names the model.
+//! From arguments to a [`Plan`](crate::enqueue::plan::Plan)'s request: opens SOURCE and names the model.
 
 use std::collections::HashSet;
 
@@ -7,9 +7,9 @@ use camshaft_common::model::ModelIdentity;
 use camshaft_common::store::StoreOptions;
 
 use crate::cli::RunArgs;
-use crate::plan::Request;
-use crate::selection::Only;
-use crate::source::{Source, SourceArgument, SourceError};
+use crate::enqueue::plan::Request;
+use crate::images::selection::Only;
+use crate::images::source::{Source, SourceArgument, SourceError};
 
 /// Opens SOURCE and puts together what was asked for.
 ///

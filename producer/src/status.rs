@@ -1,5 +1,7 @@
 //! `camshaft status`: how far a run has come, from what lies in OUT and waits in the queue.
 
+pub(crate) mod reconciliation;
+
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,9 @@ use serde::Serialize;
 
 use crate::cli::StatusArgs;
 use crate::enqueue::connect_to;
-use crate::output::{duration, say};
-use crate::progress::{Progress, Reading};
-use crate::reconciliation::{self, DeadJob};
+use crate::status::reconciliation::{self, DeadJob};
+use crate::terminal::output::{duration, say};
+use crate::terminal::progress::{Progress, Reading};
 
 /// The rate is counted over the results of the last minute.
 const RATE_WINDOW: TimeDelta = TimeDelta::seconds(60);

@@ -2,6 +2,9 @@
 //! people. After every epoch the folder holds a model that can be used, and a checkpoint to
 //! go on from.
 
+pub(crate) mod files;
+pub(crate) mod learning_curve;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,10 +21,10 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::stop_on_interrupt;
-use crate::output::{count, duration, say};
-use crate::progress::Progress;
-use crate::train_arguments::{FlipChoice, InitChoice, TrainArgs};
-use crate::train_files::TrainFiles;
+use crate::cli::train::{FlipChoice, InitChoice, TrainArgs};
+use crate::terminal::output::{count, duration, say};
+use crate::terminal::progress::Progress;
+use crate::train::files::TrainFiles;
 
 /// Why a training doesn't start, or is not a success.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::RunId;
-use camshaft_producer::list_file::lines::{ListLines, Listed};
+use camshaft_producer::images::list_lines::{ListLines, Listed};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {

@@ -28,8 +28,8 @@ use camshaft_worker::arguments::EngineArgs;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::output::{count, say};
-use crate::progress::Progress;
+use crate::terminal::output::{count, say};
+use crate::terminal::progress::Progress;
 
 /// Images read at once.
 const FETCHES: usize = 8;

@@ -21,11 +21,11 @@ use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::outlet::Outlet;
-use crate::resumption::{Before, Terms};
-use crate::selection::{Decision, Only, Results};
-use crate::source::{FoundImage, Source, SourceError};
-use crate::traces;
+use crate::enqueue::outlet::Outlet;
+use crate::enqueue::resumption::{Before, Terms};
+use crate::enqueue::traces;
+use crate::images::selection::{Decision, Only, Results};
+use crate::images::source::{FoundImage, Source, SourceError};
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]

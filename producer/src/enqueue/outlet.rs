@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use camshaft_queue::{JobQueue, Message, QueueError, QueueName, Sequence};
 use tracing::Span;
 
-use crate::traces;
+use crate::enqueue::traces;
 
 /// See the module.
 pub(crate) struct Outlet<'a> {

@@ -1,6 +1,6 @@
 //! List files, from a disk or standard input, as a stream of images.
 //!
-//! What a line says is [`lines`]' business.
+//! What a line says is [`list_lines`](crate::images::list_lines)' business.
 
 use std::io::ErrorKind;
 
@@ -9,11 +9,9 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 
-use crate::source::FoundImage;
+use crate::images::source::FoundImage;
 
-pub mod lines;
-
-use lines::{LineError, ListLines, Listed, MAX_LINE_BYTES};
+use crate::images::list_lines::{LineError, ListLines, Listed, MAX_LINE_BYTES};
 
 /// Why a list can't be read.
 #[derive(Debug, thiserror::Error)]

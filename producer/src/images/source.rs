@@ -1,7 +1,7 @@
 //! SOURCE: where images come from, as a stream of keys with what is known of each.
 //!
 //! Owns listing a folder or prefix, in the order of its keys, and reading a list file. Which of the images are to be
-//! done is [`selection`](crate::selection)'s business.
+//! done is [`selection`](crate::images::selection)'s business.
 
 use std::str::FromStr;
 
@@ -11,7 +11,7 @@ use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
-use crate::list_file::{self, ListFileError};
+use crate::images::list_file::{self, ListFileError};
 
 /// SOURCE as given.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use camshaft_common::model::{CONFIG_FILE, WEIGHTS_FILE};
 use camshaft_training::{EpochRecord, Settings, TrainedLayers, TrainingRecord, best};
 
-use crate::learning_curve;
+use crate::train::learning_curve;
 
 /// To go on from.
 const CHECKPOINT_FILE: &str = "checkpoint.safetensors";

@@ -12,8 +12,8 @@ use camshaft_queue::{DeadLetter, QueueError, RabbitMqQueue};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::selection::Results;
-use crate::source::{LabelRule, Source, SourceArgument, SourceError};
+use crate::images::selection::Results;
+use crate::images::source::{LabelRule, Source, SourceArgument, SourceError};
 
 /// Keys kept to be named. A person reads the first few; a script repairs with `enqueue`.
 const MAX_NAMED: usize = 1000;

@@ -10,8 +10,8 @@ use camshaft_queue::Bookmark;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::selection::Only;
-use crate::source::{FoundImage, LabelRule, Source};
+use crate::images::selection::Only;
+use crate::images::source::{FoundImage, LabelRule, Source};
 
 /// What a bookmark says beside its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

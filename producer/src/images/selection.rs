@@ -9,7 +9,7 @@ use camshaft_common::store::{Folder, StoreError};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 
-use crate::source::FoundImage;
+use crate::images::source::FoundImage;
 
 /// Which images are wanted: `--only`.
 #[derive(
