@@ -1,6 +1,11 @@
-//! Images on their way in: SOURCE, lists of keys, and which images have a result in OUT.
+//! The images of a run: which ones SOURCE names, and which of them have a result in OUT.
+//!
+//! Upstream: a folder, a bucket or a list of keys. Downstream: [`enqueue`](crate::enqueue), which
+//! makes a job of each image, and [`status`](crate::status).
 
-pub mod list_file;
+pub(crate) mod found_image;
+mod list_file;
 pub mod list_lines;
-pub mod selection;
-pub mod source;
+pub(crate) mod selection;
+pub(crate) mod source;
+pub(crate) mod source_config;

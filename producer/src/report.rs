@@ -1,77 +1,114 @@
-//! `camshaft report`: what a run found, as a page, tables and numbers. Wiring only: the report
-//! crate builds it.
+//! `camshaft report`: builds OUT/report, prints what was found, and checks conditions on it.
+//!
+//! Wiring only: the crate `camshaft-report` builds the report.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
-use camshaft_report::{Condition, NotKnown, ReportOptions, Summary};
+use camshaft_report::{Condition, NotKnown, ReportError, ReportOptions, Summary};
 
-use crate::cli::ReportArgs;
-use crate::terminal::output::{count, say};
-use crate::terminal::progress::Progress;
+use crate::advice;
+use crate::terminal::output::{format_count, print_line};
+use crate::terminal::progress::{Progress, ProgressCounts};
 
-/// A condition of `--fail-on` holds.
-#[derive(Debug, thiserror::Error)]
-#[error("the report is done, and --fail-on stops here: {0}")]
-pub(crate) struct GateClosed(String);
-
-/// Builds a report, prints it, and judges it.
-///
-/// # Errors
-/// Where it can't be built, or a condition holds.
-pub(crate) async fn report(args: ReportArgs, stores: StoreOptions) -> anyhow::Result<()> {
-    let options = ReportOptions {
-        csv: args.csv,
-        embeddings: args.embeddings,
-        thumbnails: args.thumbnails,
-        against: args.against,
-    };
-    let summary = build(&args.out, &options, &stores).await?;
-    if args.json {
-        say(&serde_json::to_string(&summary)?);
-    } else {
-        print(&summary);
-    }
-    judge(&summary, &args.gate.fail_on)?.map_or(Ok(()), |closed| Err(closed.into()))
+/// What `camshaft report` is to do.
+#[derive(Debug)]
+pub(crate) struct ReportConfig {
+    /// Where the results lie.
+    pub(crate) out: Location,
+    /// What to build.
+    pub(crate) options: ReportOptions,
+    /// Print the overview as JSON, not as lines for a person.
+    pub(crate) json: bool,
+    /// The conditions of `--fail-on`.
+    pub(crate) fail_on: Vec<Condition>,
 }
 
-/// At the end of an audit. Returns whether a condition holds.
+/// Conditions of `--fail-on` hold.
+#[derive(Debug, thiserror::Error)]
+#[error("the report is done, and a condition of --fail-on holds: {0}")]
+pub struct ConditionsHold(String);
+
+/// A report can't be built or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// It can't be built.
+    #[error("{}", advice::describe_report_error(.0))]
+    Report(#[from] ReportError),
+    /// A condition is on a number that this report doesn't have.
+    #[error("{}", advice::describe_condition_error(.0))]
+    Condition(#[from] NotKnown),
+}
+
+/// Why `camshaft report` is not a success.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportCommandError {
+    /// The report can't be built or checked.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The report is done, and conditions hold.
+    #[error(transparent)]
+    ConditionsHold(#[from] ConditionsHold),
+}
+
+/// Builds a report, prints it, and checks it.
 ///
 /// # Errors
-/// Where the report can't be built, or a condition can't be judged.
+/// If the report can't be built, or if a condition holds.
+pub(crate) async fn report(
+    config: ReportConfig,
+    stores: StoreOptions,
+) -> Result<(), ReportCommandError> {
+    let summary = build(&config.out, &config.options, &stores).await?;
+    if config.json {
+        print_line(&serde_json::to_string(&summary).expect("a summary has only texts and numbers"));
+    } else {
+        print_summary(&summary);
+    }
+    match conditions_that_hold(&summary, &config.fail_on)? {
+        Some(conditions) => Err(conditions.into()),
+        None => Ok(()),
+    }
+}
+
+/// Builds and prints the report at the end of an audit. Returns the conditions that hold.
+///
+/// # Errors
+/// If the report can't be built or checked.
 #[cfg(feature = "embedded")]
-pub(crate) async fn after_audit(
+pub(crate) async fn report_audit(
     out: &Location,
-    embeddings: bool,
-    gate: &crate::cli::GateArgs,
+    options: &ReportOptions,
+    fail_on: &[Condition],
     stores: &StoreOptions,
-) -> anyhow::Result<Option<GateClosed>> {
-    let options = ReportOptions { embeddings, ..ReportOptions::default() };
-    let summary = build(out, &options, stores).await?;
-    print(&summary);
-    Ok(judge(&summary, &gate.fail_on)?)
+) -> Result<Option<ConditionsHold>, BuildError> {
+    let summary = build(out, options, stores).await?;
+    print_summary(&summary);
+    conditions_that_hold(&summary, fail_on)
 }
 
 async fn build(
     out: &Location,
     options: &ReportOptions,
     stores: &StoreOptions,
-) -> Result<Summary, camshaft_report::ReportError> {
+) -> Result<Summary, BuildError> {
     let progress = Arc::new(camshaft_report::Progress::default());
     let building = camshaft_report::build(out, options, stores, &progress);
-    Progress::start("read").follow(building, || (progress.read.load(Relaxed), None, 0)).await
+    let counts = || ProgressCounts { done: progress.read.load(Relaxed), total: None, failed: 0 };
+    Ok(Progress::start("read").follow(building, counts).await?)
 }
 
-fn print(summary: &Summary) {
+fn print_summary(summary: &Summary) {
     let overview = &summary.overview;
     if let Some(accuracy) = overview.accuracy {
         let ece = overview.ece.unwrap_or_default();
         let labelled = overview.labelled;
-        say(&format!("Accuracy {:.2} % of {labelled} labelled, ECE {ece:.3}", accuracy * 100.0));
+        let accuracy = accuracy * 100.0;
+        print_line(&format!("Accuracy {accuracy:.2} % of {labelled} labelled, ECE {ece:.3}"));
     }
-    let found = summary.measures();
+    let measures = summary.measures();
     let kinds = [
         ("label-errors", "suspected label error"),
         ("duplicates", "duplicate"),
@@ -80,29 +117,32 @@ fn print(summary: &Summary) {
         ("attention", "odd map"),
         ("shortcuts", "suspected shortcut"),
     ];
-    let some = |(measure, noun): (&str, &str)| {
-        let number = found.get(measure).map_or(0, |number| *number as u64);
-        (number > 0).then(|| count(number, noun))
+    let describe = |(measure, noun): (&str, &str)| {
+        let number = measures.get(measure).map_or(0, |number| *number as u64);
+        (number > 0).then(|| format_count(number, noun))
     };
-    let found: Vec<_> = kinds.into_iter().filter_map(some).collect();
+    let found: Vec<_> = kinds.into_iter().filter_map(describe).collect();
     if found.is_empty() {
-        say("Nothing was found");
+        print_line("Nothing was found");
     } else {
-        say(&format!("Found {}", found.join(", ")));
+        print_line(&format!("Found {}", found.join(", ")));
     }
     if let Some(comparison) = &summary.comparison {
-        say(&format!(
+        print_line(&format!(
             "Of {} in both runs, {} changed class: {} fixed, {} broken",
-            count(comparison.both, "image"),
+            format_count(comparison.both, "image"),
             comparison.changed,
             comparison.fixed,
             comparison.broken
         ));
     }
-    say(&format!("The report is {}", summary.page));
+    print_line(&format!("The report is {}", summary.page));
 }
 
-fn judge(summary: &Summary, conditions: &[Condition]) -> Result<Option<GateClosed>, NotKnown> {
+fn conditions_that_hold(
+    summary: &Summary,
+    conditions: &[Condition],
+) -> Result<Option<ConditionsHold>, BuildError> {
     let measures = summary.measures();
     let mut holding = Vec::new();
     for condition in conditions {
@@ -110,5 +150,5 @@ fn judge(summary: &Summary, conditions: &[Condition]) -> Result<Option<GateClose
             holding.push(format!("{condition} ({value})"));
         }
     }
-    Ok((!holding.is_empty()).then(|| GateClosed(holding.join(", "))))
+    Ok((!holding.is_empty()).then(|| ConditionsHold(holding.join(", "))))
 }

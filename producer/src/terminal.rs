@@ -1,4 +1,4 @@
-//! What a person at a terminal sees: lines on standard output, progress on standard error.
+//! What a person at a terminal sees: lines on standard output, progress and logs on standard error.
 
 pub(crate) mod output;
-pub mod progress;
+pub(crate) mod progress;

@@ -1,19 +1,17 @@
-//! A run about to start: SOURCE and OUT opened, `run.json` agreed on, jobs on their way.
+//! Publishes a job for each image of a run that needs one.
 //!
-//! Shared by `audit` and `enqueue`, which differ only in the queue the jobs go to.
+//! `audit` and `enqueue` share it and differ only in the queue that takes the jobs. Opens OUT and
+//! writes `run.json`; does not open SOURCE or the queue.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use camshaft_common::explain::ExplainOptions;
 use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::RUN_FILE;
-use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
-use camshaft_common::run::{ReadRunError, RunId, RunRecord, SCHEMA};
-use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
+use camshaft_common::run::{ReadRunError, RunId, RunRecord};
+use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_queue::{Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
 use chrono::Utc;
@@ -21,165 +19,115 @@ use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use crate::advice;
+use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::outlet::Outlet;
+use crate::enqueue::request::EnqueueRequest;
 use crate::enqueue::resumption::{Before, Terms};
+use crate::enqueue::run_record::{self, OtherRun};
 use crate::enqueue::traces;
-use crate::images::selection::{Decision, Only, Results};
-use crate::images::source::{FoundImage, Source, SourceError};
+use crate::images::found_image::FoundImage;
+use crate::images::selection::{Decision, ExistingResults, Selection};
+use crate::images::source::{Source, SourceError};
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlanError {
+pub enum EnqueuePlanError {
     /// Images can't be found.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// OUT can't be read or written.
-    #[error(transparent)]
+    #[error("{}", advice::describe_store_error(.0))]
     Out(#[from] StoreError),
     /// Jobs can't be published.
-    #[error(transparent)]
+    #[error("{}", advice::describe_queue_error(.0))]
     Queue(#[from] QueueError),
-    /// OUT holds something else.
-    #[error("{out} holds results {difference}; choose another --out{redo}")]
-    OtherRun {
-        /// The place.
-        out: String,
-        /// What differs.
-        difference: String,
-        /// What else can be done, where something can.
-        redo: &'static str,
-    },
-    /// `run.json` can't be read.
+    /// OUT holds the results of another run.
     #[error(transparent)]
+    OtherRun(#[from] OtherRun),
+    /// `run.json` can't be read.
+    #[error("{}", advice::describe_run_record_error(.0))]
     Run(#[from] ReadRunError),
-    /// What an earlier process enqueued can't be told from the rest.
+    /// Images come in another order than that of their keys. Nothing then tells which of them an
+    /// earlier process enqueued.
     #[error(
         "SOURCE's store doesn't list objects in the order of their names ({key} came late), so an \
          enqueue can't be gone on with; start again to enqueue every image without a result"
     )]
-    NoOrder {
-        /// The first that was out of order.
+    OutOfOrder {
+        /// The first image that came late.
         key: ImageKey,
     },
-    /// SOURCE has no file at all.
+    /// SOURCE has no images at all.
     #[error("no images in {0}: is the path or prefix right?")]
     NoImages(String),
 }
 
 /// What the jobs of a run have in common, and which images get one.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct EnqueuePlan {
     source: Source,
-    source_name: String,
     out: Folder,
-    only: Only,
-    limit: Option<u64>,
+    selection: Selection,
     model: ModelIdentity,
-    explain: ExplainOptions,
     record: RunRecord,
-    results: Results,
-    progress: Arc<PlanProgress>,
+    results: ExistingResults,
+    counters: Arc<EnqueueCounters>,
     terms: Terms,
-    /// Images enqueued by an earlier process that didn't come to its end.
+    /// The images that an earlier process enqueued before it was killed.
     before: Option<Before>,
-    /// The image before, where they have to come in the order of their keys.
+    /// The image before this one, if images have to come in the order of their keys.
     last: Option<ImageKey>,
 }
 
-/// Counts that change while jobs are published.
-#[derive(Debug, Default)]
-pub(crate) struct PlanProgress {
-    /// Images found in SOURCE.
-    pub(crate) found: AtomicU64,
-    /// Jobs the queue has taken.
-    pub(crate) published: AtomicU64,
-    /// Images skipped because their result is there.
-    pub(crate) skipped: AtomicU64,
-    /// Those of them whose result is a failure.
-    pub(crate) skipped_failed: AtomicU64,
-    /// Images without a result that an earlier process enqueued.
-    pub(crate) before: AtomicU64,
-    /// Whether SOURCE has been listed to its end.
-    pub(crate) listed: AtomicBool,
-}
-
-/// What the user asked for, before anything is opened.
-#[derive(Debug)]
-pub(crate) struct Request {
-    /// SOURCE, opened.
-    pub(crate) source: Source,
-    /// SOURCE as a text that names it again.
-    pub(crate) source_name: String,
-    /// What a list's keys are below.
-    pub(crate) base: Option<Location>,
-    /// OUT.
-    pub(crate) out: Location,
-    /// Which images.
-    pub(crate) only: Only,
-    /// Images whose job is a dead letter, where that matters.
-    pub(crate) dead: HashSet<ImageKey>,
-    /// At most so many of SOURCE's first images.
-    pub(crate) limit: Option<u64>,
-    /// The model.
-    pub(crate) model: ModelIdentity,
-    /// How to explain.
-    pub(crate) explain: ExplainOptions,
-    /// Whether the user can pass `--only all`.
-    pub(crate) can_redo_all: bool,
-}
-
-impl Plan {
-    /// Opens OUT, lists what is done already, makes sure that this run belongs there, and
-    /// writes `run.json`. With a broker, looks there whether the run's enqueue was cut short.
+impl EnqueuePlan {
+    /// Opens OUT, lists its results, makes sure that this run belongs there, and writes `run.json`.
+    /// With a broker, asks it whether an earlier process was killed while it enqueued this run.
     ///
     /// # Errors
-    /// Where OUT can't be read or written, or holds something else.
+    /// If OUT can't be read or written, or holds the results of another run.
     pub(crate) async fn new(
-        request: Request,
+        request: EnqueueRequest,
         broker: Option<&RabbitMqQueue>,
         stores: &StoreOptions,
-    ) -> Result<Self, PlanError> {
-        let out = Folder::open(&request.out, stores)?;
-        let before = RunRecord::read(&out).await?;
-        // Before anything is written: some servers make a missing bucket when written to.
-        let mut results = Results::list(&out).await?;
-        // A run that has no results yet, as after a mistyped SOURCE, binds nobody; but one whose
-        // enqueue was cut short is gone on with.
-        let binds = match (&before, broker) {
+    ) -> Result<Self, EnqueuePlanError> {
+        let out = Folder::open(&request.run.out, stores)?;
+        let existing = RunRecord::read(&out).await?;
+        // Before anything is written: some servers create a missing bucket on the first write.
+        let mut results = ExistingResults::list(&out).await?;
+        // A record without results counts only if an earlier process was killed while it enqueued
+        // the same run. Otherwise the user may have mistyped SOURCE and starts over.
+        let counts = match (&existing, broker) {
             _ if !results.is_empty() => true,
-            (Some(before), Some(broker)) if is_same(&request, before) => {
-                broker.has_sequence(&before.run.to_string()).await?
+            (Some(existing), Some(broker)) if run_record::is_same_run(&request, existing) => {
+                broker.has_sequence(&existing.run.to_string()).await?
             }
             _ => false,
         };
-        let record = agree(&request, before.filter(|_| binds))?;
-        write_run(&out, &record).await?;
-        let Request { source, source_name, only, dead, limit, model, explain, .. } = request;
-        results.set_dead(dead);
-        let progress = Arc::default();
-        let terms = Terms::new(only, source.labels());
+        let record = run_record::resume_or_start(&request, existing.filter(|_| counts))?;
+        run_record::write(&out, &record).await?;
+        let EnqueueRequest { source, selection, dead_images, model, .. } = request;
+        results.set_dead(dead_images);
+        let terms = Terms::new(selection, source.labels());
         Ok(Self {
             source,
-            source_name,
             out,
-            only,
-            limit,
+            selection,
             model,
-            explain,
             record,
             results,
-            progress,
+            counters: Arc::default(),
             terms,
             before: None,
             last: None,
         })
     }
 
-    /// Takes up the run's jobs on the broker where an earlier process left them.
+    /// Opens the broker's side of the run, where an earlier process may have left a bookmark.
     ///
     /// # Errors
-    /// Where the broker stays out of reach, or another process is at it.
-    pub(crate) async fn outlet(
+    /// If the broker stays out of reach, or if another process enqueues this run.
+    pub(crate) async fn open_outlet(
         &mut self,
         broker: &RabbitMqQueue,
     ) -> Result<Outlet<'static>, QueueError> {
@@ -196,90 +144,92 @@ impl Plan {
         self.record.run
     }
 
-    /// Counts that change while jobs are published.
+    /// Counters that change while jobs are published.
     #[must_use]
-    pub(crate) fn progress(&self) -> Arc<PlanProgress> {
-        Arc::clone(&self.progress)
+    pub(crate) fn counters(&self) -> Arc<EnqueueCounters> {
+        Arc::clone(&self.counters)
     }
 
-    /// Publishes a job for each image that is to be done, then writes the number of images
-    /// into `run.json`. Stops early, without that number, where `stop` is cancelled.
+    /// Publishes a job for each image that needs one, then writes the number of images into
+    /// `run.json`. If `stop` is cancelled, stops early and writes no number.
     ///
     /// # Errors
-    /// Where images can't be listed or jobs not be published. What was published stays;
-    /// starting again does the rest.
+    /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
+    /// queue; the same command does the rest.
     pub(crate) async fn publish(
         self,
         outlet: Outlet<'_>,
         stop: CancellationToken,
-    ) -> Result<(), PlanError> {
-        let span = traces::enqueue(self.run());
-        let counts = self.progress();
-        let published = self.publish_within(&span, outlet, stop).await;
-        span.record("camshaft.found", counts.found.load(Relaxed));
-        span.record("camshaft.published", counts.published.load(Relaxed));
+    ) -> Result<(), EnqueuePlanError> {
+        let span = traces::enqueue_span(self.run());
+        let counters = self.counters();
+        let published = self.publish_images(&span, outlet, stop).await;
+        span.record("camshaft.found", counters.found.load(Relaxed));
+        span.record("camshaft.published", counters.published.load(Relaxed));
         if let Err(error) = &published {
             traces::fail(&span, error);
         }
         published
     }
 
-    async fn publish_within(
+    async fn publish_images(
         mut self,
         span: &Span,
         mut outlet: Outlet<'_>,
         stop: CancellationToken,
-    ) -> Result<(), PlanError> {
-        let limit = self.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let progress = Arc::clone(&self.progress);
-        let mut images = self.source.images().take(limit);
-        let mut may_forget = !self.source.is_list();
-        let unsure_at_most = self.before.as_ref().map_or(0, Before::unsure);
+    ) -> Result<(), EnqueuePlanError> {
+        let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
+        let counters = Arc::clone(&self.counters);
+        let mut images = self.source.images().take(limit.unwrap_or(usize::MAX));
+        let mut must_be_in_order = !self.source.is_list();
+        let max_unsure = self.before.as_ref().map_or(0, Before::unsure);
         let mut unsure = VecDeque::new();
         while let Some(image) = images.next().await {
             if stop.is_cancelled() {
                 return Ok(());
             }
             let image = image?;
-            let at = progress.found.fetch_add(1, Relaxed) + 1;
-            if may_forget && self.is_out_of_order(&image) {
+            let position = counters.found.fetch_add(1, Relaxed) + 1;
+            if must_be_in_order && self.is_out_of_order(&image) {
                 outlet.forget().await?;
                 if self.before.is_some() {
-                    return Err(PlanError::NoOrder { key: image.key });
+                    return Err(EnqueuePlanError::OutOfOrder { key: image.key });
                 }
-                may_forget = false;
+                must_be_in_order = false;
             }
-            let Some(chosen) = self.choose(image, at) else { continue };
-            match chosen.when {
-                When::Before => {
-                    unsure.push_back(chosen);
-                    if unsure.len() > unsure_at_most {
+            let Some(planned) = self.plan_image(image, position) else { continue };
+            match planned.earlier {
+                EarlierEnqueue::Passed => {
+                    unsure.push_back(planned);
+                    if unsure.len() > max_unsure {
                         unsure.pop_front();
-                        progress.before.fetch_add(1, Relaxed);
+                        counters.enqueued_before.fetch_add(1, Relaxed);
                     }
                 }
-                When::Changed => self.put(&mut outlet, chosen, false, span).await?,
-                When::Now => {
+                EarlierEnqueue::PassedBeforeChange => {
+                    self.put(&mut outlet, planned, false, span).await?;
+                }
+                EarlierEnqueue::NotReached => {
                     for again in unsure.drain(..) {
                         self.put(&mut outlet, again, true, span).await?;
                     }
-                    self.put(&mut outlet, chosen, false, span).await?;
+                    self.put(&mut outlet, planned, false, span).await?;
                 }
             }
         }
         for again in unsure {
             self.put(&mut outlet, again, true, span).await?;
         }
-        outlet.flush(&progress.published).await?;
-        progress.listed.store(true, Relaxed);
-        let found = progress.found.load(Relaxed);
+        outlet.flush(&counters.published).await?;
+        counters.listed.store(true, Relaxed);
+        let found = counters.found.load(Relaxed);
         if found == 0 {
             outlet.forget().await?;
-            return Err(PlanError::NoImages(self.source_name));
+            return Err(EnqueuePlanError::NoImages(self.record.source));
         }
         self.record.images = Some(found);
         self.record.updated_at = Utc::now();
-        write_run(&self.out, &self.record).await?;
+        run_record::write(&self.out, &self.record).await?;
         outlet.end().await?;
         Ok(())
     }
@@ -289,42 +239,43 @@ impl Plan {
         last.is_some_and(|last| last > image.key)
     }
 
-    /// Publishes an image's job. One that may be there already is `again`.
+    /// Publishes an image's job. `again` if the queue may have a job of the image already.
     async fn put(
         &self,
         outlet: &mut Outlet<'_>,
-        chosen: Chosen,
+        planned: PlannedJob,
         again: bool,
         span: &Span,
     ) -> Result<(), QueueError> {
-        let Chosen { image, at, replaces, when } = chosen;
-        let sending = traces::send(span, outlet.name(), self.run(), &image.key);
+        let PlannedJob { image, position, replaces, earlier } = planned;
+        let sending = traces::send_span(span, outlet.name(), self.run(), &image.key);
         let message = self.message(image, replaces, again, TraceContext::of(&sending));
-        // The bookmark stays where it is, further on, where only a changed image is caught up with.
-        let note = (!matches!(when, When::Changed)).then(|| self.terms.note(at));
-        outlet.put(message, note, sending, &self.progress.published).await
+        // The bookmark is further on than a changed image that is done again: it stays there.
+        let moves_bookmark = !matches!(earlier, EarlierEnqueue::PassedBeforeChange);
+        let note = moves_bookmark.then(|| self.terms.note(position));
+        outlet.put(message, note, sending, &self.counters.published).await
     }
 
-    /// The image at a place in SOURCE, from 1, where it is to be done.
-    fn choose(&self, image: FoundImage, at: u64) -> Option<Chosen> {
-        let progress = &self.progress;
-        let replaces = match self.results.decide(&image, self.only) {
+    /// Decides about the image at `position` in SOURCE; `None` if it gets no job.
+    fn plan_image(&self, image: FoundImage, position: u64) -> Option<PlannedJob> {
+        let counters = &self.counters;
+        let replaces = match self.results.decide(&image, self.selection) {
             Decision::Skip => {
-                progress.skipped.fetch_add(1, Relaxed);
+                counters.skipped.fetch_add(1, Relaxed);
                 if self.results.has_failed(&image.key) {
-                    progress.skipped_failed.fetch_add(1, Relaxed);
+                    counters.skipped_failed.fetch_add(1, Relaxed);
                 }
                 return None;
             }
-            Decision::Do { replaces } => replaces,
+            Decision::Publish { replaces } => replaces,
         };
-        let when = match &self.before {
-            Some(before) if !before.covers(&image, at) => When::Now,
-            Some(before) if before.is_changed(&image) => When::Changed,
-            Some(_) => When::Before,
-            None => When::Now,
+        let earlier = match &self.before {
+            Some(before) if !before.covers(&image, position) => EarlierEnqueue::NotReached,
+            Some(before) if before.is_changed(&image) => EarlierEnqueue::PassedBeforeChange,
+            Some(_) => EarlierEnqueue::Passed,
+            None => EarlierEnqueue::NotReached,
         };
-        Some(Chosen { image, at, replaces, when })
+        Some(PlannedJob { image, position, replaces, earlier })
     }
 
     fn message(
@@ -344,7 +295,7 @@ impl Plan {
             source: self.source.location().clone(),
             out: self.out.location().clone(),
             model: self.model.clone(),
-            explain: self.explain.clone(),
+            explain: self.record.explain.clone(),
             replaces,
             again,
         };
@@ -352,79 +303,22 @@ impl Plan {
     }
 }
 
-/// See [`Plan::choose`].
-struct Chosen {
+/// An image that gets a job.
+struct PlannedJob {
     image: FoundImage,
-    /// Its place in SOURCE, from 1.
-    at: u64,
-    /// Whether a result lies there.
+    /// Its position in SOURCE, counted from 1.
+    position: u64,
+    /// True if the job may have to replace a result.
     replaces: bool,
-    when: When,
+    earlier: EarlierEnqueue,
 }
 
-enum When {
-    /// An earlier process came by it. Of the last of those it is not known whether their jobs
-    /// arrived.
-    Before,
-    /// An earlier process came by it, but it was written since.
-    Changed,
-    Now,
-}
-
-async fn write_run(out: &Folder, record: &RunRecord) -> Result<(), StoreError> {
-    let json = serde_json::to_vec_pretty(record).expect("a record has only strings and numbers");
-    out.put(RUN_FILE, json, JSON).await
-}
-
-/// Whether a run is about the same images, model and options.
-fn is_same(request: &Request, before: &RunRecord) -> bool {
-    (&before.source, &before.base) == (&request.source_name, &request.base)
-        && before.model.same_content(&request.model)
-        && before.explain == request.explain
-}
-
-/// The run's record: the one that lies there, where this is the same run started again.
-fn agree(request: &Request, before: Option<RunRecord>) -> Result<RunRecord, PlanError> {
-    let now = Utc::now();
-    let fresh = || RunRecord {
-        schema: SCHEMA,
-        run: RunId::generate(),
-        source: request.source_name.clone(),
-        base: request.base.clone(),
-        limit: request.limit,
-        model: request.model.clone(),
-        explain: request.explain.clone(),
-        images: None,
-        created_at: now,
-        updated_at: now,
-        camshaft: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let Some(before) = before else { return Ok(fresh()) };
-    let other = |difference: String, redo| {
-        let out = request.out.to_string();
-        Err(PlanError::OtherRun { out, difference, redo })
-    };
-    if (&before.source, &before.base) != (&request.source_name, &request.base) {
-        return other(format!("of another SOURCE, {}", before.source), "");
-    }
-    let redo = match (request.can_redo_all, request.only) {
-        (_, Only::All) => None,
-        (true, _) => Some(", or redo every image with --only all"),
-        (false, _) => Some(""),
-    };
-    if !before.model.same_content(&request.model) {
-        return match redo {
-            None => Ok(fresh()),
-            Some(redo) => other(format!("of another model, {}", before.model.name), redo),
-        };
-    }
-    if before.explain != request.explain {
-        let words = serde_json::to_string(&before.explain).unwrap_or_default();
-        return match redo {
-            None => Ok(fresh()),
-            Some(redo) => other(format!("made with other options, {words}"), redo),
-        };
-    }
-    // Unknown again until they are listed: there may be more by now.
-    Ok(RunRecord { limit: request.limit, images: None, updated_at: now, ..before })
+/// What an earlier process, which was killed, did about an image.
+enum EarlierEnqueue {
+    /// It published the image's job. The last jobs that it published may not have arrived.
+    Passed,
+    /// It published the image's job, but the image was written again since.
+    PassedBeforeChange,
+    /// It did not come to the image, or there was no earlier process.
+    NotReached,
 }

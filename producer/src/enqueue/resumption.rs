@@ -10,8 +10,10 @@ use camshaft_queue::Bookmark;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::images::selection::Only;
-use crate::images::source::{FoundImage, LabelRule, Source};
+use crate::images::selection::Selection;
+use crate::images::found_image::FoundImage;
+use crate::images::source::Source;
+use crate::images::source_config::LabelRule;
 
 /// What a bookmark says beside its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +22,7 @@ struct Note {
     since: i64,
     /// The image's place in SOURCE, from 1.
     at: u64,
-    only: Only,
+    only: Selection,
     labels: LabelRule,
 }
 
@@ -28,14 +30,14 @@ struct Note {
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     since: DateTime<Utc>,
-    only: Only,
+    only: Selection,
     labels: LabelRule,
 }
 
 impl Terms {
     /// Those of an enqueue that starts now.
     #[must_use]
-    pub(crate) fn new(only: Only, labels: LabelRule) -> Self {
+    pub(crate) fn new(only: Selection, labels: LabelRule) -> Self {
         Self { since: Utc::now(), only, labels }
     }
 

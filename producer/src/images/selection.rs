@@ -1,4 +1,4 @@
-//! Which images are to be done, given the results that lie in OUT already.
+//! Decides which images of SOURCE get a job, given the results that lie in OUT.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -9,9 +9,9 @@ use camshaft_common::store::{Folder, StoreError};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 
-use crate::images::source::FoundImage;
+use crate::images::found_image::FoundImage;
 
-/// Which images are wanted: `--only`.
+/// Which images get a job: `--only`.
 #[derive(
     Clone,
     Copy,
@@ -24,78 +24,79 @@ use crate::images::source::FoundImage;
     serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Only {
-    /// Those without a result, or written since their result was.
+pub(crate) enum Selection {
+    /// Those without a result, and those written after their result.
     #[default]
     New,
-    /// All.
+    /// Every image.
     All,
-    /// Those with a failure.
+    /// Those whose result is a failure.
     Failed,
-    /// Those that were lost: with neither a result nor a dead letter, once the queue is empty.
+    /// Those that were lost: once the queue is empty, they have neither a result nor a dead letter.
     Missing,
 }
 
+/// What happens to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Decision {
+    /// It gets no job.
+    Skip,
+    /// It gets a job.
+    Publish {
+        /// True if its result may lie in OUT already and must be replaced.
+        replaces: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ResultKind {
     Prediction,
     Failure,
 }
 
-/// The results that lie in OUT. There may be millions: each takes 27 to 54 bytes here, however
-/// long its key is.
+/// The results in OUT. There may be millions: each takes 27 to 54 bytes here, whatever the length
+/// of its key.
 #[derive(Debug, Default)]
-pub struct Results {
-    by_key: HashMap<Fingerprint, Written>,
+pub(crate) struct ExistingResults {
+    by_key: HashMap<KeyHash, ExistingResult>,
     hashers: [RandomState; 2],
     /// Images whose job is a dead letter.
     dead: HashSet<ImageKey>,
 }
 
-/// A key's hash, with a secret of this process: nobody can make two keys with the same one, and
-/// among a billion keys two have it by chance once in 10^20 times.
-type Fingerprint = [u64; 2];
+/// The hash of a key, with a secret of this process: nobody can construct two keys with the same
+/// hash. Among a billion keys, two have the same hash by chance once in 10^20 times.
+type KeyHash = [u64; 2];
 
-/// When a result was written, in microseconds, and in the lowest bit whether it is a failure.
+/// A result in eight bytes: when it was written, in microseconds, and in the lowest bit whether it
+/// is a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Written(i64);
+struct ExistingResult(i64);
 
-impl Written {
-    fn new(kind: Kind, at: DateTime<Utc>) -> Self {
-        Self(at.timestamp_micros() << 1 | i64::from(kind == Kind::Failure))
+impl ExistingResult {
+    fn new(kind: ResultKind, written: DateTime<Utc>) -> Self {
+        Self(written.timestamp_micros() << 1 | i64::from(kind == ResultKind::Failure))
     }
 
-    fn kind(self) -> Kind {
-        if self.0 & 1 == 1 { Kind::Failure } else { Kind::Prediction }
+    fn kind(self) -> ResultKind {
+        if self.0 & 1 == 1 { ResultKind::Failure } else { ResultKind::Prediction }
     }
 
-    fn is_before(self, time: DateTime<Utc>) -> bool {
+    fn is_older_than(self, time: DateTime<Utc>) -> bool {
         self.0 >> 1 < time.timestamp_micros()
     }
 }
 
-/// What is to be done with an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Its result is there.
-    Skip,
-    /// It is to be done; `replaces` where a result of it lies there.
-    Do {
-        /// Whether a result lies there.
-        replaces: bool,
-    },
-}
-
-impl Results {
+impl ExistingResults {
     /// Lists the results in OUT.
     ///
     /// # Errors
-    /// Where OUT can't be listed.
-    pub async fn list(out: &Folder) -> Result<Self, StoreError> {
+    /// If OUT can't be listed.
+    pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
         let mut results = Self::default();
-        // Failures last: of an image that has both, the failure is what is to be seen to.
+        // Failures last: an image that has both counts as failed.
         for (folder, kind) in
-            [(layout::PREDICTIONS, Kind::Prediction), (layout::FAILURES, Kind::Failure)]
+            [(layout::PREDICTIONS, ResultKind::Prediction), (layout::FAILURES, ResultKind::Failure)]
         {
             let mut objects = out.list_in_order(folder);
             while let Some(object) = objects.try_next().await? {
@@ -107,56 +108,57 @@ impl Results {
         Ok(results)
     }
 
-    fn insert(&mut self, key: &ImageKey, kind: Kind, written: DateTime<Utc>) {
-        self.by_key.insert(self.fingerprint(key), Written::new(kind, written));
+    fn insert(&mut self, key: &ImageKey, kind: ResultKind, written: DateTime<Utc>) {
+        self.by_key.insert(self.hash(key), ExistingResult::new(kind, written));
     }
 
-    fn get(&self, key: &ImageKey) -> Option<Written> {
-        self.by_key.get(&self.fingerprint(key)).copied()
+    fn get(&self, key: &ImageKey) -> Option<ExistingResult> {
+        self.by_key.get(&self.hash(key)).copied()
     }
 
-    fn fingerprint(&self, key: &ImageKey) -> Fingerprint {
+    fn hash(&self, key: &ImageKey) -> KeyHash {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(key))
     }
 
-    /// Whether there are none.
+    /// True if OUT has no result.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
-    /// Whether an image has one.
+    /// True if the image has a result.
     #[must_use]
-    pub fn has(&self, key: &ImageKey) -> bool {
+    pub(crate) fn has(&self, key: &ImageKey) -> bool {
         self.get(key).is_some()
     }
 
-    /// Takes images whose job is a dead letter for accounted for.
-    pub fn set_dead(&mut self, dead: HashSet<ImageKey>) {
+    /// Sets the images whose job is a dead letter: they are not lost.
+    pub(crate) fn set_dead(&mut self, dead: HashSet<ImageKey>) {
         self.dead = dead;
     }
 
-    /// Whether an image's result is a failure.
+    /// True if the image's result is a failure.
     #[must_use]
-    pub fn has_failed(&self, key: &ImageKey) -> bool {
-        self.get(key).is_some_and(|written| written.kind() == Kind::Failure)
+    pub(crate) fn has_failed(&self, key: &ImageKey) -> bool {
+        self.get(key).is_some_and(|result| result.kind() == ResultKind::Failure)
     }
 
-    /// Decides on an image.
+    /// Decides whether an image gets a job.
     #[must_use]
-    pub fn decide(&self, image: &FoundImage, only: Only) -> Decision {
+    pub(crate) fn decide(&self, image: &FoundImage, selection: Selection) -> Decision {
         let result = self.get(&image.key);
-        let wanted = match (only, result) {
-            (Only::All, _) | (Only::New, None) => true,
-            (Only::New, Some(written)) => {
-                image.last_modified.is_some_and(|modified| written.is_before(modified))
+        let wanted = match (selection, result) {
+            (Selection::All, _) | (Selection::New, None) => true,
+            (Selection::New, Some(result)) => {
+                image.last_modified.is_some_and(|modified| result.is_older_than(modified))
             }
-            (Only::Failed, _) => self.has_failed(&image.key),
-            (Only::Missing, result) => result.is_none() && !self.dead.contains(&image.key),
+            (Selection::Failed, _) => self.has_failed(&image.key),
+            (Selection::Missing, result) => result.is_none() && !self.dead.contains(&image.key),
         };
-        // A lost image may yet turn up: then the other kind of result must not stay.
-        let replaces = result.is_some() || only == Only::Missing;
-        if wanted { Decision::Do { replaces } } else { Decision::Skip }
+        // The job of an image that seems lost may still be done by a worker. If the two jobs end
+        // differently, one as a prediction and one as a failure, only one result may stay.
+        let replaces = result.is_some() || selection == Selection::Missing;
+        if wanted { Decision::Publish { replaces } } else { Decision::Skip }
     }
 }
 
@@ -177,27 +179,27 @@ mod tests {
             label: None,
         };
         let key = |key: &str| ImageKey::parse(key).unwrap();
-        let mut results = Results::default();
-        results.insert(&key("done.jpg"), Kind::Prediction, now);
-        results.insert(&key("failed.jpg"), Kind::Failure, now);
+        let mut results = ExistingResults::default();
+        results.insert(&key("done.jpg"), ResultKind::Prediction, now);
+        results.insert(&key("failed.jpg"), ResultKind::Failure, now);
         results.set_dead(HashSet::from([key("dead.jpg")]));
         let earlier = Some(now - TimeDelta::hours(1));
         let later = Some(now + TimeDelta::hours(1));
-        let again = Decision::Do { replaces: true };
-        let first = Decision::Do { replaces: false };
+        let again = Decision::Publish { replaces: true };
+        let first = Decision::Publish { replaces: false };
 
-        assert_eq!(results.decide(&image("new.jpg", earlier), Only::New), first);
-        assert_eq!(results.decide(&image("done.jpg", earlier), Only::New), Decision::Skip);
-        assert_eq!(results.decide(&image("done.jpg", None), Only::New), Decision::Skip);
-        assert_eq!(results.decide(&image("done.jpg", later), Only::New), again);
-        assert_eq!(results.decide(&image("failed.jpg", earlier), Only::New), Decision::Skip);
-        assert_eq!(results.decide(&image("failed.jpg", earlier), Only::Failed), again);
-        assert_eq!(results.decide(&image("new.jpg", earlier), Only::Failed), Decision::Skip);
-        assert_eq!(results.decide(&image("lost.jpg", earlier), Only::Missing), again);
+        assert_eq!(results.decide(&image("new.jpg", earlier), Selection::New), first);
+        assert_eq!(results.decide(&image("done.jpg", earlier), Selection::New), Decision::Skip);
+        assert_eq!(results.decide(&image("done.jpg", None), Selection::New), Decision::Skip);
+        assert_eq!(results.decide(&image("done.jpg", later), Selection::New), again);
+        assert_eq!(results.decide(&image("failed.jpg", earlier), Selection::New), Decision::Skip);
+        assert_eq!(results.decide(&image("failed.jpg", earlier), Selection::Failed), again);
+        assert_eq!(results.decide(&image("new.jpg", earlier), Selection::Failed), Decision::Skip);
+        assert_eq!(results.decide(&image("lost.jpg", earlier), Selection::Missing), again);
         for there in ["done.jpg", "failed.jpg", "dead.jpg"] {
-            assert_eq!(results.decide(&image(there, later), Only::Missing), Decision::Skip);
+            assert_eq!(results.decide(&image(there, later), Selection::Missing), Decision::Skip);
         }
-        assert_eq!(results.decide(&image("done.jpg", earlier), Only::All), again);
-        assert_eq!(results.decide(&image("new.jpg", earlier), Only::All), first);
+        assert_eq!(results.decide(&image("done.jpg", earlier), Selection::All), again);
+        assert_eq!(results.decide(&image("new.jpg", earlier), Selection::All), first);
     }
 }

@@ -1,111 +1,53 @@
-//! SOURCE: where images come from, as a stream of keys with what is known of each.
+//! SOURCE, opened: a stream of its images.
 //!
-//! Owns listing a folder or prefix, in the order of its keys, and reading a list file. Which of the images are to be
-//! done is [`selection`](crate::images::selection)'s business.
+//! Owns listing a folder or a prefix of a bucket in the order of its keys, and reading a list.
+//! Does not decide which images get a job: that is [`selection`](crate::images::selection).
 
-use std::str::FromStr;
+use std::path::Path;
 
 use camshaft_common::key::{ImageKey, ImageKeyError};
 use camshaft_common::location::{Location, LocationError};
+use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
-use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
+use crate::images::found_image::FoundImage;
 use crate::images::list_file::{self, ListFileError};
-
-/// SOURCE as given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceArgument {
-    /// Everything below a place.
-    Place(Location),
-    /// The keys in a file (`-`: standard input), below `--base`.
-    List(String),
-}
-
-/// Where labels come from.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum LabelRule {
-    /// The name of the folder an image lies in, where a list doesn't say.
-    #[default]
-    Folder,
-    /// Images have no labels.
-    None,
-}
-
-/// An image of SOURCE.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FoundImage {
-    /// Its key.
-    pub key: ImageKey,
-    /// The store's entity tag, where it was listed.
-    pub etag: Option<String>,
-    /// Its size, where it was listed.
-    pub size_bytes: Option<u64>,
-    /// When it was last written, where it was listed.
-    pub last_modified: Option<DateTime<Utc>>,
-    /// Its given class.
-    pub label: Option<String>,
-}
+use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
 
 /// Why images can't be found.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// A store's answer.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A list file's content.
+    /// The list can't be read.
     #[error(transparent)]
     List(#[from] ListFileError),
     /// A store has an object whose name can't be a key.
     #[error("an object in SOURCE can't be audited: {0}; rename it")]
     Key(#[from] ImageKeyError),
-    /// A run's record names a SOURCE that can't be read.
+    /// `run.json` names a SOURCE that can't be read.
     #[error("the run's SOURCE can't be listed again: {0}")]
-    Argument(#[from] LocationError),
-    /// `list:` without `--base`.
-    #[error("a list of keys needs --base: the folder or URL that its keys are below")]
-    BaseMissing,
-    /// `--base` without `list:`.
-    #[error("--base goes with list:PATH; {0} is a place by itself")]
-    BaseWithoutList(String),
+    Recorded(#[from] LocationError),
+    /// `run.json` names a list without its base, or a base without a list.
+    #[error("the run's SOURCE can't be listed again: {0}")]
+    RecordedBase(#[from] SourceConfigError),
     /// No such folder.
-    #[error("SOURCE {0} doesn't exist")]
+    #[error("SOURCE {0} doesn't exist; is the path right?")]
     Missing(String),
     /// SOURCE and OUT are one place.
     #[error("OUT is SOURCE itself; choose another --out, a folder below it for instance")]
     OutIsSource,
 }
 
-impl FromStr for SourceArgument {
-    type Err = LocationError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_prefix("list:") {
-            Some("") => Err(LocationError::Empty),
-            Some(path) => Ok(Self::List(path.to_owned())),
-            None => text.parse().map(Self::Place),
-        }
-    }
-}
-
-/// SOURCE, opened: where images lie, and which are meant.
+/// SOURCE, opened: where its images are, and which files count as its images.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     folder: Folder,
     keys: Keys,
     labels: LabelRule,
-    /// Results of OUT below SOURCE are no images.
+    /// OUT may be below SOURCE: the results below this prefix are no images.
     excluded_prefix: Option<String>,
 }
 
@@ -113,6 +55,7 @@ pub struct Source {
 enum Keys {
     All,
     One(ImageKey),
+    /// The path of a list.
     Listed(String),
 }
 
@@ -120,23 +63,16 @@ impl Source {
     /// Opens SOURCE and makes sure that it is there.
     ///
     /// # Errors
-    /// Where it is not, or doesn't go with `base` or `out`.
-    pub fn open(
-        argument: SourceArgument,
-        base: Option<Location>,
-        out: &Location,
+    /// If it is not there, or if it is `out` itself.
+    pub(crate) fn open(
+        config: SourceConfig,
         labels: LabelRule,
+        out: &Location,
         stores: &StoreOptions,
     ) -> Result<Self, SourceError> {
-        let (location, keys) = match (argument, base) {
-            (SourceArgument::List(path), Some(base)) => (base, Keys::Listed(path)),
-            (SourceArgument::List(_), None) => return Err(SourceError::BaseMissing),
-            (SourceArgument::Place(place), Some(_)) => {
-                return Err(SourceError::BaseWithoutList(place.to_string()));
-            }
-            (SourceArgument::Place(place), None) => {
-                single_file(&place)?.unwrap_or((place, Keys::All))
-            }
+        let (location, keys) = match config {
+            SourceConfig::List { path, base } => (base, Keys::Listed(path)),
+            SourceConfig::Place(place) => single_file(&place)?.unwrap_or((place, Keys::All)),
         };
         if location.local_path().is_some_and(|path| !path.exists()) {
             return Err(SourceError::Missing(location.to_string()));
@@ -150,53 +86,70 @@ impl Source {
         Ok(Self { folder, keys, labels, excluded_prefix })
     }
 
+    /// Opens the SOURCE that `run.json` names, for its keys only: images get no labels.
+    ///
+    /// # Errors
+    /// If `run.json` names nothing that can be a SOURCE, and as [`Self::open`].
+    pub(crate) fn open_recorded(
+        record: &RunRecord,
+        out: &Location,
+        stores: &StoreOptions,
+    ) -> Result<Self, SourceError> {
+        let argument: SourceArgument = record.source.parse()?;
+        let config = SourceConfig::new(argument, record.base.clone())?;
+        Self::open(config, LabelRule::None, out, stores)
+    }
+
     /// Where labels come from.
     #[must_use]
-    pub fn labels(&self) -> LabelRule {
+    pub(crate) fn labels(&self) -> LabelRule {
         self.labels
     }
 
-    /// The place keys are below.
+    /// The folder or prefix that keys are below.
     #[must_use]
-    pub fn location(&self) -> &Location {
+    pub(crate) fn location(&self) -> &Location {
         self.folder.location()
     }
 
-    /// Whether images come in the order of a list, which may be any and have a key twice; else
-    /// they come in that of their keys.
+    /// True if images come in the order of a list, which may be any order and may name a key
+    /// twice. Otherwise they come in the order of their keys.
     #[must_use]
-    pub fn is_list(&self) -> bool {
+    pub(crate) fn is_list(&self) -> bool {
         matches!(self.keys, Keys::Listed(_))
     }
 
-    /// Whether the list is a file that can be read twice and has `key` at `position`, from 1: it
-    /// is then taken for the one that was read before.
-    pub async fn lists_at(&self, position: u64, key: &ImageKey) -> bool {
+    /// True if SOURCE is a list in a file and has `key` at `position`, counted from 1. The list
+    /// then counts as the one that an earlier process read. Standard input can't be read twice.
+    pub(crate) async fn lists_at(&self, position: u64, key: &ImageKey) -> bool {
         let Keys::Listed(path) = &self.keys else { return false };
-        let (Ok(before), true) =
-            (usize::try_from(position.saturating_sub(1)), std::path::Path::new(path).is_file())
-        else {
+        let Ok(images_before) = usize::try_from(position.saturating_sub(1)) else { return false };
+        if !Path::new(path).is_file() {
             return false;
-        };
-        let mut images = list_file::read(path.clone()).skip(before);
-        // What can't be read is told when it is read for good.
+        }
+        let mut images = list_file::read(path.clone()).skip(images_before);
+        // An error is reported later, when `images` reads the same list.
         matches!(images.try_next().await, Ok(Some(image)) if image.key == *key)
     }
 
-    /// Every image, as they are found. Hidden files and OUT's own are none; every other
-    /// file is one, so that what can't be read shows up as a failure instead of missing
-    /// from the audit.
-    pub fn images(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
+    /// Every image, as it is found. Hidden files and the results in OUT are left out. Every other
+    /// file counts as an image, so that one that can't be read becomes a failure and is not
+    /// silently missing from the audit.
+    pub(crate) fn images(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
         let labels = self.labels;
         let found = match &self.keys {
             Keys::All => self.list(),
             Keys::One(key) => {
                 let (folder, key) = (self.folder.clone(), key.clone());
-                stream::once(async move { Ok(listed(folder.head(key.as_str()).await?)?) }).boxed()
+                let image = async move {
+                    let object = folder.head(key.as_str()).await?;
+                    Ok(FoundImage::from_object(object)?)
+                };
+                stream::once(image).boxed()
             }
             Keys::Listed(path) => list_file::read(path.clone()).map_err(Into::into).boxed(),
         };
-        found.map_ok(move |image| label(image, labels)).boxed()
+        found.map_ok(move |image| image.with_label(labels)).boxed()
     }
 
     fn list(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
@@ -204,10 +157,10 @@ impl Source {
         self.folder
             .list_in_order("")
             .map_err(SourceError::from)
-            .and_then(|object| async move { Ok(listed(object)?) })
+            .and_then(|object| async move { Ok(FoundImage::from_object(object)?) })
             .try_filter(move |image| {
-                let own = excluded.as_deref().is_some_and(|p| image.key.as_str().starts_with(p));
-                std::future::ready(!own && !image.key.is_hidden())
+                let in_out = excluded.as_deref().is_some_and(|p| image.key.as_str().starts_with(p));
+                std::future::ready(!in_out && !image.key.is_hidden())
             })
             .boxed()
     }
@@ -227,38 +180,19 @@ fn single_file(place: &Location) -> Result<Option<(Location, Keys)>, SourceError
     Ok(Some((folder, Keys::One(key))))
 }
 
-fn listed(object: camshaft_common::store::Listed) -> Result<FoundImage, ImageKeyError> {
-    Ok(FoundImage {
-        key: ImageKey::parse(object.path)?,
-        etag: object.etag,
-        size_bytes: Some(object.size_bytes),
-        last_modified: Some(object.last_modified),
-        label: None,
-    })
-}
-
-fn label(mut image: FoundImage, rule: LabelRule) -> FoundImage {
-    match rule {
-        LabelRule::None => image.label = None,
-        LabelRule::Folder if image.label.is_none() => {
-            image.label = image.key.folder().map(str::to_owned);
-        }
-        LabelRule::Folder => {}
-    }
-    image
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn keys(directory: &std::path::Path, out: &str) -> Vec<(String, Option<String>)> {
-        let place: SourceArgument = directory.to_str().unwrap().parse().unwrap();
-        let out = out.parse().unwrap();
-        let source =
-            Source::open(place, None, &out, LabelRule::Folder, &StoreOptions::default()).unwrap();
-        let images = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut keys: Vec<_> = images
+    fn open(place: &str, out: &str, labels: LabelRule) -> Result<Source, SourceError> {
+        let config = SourceConfig::Place(place.parse().unwrap());
+        Source::open(config, labels, &out.parse().unwrap(), &StoreOptions::default())
+    }
+
+    fn keys(place: &Path, out: &str) -> Vec<(String, Option<String>)> {
+        let source = open(place.to_str().unwrap(), out, LabelRule::Folder).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut keys: Vec<_> = runtime
             .block_on(source.images().try_collect::<Vec<_>>())
             .unwrap()
             .into_iter()
@@ -291,14 +225,8 @@ mod tests {
     #[test]
     fn out_may_not_be_source() {
         let directory = tempfile::tempdir().unwrap();
-        let text = directory.path().to_str().unwrap();
-        let error = Source::open(
-            text.parse().unwrap(),
-            None,
-            &text.parse().unwrap(),
-            LabelRule::None,
-            &StoreOptions::default(),
-        );
+        let place = directory.path().to_str().unwrap();
+        let error = open(place, place, LabelRule::None);
         assert!(matches!(error, Err(SourceError::OutIsSource)));
     }
 }
