@@ -17,12 +17,12 @@ use camshaft_queue::{Deliveries, InProcessQueue, JobQueue, QueueError, RetryDela
 use camshaft_report::{Condition, ReportOptions};
 use camshaft_worker::arguments::EngineArgs;
 use camshaft_worker::engine::{Engine, EngineError, Terms};
+use camshaft_worker::pipeline::PipelineError;
 use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
 use camshaft_worker::pipeline::outage::Patience;
 use camshaft_worker::pipeline::places::Places;
 use camshaft_worker::pipeline::tally::{Counts, Tally};
 use camshaft_worker::pipeline::trouble::Trouble;
-use camshaft_worker::pipeline::PipelineError;
 use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -192,8 +192,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     }
     let mut conditions = None;
     if report {
-        let options =
-            ReportOptions { embeddings: explain.embeddings, ..ReportOptions::default() };
+        let options = ReportOptions { embeddings: explain.embeddings, ..ReportOptions::default() };
         conditions = report::report_audit(&out, &options, &fail_on, &stores).await?;
     }
     let failed = done.outcomes.failed_in_all() + enqueued.skipped_failed.load(Relaxed);
@@ -275,12 +274,7 @@ fn progress_counts(enqueued: &EnqueueCounters, tally: &Tally) -> ProgressCounts 
     }
 }
 
-fn print_summary(
-    enqueued: &EnqueueCounters,
-    outcomes: &Counts,
-    started: Instant,
-    out: &Location,
-) {
+fn print_summary(enqueued: &EnqueueCounters, outcomes: &Counts, started: Instant, out: &Location) {
     let seconds = started.elapsed().as_secs_f64();
     let skipped = enqueued.skipped.load(Relaxed);
     let mut line = format!(

@@ -86,8 +86,7 @@ pub(crate) async fn enqueue(
         Selection::Missing => images_of_dead_letters(&queue, &run.out).await?,
         Selection::New | Selection::All | Selection::Failed => HashSet::new(),
     };
-    let request =
-        EnqueueRequest { run, source, model, selection, dead_images, can_redo_all: true };
+    let request = EnqueueRequest { run, source, model, selection, dead_images, can_redo_all: true };
     let mut plan = EnqueuePlan::new(request, Some(&queue), &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());
     let outlet = plan.open_outlet(&queue).await?;

@@ -15,8 +15,8 @@ use camshaft_common::model::ModelReference;
 use camshaft_common::store::StoreOptions;
 use camshaft_model::Architecture;
 use camshaft_training::{
-    Checkpoint, Dataset, DatasetError, EpochRecord, Init, Options, Settings, Trainer, TrainingError,
-    Watch, best,
+    Checkpoint, Dataset, DatasetError, EpochRecord, Init, Options, Settings, Trainer,
+    TrainingError, Watch, best,
 };
 use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
 use tokio::task::{JoinError, spawn_blocking};

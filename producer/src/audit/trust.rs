@@ -20,7 +20,7 @@ use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
 use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::ModelFiles;
 use camshaft_trust::examination::{
-    ComputeSettings, Examined, ExaminationError, ExaminationProgress, SampledImage, examine,
+    ComputeSettings, ExaminationError, ExaminationProgress, Examined, SampledImage, examine,
 };
 use camshaft_vision::input::to_input;
 use camshaft_worker::arguments::EngineArgs;
@@ -165,7 +165,8 @@ impl TrustSampling {
             async move {
                 let record = out.get(&layout::prediction(&key), MAX_RECORD_BYTES).await;
                 let image = source.get(key.as_str(), limits.max_bytes).await;
-                let (Some(record), Some(image)) = (if_readable(record)?, if_readable(image)?) else {
+                let (Some(record), Some(image)) = (if_readable(record)?, if_readable(image)?)
+                else {
                     return Ok(None);
                 };
                 let Ok(record) = serde_json::from_slice::<PredictionRecord>(&record.bytes) else {
@@ -180,7 +181,8 @@ impl TrustSampling {
                 Ok(input.map(|input| SampledImage { key, label: record.image.label, input }))
             }
         };
-        let images: Vec<_> = stream::iter(keys).map(read).buffered(MAX_FETCHES).try_collect().await?;
+        let images: Vec<_> =
+            stream::iter(keys).map(read).buffered(MAX_FETCHES).try_collect().await?;
         Ok(images.into_iter().flatten().collect())
     }
 }
@@ -297,6 +299,9 @@ mod tests {
         let estimate = |low, high| Estimate { mean: Some(0.314), low, high, n: 2 };
         assert_eq!(format_interval(&estimate(Some(0.25), Some(0.375))), "0.31 [0.25, 0.38]");
         assert_eq!(format_interval(&estimate(None, None)), "0.31");
-        assert_eq!(format_interval(&Estimate { mean: None, low: None, high: None, n: 0 }), "unknown");
+        assert_eq!(
+            format_interval(&Estimate { mean: None, low: None, high: None, n: 0 }),
+            "unknown"
+        );
     }
 }

@@ -10,8 +10,8 @@ use camshaft_queue::Bookmark;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::images::selection::Selection;
 use crate::images::found_image::FoundImage;
+use crate::images::selection::Selection;
 use crate::images::source::Source;
 use crate::images::source_config::LabelRule;
 

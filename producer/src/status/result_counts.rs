@@ -58,8 +58,7 @@ impl ResultCounts {
     fn add_time(&mut self, written: DateTime<Utc>, window_start: DateTime<Utc>) {
         if written >= window_start {
             self.recent += 1;
-            self.first_recent =
-                Some(self.first_recent.map_or(written, |first| first.min(written)));
+            self.first_recent = Some(self.first_recent.map_or(written, |first| first.min(written)));
         }
         self.newest = Some(self.newest.map_or(written, |newest| newest.max(written)));
     }
