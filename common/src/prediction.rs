@@ -12,6 +12,10 @@ use crate::measure::{Embedding, ImageMeasures};
 use crate::model::FileDigest;
 use crate::run::RunId;
 
+/// The largest record that is read, of a prediction or a failure. No record that Camshaft writes is
+/// as large.
+pub const MAX_RECORD_BYTES: u64 = 16 * 1024 * 1024;
+
 /// `predictions/<image key>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PredictionRecord {

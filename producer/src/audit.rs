@@ -1,5 +1,9 @@
-//! `camshaft audit`: the whole job in one process. Wiring only: the plan's jobs go through
-//! an in-process queue to the worker's engine.
+//! `camshaft audit`: a whole audit in one process.
+//!
+//! Wiring only: the jobs of an [`EnqueuePlan`] go through an in-process queue to the worker's
+//! engine. [`trust`] measures the maps afterwards, and [`report`] builds the report.
+
+pub(crate) mod trust;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,37 +11,89 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use camshaft_common::location::Location;
-use camshaft_common::model::ModelReference;
 use camshaft_common::store::StoreOptions;
-use camshaft_queue::{InProcessQueue, JobQueue, RetryDelays};
-use camshaft_worker::config::EngineSettings;
+use camshaft_model::{ExplainError, ModelFiles};
+use camshaft_queue::{Deliveries, InProcessQueue, JobQueue, QueueError, RetryDelays};
+use camshaft_report::{Condition, ReportOptions};
+use camshaft_worker::config::EngineConfig;
 use camshaft_worker::engine::{Engine, EngineError};
-use camshaft_worker::pipeline::allowed_places::AllowedPlaces;
-use camshaft_worker::pipeline::model_files;
-use camshaft_worker::pipeline::outage::OutagePolicy;
+use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
 use camshaft_worker::pipeline::outcome_counters::{OutcomeCounters, OutcomeCounts};
-use camshaft_worker::signals::Signals;
+use camshaft_worker::pipeline::stages::PipelineError;
 use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
-use crate::cli::AuditArgs;
-use crate::outlet::Outlet;
-use crate::output::{count, say};
-use crate::plan::{Plan, PlanProgress};
-use crate::progress::Progress;
-use crate::request::request;
-use crate::selection::Only;
-use crate::trust::TrustRequest;
+use crate::advice;
+use crate::enqueue::counters::EnqueueCounters;
+use crate::enqueue::outlet::Outlet;
+use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError};
+use crate::enqueue::request::{EnqueueRequest, RunConfig};
+use crate::images::selection::Selection;
+use crate::images::source::{Source, SourceError};
+use crate::interrupt::cancel_on_signal;
+use crate::report::{self, BuildError, ConditionsHold};
+use crate::terminal::output::{format_count, print_line};
+use crate::terminal::progress::{Progress, ProgressCounts};
+use trust::{TrustError, TrustSampling};
 
-/// Jobs listed ahead of the model: enough that most data sets' size is known at once, for
-/// the progress bar, in under 100 MB.
-const JOBS_AHEAD: usize = 100_000;
+/// Jobs that may be listed ahead of the model. That is more images than most data sets have, so
+/// that the progress bar soon knows their number. Takes less than 100 MB.
+const MAX_JOBS_AHEAD: usize = 100_000;
 
-/// Why an audit that could start is not a success.
+/// What `camshaft audit` is to do.
+#[derive(Debug)]
+pub(crate) struct AuditConfig {
+    /// The images, the model, and where results go.
+    pub(crate) run: RunConfig,
+    /// The largest share of images that may fail.
+    pub(crate) max_failure_rate: f64,
+    /// Measure the maps of a sample of `trust_sample` images.
+    pub(crate) trust_sample: Option<u16>,
+    /// Build the report.
+    pub(crate) report: bool,
+    /// The conditions of `--fail-on`.
+    pub(crate) fail_on: Vec<Condition>,
+    /// How the network runs, and how large images may be.
+    pub(crate) engine: EngineConfig,
+}
+
+/// Why an audit can't start, or is not a success.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AuditError {
-    /// It is done, but more images failed than allowed.
+pub enum AuditError {
+    /// The model's files can't be used.
+    #[error(transparent)]
+    ModelFiles(#[from] ModelUnavailable),
+    /// The model has no such layer.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
+    /// SOURCE can't be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The run can't start or go on.
+    #[error(transparent)]
+    Plan(#[from] EnqueuePlanError),
+    /// The in-process queue failed.
+    #[error("{}", advice::describe_queue_error(.0))]
+    Queue(#[from] QueueError),
+    /// The model can't run.
+    #[error("{}", advice::describe_engine_error(.0))]
+    Engine(#[from] EngineError),
+    /// A bug in a stage of the pipeline.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// A bug in the listing of images.
+    #[error("listing the images ended by a panic, which is a bug; run the same command again")]
+    ListingPanicked,
+    /// Signals can't be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    /// The maps can't be measured.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The report can't be built or checked.
+    #[error(transparent)]
+    Report(#[from] BuildError),
+    /// The audit is done, but more images failed than allowed.
     #[error(
         "{failed} of {found} images failed, more than --max-failure-rate {max_failure_rate} allows; \
          the reasons are in {out}/failures"
@@ -47,162 +103,188 @@ pub(crate) enum AuditError {
         failed: u64,
         /// Images in all.
         found: u64,
-        /// The share allowed.
+        /// The share that may fail.
         max_failure_rate: f64,
         /// OUT.
         out: Location,
     },
-    /// The store kept failing.
+    /// Every try of some images failed, for instance since the store did not answer.
     #[error("{images} could not be finished, {reason}; run the same command again to do the rest")]
     Unfinished {
         /// How many.
         images: String,
-        /// The last one's reason.
+        /// The reason of the last one.
         reason: String,
     },
-    /// No further image could be done either.
+    /// The audit ended early, since no further image could be done either.
     #[error("stopped: {reason}; when that is mended, run the same command again to do the rest")]
-    Trouble {
-        /// The first one's.
+    LastingError {
+        /// The first error.
         reason: String,
     },
     /// The user stopped it.
     #[error("stopped; run the same command again to do the rest")]
     Stopped,
+    /// The audit and its report are done, and conditions of `--fail-on` hold.
+    #[error(transparent)]
+    ConditionsHold(#[from] ConditionsHold),
 }
 
 /// Does a whole audit.
 ///
 /// # Errors
-/// Where SOURCE, OUT or the model can't be used, or images could not be finished.
-pub(crate) async fn audit(args: AuditArgs, stores: StoreOptions) -> anyhow::Result<()> {
+/// If SOURCE, OUT or the model can't be used, if images could not be finished, if too many of them
+/// failed, or if a condition of `--fail-on` holds.
+pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
-    let reference = args.run.model.model.clone().unwrap_or(ModelReference::Bundled);
-    let files = Arc::new(model_files::read(&reference, &stores).await.map_err(EngineError::from)?);
-    let request = request(args.run, Only::New, false, files.identity().clone(), &stores)?;
-    // Better said once than for each image.
-    files.check(&request.explain)?;
-    let (out, embeddings) = (request.out.clone(), request.explain.embeddings);
-    let stop = CancellationToken::new();
-    let engine_config = args.engine.resolve(EngineSettings {
-        pinned: true,
-        worker_name: format!("audit-{}", std::process::id()),
-        outage_policy: OutagePolicy::INTERACTIVE,
-        stop_at_lasting_error: Some(stop.clone()),
-        allowed_places: AllowedPlaces::default(),
-    });
-    let trust = args.trust_sample.map(|sample| TrustRequest {
-        sample,
-        source: request.source.location().clone(),
+    let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, mut engine } = config;
+    let (out, explain) = (run.out.clone(), run.explain.clone());
+    let files = Arc::new(model_files::read(&run.model, &stores).await?);
+    let source = Source::open(run.source.clone(), run.labels, &run.out, &stores)?;
+    // Tells a wrong option once, and not for each image.
+    files.check(&explain)?;
+    let trust = trust_sample.map(|images| TrustSampling {
+        images,
+        source: source.location().clone(),
         out: out.clone(),
-        explain: request.explain.clone(),
-        engine: engine_config.clone(),
+        explain: explain.clone(),
+        engine: engine.clone(),
         files: Arc::clone(&files),
     });
-    let plan = Plan::new(request, None, &stores).await?;
-    let (run, listed) = (plan.run(), plan.progress());
-
-    let queue = InProcessQueue::new(JOBS_AHEAD, RetryDelays::default());
-    stop_on_interrupt(stop.clone())?;
-    let publishing = tokio::spawn(publish(plan, queue.clone(), stop.clone()));
-    let prefetch = engine_config.max_prefetch();
-    let mut deliveries = queue.consume(prefetch, stop.clone()).await?.peekable();
-
-    let mut first_trouble = None;
-    // The model is built only where there is work for it.
-    let counts = if Pin::new(&mut deliveries).peek().await.is_some() {
-        let engine = Engine::start(engine_config, Some(files), stores.clone())?;
-        let monitor = engine.monitor();
-        let (seen, read) = (Arc::clone(&listed), monitor.counters());
-        Progress::start("done")
-            .follow(engine.run(deliveries.boxed()), move || reading(&seen, &read))
-            .await?;
-        first_trouble = monitor.first_lasting_error();
-        monitor.counts()
-    } else {
-        OutcomeCounts::default()
+    let request = EnqueueRequest {
+        run,
+        source,
+        model: files.identity().clone(),
+        selection: Selection::New,
+        dead_images: Default::default(),
+        can_redo_all: false,
     };
-    publishing.await??;
-    summarise(&listed, &counts, started, &out);
-    if let Some(reason) = first_trouble {
-        return Err(AuditError::Trouble { reason }.into());
+    let plan = EnqueuePlan::new(request, None, &stores).await?;
+    let (run, enqueued) = (plan.run(), plan.counters());
+
+    let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());
+    let stop = CancellationToken::new();
+    engine.settings.stop_at_lasting_error = Some(stop.clone());
+    cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
+    let publishing = tokio::spawn(publish(plan, queue.clone(), stop.clone()));
+    let prefetch = engine.max_prefetch();
+    let deliveries = queue.consume(prefetch, stop.clone()).await?;
+    let work = Work { engine, files, stores: stores.clone() };
+    let done = work.run(deliveries, &enqueued).await?;
+    publishing.await.map_err(|_panic| AuditError::ListingPanicked)??;
+
+    print_summary(&enqueued, &done.outcomes, started, &out);
+    if let Some(reason) = done.lasting_error {
+        return Err(AuditError::LastingError { reason });
     }
     if stop.is_cancelled() {
-        return Err(AuditError::Stopped.into());
+        return Err(AuditError::Stopped);
     }
     let letters = queue.dead_letters();
     if let Some(last) = letters.last() {
-        let images = count(letters.len() as u64, "image");
-        return Err(AuditError::Unfinished { images, reason: last.reason.clone() }.into());
+        let images = format_count(letters.len() as u64, "image");
+        return Err(AuditError::Unfinished { images, reason: last.reason.clone() });
     }
     if let Some(trust) = trust {
         trust.measure(run, &stores, &stop).await?;
     }
-    let mut closed = None;
-    if !args.no_report {
-        closed = crate::report::after_audit(&out, embeddings, &args.gate.fail_on, &stores).await?;
+    let mut conditions = None;
+    if report {
+        let options = ReportOptions { embeddings: explain.embeddings, ..ReportOptions::default() };
+        conditions = report::report_audit(&out, &options, &fail_on, &stores).await?;
     }
-    let failed = counts.failed_in_all() + listed.skipped_failed.load(Relaxed);
-    let (found, max_failure_rate) = (listed.found.load(Relaxed), args.max_failure_rate);
+    let failed = done.outcomes.failed_in_all() + enqueued.skipped_failed.load(Relaxed);
+    let found = enqueued.found.load(Relaxed);
     if failed as f64 > max_failure_rate * found as f64 {
-        return Err(AuditError::TooManyFailures { failed, found, max_failure_rate, out }.into());
+        return Err(AuditError::TooManyFailures { failed, found, max_failure_rate, out });
     }
-    closed.map_or(Ok(()), |closed| Err(closed.into()))
+    match conditions {
+        Some(conditions) => Err(conditions.into()),
+        None => Ok(()),
+    }
 }
 
-/// Publishes every job, then lets the queue's consumers end.
+/// Publishes every job, then lets the queue's consumer end.
 async fn publish(
-    plan: Plan,
+    plan: EnqueuePlan,
     queue: InProcessQueue,
     stop: CancellationToken,
-) -> Result<(), crate::plan::PlanError> {
+) -> Result<(), EnqueuePlanError> {
     let result = tokio::select! {
         result = plan.publish(Outlet::in_process(queue.clone()), stop.clone()) => result,
-        // It may be waiting for room that nobody makes any more.
+        // The queue may be full, and nobody takes jobs any more.
         () = stop.cancelled() => Ok(()),
     };
     queue.finish();
     result
 }
 
-/// Ctrl-C or SIGTERM: finish what is in work; a second one ends at once.
-pub(crate) fn stop_on_interrupt(stop: CancellationToken) -> std::io::Result<()> {
-    let mut signals = Signals::listen()?;
-    tokio::spawn(async move {
-        for again in [false, true] {
-            signals.next().await;
-            if again {
-                std::process::exit(1);
-            }
-            warn!("stopping: finishing what is in work");
-            stop.cancel();
+/// What the engine needs for an audit.
+struct Work {
+    engine: EngineConfig,
+    files: Arc<ModelFiles>,
+    stores: StoreOptions,
+}
+
+/// What the engine did.
+#[derive(Default)]
+struct WorkDone {
+    outcomes: OutcomeCounts,
+    /// The first error that no further image could have been done with either.
+    lasting_error: Option<String>,
+}
+
+impl Work {
+    /// Runs the engine until the deliveries end. Builds the model only if there is a delivery.
+    async fn run(
+        self,
+        deliveries: Deliveries,
+        enqueued: &Arc<EnqueueCounters>,
+    ) -> Result<WorkDone, AuditError> {
+        let mut deliveries = deliveries.peekable();
+        if Pin::new(&mut deliveries).peek().await.is_none() {
+            return Ok(WorkDone::default());
         }
-    });
-    Ok(())
+        let engine = Engine::start(self.engine, Some(self.files), self.stores)?;
+        let monitor = engine.monitor();
+        let (enqueued, watched) = (Arc::clone(enqueued), monitor.counters());
+        Progress::start("done")
+            .follow(engine.run(deliveries.boxed()), move || progress_counts(&enqueued, &watched))
+            .await?;
+        Ok(WorkDone { outcomes: monitor.counts(), lasting_error: monitor.first_lasting_error() })
+    }
 }
 
-fn reading(listed: &PlanProgress, counters: &OutcomeCounters) -> crate::progress::Reading {
-    let counts = counters.counts();
-    let total = listed.listed.load(Relaxed).then(|| listed.published.load(Relaxed));
-    (counts.finished(), total, counts.failed_in_all())
+fn progress_counts(enqueued: &EnqueueCounters, counters: &OutcomeCounters) -> ProgressCounts {
+    let outcomes = counters.counts();
+    ProgressCounts {
+        done: outcomes.finished(),
+        total: enqueued.listed.load(Relaxed).then(|| enqueued.published.load(Relaxed)),
+        failed: outcomes.failed_in_all(),
+    }
 }
 
-fn summarise(listed: &PlanProgress, counts: &OutcomeCounts, started: Instant, out: &Location) {
+fn print_summary(
+    enqueued: &EnqueueCounters,
+    outcomes: &OutcomeCounts,
+    started: Instant,
+    out: &Location,
+) {
     let seconds = started.elapsed().as_secs_f64();
-    let skipped = listed.skipped.load(Relaxed);
+    let skipped = enqueued.skipped.load(Relaxed);
     let mut line = format!(
         "Audited {} in {seconds:.1} s ({:.1} images/s): {} predicted, {} failed",
-        count(counts.finished(), "image"),
-        counts.finished() as f64 / seconds,
-        counts.predicted,
-        counts.failed_in_all(),
+        format_count(outcomes.finished(), "image"),
+        outcomes.finished() as f64 / seconds,
+        outcomes.predicted,
+        outcomes.failed_in_all(),
     );
     if skipped > 0 {
         line.push_str(&format!("; {skipped} had results already"));
     }
-    say(&line);
-    for (class, number) in &counts.failed {
-        say(&format!("  {number} {class}"));
+    print_line(&line);
+    for (class, number) in &outcomes.failed {
+        print_line(&format!("  {number} {class}"));
     }
-    say(&format!("Results are in {out}"));
+    print_line(&format!("Results are in {out}"));
 }

@@ -1,15 +1,39 @@
-//! The command line of `camshaft`.
+//! The command line of `camshaft`: what clap parses, and what a command gets of it.
+//!
+//! Each `…Args` becomes the `…Config` of its command by `into_config`, which fills in defaults and
+//! refuses arguments that don't go together. No command sees clap's types.
+
+#[cfg(feature = "embedded")]
+mod train;
+
+use std::time::Duration;
 
 use camshaft_arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
+use camshaft_common::explain::ExplainOptions;
 use camshaft_common::location::Location;
+use camshaft_common::model::ModelReference;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
-use camshaft_report::Condition;
+use camshaft_report::{Condition, ReportOptions};
+#[cfg(feature = "embedded")]
+use camshaft_worker::config::EngineSettings;
+#[cfg(feature = "embedded")]
+use camshaft_worker::pipeline::allowed_places::AllowedPlaces;
+#[cfg(feature = "embedded")]
+use camshaft_worker::pipeline::outage::OutagePolicy;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::selection::Only;
-use crate::source::{LabelRule, SourceArgument};
+#[cfg(feature = "embedded")]
+use crate::audit::AuditConfig;
+use crate::broker::BrokerConfig;
+use crate::enqueue::EnqueueConfig;
+use crate::enqueue::request::RunConfig;
+use crate::images::selection::Selection;
+use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
+use crate::redrive::RedriveConfig;
+use crate::report::ReportConfig;
+use crate::status::{StatusConfig, WatchMode};
 
 /// Bulk Grad-CAM audits of image data sets: what a classifier predicts, and where it looked
 #[derive(Parser, Debug)]
@@ -17,7 +41,7 @@ use crate::source::{LabelRule, SourceArgument};
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
     /// What is logged and how.
     #[command(flatten)]
     pub log: LogArgs,
@@ -25,16 +49,16 @@ pub struct Cli {
 
 /// What `camshaft` does.
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Do a whole audit in this process: find images, predict, explain, write results.
     /// Run again, it does only what is missing
     #[cfg(feature = "embedded")]
     Audit(Box<AuditArgs>),
     /// Train a model on a folder of class folders: a new head, or all layers. Run again, it
-    /// goes on after the last whole epoch
+    /// goes on after the last complete epoch
     #[cfg(feature = "embedded")]
-    Train(Box<crate::train_arguments::TrainArgs>),
-    /// Publish a job for each image to a broker, for workers to do
+    Train(Box<train::TrainArgs>),
+    /// Publish a job for each image to a broker, for workers to process
     Enqueue(Box<EnqueueArgs>),
     /// Build OUT/report from what is in OUT: a page, tables, and findings to act on
     Report(ReportArgs),
@@ -46,144 +70,225 @@ pub enum Command {
 
 /// Which images, and where results go.
 #[derive(Args, Debug)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Images: a folder, an image, a file://, s3://, gs:// or az:// URL, or list:PATH with
     /// one key a line or CSV with header key,label (list:- reads standard input)
     #[arg(value_name = "SOURCE")]
-    pub source: SourceArgument,
+    pub(crate) source: SourceArgument,
     /// Where results go: a folder or URL as for SOURCE
     #[arg(long, env = "CAMSHAFT_OUT", value_name = "OUT")]
-    pub out: Location,
+    pub(crate) out: Location,
     /// With list:PATH, the folder or URL that its keys are below
     #[arg(long, env = "CAMSHAFT_BASE", value_name = "URL")]
-    pub base: Option<Location>,
-    /// Where an image's given class comes from, unless a list names it
+    pub(crate) base: Option<Location>,
+    /// Where an image's label comes from, unless a list names it
     #[arg(long, env = "CAMSHAFT_LABELS", value_enum, default_value_t)]
-    pub labels: LabelRule,
+    pub(crate) labels: LabelRule,
     /// Take only the first N images of SOURCE
     #[arg(long, env = "CAMSHAFT_LIMIT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
+    pub(crate) limit: Option<u64>,
     /// The model.
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub(crate) model: ModelArgs,
     /// How to explain.
     #[command(flatten)]
-    pub explain: ExplainArgs,
+    pub(crate) explain: ExplainArgs,
 }
 
 /// `camshaft audit`.
 #[cfg(feature = "embedded")]
 #[derive(Args, Debug)]
-pub struct AuditArgs {
+pub(crate) struct AuditArgs {
     /// Which images, and where results go.
     #[command(flatten)]
-    pub run: RunArgs,
-    /// Exit with status 3 where a larger share of the images failed, 0 to 1
+    pub(crate) run: RunArgs,
+    /// Exit with status 3 if a larger share of the images failed, 0 to 1
     #[arg(long, env = "CAMSHAFT_MAX_FAILURE_RATE", value_name = "R", default_value = "0.05", value_parser = failure_rate)]
-    pub max_failure_rate: f64,
-    /// When all is done, measure on N images whether the maps can be trusted, into
-    /// OUT/trust.json: takes some 130 passes of the network an image
+    pub(crate) max_failure_rate: f64,
+    /// When all is done, measure on N images whether the maps can be trusted, and write
+    /// OUT/trust.json. Takes about 130 passes of the network for each image
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub trust_sample: Option<u16>,
+    pub(crate) trust_sample: Option<u16>,
     /// Leave OUT/report for `camshaft report` to build
     #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]
-    pub no_report: bool,
-    /// What makes the exit status 4.
+    pub(crate) no_report: bool,
+    /// Conditions on the report.
     #[command(flatten)]
-    pub gate: GateArgs,
+    pub(crate) fail_on: FailOnArgs,
     /// Where the model runs.
     #[command(flatten)]
-    pub engine: camshaft_worker::arguments::EngineArgs,
+    pub(crate) engine: camshaft_worker::arguments::EngineArgs,
 }
 
 /// `camshaft enqueue`.
 #[derive(Args, Debug)]
-pub struct EnqueueArgs {
+pub(crate) struct EnqueueArgs {
     /// Which images, and where results go.
     #[command(flatten)]
-    pub run: RunArgs,
-    /// Which images get a job: those without a result, all, those that failed, or those that were
-    /// lost
+    pub(crate) run: RunArgs,
+    /// Which images get a job
     #[arg(long, env = "CAMSHAFT_ONLY", value_enum, default_value_t)]
-    pub only: Only,
+    pub(crate) only: Selection,
     /// The broker.
     #[command(flatten)]
-    pub broker: BrokerArgs,
+    pub(crate) broker: BrokerArgs,
 }
 
 /// `camshaft report`.
 #[derive(Args, Debug)]
-pub struct ReportArgs {
-    /// Where the results lie, and the report goes: a folder or URL
+pub(crate) struct ReportArgs {
+    /// Where the results are, and the report goes: a folder or URL
     #[arg(value_name = "OUT")]
-    pub out: Location,
+    pub(crate) out: Location,
     /// Another run, of another model or another version of the data, to compare this one with
     #[arg(long, env = "CAMSHAFT_AGAINST", value_name = "OUT")]
-    pub against: Option<Location>,
+    pub(crate) against: Option<Location>,
     /// Write predictions.csv as well
     #[arg(long, env = "CAMSHAFT_CSV", value_parser = BoolishValueParser::new())]
-    pub csv: bool,
-    /// Put embeddings into predictions.parquet; the audit has to have recorded them
+    pub(crate) csv: bool,
+    /// Put embeddings into predictions.parquet, if the audit recorded them
     #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
-    pub embeddings: bool,
+    pub(crate) embeddings: bool,
     /// Make thumbnails for the N most urgent findings
     #[arg(long, env = "CAMSHAFT_THUMBNAILS", value_name = "N", default_value = "1000")]
-    pub thumbnails: usize,
+    pub(crate) thumbnails: usize,
     /// Print the overview as one JSON object
     #[arg(long)]
-    pub json: bool,
-    /// What makes the exit status 4.
+    pub(crate) json: bool,
+    /// Conditions on the report.
     #[command(flatten)]
-    pub gate: GateArgs,
+    pub(crate) fail_on: FailOnArgs,
 }
 
-/// Conditions on a report.
+/// Conditions on the report.
 #[derive(Args, Clone, Debug)]
-pub struct GateArgs {
-    /// Exit with status 4 where one of these holds, such as label-errors>10 or accuracy<0.9.
+pub(crate) struct FailOnArgs {
+    /// Exit with status 4 if one of these conditions on the report holds, such as label-errors>10 or accuracy<0.9.
     /// Names: images, predicted, failed, failure-rate, accuracy, ece, findings, label-errors,
     /// estimated-label-errors, duplicates, leaks, conflicts, image-problems, outliers, attention,
     /// shortcuts, unreadable, and with --against changed, fixed, broken
     #[arg(long, env = "CAMSHAFT_FAIL_ON", value_name = "CONDITION,…", value_delimiter = ',')]
-    pub fail_on: Vec<Condition>,
+    pub(crate) fail_on: Vec<Condition>,
 }
 
 /// `camshaft status`.
 #[derive(Args, Debug)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Where the results go
     #[arg(value_name = "OUT")]
-    pub out: Location,
-    /// RabbitMQ, to count what is queued and dead: amqp://USER:PASSWORD@HOST:PORT/VHOST
+    pub(crate) out: Location,
+    /// RabbitMQ, to count the messages and dead letters there: amqp://USER:PASSWORD@HOST:PORT/VHOST
     #[arg(long, env = "CAMSHAFT_BROKER", hide_env_values = true, value_name = "URL")]
-    pub broker: Option<Secret>,
+    pub(crate) broker: Option<Secret>,
     /// Certificates for amqps://.
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub(crate) tls: TlsArgs,
     /// The queues' names.
     #[command(flatten)]
-    pub queue: QueueArgs,
+    pub(crate) queue: QueueArgs,
     /// Follow until every image is done
     #[arg(long)]
-    pub watch: bool,
-    /// With --watch, end also once the queue has been empty that long and no result has come, as
-    /// where some images are dead letters
+    pub(crate) watch: bool,
+    /// With --watch, end also if the queue has been empty this long and no result has come. That
+    /// happens if some images are dead letters
     #[arg(long, value_name = "SECONDS", requires_all = ["watch", "broker"])]
-    pub exit_when_idle: Option<u64>,
+    pub(crate) exit_when_idle: Option<u64>,
     /// Print one JSON object (with --watch, one a line)
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `camshaft redrive`.
 #[derive(Args, Debug)]
-pub struct RedriveArgs {
-    /// Only those of one run
+pub(crate) struct RedriveArgs {
+    /// Move only the dead letters of this run
     #[arg(long, value_name = "ID")]
-    pub run: Option<RunId>,
+    pub(crate) run: Option<RunId>,
     /// The broker.
     #[command(flatten)]
-    pub broker: BrokerArgs,
+    pub(crate) broker: BrokerArgs,
+}
+
+/// Arguments that are each right but don't go together.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// SOURCE and `--base`.
+    #[error(transparent)]
+    Source(#[from] SourceConfigError),
+    /// `--architecture` for a model that has one of its own.
+    #[cfg(feature = "embedded")]
+    #[error("--architecture goes with --init random; another model's own can't be changed")]
+    ArchitectureOfModel,
+}
+
+impl RunArgs {
+    fn into_config(self) -> Result<RunConfig, UsageError> {
+        Ok(RunConfig {
+            source: SourceConfig::new(self.source, self.base)?,
+            labels: self.labels,
+            limit: self.limit,
+            out: self.out,
+            model: self.model.model.unwrap_or(ModelReference::Bundled),
+            explain: ExplainOptions::from(self.explain),
+        })
+    }
+}
+
+#[cfg(feature = "embedded")]
+impl AuditArgs {
+    pub(crate) fn into_config(self) -> Result<AuditConfig, UsageError> {
+        Ok(AuditConfig {
+            run: self.run.into_config()?,
+            max_failure_rate: self.max_failure_rate,
+            trust_sample: self.trust_sample,
+            report: !self.no_report,
+            fail_on: self.fail_on.fail_on,
+            engine: self.engine.resolve(EngineSettings {
+                pinned: true,
+                worker_name: format!("audit-{}", std::process::id()),
+                outage_policy: OutagePolicy::INTERACTIVE,
+                stop_at_lasting_error: None,
+                allowed_places: AllowedPlaces::default(),
+            }),
+        })
+    }
+}
+
+impl EnqueueArgs {
+    pub(crate) fn into_config(self) -> Result<EnqueueConfig, UsageError> {
+        let broker = broker_config(self.broker.broker, self.broker.tls, self.broker.queue);
+        Ok(EnqueueConfig { run: self.run.into_config()?, selection: self.only, broker })
+    }
+}
+
+impl ReportArgs {
+    pub(crate) fn into_config(self) -> ReportConfig {
+        let Self { out, against, csv, embeddings, thumbnails, json, fail_on } = self;
+        let options = ReportOptions { csv, embeddings, thumbnails, compare_with: against };
+        ReportConfig { out, options, json, fail_on: fail_on.fail_on }
+    }
+}
+
+impl StatusArgs {
+    pub(crate) fn into_config(self) -> StatusConfig {
+        let Self { out, broker, tls, queue, watch, exit_when_idle, json } = self;
+        let broker = broker.map(|url| broker_config(url, tls, queue));
+        let max_idle = exit_when_idle.map(Duration::from_secs);
+        let watch = if watch { WatchMode::UntilDone { max_idle } } else { WatchMode::Once };
+        StatusConfig { out, broker, watch, json }
+    }
+}
+
+impl RedriveArgs {
+    pub(crate) fn into_config(self) -> RedriveConfig {
+        let broker = broker_config(self.broker.broker, self.broker.tls, self.broker.queue);
+        RedriveConfig { run: self.run, broker }
+    }
+}
+
+fn broker_config(url: Secret, tls: TlsArgs, queue: QueueArgs) -> BrokerConfig {
+    let QueueArgs { queue, retry_delays } = queue;
+    BrokerConfig { url, tls: tls.into(), queue, retry_delays }
 }
 
 #[cfg(feature = "embedded")]

@@ -1,128 +1,159 @@
-//! `camshaft enqueue`: a persistent, confirmed message for each image.
+//! `camshaft enqueue`: publishes a persistent job for each image to the broker.
+//!
+//! This file is the command. [`plan`] decides which images get a job, and writes `run.json`;
+//! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed.
+
+pub(crate) mod counters;
+pub(crate) mod outlet;
+pub(crate) mod plan;
+pub(crate) mod request;
+pub(crate) mod resumption;
+pub(crate) mod run_record;
+pub(crate) mod traces;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use camshaft_arguments::{BrokerArgs, QueueArgs, TlsArgs};
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
-use camshaft_common::secret::Secret;
+use camshaft_common::run::RunId;
 use camshaft_common::store::StoreOptions;
-use camshaft_queue::{JobQueue, QueueError, RabbitMqOptions, RabbitMqQueue};
+use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::EnqueueArgs;
-use crate::output::{count, say};
-use crate::plan::{Plan, PlanError};
-use crate::progress::Progress;
-use crate::request::request;
-use crate::selection::Only;
+use crate::advice;
+use crate::broker::{self, BrokerConfig};
+use crate::images::selection::Selection;
+use crate::images::source::{Source, SourceError};
+use crate::terminal::output::{format_count, print_line};
+use crate::terminal::progress::{Progress, ProgressCounts};
+use counters::EnqueueCounters;
+use plan::{EnqueuePlan, EnqueuePlanError};
+use request::{EnqueueRequest, RunConfig};
 
-/// What seems missing may still wait.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{waiting} messages wait in the queue, and an image that seems missing may be among them; \
-     use --only missing when the queue is empty (camshaft status tells)"
-)]
-pub(crate) struct QueueNotEmpty {
-    waiting: u64,
+/// What `camshaft enqueue` is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct EnqueueConfig {
+    /// The images, the model, and where results go.
+    pub(crate) run: RunConfig,
+    /// Which images get a job.
+    pub(crate) selection: Selection,
+    /// The broker.
+    pub(crate) broker: BrokerConfig,
 }
 
-/// Publishes what is to be done.
+/// Why images can't be enqueued.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    /// The model's files can't be read.
+    #[error(transparent)]
+    Model(#[from] ModelFilesError),
+    /// SOURCE can't be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The broker can't be used.
+    #[error("{}", advice::describe_queue_error(.0))]
+    Queue(#[from] QueueError),
+    /// The run can't start or go on.
+    #[error(transparent)]
+    Plan(#[from] EnqueuePlanError),
+    /// `--only missing` while the queue has messages: the image of each seems missing.
+    #[error(
+        "{waiting} messages wait in the queue, and an image that seems missing may be among them; \
+         use --only missing when the queue is empty (camshaft status tells)"
+    )]
+    QueueNotEmpty {
+        /// Messages in the queue.
+        waiting: u64,
+    },
+}
+
+/// Publishes the jobs of a run.
 ///
 /// # Errors
-/// Where SOURCE, OUT, the model or the broker can't be used.
-pub(crate) async fn enqueue(args: EnqueueArgs, stores: StoreOptions) -> anyhow::Result<()> {
-    let reference = args.run.model.model.clone().unwrap_or(ModelReference::Bundled);
-    let model = identify(reference, &stores).await?;
-    let queue = connect(args.broker).await?;
-    let mut request = request(args.run, args.only, true, model, &stores)?;
-    if args.only == Only::Missing {
-        request.dead = dead_images(&queue, &request.out).await?;
-    }
-    let mut plan = Plan::new(request, Some(&queue), &stores).await?;
-    let (run, counts) = (plan.run(), plan.progress());
-    let outlet = plan.outlet(&queue).await?;
+/// If SOURCE, OUT, the model or the broker can't be used.
+pub(crate) async fn enqueue(
+    config: EnqueueConfig,
+    stores: StoreOptions,
+) -> Result<(), EnqueueError> {
+    let EnqueueConfig { run, selection, broker } = config;
+    let model = identify_model(&run.model, &stores).await?;
+    let queue = broker::connect(broker).await?;
+    let source = Source::open(run.source.clone(), run.labels, &run.out, &stores)?;
+    let dead_images = match selection {
+        Selection::Missing => images_of_dead_letters(&queue, &run.out).await?,
+        Selection::New | Selection::All | Selection::Failed => HashSet::new(),
+    };
+    let request = EnqueueRequest { run, source, model, selection, dead_images, can_redo_all: true };
+    let mut plan = EnqueuePlan::new(request, Some(&queue), &stores).await?;
+    let (run, counters) = (plan.run(), plan.counters());
+    let outlet = plan.open_outlet(&queue).await?;
 
-    let progress = Progress::start("enqueued");
-    let watched = std::sync::Arc::clone(&counts);
+    let watched = Arc::clone(&counters);
     let publishing = plan.publish(outlet, CancellationToken::new());
-    let published: Result<(), PlanError> = progress
-        .follow(publishing, move || {
-            let total = watched.listed.load(Relaxed).then(|| watched.found.load(Relaxed));
-            let past = watched.skipped.load(Relaxed) + watched.before.load(Relaxed);
-            (watched.published.load(Relaxed) + past, total, 0)
-        })
-        .await;
+    let progress = Progress::start("enqueued");
+    let published = progress.follow(publishing, move || progress_counts(&watched)).await;
     queue.close().await;
     published?;
-    let before = match counts.before.load(Relaxed) {
-        0 => String::new(),
-        before => format!(", {before} were enqueued before"),
-    };
-    say(&format!(
-        "Enqueued {} of {} ({} have results already{before}), run {run}",
-        counts.published.load(Relaxed),
-        count(counts.found.load(Relaxed), "image"),
-        counts.skipped.load(Relaxed),
-    ));
+    print_summary(&counters, run);
     Ok(())
 }
 
-/// The images of dead letters, which are not lost. A queue that is not empty may hold those that
-/// seem so.
-async fn dead_images(queue: &RabbitMqQueue, out: &Location) -> anyhow::Result<HashSet<ImageKey>> {
+fn progress_counts(counters: &EnqueueCounters) -> ProgressCounts {
+    let passed = counters.skipped.load(Relaxed) + counters.enqueued_before.load(Relaxed);
+    ProgressCounts {
+        done: counters.published.load(Relaxed) + passed,
+        total: counters.listed.load(Relaxed).then(|| counters.found.load(Relaxed)),
+        failed: 0,
+    }
+}
+
+fn print_summary(counters: &EnqueueCounters, run: RunId) {
+    let before = match counters.enqueued_before.load(Relaxed) {
+        0 => String::new(),
+        before => format!(", {before} were enqueued before"),
+    };
+    print_line(&format!(
+        "Enqueued {} of {} ({} have results already{before}), run {run}",
+        counters.published.load(Relaxed),
+        format_count(counters.found.load(Relaxed), "image"),
+        counters.skipped.load(Relaxed),
+    ));
+}
+
+/// The images of dead letters, which are not missing. Needs an empty queue: the image of a message
+/// that waits there would seem missing.
+async fn images_of_dead_letters(
+    queue: &RabbitMqQueue,
+    out: &Location,
+) -> Result<HashSet<ImageKey>, EnqueueError> {
     let depth = queue.depth().await?;
     if !depth.is_idle() {
-        return Err(QueueNotEmpty { waiting: depth.ready + depth.retrying }.into());
+        return Err(EnqueueError::QueueNotEmpty { waiting: depth.ready + depth.retrying });
     }
+    /// The two fields of a job that tell which image of which run it is about.
     #[derive(serde::Deserialize)]
-    struct Part {
+    struct JobTarget {
         key: ImageKey,
         out: Location,
     }
     let letters = queue.dead_letters().await?;
-    let parts = letters.iter().filter_map(|letter| serde_json::from_slice(&letter.body).ok());
-    Ok(parts.filter(|part: &Part| part.out == *out).map(|Part { key, .. }| key).collect())
+    let targets = letters.iter().filter_map(|letter| serde_json::from_slice(&letter.body).ok());
+    Ok(targets.filter(|job: &JobTarget| job.out == *out).map(|job| job.key).collect())
 }
 
-/// Connects to the broker for a command that a person waits for.
-///
-/// # Errors
-/// Where it stays out of reach or refuses.
-pub(crate) async fn connect(args: BrokerArgs) -> Result<RabbitMqQueue, QueueError> {
-    connect_to(args.broker, args.tls, args.queue).await
-}
-
-/// As [`connect`], for a command whose broker is optional.
-///
-/// # Errors
-/// Where it stays out of reach or refuses.
-pub(crate) async fn connect_to(
-    broker: Secret,
-    tls: TlsArgs,
-    queue: QueueArgs,
-) -> Result<RabbitMqQueue, QueueError> {
-    let options = RabbitMqOptions {
-        name: queue.queue,
-        delays: queue.retry_delays,
-        tls: tls.into(),
-        ..RabbitMqOptions::default()
-    };
-    RabbitMqQueue::connect(broker, options).await
-}
-
-/// Names a model by its files' content, without loading it.
-async fn identify(
-    reference: ModelReference,
+/// Names a model by the digests of its files, without loading it.
+async fn identify_model(
+    reference: &ModelReference,
     stores: &StoreOptions,
 ) -> Result<ModelIdentity, ModelFilesError> {
     match reference {
         ModelReference::Bundled => Ok(ModelIdentity::bundled()),
         ModelReference::Folder(location) => {
-            Ok(StoredModel::from_folder(&location, stores).await?.identity)
+            Ok(StoredModel::from_folder(location, stores).await?.identity)
         }
-        ModelReference::Hub(model) => Ok(StoredModel::from_hub(&model, stores).await?.identity),
+        ModelReference::Hub(model) => Ok(StoredModel::from_hub(model, stores).await?.identity),
     }
 }

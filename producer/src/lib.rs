@@ -1,79 +1,50 @@
-//! The `camshaft` program as a library: finds images and enqueues them, audits them by itself, and
-//! tells how far a run has come. The command line is in [`cli`]; one module a command.
+//! The `camshaft` program as a library: finds images and enqueues them, audits them in one process,
+//! trains models, builds reports, and tells how far a run has come.
+//!
+//! [`cli`] is the command line. Each command is a file of its own, with a folder of that name for
+//! its parts; [`images`], [`broker`] and [`terminal`] are what commands share. Only [`run`], [`Cli`]
+//! and [`CommandError`] are for the program; [`list_lines`] is public for a fuzz target.
 
-use camshaft_common::store::StoreOptions;
-
+mod advice;
 #[cfg(feature = "embedded")]
 mod audit;
-pub mod cli;
+mod broker;
+mod cli;
 mod enqueue;
+mod error;
+mod images;
 #[cfg(feature = "embedded")]
-mod learning_curve;
-pub mod list_file;
-mod outlet;
-mod output;
-mod plan;
-pub mod progress;
-mod reconciliation;
+mod interrupt;
 mod redrive;
 mod report;
-mod request;
-mod resumption;
-pub mod selection;
-pub mod source;
 mod status;
-mod traces;
+mod terminal;
 #[cfg(feature = "embedded")]
 mod train;
-#[cfg(feature = "embedded")]
-pub mod train_arguments;
-#[cfg(feature = "embedded")]
-mod train_files;
-#[cfg(feature = "embedded")]
-mod trust;
 
+pub use cli::Cli;
+pub use error::CommandError;
+pub use images::list_lines;
+pub use terminal::progress::LogWriter;
+
+use camshaft_common::store::StoreOptions;
 use cli::Command;
 
 /// Does what the command line asks for.
 ///
 /// # Errors
-/// If it cannot be done; the message says what to do about it. [`exit_status`] tells the kinds of
-/// errors apart.
-pub async fn run(command: Command) -> anyhow::Result<()> {
-    // The stores' own variables are the one part of the environment clap doesn't read.
-    let stores = StoreOptions::from_environment()?;
-    match command {
+/// If it can't be done. The error's text says what to do about it, and
+/// [`CommandError::exit_status`] tells a script what kind of error it is.
+pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
+    match cli.command {
         #[cfg(feature = "embedded")]
-        Command::Audit(args) => audit::audit(*args, stores).await,
+        Command::Audit(args) => audit::audit(args.into_config()?, stores).await?,
         #[cfg(feature = "embedded")]
-        Command::Train(args) => train::train(*args, stores).await,
-        Command::Enqueue(args) => enqueue::enqueue(*args, stores).await,
-        Command::Report(args) => report::report(args, stores).await,
-        Command::Status(args) => status::status(args, stores).await,
-        Command::Redrive(args) => redrive::redrive(args).await,
+        Command::Train(args) => train::train(args.into_config()?, stores).await?,
+        Command::Enqueue(args) => enqueue::enqueue(args.into_config()?, stores).await?,
+        Command::Report(args) => report::report(args.into_config(), stores).await?,
+        Command::Status(args) => status::status(args.into_config(), stores).await?,
+        Command::Redrive(args) => redrive::redrive(args.into_config()).await?,
     }
-}
-
-/// The exit status that tells what kind of error it was.
-#[must_use]
-pub fn exit_status(error: &anyhow::Error) -> u8 {
-    use source::SourceError;
-    #[cfg(feature = "embedded")]
-    if let Some(audit::AuditError::TooManyFailures { .. }) = error.downcast_ref() {
-        return 3;
-    }
-    #[cfg(feature = "embedded")]
-    if let Some(train::TrainError::ArchitectureOfModel) = error.downcast_ref() {
-        return 2;
-    }
-    if error.is::<report::GateClosed>() {
-        return 4;
-    }
-    match error.downcast_ref() {
-        // Arguments that are each right but don't go together.
-        Some(
-            SourceError::BaseMissing | SourceError::BaseWithoutList(_) | SourceError::OutIsSource,
-        ) => 2,
-        _ => 1,
-    }
+    Ok(())
 }

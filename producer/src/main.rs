@@ -2,33 +2,39 @@
 
 use std::process::ExitCode;
 
-use camshaft_producer::cli::Cli;
-use camshaft_producer::exit_status;
-use camshaft_producer::progress::LogWriter;
+use camshaft_common::store::StoreOptions;
+use camshaft_producer::{Cli, LogWriter};
 use camshaft_telemetry::{self as telemetry, Service};
 use clap::Parser;
 
-/// A person reads results from the summary; only trouble is logged. lapin and hf_hub log what
-/// they also return, and we tell.
+/// A person reads the results on standard output: the log has only what goes wrong. lapin and
+/// hf_hub log the errors that they return, and those are told once already.
 const DEFAULT_LOG: &str = "warn,lapin=off,hf_hub=off";
 
 const SERVICE: Service = Service { name: "camshaft", version: env!("CARGO_PKG_VERSION") };
 
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = cli.log.log.as_deref().unwrap_or(DEFAULT_LOG);
-    let format = cli.log.log_format;
-    let _telemetry = match telemetry::start(SERVICE, format, filter, LogWriter) {
+    let _telemetry = match telemetry::start(SERVICE, cli.log.log_format, filter, LogWriter) {
         Ok(telemetry) => telemetry,
-        Err(error) => return complain(&error.to_string(), 2),
+        Err(error) => return complain(&error.to_string(), USAGE),
+    };
+    // Stores have variables of their own, which clap doesn't read.
+    let stores = match StoreOptions::from_environment() {
+        Ok(stores) => stores,
+        Err(error) => return complain(&error.to_string(), FAILURE),
     };
     let runtime = match camshaft_arguments::runtime::start() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("cannot start threads: {error}"), 1),
+        Err(error) => return complain(&format!("cannot start threads: {error}"), FAILURE),
     };
-    match runtime.block_on(camshaft_producer::run(cli.command)) {
+    match runtime.block_on(camshaft_producer::run(cli, stores)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error.to_string(), exit_status(&error)),
+        Err(error) => complain(&error.to_string(), error.exit_status()),
     }
 }
 

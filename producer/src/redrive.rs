@@ -1,20 +1,36 @@
-//! `camshaft redrive`: dead letters get another chance.
+//! `camshaft redrive`: moves dead letters back to the job queue.
 
-use camshaft_queue::JobQueue;
+use camshaft_common::run::RunId;
+use camshaft_queue::{JobQueue, QueueError};
 
-use crate::cli::RedriveArgs;
-use crate::enqueue::connect;
-use crate::output::{count, say};
+use crate::advice;
+use crate::broker::{self, BrokerConfig};
+use crate::terminal::output::{format_count, print_line};
+
+/// What `camshaft redrive` is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct RedriveConfig {
+    /// Move only the dead letters of this run.
+    pub(crate) run: Option<RunId>,
+    /// The broker.
+    pub(crate) broker: BrokerConfig,
+}
+
+/// Dead letters can't be moved.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", advice::describe_queue_error(.0))]
+pub struct RedriveError(#[from] QueueError);
 
 /// Moves dead letters back to the job queue.
 ///
 /// # Errors
-/// Where the broker can't be reached.
-pub(crate) async fn redrive(args: RedriveArgs) -> anyhow::Result<()> {
-    let queue = connect(args.broker).await?;
-    let moved = queue.redrive(args.run.as_ref()).await?;
+/// If the broker can't be reached.
+pub(crate) async fn redrive(config: RedriveConfig) -> Result<(), RedriveError> {
+    let queue = broker::connect(config.broker).await?;
+    let moved = queue.redrive(config.run.as_ref()).await?;
     let left = queue.depth().await?.dead;
     queue.close().await;
-    say(&format!("Moved {} back to the job queue; {left} left", count(moved, "dead letter")));
+    let moved = format_count(moved, "dead letter");
+    print_line(&format!("Moved {moved} back to the job queue; {left} left"));
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! `camshaft report`: builds the report of a run, prints its numbers, and judges its conditions.
+//! `camshaft report`: builds OUT/report, prints what was found, and checks conditions on it.
 //!
-//! Owns what is printed, and the messages that name options. The report crate builds the report.
+//! Wiring only: the crate `camshaft-report` builds the report.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,106 +8,107 @@ use std::sync::atomic::Ordering::Relaxed;
 use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{
-    Condition, ReadProgress, ReportError, ReportOptions, Summary, UnknownNumber, UnknownReason,
+    Condition, ReadProgress, ReportError, ReportOptions, Summary, UnknownNumber,
 };
 
-use crate::cli::ReportArgs;
-use crate::output::{count, say};
-use crate::progress::Progress;
+use crate::advice;
+use crate::terminal::output::{format_count, print_line};
+use crate::terminal::progress::{Progress, ProgressCounts};
 
-/// A condition of `--fail-on` holds.
-#[derive(Debug, thiserror::Error)]
-#[error("the report is done, and --fail-on stops here: {0}")]
-pub(crate) struct GateClosed(String);
+/// What `camshaft report` is to do.
+#[derive(Debug)]
+pub(crate) struct ReportConfig {
+    /// Where the results lie.
+    pub(crate) out: Location,
+    /// What to build.
+    pub(crate) options: ReportOptions,
+    /// Print the overview as JSON, not as lines for a person.
+    pub(crate) json: bool,
+    /// The conditions of `--fail-on`.
+    pub(crate) fail_on: Vec<Condition>,
+}
 
-/// Why there is no report, or why its conditions can't be judged.
+/// Conditions of `--fail-on` hold.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReportFailure {
-    /// The run recorded no embeddings, and the report was to hold them.
-    #[error(
-        "{}; run the audit with --embeddings (and --out elsewhere), or leave --embeddings out here",
-        ReportError::NoEmbeddings
-    )]
-    NoEmbeddings,
-    /// The report can't be built.
+#[error("the report is done, and a condition of --fail-on holds: {0}")]
+pub struct ConditionsHold(String);
+
+/// A report can't be built or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// It can't be built.
+    #[error("{}", advice::describe_report_error(.0))]
+    Report(#[from] ReportError),
+    /// A condition is on a number that this report doesn't have.
+    #[error("{}", advice::describe_condition_error(.0))]
+    Condition(#[from] UnknownNumber),
+}
+
+/// Why `camshaft report` is not a success.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportCommandError {
+    /// The report can't be built or checked.
     #[error(transparent)]
-    Report(ReportError),
-    /// A condition is about a number that the report lacks.
-    #[error("--fail-on {}: {} is not known, since {}", .0.condition, .0.number, reason(.0.reason))]
-    UnknownNumber(#[from] UnknownNumber),
+    Build(#[from] BuildError),
+    /// The report is done, and conditions hold.
+    #[error(transparent)]
+    ConditionsHold(#[from] ConditionsHold),
 }
 
-impl From<ReportError> for ReportFailure {
-    fn from(error: ReportError) -> Self {
-        match error {
-            ReportError::NoEmbeddings => Self::NoEmbeddings,
-            error => Self::Report(error),
-        }
-    }
-}
-
-fn reason(reason: UnknownReason) -> String {
-    match reason {
-        UnknownReason::NoComparison => "there is no --against".to_owned(),
-        UnknownReason::NoLabels => reason.to_string(),
-    }
-}
-
-/// Builds a report, prints it, and judges it.
+/// Builds a report, prints it, and checks it.
 ///
 /// # Errors
-/// If the report can't be built, or a condition holds or can't be judged.
-pub(crate) async fn report(args: ReportArgs, stores: StoreOptions) -> anyhow::Result<()> {
-    let options = ReportOptions {
-        csv: args.csv,
-        embeddings: args.embeddings,
-        thumbnails: args.thumbnails,
-        compare_with: args.against,
-    };
-    let summary = build(&args.out, &options, &stores).await?;
-    if args.json {
-        say(&serde_json::to_string(&summary)?);
+/// If the report can't be built, or if a condition holds.
+pub(crate) async fn report(
+    config: ReportConfig,
+    stores: StoreOptions,
+) -> Result<(), ReportCommandError> {
+    let summary = build(&config.out, &config.options, &stores).await?;
+    if config.json {
+        print_line(&serde_json::to_string(&summary).expect("a summary has only texts and numbers"));
     } else {
-        print(&summary);
+        print_summary(&summary);
     }
-    let closed = judge(&summary, &args.gate.fail_on).map_err(ReportFailure::from)?;
-    closed.map_or(Ok(()), |closed| Err(closed.into()))
+    match conditions_that_hold(&summary, &config.fail_on)? {
+        Some(conditions) => Err(conditions.into()),
+        None => Ok(()),
+    }
 }
 
-/// Builds and prints the report at the end of an audit. Returns the conditions that hold, if any.
+/// Builds and prints the report at the end of an audit. Returns the conditions that hold.
 ///
 /// # Errors
-/// If the report can't be built, or a condition can't be judged.
+/// If the report can't be built or checked.
 #[cfg(feature = "embedded")]
-pub(crate) async fn after_audit(
+pub(crate) async fn report_audit(
     out: &Location,
-    embeddings: bool,
-    conditions: &[Condition],
+    options: &ReportOptions,
+    fail_on: &[Condition],
     stores: &StoreOptions,
-) -> Result<Option<GateClosed>, ReportFailure> {
-    let options = ReportOptions { embeddings, ..ReportOptions::default() };
-    let summary = build(out, &options, stores).await?;
-    print(&summary);
-    Ok(judge(&summary, conditions)?)
+) -> Result<Option<ConditionsHold>, BuildError> {
+    let summary = build(out, options, stores).await?;
+    print_summary(&summary);
+    conditions_that_hold(&summary, fail_on)
 }
 
 async fn build(
     out: &Location,
     options: &ReportOptions,
     stores: &StoreOptions,
-) -> Result<Summary, ReportFailure> {
+) -> Result<Summary, BuildError> {
     let progress = Arc::new(ReadProgress::default());
     let building = camshaft_report::build(out, options, stores, &progress);
-    let read = || (progress.read.load(Relaxed), None, 0);
-    Ok(Progress::start("read").follow(building, read).await?)
+    let counts = || ProgressCounts { done: progress.read.load(Relaxed), total: None, failed: 0 };
+    Ok(Progress::start("read").follow(building, counts).await?)
 }
 
-fn print(summary: &Summary) {
+fn print_summary(summary: &Summary) {
     let overview = &summary.overview;
     if let Some(accuracy) = overview.accuracy {
         let ece = overview.ece.unwrap_or_default();
         let labelled = overview.labelled;
-        say(&format!("Accuracy {:.2} % of {labelled} labelled, ECE {ece:.3}", accuracy * 100.0));
+        let accuracy = accuracy * 100.0;
+        print_line(&format!("Accuracy {accuracy:.2} % of {labelled} labelled, ECE {ece:.3}"));
     }
     let numbers = summary.numbers();
     let kinds = [
@@ -118,30 +119,32 @@ fn print(summary: &Summary) {
         ("attention", "odd map"),
         ("shortcuts", "suspected shortcut"),
     ];
-    let some = |(name, noun): (&str, &str)| {
+    let describe = |(name, noun): (&str, &str)| {
         let number = numbers.get(name).map_or(0, |number| *number as u64);
-        (number > 0).then(|| count(number, noun))
+        (number > 0).then(|| format_count(number, noun))
     };
-    let found: Vec<_> = kinds.into_iter().filter_map(some).collect();
+    let found: Vec<_> = kinds.into_iter().filter_map(describe).collect();
     if found.is_empty() {
-        say("Nothing was found");
+        print_line("Nothing was found");
     } else {
-        say(&format!("Found {}", found.join(", ")));
+        print_line(&format!("Found {}", found.join(", ")));
     }
     if let Some(comparison) = &summary.comparison {
-        say(&format!(
+        print_line(&format!(
             "Of {} in both runs, {} changed class: {} fixed, {} broken",
-            count(comparison.both, "image"),
+            format_count(comparison.both, "image"),
             comparison.changed,
             comparison.fixed,
             comparison.broken
         ));
     }
-    say(&format!("The report is {}", summary.page));
+    print_line(&format!("The report is {}", summary.page));
 }
 
-/// The conditions that hold, if any.
-fn judge(summary: &Summary, conditions: &[Condition]) -> Result<Option<GateClosed>, UnknownNumber> {
+fn conditions_that_hold(
+    summary: &Summary,
+    conditions: &[Condition],
+) -> Result<Option<ConditionsHold>, BuildError> {
     let numbers = summary.numbers();
     let mut holding = Vec::new();
     for condition in conditions {
@@ -149,7 +152,7 @@ fn judge(summary: &Summary, conditions: &[Condition]) -> Result<Option<GateClose
             holding.push(format!("{condition} ({value})"));
         }
     }
-    Ok((!holding.is_empty()).then(|| GateClosed(holding.join(", "))))
+    Ok((!holding.is_empty()).then(|| ConditionsHold(holding.join(", "))))
 }
 
 #[cfg(test)]
@@ -163,7 +166,7 @@ mod tests {
         let unknown = |text: &str| {
             let condition: Condition = text.parse().unwrap();
             let error = condition.value_if_true(&BTreeMap::new()).unwrap_err();
-            ReportFailure::from(error).to_string()
+            BuildError::from(error).to_string()
         };
         assert_eq!(
             unknown("changed>0"),
@@ -175,7 +178,7 @@ mod tests {
              prediction"
         );
         assert_eq!(
-            ReportFailure::from(ReportError::NoEmbeddings).to_string(),
+            BuildError::from(ReportError::NoEmbeddings).to_string(),
             "no result holds an embedding; run the audit with --embeddings (and --out elsewhere), \
              or leave --embeddings out here"
         );

@@ -1,44 +1,96 @@
-//! `camshaft train`: wires the worker's training to files, a progress bar and lines for
-//! people. After every epoch the folder holds a model that can be used, and a checkpoint to
-//! go on from.
+//! `camshaft train`: trains a model, and writes it with a checkpoint after every epoch.
+//!
+//! Wiring only: [`camshaft_training`] trains, and [`files`] writes. A training that was stopped or
+//! killed goes on from its checkpoint when the same command is run again.
+
+pub(crate) mod files;
+pub(crate) mod learning_curve;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use camshaft_common::model::ModelReference;
 use camshaft_common::store::StoreOptions;
 use camshaft_model::Architecture;
 use camshaft_training::{
-    Checkpoint, Dataset, EpochRecord, Init, Options, Settings, Trainer, TrainingError, Watch, best,
+    Checkpoint, Dataset, DatasetError, EpochRecord, Init, Options, Settings, Trainer,
+    TrainingError, Watch, best,
 };
-use camshaft_worker::engine::EngineError;
-use camshaft_worker::pipeline::model_files;
-use tokio::task::spawn_blocking;
+use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::stop_on_interrupt;
-use crate::output::{count, duration, say};
-use crate::progress::Progress;
-use crate::train_arguments::{FlipChoice, InitChoice, TrainArgs};
-use crate::train_files::TrainFiles;
+use crate::advice;
+use crate::interrupt::cancel_on_signal;
+use crate::terminal::output::{format_count, format_duration, print_line};
+use crate::terminal::progress::{Progress, ProgressCounts};
+use files::{TrainingFileError, TrainingFiles, WriteRecordError};
+
+/// What `camshaft train` is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct TrainConfig {
+    /// The folder of images.
+    pub(crate) dataset: PathBuf,
+    /// The folder the model goes to.
+    pub(crate) out: PathBuf,
+    /// Where to start.
+    pub(crate) init: InitConfig,
+    /// How often to train on every image.
+    pub(crate) epochs: u32,
+    /// The share of images to validate on, if no folder says which.
+    pub(crate) validation_share: Option<f64>,
+    /// How to train.
+    pub(crate) options: Options,
+}
+
+/// The model that a training starts with.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum InitConfig {
+    /// A network with random weights.
+    Random(Architecture),
+    /// Another model, with its own architecture.
+    Model(ModelReference),
+}
 
 /// Why a training doesn't start, or is not a success.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TrainError {
-    /// The initial model has an architecture of its own.
-    #[error("--architecture goes with --init random; another model's own can't be changed")]
-    ArchitectureOfModel,
+pub enum TrainError {
+    /// The initial model's files can't be used.
+    #[error(transparent)]
+    Init(#[from] ModelUnavailable),
+    /// The images can't be used.
+    #[error("{}", advice::describe_dataset_error(.0))]
+    Dataset(#[from] DatasetError),
+    /// The training can't start, go on or end.
+    #[error("{}", advice::describe_training_error(.0))]
+    Training(#[from] TrainingError),
+    /// A file can't be read or written.
+    #[error(transparent)]
+    File(#[from] TrainingFileError),
+    /// The record or its picture can't be written.
+    #[error(transparent)]
+    Record(#[from] WriteRecordError),
     /// The folder has a model that no training with a checkpoint made.
     #[error("{path} has a model but no checkpoint to go on from; choose another --out")]
     OtherModel {
         /// The folder.
         path: PathBuf,
     },
+    /// Signals can't be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    /// A bug.
+    #[error("the training ended by a panic, which is a bug; run the same command again to go on")]
+    Panicked(#[source] JoinError),
     /// The user stopped it.
-    #[error("stopped after {}; run the same command again to go on", count(u64::from(*epochs), "epoch"))]
+    #[error(
+        "stopped after {}; run the same command again to go on",
+        format_count(u64::from(*epochs), "epoch")
+    )]
     Stopped {
-        /// How many are done.
+        /// How many epochs are done.
         epochs: u32,
     },
 }
@@ -46,50 +98,51 @@ pub(crate) enum TrainError {
 /// Trains a model.
 ///
 /// # Errors
-/// Where arguments don't go together, the data set or the initial model can't be used, or
-/// files can't be written.
-pub(crate) async fn train(args: TrainArgs, stores: StoreOptions) -> anyhow::Result<()> {
+/// If the data set or the initial model can't be used, or if files can't be written.
+pub(crate) async fn train(config: TrainConfig, stores: StoreOptions) -> Result<(), TrainError> {
     let started = Instant::now();
-    let init = read_init(&args, &stores).await?;
-    let (root, share) = (args.dataset.clone(), args.val_share);
-    let dataset = spawn_blocking(move || Dataset::find(&root, share)).await??;
-    let settings = Settings::new(&init, &options(&args), &dataset)?;
-    let files = TrainFiles::new(args.out.clone());
+    let init = read_init(&config.init, &stores).await?;
+    let (root, share) = (config.dataset, config.validation_share);
+    let dataset = spawn_blocking(move || Dataset::find(&root, share)).await;
+    let dataset = dataset.map_err(TrainError::Panicked)??;
+    let settings = Settings::new(&init, &config.options, &dataset)?;
+    let files = TrainingFiles::new(config.out);
     let checkpoint = read_checkpoint(&files, &settings)?;
     let done = checkpoint.as_ref().map_or(0, epochs_done);
     if let Some(checkpoint) = &checkpoint
-        && done >= args.epochs
+        && done >= config.epochs
     {
-        // A crash may have come between the checkpoint and these.
+        // The process may have been killed between the checkpoint and these files.
         files.write_record(&settings, checkpoint.skipped_images(), checkpoint.history())?;
-        say(&format!("Trained for {} already", count(u64::from(done), "epoch")));
-        summarise(checkpoint.history(), &files);
+        print_line(&format!("Trained for {} already", format_count(u64::from(done), "epoch")));
+        print_summary(checkpoint.history(), &files);
         return Ok(());
     }
-    describe(&settings, done);
+    print_start(&settings, done);
     let stop = CancellationToken::new();
-    stop_on_interrupt(stop.clone())?;
+    cancel_on_signal(stop.clone()).map_err(TrainError::Signals)?;
     let training = Training { settings, files, stop };
     let mut trainer = training.prepare(init, dataset, checkpoint).await?;
     if trainer.skipped_images() > 0 {
-        let images = count(trainer.skipped_images(), "image");
-        say(&format!("Left out {images} that can't be read"));
+        let images = format_count(trainer.skipped_images(), "image");
+        print_line(&format!("Left out {images} that can't be read"));
     }
-    for epoch in done + 1..=args.epochs {
-        trainer = training.epoch(trainer, epoch).await?;
+    for epoch in done + 1..=config.epochs {
+        trainer = training.train_epoch(trainer, epoch).await?;
         let last = trainer.history().last().expect("an epoch was trained");
-        say(&epoch_line(last, args.epochs));
+        print_line(&describe_epoch(last, config.epochs));
     }
-    let epochs = count(u64::from(args.epochs - done), "epoch");
-    say(&format!("Trained {epochs} in {}", duration(started.elapsed().as_secs_f64())));
-    summarise(trainer.history(), &training.files);
+    let epochs = format_count(u64::from(config.epochs - done), "epoch");
+    let duration = format_duration(started.elapsed().as_secs_f64());
+    print_line(&format!("Trained {epochs} in {duration}"));
+    print_summary(trainer.history(), &training.files);
     Ok(())
 }
 
 /// What does not change from epoch to epoch.
 struct Training {
     settings: Settings,
-    files: TrainFiles,
+    files: TrainingFiles,
     stop: CancellationToken,
 }
 
@@ -99,85 +152,82 @@ impl Training {
         init: Init,
         dataset: Dataset,
         checkpoint: Option<Checkpoint>,
-    ) -> anyhow::Result<Trainer> {
+    ) -> Result<Trainer, TrainError> {
         let settings = self.settings.clone();
         let done = checkpoint.as_ref().map_or(0, epochs_done);
         let prepare = move |watch: &Watch| {
             Trainer::prepare(settings, &init, &dataset, checkpoint.as_ref(), watch)
         };
-        self.watch("prepared", done, prepare).await
+        self.run_watched("prepared", done, prepare).await
     }
 
-    /// Trains an epoch and writes what came of it.
-    async fn epoch(&self, mut trainer: Trainer, epoch: u32) -> anyhow::Result<Trainer> {
-        let watch = |watch: &Watch| {
+    /// Trains an epoch and writes its files.
+    async fn train_epoch(&self, mut trainer: Trainer, epoch: u32) -> Result<Trainer, TrainError> {
+        let train = |watch: &Watch| {
             trainer.train_epoch(watch)?;
             Ok(trainer)
         };
-        let trainer = self.watch("trained", epoch - 1, watch).await?;
+        let trainer = self.run_watched("trained", epoch - 1, train).await?;
         let (files, settings) = (self.files.clone(), self.settings.clone());
-        spawn_blocking(move || {
-            // First: it tells the model of a training that was killed here from another's.
+        let written = spawn_blocking(move || {
+            // First: a model beside a record, but without a checkpoint, is from this training,
+            // which was killed here. A model alone is not.
             files.write_record(&settings, trainer.skipped_images(), trainer.history())?;
             if trainer.is_best() {
                 files.write_model(&settings, &trainer.model()?)?;
             }
-            // Last: whatever comes before is made again from the checkpoint before.
+            // Last: if the process is killed before, the epoch is trained again from the
+            // checkpoint of the one before.
             files.write_checkpoint(&trainer.checkpoint()?.encode()?)?;
             Ok(trainer)
-        })
-        .await?
+        });
+        written.await.map_err(TrainError::Panicked)?
     }
 
-    /// Runs `work` on a thread of its own, with a progress bar; `epochs` are done before.
-    async fn watch<T: Send + 'static>(
+    /// Runs `work` on a thread of its own, with a progress bar. `epochs` are done already.
+    async fn run_watched<T: Send + 'static>(
         &self,
         verb: &'static str,
         epochs: u32,
         work: impl FnOnce(&Watch) -> Result<T, TrainingError> + Send + 'static,
-    ) -> anyhow::Result<T> {
+    ) -> Result<T, TrainError> {
         let watch = Arc::new(Watch::new(self.stop.clone()));
         let shared = Arc::clone(&watch);
-        let read = move || (watch.done.load(Relaxed), Some(watch.total.load(Relaxed)), 0);
+        let counts = move || ProgressCounts {
+            done: watch.done.load(Relaxed),
+            total: Some(watch.total.load(Relaxed)),
+            failed: 0,
+        };
         let work = spawn_blocking(move || work(&shared));
-        match Progress::start(verb).follow(work, read).await? {
-            Err(TrainingError::Stopped) => Err(TrainError::Stopped { epochs }.into()),
+        let done = Progress::start(verb).follow(work, counts).await;
+        match done.map_err(TrainError::Panicked)? {
+            Err(TrainingError::Stopped) => Err(TrainError::Stopped { epochs }),
             other => Ok(other?),
         }
     }
 }
 
-async fn read_init(args: &TrainArgs, stores: &StoreOptions) -> anyhow::Result<Init> {
-    match (&args.init, args.architecture) {
-        (InitChoice::Random, architecture) => {
-            Ok(Init::Random(architecture.unwrap_or(Architecture::ResNet50)))
-        }
-        (InitChoice::Model(_), Some(_)) => Err(TrainError::ArchitectureOfModel.into()),
-        (InitChoice::Model(reference), None) => {
-            let files = model_files::read(reference, stores).await.map_err(EngineError::from)?;
-            Ok(Init::Model(Box::new(files)))
+async fn read_init(init: &InitConfig, stores: &StoreOptions) -> Result<Init, ModelUnavailable> {
+    match init {
+        InitConfig::Random(architecture) => Ok(Init::Random(*architecture)),
+        InitConfig::Model(reference) => {
+            Ok(Init::Model(Box::new(model_files::read(reference, stores).await?)))
         }
     }
 }
 
-fn options(args: &TrainArgs) -> Options {
-    Options {
-        layers: args.layers.into(),
-        head: args.head.into(),
-        image_size: args.image_size.map(usize::from),
-        flip: args.flip == FlipChoice::Horizontal,
-        batch: usize::from(args.batch),
-        learning_rate: args.learning_rate,
-        seed: args.seed,
-    }
-}
-
-/// The checkpoint to go on from, if there is one; another training's is an error.
-fn read_checkpoint(files: &TrainFiles, settings: &Settings) -> anyhow::Result<Option<Checkpoint>> {
+/// The checkpoint to go on from, if there is one.
+///
+/// # Errors
+/// If the folder holds the checkpoint or the model of another training.
+fn read_checkpoint(
+    files: &TrainingFiles,
+    settings: &Settings,
+) -> Result<Option<Checkpoint>, TrainError> {
     let Some(bytes) = files.read_checkpoint()? else {
-        // A training killed at the end of its first epoch leaves a record beside it.
+        // A training that was killed at the end of its first epoch left a record with its model.
         if files.has_model() && !files.has_record() {
-            return Err(TrainError::OtherModel { path: files.folder().to_owned() }.into());
+            return Err(TrainError::OtherModel { path: files.folder().to_owned() });
         }
         return Ok(None);
     };
@@ -192,21 +242,20 @@ fn epochs_done(checkpoint: &Checkpoint) -> u32 {
     checkpoint.history().last().map_or(0, |last| last.epoch)
 }
 
-fn describe(settings: &Settings, done: u32) {
-    let classes = &settings.model.classes;
-    let images = |number: usize| count(number as u64, "image");
-    say(&format!(
+fn print_start(settings: &Settings, done: u32) {
+    let images = |number: usize| format_count(number as u64, "image");
+    print_line(&format!(
         "{} classes, {} to train on, {} to validate on",
-        classes.len(),
+        settings.model.classes.len(),
         images(settings.dataset.training_images),
         images(settings.dataset.validation_images),
     ));
     if done > 0 {
-        say(&format!("Going on after epoch {done}"));
+        print_line(&format!("Going on after epoch {done}"));
     }
 }
 
-fn epoch_line(record: &EpochRecord, epochs: u32) -> String {
+fn describe_epoch(record: &EpochRecord, epochs: u32) -> String {
     let EpochRecord { epoch, training_loss, validation_loss, seconds, .. } = record;
     format!(
         "Epoch {epoch}/{epochs}: training loss {training_loss:.4}, accuracy {:.1} %; validation \
@@ -216,11 +265,11 @@ fn epoch_line(record: &EpochRecord, epochs: u32) -> String {
     )
 }
 
-fn summarise(history: &[EpochRecord], files: &TrainFiles) {
+fn print_summary(history: &[EpochRecord], files: &TrainingFiles) {
     if let Some(best) = best(history) {
         let accuracy = 100.0 * best.validation_accuracy;
-        say(&format!("Best validation accuracy {accuracy:.1} % in epoch {}", best.epoch));
+        print_line(&format!("Best validation accuracy {accuracy:.1} % in epoch {}", best.epoch));
     }
     let folder = files.folder().display();
-    say(&format!("The model is in {folder}; use it with --model {folder}"));
+    print_line(&format!("The model is in {folder}; use it with --model {folder}"));
 }

@@ -1,6 +1,7 @@
 //! Command line arguments that both programs share. Every one is also an environment
 //! variable `CAMSHAFT_…`.
 
+pub mod advice;
 pub mod runtime;
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::RunId;
-use camshaft_producer::list_file::lines::{ListLines, Listed};
+use camshaft_producer::list_lines::{ListLines, ListedImage};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {
@@ -20,7 +20,7 @@ fuzz_target!(|input: &str| {
     for line in list.split_inclusive('\n') {
         // An error ends the reading of a list.
         let Ok(listed) = lines.read(line) else { return };
-        if let Some(Listed { key, label }) = listed {
+        if let Some(ListedImage { key, label }) = listed {
             check_key(&key);
             check_message(key, label);
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use camshaft_queue::{InProcessQueue, JobQueue, Message, QueueError, QueueName, Sequence};
 use tracing::Span;
 
-use crate::traces;
+use crate::enqueue::traces;
 
 /// Publishes the jobs of a run and counts those that the queue has taken.
 ///

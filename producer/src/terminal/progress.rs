@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar on a terminal, a plain line now and then elsewhere.
+//! Progress on standard error: a bar on a terminal, a plain line every ten seconds elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -6,35 +6,42 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::output::duration;
+use crate::terminal::output::format_duration;
 
 /// How often a plain line is printed.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a bar is drawn.
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Images done so far, how many there are where that is known, and how many of those done
-/// have failed.
-pub type Reading = (u64, Option<u64>, u64);
+/// How far a task is. It counts images, unless the task says otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ProgressCounts {
+    /// Images done, failed ones included.
+    pub(crate) done: u64,
+    /// Images in all, if that is known yet.
+    pub(crate) total: Option<u64>,
+    /// Images that failed.
+    pub(crate) failed: u64,
+}
 
 /// Progress of one task.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     verb: &'static str,
     started: Instant,
 }
 
-/// The one drawing on the terminal, so that log lines can step around it.
+/// What all bars are drawn with, so that they make room for log lines.
 fn terminal() -> &'static MultiProgress {
     static TERMINAL: std::sync::OnceLock<MultiProgress> = std::sync::OnceLock::new();
     TERMINAL.get_or_init(MultiProgress::new)
 }
 
 impl Progress {
-    /// Starts one; `verb` says what happens to images.
+    /// Starts to show progress. `verb` says what happens to images: `enqueued`.
     #[must_use]
-    pub fn start(verb: &'static str) -> Self {
+    pub(crate) fn start(verb: &'static str) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = terminal().add(ProgressBar::no_length());
             bar.set_style(style("{spinner} {pos} {msg}"));
@@ -43,8 +50,12 @@ impl Progress {
         Self { bar, verb, started: Instant::now() }
     }
 
-    /// Shows `read`'s numbers until `work` is done.
-    pub async fn follow<T>(self, work: impl Future<Output = T>, read: impl Fn() -> Reading) -> T {
+    /// Shows what `read` returns, now and then, until `work` is done.
+    pub(crate) async fn follow<T>(
+        self,
+        work: impl Future<Output = T>,
+        read: impl Fn() -> ProgressCounts,
+    ) -> T {
         let interval = if self.bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL };
         let mut ticks = tokio::time::interval(interval);
         ticks.tick().await;
@@ -61,11 +72,13 @@ impl Progress {
         result
     }
 
-    fn show(&self, (done, total, failed): Reading) {
+    fn show(&self, counts: ProgressCounts) {
+        let ProgressCounts { done, total, failed } = counts;
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
         let left = total
             .filter(|_| rate > 0.0)
-            .map(|total| format!(", {} left", duration(total.saturating_sub(done) as f64 / rate)));
+            .map(|total| total.saturating_sub(done) as f64 / rate)
+            .map(|seconds| format!(", {} left", format_duration(seconds)));
         let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         let rest = format!("{failures}, {rate:.1} images/s{}", left.unwrap_or_default());
         if let Some(bar) = &self.bar {
@@ -78,7 +91,7 @@ impl Progress {
             bar.tick();
         } else {
             let total = total.map_or_else(String::new, |total| format!(" of {total}"));
-            // Whoever closed standard error doesn't want to know.
+            // Fails if standard error was closed: then nobody reads it.
             writeln!(io::stderr(), "{done}{total} {}{rest}", self.verb).unwrap_or_default();
         }
     }
@@ -88,7 +101,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is valid")
 }
 
-/// Standard error for log lines: a bar steps aside while one is written.
+/// Standard error for log lines. The progress bar is hidden while a line is written.
 #[derive(Clone, Copy, Debug)]
 pub struct LogWriter;
 

@@ -10,8 +10,10 @@ use camshaft_queue::Bookmark;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::selection::Only;
-use crate::source::{FoundImage, LabelRule, Source};
+use crate::images::found_image::FoundImage;
+use crate::images::selection::Selection;
+use crate::images::source::Source;
+use crate::images::source_config::LabelRule;
 
 /// What a bookmark says beside its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +22,7 @@ struct BookmarkNote {
     since: i64,
     /// The image's place in SOURCE, from 1.
     at: u64,
-    only: Only,
+    only: Selection,
     labels: LabelRule,
 }
 
@@ -29,14 +31,14 @@ struct BookmarkNote {
 pub(crate) struct NoteTemplate {
     /// When the enqueue was first started.
     since: DateTime<Utc>,
-    only: Only,
+    only: Selection,
     labels: LabelRule,
 }
 
 impl NoteTemplate {
     /// For an enqueue that starts now.
     #[must_use]
-    pub(crate) fn new(only: Only, labels: LabelRule) -> Self {
+    pub(crate) fn new(only: Selection, labels: LabelRule) -> Self {
         Self { since: Utc::now(), only, labels }
     }
 

@@ -24,7 +24,7 @@ const STEP: f64 = 0.05;
 /// The picture can't be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("the learning curve can't be drawn: {0}")]
-pub(crate) struct CurveError(String);
+pub struct CurveError(String);
 
 /// The curves as SVG.
 ///

@@ -1,6 +1,6 @@
-//! List files, from a disk or standard input, as a stream of images.
+//! Reads a list of keys, from a file or standard input, as a stream of images.
 //!
-//! What a line says is [`lines`]' business.
+//! [`list_lines`](crate::images::list_lines) reads a single line.
 
 use std::io::ErrorKind;
 
@@ -9,11 +9,9 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 
-use crate::source::FoundImage;
+use crate::images::found_image::FoundImage;
 
-pub mod lines;
-
-use lines::{LineError, ListLines, Listed, MAX_LINE_BYTES};
+use crate::images::list_lines::{LineError, ListLines, MAX_LINE_BYTES};
 
 /// Why a list can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +25,7 @@ pub enum ListFileError {
         #[source]
         source: std::io::Error,
     },
-    /// A line has no key.
+    /// A line has no key, or one that no image can have.
     #[error("the list {path}, line {line}: {source}; correct it and start again")]
     Key {
         /// The file.
@@ -38,7 +36,7 @@ pub enum ListFileError {
         #[source]
         source: ImageKeyError,
     },
-    /// A line is no CSV, or has another number of fields than the header.
+    /// A line is not CSV.
     #[error("the list {path} is not CSV like its header: {source}; correct it and start again")]
     Csv {
         /// The file.
@@ -47,7 +45,7 @@ pub enum ListFileError {
         #[source]
         source: csv::Error,
     },
-    /// A line of more bytes than any key and label have: most often no list at all.
+    /// A line is longer than any key with its label. Most often the file is no list at all.
     #[error(
         "the list {path}, line {line}: it has more than {MAX_LINE_BYTES} bytes; write one key a \
          line and start again"
@@ -74,11 +72,11 @@ impl ListFileError {
 type Item = Result<FoundImage, ListFileError>;
 
 /// Reads a list (`-`: standard input), as a stream.
-pub fn read(path: String) -> BoxStream<'static, Item> {
+pub(crate) fn read(path: String) -> BoxStream<'static, Item> {
     let (sender, receiver) = mpsc::channel(1024);
     tokio::spawn(async move {
         if let Err(error) = read_to(&path, &sender).await {
-            // Whoever dropped the stream has no use for the error.
+            // Fails if the stream was dropped: then nobody needs the error.
             sender.send(Err(error)).await.unwrap_or_default();
         }
     });
@@ -89,20 +87,20 @@ pub fn read(path: String) -> BoxStream<'static, Item> {
 }
 
 async fn read_to(path: &str, sender: &mpsc::Sender<Item>) -> Result<(), ListFileError> {
-    let failed = |source| ListFileError::Read { path: path.to_owned(), source };
+    let read_error = |source| ListFileError::Read { path: path.to_owned(), source };
     let mut lines: Box<dyn AsyncBufRead + Send + Unpin> = if path == "-" {
         Box::new(BufReader::new(tokio::io::stdin()))
     } else {
-        Box::new(BufReader::new(tokio::fs::File::open(path).await.map_err(failed)?))
+        Box::new(BufReader::new(tokio::fs::File::open(path).await.map_err(read_error)?))
     };
     let mut list = ListLines::default();
     let mut line = Vec::new();
     let mut number = 0;
     loop {
         line.clear();
-        // A file without line ends is not read to its end: it may be of any size.
+        // A file without line ends may have any size: read no more than a line may have.
         let mut bounded = (&mut lines).take(MAX_LINE_BYTES as u64 + 1);
-        if bounded.read_until(b'\n', &mut line).await.map_err(failed)? == 0 {
+        if bounded.read_until(b'\n', &mut line).await.map_err(read_error)? == 0 {
             return Ok(());
         }
         number += 1;
@@ -110,14 +108,9 @@ async fn read_to(path: &str, sender: &mpsc::Sender<Item>) -> Result<(), ListFile
             return Err(ListFileError::of_line(path, number, LineError::TooLong));
         }
         let text = str::from_utf8(&line)
-            .map_err(|error| failed(std::io::Error::new(ErrorKind::InvalidData, error)))?;
-        let read = list.read(text);
-        let Some(Listed { key, label }) =
-            read.map_err(|error| ListFileError::of_line(path, number, error))?
-        else {
-            continue;
-        };
-        let image = FoundImage { key, etag: None, size_bytes: None, last_modified: None, label };
+            .map_err(|error| read_error(std::io::Error::new(ErrorKind::InvalidData, error)))?;
+        let read = list.read(text).map_err(|error| ListFileError::of_line(path, number, error))?;
+        let Some(image) = read.map(FoundImage::from) else { continue };
         if sender.send(Ok(image)).await.is_err() {
             return Ok(());
         }
@@ -175,7 +168,7 @@ mod tests {
         assert_eq!(images[0].1.as_ref(), Some(&label));
         let error = list(&format!("key,label\na.jpg,{label}x\n")).await.unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("one key a line"), "{error}");
-        // A bound within a character is no other error.
+        // The longest line may end within a character: the error is the same.
         let error = list(&"é".repeat(MAX_LINE_BYTES)).await.unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("one key a line"), "{error}");
     }

@@ -1,9 +1,9 @@
-//! What a trace shows of an image before a worker has it: that its message was sent.
+//! The producer's spans: the enqueue of a run, and the sending of each image's message. The names
+//! of attributes are those of
 //! <https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>
 //!
-//! Each image is a trace of its own, with a link to the span of the run's enqueueing: a million
-//! images in one trace are more than what keeps traces can show, and could only be sampled all
-//! together or not at all.
+//! Each image has a trace of its own, with a link to the span of the enqueue. Trace viewers can't
+//! show a million images in one trace, and could only sample all of them or none.
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::run::RunId;
@@ -12,8 +12,8 @@ use camshaft_telemetry::{TRACES, link};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-/// The enqueueing of a run's images, until it is dropped.
-pub(crate) fn enqueue(run: RunId) -> Span {
+/// Starts the span of a run's enqueue. It ends when it is dropped.
+pub(crate) fn enqueue_span(run: RunId) -> Span {
     info_span!(
         target: TRACES,
         parent: None,
@@ -25,8 +25,8 @@ pub(crate) fn enqueue(run: RunId) -> Span {
     )
 }
 
-/// The sending of one image's message, until it is dropped: once the queue has it.
-pub(crate) fn send(enqueue: &Span, queue: &QueueName, run: RunId, key: &ImageKey) -> Span {
+/// Starts the span of sending one image's message. Drop it once the queue has taken the message.
+pub(crate) fn send_span(enqueue: &Span, queue: &QueueName, run: RunId, key: &ImageKey) -> Span {
     let span = info_span!(
         target: TRACES,
         parent: None,
@@ -45,7 +45,7 @@ pub(crate) fn send(enqueue: &Span, queue: &QueueName, run: RunId, key: &ImageKey
     span
 }
 
-/// Makes the span's status an error.
+/// Sets a span's status to an error.
 pub(crate) fn fail(span: &Span, error: &dyn std::error::Error) {
     span.record("otel.status_description", tracing::field::display(error));
 }

@@ -12,15 +12,16 @@ use camshaft_queue::{DeadLetter, QueueError, RabbitMqQueue};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::selection::Results;
-use crate::source::{LabelRule, Source, SourceArgument, SourceError};
+use crate::advice;
+use crate::images::selection::ExistingResults;
+use crate::images::source::{Source, SourceError};
 
 /// The most keys that are named. A person reads the first few; a script repairs with `enqueue`.
 const MAX_NAMED: usize = 1000;
 
 /// A run can't be checked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReconciliationError {
+pub enum ReconciliationError {
     /// SOURCE can't be listed again.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -28,7 +29,7 @@ pub(crate) enum ReconciliationError {
     #[error(transparent)]
     Out(#[from] StoreError),
     /// The dead letters can't be read.
-    #[error(transparent)]
+    #[error("{}", advice::describe_queue_error(.0))]
     Queue(#[from] QueueError),
 }
 
@@ -85,11 +86,9 @@ pub(crate) async fn unaccounted(
     dead: &[DeadJob],
     stores: &StoreOptions,
 ) -> Result<Unaccounted, ReconciliationError> {
-    let results = Results::list(out).await?;
+    let results = ExistingResults::list(out).await?;
     let dead: HashSet<_> = dead.iter().filter_map(|job| job.key.as_ref()).collect();
-    let argument: SourceArgument = record.source.parse().map_err(SourceError::from)?;
-    let base = record.base.clone();
-    let source = Source::open(argument, base, out.location(), LabelRule::None, stores)?;
+    let source = Source::open_recorded(record, out.location(), stores)?;
     let limit = record.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let mut images = source.images().take(limit);
     let mut found = Unaccounted::default();

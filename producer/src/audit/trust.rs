@@ -1,8 +1,7 @@
-//! `camshaft audit --trust-sample`: picks a sample of a finished run's images, has their maps
-//! measured, and writes `trust.json`.
+//! `camshaft audit --trust-sample`: measures on a sample of a finished run's images whether the
+//! maps can be trusted, and writes `trust.json`.
 //!
-//! Owns which images are looked at and what the caller is told. The measures are
-//! [`camshaft_trust`]'s.
+//! Owns which images are in the sample and what is printed. [`camshaft_trust`] measures.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,52 +13,52 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{self, PREDICTIONS, TRUST_FILE};
 use camshaft_common::location::Location;
 use camshaft_common::model::FileDigest;
-use camshaft_common::prediction::PredictionRecord;
+use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
+use camshaft_decoding::decode;
 use camshaft_model::ModelFiles;
 use camshaft_trust::examination::{
-    ComputeSettings, ExaminationError, ExaminationProgress, SampledImage, examine,
+    ComputeSettings, ExaminationError, ExaminationProgress, Examined, SampledImage, examine,
 };
 use camshaft_vision::input::to_input;
 use camshaft_worker::config::{ComputeConfig, EngineConfig};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::output::{count, say};
-use crate::progress::Progress;
+use crate::advice;
+use crate::terminal::output::{format_count, print_line};
+use crate::terminal::progress::{Progress, ProgressCounts};
 
 /// Images read at once.
-const FETCHES: usize = 8;
-/// Larger than any prediction record this program writes.
-const MAX_RECORD_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_FETCHES: usize = 8;
 
-/// Why a run's maps could not be measured.
+/// Why the maps of a run could not be measured.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TrustError {
-    /// OUT or SOURCE can't be read, or OUT not written.
-    #[error(transparent)]
+pub enum TrustError {
+    /// OUT or SOURCE can't be read, or OUT can't be written.
+    #[error("{}", advice::describe_store_error(.0))]
     Store(#[from] StoreError),
-    /// The measuring itself.
-    #[error(transparent)]
+    /// Measuring failed.
+    #[error("{}", advice::describe_examination_error(.0))]
     Examination(#[from] ExaminationError),
     /// A bug, or too little memory.
     #[error("measuring the maps ended with a panic; try a smaller --trust-sample")]
     Panicked,
-    /// Nothing to measure.
+    /// There are no maps to measure.
     #[error("{0} has no prediction whose image can still be read, so there are no maps to measure")]
     NothingToMeasure(Location),
 }
 
-/// What is to be measured.
+/// A sample of a run's images, whose maps are to be measured.
 #[derive(Debug)]
-pub(crate) struct TrustRequest {
-    /// Images wanted.
-    pub(crate) sample: u16,
-    /// Where keys are below.
+pub(crate) struct TrustSampling {
+    /// Size of the sample.
+    pub(crate) images: u16,
+    /// The folder or prefix that keys are below.
     pub(crate) source: Location,
-    /// Where results lie.
+    /// OUT.
     pub(crate) out: Location,
     /// The run's options.
     pub(crate) explain: ExplainOptions,
@@ -69,11 +68,11 @@ pub(crate) struct TrustRequest {
     pub(crate) files: Arc<ModelFiles>,
 }
 
-impl TrustRequest {
-    /// Measures, writes `trust.json` and tells what was found.
+impl TrustSampling {
+    /// Measures the maps, writes `trust.json` and prints the main numbers.
     ///
     /// # Errors
-    /// Where a store or the model can't be used, or `stop` is cancelled.
+    /// If a store or the model can't be used, or if `stop` is cancelled.
     pub(crate) async fn measure(
         self,
         run: RunId,
@@ -83,63 +82,74 @@ impl TrustRequest {
         let started = Instant::now();
         let source = Folder::open(&self.source, stores)?;
         let out = Folder::open(&self.out, stores)?;
-        let keys = sample(&out, self.sample.into()).await?;
-        let asked = keys.len() as u64;
-        let images = self.read(&source, &out, keys).await?;
-
-        let progress = Arc::new(ExaminationProgress::default());
-        let (explain, readable, watched) =
-            (self.explain.clone(), images.len() as u64, Arc::clone(&progress));
-        let stopping = stop.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let ComputeConfig { device, precision, kernel, .. } = self.engine.compute;
-            let device = device.open()?;
-            let batch = self.engine.compute.batch_size(&device).now();
-            let compute = ComputeSettings { device, precision, kernel, batch };
-            examine(&self.files, &compute, &self.explain, &images, &watched)
-        });
-        let work = async {
-            let mut work = std::pin::pin!(work);
-            tokio::select! {
-                examined = &mut work => examined,
-                () = stopping.cancelled() => {
-                    progress.stop.store(true, Relaxed);
-                    work.await
-                }
-            }
-        };
-        let read = || (progress.measured.load(Relaxed), Some(readable), 0);
-        let examined = Progress::start("measured").follow(work, read).await;
-        let examined = examined.map_err(|_panic| TrustError::Panicked)??;
+        let keys = choose_sample(&out, self.images.into()).await?;
+        let chosen = keys.len() as u64;
+        let images = self.read_images(&source, &out, keys).await?;
+        let examined = self.examine(images, stop).await?;
         let measured = examined.keys.len() as u64;
         if measured == 0 {
             return Err(TrustError::NothingToMeasure(self.out));
         }
-        let sample = TrustSample {
-            asked: self.sample.into(),
-            measured,
-            left_out: asked - measured,
-            keys: examined.keys,
-        };
         let record = TrustRecord {
             schema: SCHEMA,
             run,
             model: examined.model,
-            explain,
-            sample,
+            explain: self.explain,
+            sample: TrustSample {
+                asked: self.images.into(),
+                measured,
+                left_out: chosen - measured,
+                keys: examined.keys,
+            },
             settings: examined.settings,
             maps: examined.maps,
         };
         let json =
             serde_json::to_vec_pretty(&record).expect("a record has only strings and numbers");
         out.put(TRUST_FILE, json, JSON).await?;
-        tell(&record, started, &self.out);
+        print_record(&record, started, &self.out);
         Ok(())
+    }
+
+    /// Measures on a thread of its own, with a progress bar.
+    async fn examine(
+        &self,
+        images: Vec<SampledImage>,
+        stop: &CancellationToken,
+    ) -> Result<Examined, TrustError> {
+        let total = images.len() as u64;
+        let progress = Arc::new(ExaminationProgress::default());
+        let (compute, explain) = (self.engine.compute.clone(), self.explain.clone());
+        let (files, watched) = (Arc::clone(&self.files), Arc::clone(&progress));
+        let examining = tokio::task::spawn_blocking(move || {
+            let device = compute.device.open()?;
+            let batch = compute.batch_size(&device).now();
+            let ComputeConfig { precision, kernel, .. } = compute;
+            let compute = ComputeSettings { device, precision, kernel, batch };
+            examine(&files, &compute, &explain, &images, &watched)
+        });
+        let stoppable = async {
+            let mut examining = std::pin::pin!(examining);
+            tokio::select! {
+                examined = &mut examining => examined,
+                () = stop.cancelled() => {
+                    progress.stop.store(true, Relaxed);
+                    examining.await
+                }
+            }
+        };
+        let counts = || ProgressCounts {
+            done: progress.measured.load(Relaxed),
+            total: Some(total),
+            failed: 0,
+        };
+        let examined = Progress::start("measured").follow(stoppable, counts).await;
+        Ok(examined.map_err(|_panic| TrustError::Panicked)??)
     }
 
     /// Reads and decodes a sample's images, in its order. One that has gone, or is no longer
     /// an image, is left out.
-    async fn read(
+    async fn read_images(
         &self,
         source: &Folder,
         out: &Folder,
@@ -151,7 +161,7 @@ impl TrustRequest {
             async move {
                 let record = out.get(&layout::prediction(&key), MAX_RECORD_BYTES).await;
                 let image = source.get(key.as_str(), limits.max_bytes).await;
-                let (Some(record), Some(image)) = (still_there(record)?, still_there(image)?)
+                let (Some(record), Some(image)) = (if_readable(record)?, if_readable(image)?)
                 else {
                     return Ok(None);
                 };
@@ -159,33 +169,32 @@ impl TrustRequest {
                     return Ok(None);
                 };
                 let input = tokio::task::spawn_blocking(move || {
-                    let picture = camshaft_decoding::decode(&image.bytes, &limits).ok()?;
+                    let picture = decode(&image.bytes, &limits).ok()?;
                     Some(to_input(&picture, &files.config().input))
                 });
-                // A decoder that panics says that it is no image, too.
+                // A decoder that panics also says that this is no image.
                 let input = input.await.unwrap_or_default();
                 Ok(input.map(|input| SampledImage { key, label: record.image.label, input }))
             }
         };
-        let images: Vec<_> = stream::iter(keys).map(read).buffered(FETCHES).try_collect().await?;
+        let images: Vec<_> =
+            stream::iter(keys).map(read).buffered(MAX_FETCHES).try_collect().await?;
         Ok(images.into_iter().flatten().collect())
     }
 }
 
-/// The object, or nothing where it is the object's own fault that it can't be read.
-fn still_there<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-    match read {
+/// The object; `None` if this object alone can't be read.
+fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read.map_err(|error| (error.kind(), error)) {
         Ok(object) => Ok(Some(object)),
-        Err(error) => match error.kind() {
-            StoreErrorKind::NotFound | StoreErrorKind::TooLarge => Ok(None),
-            _ => Err(error),
-        },
+        Err((StoreErrorKind::NotFound | StoreErrorKind::TooLarge, _)) => Ok(None),
+        Err((_, error)) => Err(error),
     }
 }
 
-/// The `count` images with a prediction whose keys have the smallest digests: spread over the
-/// set whatever its order, and the same ones however often the run was interrupted.
-async fn sample(out: &Folder, count: usize) -> Result<Vec<ImageKey>, StoreError> {
+/// The `count` images whose keys have the smallest digests, of those with a prediction. They are
+/// spread over the data set whatever its order, and stay the same when a run is interrupted.
+async fn choose_sample(out: &Folder, count: usize) -> Result<Vec<ImageKey>, StoreError> {
     let mut smallest = BTreeSet::new();
     let mut objects = out.list(PREDICTIONS);
     while let Some(object) = objects.try_next().await? {
@@ -199,30 +208,30 @@ async fn sample(out: &Folder, count: usize) -> Result<Vec<ImageKey>, StoreError>
     Ok(smallest.into_iter().map(|(_digest, key)| key).collect())
 }
 
-/// A few lines for a person; the rest is in the file.
-fn tell(record: &TrustRecord, started: Instant, out: &Location) {
+/// Prints the main numbers; the rest is in the file.
+fn print_record(record: &TrustRecord, started: Instant, out: &Location) {
     let sample = &record.sample;
     let mut line = format!(
         "Measured the maps of {} in {:.1} s",
-        count(sample.measured, "image"),
+        format_count(sample.measured, "image"),
         started.elapsed().as_secs_f64()
     );
     if sample.left_out > 0 {
         line.push_str(&format!("; {} could no longer be read", sample.left_out));
     }
-    say(&format!("{line}: {out}/{TRUST_FILE}"));
+    print_line(&format!("{line}: {out}/{TRUST_FILE}"));
     for map in &record.maps {
-        say(&summary(map));
+        print_line(&describe_map(map));
     }
     for warning in record.maps.iter().flat_map(|map| &map.warnings) {
-        say(&format!("  Warning: {warning}"));
+        print_line(&format!("  Warning: {warning}"));
     }
 }
 
-fn summary(map: &MapTrust) -> String {
+fn describe_map(map: &MapTrust) -> String {
     let MapTrust { method, layer, faithfulness, random_maps, sanity, .. } = map;
     let against = |ours: &Estimate, random: &Estimate| {
-        format!("{} (random maps {})", interval(ours), number(random.mean))
+        format!("{} (random maps {})", format_interval(ours), format_number(random.mean))
     };
     format!(
         "  {method} at {layer}: ROAD {}, deletion {}, insertion {}; rank correlation with a \
@@ -230,18 +239,18 @@ fn summary(map: &MapTrust) -> String {
         against(&faithfulness.road, &random_maps.road),
         against(&faithfulness.deletion_auc, &random_maps.deletion_auc),
         against(&faithfulness.insertion_auc, &random_maps.insertion_auc),
-        interval(&sanity.head.rank_correlation),
-        interval(&sanity.last_stage.rank_correlation),
+        format_interval(&sanity.head.rank_correlation),
+        format_interval(&sanity.last_stage.rank_correlation),
     )
 }
 
-fn number(value: Option<f64>) -> String {
+fn format_number(value: Option<f64>) -> String {
     value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.2}"))
 }
 
 /// `0.31 [0.25, 0.37]`.
-fn interval(estimate: &Estimate) -> String {
-    let mean = number(estimate.mean);
+fn format_interval(estimate: &Estimate) -> String {
+    let mean = format_number(estimate.mean);
     match (estimate.low, estimate.high) {
         (Some(low), Some(high)) => format!("{mean} [{low:.2}, {high:.2}]"),
         _ => mean,
@@ -260,7 +269,7 @@ mod tests {
             let key = ImageKey::parse(key).unwrap();
             out.put(&layout::prediction(&key), "{}", JSON).await.unwrap();
         }
-        let keys = sample(&out, count).await.unwrap();
+        let keys = choose_sample(&out, count).await.unwrap();
         keys.into_iter().map(|key| key.to_string()).collect()
     }
 
@@ -284,8 +293,11 @@ mod tests {
     #[test]
     fn intervals_are_for_people() {
         let estimate = |low, high| Estimate { mean: Some(0.314), low, high, n: 2 };
-        assert_eq!(interval(&estimate(Some(0.25), Some(0.375))), "0.31 [0.25, 0.38]");
-        assert_eq!(interval(&estimate(None, None)), "0.31");
-        assert_eq!(interval(&Estimate { mean: None, low: None, high: None, n: 0 }), "unknown");
+        assert_eq!(format_interval(&estimate(Some(0.25), Some(0.375))), "0.31 [0.25, 0.38]");
+        assert_eq!(format_interval(&estimate(None, None)), "0.31");
+        assert_eq!(
+            format_interval(&Estimate { mean: None, low: None, high: None, n: 0 }),
+            "unknown"
+        );
     }
 }

@@ -1,17 +1,17 @@
-//! Lines of a list file: one key each, or CSV with a header that has `key` and perhaps `label`.
+//! The lines of a list: one key each, or CSV with a header that has `key` and perhaps `label`.
 //!
-//! Text only, no files: so that it can be fuzzed by itself.
+//! Reads text only and no files, so that a fuzz target can call it.
 
 use camshaft_common::key::{ImageKey, ImageKeyError};
 
-/// Of one line with its end. A key has less than a kilobyte, and a label has to fit a message,
-/// where JSON may write one byte as six.
+/// The longest line, with its end. A key has less than 1 KiB, and the label has to fit into a
+/// job's message, where JSON may write one byte as six.
 pub const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// An image as a line names it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Which image.
+pub struct ListedImage {
+    /// Its key.
     pub key: ImageKey,
     /// Its given class.
     pub label: Option<String>,
@@ -20,29 +20,32 @@ pub struct Listed {
 /// Why a line names no image.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    /// It has no key, or a bad one.
+    /// It has no key, or one that no image can have.
     #[error(transparent)]
     Key(#[from] ImageKeyError),
-    /// It is no CSV.
+    /// It is not CSV.
     #[error(transparent)]
     Csv(#[from] csv::Error),
-    /// More than [`MAX_LINE_BYTES`].
+    /// It has more than [`MAX_LINE_BYTES`].
     #[error("it has more than {MAX_LINE_BYTES} bytes; write one key a line")]
     TooLong,
 }
 
-/// Reads a list's lines from the first to the last.
+/// Reads a list, line by line from the first.
 #[derive(Debug, Default)]
 pub struct ListLines {
     started: bool,
-    /// Which columns hold key and label; none where the list is plain lines.
+    /// The columns of key and label in a CSV; `None` if each line is a key.
     columns: Option<(usize, Option<usize>)>,
 }
 
 impl ListLines {
-    /// Takes the next line, with or without its end: an image, or nothing where the line is
-    /// blank or the header.
-    pub fn read(&mut self, line: &str) -> Result<Option<Listed>, LineError> {
+    /// Reads the next line, with or without its end. Returns `None` for a blank line and for the
+    /// header.
+    ///
+    /// # Errors
+    /// If the line names no image. Reading can't go on after it.
+    pub fn read(&mut self, line: &str) -> Result<Option<ListedImage>, LineError> {
         if line.len() > MAX_LINE_BYTES {
             return Err(LineError::TooLong);
         }
@@ -53,10 +56,10 @@ impl ListLines {
             return Ok(None);
         }
         let (key, label) = self.fields(text)?;
-        Ok(Some(Listed { key: ImageKey::parse(key)?, label }))
+        Ok(Some(ListedImage { key: ImageKey::parse(key)?, label }))
     }
 
-    /// Takes the first line where it is a CSV header with a `key` column.
+    /// True if the line is a CSV header with a column `key`.
     fn read_header(&mut self, text: &str) -> bool {
         let Ok(names) = record(text) else { return false };
         let column = |wanted: &str| names.iter().position(|name| name.trim() == wanted);
@@ -71,13 +74,13 @@ impl ListLines {
         let fields = record(text)?;
         let field = |column: usize| fields.get(column).map(str::to_owned);
         let label = label.and_then(field).filter(|label| !label.is_empty());
-        // A missing key is an empty one, and so refused with its line number.
+        // A missing key becomes an empty one, which is refused with its line number.
         Ok((field(key).unwrap_or_default(), label))
     }
 }
 
 fn record(line: &str) -> Result<csv::StringRecord, csv::Error> {
-    // A reader's tables take ten times as long to set up as most lines to split.
+    // Setting up a CSV reader takes ten times as long as splitting most lines.
     if !line.contains(['"', '\r', '\n']) {
         return Ok(line.split(',').collect());
     }

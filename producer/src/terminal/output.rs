@@ -1,15 +1,16 @@
-//! What the program prints for its caller, on standard output.
+//! Lines on standard output, and numbers as a person reads them.
 
-/// Prints a line. Whoever closed the pipe has read enough.
-pub(crate) fn say(line: &str) {
-    use std::io::Write;
+use std::io::Write;
+
+/// Prints a line. Does nothing if the reader has closed the pipe.
+pub(crate) fn print_line(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).unwrap_or_default();
 }
 
 /// `1 image`, `2 images`.
 #[must_use]
-pub(crate) fn count(number: u64, noun: &str) -> String {
+pub(crate) fn format_count(number: u64, noun: &str) -> String {
     match number {
         1 => format!("1 {noun}"),
         _ => format!("{number} {noun}s"),
@@ -18,7 +19,7 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 
 /// `59 s`, `12 min`, `3 h 20 min`, `2 d 4 h`.
 #[must_use]
-pub(crate) fn duration(seconds: f64) -> String {
+pub(crate) fn format_duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match seconds {
@@ -34,9 +35,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_for_people() {
-        let texts = [0.4, 59.0, 720.0, 12_000.0, 187_200.0].map(duration);
+    fn durations_and_counts_are_for_people() {
+        let texts = [0.4, 59.0, 720.0, 12_000.0, 187_200.0].map(format_duration);
         assert_eq!(texts, ["0 s", "59 s", "12 min", "3 h 20 min", "2 d 4 h"]);
-        assert_eq!((count(1, "image"), count(0, "image")), ("1 image".into(), "0 images".into()));
+        let texts = [1, 0].map(|number| format_count(number, "image"));
+        assert_eq!(texts, ["1 image", "0 images"]);
     }
 }

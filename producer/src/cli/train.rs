@@ -1,4 +1,4 @@
-//! The arguments of `camshaft train`.
+//! The arguments of `camshaft train`, and the config made of them.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,62 +6,95 @@ use std::str::FromStr;
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelReference, ModelReferenceError};
 use camshaft_model::{Architecture, DeviceChoice, HeadKind};
-use camshaft_training::TrainedLayers;
+use camshaft_training::{Options, TrainedLayers};
 use clap::{Args, ValueEnum};
+
+use crate::cli::UsageError;
+use crate::train::{InitConfig, TrainConfig};
 
 /// `camshaft train`.
 #[derive(Args, Clone, Debug)]
-pub struct TrainArgs {
+pub(crate) struct TrainArgs {
     /// Images: a local folder with train/CLASS and val/CLASS folders, or CLASS folders alone
     #[arg(value_name = "DATASET", value_parser = local_folder)]
-    pub dataset: PathBuf,
+    pub(crate) dataset: PathBuf,
     /// Where the model goes: a local folder
     #[arg(long, env = "CAMSHAFT_OUT", value_name = "DIR", value_parser = local_folder)]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Where to start: cats-vs-dogs, the model inside the program; a folder or store URL with
     /// model.safetensors and config.json; or random
     #[arg(long, env = "CAMSHAFT_INIT", value_name = "MODEL", default_value = "cats-vs-dogs")]
-    pub init: InitChoice,
+    pub(crate) init: InitChoice,
     /// With --init random, the network: resnet18, resnet34, resnet50 (the default), resnet101,
     /// resnet152, and resnet50-v1, … with Keras' strides
     #[arg(long, env = "CAMSHAFT_ARCHITECTURE", value_name = "NAME", value_parser = architecture)]
-    pub architecture: Option<Architecture>,
-    /// What is trained: the new head on frozen features, in seconds, or all layers
+    pub(crate) architecture: Option<Architecture>,
+    /// What is trained: the new head alone, which takes seconds, or all layers
     #[arg(long, env = "CAMSHAFT_LAYERS", value_enum, default_value_t)]
-    pub layers: LayersChoice,
+    pub(crate) layers: LayersChoice,
     /// What the new head is: one linear layer after average pooling or after flattening
     #[arg(long, env = "CAMSHAFT_HEAD", value_enum, default_value_t)]
-    pub head: HeadChoice,
-    /// Passes over the images to train on
+    pub(crate) head: HeadChoice,
+    /// How often to train on every image
     #[arg(long, env = "CAMSHAFT_EPOCHS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub epochs: u32,
-    /// Images of a step
+    pub(crate) epochs: u32,
+    /// Images in one step
     #[arg(long, env = "CAMSHAFT_BATCH", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub batch: u16,
+    pub(crate) batch: u16,
     /// Size of Adam's steps
     #[arg(long, env = "CAMSHAFT_LEARNING_RATE", value_name = "R", default_value = "1e-4", value_parser = learning_rate)]
-    pub learning_rate: f64,
-    /// Side of the network's input in pixels; by default the initial model's, or 224
+    pub(crate) learning_rate: f64,
+    /// Side of the network's input in pixels [default: the initial model's, or 224]
     #[arg(long, env = "CAMSHAFT_IMAGE_SIZE", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=4096))]
-    pub image_size: Option<u16>,
+    pub(crate) image_size: Option<u16>,
     /// Without a val folder, the share of the images to validate on, chosen by their paths
     /// [default: 0.2]
     #[arg(long, env = "CAMSHAFT_VAL_SHARE", value_name = "R", value_parser = share)]
-    pub val_share: Option<f64>,
-    /// How images are varied: horizontal mirrors every second one by chance
+    pub(crate) val_share: Option<f64>,
+    /// How images are varied: horizontal mirrors each with a chance of one half
     #[arg(long, env = "CAMSHAFT_FLIP", value_enum, default_value_t)]
-    pub flip: FlipChoice,
-    /// What the head, the order of images and their mirroring are drawn from
+    pub(crate) flip: FlipChoice,
+    /// Number that the head's first weights, the order of images and their mirroring are drawn
+    /// from
     #[arg(long, env = "CAMSHAFT_SEED", value_name = "N", default_value_t = 0)]
-    pub seed: u64,
-    /// Where it runs: auto or cpu
+    pub(crate) seed: u64,
+    /// Where the training runs: auto or cpu
     #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto", value_parser = device)]
-    pub device: DeviceChoice,
+    pub(crate) device: DeviceChoice,
+}
+
+impl TrainArgs {
+    pub(crate) fn into_config(self) -> Result<TrainConfig, UsageError> {
+        let init = match (self.init, self.architecture) {
+            (InitChoice::Random, architecture) => {
+                InitConfig::Random(architecture.unwrap_or(Architecture::ResNet50))
+            }
+            (InitChoice::Model(_), Some(_)) => return Err(UsageError::ArchitectureOfModel),
+            (InitChoice::Model(reference), None) => InitConfig::Model(reference),
+        };
+        let options = Options {
+            layers: self.layers.into(),
+            head: self.head.into(),
+            image_size: self.image_size.map(usize::from),
+            flip: self.flip == FlipChoice::Horizontal,
+            batch: usize::from(self.batch),
+            learning_rate: self.learning_rate,
+            seed: self.seed,
+        };
+        Ok(TrainConfig {
+            dataset: self.dataset,
+            out: self.out,
+            init,
+            epochs: self.epochs,
+            validation_share: self.val_share,
+            options,
+        })
+    }
 }
 
 /// `--init`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum InitChoice {
+pub(crate) enum InitChoice {
     /// `random`.
     Random,
     /// Another model.
@@ -78,7 +111,7 @@ impl FromStr for InitChoice {
 
 /// `--layers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LayersChoice {
+pub(crate) enum LayersChoice {
     /// The head alone.
     #[default]
     Head,
@@ -97,11 +130,11 @@ impl From<LayersChoice> for TrainedLayers {
 
 /// `--head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum HeadChoice {
-    /// The mean over all places of each channel.
+pub(crate) enum HeadChoice {
+    /// The mean of each channel.
     #[default]
     AveragePool,
-    /// Every place of every channel.
+    /// Every value of every channel.
     Flatten,
 }
 
@@ -116,11 +149,11 @@ impl From<HeadChoice> for HeadKind {
 
 /// `--flip`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum FlipChoice {
-    /// Left and right may be exchanged.
+pub(crate) enum FlipChoice {
+    /// Left and right are exchanged in every second image, by chance.
     #[default]
     Horizontal,
-    /// Images stay as they are: for writing, or where sides matter.
+    /// Images stay as they are: for writing, or if left and right differ.
     None,
 }
 

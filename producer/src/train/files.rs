@@ -1,5 +1,7 @@
-//! The folder a training writes to. Every file is replaced as a whole: whoever reads while a
-//! training runs, or after it was killed, finds the old one or the new one.
+//! The folder that a training writes to.
+//!
+//! Every file is replaced as a whole: a reader finds the old file or the new one, while a training
+//! runs and after it was killed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,33 +10,44 @@ use std::path::{Path, PathBuf};
 use camshaft_common::model::{CONFIG_FILE, WEIGHTS_FILE};
 use camshaft_training::{EpochRecord, Settings, TrainedLayers, TrainingRecord, best};
 
-use crate::learning_curve;
+use crate::train::learning_curve::{self, CurveError};
 
-/// To go on from.
+/// What a training goes on from.
 const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
-/// Settings and history.
+/// The settings, and what each epoch came to.
 const RECORD_FILE: &str = "training.json";
 /// Version of the record's format.
 const SCHEMA: u32 = 1;
 
-/// A file can't be read or written.
+/// A file of a training can't be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path} can't be {verb}: {source}; check space and permissions, and run the same command again"
 )]
-pub(crate) struct TrainFilesError {
+pub struct TrainingFileError {
     path: PathBuf,
     verb: &'static str,
     source: io::Error,
 }
 
-/// The folder.
+/// The record of a training, or its picture, can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteRecordError {
+    /// A file can't be written.
+    #[error(transparent)]
+    File(#[from] TrainingFileError),
+    /// The picture can't be drawn.
+    #[error(transparent)]
+    Picture(#[from] CurveError),
+}
+
+/// The folder that a training writes to.
 #[derive(Clone, Debug)]
-pub(crate) struct TrainFiles {
+pub(crate) struct TrainingFiles {
     folder: PathBuf,
 }
 
-impl TrainFiles {
+impl TrainingFiles {
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
@@ -52,36 +65,36 @@ impl TrainFiles {
     }
 
     /// The checkpoint, if there is one.
-    pub(crate) fn read_checkpoint(&self) -> Result<Option<Vec<u8>>, TrainFilesError> {
+    pub(crate) fn read_checkpoint(&self) -> Result<Option<Vec<u8>>, TrainingFileError> {
         let path = self.folder.join(CHECKPOINT_FILE);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(TrainFilesError { path, verb: "read", source }),
+            Err(source) => Err(TrainingFileError { path, verb: "read", source }),
         }
     }
 
-    pub(crate) fn write_checkpoint(&self, bytes: &[u8]) -> Result<(), TrainFilesError> {
+    pub(crate) fn write_checkpoint(&self, bytes: &[u8]) -> Result<(), TrainingFileError> {
         self.write(CHECKPOINT_FILE, bytes)
     }
 
-    /// The model folder's two files.
+    /// Writes the two files that make the folder a model.
     pub(crate) fn write_model(
         &self,
         settings: &Settings,
         weights: &[u8],
-    ) -> Result<(), TrainFilesError> {
+    ) -> Result<(), TrainingFileError> {
         self.write(CONFIG_FILE, &json(&settings.model))?;
         self.write(WEIGHTS_FILE, weights)
     }
 
-    /// What is known about the training, and its picture.
+    /// Writes the settings and history, and a picture of it.
     pub(crate) fn write_record(
         &self,
         settings: &Settings,
         skipped_images: u64,
         history: &[EpochRecord],
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), WriteRecordError> {
         let best_epoch = best(history).map(|best| best.epoch);
         let record =
             TrainingRecord { schema: SCHEMA, settings, skipped_images, best_epoch, history };
@@ -98,18 +111,18 @@ impl TrainFiles {
         Ok(())
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrainFilesError> {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrainingFileError> {
         let path = self.folder.join(name);
         let temporary = self.folder.join(format!(".{name}.part"));
         let write = || {
             fs::create_dir_all(&self.folder)?;
             let mut file = File::create(&temporary)?;
             file.write_all(bytes)?;
-            // Before the name: a file that is there must be whole, whatever fails.
+            // Before the file gets its name: a file with that name must be whole, whatever fails.
             file.sync_all()?;
             fs::rename(&temporary, &path)
         };
-        write().map_err(|source| TrainFilesError { path: path.clone(), verb: "written", source })
+        write().map_err(|source| TrainingFileError { path: path.clone(), verb: "written", source })
     }
 }
 

@@ -1,0 +1,122 @@
+//! Errors of the libraries as `camshaft` tells them: what is wrong, and the option to change.
+//!
+//! Libraries know no command line; see [`camshaft_arguments::advice`], which has the errors that
+//! both programs tell. To add an option, name it in the arm of its variant. Matches are
+//! exhaustive, so that a new variant doesn't compile until somebody has thought of its option.
+
+pub(crate) use camshaft_arguments::advice::{
+    describe_queue_error, describe_run_record_error, describe_store_error, with_option,
+};
+use camshaft_report::{ReportError, UnknownNumber, UnknownReason};
+#[cfg(feature = "embedded")]
+pub(crate) use embedded::{
+    describe_dataset_error, describe_engine_error, describe_examination_error,
+    describe_training_error,
+};
+
+/// The text of a report's error, with the option to change.
+#[must_use]
+pub(crate) fn describe_report_error(error: &ReportError) -> String {
+    match error {
+        ReportError::Run(error) => describe_run_record_error(error),
+        ReportError::Store(error) => describe_store_error(error),
+        ReportError::NoEmbeddings => format!(
+            "{error}; run the audit with --embeddings (and --out elsewhere), or leave --embeddings \
+             out here"
+        ),
+        ReportError::NoResults(_)
+        | ReportError::Table(_)
+        | ReportError::Temporary(_)
+        | ReportError::Panicked => error.to_string(),
+    }
+}
+
+/// The text of an error about a condition on the report, with its option.
+#[must_use]
+pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
+    let UnknownNumber { condition, number, reason } = error;
+    let reason = match reason {
+        UnknownReason::NoComparison => "there is no --against".to_owned(),
+        UnknownReason::NoLabels => reason.to_string(),
+    };
+    format!("--fail-on {condition}: {number} is not known, since {reason}")
+}
+
+/// Errors of what only the program with an embedded worker does.
+#[cfg(feature = "embedded")]
+mod embedded {
+    use camshaft_model::ModelError;
+    use camshaft_training::{DatasetError, TrainingError};
+    use camshaft_trust::examination::ExaminationError;
+    use camshaft_worker::engine::EngineError;
+
+    use super::with_option;
+
+    /// The text of a model's error, with the option to change.
+    #[must_use]
+    fn describe_model_error(error: &ModelError) -> String {
+        let option = match error {
+            ModelError::Device { .. } => Some("--device cpu"),
+            ModelError::Precision { .. } => Some("--precision f32"),
+            ModelError::Compute(_) => Some("--batch"),
+            ModelError::Config { .. }
+            | ModelError::ConfigValue { .. }
+            | ModelError::Checkpoint { .. }
+            | ModelError::Weights { .. }
+            | ModelError::ClassCount { .. }
+            | ModelError::Misfit { .. }
+            | ModelError::BatchShape { .. } => None,
+        };
+        with_option(error, option)
+    }
+
+    /// The text of an engine's error, with the option to change.
+    #[must_use]
+    pub(crate) fn describe_engine_error(error: &EngineError) -> String {
+        match error {
+            EngineError::Model(error) => describe_model_error(error),
+            EngineError::Files(error) => error.to_string(),
+        }
+    }
+
+    /// The text of an error while maps are measured, with the option to change.
+    #[must_use]
+    pub(crate) fn describe_examination_error(error: &ExaminationError) -> String {
+        match error {
+            ExaminationError::Model(error) => describe_model_error(error),
+            ExaminationError::Stopped => error.to_string(),
+        }
+    }
+
+    /// The text of an error about the images to train on, with the option to change.
+    #[must_use]
+    pub(crate) fn describe_dataset_error(error: &DatasetError) -> String {
+        let option = match error {
+            DatasetError::ShareAndFolder { .. } | DatasetError::OneSided { .. } => {
+                Some("--val-share")
+            }
+            DatasetError::Unreadable { .. }
+            | DatasetError::NoClasses { .. }
+            | DatasetError::OneClass { .. }
+            | DatasetError::EmptyClass { .. }
+            | DatasetError::UnknownClass { .. }
+            | DatasetError::NoTraining { .. } => None,
+        };
+        with_option(error, option)
+    }
+
+    /// The text of a training's error, with the option to change.
+    #[must_use]
+    pub(crate) fn describe_training_error(error: &TrainingError) -> String {
+        let option = match error {
+            TrainingError::Model(error) => return describe_model_error(error),
+            TrainingError::BatchOfOne | TrainingError::Compute(_) => Some("--batch"),
+            TrainingError::Diverged { .. } => Some("--learning-rate"),
+            TrainingError::Checkpoint(_) | TrainingError::OtherTraining(_) => Some("--out"),
+            TrainingError::UnreadableClass { .. }
+            | TrainingError::ImageLost { .. }
+            | TrainingError::Stopped => None,
+        };
+        with_option(error, option)
+    }
+}

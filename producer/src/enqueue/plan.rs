@@ -1,0 +1,325 @@
+//! Publishes a job for each image of a run that needs one.
+//!
+//! `audit` and `enqueue` share it and differ only in the queue that takes the jobs. Opens OUT and
+//! writes `run.json`; does not open SOURCE or the queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use camshaft_common::job::{JOB_VERSION, Job};
+use camshaft_common::key::ImageKey;
+use camshaft_common::model::ModelIdentity;
+use camshaft_common::run::{ReadRunError, RunId, RunRecord};
+use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_queue::{Message, QueueError, RabbitMqQueue};
+use camshaft_telemetry::TraceContext;
+use chrono::Utc;
+use futures::stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use crate::advice;
+use crate::enqueue::counters::EnqueueCounters;
+use crate::enqueue::outlet::Outlet;
+use crate::enqueue::request::EnqueueRequest;
+use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
+use crate::enqueue::run_record::{self, OtherRun};
+use crate::enqueue::traces;
+use crate::images::found_image::FoundImage;
+use crate::images::selection::{Decision, ExistingResults, Selection};
+use crate::images::source::{Source, SourceError};
+
+/// Why a run can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueuePlanError {
+    /// Images can't be found.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// OUT can't be read or written.
+    #[error("{}", advice::describe_store_error(.0))]
+    Out(#[from] StoreError),
+    /// Jobs can't be published.
+    #[error("{}", advice::describe_queue_error(.0))]
+    Queue(#[from] QueueError),
+    /// OUT holds the results of another run.
+    #[error(transparent)]
+    OtherRun(#[from] OtherRun),
+    /// `run.json` can't be read.
+    #[error("{}", advice::describe_run_record_error(.0))]
+    Run(#[from] ReadRunError),
+    /// Images come in another order than that of their keys. Nothing then tells which of them an
+    /// earlier process enqueued.
+    #[error(
+        "SOURCE's store doesn't list objects in the order of their names ({key} came late), so an \
+         enqueue can't be gone on with; start again to enqueue every image without a result"
+    )]
+    OutOfOrder {
+        /// The first image that came late.
+        key: ImageKey,
+    },
+    /// SOURCE has no images at all.
+    #[error("no images in {0}: is the path or prefix right?")]
+    NoImages(String),
+}
+
+/// What the jobs of a run have in common, and which images get one.
+#[derive(Debug)]
+pub(crate) struct EnqueuePlan {
+    source: Source,
+    out: Folder,
+    selection: Selection,
+    model: ModelIdentity,
+    record: RunRecord,
+    results: ExistingResults,
+    counters: Arc<EnqueueCounters>,
+    notes: NoteTemplate,
+    /// The enqueue of the same run that an earlier process did not finish.
+    interrupted: Option<InterruptedEnqueue>,
+    /// The image before this one, if images have to come in the order of their keys.
+    last: Option<ImageKey>,
+}
+
+impl EnqueuePlan {
+    /// Opens OUT, lists its results, makes sure that this run belongs there, and writes `run.json`.
+    /// With a broker, asks it whether an earlier process was killed while it enqueued this run.
+    ///
+    /// # Errors
+    /// If OUT can't be read or written, or holds the results of another run.
+    pub(crate) async fn new(
+        request: EnqueueRequest,
+        broker: Option<&RabbitMqQueue>,
+        stores: &StoreOptions,
+    ) -> Result<Self, EnqueuePlanError> {
+        let out = Folder::open(&request.run.out, stores)?;
+        let existing = RunRecord::read(&out).await?;
+        // Before anything is written: some servers create a missing bucket on the first write.
+        let mut results = ExistingResults::list(&out).await?;
+        // A record without results counts only if an earlier process was killed while it enqueued
+        // the same run. Otherwise the user may have mistyped SOURCE and starts over.
+        let counts = match (&existing, broker) {
+            _ if !results.is_empty() => true,
+            (Some(existing), Some(broker)) if run_record::is_same_run(&request, existing) => {
+                broker.has_sequence(&existing.run.to_string()).await?
+            }
+            _ => false,
+        };
+        let record = run_record::resume_or_start(&request, existing.filter(|_| counts))?;
+        run_record::write(&out, &record).await?;
+        let EnqueueRequest { source, selection, dead_images, model, .. } = request;
+        results.set_dead(dead_images);
+        let notes = NoteTemplate::new(selection, source.labels());
+        Ok(Self {
+            source,
+            out,
+            selection,
+            model,
+            record,
+            results,
+            counters: Arc::default(),
+            notes,
+            interrupted: None,
+            last: None,
+        })
+    }
+
+    /// Opens the broker's side of the run, where an earlier process may have left a bookmark.
+    ///
+    /// # Errors
+    /// If the broker stays out of reach, or if another process enqueues this run.
+    pub(crate) async fn open_outlet(
+        &mut self,
+        broker: &RabbitMqQueue,
+    ) -> Result<Outlet, QueueError> {
+        let sequence = broker.sequence(&self.run().to_string()).await?;
+        if let Some(bookmark) = sequence.bookmark() {
+            self.interrupted =
+                InterruptedEnqueue::read(bookmark, &self.source, &mut self.notes).await;
+        }
+        Ok(Outlet::broker(sequence))
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub(crate) fn run(&self) -> RunId {
+        self.record.run
+    }
+
+    /// Counters that change while jobs are published.
+    #[must_use]
+    pub(crate) fn counters(&self) -> Arc<EnqueueCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Publishes a job for each image that needs one, then writes the number of images into
+    /// `run.json`. If `stop` is cancelled, stops early and writes no number.
+    ///
+    /// # Errors
+    /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
+    /// queue; the same command does the rest.
+    pub(crate) async fn publish(
+        self,
+        outlet: Outlet,
+        stop: CancellationToken,
+    ) -> Result<(), EnqueuePlanError> {
+        let span = traces::enqueue_span(self.run());
+        let counters = self.counters();
+        let published = self.publish_images(&span, outlet, stop).await;
+        span.record("camshaft.found", counters.found.load(Relaxed));
+        span.record("camshaft.published", counters.published.load(Relaxed));
+        if let Err(error) = &published {
+            traces::fail(&span, error);
+        }
+        published
+    }
+
+    async fn publish_images(
+        mut self,
+        span: &Span,
+        mut outlet: Outlet,
+        stop: CancellationToken,
+    ) -> Result<(), EnqueuePlanError> {
+        let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
+        let counters = Arc::clone(&self.counters);
+        let mut images = self.source.images().take(limit.unwrap_or(usize::MAX));
+        let mut must_be_in_order = !self.source.is_list();
+        let max_unconfirmed = self.interrupted.as_ref().map_or(0, InterruptedEnqueue::unconfirmed);
+        let mut unconfirmed = VecDeque::new();
+        while let Some(image) = images.next().await {
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            let image = image?;
+            let position = counters.found.fetch_add(1, Relaxed) + 1;
+            if must_be_in_order && self.is_out_of_order(&image) {
+                outlet.forget().await?;
+                if self.interrupted.is_some() {
+                    return Err(EnqueuePlanError::OutOfOrder { key: image.key });
+                }
+                must_be_in_order = false;
+            }
+            let Some(planned) = self.plan_image(image, position) else { continue };
+            match planned.earlier {
+                EarlierEnqueue::Passed => {
+                    unconfirmed.push_back(planned);
+                    if unconfirmed.len() > max_unconfirmed {
+                        unconfirmed.pop_front();
+                        counters.enqueued_before.fetch_add(1, Relaxed);
+                    }
+                }
+                EarlierEnqueue::PassedBeforeChange => {
+                    self.put(&mut outlet, planned, false, span).await?;
+                }
+                EarlierEnqueue::NotReached => {
+                    for again in unconfirmed.drain(..) {
+                        self.put(&mut outlet, again, true, span).await?;
+                    }
+                    self.put(&mut outlet, planned, false, span).await?;
+                }
+            }
+        }
+        for again in unconfirmed {
+            self.put(&mut outlet, again, true, span).await?;
+        }
+        outlet.flush(&counters.published).await?;
+        counters.listed.store(true, Relaxed);
+        let found = counters.found.load(Relaxed);
+        if found == 0 {
+            outlet.forget().await?;
+            return Err(EnqueuePlanError::NoImages(self.record.source));
+        }
+        self.record.images = Some(found);
+        self.record.updated_at = Utc::now();
+        run_record::write(&self.out, &self.record).await?;
+        outlet.end().await?;
+        Ok(())
+    }
+
+    fn is_out_of_order(&mut self, image: &FoundImage) -> bool {
+        let last = self.last.replace(image.key.clone());
+        last.is_some_and(|last| last > image.key)
+    }
+
+    /// Publishes an image's job. `again` if the queue may have a job of the image already.
+    async fn put(
+        &self,
+        outlet: &mut Outlet,
+        planned: PlannedJob,
+        again: bool,
+        span: &Span,
+    ) -> Result<(), QueueError> {
+        let PlannedJob { image, position, replaces, earlier } = planned;
+        let sending = traces::send_span(span, outlet.name(), self.run(), &image.key);
+        let message = self.message(image, replaces, again, TraceContext::of(&sending));
+        // The bookmark is further on than a changed image that is done again: it stays there.
+        let moves_bookmark = !matches!(earlier, EarlierEnqueue::PassedBeforeChange);
+        let note = moves_bookmark.then(|| self.notes.note(position));
+        outlet.put(message, note, sending, &self.counters.published).await
+    }
+
+    /// Decides about the image at `position` in SOURCE; `None` if it gets no job.
+    fn plan_image(&self, image: FoundImage, position: u64) -> Option<PlannedJob> {
+        let counters = &self.counters;
+        let replaces = match self.results.decide(&image, self.selection) {
+            Decision::Skip => {
+                counters.skipped.fetch_add(1, Relaxed);
+                if self.results.has_failed(&image.key) {
+                    counters.skipped_failed.fetch_add(1, Relaxed);
+                }
+                return None;
+            }
+            Decision::Publish { replaces } => replaces,
+        };
+        let earlier = match &self.interrupted {
+            Some(earlier) if !earlier.covers(&image, position) => EarlierEnqueue::NotReached,
+            Some(earlier) if earlier.is_changed(&image) => EarlierEnqueue::PassedBeforeChange,
+            Some(_) => EarlierEnqueue::Passed,
+            None => EarlierEnqueue::NotReached,
+        };
+        Some(PlannedJob { image, position, replaces, earlier })
+    }
+
+    fn message(
+        &self,
+        image: FoundImage,
+        replaces: bool,
+        again: bool,
+        trace: TraceContext,
+    ) -> Message {
+        let job = Job {
+            v: JOB_VERSION,
+            run: self.record.run,
+            key: image.key,
+            etag: image.etag,
+            size: image.size_bytes,
+            label: image.label,
+            source: self.source.location().clone(),
+            out: self.out.location().clone(),
+            model: self.model.clone(),
+            explain: self.record.explain.clone(),
+            replaces,
+            again,
+        };
+        Message { body: job.to_json().into(), trace: Some(trace) }
+    }
+}
+
+/// An image that gets a job.
+struct PlannedJob {
+    image: FoundImage,
+    /// Its position in SOURCE, counted from 1.
+    position: u64,
+    /// True if the job may have to replace a result.
+    replaces: bool,
+    earlier: EarlierEnqueue,
+}
+
+/// What an earlier process, which was killed, did about an image.
+enum EarlierEnqueue {
+    /// It published the image's job. The last jobs that it published may not have arrived.
+    Passed,
+    /// It published the image's job, but the image was written again since.
+    PassedBeforeChange,
+    /// It did not come to the image, or there was no earlier process.
+    NotReached,
+}

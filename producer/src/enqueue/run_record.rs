@@ -1,0 +1,92 @@
+//! Agrees with the results in OUT: an audit or enqueue goes on with the run whose `run.json` lies
+//! there, or starts a run of its own, or may not write there at all.
+
+use camshaft_common::layout::RUN_FILE;
+use camshaft_common::run::{RunId, RunRecord, SCHEMA};
+use camshaft_common::store::{Folder, JSON, StoreError};
+use chrono::Utc;
+
+use crate::enqueue::request::EnqueueRequest;
+use crate::images::selection::Selection;
+
+/// OUT holds the results of another run.
+#[derive(Debug, thiserror::Error)]
+#[error("{out} holds results {difference}; choose another --out{redo}")]
+pub struct OtherRun {
+    out: String,
+    difference: String,
+    /// What else the user can do, if anything.
+    redo: &'static str,
+}
+
+/// True if `record` is of the same SOURCE, model and options as `request`.
+pub(crate) fn is_same_run(request: &EnqueueRequest, record: &RunRecord) -> bool {
+    has_same_source(request, record)
+        && record.model.same_content(&request.model)
+        && record.explain == request.run.explain
+}
+
+fn has_same_source(request: &EnqueueRequest, record: &RunRecord) -> bool {
+    record.source == request.run.source.argument()
+        && record.base.as_ref() == request.run.source.base()
+}
+
+/// The record of the run that `request` goes on with or starts. `existing` is the record of the
+/// results in OUT.
+///
+/// # Errors
+/// If the results in OUT are of another SOURCE, model or options, and may not be replaced.
+pub(crate) fn resume_or_start(
+    request: &EnqueueRequest,
+    existing: Option<RunRecord>,
+) -> Result<RunRecord, OtherRun> {
+    let Some(existing) = existing else { return Ok(start(request)) };
+    let refuse = |difference: String, redo| {
+        let out = request.run.out.to_string();
+        Err(OtherRun { out, difference, redo })
+    };
+    if !has_same_source(request, &existing) {
+        return refuse(format!("of another SOURCE, {}", existing.source), "");
+    }
+    let difference = if !existing.model.same_content(&request.model) {
+        format!("of another model, {}", existing.model.name)
+    } else if existing.explain != request.run.explain {
+        let options = serde_json::to_string(&existing.explain).unwrap_or_default();
+        format!("made with other options, {options}")
+    } else {
+        // The number of images is unknown until they are listed again: there may be more by now.
+        let limit = request.run.limit;
+        return Ok(RunRecord { limit, images: None, updated_at: Utc::now(), ..existing });
+    };
+    match (request.selection, request.can_redo_all) {
+        (Selection::All, _) => Ok(start(request)),
+        (_, true) => refuse(difference, ", or redo every image with --only all"),
+        (_, false) => refuse(difference, ""),
+    }
+}
+
+fn start(request: &EnqueueRequest) -> RunRecord {
+    let now = Utc::now();
+    RunRecord {
+        schema: SCHEMA,
+        run: RunId::generate(),
+        source: request.run.source.argument(),
+        base: request.run.source.base().cloned(),
+        limit: request.run.limit,
+        model: request.model.clone(),
+        explain: request.run.explain.clone(),
+        images: None,
+        created_at: now,
+        updated_at: now,
+        camshaft: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Writes `run.json`.
+///
+/// # Errors
+/// If OUT can't be written.
+pub(crate) async fn write(out: &Folder, record: &RunRecord) -> Result<(), StoreError> {
+    let json = serde_json::to_vec_pretty(record).expect("a record has only strings and numbers");
+    out.put(RUN_FILE, json, JSON).await
+}

@@ -1,0 +1,69 @@
+//! Why a command failed, and the exit status that tells a script so.
+
+#[cfg(feature = "embedded")]
+use crate::audit::AuditError;
+use crate::cli::UsageError;
+use crate::enqueue::EnqueueError;
+use crate::images::source::SourceError;
+use crate::redrive::RedriveError;
+use crate::report::ReportCommandError;
+use crate::status::StatusError;
+#[cfg(feature = "embedded")]
+use crate::train::TrainError;
+
+/// Wrong usage, as clap's.
+const USAGE: u8 = 2;
+/// An audit is done, but too many images failed.
+#[cfg(feature = "embedded")]
+const TOO_MANY_FAILURES: u8 = 3;
+/// A report is done, but a condition of `--fail-on` holds.
+const CONDITION_HOLDS: u8 = 4;
+/// Every other error.
+const FAILURE: u8 = 1;
+
+/// Why a command failed. The text says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Arguments that are each right but don't go together.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// `camshaft audit`.
+    #[cfg(feature = "embedded")]
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// `camshaft train`.
+    #[cfg(feature = "embedded")]
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// `camshaft enqueue`.
+    #[error(transparent)]
+    Enqueue(#[from] EnqueueError),
+    /// `camshaft report`.
+    #[error(transparent)]
+    Report(#[from] ReportCommandError),
+    /// `camshaft status`.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// `camshaft redrive`.
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
+}
+
+impl CommandError {
+    /// The exit status of the program.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Enqueue(EnqueueError::Source(SourceError::OutIsSource)) => USAGE,
+            Self::Report(ReportCommandError::ConditionsHold(_)) => CONDITION_HOLDS,
+            #[cfg(feature = "embedded")]
+            Self::Audit(error) => match error {
+                AuditError::Source(SourceError::OutIsSource) => USAGE,
+                AuditError::TooManyFailures { .. } => TOO_MANY_FAILURES,
+                AuditError::ConditionsHold(_) => CONDITION_HOLDS,
+                _ => FAILURE,
+            },
+            _ => FAILURE,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The images of a run: which ones SOURCE names, and which of them have a result in OUT.
+//!
+//! Upstream: a folder, a bucket or a list of keys. Downstream: [`enqueue`](crate::enqueue), which
+//! makes a job of each image, and [`status`](crate::status).
+
+pub(crate) mod found_image;
+mod list_file;
+pub mod list_lines;
+pub(crate) mod selection;
+pub(crate) mod source;
+pub(crate) mod source_config;

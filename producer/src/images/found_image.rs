@@ -1,0 +1,58 @@
+//! An image of SOURCE, with what is known before it is read.
+
+use camshaft_common::key::{ImageKey, ImageKeyError};
+use camshaft_common::store::Listed;
+use chrono::{DateTime, Utc};
+
+use crate::images::list_lines::ListedImage;
+use crate::images::source_config::LabelRule;
+
+/// An image of SOURCE. A list names its images; only a store knows the rest of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FoundImage {
+    /// Its key.
+    pub(crate) key: ImageKey,
+    /// The store's entity tag, if a store listed it.
+    pub(crate) etag: Option<String>,
+    /// Its size, if a store listed it.
+    pub(crate) size_bytes: Option<u64>,
+    /// When it was last written, if a store listed it.
+    pub(crate) last_modified: Option<DateTime<Utc>>,
+    /// Its given class.
+    pub(crate) label: Option<String>,
+}
+
+impl FoundImage {
+    /// An object of a store.
+    ///
+    /// # Errors
+    /// If its name cannot be a key.
+    pub(crate) fn from_object(object: Listed) -> Result<Self, ImageKeyError> {
+        Ok(Self {
+            key: ImageKey::parse(object.path)?,
+            etag: object.etag,
+            size_bytes: Some(object.size_bytes),
+            last_modified: Some(object.last_modified),
+            label: None,
+        })
+    }
+
+    /// The image, labelled as `rule` says.
+    #[must_use]
+    pub(crate) fn with_label(mut self, rule: LabelRule) -> Self {
+        match rule {
+            LabelRule::None => self.label = None,
+            LabelRule::Folder if self.label.is_none() => {
+                self.label = self.key.folder().map(str::to_owned);
+            }
+            LabelRule::Folder => {}
+        }
+        self
+    }
+}
+
+impl From<ListedImage> for FoundImage {
+    fn from(ListedImage { key, label }: ListedImage) -> Self {
+        Self { key, etag: None, size_bytes: None, last_modified: None, label }
+    }
+}

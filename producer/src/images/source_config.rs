@@ -1,0 +1,132 @@
+//! What the user says about SOURCE, checked but not yet opened.
+
+use std::str::FromStr;
+
+use camshaft_common::location::{Location, LocationError};
+
+/// The argument SOURCE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SourceArgument {
+    /// A folder, a prefix of a bucket, or one file.
+    Place(Location),
+    /// `list:PATH`: a file of keys; `-` is standard input.
+    List(String),
+}
+
+impl FromStr for SourceArgument {
+    type Err = LocationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("list:") {
+            Some("") => Err(LocationError::Empty),
+            Some(path) => Ok(Self::List(path.to_owned())),
+            None => text.parse().map(Self::Place),
+        }
+    }
+}
+
+/// Where labels come from: `--labels`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LabelRule {
+    /// A list's label, or else the name of the folder that the image lies in.
+    #[default]
+    Folder,
+    /// Images have no labels.
+    None,
+}
+
+/// SOURCE and `--base`, which belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SourceConfig {
+    /// A folder, a prefix of a bucket, or one file.
+    Place(Location),
+    /// A list of keys.
+    List {
+        /// The file; `-` is standard input.
+        path: String,
+        /// The folder or prefix that the keys are below.
+        base: Location,
+    },
+}
+
+/// SOURCE and `--base` do not go together.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceConfigError {
+    /// `list:` without `--base`.
+    #[error("a list of keys needs --base: the folder or URL that its keys are below")]
+    BaseMissing,
+    /// `--base` without `list:`.
+    #[error("--base goes with list:PATH, and SOURCE is {0}; leave out --base")]
+    BaseWithoutList(String),
+}
+
+impl SourceConfig {
+    /// Puts both arguments together.
+    ///
+    /// # Errors
+    /// If a list has no base, or if something else has one.
+    pub(crate) fn new(
+        argument: SourceArgument,
+        base: Option<Location>,
+    ) -> Result<Self, SourceConfigError> {
+        match (argument, base) {
+            (SourceArgument::List(path), Some(base)) => Ok(Self::List { path, base }),
+            (SourceArgument::List(_), None) => Err(SourceConfigError::BaseMissing),
+            (SourceArgument::Place(place), None) => Ok(Self::Place(place)),
+            (SourceArgument::Place(place), Some(_)) => {
+                Err(SourceConfigError::BaseWithoutList(place.to_string()))
+            }
+        }
+    }
+
+    /// The argument SOURCE as `run.json` records it.
+    #[must_use]
+    pub(crate) fn argument(&self) -> String {
+        match self {
+            Self::Place(place) => place.as_url().to_string(),
+            Self::List { path, .. } => format!("list:{path}"),
+        }
+    }
+
+    /// `--base` as `run.json` records it.
+    #[must_use]
+    pub(crate) fn base(&self) -> Option<&Location> {
+        match self {
+            Self::Place(_) => None,
+            Self::List { base, .. } => Some(base),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_list_has_a_base_and_it_must_have_one() {
+        let base: Location = "s3://bucket/images".parse().unwrap();
+        let list: SourceArgument = "list:keys.csv".parse().unwrap();
+        let place: SourceArgument = "s3://bucket/images".parse().unwrap();
+
+        let error = SourceConfig::new(list.clone(), None).unwrap_err();
+        assert!(error.to_string().contains("needs --base"), "{error}");
+        let error = SourceConfig::new(place.clone(), Some(base.clone())).unwrap_err();
+        assert!(error.to_string().contains("leave out --base"), "{error}");
+
+        let list = SourceConfig::new(list, Some(base.clone())).unwrap();
+        assert_eq!((list.argument().as_str(), list.base()), ("list:keys.csv", Some(&base)));
+        let place = SourceConfig::new(place, None).unwrap();
+        assert_eq!((place.argument().as_str(), place.base()), ("s3://bucket/images", None));
+    }
+}

@@ -1,0 +1,79 @@
+//! Counts the results in OUT, and how fast they come.
+
+use std::collections::HashSet;
+
+use camshaft_common::key::ImageKey;
+use camshaft_common::layout::{self, FAILURES, PREDICTIONS};
+use camshaft_common::store::{Folder, StoreError};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::TryStreamExt;
+
+/// The rate is counted over the results of the last minute.
+const RATE_WINDOW: TimeDelta = TimeDelta::seconds(60);
+
+/// The results in OUT.
+#[derive(Debug, Default)]
+pub(crate) struct ResultCounts {
+    /// Predictions.
+    pub(crate) done: u64,
+    /// Failures.
+    pub(crate) failed: u64,
+    /// Images with a prediction and a failure.
+    pub(crate) doubled: Vec<ImageKey>,
+    /// Results of the last minute.
+    recent: u64,
+    first_recent: Option<DateTime<Utc>>,
+    newest: Option<DateTime<Utc>>,
+}
+
+impl ResultCounts {
+    /// Lists the results in OUT.
+    ///
+    /// # Errors
+    /// If OUT can't be listed.
+    pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
+        let mut counts = Self::default();
+        let window_start = Utc::now() - RATE_WINDOW;
+        // There are few failures: their keys are kept to find the images that have both.
+        let mut failed = HashSet::new();
+        for folder in [FAILURES, PREDICTIONS] {
+            let mut objects = out.list_in_order(folder);
+            while let Some(object) = objects.try_next().await? {
+                let Some(key) = layout::image_of_result(&object.path) else { continue };
+                if folder == FAILURES {
+                    counts.failed += 1;
+                    failed.insert(key);
+                } else {
+                    counts.done += 1;
+                    if failed.contains(&key) {
+                        counts.doubled.push(key);
+                    }
+                }
+                counts.add_time(object.last_modified, window_start);
+            }
+        }
+        Ok(counts)
+    }
+
+    fn add_time(&mut self, written: DateTime<Utc>, window_start: DateTime<Utc>) {
+        if written >= window_start {
+            self.recent += 1;
+            self.first_recent = Some(self.first_recent.map_or(written, |first| first.min(written)));
+        }
+        self.newest = Some(self.newest.map_or(written, |newest| newest.max(written)));
+    }
+
+    /// Images with a result.
+    #[must_use]
+    pub(crate) fn finished(&self) -> u64 {
+        self.done + self.failed - self.doubled.len() as u64
+    }
+
+    /// Results a second: over the last minute, or since the first result if that is later.
+    #[must_use]
+    pub(crate) fn rate(&self) -> f64 {
+        let (Some(first), Some(newest)) = (self.first_recent, self.newest) else { return 0.0 };
+        let seconds = (newest - first).as_seconds_f64();
+        if self.recent < 2 { 0.0 } else { (self.recent - 1) as f64 / seconds.max(1.0) }
+    }
+}

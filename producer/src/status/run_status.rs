@@ -1,0 +1,189 @@
+//! The status of a run, in numbers for a script and in lines for a person.
+
+use camshaft_common::key::ImageKey;
+use camshaft_common::run::{RunId, RunRecord};
+use camshaft_queue::QueueDepth;
+use serde::Serialize;
+
+use crate::status::reconciliation::DeadJob;
+use crate::status::result_counts::ResultCounts;
+use crate::terminal::output::format_duration;
+
+/// Keys and dead letters that a person is shown.
+const MAX_SHOWN: usize = 20;
+
+/// How far a run has come. The queue's numbers are of all runs that share it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct RunStatus {
+    /// The run.
+    pub(crate) run: RunId,
+    /// Images in SOURCE; null until they have been listed to the end.
+    pub(crate) images: Option<u64>,
+    /// Images with a prediction.
+    pub(crate) done: u64,
+    /// Images with a failure.
+    pub(crate) failed: u64,
+    /// Images without a result; null until `images` is known.
+    pub(crate) remaining: Option<u64>,
+    /// Messages ready for a worker; null without a broker.
+    pub(crate) queued: Option<u64>,
+    /// Messages waiting for another try; null without a broker.
+    pub(crate) retrying: Option<u64>,
+    /// Dead letters; null without a broker.
+    pub(crate) dead: Option<u64>,
+    /// Workers that consume; null without a broker.
+    pub(crate) workers: Option<u64>,
+    /// Images with no result and in no queue. If there are workers they may be in work, otherwise
+    /// they are lost. Null without a broker, or until `images` is known.
+    pub(crate) unaccounted: Option<u64>,
+    /// The first thousand of them, once the queue is empty.
+    pub(crate) unaccounted_keys: Vec<ImageKey>,
+    /// Images with a prediction and a failure. When nothing is in work there should be none.
+    pub(crate) doubled_keys: Vec<ImageKey>,
+    /// The run's dead letters.
+    pub(crate) dead_letters: Vec<DeadJob>,
+    /// Results a second over the last minute.
+    pub(crate) images_per_second: f64,
+    /// Seconds until every image is done at this rate; null if that is not known.
+    pub(crate) seconds_left: Option<f64>,
+}
+
+/// What the broker says about the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueStatus {
+    /// Messages, by where they wait.
+    pub(crate) depth: QueueDepth,
+    /// Workers that consume.
+    pub(crate) workers: u64,
+}
+
+impl RunStatus {
+    /// Puts together what `run.json`, the results in OUT and the broker say.
+    #[must_use]
+    pub(crate) fn new(
+        record: &RunRecord,
+        results: ResultCounts,
+        queue: Option<QueueStatus>,
+    ) -> Self {
+        let images = record.images;
+        let remaining = images.map(|images| images.saturating_sub(results.finished()));
+        let rate = results.rate();
+        let seconds_left =
+            remaining.filter(|_| rate > 0.0).map(|remaining| remaining as f64 / rate);
+        let depth = queue.map(|queue| queue.depth);
+        let unaccounted = remaining.zip(depth).map(|(remaining, depth)| {
+            remaining.saturating_sub(depth.ready + depth.retrying + depth.dead)
+        });
+        Self {
+            run: record.run,
+            images,
+            done: results.done,
+            failed: results.failed,
+            remaining,
+            queued: depth.map(|depth| depth.ready),
+            retrying: depth.map(|depth| depth.retrying),
+            dead: depth.map(|depth| depth.dead),
+            workers: queue.map(|queue| queue.workers),
+            unaccounted,
+            unaccounted_keys: Vec::new(),
+            doubled_keys: results.doubled,
+            dead_letters: Vec::new(),
+            images_per_second: (rate * 100.0).round() / 100.0,
+            seconds_left: seconds_left.map(f64::round),
+        }
+    }
+
+    /// True if every image has a result.
+    #[must_use]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.remaining == Some(0)
+    }
+
+    /// True if no message waits, now or for another try. False without a broker.
+    #[must_use]
+    pub(crate) fn has_empty_queue(&self) -> bool {
+        (self.queued, self.retrying) == (Some(0), Some(0))
+    }
+
+    /// The status as one line of JSON.
+    #[must_use]
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a status has only texts and numbers")
+    }
+
+    /// The status for a person.
+    #[must_use]
+    pub(crate) fn to_lines(&self) -> String {
+        let images = self.images.map_or("?".to_owned(), |images| images.to_string());
+        let mut text = format!(
+            "run      {}\nimages   {images}\ndone     {}\nfailed   {}",
+            self.run, self.done, self.failed
+        );
+        if let Some(remaining) = self.remaining {
+            text.push_str(&format!("\nto do    {remaining}"));
+        }
+        self.push_queue(&mut text);
+        self.push_unaccounted(&mut text);
+        self.push_doubled(&mut text);
+        text.push_str(&format!("\nrate     {:.1} images/s", self.images_per_second));
+        if let Some(seconds) = self.seconds_left.filter(|_| !self.is_complete()) {
+            text.push_str(&format!("\nleft     {}", format_duration(seconds)));
+        }
+        text
+    }
+
+    fn push_queue(&self, text: &mut String) {
+        let (Some(queued), Some(retrying), Some(dead)) = (self.queued, self.retrying, self.dead)
+        else {
+            return;
+        };
+        text.push_str(&format!("\nqueued   {queued}"));
+        if retrying > 0 {
+            text.push_str(&format!(", and {retrying} waiting for another try"));
+        }
+        text.push_str(&format!("\ndead     {dead}"));
+        let letters = self.dead_letters.iter().map(|letter| match &letter.key {
+            Some(key) => format!("{key}: {}", letter.reason),
+            None => letter.reason.clone(),
+        });
+        push_list(text, letters);
+    }
+
+    fn push_unaccounted(&self, text: &mut String) {
+        let Some(unaccounted) = self.unaccounted.filter(|unaccounted| *unaccounted > 0) else {
+            return;
+        };
+        text.push_str(&match self.workers {
+            Some(0) => format!(
+                "\nlost     {unaccounted}: no result and no message; when the queue is empty, \
+                 repeat the enqueue with --only missing"
+            ),
+            _ => format!(
+                "\nin work  {unaccounted}, unless lost: look again when the workers have nothing to do"
+            ),
+        });
+        push_list(text, self.unaccounted_keys.iter().map(ToString::to_string));
+    }
+
+    fn push_doubled(&self, text: &mut String) {
+        if self.doubled_keys.is_empty() {
+            return;
+        }
+        text.push_str(&format!(
+            "\ntwice    {} with a prediction and a failure; do them again with --only failed",
+            self.doubled_keys.len()
+        ));
+        push_list(text, self.doubled_keys.iter().map(ToString::to_string));
+    }
+}
+
+/// Appends the first items, one a line.
+fn push_list(text: &mut String, items: impl ExactSizeIterator<Item = String>) {
+    let left_out = items.len().saturating_sub(MAX_SHOWN);
+    for item in items.take(MAX_SHOWN) {
+        text.push_str(&format!("\n           {item}"));
+    }
+    if left_out > 0 {
+        text.push_str(&format!("\n           and {left_out} more (--json has them)"));
+    }
+}
