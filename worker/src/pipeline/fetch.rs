@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use camshaft_common::layout;
-use camshaft_common::prediction::PredictionRecord;
+use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::store::StoreErrorKind;
 use camshaft_model::ModelFiles;
 
@@ -17,9 +17,6 @@ use super::reporting::Reporting;
 use super::stages::Stage;
 use super::stores::Stores;
 use super::traces::{self, HasSpans, ImageSpans};
-
-/// Longer than any prediction record that this program writes.
-const MAX_RECORD_BYTES: u64 = 16 * 1024 * 1024;
 
 /// An image whose file was read.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::layout::{FAILURES, PREDICTIONS, image_of_result};
+use camshaft_common::prediction::MAX_RECORD_BYTES;
 use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
 use futures::stream::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
@@ -21,8 +22,6 @@ use crate::error::ReportError;
 const CHUNK: usize = 128;
 /// Requests that a task has open at once, since a remote store takes long to answer each.
 const REQUESTS: usize = 32;
-/// Larger than any result that a worker writes.
-const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How far a report has come. The builder counts, the caller shows it.
 #[derive(Debug, Default)]
@@ -109,7 +108,7 @@ async fn read_one<T: DeserializeOwned>(
     to_row: impl Fn(T) -> ImageRow,
 ) -> Result<Option<Result<ImageRow, String>>, ReportError> {
     let path = format!("{folder}/{path}");
-    let content = match out.get(&path, MAX_RESULT_BYTES).await {
+    let content = match out.get(&path, MAX_RECORD_BYTES).await {
         Ok(content) => content,
         Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
