@@ -10,11 +10,10 @@ pub(crate) use camshaft_arguments::advice::{
 use camshaft_report::{ReportError, UnknownNumber, UnknownReason};
 #[cfg(feature = "embedded")]
 pub(crate) use embedded::{
-    describe_dataset_error, describe_engine_error, describe_examination_error,
-    describe_training_error,
+    describe_dataset_error, describe_examination_error, describe_training_error,
 };
 
-/// The text of a report's error, with the option to change.
+/// The text of a report's error, with the options to change.
 #[must_use]
 pub(crate) fn describe_report_error(error: &ReportError) -> String {
     match error {
@@ -31,7 +30,7 @@ pub(crate) fn describe_report_error(error: &ReportError) -> String {
     }
 }
 
-/// The text of an error about a condition on the report, with its option.
+/// The text of an error about a condition on the report, with its options.
 #[must_use]
 pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
     let UnknownNumber { condition, number, reason } = error;
@@ -45,39 +44,11 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
 /// Errors of what only the program with an embedded worker does.
 #[cfg(feature = "embedded")]
 mod embedded {
-    use camshaft_model::ModelError;
     use camshaft_training::{DatasetError, TrainingError};
     use camshaft_trust::examination::ExaminationError;
-    use camshaft_worker::engine::EngineError;
+    use camshaft_worker::advice::describe_model_error;
 
     use super::with_option;
-
-    /// The text of a model's error, with the option to change.
-    #[must_use]
-    fn describe_model_error(error: &ModelError) -> String {
-        let option = match error {
-            ModelError::Device { .. } => Some("--device cpu"),
-            ModelError::Precision { .. } => Some("--precision f32"),
-            ModelError::Compute(_) => Some("--batch"),
-            ModelError::Config { .. }
-            | ModelError::ConfigValue { .. }
-            | ModelError::Checkpoint { .. }
-            | ModelError::Weights { .. }
-            | ModelError::ClassCount { .. }
-            | ModelError::Misfit { .. }
-            | ModelError::BatchShape { .. } => None,
-        };
-        with_option(error, option)
-    }
-
-    /// The text of an engine's error, with the option to change.
-    #[must_use]
-    pub(crate) fn describe_engine_error(error: &EngineError) -> String {
-        match error {
-            EngineError::Model(error) => describe_model_error(error),
-            EngineError::Files(error) => error.to_string(),
-        }
-    }
 
     /// The text of an error while maps are measured, with the option to change.
     #[must_use]
@@ -118,5 +89,36 @@ mod embedded {
             | TrainingError::Stopped => None,
         };
         with_option(error, option)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use camshaft_report::Condition;
+
+    use super::*;
+
+    #[test]
+    fn errors_of_a_report_name_the_options_that_help() {
+        let unknown = |text: &str| {
+            let condition: Condition = text.parse().unwrap();
+            describe_condition_error(&condition.value_if_true(&BTreeMap::new()).unwrap_err())
+        };
+        assert_eq!(
+            unknown("changed>0"),
+            "--fail-on changed>0: changed is not known, since there is no --against"
+        );
+        assert_eq!(
+            unknown("accuracy<0.9"),
+            "--fail-on accuracy<0.9: accuracy is not known, since no image has both a label and a \
+             prediction"
+        );
+        assert_eq!(
+            describe_report_error(&ReportError::NoEmbeddings),
+            "no result holds an embedding; run the audit with --embeddings (and --out elsewhere), \
+             or leave --embeddings out here"
+        );
     }
 }

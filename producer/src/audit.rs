@@ -15,9 +15,11 @@ use camshaft_common::store::StoreOptions;
 use camshaft_model::{ExplainError, ModelFiles};
 use camshaft_queue::{Deliveries, InProcessQueue, JobQueue, QueueError, RetryDelays};
 use camshaft_report::{Condition, ReportOptions};
-use camshaft_worker::config::EngineConfig;
+use camshaft_worker::config::{EngineConfig, EngineSettings};
 use camshaft_worker::engine::{Engine, EngineError};
+use camshaft_worker::pipeline::allowed_places::AllowedPlaces;
 use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
+use camshaft_worker::pipeline::outage::OutagePolicy;
 use camshaft_worker::pipeline::outcome_counters::{OutcomeCounters, OutcomeCounts};
 use camshaft_worker::pipeline::stages::PipelineError;
 use futures::stream::StreamExt;
@@ -55,6 +57,21 @@ pub(crate) struct AuditConfig {
     pub(crate) fail_on: Vec<Condition>,
     /// How the network runs, and how large images may be.
     pub(crate) engine: EngineConfig,
+    /// Ends the audit early. A signal cancels it, and so does the engine: see [`engine_settings`].
+    pub(crate) stop: CancellationToken,
+}
+
+/// The settings of an audit's engine, which no flag changes. It cancels `stop` at an error that
+/// every further image would meet.
+#[must_use]
+pub(crate) fn engine_settings(stop: CancellationToken) -> EngineSettings {
+    EngineSettings {
+        pinned: true,
+        worker_name: format!("audit-{}", std::process::id()),
+        outage_policy: OutagePolicy::INTERACTIVE,
+        stop_at_lasting_error: Some(stop),
+        allowed_places: AllowedPlaces::default(),
+    }
 }
 
 /// Why an audit can't start, or is not a success.
@@ -76,7 +93,7 @@ pub enum AuditError {
     #[error("{}", advice::describe_queue_error(.0))]
     Queue(#[from] QueueError),
     /// The model can't run.
-    #[error("{}", advice::describe_engine_error(.0))]
+    #[error(transparent)]
     Engine(#[from] EngineError),
     /// A bug in a stage of the pipeline.
     #[error(transparent)]
@@ -137,7 +154,7 @@ pub enum AuditError {
 /// failed, or if a condition of `--fail-on` holds.
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
-    let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, mut engine } = config;
+    let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, engine, stop } = config;
     let (out, explain) = (run.out.clone(), run.explain.clone());
     let files = Arc::new(model_files::read(&run.model, &stores).await?);
     let source = Source::open(run.source.clone(), run.labels, &run.out, &stores)?;
@@ -163,12 +180,9 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let (run, enqueued) = (plan.run(), plan.counters());
 
     let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());
-    let stop = CancellationToken::new();
-    engine.settings.stop_at_lasting_error = Some(stop.clone());
     cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
     let publishing = tokio::spawn(publish(plan, queue.clone(), stop.clone()));
-    let prefetch = engine.max_prefetch();
-    let deliveries = queue.consume(prefetch, stop.clone()).await?;
+    let deliveries = queue.consume(engine.max_prefetch(), stop.clone()).await?;
     let work = Work { engine, files, stores: stores.clone() };
     let done = work.run(deliveries, &enqueued).await?;
     publishing.await.map_err(|_panic| AuditError::ListingPanicked)??;
@@ -230,7 +244,7 @@ struct Work {
 #[derive(Default)]
 struct WorkDone {
     outcomes: OutcomeCounts,
-    /// The first error that no further image could have been done with either.
+    /// The first error that every further image would meet.
     lasting_error: Option<String>,
 }
 
@@ -247,11 +261,12 @@ impl Work {
         }
         let engine = Engine::start(self.engine, Some(self.files), self.stores)?;
         let monitor = engine.monitor();
-        let (enqueued, watched) = (Arc::clone(enqueued), monitor.counters());
+        let (enqueued, counters) = (Arc::clone(enqueued), monitor.counters());
         Progress::start("done")
-            .follow(engine.run(deliveries.boxed()), move || progress_counts(&enqueued, &watched))
+            .follow(engine.run(deliveries.boxed()), move || progress_counts(&enqueued, &counters))
             .await?;
-        Ok(WorkDone { outcomes: monitor.counts(), lasting_error: monitor.first_lasting_error() })
+        let lasting_error = monitor.first_lasting_error();
+        Ok(WorkDone { outcomes: monitor.counts(), lasting_error })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line of `camshaft`: what clap parses, and what a command gets of it.
 //!
-//! Each `…Args` becomes the `…Config` of its command by `into_config`, which fills in defaults and
+//! Each `…Args` becomes the `…Config` of its command by `resolve`, which fills in defaults and
 //! refuses arguments that don't go together. No command sees clap's types.
 
 #[cfg(feature = "embedded")]
@@ -15,17 +15,13 @@ use camshaft_common::model::ModelReference;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
 use camshaft_report::{Condition, ReportOptions};
-#[cfg(feature = "embedded")]
-use camshaft_worker::config::EngineSettings;
-#[cfg(feature = "embedded")]
-use camshaft_worker::pipeline::allowed_places::AllowedPlaces;
-#[cfg(feature = "embedded")]
-use camshaft_worker::pipeline::outage::OutagePolicy;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "embedded")]
+use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "embedded")]
-use crate::audit::AuditConfig;
+use crate::audit::{self, AuditConfig};
 use crate::broker::BrokerConfig;
 use crate::enqueue::EnqueueConfig;
 use crate::enqueue::request::RunConfig;
@@ -222,7 +218,7 @@ pub enum UsageError {
 }
 
 impl RunArgs {
-    fn into_config(self) -> Result<RunConfig, UsageError> {
+    fn resolve(self) -> Result<RunConfig, UsageError> {
         Ok(RunConfig {
             source: SourceConfig::new(self.source, self.base)?,
             labels: self.labels,
@@ -236,33 +232,29 @@ impl RunArgs {
 
 #[cfg(feature = "embedded")]
 impl AuditArgs {
-    pub(crate) fn into_config(self) -> Result<AuditConfig, UsageError> {
+    pub(crate) fn resolve(self) -> Result<AuditConfig, UsageError> {
+        let stop = CancellationToken::new();
         Ok(AuditConfig {
-            run: self.run.into_config()?,
+            run: self.run.resolve()?,
             max_failure_rate: self.max_failure_rate,
             trust_sample: self.trust_sample,
             report: !self.no_report,
             fail_on: self.fail_on.fail_on,
-            engine: self.engine.resolve(EngineSettings {
-                pinned: true,
-                worker_name: format!("audit-{}", std::process::id()),
-                outage_policy: OutagePolicy::INTERACTIVE,
-                stop_at_lasting_error: None,
-                allowed_places: AllowedPlaces::default(),
-            }),
+            engine: self.engine.resolve(audit::engine_settings(stop.clone())),
+            stop,
         })
     }
 }
 
 impl EnqueueArgs {
-    pub(crate) fn into_config(self) -> Result<EnqueueConfig, UsageError> {
+    pub(crate) fn resolve(self) -> Result<EnqueueConfig, UsageError> {
         let broker = broker_config(self.broker.broker, self.broker.tls, self.broker.queue);
-        Ok(EnqueueConfig { run: self.run.into_config()?, selection: self.only, broker })
+        Ok(EnqueueConfig { run: self.run.resolve()?, selection: self.only, broker })
     }
 }
 
 impl ReportArgs {
-    pub(crate) fn into_config(self) -> ReportConfig {
+    pub(crate) fn resolve(self) -> ReportConfig {
         let Self { out, against, csv, embeddings, thumbnails, json, fail_on } = self;
         let options = ReportOptions { csv, embeddings, thumbnails, compare_with: against };
         ReportConfig { out, options, json, fail_on: fail_on.fail_on }
@@ -270,7 +262,7 @@ impl ReportArgs {
 }
 
 impl StatusArgs {
-    pub(crate) fn into_config(self) -> StatusConfig {
+    pub(crate) fn resolve(self) -> StatusConfig {
         let Self { out, broker, tls, queue, watch, exit_when_idle, json } = self;
         let broker = broker.map(|url| broker_config(url, tls, queue));
         let max_idle = exit_when_idle.map(Duration::from_secs);
@@ -280,7 +272,7 @@ impl StatusArgs {
 }
 
 impl RedriveArgs {
-    pub(crate) fn into_config(self) -> RedriveConfig {
+    pub(crate) fn resolve(self) -> RedriveConfig {
         let broker = broker_config(self.broker.broker, self.broker.tls, self.broker.queue);
         RedriveConfig { run: self.run, broker }
     }

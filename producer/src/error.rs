@@ -67,3 +67,30 @@ impl CommandError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_statuses_tell_wrong_usage_from_other_errors() {
+        let out_is_source = EnqueueError::Source(SourceError::OutIsSource);
+        assert_eq!(CommandError::from(out_is_source).exit_status(), 2);
+        let missing = EnqueueError::Source(SourceError::Missing("cats".to_owned()));
+        assert_eq!(CommandError::from(missing).exit_status(), 1);
+    }
+
+    #[cfg(feature = "embedded")]
+    #[test]
+    fn exit_statuses_of_an_audit_tell_what_stopped_it() {
+        assert_eq!(CommandError::from(UsageError::ArchitectureOfModel).exit_status(), 2);
+        let too_many = AuditError::TooManyFailures {
+            failed: 2,
+            found: 3,
+            max_failure_rate: 0.5,
+            out: "/out".parse().expect("it is a place"),
+        };
+        assert_eq!(CommandError::from(too_many).exit_status(), 3);
+        assert_eq!(CommandError::from(AuditError::Stopped).exit_status(), 1);
+    }
+}

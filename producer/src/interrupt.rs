@@ -7,7 +7,7 @@ use tracing::warn;
 /// Cancels `stop` at the first signal, and ends the process at the second.
 ///
 /// # Errors
-/// If the system refuses to deliver signals.
+/// If the system does not deliver signals.
 pub(crate) fn cancel_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     let mut signals = Signals::listen()?;
     tokio::spawn(async move {

@@ -38,13 +38,13 @@ use cli::Command;
 pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
     match cli.command {
         #[cfg(feature = "embedded")]
-        Command::Audit(args) => audit::audit(args.into_config()?, stores).await?,
+        Command::Audit(args) => audit::audit(args.resolve()?, stores).await?,
         #[cfg(feature = "embedded")]
-        Command::Train(args) => train::train(args.into_config()?, stores).await?,
-        Command::Enqueue(args) => enqueue::enqueue(args.into_config()?, stores).await?,
-        Command::Report(args) => report::report(args.into_config(), stores).await?,
-        Command::Status(args) => status::status(args.into_config(), stores).await?,
-        Command::Redrive(args) => redrive::redrive(args.into_config()).await?,
+        Command::Train(args) => train::train(args.resolve()?, stores).await?,
+        Command::Enqueue(args) => enqueue::enqueue(args.resolve()?, stores).await?,
+        Command::Report(args) => report::report(args.resolve(), stores).await?,
+        Command::Status(args) => status::status(args.resolve(), stores).await?,
+        Command::Redrive(args) => redrive::redrive(args.resolve()).await?,
     }
     Ok(())
 }

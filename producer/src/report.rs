@@ -154,33 +154,3 @@ fn conditions_that_hold(
     }
     Ok((!holding.is_empty()).then(|| ConditionsHold(holding.join(", "))))
 }
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    #[test]
-    fn messages_name_the_options_that_help() {
-        let unknown = |text: &str| {
-            let condition: Condition = text.parse().unwrap();
-            let error = condition.value_if_true(&BTreeMap::new()).unwrap_err();
-            BuildError::from(error).to_string()
-        };
-        assert_eq!(
-            unknown("changed>0"),
-            "--fail-on changed>0: changed is not known, since there is no --against"
-        );
-        assert_eq!(
-            unknown("accuracy<0.9"),
-            "--fail-on accuracy<0.9: accuracy is not known, since no image has both a label and a \
-             prediction"
-        );
-        assert_eq!(
-            BuildError::from(ReportError::NoEmbeddings).to_string(),
-            "no result holds an embedding; run the audit with --embeddings (and --out elsewhere), \
-             or leave --embeddings out here"
-        );
-    }
-}

@@ -172,7 +172,7 @@ def restricted_problems(manifests):
 
 def known_variables():
     """What each program reads, by its command line's definitions."""
-    shared = ["common/src/arguments.rs"]
+    shared = ["common/arguments/src/lib.rs"]
     sources = {
         "worker": [*shared, "worker/src/arguments.rs", "worker/src/service.rs"],
         "camshaft": [*shared, "producer/src/cli.rs"],
@@ -199,7 +199,7 @@ def setting_problems(manifests):
 
 
 def command_problems(manifests):
-    source = read("producer/src/cli.rs", "common/src/arguments.rs")
+    source = read("producer/src/cli.rs", "common/arguments/src/lib.rs")
     commands = {name.lower() for name in re.findall(r"^    (\w+)\((?:Box<)?[\w:]*Args>?\),", source, re.M)}
     flags = {field.replace("_", "-") for field in re.findall(r"^    pub(?:\(crate\))? (\w+):", source, re.M)}
     for document in manifests.of("CronJob"):

@@ -9,6 +9,7 @@ use camshaft_common::store::StoreOptions;
 use camshaft_model::{ModelError, ModelFiles};
 use camshaft_queue::Deliveries;
 
+use crate::advice;
 use crate::config::{EngineConfig, EngineSettings};
 use crate::metrics::Metrics;
 use crate::monitor::EngineMonitor;
@@ -36,7 +37,7 @@ pub enum EngineError {
     #[error(transparent)]
     Files(#[from] ModelUnavailable),
     /// The device or the model can't be used.
-    #[error(transparent)]
+    #[error("{}", advice::describe_model_error(.0))]
     Model(#[from] ModelError),
 }
 

@@ -6,6 +6,7 @@
 //! engine with a queue in its own process. Pixels and networks are in the crates below this one:
 //! `camshaft-decoding`, `camshaft-vision` and `camshaft-model`.
 
+pub mod advice;
 pub mod arguments;
 pub mod config;
 mod cores;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use camshaft_arguments::advice::describe_queue_error;
 use camshaft_common::model::ModelReference;
 use camshaft_common::store::StoreOptions;
 use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
@@ -35,7 +36,7 @@ pub enum ServiceError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The broker refuses the worker, and will not change its mind.
-    #[error(transparent)]
+    #[error("{}", describe_queue_error(.0))]
     Queue(#[from] QueueError),
     /// A bug.
     #[error(transparent)]

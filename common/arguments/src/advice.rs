@@ -24,17 +24,16 @@ pub fn with_option(error: &impl Display, option: Option<&str>) -> String {
 /// The text of a queue's error, with the option to change.
 #[must_use]
 pub fn describe_queue_error(error: &QueueError) -> String {
-    let option = match error.advice() {
-        Some(Advice::ChooseAnotherQueueName) => Some("--queue"),
-        Some(Advice::CorrectBrokerUrl) => Some("--broker"),
-        Some(Advice::NameTrustedAuthorities | Advice::CheckTlsFile(TlsFile::Authorities)) => {
-            Some("--broker-ca")
+    let option = error.advice().map(|advice| match advice {
+        Advice::ChooseAnotherQueueName => "--queue",
+        Advice::CorrectBrokerUrl => "--broker",
+        Advice::NameTrustedAuthorities | Advice::CheckTlsFile(TlsFile::Authorities) => {
+            "--broker-ca"
         }
-        Some(Advice::CheckTlsFile(TlsFile::Certificate)) => Some("--broker-cert"),
-        Some(Advice::CheckTlsFile(TlsFile::Key)) => Some("--broker-key"),
-        Some(Advice::GiveClientCertificate) => Some("--broker-cert and --broker-key"),
-        None => None,
-    };
+        Advice::GiveClientCertificate => "--broker-cert and --broker-key",
+        Advice::CheckTlsFile(TlsFile::Certificate) => "--broker-cert",
+        Advice::CheckTlsFile(TlsFile::Key) => "--broker-key",
+    });
     with_option(error, option)
 }
 

@@ -64,7 +64,7 @@ pub(crate) struct TrainArgs {
 }
 
 impl TrainArgs {
-    pub(crate) fn into_config(self) -> Result<TrainConfig, UsageError> {
+    pub(crate) fn resolve(self) -> Result<TrainConfig, UsageError> {
         let init = match (self.init, self.architecture) {
             (InitChoice::Random, architecture) => {
                 InitConfig::Random(architecture.unwrap_or(Architecture::ResNet50))

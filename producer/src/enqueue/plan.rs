@@ -74,7 +74,7 @@ pub(crate) struct EnqueuePlan {
     results: ExistingResults,
     counters: Arc<EnqueueCounters>,
     notes: NoteTemplate,
-    /// The enqueue of the same run that an earlier process did not finish.
+    /// The enqueue of this run that an earlier process did not finish.
     interrupted: Option<InterruptedEnqueue>,
     /// The image before this one, if images have to come in the order of their keys.
     last: Option<ImageKey>,
@@ -133,8 +133,8 @@ impl EnqueuePlan {
     ) -> Result<Outlet, QueueError> {
         let sequence = broker.sequence(&self.run().to_string()).await?;
         if let Some(bookmark) = sequence.bookmark() {
-            self.interrupted =
-                InterruptedEnqueue::read(bookmark, &self.source, &mut self.notes).await;
+            let source = &self.source;
+            self.interrupted = InterruptedEnqueue::read(bookmark, source, &mut self.notes).await;
         }
         Ok(Outlet::broker(sequence))
     }
@@ -183,7 +183,8 @@ impl EnqueuePlan {
         let counters = Arc::clone(&self.counters);
         let mut images = self.source.images().take(limit.unwrap_or(usize::MAX));
         let mut must_be_in_order = !self.source.is_list();
-        let max_unconfirmed = self.interrupted.as_ref().map_or(0, InterruptedEnqueue::unconfirmed);
+        let interrupted = self.interrupted.as_ref();
+        let max_unconfirmed = interrupted.map_or(0, InterruptedEnqueue::unconfirmed);
         let mut unconfirmed = VecDeque::new();
         while let Some(image) = images.next().await {
             if stop.is_cancelled() {
@@ -271,8 +272,12 @@ impl EnqueuePlan {
             Decision::Publish { replaces } => replaces,
         };
         let earlier = match &self.interrupted {
-            Some(earlier) if !earlier.covers(&image, position) => EarlierEnqueue::NotReached,
-            Some(earlier) if earlier.is_changed(&image) => EarlierEnqueue::PassedBeforeChange,
+            Some(interrupted) if !interrupted.covers(&image, position) => {
+                EarlierEnqueue::NotReached
+            }
+            Some(interrupted) if interrupted.is_changed(&image) => {
+                EarlierEnqueue::PassedBeforeChange
+            }
             Some(_) => EarlierEnqueue::Passed,
             None => EarlierEnqueue::NotReached,
         };
