@@ -19,7 +19,7 @@ use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
 use camshaft_decoding::ImageLimits;
-use camshaft_model::ModelFiles;
+use camshaft_model::{ModelError, ModelFiles};
 use camshaft_trust::examination::{
     ComputeSettings, ExaminationError, ExaminationProgress, SampledImage, examine,
 };
@@ -94,7 +94,7 @@ impl TrustRequest {
         let stopping = stop.clone();
         let work = tokio::task::spawn_blocking(move || {
             let EngineArgs { device, precision, kernel, .. } = self.engine;
-            let device = device.open()?;
+            let device = device.open().map_err(ModelError::from)?;
             let batch = self.engine.batch_size(&device).now();
             let compute = ComputeSettings { device, precision, kernel, batch };
             examine(&self.files, &compute, &self.explain, &images, &watched)

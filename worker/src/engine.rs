@@ -63,7 +63,7 @@ impl Engine {
         terms: Terms,
     ) -> Result<Self, EngineError> {
         let Terms { pinned, worker, patience, trouble, places } = terms;
-        let device = args.device.open()?;
+        let device = args.device.open().map_err(ModelError::from)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let batch = args.batch_size(&device);
         let thread = ModelThread::new(device, args.precision, args.kernel, first.as_deref())?;

@@ -28,6 +28,7 @@ pub mod channel;
 pub mod context;
 pub mod decode;
 pub mod explain;
+mod explain_advice;
 pub mod fetch;
 pub mod model_files;
 pub mod outage;

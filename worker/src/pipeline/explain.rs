@@ -23,7 +23,8 @@ use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
 use crate::metrics::Metrics;
 use camshaft_model::{
-    self, ExplainError, ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, Precision,
+    ExplainError, ExplainRequest, ExplainedImage, KernelChoice, Model, ModelError, ModelFiles,
+    Precision,
 };
 
 /// An image with its predictions and maps.
@@ -34,7 +35,7 @@ pub struct Explained {
     /// Its pixels at its own size.
     pub picture: RgbImage,
     /// What the network says of it, and where it looked.
-    pub explained: camshaft_model::Explained,
+    pub explained: ExplainedImage,
     /// The model that said so.
     pub model: ModelRecord,
     /// Its share of the pixel budget.
@@ -150,7 +151,7 @@ impl ModelThread {
     }
 }
 
-type Results = Vec<Result<camshaft_model::Explained, ExplainError>>;
+type Results = Vec<Result<ExplainedImage, ExplainError>>;
 
 /// One pass over a batch: an error of the whole, or a result for each image.
 fn explain(

@@ -16,8 +16,7 @@ use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
 use crate::cores;
-use camshaft_model::ClassMap;
-use camshaft_model::embedding;
+use camshaft_model::{ClassMap, ExplainedImage, embedding};
 use camshaft_vision::overlay::{self, EncodeOverlayError};
 
 /// An image whose results are ready to be written.
@@ -61,7 +60,7 @@ pub async fn render(_context: Arc<Context>, explained: Explained) -> Result<Rend
     let work = cores::compute(move || {
         let _entered = span.enter();
         let started = Instant::now();
-        let camshaft_model::Explained { predictions, entropy, features, explanations } = explained;
+        let ExplainedImage { predictions, entropy, features, explanations } = explained;
         let embedding = embedding::embedding(&features, options.embeddings);
         let drawn = draw(&key, &options, (&picture, region), explanations)?;
         // The pixels go with this closure.

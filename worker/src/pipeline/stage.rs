@@ -16,6 +16,7 @@ use super::channel::{Receiver, Sender, channel};
 use super::context::{Context, Pass};
 use super::decode::Decoded;
 use super::explain::{self, Explained, ModelThread};
+use super::explain_advice::advice_on;
 use super::model_files::ModelUnavailable;
 use super::store::Stored;
 use super::traces::{self, OnItsWay};
@@ -98,7 +99,7 @@ pub enum ExitCause {
     #[error(transparent)]
     Device(Arc<ModelError>),
     /// No finite prediction or map, or no such target class.
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = advice_on(.0))]
     Explain(#[from] ExplainError),
     /// The overlay could not be drawn or encoded.
     #[error(transparent)]
