@@ -60,7 +60,7 @@ impl Engine {
         store_options: StoreOptions,
     ) -> Result<Self, EngineError> {
         let compute = &config.compute;
-        let device = compute.device.open()?;
+        let device = compute.device.open().map_err(ModelError::from)?;
         let batch_size = Arc::new(compute.batch_size(&device));
         let thread = ModelThread::new(device, compute.precision, compute.kernel, first.as_deref())?;
         let limits = config.limits(batch_size.max());

@@ -18,7 +18,7 @@ use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
 use camshaft_decoding::decode;
-use camshaft_model::ModelFiles;
+use camshaft_model::{ModelError, ModelFiles};
 use camshaft_trust::examination::{
     ComputeSettings, ExaminationError, ExaminationProgress, Examined, SampledImage, examine,
 };
@@ -122,7 +122,7 @@ impl TrustSampling {
         let (compute, explain) = (self.engine.compute.clone(), self.explain.clone());
         let (files, watched) = (Arc::clone(&self.files), Arc::clone(&progress));
         let examining = tokio::task::spawn_blocking(move || {
-            let device = compute.device.open()?;
+            let device = compute.device.open().map_err(ModelError::from)?;
             let batch = compute.batch_size(&device).now();
             let ComputeConfig { precision, kernel, .. } = compute;
             let compute = ComputeSettings { device, precision, kernel, batch };

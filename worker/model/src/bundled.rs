@@ -1,6 +1,6 @@
-//! The checkpoint inside the program, so that it works with no download.
+//! The model inside the program, which needs no download.
 
-/// Weights of `cats-vs-dogs`; its README beside them tells where they come from.
+/// The weights of `cats-vs-dogs`. The README beside the file says where they come from.
 pub(super) const WEIGHTS: &[u8] = include_bytes!("../models/cats-vs-dogs/model.safetensors");
 /// Its `config.json`.
 pub(super) const CONFIG: &[u8] = include_bytes!("../models/cats-vs-dogs/config.json");

@@ -1,8 +1,8 @@
-//! The network's pooled features as they are recorded: a sketch always, the features themselves
-//! where they are asked for.
+//! The embedding in a prediction record: a sketch of the network's pooled features, and the
+//! features themselves if they are asked for.
 //!
-//! A pure function of the features. Upstream: the model. Downstream: the prediction record; what
-//! is near what is a report's business.
+//! Owns a pure function of the features. Comparing embeddings is the report's. Upstream: the model.
+//! Downstream: the prediction record.
 
 use std::array;
 
@@ -11,20 +11,21 @@ use half::f16;
 use rand::Rng;
 use rand_pcg::Pcg64;
 
-/// Where the signs come from: PCG-XSL-RR 128/64's state and stream, the first digits of π behind
-/// the point in hexadecimal.
+/// State and stream of the generator of signs, PCG-XSL-RR 128/64: the first digits of π behind the
+/// point, in hexadecimal.
 ///
-/// The signs are part of the format. Sketches compare only where all were made with the same, so
-/// neither these numbers nor the order in which bits are taken may ever change.
+/// The signs are part of the format: only sketches that were made with the same signs can be
+/// compared. So neither these numbers nor the order in which bits are taken may ever change.
 const SEED: (u128, u128) =
     (0x243f_6a88_85a3_08d3_1319_8a2e_0370_7344, 0xa409_3822_299f_31d0_082e_fa98_ec4e_6c89);
 
-/// Words of signs for one channel.
+/// Number of words that hold the signs for one channel.
 const WORDS: usize = SKETCH_NUMBERS / WORD;
+/// Bits of a word.
 const WORD: usize = u32::BITS as usize;
 
-/// Records `features`, one number for each channel; themselves too with `values`. None where there
-/// are none, or where they are not finite: JSON has no such numbers.
+/// Makes the embedding of `features`, one number for each channel; with `values` it has the
+/// features too. None if there are no features, or if one is not finite: JSON has no such numbers.
 #[must_use]
 pub fn embedding(features: &[f32], values: bool) -> Option<Embedding> {
     if features.is_empty() || !features.iter().all(|feature| feature.is_finite()) {
@@ -36,7 +37,7 @@ pub fn embedding(features: &[f32], values: bool) -> Option<Embedding> {
     if !scale.is_finite() {
         return None;
     }
-    // Zeros stay zeros. Numbers too small to be divided by are as good as zero.
+    // Numbers that are too small to divide by count as zero.
     let steps = if scale.is_normal() { scale.recip() } else { 0.0 };
     let sketch = projected.map(|number| (number * steps).round() as i8);
     Some(Embedding {
@@ -47,11 +48,12 @@ pub fn embedding(features: &[f32], values: bool) -> Option<Embedding> {
     })
 }
 
-/// By a matrix of signs, divided by the square root of the sketch's numbers (Achlioptas 2003,
-/// <https://doi.org/10.1016/S0022-0000(03)00025-4>): angles and distances stay about the same.
+/// Projects features by a random matrix of signs, divided by the square root of the sketch's length
+/// (Achlioptas 2003, <https://doi.org/10.1016/S0022-0000(03)00025-4>). Angles and distances stay
+/// about the same.
 ///
-/// Each channel's signs are the next 128 bits, so that they don't depend on how many there are.
-/// Making them costs less than reading them from memory would.
+/// Each channel takes the next 128 bits as its signs, so that a channel's signs don't depend on the
+/// number of channels. Generating the signs is faster than reading them from memory.
 fn projected(features: &[f32]) -> [f32; SKETCH_NUMBERS] {
     const BITS: [u32; WORD] = bits();
     let mut random = Pcg64::new(SEED.0, SEED.1);
@@ -69,7 +71,7 @@ fn projected(features: &[f32]) -> [f32; SKETCH_NUMBERS] {
     array::from_fn(|number| sums[number / WORD][number % WORD] * scale)
 }
 
-/// A word's bits, lowest first.
+/// The bits of a word, lowest first.
 const fn bits() -> [u32; WORD] {
     let mut bits = [1; WORD];
     let mut at = 1;
@@ -80,7 +82,7 @@ const fn bits() -> [u32; WORD] {
     bits
 }
 
-/// The nearest half precision number, infinity aside.
+/// The nearest finite number of half precision.
 fn half(feature: f32) -> [u8; 2] {
     let largest = f16::MAX.to_f32();
     f16::from_f32(feature.clamp(-largest, largest)).to_le_bytes()
@@ -95,7 +97,7 @@ mod tests {
 
     fn features(count: usize, seed: u64) -> Vec<f32> {
         let mut random = Pcg64::seed_from_u64(seed);
-        // As after a ReLU.
+        // Zero or more, as after a ReLU.
         let draw = |_| -> f32 { StandardNormal.sample(&mut random) };
         (0..count).map(draw).map(|value| value.max(0.0)).collect()
     }
@@ -112,7 +114,7 @@ mod tests {
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     }
 
-    /// Numbers of a generator written down from O'Neill 2014,
+    /// The signs of a generator written from O'Neill 2014,
     /// <https://www.pcg-random.org/paper.html>:
     ///
     /// ```python

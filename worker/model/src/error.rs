@@ -1,21 +1,21 @@
-//! Why a model can't be loaded or run. Failures of single images are in [`super::explain`].
+//! Why a model can't be loaded or run. Errors of single images are in
+//! [`explain`](crate::explain).
 
-use super::checkpoint::CheckpointError;
-use super::compute::KernelChoice;
-use super::device::{DeviceChoice, Precision};
+use crate::checkpoint::CheckpointError;
+use crate::compute::{DeviceError, PrecisionError};
 
 /// Why a model can't be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// `config.json` is not JSON, or holds words this version doesn't know; serde's message
-    /// lists those it does.
+    /// `config.json` is not JSON, or has words that this version doesn't know. serde's message
+    /// lists the known words.
     #[error(
         "config.json of model {model:?} can't be used: {source}; correct it or use a newer version"
     )]
     Config {
         /// The model's name.
         model: String,
-        /// What and where.
+        /// What is wrong, with line and column.
         #[source]
         source: serde_json::Error,
     },
@@ -24,10 +24,10 @@ pub enum ModelError {
     ConfigValue {
         /// The model's name.
         model: String,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what would be right.
         problem: String,
     },
-    /// The weights file is of another kind, or one that can't be converted.
+    /// The file of weights has a format that can't be read.
     #[error("weights of model {model:?} can't be read: {source}")]
     Checkpoint {
         /// The model's name.
@@ -36,12 +36,12 @@ pub enum ModelError {
         #[source]
         source: CheckpointError,
     },
-    /// The weights file is not safetensors.
+    /// The file of weights is not safetensors, or truncated.
     #[error("weights of model {model:?} are not a whole safetensors file; copy them again")]
     Weights {
         /// The model's name.
         model: String,
-        /// What and where.
+        /// What is wrong.
         #[source]
         source: candle_core::Error,
     },
@@ -53,11 +53,11 @@ pub enum ModelError {
     ClassCount {
         /// The model's name.
         model: String,
-        /// Class names in `config.json`.
+        /// Number of class names in `config.json`.
         classes: usize,
-        /// The head's weight in the file.
+        /// Name of the head's weight in the file.
         tensor: String,
-        /// Classes it is for.
+        /// Number of classes of the head.
         rows: usize,
     },
     /// Tensors are missing or have another shape than the network needs.
@@ -69,36 +69,26 @@ pub enum ModelError {
     Misfit {
         /// The model's name.
         model: String,
-        /// The network they were read for.
+        /// The network in `config.json`.
         architecture: &'static str,
-        /// The first tensors that don't fit, and how many more there are.
+        /// The first tensors that don't fit, and the number of the others.
         misfits: String,
     },
-    /// The device is not there, or not in this build.
-    #[error("device {choice} can't be used: {problem}")]
-    Device {
-        /// What was asked for.
-        choice: DeviceChoice,
-        /// Why not, and what to do.
-        problem: String,
-    },
-    /// The CPU doesn't compute in that precision, or not with that kernel.
-    #[error("{precision} with kernel {choice} is not available on this CPU; use --precision f32")]
-    Precision {
-        /// What was asked for.
-        precision: Precision,
-        /// What was to multiply.
-        choice: KernelChoice,
-    },
-    /// A batch of another shape than the model takes, or with another number of requests.
+    /// The device is not there, or this build can't use it.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The CPU doesn't compute in that precision with that kernel.
+    #[error(transparent)]
+    Precision(#[from] PrecisionError),
+    /// A batch has another shape than the model's input, or another number of images than requests.
     #[error("a batch of shape {actual:?} was given, the model takes {expected:?}")]
     BatchShape {
-        /// Shape of the batch.
+        /// The batch's shape.
         actual: Vec<usize>,
-        /// Shape the requests and the model call for.
+        /// The shape that the model takes, for the number of requests.
         expected: [usize; 4],
     },
-    /// The device failed while loading or computing: out of memory, lost.
-    #[error("the model's device failed: {0}; if memory ran out, use a smaller --batch")]
+    /// The device failed while loading or computing: it ran out of memory, or was lost.
+    #[error("the model's device failed: {0}; if memory ran out, use a smaller batch")]
     Compute(#[from] candle_core::Error),
 }

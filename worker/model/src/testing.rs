@@ -1,4 +1,4 @@
-//! A small random network for unit tests: one block a stage, 4 channels wide, 7 classes.
+//! A small random network for unit tests: 4 channels wide, one or two blocks a stage, 7 classes.
 
 use std::collections::HashMap;
 
@@ -6,26 +6,28 @@ use bytes::Bytes;
 use camshaft_common::model::ModelReference;
 use candle_core::{Device, Tensor};
 
-use super::compute::Compute;
-use super::config::HeadKind;
-use super::head::HeadShape;
-use super::layers::{BlockKind, ResNetShape};
-use super::resnet::ResNet;
-use super::weights::Weights;
-use super::{KernelChoice, Model, ModelFiles, Precision};
+use crate::checkpoint::Weights;
+use crate::compute::{ComputeMode, KernelChoice, Precision};
+use crate::config::HeadKind;
+use crate::model::Model;
+use crate::model_files::ModelFiles;
+use crate::network::head::HeadShape;
+use crate::network::resnet::{BlockKind, NetworkShape, ResNet, ResNetShape};
 
-/// Classes of the small model, `c0` and on.
+/// Number of classes of the small model: `c0` to `c6`.
 pub const CLASSES: usize = 7;
-/// Side of its input: the last stage is 2 × 2.
+/// Why nothing here fails.
+const VALID: &str = "the small model is valid";
+/// Side of the small model's input. Its last stage is 2 × 2.
 pub const SIDE: usize = 64;
 
-/// Two blocks in a stage, so that one has no shortcut convolution.
+/// The first stage has two blocks, so that one block has no convolution in its shortcut.
 fn shape(block: BlockKind) -> ResNetShape {
     ResNetShape { blocks: [2, 1, 1, 1], width: 4, block }
 }
 
-/// Values around zero with variance 1, the same for the same seed: a failing test must fail
-/// again. SplitMix64 (Steele, Lea and Flood 2014).
+/// Uniform values around zero with variance 1, f32. The same seed gives the same values, so that a
+/// failing test fails again. SplitMix64 (Steele, Lea and Flood 2014).
 pub fn noise(shape: &[usize], seed: u64) -> Tensor {
     let mut state = seed;
     let values = (0..shape.iter().product::<usize>()).map(|_| {
@@ -37,7 +39,8 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
         // The top 24 bits to -1..1, whose variance is a third.
         ((bits >> 40) as f32 / (1 << 23) as f32 - 1.0) * 3f32.sqrt()
     });
-    Tensor::from_vec(values.collect(), shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values.collect(), shape, &Device::Cpu)
+        .expect("there is a value for each place")
 }
 
 /// Random weights of [`small_model`] as a safetensors file.
@@ -50,34 +53,38 @@ fn head(shape: ResNetShape, kind: HeadKind) -> HeadShape {
 }
 
 fn weights(shape: ResNetShape, kind: HeadKind) -> Vec<u8> {
-    // An empty file misses every tensor, which tells what there must be.
-    let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).unwrap();
-    let mut none = Weights::read(&none).unwrap();
-    let compute = Compute::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).unwrap();
-    let shapes = (shape, head(shape, kind));
-    ResNet::load(&mut none, Bytes::new(), shapes, &Device::Cpu, &compute).unwrap();
+    // Every tensor is missing in an empty file: the misfits list what a file needs.
+    let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).expect(VALID);
+    let mut none = Weights::read(&none).expect(VALID);
+    let compute =
+        ComputeMode::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).expect(VALID);
+    let shape = NetworkShape { backbone: shape, head: head(shape, kind) };
+    ResNet::load(&mut none, Bytes::new(), shape, &Device::Cpu, &compute).expect(VALID);
     let tensors = (0..).zip(none.into_misfits()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();
-        let tensor = (noise(&misfit.expected, seed) * scale).unwrap();
-        // A variance is above zero, and one near it would make the network chaotic.
+        let tensor = (noise(&misfit.expected, seed) * scale).expect(VALID);
+        // Variances must be above zero; near zero they would amplify every difference.
         let variance = misfit.name.ends_with("running_var");
-        (misfit.name, if variance { (tensor.abs().unwrap() + 0.5).unwrap() } else { tensor })
+        (
+            misfit.name,
+            if variance { (tensor.abs().expect(VALID) + 0.5).expect(VALID) } else { tensor },
+        )
     });
-    safetensors::serialize(tensors.collect::<HashMap<_, _>>(), None).unwrap()
+    safetensors::serialize(tensors.collect::<HashMap<_, _>>(), None).expect(VALID)
 }
 
-/// A model with such weights.
+/// The small model, with bottleneck blocks and average pooling.
 pub fn small_model() -> Model {
     small_model_of(BlockKind::Bottleneck)
 }
 
-/// The same of other blocks.
+/// The small model with other blocks.
 pub(super) fn small_model_of(block: BlockKind) -> Model {
     small_model_with(block, HeadKind::AveragePool)
 }
 
-/// The same of other blocks with another head.
+/// The small model with other blocks and another head.
 pub(super) fn small_model_with(block: BlockKind, head: HeadKind) -> Model {
     let classes: Vec<_> = (0..CLASSES).map(|class| format!("c{class}")).collect();
     let config = serde_json::json!({
@@ -90,10 +97,10 @@ pub(super) fn small_model_with(block: BlockKind, head: HeadKind) -> Model {
             "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "color": "rgb"
         }
     });
-    let reference: ModelReference = "/models/small".parse().unwrap();
+    let reference: ModelReference = "/models/small".parse().expect(VALID);
     let (shape, config) = (shape(block), config.to_string());
     let weights = weights(shape, head).into();
-    let files = ModelFiles::from_bytes(reference, weights, config.as_bytes()).unwrap();
+    let files = ModelFiles::from_bytes(reference, weights, config.as_bytes()).expect(VALID);
     let (precision, kernel) = (Precision::Auto, KernelChoice::Candle);
-    Model::load_shape(&files, shape, &Device::Cpu, precision, kernel).unwrap()
+    Model::load_shape(&files, shape, &Device::Cpu, precision, kernel).expect(VALID)
 }

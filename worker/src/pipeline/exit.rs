@@ -14,6 +14,7 @@ use camshaft_vision::overlay::EncodeOverlayError;
 
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::allowed_places::PlaceRefused;
+use super::explain_advice::advice_on;
 use super::model_files::ModelUnavailable;
 use super::traces::{HasSpans, ImageSpans};
 
@@ -73,7 +74,7 @@ pub enum ExitCause {
     #[error(transparent)]
     Device(Arc<ModelError>),
     /// The model gave no finite prediction or map, or has no such target class.
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = advice_on(.0))]
     Explain(#[from] ExplainError),
     /// The overlay could not be encoded.
     #[error(transparent)]

@@ -7,8 +7,8 @@ use std::time::Instant;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use camshaft_model::{
-    ExplainError, ExplainRequest, Explained as ExplainedImage, KernelChoice, Model, ModelError,
-    ModelFiles, Precision,
+    ExplainError, ExplainRequest, ExplainedImage, KernelChoice, Model, ModelError, ModelFiles,
+    Precision,
 };
 use candle_core::{Device, Tensor};
 use image::RgbImage;

@@ -8,7 +8,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
-use camshaft_model::{ClassMap, Explained as ExplainedImage, embedding};
+use camshaft_model::{ClassMap, ExplainedImage, embedding};
 use camshaft_vision::overlay::{self, EncodeOverlayError};
 use image::RgbImage;
 

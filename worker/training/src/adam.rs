@@ -1,26 +1,26 @@
-//! Adam (Kingma and Ba 2014, algorithm 1, <https://arxiv.org/abs/1412.6980>). candle's AdamW
-//! without decay is the same, but keeps its moments to itself: a training could not go on
-//! where it was stopped.
+//! The optimiser Adam (Kingma and Ba 2014, algorithm 1, <https://arxiv.org/abs/1412.6980>).
+//!
+//! candle's AdamW without decay computes the same, but its moments can't be read: a training that
+//! was stopped could not be resumed.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::parameter::Parameter;
-use super::values;
+use super::network::{Parameter, tensor_values};
 
-/// Decay of the two moments, and what keeps the division finite: the paper's defaults, and
-/// PyTorch's.
+/// Decay of the two moments: the defaults of the paper and of PyTorch.
 const BETAS: [f32; 2] = [0.9, 0.999];
+/// Prevents a division by zero: the default of the paper and of PyTorch.
 const EPSILON: f32 = 1e-8;
-/// Values a thread takes at once.
+/// Values that a thread takes at a time.
 const CHUNK: usize = 1 << 15;
 
-/// The optimiser. Moments are the parameters' own.
+/// The optimiser. Each [`Parameter`] holds its own moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adam {
-    /// Size of a step.
+    /// Learning rate.
     pub(super) learning_rate: f64,
-    /// Steps done.
+    /// Number of steps so far.
     pub(super) steps: u64,
 }
 
@@ -29,7 +29,7 @@ impl Adam {
         Self { learning_rate, steps: 0 }
     }
 
-    /// Moves every parameter against its gradient, and takes the gradient.
+    /// Moves every parameter against its gradient, and removes the gradient.
     pub(super) fn step<'a>(
         &mut self,
         parameters: impl IntoIterator<Item = &'a mut Parameter>,
@@ -46,13 +46,13 @@ impl Adam {
 
     fn update(&self, parameter: &mut Parameter, gradient: &Tensor) -> Result<()> {
         let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
-        // The moments start at zero: their bias is divided out.
+        // The moments start at zero; dividing by these removes that bias.
         let [first, second] = BETAS.map(|beta| 1.0 - f64::from(beta).powi(steps));
         let rate = (self.learning_rate / first) as f32;
         let root = second.sqrt() as f32;
-        let mut moved = values::copy(&parameter.value)?;
+        let mut moved = tensor_values::copy(&parameter.value)?;
         let [first, second] = &mut parameter.moments;
-        values::with(&gradient.contiguous()?, |gradient| {
+        tensor_values::with(&gradient.contiguous()?, |gradient| {
             let chunks = moved.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
             let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
             chunks.zip(moments).for_each(|((values, gradient), (first, second))| {

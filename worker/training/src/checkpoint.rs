@@ -1,7 +1,9 @@
-//! Where a training is after an epoch, as one file, so that it can't be half of one epoch and
-//! half of another: a safetensors file with what was trained and the optimiser's moments,
-//! and, as its metadata, settings and history. Convolutions are in the layout they are
-//! multiplied in: the file is for going on, `model.safetensors` for everything else.
+//! The state of a training after an epoch, as one file: so it can't be half of one epoch and half
+//! of another.
+//!
+//! It is a safetensors file with the trained tensors and the optimiser's moments. Its metadata
+//! holds settings and history. Convolutions lie in the layout in which they are multiplied: the
+//! file is for resuming only; every other program reads `model.safetensors`.
 
 use std::collections::HashMap;
 
@@ -14,19 +16,20 @@ use super::record::EpochRecord;
 use super::settings::Settings;
 
 /// Key of the JSON in the file's metadata.
-const STATE: &str = "camshaft.training";
+const METADATA_KEY: &str = "camshaft.training";
 /// Version of that JSON.
 const SCHEMA: u32 = 1;
 
-/// Where a training is after an epoch.
+/// The state of a training after an epoch.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    state: State,
+    metadata: CheckpointMetadata,
     tensors: HashMap<String, Tensor>,
 }
 
+/// Everything but tensors, as JSON in the file's metadata.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct State {
+struct CheckpointMetadata {
     schema: u32,
     settings: Settings,
     history: Vec<EpochRecord>,
@@ -42,17 +45,18 @@ impl Checkpoint {
         steps: u64,
         tensors: Vec<(String, Tensor)>,
     ) -> Self {
-        let state = State { schema: SCHEMA, settings, history, skipped_images, steps };
-        Self { state, tensors: tensors.into_iter().collect() }
+        let metadata =
+            CheckpointMetadata { schema: SCHEMA, settings, history, skipped_images, steps };
+        Self { metadata, tensors: tensors.into_iter().collect() }
     }
 
-    /// As a file's content.
+    /// The content of a file.
     ///
     /// # Errors
-    /// Where a tensor can't be read.
+    /// If a tensor can't be read.
     pub fn encode(&self) -> Result<Vec<u8>, TrainingError> {
-        let state = serde_json::to_string(&self.state).expect("a state can be written as JSON");
-        let metadata = HashMap::from([(STATE.to_owned(), state)]);
+        let json = serde_json::to_string(&self.metadata).expect("metadata can be written as JSON");
+        let metadata = HashMap::from([(METADATA_KEY.to_owned(), json)]);
         safetensors::serialize(&self.tensors, Some(metadata))
             .map_err(|error| TrainingError::Compute(error.into()))
     }
@@ -60,41 +64,42 @@ impl Checkpoint {
     /// Reads a file's content.
     ///
     /// # Errors
-    /// Where it is no checkpoint, or not a whole one.
+    /// If it is no checkpoint of this version, or a truncated one.
     pub fn decode(file: &[u8]) -> Result<Self, TrainingError> {
         let broken = |error: &dyn std::fmt::Display| TrainingError::Checkpoint(error.to_string());
-        let (_, metadata) = SafeTensors::read_metadata(file).map_err(|error| broken(&error))?;
-        let state = metadata.metadata().as_ref().and_then(|metadata| metadata.get(STATE));
-        let state = state.ok_or_else(|| broken(&"it is not from a training"))?;
-        let state: State = serde_json::from_str(state).map_err(|error| broken(&error))?;
-        if state.schema != SCHEMA {
-            return Err(broken(&format!("it is of version {}, not {SCHEMA}", state.schema)));
+        let (_, header) = SafeTensors::read_metadata(file).map_err(|error| broken(&error))?;
+        let json = header.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY));
+        let json = json.ok_or_else(|| broken(&"it is not from a training"))?;
+        let metadata: CheckpointMetadata =
+            serde_json::from_str(json).map_err(|error| broken(&error))?;
+        if metadata.schema != SCHEMA {
+            return Err(broken(&format!("it is of version {}, not {SCHEMA}", metadata.schema)));
         }
         let tensors = candle_core::safetensors::load_buffer(file, &Device::Cpu)
             .map_err(|error| broken(&error))?;
-        Ok(Self { state, tensors })
+        Ok(Self { metadata, tensors })
     }
 
-    /// What the training was told.
+    /// The settings of the training.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.state.settings
+        &self.metadata.settings
     }
 
     /// Every epoch so far.
     #[must_use]
     pub fn history(&self) -> &[EpochRecord] {
-        &self.state.history
+        &self.metadata.history
     }
 
-    /// Images that can't be read and were left out.
+    /// Number of images that were left out because they can't be read.
     #[must_use]
     pub fn skipped_images(&self) -> u64 {
-        self.state.skipped_images
+        self.metadata.skipped_images
     }
 
     pub(super) fn steps(&self) -> u64 {
-        self.state.steps
+        self.metadata.steps
     }
 
     pub(super) fn tensor(&self, name: &str) -> candle_core::Result<Tensor> {

@@ -1,96 +1,97 @@
-//! Which images a folder of class folders has, and which of them are held back to validate.
+//! The images of a folder of class folders, and which of them are held back for validation.
 //!
-//! Owns names, classes and the split. Files are not opened here.
+//! Owns keys, classes and the split. Files are not opened here. Upstream: a local folder.
+//! Downstream: [`inputs`](super::inputs).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// What the folder of images to validate on may be called.
+/// Names that the folder of images to validate on may have.
 const VALIDATION_FOLDERS: [&str; 3] = ["val", "validation", "valid"];
-/// The folder of images to train on, beside it.
+/// Name of the folder of images to train on.
 const TRAINING_FOLDER: &str = "train";
-/// Share of the images held back, where no folder says which.
+/// Share of the images that are held back if there is no folder of images to validate on.
 const VALIDATION_SHARE: f64 = 0.2;
 
 /// Why a folder is no data set.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// It, or something in it, can't be listed.
-    #[error("{path} can't be read: {source}; DATASET is a local folder of class folders")]
+    /// A file or folder can't be read.
+    #[error("{path} can't be read: {source}; a data set is a local folder of class folders")]
     Unreadable {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: std::io::Error,
     },
-    /// No folder in it.
+    /// The folder has no folders in it.
     #[error(
         "{path} has no class folders; put each class's images into a folder of its own: \
          {path}/CLASS, or {path}/train/CLASS and {path}/val/CLASS"
     )]
     NoClasses {
-        /// Where they were looked for.
-        path: PathBuf,
-    },
-    /// Nothing to tell apart.
-    #[error("{path} has one class only, {class:?}; add a folder for each further class")]
-    OneClass {
-        /// Where they were looked for.
-        path: PathBuf,
-        /// The only one.
-        class: String,
-    },
-    /// A class without images.
-    #[error("class folder {path} has no images; add some, or remove it")]
-    EmptyClass {
         /// The folder.
         path: PathBuf,
     },
-    /// A class to validate that can't be learnt.
-    #[error("{path} is a class that the images to train on don't have; add it there, or remove it")]
-    UnknownClass {
-        /// Its folder.
+    /// There is one class only, so there is nothing to learn.
+    #[error("{path} has one class only, {class:?}; add a folder for each further class")]
+    OneClass {
+        /// The folder of class folders.
+        path: PathBuf,
+        /// The class.
+        class: String,
+    },
+    /// A class has no images.
+    #[error("class folder {path} has no images; add some, or remove it")]
+    EmptyClass {
+        /// The class's folder.
         path: PathBuf,
     },
-    /// Images to validate on and none to train on.
+    /// A class has images to validate on and none to train on.
+    #[error("{path} is a class that the images to train on don't have; add it there, or remove it")]
+    UnknownClass {
+        /// The class's folder.
+        path: PathBuf,
+    },
+    /// There is a folder of images to validate on and no folder of images to train on.
     #[error("{path} has a folder to validate on and no train/; call the other one train")]
     NoTraining {
         /// The data set.
         path: PathBuf,
     },
-    /// Two answers to one question.
-    #[error("{path} says which images to validate on; leave out --val-share")]
+    /// There is a folder of images to validate on, and also a share to hold back.
+    #[error("{path} says which images to validate on; leave out the share of images to hold back")]
     ShareAndFolder {
-        /// The folder.
+        /// The folder of images to validate on.
         path: PathBuf,
     },
-    /// A share so small or large that a class is on one side only.
+    /// The share is so small or so large that a class has images on one side only.
     #[error(
-        "--val-share {share} leaves class {class:?} without images to {purpose} on; choose another \
-         one, or add images"
+        "a validation share of {share} leaves class {class:?} without images to {purpose} on; \
+         choose another share, or add images"
     )]
     OneSided {
         /// The share.
         share: f64,
         /// The class.
         class: String,
-        /// `train` or `validate`.
+        /// What the class has no images for: `train` or `validate`.
         purpose: &'static str,
     },
 }
 
 /// An image of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct DatasetImage {
     /// Path below the data set, with slashes.
     pub key: String,
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
     /// Index of its class.
     pub class: usize,
-    /// Size of the file.
+    /// Size of the file in bytes.
     pub bytes: u64,
 }
 
@@ -99,18 +100,18 @@ pub struct Sample {
 pub struct Dataset {
     /// Class names, by index: the folders' names in alphabetical order.
     pub classes: Vec<String>,
-    /// What is learnt from.
-    pub training: Vec<Sample>,
-    /// What is only looked at.
-    pub validation: Vec<Sample>,
+    /// Images to train on.
+    pub training: Vec<DatasetImage>,
+    /// Images to validate on.
+    pub validation: Vec<DatasetImage>,
 }
 
 impl Dataset {
-    /// Finds the images below `root`: in `train/CLASS` and `val/CLASS`, or in `CLASS`, of
-    /// which `share` (0.2 by default) are held back to validate on, by a hash of their keys.
+    /// Finds the images below `root`: in `train/CLASS` and `val/CLASS`, or in `CLASS` alone. Then a
+    /// `share` of them (0.2 by default) is held back for validation, chosen by a hash of each key.
     ///
     /// # Errors
-    /// Where it can't be read, or classes or images are missing.
+    /// If a folder can't be read, or classes or images are missing.
     pub fn find(root: &Path, share: Option<f64>) -> Result<Self, DatasetError> {
         let training = root.join(TRAINING_FOLDER);
         let validation = VALIDATION_FOLDERS.map(|name| root.join(name));
@@ -133,20 +134,20 @@ impl Dataset {
             return Err(DatasetError::UnknownClass { path: validation.join(unknown) });
         }
         Ok(Self {
-            training: samples(root, training, &classes)?,
-            validation: samples(root, validation, &classes)?,
+            training: images(root, training, &classes)?,
+            validation: images(root, validation, &classes)?,
             classes,
         })
     }
 
     fn split(root: &Path, folder: &Path, share: f64) -> Result<Self, DatasetError> {
         let classes = classes(folder)?;
-        let all = samples(root, folder, &classes)?;
+        let all = images(root, folder, &classes)?;
         let (validation, training): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|sample| position(&sample.key) < share);
+            all.into_iter().partition(|image| position(&image.key) < share);
         for (side, purpose) in [(&training, "train"), (&validation, "validate")] {
             for (index, class) in classes.iter().enumerate() {
-                if !side.iter().any(|sample| sample.class == index) {
+                if !side.iter().any(|image| image.class == index) {
                     let class = class.clone();
                     return Err(DatasetError::OneSided { share, class, purpose });
                 }
@@ -155,13 +156,14 @@ impl Dataset {
         Ok(Self { classes, training, validation })
     }
 
-    /// `sha256:…` of names, sizes and sides: the same for the same images at another place.
+    /// `sha256:…` of keys, sizes and sides. A copy of the data set in another folder has the same
+    /// digest.
     #[must_use]
     pub fn digest(&self) -> String {
         use std::fmt::Write;
         let mut hash = Sha256::new();
-        for (side, samples) in [("train", &self.training), ("validate", &self.validation)] {
-            for Sample { key, bytes, .. } in samples {
+        for (side, images) in [("train", &self.training), ("validate", &self.validation)] {
+            for DatasetImage { key, bytes, .. } in images {
                 hash.update(format!("{side}\0{key}\0{bytes}\n"));
             }
         }
@@ -172,7 +174,7 @@ impl Dataset {
     }
 }
 
-/// Where a key's hash lies between 0 and 1.
+/// A number from 0 to 1 that depends on the key only, evenly distributed.
 fn position(key: &str) -> f64 {
     let first: [u8; 8] = *Sha256::digest(key).first_chunk().expect("a digest has 32 bytes");
     u64::from_be_bytes(first) as f64 / 2f64.powi(64)
@@ -192,7 +194,7 @@ fn folders(folder: &Path) -> Result<Vec<String>, DatasetError> {
     Ok(entries.filter(|(path, _)| path.is_dir()).map(|(_, name)| name).collect())
 }
 
-/// Paths and names in a folder by name, hidden ones aside.
+/// Paths and names of what a folder holds, by name, without hidden files.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>, DatasetError> {
     let failed = |source| DatasetError::Unreadable { path: folder.to_owned(), source };
     let mut found = Vec::new();
@@ -207,30 +209,30 @@ fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>, DatasetError> {
     Ok(found)
 }
 
-/// The images of every class, in the order of classes and names.
-fn samples(root: &Path, side: &Path, classes: &[String]) -> Result<Vec<Sample>, DatasetError> {
-    let mut samples = Vec::new();
+/// The images of every class below `side`, in the order of classes and names.
+fn images(root: &Path, side: &Path, classes: &[String]) -> Result<Vec<DatasetImage>, DatasetError> {
+    let mut images = Vec::new();
     for (class, name) in classes.iter().enumerate() {
-        let (before, folder) = (samples.len(), side.join(name));
+        let (before, folder) = (images.len(), side.join(name));
         if folder.is_dir() {
-            collect(root, &folder, class, &mut samples)?;
+            collect(root, &folder, class, &mut images)?;
         }
-        if samples.len() == before {
+        if images.len() == before {
             return Err(DatasetError::EmptyClass { path: folder });
         }
     }
-    Ok(samples)
+    Ok(images)
 }
 
 fn collect(
     root: &Path,
     folder: &Path,
     class: usize,
-    samples: &mut Vec<Sample>,
+    images: &mut Vec<DatasetImage>,
 ) -> Result<(), DatasetError> {
     for (path, _) in entries(folder)? {
         if path.is_dir() {
-            collect(root, &path, class, samples)?;
+            collect(root, &path, class, images)?;
             continue;
         }
         let metadata = fs::metadata(&path);
@@ -239,7 +241,7 @@ fn collect(
             .len();
         let below = path.strip_prefix(root).expect("it was found below the root");
         let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
-        samples.push(Sample { key: parts.join("/"), path, class, bytes });
+        images.push(DatasetImage { key: parts.join("/"), path, class, bytes });
     }
     Ok(())
 }
@@ -258,8 +260,8 @@ mod tests {
         root
     }
 
-    fn keys(samples: &[Sample]) -> Vec<&str> {
-        samples.iter().map(|sample| sample.key.as_str()).collect()
+    fn keys(images: &[DatasetImage]) -> Vec<&str> {
+        images.iter().map(|image| image.key.as_str()).collect()
     }
 
     #[test]

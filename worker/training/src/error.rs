@@ -1,14 +1,14 @@
-//! Why a training can't start, go on or end well.
+//! Why a training can't start or continue.
 
 use camshaft_model::ModelError;
 
-/// Why a training can't start, go on or end well.
+/// Why a training can't start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
-    /// The model to start from, or the one to be made, can't be used.
+    /// The initial model, or the trained one, can't be used.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// None of a class's images can be read.
+    /// No image of a class can be read.
     #[error(
         "none of the images of class {class:?} to {purpose} on can be read; the warnings above say \
          why"
@@ -16,44 +16,48 @@ pub enum TrainingError {
     UnreadableClass {
         /// The class.
         class: String,
-        /// `train` or `validate`.
+        /// What the class has no images for: `train` or `validate`.
         purpose: &'static str,
     },
-    /// An image could be read when the training started, and no longer.
+    /// An image could be read when the training started, and can't be read now.
     #[error("{key} can no longer be read: {reason}; restore it and run the same command again")]
     ImageLost {
-        /// Its key.
+        /// The image's key.
         key: String,
-        /// Why.
+        /// Why it can't be read.
         reason: String,
     },
-    /// Batch normalisation of single images learns nothing.
-    #[error("--layers all needs batches: use a --batch of 2 or more")]
+    /// The batch has one image: a network can't learn from batches normalised by themselves.
+    #[error("training all layers needs batches of 2 images or more")]
     BatchOfOne,
-    /// The loss is infinite or no number.
+    /// The loss is infinite or NaN.
     #[error(
-        "the loss is no longer a number in epoch {epoch}; use a lower --learning-rate than \
-         {learning_rate}, and another --out"
+        "the loss is no longer a number in epoch {epoch}; use a lower learning rate than \
+         {learning_rate}, and another folder for the model"
     )]
     Diverged {
         /// The epoch.
         epoch: u32,
-        /// The rate.
+        /// The learning rate.
         learning_rate: f64,
     },
-    /// The file is no checkpoint of this version's, or not a whole one.
-    #[error("the checkpoint can't be used: {0}; choose another --out, or remove it to start anew")]
-    Checkpoint(String),
-    /// The checkpoint belongs to a training with other settings or data.
+    /// The file is no checkpoint of this version, or a truncated one. The text says what is wrong.
     #[error(
-        "this is not how the training in --out was started: {0}; use the same settings to go on, \
-         or another --out"
+        "the checkpoint can't be used: {0}; choose another folder, or remove the checkpoint to \
+         start anew"
+    )]
+    Checkpoint(String),
+    /// The checkpoint belongs to a training with other settings or data. The text says what
+    /// differs.
+    #[error(
+        "this is not how the training in that folder was started: {0}; use the same settings to go \
+         on, or another folder"
     )]
     OtherTraining(String),
-    /// The user stopped it.
+    /// The user stopped the training.
     #[error("stopped")]
     Stopped,
-    /// Computing failed.
-    #[error("training failed: {0}; if memory ran out, use a smaller --batch")]
+    /// The computation failed, for example because memory ran out.
+    #[error("training failed: {0}; if memory ran out, use a smaller batch")]
     Compute(#[from] candle_core::Error),
 }

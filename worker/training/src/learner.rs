@@ -1,5 +1,6 @@
-//! What an epoch needs to know of what is trained: a head on frozen features
-//! ([`super::frozen`]) or all layers ([`super::whole`]).
+//! What an epoch needs of the thing that is trained: a head on frozen features
+//! ([`frozen_features`](super::frozen_features)) or all layers
+//! ([`whole_network`](super::whole_network)).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,23 +9,23 @@ use candle_core::Tensor;
 use tokio_util::sync::CancellationToken;
 
 use super::error::TrainingError;
-use super::layer::NamedTensors;
 use super::loss::Score;
-use super::random::Pick;
+use super::network::{FindTensor, NamedTensors};
+use super::random::EpochImage;
 
-/// How far something that takes long has come, and whether it is to end early.
+/// Progress of a long computation, and a way to stop it.
 #[derive(Debug, Default)]
 pub struct Watch {
     /// Images done.
     pub done: AtomicU64,
-    /// Images there are to do.
+    /// Images to do in all.
     pub total: AtomicU64,
-    /// Cancelled: end with [`TrainingError::Stopped`] after the batch in work.
+    /// If it is cancelled, the computation ends with [`TrainingError::Stopped`] after its batch.
     pub stop: CancellationToken,
 }
 
 impl Watch {
-    /// One that is stopped by `stop`.
+    /// A watch that `stop` stops.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
         Self { stop, ..Self::default() }
@@ -44,33 +45,29 @@ impl Watch {
     }
 }
 
-/// What is trained, and the images it is trained on.
+/// A network or a head that is trained, and the images that it learns from.
 pub(super) trait Learner: Send {
-    /// Images to train on, and to validate on.
+    /// Number of images to train on, and to validate on.
     fn images(&self) -> [usize; 2];
 
-    /// Images that can't be read.
+    /// Number of images that can't be read.
     fn skipped(&self) -> u64;
 
-    /// Learns from a batch; its score is that before learning.
-    fn step(&mut self, picks: &[Pick]) -> Result<Score, TrainingError>;
+    /// Learns from a batch. Returns the batch's score before the step.
+    fn step(&mut self, images: &[EpochImage]) -> Result<Score, TrainingError>;
 
     /// The score of the images to validate on.
     fn validate(&self, watch: &Watch) -> Result<Score, TrainingError>;
 
-    /// Optimiser steps so far.
+    /// Number of optimiser steps so far.
     fn steps(&self) -> u64;
 
-    /// What [`Self::restore`] needs beside the number of steps.
+    /// The tensors that [`Self::restore`] needs, by name.
     fn save(&self) -> candle_core::Result<Vec<(String, Tensor)>>;
 
-    /// Continues from there; `find` tells a tensor by its name.
-    fn restore(
-        &mut self,
-        steps: u64,
-        find: &dyn Fn(&str) -> candle_core::Result<Tensor>,
-    ) -> candle_core::Result<()>;
+    /// Restores what [`Self::save`] gave after `steps` steps.
+    fn restore(&mut self, steps: u64, find: FindTensor<'_>) -> candle_core::Result<()>;
 
-    /// The whole model, by torchvision's names and in PyTorch's layout.
+    /// All tensors of the model, with torchvision's names, in PyTorch's layout.
     fn export(&self) -> candle_core::Result<NamedTensors>;
 }

@@ -1,13 +1,13 @@
-//! Softmax cross-entropy: how wrong logits are, and which way they should go.
+//! Softmax cross-entropy: the loss of logits, and its gradient.
 
-/// How a number of images was classified.
+/// Loss and accuracy of several images.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Score {
-    /// Sum of their losses.
+    /// Sum of the images' losses.
     pub(super) loss: f64,
-    /// How many have their class's logit largest.
+    /// Number of images whose class has the largest logit.
     pub(super) correct: u64,
-    /// How many there are.
+    /// Number of images.
     pub(super) images: u64,
 }
 
@@ -29,8 +29,8 @@ impl std::ops::AddAssign for Score {
     }
 }
 
-/// The score of `logits` `[N, K]`, row-major, against as many classes, and the gradient of
-/// the mean loss with respect to them: `(softmax - one hot) / N`.
+/// The score of `logits` `[N, K]`, row-major, for the `N` true classes, and the gradient of the
+/// mean loss with respect to the logits: `(softmax - one hot) / N`, `[N, K]`.
 pub(super) fn cross_entropy(logits: &[f32], classes: &[usize]) -> (Score, Vec<f32>) {
     let images = classes.len();
     let width = logits.len() / images.max(1);
@@ -38,7 +38,7 @@ pub(super) fn cross_entropy(logits: &[f32], classes: &[usize]) -> (Score, Vec<f3
     let mut gradient = Vec::with_capacity(logits.len());
     for (row, &class) in logits.chunks_exact(width).zip(classes) {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        // Less the largest, or the exponential overflows.
+        // Without subtracting the largest, the exponential would overflow.
         let sum: f64 = row.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
         score.loss += sum.ln() - f64::from(row[class] - largest);
         let before = row[..class].iter().all(|&logit| logit < row[class]);

@@ -1,5 +1,5 @@
-//! Everything drawn by chance, from the seed alone: the same command gives the same numbers,
-//! and an epoch's can be drawn again without those before it.
+//! Random numbers of a training, which depend on the seed only. The same command gives the same
+//! numbers, and an epoch's numbers can be drawn without those of earlier epochs.
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
@@ -8,20 +8,20 @@ use sha2::{Digest, Sha256};
 
 /// One image of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pick {
-    /// Which of the training images.
-    pub(super) sample: usize,
-    /// Whether left and right are exchanged.
+pub(super) struct EpochImage {
+    /// Index among the training images.
+    pub(super) image: usize,
+    /// True if left and right are exchanged.
     pub(super) mirrored: bool,
 }
 
-/// Random numbers for one purpose, independent of those for every other.
+/// A generator for one purpose, independent of the generators for other purposes.
 pub(super) fn stream(seed: u64, purpose: &str) -> Xoshiro256PlusPlus {
     let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(purpose).finalize();
     Xoshiro256PlusPlus::from_seed(digest.into())
 }
 
-/// Values between `-bound` and `bound`.
+/// Uniform values between `-bound` and `bound`.
 pub(super) fn uniform(random: &mut impl RngExt, bound: f32, count: usize) -> Vec<f32> {
     (0..count).map(|_| (2.0 * random.random::<f32>() - 1.0) * bound).collect()
 }
@@ -30,7 +30,7 @@ pub(super) fn uniform(random: &mut impl RngExt, bound: f32, count: usize) -> Vec
 pub(super) fn normal(random: &mut impl RngExt, deviation: f32, count: usize) -> Vec<f32> {
     (0..count)
         .map(|_| {
-            // The first in 0..1 without its zero, whose logarithm is none.
+            // The first is above 0: zero has no logarithm.
             let (first, second) = (1.0 - random.random::<f64>(), random.random::<f64>());
             let normal = (-2.0 * first.ln()).sqrt() * (std::f64::consts::TAU * second).cos();
             normal as f32 * deviation
@@ -38,13 +38,13 @@ pub(super) fn normal(random: &mut impl RngExt, deviation: f32, count: usize) -> 
         .collect()
 }
 
-/// The images of an epoch (counted from 1) in its order, each once.
-pub(super) fn epoch(seed: u64, epoch: u32, samples: usize, flip: bool) -> Vec<Pick> {
+/// The images of an epoch (counted from 1) in random order, each once.
+pub(super) fn draw_epoch(seed: u64, epoch: u32, images: usize, flip: bool) -> Vec<EpochImage> {
     let mut random = stream(seed, &format!("epoch {epoch}"));
-    let mut order: Vec<usize> = (0..samples).collect();
+    let mut order: Vec<usize> = (0..images).collect();
     order.shuffle(&mut random);
-    let mut pick = |sample| Pick { sample, mirrored: flip && random.random_bool(0.5) };
-    order.into_iter().map(&mut pick).collect()
+    let mut draw = |image| EpochImage { image, mirrored: flip && random.random_bool(0.5) };
+    order.into_iter().map(&mut draw).collect()
 }
 
 #[cfg(test)]
@@ -53,16 +53,16 @@ mod tests {
 
     #[test]
     fn every_epoch_has_each_image_once_in_an_order_of_its_own() {
-        let [first, second] = [1, 2].map(|number| epoch(7, number, 100, true));
+        let [first, second] = [1, 2].map(|number| draw_epoch(7, number, 100, true));
         assert_ne!(first, second);
-        assert_eq!(first, epoch(7, 1, 100, true), "the same epoch is the same again");
-        assert_ne!(first, epoch(8, 1, 100, true));
-        let mut samples: Vec<_> = first.iter().map(|pick| pick.sample).collect();
-        samples.sort_unstable();
-        assert_eq!(samples, (0..100).collect::<Vec<_>>());
-        let mirrored = first.iter().filter(|pick| pick.mirrored).count();
+        assert_eq!(first, draw_epoch(7, 1, 100, true), "the same epoch is the same again");
+        assert_ne!(first, draw_epoch(8, 1, 100, true));
+        let mut images: Vec<_> = first.iter().map(|drawn| drawn.image).collect();
+        images.sort_unstable();
+        assert_eq!(images, (0..100).collect::<Vec<_>>());
+        let mirrored = first.iter().filter(|drawn| drawn.mirrored).count();
         assert!((30..70).contains(&mirrored), "{mirrored} of 100 are mirrored");
-        assert!(epoch(7, 1, 100, false).iter().all(|pick| !pick.mirrored));
+        assert!(draw_epoch(7, 1, 100, false).iter().all(|drawn| !drawn.mirrored));
     }
 
     #[test]

@@ -1,27 +1,27 @@
-//! What is known about a training afterwards: `training.json`.
+//! The record of a training: `training.json`.
 
 use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 
-/// What came of one epoch.
+/// Losses and accuracies of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
-    /// Its number, from 1.
+    /// The epoch's number, from 1.
     pub epoch: u32,
-    /// Mean loss of the training images, each before it was learnt from.
+    /// Mean loss of the training images, each before the step that learns from it.
     pub training_loss: f64,
-    /// Share of them that were classified correctly, likewise.
+    /// Share of the training images that were classified correctly before that step.
     pub training_accuracy: f64,
     /// Mean loss of the images to validate on, after the epoch.
     pub validation_loss: f64,
-    /// Share of them that are classified correctly.
+    /// Share of the images to validate on that are classified correctly.
     pub validation_accuracy: f64,
-    /// How long it took.
+    /// Duration of the epoch in seconds.
     pub seconds: f64,
 }
 
-/// The epoch with the best validation accuracy; of several the one with the least loss.
+/// The epoch with the best validation accuracy; of several, the one with the lowest loss.
 #[must_use]
 pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
     history.iter().reduce(|best, next| {
@@ -36,9 +36,9 @@ pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
 pub struct TrainingRecord<'a> {
     /// Version of this format.
     pub schema: u32,
-    /// What the training was told.
+    /// The settings of the training.
     pub settings: &'a Settings,
-    /// Images that can't be read and were left out.
+    /// Number of images that were left out because they can't be read.
     pub skipped_images: u64,
     /// The epoch whose weights are in `model.safetensors`.
     pub best_epoch: Option<u32>,

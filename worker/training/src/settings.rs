@@ -1,15 +1,16 @@
-//! What a training is told, once and for all: a checkpoint goes on only with the same.
+//! The settings of a training. They don't change: a checkpoint can be resumed only with the same
+//! settings.
 
+use camshaft_model::network::head::HeadShape;
+use camshaft_model::network::resnet::ResNetShape;
+use camshaft_model::{HeadKind, ModelConfig};
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::dataset::Dataset;
 use super::error::TrainingError;
-use super::initial::{Init, RANDOM};
-use camshaft_model::head::HeadShape;
-use camshaft_model::layers::ResNetShape;
-use camshaft_model::{HeadKind, ModelConfig};
+use super::initial_weights::{Init, RANDOM};
 
 /// Which layers are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,71 +22,71 @@ pub enum TrainedLayers {
     All,
 }
 
-/// What a user may choose, the data set and the model to start from aside.
+/// What a user may choose, apart from the data set and the initial model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// Which layers are trained.
     pub layers: TrainedLayers,
-    /// What the new head is.
+    /// Kind of the new head.
     pub head: HeadKind,
-    /// Side of the input; none: the initial model's.
+    /// Side of the input in pixels; none: as the initial model's.
     pub image_size: Option<usize>,
-    /// Whether images are mirrored by chance.
+    /// True if half of the images, chosen at random, are mirrored.
     pub flip: bool,
-    /// Images of a step.
+    /// Number of images of a step.
     pub batch: usize,
-    /// Adam's.
+    /// Adam's learning rate.
     pub learning_rate: f64,
-    /// What all chance comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
-/// What a training is told.
+/// The settings of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where it starts.
+    /// What it starts from.
     pub init: InitRecord,
     /// Which layers are trained.
     pub layers: TrainedLayers,
-    /// Whether images are mirrored by chance.
+    /// True if half of the images, chosen at random, are mirrored.
     pub flip: bool,
-    /// Images of a step.
+    /// Number of images of a step.
     pub batch: usize,
-    /// Adam's.
+    /// Adam's learning rate.
     pub learning_rate: f64,
-    /// What all chance comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// The images.
     pub dataset: DatasetRecord,
-    /// `config.json` of the model that comes out.
+    /// `config.json` of the trained model.
     pub model: ModelConfig,
 }
 
-/// Where a training starts.
+/// What a training starts from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InitRecord {
     /// The initial model's name, or `random`.
     pub name: String,
-    /// Of its weights.
+    /// Digest of the initial model's weights; none for random weights.
     pub digest: Option<String>,
 }
 
 /// The images of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetRecord {
-    /// Images to train on, unreadable ones among them.
+    /// Number of images to train on, unreadable ones included.
     pub training_images: usize,
-    /// Images to validate on.
+    /// Number of images to validate on, unreadable ones included.
     pub validation_images: usize,
-    /// Of their keys and sizes.
+    /// Digest of the images' keys and sizes.
     pub digest: String,
 }
 
 impl Settings {
-    /// Settles what the options leave open.
+    /// Completes the options by what the initial model and the data set say.
     ///
     /// # Errors
-    /// Where they don't go together, or the initial model's input can't have that size.
+    /// If the options contradict each other, or the model's input can't have that size.
     pub fn new(init: &Init, options: &Options, dataset: &Dataset) -> Result<Self, TrainingError> {
         let Options { layers, head, image_size, flip, batch, learning_rate, seed } = *options;
         if layers == TrainedLayers::All && batch < 2 {
@@ -97,7 +98,7 @@ impl Settings {
         if let Some(side) = image_size {
             (model.input.height, model.input.width) = (side, side);
         }
-        // What is written must be readable.
+        // The trained model's configuration must be readable.
         let json = serde_json::to_vec(&model).expect("a config can be written as JSON");
         let model = ModelConfig::parse("to be trained", &json)?;
         let init = match init {
@@ -115,12 +116,12 @@ impl Settings {
         Ok(Self { init, layers, flip, batch, learning_rate, seed, dataset, model })
     }
 
-    /// The first thing in which these settings differ from those a training was started with.
+    /// Describes the first difference from the settings that a training was started with.
     #[must_use]
     pub fn difference(&self, started: &Self) -> Option<String> {
         let json = |settings: &Self| {
             let mut settings = settings.clone();
-            // The same weights by another name are the same.
+            // The name of an initial model doesn't matter: its digest is compared.
             if settings.init.digest.is_some() {
                 settings.init.name.clear();
             }
@@ -151,7 +152,7 @@ impl Settings {
     }
 }
 
-/// Where two values differ, and how.
+/// The path of the first difference, and the two values there.
 fn first_difference(path: &str, then: &Value, now: &Value) -> Option<(String, Value, Value)> {
     if let (Value::Object(a), Value::Object(b)) = (then, now) {
         let keys = a.keys().chain(b.keys());
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn what_cannot_be_trained_is_refused() {
         let error = settings(|options| options.batch = 1).unwrap_err().to_string();
-        assert!(error.contains("--batch of 2 or more"), "{error}");
+        assert!(error.contains("batches of 2 images or more"), "{error}");
         let error = settings(|options| options.image_size = Some(16)).unwrap_err().to_string();
         assert!(error.contains("between 32 and 4096"), "{error}");
     }

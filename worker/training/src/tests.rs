@@ -1,18 +1,18 @@
-//! Whole trainings on small pictures that a network can learn to tell apart.
+//! Whole trainings on small pictures that a network can learn to classify.
 
 use std::path::Path;
 
 use image::RgbImage;
 
-use super::network::TrainedNetwork;
-use super::values;
+use super::network::{TrainedResNet, tensor_values};
 use super::*;
-use camshaft_model::head::HeadShape;
-use camshaft_model::layers::{BlockKind, ResNetShape};
+use camshaft_model::network::head::HeadShape;
+use camshaft_model::network::resnet::{BlockKind, ResNetShape};
 use camshaft_model::testing::noise;
 use camshaft_model::{Architecture, HeadKind};
 
-/// Pictures of both classes and sides, `lying` and `upright` stripes in random colours.
+/// Writes pictures of two classes, `lying` and `upright` stripes in random colours, to train and to
+/// validate on.
 fn write_stripes(root: &Path, training: u32, validation: u32) {
     for (side, count) in [("train", training), ("val", validation)] {
         for (upright, class) in [(false, "lying"), (true, "upright")] {
@@ -71,7 +71,7 @@ impl Training {
 fn a_network_learns_from_random_weights() {
     let root = tempfile::tempdir().unwrap();
     write_stripes(root.path(), 48, 16);
-    // Small batches: running statistics, by which validation goes, take some dozen steps.
+    // Validation uses running statistics, which need some dozen steps: so batches are small.
     let options = Options { batch: 8, ..options(TrainedLayers::All) };
     let training = Training::new(root.path(), &options);
     let mut trainer = training.prepare(None).unwrap();
@@ -164,24 +164,24 @@ fn a_networks_gradient_is_the_slope_along_it() {
         let shape = ResNetShape { blocks: [1, 2, 1, 1], width: 4, block };
         let head =
             HeadShape { kind: HeadKind::AveragePool, classes: 3, features: shape.features(64, 64) };
-        let mut tensors = initial::random(shape, 5).unwrap();
-        initial::draw_head(&mut tensors, head, 5).unwrap();
-        let start = TrainedNetwork::new(&tensors, shape, head).unwrap();
+        let mut tensors = initial_weights::random(shape, 5).unwrap();
+        initial_weights::draw_head(&mut tensors, head, 5).unwrap();
+        let start = TrainedResNet::new(&tensors, shape, head).unwrap();
         let (input, factors) = (noise(&[4, 3, 64, 64], 1), noise(&[4, 3], 2));
-        let sum = |network: &TrainedNetwork| -> f64 {
+        let sum = |network: &TrainedResNet| -> f64 {
             let (logits, _) = network.clone().forward(&input).unwrap();
-            let logits = values::copy(&(logits * &factors).unwrap()).unwrap();
+            let logits = tensor_values::copy(&(logits * &factors).unwrap()).unwrap();
             logits.iter().map(|&value| f64::from(value)).sum()
         };
         let mut network = start.clone();
         let (_, trace) = network.forward(&input).unwrap();
         network.backward(trace, &factors).unwrap();
-        // Part by part: the head's gradient must not outweigh a wrong stem's.
+        // One parameter at a time, so that the head's gradient can't hide a wrong one of the stem.
         let parts = network.parameters().count();
         for part in 0..parts {
             let parameter = network.parameters().nth(part).unwrap();
             let gradient = parameter.gradient.clone().unwrap();
-            let norm = values::copy(&gradient.sqr().unwrap().sum_all().unwrap()).unwrap()[0];
+            let norm = tensor_values::copy(&gradient.sqr().unwrap().sum_all().unwrap()).unwrap()[0];
             let step = 2e-3 / f64::from(norm).sqrt();
             let moved = |by: f64| {
                 let mut moved = start.clone();
@@ -191,7 +191,7 @@ fn a_networks_gradient_is_the_slope_along_it() {
             };
             let slope = (moved(step) - moved(-step)) / (2.0 * step) / f64::from(norm);
             let name = &parameter.name;
-            // The ReLUs' and the pooling's kinks cost the rest.
+            // The slope is not exact because of the kinks of ReLUs and pooling.
             assert!((slope - 1.0).abs() < 0.1, "{block:?} {name}: {slope} instead of 1");
         }
     }
@@ -210,14 +210,19 @@ fn what_is_exported_says_what_was_trained() {
             let file = trainer.model().unwrap();
             let tensors = candle_core::safetensors::load_buffer(&file, Settings::device()).unwrap();
             let tensors = tensors.into_iter().collect();
-            let model = trainer::load(&training.settings, &tensors, camshaft_model::Precision::F32)
-                .unwrap();
+            let model = exported_model::load_model(
+                &training.settings,
+                &tensors,
+                camshaft_model::Precision::F32,
+            )
+            .unwrap();
             let mut loss = 0.0;
             for sample in &training.dataset.validation {
                 let rule = &training.settings.model.input;
-                let input = examples::input(sample, rule).unwrap();
-                let batch = examples::batch(&[input], rule).unwrap();
-                let logits = values::copy(&model.forward(&batch, &[]).unwrap().logits).unwrap();
+                let input = inputs::read_input(sample, rule).unwrap();
+                let batch = inputs::to_batch(&[input], rule).unwrap();
+                let logits =
+                    tensor_values::copy(&model.forward(&batch, &[]).unwrap().logits).unwrap();
                 loss += loss::cross_entropy(&logits, &[sample.class]).0.loss;
             }
             let loss = loss / training.dataset.validation.len() as f64;

@@ -1,24 +1,24 @@
-//! A training from epoch to epoch.
+//! A training from epoch to epoch. Wiring only.
+//!
+//! Owns the order: prepare or resume, train an epoch, validate. Upstream: settings, initial weights
+//! and a data set. Downstream: the model's files and a checkpoint, which the program writes.
 
 use std::time::Instant;
-
-use camshaft_common::model::ModelReference;
 
 use super::checkpoint::Checkpoint;
 use super::dataset::Dataset;
 use super::error::TrainingError;
-use super::frozen::FrozenFeatures;
-use super::initial::Init;
-use super::layer::NamedTensors;
+use super::exported_model::weights_file;
+use super::frozen_features::FrozenFeatures;
+use super::initial_weights::Init;
 use super::learner::{Learner, Watch};
 use super::loss::Score;
-use super::random::{Pick, epoch};
+use super::random::{EpochImage, draw_epoch};
 use super::record::{EpochRecord, best};
 use super::settings::{Settings, TrainedLayers};
-use super::whole::WholeNetwork;
-use camshaft_model::{KernelChoice, Model, ModelError, ModelFiles, Precision};
+use super::whole_network::WholeNetwork;
 
-/// A training between two epochs.
+/// A training, between two epochs.
 pub struct Trainer {
     settings: Settings,
     history: Vec<EpochRecord>,
@@ -32,12 +32,11 @@ impl std::fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// Reads the initial model and whatever else is done once, and goes on where
-    /// `checkpoint` was made.
+    /// Does everything that is done once, and resumes from `checkpoint` if there is one.
     ///
     /// # Errors
-    /// Where the checkpoint is another training's, the model or a class can't be used, or
-    /// `watch` says to stop.
+    /// If the checkpoint is another training's, the model or a class can't be used, or `watch` is
+    /// stopped.
     pub fn prepare(
         settings: Settings,
         init: &Init,
@@ -75,16 +74,16 @@ impl Trainer {
     /// Trains one epoch and validates.
     ///
     /// # Errors
-    /// Where an image is lost, the loss is no number, or `watch` says to stop. What was done of
-    /// the epoch is then worth nothing: go on from the last checkpoint.
+    /// If an image can't be read any more, the loss is not finite, or `watch` is stopped. The epoch
+    /// is then half done: resume from the last checkpoint.
     pub fn train_epoch(&mut self, watch: &Watch) -> Result<EpochRecord, TrainingError> {
         let started = Instant::now();
         let number = self.history.last().map_or(0, |last| last.epoch) + 1;
         let [training, validation] = self.learner.images();
         watch.begin(training + validation);
-        let picks = epoch(self.settings.seed, number, training, self.settings.flip);
+        let images = draw_epoch(self.settings.seed, number, training, self.settings.flip);
         let mut learnt = Score::default();
-        for batch in batches(&picks, self.settings.batch) {
+        for batch in batches(&images, self.settings.batch) {
             watch.check()?;
             learnt += self.learner.step(batch)?;
             if !learnt.loss.is_finite() {
@@ -116,30 +115,30 @@ impl Trainer {
         &self.history
     }
 
-    /// Images that can't be read and were left out.
+    /// Number of images that were left out because they can't be read.
     #[must_use]
     pub fn skipped_images(&self) -> u64 {
         self.learner.skipped()
     }
 
-    /// Whether the last epoch is the best so far.
+    /// True if the last epoch is the best so far.
     #[must_use]
     pub fn is_best(&self) -> bool {
         best(&self.history) == self.history.last()
     }
 
-    /// `model.safetensors` with the weights as they are now.
+    /// The content of `model.safetensors` with the current weights.
     ///
     /// # Errors
-    /// Where memory runs out.
+    /// If memory runs out.
     pub fn model(&self) -> Result<Vec<u8>, TrainingError> {
         Ok(weights_file(&self.learner.export()?)?)
     }
 
-    /// Where the training is now.
+    /// The current state of the training.
     ///
     /// # Errors
-    /// Where memory runs out.
+    /// If memory runs out.
     pub fn checkpoint(&self) -> Result<Checkpoint, TrainingError> {
         let (skipped, steps) = (self.learner.skipped(), self.learner.steps());
         let (settings, history) = (self.settings.clone(), self.history.clone());
@@ -147,32 +146,16 @@ impl Trainer {
     }
 }
 
-/// An epoch's batches. A last image by itself joins the batch before: normalising it by
-/// itself would say nothing.
-fn batches(picks: &[Pick], size: usize) -> Vec<&[Pick]> {
-    let mut batches: Vec<_> = picks.chunks(size).collect();
+/// An epoch's batches. A single image at the end joins the batch before it: normalised by itself it
+/// would have no variance.
+fn batches(images: &[EpochImage], size: usize) -> Vec<&[EpochImage]> {
+    let mut batches: Vec<_> = images.chunks(size).collect();
     if let [.., before, last] = batches.as_mut_slice()
         && last.len() == 1
         && size > 1
     {
-        *before = &picks[picks.len() - size - 1..];
+        *before = &images[images.len() - size - 1..];
         batches.pop();
     }
     batches
-}
-
-fn weights_file(tensors: &NamedTensors) -> candle_core::Result<Vec<u8>> {
-    Ok(safetensors::serialize(tensors, None)?)
-}
-
-/// The model that `tensors` are, as it will be loaded by whoever uses it.
-pub(super) fn load(
-    settings: &Settings,
-    tensors: &NamedTensors,
-    precision: Precision,
-) -> Result<Model, ModelError> {
-    let config = serde_json::to_vec(&settings.model).expect("a config can be written as JSON");
-    let weights = weights_file(tensors)?.into();
-    let files = ModelFiles::from_bytes(ModelReference::Bundled, weights, &config)?;
-    Model::load(&files, Settings::device(), precision, KernelChoice::Auto)
 }

@@ -21,7 +21,7 @@ use super::sanity::{HARDLY_CHANGED, REDRAWS, is_flat, rank_correlation};
 use super::summary::{Change, Pair, map_trust};
 use super::{Measured, Subject, estimate, measure, road};
 use camshaft_model::{
-    ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, NetworkPart, Precision, redrawn,
+    ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, NetworkPart, Precision, redraw,
 };
 use camshaft_vision::heat_map::HeatMap;
 
@@ -121,7 +121,7 @@ pub fn examine(
     for (part, changes) in [NetworkPart::Head, NetworkPart::LastStage].iter().zip(&mut changes) {
         for draw in 0..REDRAWS {
             progress.go_on()?;
-            let other = load(&redrawn(files, *part, draw as u64)?)?;
+            let other = load(&redraw(files, *part, draw as u64)?)?;
             compare(&other, &explained, batch, changes)?;
         }
     }

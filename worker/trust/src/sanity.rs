@@ -3,7 +3,7 @@
 //!
 //! A map that shows what the network has learnt must change where that is replaced by chance.
 //! How much it does is Spearman's rank correlation of both maps' cells. Networks with re-drawn
-//! parts come from [`camshaft_model::redrawn()`].
+//! parts come from [`camshaft_model::redraw()`].
 
 /// Networks drawn for each part, an image's correlation being the mean over them: one draw of a
 /// head with two classes may by chance resemble the trained one, or its opposite.

@@ -1,30 +1,31 @@
 //! Ablation-CAM: Desai and Ramaswamy 2020, <https://doi.org/10.1109/WACV45572.2020.9093360>.
 //!
-//! A channel's weight is the share of the logit that is lost when the channel is set to zero
-//! (equation 2). Written down where the logit is linear in the layer; elsewhere a pass of the
-//! rest of the network for each channel.
+//! A channel's weight is the share of the logit that is lost if the channel is set to zero
+//! (equation 2). If the logit is linear in the layer, there is a closed form; otherwise the rest of
+//! the network runs once for each channel.
 
+use camshaft_vision::heat_map::HeatMap;
 use candle_core::{DType, Result, Tensor};
 
-use super::{Gradients, weighted_maps};
-use camshaft_vision::heat_map::HeatMap;
+use super::gradients::Gradients;
+use super::weighted_maps::{rows_of_classes, weighted_maps, weighted_maps_of_image};
 
-/// Of a layer from which logits depend linearly: without a channel a logit lacks just what the
-/// channel gave. `logits` `[P]`, f32, of the targets.
+/// Maps of a layer on which logits depend linearly, one for each target: without a channel, a logit
+/// lacks exactly the channel's contribution. `logits` are the targets' `[P]`, f32.
 ///
 /// # Errors
-/// Where shapes don't fit or the device fails.
+/// If shapes don't fit or the device fails.
 pub fn linear(layer: &Gradients, logits: &Tensor) -> Result<Vec<HeatMap>> {
     let lost = layer.activations.broadcast_mul(&layer.gradients)?.sum((2, 3))?;
     weighted_maps(&layer.activations, &lost.broadcast_div(&logits.unsqueeze(1)?)?)
 }
 
-/// One map for each of `classes`, all from the same passes. `activations` `[C, H, W]` of one
-/// image, `logits` all of its `[K]`; `rest` takes up to `batch` of the layer's outputs
-/// `[B, C, H, W]` to logits `[B, K]`.
+/// Maps of one image, one for each of `classes`, from the same passes. `activations` are `[C, H,
+/// W]`, `logits` are all of the image's, `[K]`; both f32. `rest` runs the rest of the network: up
+/// to `batch` outputs of the layer `[B, C, H, W]` to logits `[B, K]`.
 ///
 /// # Errors
-/// Where shapes don't fit, an index is out of range, or the device fails.
+/// If shapes don't fit, an index is out of range, or the device fails.
 pub fn maps(
     activations: &Tensor,
     logits: &Tensor,
@@ -32,12 +33,12 @@ pub fn maps(
     batch: usize,
     mut rest: impl FnMut(&Tensor) -> Result<Tensor>,
 ) -> Result<Vec<HeatMap>> {
-    let (channels, height, width) = activations.dims3()?;
+    let channels = activations.dim(0)?;
     let device = activations.device();
     let mut without = Vec::new();
     for first in (0..channels).step_by(batch.max(1)) {
         let count = batch.min(channels - first);
-        // Ones, with a zero on each row's own channel.
+        // A row of ones for each channel, with a zero at that channel.
         let rows = Tensor::arange(first as u32, (first + count) as u32, device)?.unsqueeze(1)?;
         let columns = Tensor::arange(0, channels as u32, device)?.unsqueeze(0)?;
         let keep = rows.broadcast_ne(&columns)?.to_dtype(DType::F32)?;
@@ -46,13 +47,9 @@ pub fn maps(
     }
     let without = Tensor::cat(&without, 0)?;
     let lost = without.broadcast_sub(&logits.unsqueeze(0)?)?.neg()?;
-    // [K, C]: a class's share lost without each channel.
-    let lost = lost.broadcast_div(&logits.unsqueeze(0)?)?.t()?.contiguous()?;
-    let wanted: Vec<_> = classes.iter().map(|&class| class as u32).collect();
-    let weights = lost.index_select(&Tensor::new(wanted, device)?, 0)?;
-    let activations =
-        activations.unsqueeze(0)?.broadcast_as((classes.len(), channels, height, width))?;
-    weighted_maps(&activations.contiguous()?, &weights)
+    // [K, C]: the share of each class's logit that is lost without each channel.
+    let lost = lost.broadcast_div(&logits.unsqueeze(0)?)?.t()?;
+    weighted_maps_of_image(activations, &rows_of_classes(&lost, classes)?)
 }
 
 #[cfg(test)]

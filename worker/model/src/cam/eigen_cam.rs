@@ -1,24 +1,23 @@
 //! Eigen-CAM: Muhammad and Yeasin 2020, <https://arxiv.org/abs/2008.00299>.
 //!
-//! The activations projected on their first principal component: where the layer responds
-//! most, whatever the class. The component is that of the cells' channels less their mean, as
-//! in pytorch-grad-cam; a component has no sign of its own, so the one is taken that grows with
-//! the mean activation.
-
-use candle_core::{DType, Result, Tensor};
+//! The activations projected on their first principal component. The map shows where the layer
+//! responds most, whatever the class is. The mean of each channel is subtracted first, as in
+//! pytorch-grad-cam. A component has no sign of its own: the sign is chosen so that the projection
+//! grows with the mean activation.
 
 use camshaft_vision::heat_map::HeatMap;
+use candle_core::{DType, Result, Tensor};
 
-/// Steps of power iteration, at most: what has not settled by then has two components of the
-/// same size, between which nothing decides.
+/// Most steps of power iteration. If it has not settled by then, two components have the same size,
+/// and either is as good.
 const MOST_STEPS: usize = 20_000;
-/// Change of a unit vector in a step that counts as none.
+/// Largest change of a unit vector in a step that counts as settled.
 const SETTLED: f64 = 1e-10;
 
-/// One map for each image: activations `[N, C, H, W]`, f32.
+/// Maps of a batch, one for each image: activations `[N, C, H, W]`, f32.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub fn maps(activations: &Tensor) -> Result<Vec<HeatMap>> {
     let (_, _, height, width) = activations.dims4()?;
     let projections = projections(activations)?.into_iter();
@@ -26,22 +25,23 @@ pub fn maps(activations: &Tensor) -> Result<Vec<HeatMap>> {
     Ok(projections.map(|values| HeatMap { height, width, values: rectify(values) }).collect())
 }
 
-/// The same before they are rectified, `H * W` values for each image.
+/// The maps before they are rectified, `H * W` values for each image. As pytorch-grad-cam's
+/// `get_2d_projection`, but for the sign.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub fn projections(activations: &Tensor) -> Result<Vec<Vec<f32>>> {
     let (images, channels, height, width) = activations.dims4()?;
     let cells = activations.reshape((images, channels, height * width))?.transpose(1, 2)?;
     (0..images).map(|image| projection(&cells.get(image)?)).collect()
 }
 
-/// Of one image, `[cells, channels]`.
+/// The projection of one image's activations `[cells, channels]`, f32.
 fn projection(cells: &Tensor) -> Result<Vec<f32>> {
     let centred = cells.broadcast_sub(&cells.mean_keepdim(0)?)?.contiguous()?;
     let (rows, columns) = centred.dims2()?;
-    // The component's place among cells is an eigenvector of one product, its channels of the
-    // other: the smaller is worked on.
+    // The component is an eigenvector of cells × cells or of channels × channels. The smaller
+    // matrix is faster.
     let values: Vec<f64> = if rows <= columns {
         let gram = centred.matmul(&centred.t()?)?;
         let (vector, value) = leading_eigenvector(&gram)?;
@@ -59,12 +59,12 @@ fn projection(cells: &Tensor) -> Result<Vec<f32>> {
     Ok(values.into_iter().map(|value| (sign * value) as f32).collect())
 }
 
-/// The unit eigenvector of the largest eigenvalue, and that, of a symmetric matrix `[n, n]`
-/// whose eigenvalues are zero or more.
+/// The unit eigenvector of the largest eigenvalue, and that eigenvalue, of a symmetric matrix
+/// `[n, n]` whose eigenvalues are zero or more.
 fn leading_eigenvector(matrix: &Tensor) -> Result<(Vec<f64>, f64)> {
     let rows: Vec<Vec<f64>> = matrix.to_dtype(DType::F64)?.to_vec2()?;
     let norm = |vector: &[f64]| vector.iter().map(|value| value * value).sum::<f64>().sqrt();
-    // The longest row is a start that can't be at right angles to what it is part of.
+    // The longest row can't be at right angles to the eigenvector, so iteration can start there.
     let longest = rows.iter().max_by(|a, b| norm(a).total_cmp(&norm(b)));
     let mut vector = longest.cloned().unwrap_or_default();
     let mut value = norm(&vector);
@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn one_pattern_is_found_with_its_sign() {
-        // Every channel is the same picture at its own strength: that is the component.
+        // Every channel is the same picture, at a strength of its own. The picture is the
+        // component.
         let picture = [1f32, 5.0, 2.0, 0.0];
         let strengths = [2f32, 1.0, 0.0];
         let values: Vec<f32> =
@@ -119,7 +120,7 @@ mod tests {
         let cells = noise(&[12, 5], 3);
         let of_cells = cells.t().unwrap().reshape((1, 5, 3, 4)).unwrap();
         let narrow = projections(&of_cells).unwrap().remove(0);
-        // More channels that are zero make the other product the smaller one.
+        // Further channels of zeros make the other matrix the smaller one.
         let zeros = Tensor::zeros((1, 20, 3, 4), DType::F32, &Device::Cpu).unwrap();
         let padded = Tensor::cat(&[&of_cells, &zeros], 1).unwrap();
         let wide = projections(&padded).unwrap().remove(0);

@@ -3,15 +3,16 @@
 //! The gradient of a class's logit with respect to a layer's output, averaged over space,
 //! weights that output's channels (equation 1); their sum is rectified (equation 2).
 
+use camshaft_vision::heat_map::HeatMap;
 use candle_core::Result;
 
-use super::{Gradients, weighted_maps};
-use camshaft_vision::heat_map::HeatMap;
+use super::gradients::Gradients;
+use super::weighted_maps::weighted_maps;
 
 /// One map for each target.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub fn maps(layer: &Gradients) -> Result<Vec<HeatMap>> {
     weighted_maps(&layer.activations, &layer.gradients.mean((2, 3))?)
 }

@@ -1,28 +1,28 @@
 //! Grad-CAM++: Chattopadhyay et al. 2018, <https://arxiv.org/abs/1710.11063>.
 //!
-//! Positive gradients count, each with a weight of its own (equation 19, with the powers of
-//! the gradient for the higher derivatives, which is exact for the exponential of the logit).
+//! Only positive gradients count, each with a weight of its own (equation 19). Powers of the
+//! gradient stand for the higher derivatives, which is exact for the exponential of the logit.
 
+use camshaft_vision::heat_map::HeatMap;
 use candle_core::Result;
 
-use super::{Gradients, weighted_maps};
-use camshaft_vision::heat_map::HeatMap;
+use super::gradients::Gradients;
+use super::weighted_maps::weighted_maps;
 
-/// Keeps a gradient of zero from dividing by it: pytorch-grad-cam's, whose maps others
-/// compare with.
+/// Prevents a division by zero if a gradient is zero. The value is pytorch-grad-cam's.
 const EPSILON: f64 = 1e-6;
 
 /// One map for each target.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub fn maps(layer: &Gradients) -> Result<Vec<HeatMap>> {
     let gradients = layer.everywhere()?;
     let (square, cube) = (gradients.sqr()?, (gradients.sqr()? * &gradients)?);
     let sums = layer.activations.sum_keepdim((2, 3))?;
     let below = ((&square * 2.0)? + cube.broadcast_mul(&sums)?)?;
     let shares = (&square / (below + EPSILON)?)?;
-    // Where the gradient is zero so is its square, and the share with it.
+    // If the gradient is zero, so are its square and the share.
     let weights = (gradients.relu()? * shares)?.sum((2, 3))?;
     weighted_maps(&layer.activations, &weights)
 }
@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn by_hand() {
         // Sum 4. Gradient 1: 1 / (2 + 4) = 1/6; 2: 4 / (8 + 32) = 1/10; weight 1/6 + 2/10. The
-        // negative gradient of the other channel counts for nothing.
+        // negative gradient of the other channel doesn't count.
         let activations = Tensor::new(&[[[[1f32, 3.0]], [[5.0, 5.0]]]], &Device::Cpu).unwrap();
         let gradients = Tensor::new(&[[[[1f32, 2.0]], [[-1.0, 0.0]]]], &Device::Cpu).unwrap();
         let map = maps(&Gradients::linear(activations, gradients)).unwrap().remove(0);

@@ -1,17 +1,18 @@
 //! HiResCAM: Draelos and Carin 2020, <https://arxiv.org/abs/2011.08891>.
 //!
-//! Gradient times activation, cell by cell, summed over channels (equation 3) and rectified:
-//! no averaging over space, so each cell counts with its own gradient.
+//! Gradient times activation, cell by cell, summed over channels (equation 3) and rectified. There
+//! is no average over space: each cell has its own gradient.
 
+use camshaft_vision::heat_map::HeatMap;
 use candle_core::Result;
 
-use super::{Gradients, rectified};
-use camshaft_vision::heat_map::HeatMap;
+use super::gradients::Gradients;
+use super::weighted_maps::rectified;
 
 /// One map for each target.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub fn maps(layer: &Gradients) -> Result<Vec<HeatMap>> {
     rectified(&layer.activations.broadcast_mul(&layer.gradients)?.sum(1)?)
 }

@@ -1,17 +1,18 @@
 //! LayerCAM: Jiang et al. 2021, <https://doi.org/10.1109/TIP.2021.3089943>.
 //!
-//! Activations weighed cell by cell by their positive gradients (equations 6 and 7), which
-//! gives fine maps of early layers too.
+//! Activations weighted cell by cell by their positive gradients (equations 6 and 7). This gives
+//! fine maps of early layers too.
 
+use camshaft_vision::heat_map::HeatMap;
 use candle_core::Result;
 
-use super::{Gradients, rectified};
-use camshaft_vision::heat_map::HeatMap;
+use super::gradients::Gradients;
+use super::weighted_maps::rectified;
 
 /// One map for each target.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub fn maps(layer: &Gradients) -> Result<Vec<HeatMap>> {
     rectified(&layer.activations.broadcast_mul(&layer.gradients.relu()?)?.sum(1)?)
 }

@@ -1,24 +1,24 @@
 //! Score-CAM: Wang et al. 2020, <https://arxiv.org/abs/1910.01279>.
 //!
-//! Each channel, stretched to the input's size and scaled to 0..1, masks the input; what the
-//! network then says of the class weights the channel (equations 5 to 7: softmax over the
-//! channels). No gradients, but a pass of the network for each channel.
+//! Each channel, stretched to the input's size and scaled to 0..1, masks the input. The logit of
+//! the class for the masked input weights the channel (equations 5 to 7: softmax over the
+//! channels). It takes no gradient, but a forward pass for each channel.
 
+use camshaft_vision::heat_map::HeatMap;
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::softmax;
 
-use super::weighted_maps;
-use camshaft_vision::heat_map::HeatMap;
+use super::weighted_maps::{rows_of_classes, weighted_maps_of_image};
 
-/// Keeps a constant channel from dividing by its range: pytorch-grad-cam's.
+/// Prevents a division by zero if a channel is constant. The value is pytorch-grad-cam's.
 const EPSILON: f64 = 1e-8;
 
-/// One map for each of `classes`, all from the same passes. `input` `[3, H, W]` as the network
-/// takes it, `activations` `[C, h, w]`; `score` takes up to `batch` inputs `[B, 3, H, W]` to
-/// logits `[B, K]`.
+/// Maps of one image, one for each of `classes`, from the same passes. `input` is the network's,
+/// `[3, H, W]`, `activations` are `[C, h, w]`; both f32. `score` runs the network: up to `batch`
+/// inputs `[B, 3, H, W]` to logits `[B, K]`.
 ///
 /// # Errors
-/// Where shapes don't fit, an index is out of range, or the device fails.
+/// If shapes don't fit, an index is out of range, or the device fails.
 pub fn maps(
     input: &Tensor,
     activations: &Tensor,
@@ -36,17 +36,12 @@ pub fn maps(
     }
     // [K, C]: a class's logit under each channel's mask.
     let logits = Tensor::cat(&logits, 0)?.t()?;
-    let wanted: Vec<_> = classes.iter().map(|&class| class as u32).collect();
-    let logits = logits.contiguous()?.index_select(&Tensor::new(wanted, input.device())?, 0)?;
-    let weights = softmax(&logits, D::Minus1)?;
-    let activations = activations.unsqueeze(0)?;
-    let (_, channels, height, width) = activations.dims4()?;
-    let activations = activations.broadcast_as((classes.len(), channels, height, width))?;
-    weighted_maps(&activations.contiguous()?, &weights)
+    let weights = softmax(&rows_of_classes(&logits, classes)?, D::Minus1)?;
+    weighted_maps_of_image(activations, &weights)
 }
 
-/// Channels `[C, h, w]` to masks `[C, height, width]`, 0 to 1, corners on corners as torch's
-/// `UpsamplingBilinear2d`.
+/// Stretches channels `[C, h, w]` to masks `[C, height, width]`, 0 to 1. Corners lie on corners, as
+/// in PyTorch's `UpsamplingBilinear2d`.
 fn masks(activations: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     let (channels, rows, columns) = activations.dims3()?;
     let device = activations.device();
@@ -60,7 +55,7 @@ fn masks(activations: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     flat.broadcast_sub(&least)?.broadcast_div(&range)?.reshape((channels, height, width))
 }
 
-/// `[to, from]`: what each of the `from` values gives to each of the `to`.
+/// A matrix `[to, from]`: the share of each of the `from` values in each of the `to` values.
 fn interpolation(from: usize, to: usize) -> Vec<f32> {
     let mut weights = vec![0.0; to * from];
     let step = if to > 1 { (from - 1) as f64 / (to - 1) as f64 } else { 0.0 };
@@ -94,8 +89,8 @@ mod tests {
 
     #[test]
     fn a_channel_counts_for_what_the_network_says_under_it() {
-        // The network's only class sees the left pixel; the channel that shows it gets all the
-        // weight, the other next to none.
+        // The network's only class depends on the left pixel. The channel that shows it gets nearly
+        // all the weight.
         let input = Tensor::full(30f32, (3, 1, 2), &Device::Cpu).unwrap();
         let channels = Tensor::new(&[[[1f32, 0.0]], [[0.0, 1.0]]], &Device::Cpu).unwrap();
         for batch in [1, 2, 3] {

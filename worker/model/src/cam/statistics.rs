@@ -1,8 +1,8 @@
-//! A heat map in a few numbers, comparable across images and layers.
+//! Numbers that describe a heat map and can be compared across images and layers.
 
 use camshaft_vision::heat_map::HeatMap;
 
-/// What an audit sorts and filters maps by.
+/// Numbers that describe a heat map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MapStatistics {
     /// Largest value.
@@ -10,22 +10,21 @@ pub struct MapStatistics {
     /// Sum of the values.
     pub mass: f32,
     /// Entropy of the map as a distribution, divided by ln(cells), 0 to 1: 0 for a single
-    /// cell, 1 for a flat map. 0 where the map is all zero or has one cell only.
+    /// cell, 1 for a flat map. 0 if the map is all zero or has one cell only.
     pub entropy: f32,
     /// Centre of mass (x, y), 0 to 1 from the left and top edge, a cell's mass at its
-    /// centre. The map's middle where it is all zero.
+    /// centre. The map's middle if the map is all zero.
     pub centroid: [f32; 2],
-    /// Share of the mass in the outermost ring of cells, 0 to 1. 0 where the map is all
-    /// zero.
+    /// Share of the mass in the outermost ring of cells, 0 to 1. 0 if the map is all zero.
     pub border_share: f32,
 }
 
 impl MapStatistics {
-    /// Of a map of values that are finite and not below zero.
+    /// Of a map whose values are finite and zero or more.
     #[must_use]
     pub fn of(map: &HeatMap) -> Self {
         let max = map.values.iter().copied().fold(0.0, f32::max);
-        // f64, so that the order of summation doesn't show in the results.
+        // f64, so that rounding doesn't depend on the order of the cells.
         let mass: f64 = map.values.iter().copied().map(f64::from).sum();
         if mass <= 0.0 {
             let centroid = [0.5, 0.5];

@@ -1,39 +1,41 @@
-//! A pickle as data: Python's stack machine (`pickletools` documents its opcodes) without the
-//! calls, so that nothing a file asks for is run.
+//! Reading a Python pickle as data. No code that a pickle names is run.
 //!
-//! Values lie in one list and name each other by their place in it: whatever a file does,
-//! there is at most one for each of its opcodes, and no recursion. candle's reader, which this
-//! replaces, copies whatever a file refers to again, drops nested values recursively and
-//! indexes arguments unchecked: a few hostile bytes would end a worker.
+//! Runs the opcodes of Python's stack machine (documented in `pickletools`), but records calls
+//! instead of making them. Values lie in one list and refer to each other by index. So a file makes
+//! at most one value for each opcode, and nothing recurses. candle's reader copies values that are
+//! referred to again, drops nested values recursively and indexes arguments unchecked: a few
+//! hostile bytes would crash a worker.
 
 use std::collections::HashMap;
 
-/// A value's place in a [`Pickle`].
-pub(super) type Place = usize;
+/// The index of a value in a [`Pickle`].
+pub(super) type ValueIndex = usize;
 
 /// A pickled value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
-    /// `None`, floats, bytes: nothing that a tensor consists of.
+pub(super) enum PickleValue {
+    /// `None`, a float or bytes: no part of a tensor's description.
     Other,
     Bool(bool),
     Int(i64),
     Text(String),
-    /// A class or function, by module and name.
+    /// A class or function: its module and name.
     Global(String, String),
-    Tuple(Vec<Place>),
-    List(Vec<Place>),
-    Dict(Vec<(Place, Place)>),
-    /// What calling something with a tuple would give.
+    Tuple(Vec<ValueIndex>),
+    List(Vec<ValueIndex>),
+    Dict(Vec<(ValueIndex, ValueIndex)>),
+    /// The result of a call, which is not made.
     Call {
-        callable: Place,
-        arguments: Place,
+        /// What is called.
+        callable: ValueIndex,
+        /// A tuple.
+        arguments: ValueIndex,
     },
-    /// What the surrounding file knows by that id.
-    Persistent(Place),
+    /// An object of the file around the pickle, by its id.
+    Persistent(ValueIndex),
 }
 
-/// Why bytes are no pickle that can be read.
+/// Why a pickle can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PickleError {
     #[error("its pickle ends early")]
@@ -46,88 +48,88 @@ pub(super) enum PickleError {
     Text,
 }
 
-/// A pickle's values.
+/// The values of a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle {
-    values: Vec<Value>,
-    root: Place,
+    values: Vec<PickleValue>,
+    root: ValueIndex,
 }
 
 impl Pickle {
     /// Reads a whole pickle, protocols 2 to 5.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, PickleError> {
-        let mut machine = Machine { bytes, ..Machine::default() };
+        let mut machine = StackMachine { bytes, ..StackMachine::default() };
         while machine.step()? {}
         let root = machine.pop()?;
         Ok(Self { values: machine.values, root })
     }
 
-    /// What was pickled.
-    pub(super) fn root(&self) -> Place {
+    /// The pickled object.
+    pub(super) fn root(&self) -> ValueIndex {
         self.root
     }
 
-    /// The value at a place.
-    pub(super) fn value(&self, place: Place) -> &Value {
-        &self.values[place]
+    /// The value at an index.
+    pub(super) fn value(&self, index: ValueIndex) -> &PickleValue {
+        &self.values[index]
     }
 
     /// The items of a tuple.
-    pub(super) fn tuple(&self, place: Place) -> Option<&[Place]> {
-        match self.value(place) {
-            Value::Tuple(items) => Some(items),
+    pub(super) fn tuple(&self, index: ValueIndex) -> Option<&[ValueIndex]> {
+        match self.value(index) {
+            PickleValue::Tuple(items) => Some(items),
             _ => None,
         }
     }
 
-    pub(super) fn text(&self, place: Place) -> Option<&str> {
-        match self.value(place) {
-            Value::Text(text) => Some(text),
+    pub(super) fn text(&self, index: ValueIndex) -> Option<&str> {
+        match self.value(index) {
+            PickleValue::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    /// A size or offset.
-    pub(super) fn size(&self, place: Place) -> Option<usize> {
-        match *self.value(place) {
-            Value::Int(number) => usize::try_from(number).ok(),
+    /// An integer that is zero or more.
+    pub(super) fn size(&self, index: ValueIndex) -> Option<usize> {
+        match *self.value(index) {
+            PickleValue::Int(number) => usize::try_from(number).ok(),
             _ => None,
         }
     }
 
-    /// A tuple of sizes.
-    pub(super) fn sizes(&self, place: Place) -> Option<Vec<usize>> {
-        self.tuple(place)?.iter().map(|&item| self.size(item)).collect()
+    /// A tuple of integers that are zero or more.
+    pub(super) fn sizes(&self, index: ValueIndex) -> Option<Vec<usize>> {
+        self.tuple(index)?.iter().map(|&item| self.size(item)).collect()
     }
 
-    pub(super) fn global(&self, place: Place) -> Option<(&str, &str)> {
-        match self.value(place) {
-            Value::Global(module, name) => Some((module, name)),
+    pub(super) fn global(&self, index: ValueIndex) -> Option<(&str, &str)> {
+        match self.value(index) {
+            PickleValue::Global(module, name) => Some((module, name)),
             _ => None,
         }
     }
 
-    /// What is called and with which arguments.
-    pub(super) fn call(&self, place: Place) -> Option<(Place, &[Place])> {
-        match *self.value(place) {
-            Value::Call { callable, arguments } => Some((callable, self.tuple(arguments)?)),
+    /// What a call calls, and its arguments.
+    pub(super) fn call(&self, index: ValueIndex) -> Option<(ValueIndex, &[ValueIndex])> {
+        match *self.value(index) {
+            PickleValue::Call { callable, arguments } => Some((callable, self.tuple(arguments)?)),
             _ => None,
         }
     }
 }
 
 #[derive(Default)]
-struct Machine<'a> {
+struct StackMachine<'a> {
     bytes: &'a [u8],
-    values: Vec<Value>,
-    stack: Vec<Place>,
-    /// Heights of the stack.
+    values: Vec<PickleValue>,
+    stack: Vec<ValueIndex>,
+    /// Heights of the stack at each mark.
     marks: Vec<usize>,
-    memo: HashMap<u32, Place>,
+    memo: HashMap<u32, ValueIndex>,
 }
 
-impl Machine<'_> {
-    /// Does one opcode; false where it was the last.
+impl StackMachine<'_> {
+    /// Runs one opcode. False if it was the last one.
     fn step(&mut self) -> Result<bool, PickleError> {
         let [opcode] = self.take()?;
         match opcode {
@@ -135,43 +137,43 @@ impl Machine<'_> {
             0x80 => drop(self.take::<1>()?),
             0x95 => drop(self.take::<8>()?),
             b'(' => self.marks.push(self.stack.len()),
-            b'N' => self.push(Value::Other),
+            b'N' => self.push(PickleValue::Other),
             b'G' => {
                 self.take::<8>()?;
-                self.push(Value::Other);
+                self.push(PickleValue::Other);
             }
-            0x88 | 0x89 => self.push(Value::Bool(opcode == 0x88)),
+            0x88 | 0x89 => self.push(PickleValue::Bool(opcode == 0x88)),
             b'K' | b'M' | b'J' | 0x8a => self.number(opcode)?,
             b'X' | 0x8c | 0x8d | b'U' | b'T' | b'C' | b'B' => self.string(opcode)?,
             b'c' => {
                 let [module, name] = [self.line()?, self.line()?];
-                self.push(Value::Global(module, name));
+                self.push(PickleValue::Global(module, name));
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let names = [module, name].map(|place| match &self.values[place] {
-                    Value::Text(text) => Ok(text.clone()),
+                let names = [module, name].map(|index| match &self.values[index] {
+                    PickleValue::Text(text) => Ok(text.clone()),
                     _ => Err(PickleError::Stack),
                 });
                 let [module, name] = names;
-                self.push(Value::Global(module?, name?));
+                self.push(PickleValue::Global(module?, name?));
             }
             b')' | b't' | 0x85..=0x87 | b']' | b'}' | b'd' | b'l' => self.collection(opcode)?,
             b'a' | b'e' | b's' | b'u' => self.extend(opcode)?,
             b'R' | 0x81 => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
-                let ordered = matches!(&self.values[callable], Value::Global(module, name)
+                let ordered = matches!(&self.values[callable], PickleValue::Global(module, name)
                     if module == "collections" && (name == "OrderedDict" || name == "defaultdict"));
                 self.push(match ordered {
-                    true => Value::Dict(Vec::new()),
-                    false => Value::Call { callable, arguments },
+                    true => PickleValue::Dict(Vec::new()),
+                    false => PickleValue::Call { callable, arguments },
                 });
             }
-            // An object's further state: of a state_dict its versions, which change nothing.
+            // The state of an object. A state_dict's are version numbers, which are not needed.
             b'b' => drop(self.pop()?),
             b'Q' => {
                 let id = self.pop()?;
-                self.push(Value::Persistent(id));
+                self.push(PickleValue::Persistent(id));
             }
             b'0' => drop(self.pop()?),
             b'q' | b'r' | 0x94 | b'h' | b'j' => self.memorise(opcode)?,
@@ -188,9 +190,9 @@ impl Machine<'_> {
             _ => {
                 let [length] = self.take()?;
                 let bytes = self.slice(usize::from(length))?;
-                // Beyond 64 bits it is no size of anything.
+                // A tensor's description has no number of more than 64 bits.
                 if bytes.len() > size_of::<i64>() {
-                    self.push(Value::Other);
+                    self.push(PickleValue::Other);
                     return Ok(());
                 }
                 let sign = bytes.last().map_or(0, |byte| if byte & 0x80 == 0 { 0 } else { 0xff });
@@ -199,7 +201,7 @@ impl Machine<'_> {
                 i64::from_le_bytes(whole)
             }
         };
-        self.push(Value::Int(number));
+        self.push(PickleValue::Int(number));
         Ok(())
     }
 
@@ -211,8 +213,8 @@ impl Machine<'_> {
         };
         let bytes = self.slice(length)?;
         let value = match opcode {
-            b'C' | b'B' => Value::Other,
-            _ => Value::Text(text(bytes)?),
+            b'C' | b'B' => PickleValue::Other,
+            _ => PickleValue::Text(text(bytes)?),
         };
         self.push(value);
         Ok(())
@@ -220,16 +222,16 @@ impl Machine<'_> {
 
     fn collection(&mut self, opcode: u8) -> Result<(), PickleError> {
         let value = match opcode {
-            b']' => Value::List(Vec::new()),
-            b'}' => Value::Dict(Vec::new()),
-            b'd' => Value::Dict(pairs(&self.pop_to_mark()?)?),
-            b'l' => Value::List(self.pop_to_mark()?),
-            b't' => Value::Tuple(self.pop_to_mark()?),
-            b')' => Value::Tuple(Vec::new()),
+            b']' => PickleValue::List(Vec::new()),
+            b'}' => PickleValue::Dict(Vec::new()),
+            b'd' => PickleValue::Dict(pairs(&self.pop_to_mark()?)?),
+            b'l' => PickleValue::List(self.pop_to_mark()?),
+            b't' => PickleValue::Tuple(self.pop_to_mark()?),
+            b')' => PickleValue::Tuple(Vec::new()),
             _ => {
                 let count = usize::from(opcode - 0x84);
                 let start = self.stack.len().checked_sub(count).ok_or(PickleError::Stack)?;
-                Value::Tuple(self.stack.split_off(start))
+                PickleValue::Tuple(self.stack.split_off(start))
             }
         };
         self.push(value);
@@ -247,10 +249,10 @@ impl Machine<'_> {
         };
         let target = *self.stack.last().ok_or(PickleError::Stack)?;
         match (&mut self.values[target], opcode) {
-            (Value::List(list), b'a' | b'e') => list.append(&mut items),
-            (Value::Dict(dict), b's' | b'u') => dict.append(&mut pairs(&items)?),
-            // An object of a class that is called like a list or dict: of no interest.
-            (Value::Call { .. }, _) => {}
+            (PickleValue::List(list), b'a' | b'e') => list.append(&mut items),
+            (PickleValue::Dict(dict), b's' | b'u') => dict.append(&mut pairs(&items)?),
+            // An object of a class with a list's or dict's methods is no tensor.
+            (PickleValue::Call { .. }, _) => {}
             _ => return Err(PickleError::Stack),
         }
         Ok(())
@@ -270,16 +272,16 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn push(&mut self, value: Value) {
+    fn push(&mut self, value: PickleValue) {
         self.stack.push(self.values.len());
         self.values.push(value);
     }
 
-    fn pop(&mut self) -> Result<Place, PickleError> {
+    fn pop(&mut self) -> Result<ValueIndex, PickleError> {
         self.stack.pop().ok_or(PickleError::Stack)
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Place>, PickleError> {
+    fn pop_to_mark(&mut self) -> Result<Vec<ValueIndex>, PickleError> {
         let mark = self.marks.pop().ok_or(PickleError::Stack)?;
         if mark > self.stack.len() {
             return Err(PickleError::Stack);
@@ -312,7 +314,7 @@ fn text(bytes: &[u8]) -> Result<String, PickleError> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| PickleError::Text)
 }
 
-fn pairs(items: &[Place]) -> Result<Vec<(Place, Place)>, PickleError> {
+fn pairs(items: &[ValueIndex]) -> Result<Vec<(ValueIndex, ValueIndex)>, PickleError> {
     let (pairs, rest) = items.as_chunks::<2>();
     if !rest.is_empty() {
         return Err(PickleError::Stack);
@@ -333,12 +335,12 @@ mod tests {
     #[test]
     fn a_dict_is_read_as_python_wrote_it() {
         let pickle = Pickle::read(DICT).unwrap();
-        let Value::Dict(entries) = pickle.value(pickle.root()) else { panic!("no dict") };
+        let PickleValue::Dict(entries) = pickle.value(pickle.root()) else { panic!("no dict") };
         assert_eq!(pickle.text(entries[0].0), Some("a"));
         let numbers = pickle.tuple(entries[0].1).unwrap();
-        let numbers: Vec<_> = numbers.iter().map(|&place| pickle.value(place).clone()).collect();
-        assert_eq!(numbers, [Value::Int(1), Value::Int(-2), Value::Int(70000)]);
-        assert!(matches!(pickle.value(entries[1].1), Value::List(items) if items.len() == 2));
+        let numbers: Vec<_> = numbers.iter().map(|&index| pickle.value(index).clone()).collect();
+        assert_eq!(numbers, [PickleValue::Int(1), PickleValue::Int(-2), PickleValue::Int(70000)]);
+        assert!(matches!(pickle.value(entries[1].1), PickleValue::List(items) if items.len() == 2));
     }
 
     #[test]
@@ -350,12 +352,12 @@ mod tests {
 
     #[test]
     fn nesting_and_repetition_cost_no_more_than_their_bytes() {
-        // Tuples of tuples, a million deep.
+        // A tuple in a tuple, a million deep.
         let mut deep = b"N".to_vec();
         deep.resize(1_000_000, 0x85);
         deep.push(b'.');
         assert_eq!(Pickle::read(&deep).unwrap().values.len(), 1_000_000);
-        // Each pair of itself: two to the power of 200 where it is copied.
+        // Each pair holds the one before twice: 2^200 values if they were copied.
         let mut wide = b"N".to_vec();
         wide.extend(b"q\x00h\x00\x86".repeat(200));
         wide.push(b'.');

@@ -1,5 +1,7 @@
-//! Files of `torch.save` since PyTorch 1.6: a zip archive with a pickle, `data.pkl`, that
-//! describes tensors, and a file for each storage they are views of.
+//! Files of `torch.save` since PyTorch 1.6, converted to safetensors.
+//!
+//! Such a file is a zip archive. Its pickle, `data.pkl`, describes tensors as views of storages,
+//! and each storage is a file of the archive.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
@@ -8,19 +10,20 @@ use bytes::Bytes;
 use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{Pickle, Place, Value};
-use super::{CheckpointError, Converted, MAX_CONVERTED_BYTES, serialize};
+use super::converted::{ConvertedTensor, MAX_CONVERTED_BYTES, serialize};
+use super::error::CheckpointError;
+use super::pickle::{Pickle, PickleValue, ValueIndex};
 
-/// A ResNet-152's is 100 kB, a training checkpoint's with its optimiser's state a few times that.
+/// Largest pickle. A ResNet-152's has 100 kB; with an optimiser's state it is a few times larger.
 const MAX_PICKLE_BYTES: u64 = 16 << 20;
-/// Where training programs keep the state_dict, in the order they are looked for.
+/// Keys under which training programs store the state_dict, in the order they are looked up.
 const STATE_KEYS: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "weights"];
-/// `{"checkpoint": {"model": {…}}}` is as deep as they nest it.
+/// Training programs nest it at most this deep: `{"checkpoint": {"model": {…}}}`.
 const MAX_NESTING: usize = 3;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// The tensors of a state_dict, as safetensors.
+/// Converts the tensors of a state_dict to safetensors.
 pub(super) fn convert(file: &[u8]) -> Result<Bytes, CheckpointError> {
     let mut archive = ZipArchive::new(Cursor::new(file)).map_err(damaged)?;
     let folder = folder_of_pickle(&archive)?;
@@ -50,13 +53,13 @@ pub(super) fn convert(file: &[u8]) -> Result<Bytes, CheckpointError> {
         let values = tensor.values(storage).ok_or_else(|| {
             CheckpointError::Damaged(format!("{name} reaches beyond its storage"))
         })?;
-        let Tensor { dtype, shape, .. } = tensor;
-        converted.push((name.to_owned(), Converted { dtype, shape, values }));
+        let StorageView { dtype, shape, .. } = tensor;
+        converted.push((name.to_owned(), ConvertedTensor { dtype, shape, values }));
     }
     serialize(&converted)
 }
 
-/// `archive/`, or whatever the file was called when it was written.
+/// The folder of `data.pkl` in the archive: `archive/`, or the file's name when it was written.
 fn folder_of_pickle(archive: &Archive<'_>) -> Result<String, CheckpointError> {
     let mut names = archive.file_names().filter_map(Result::ok);
     let keras = |name: &str| name == "model.weights.h5";
@@ -73,12 +76,12 @@ fn folder_of_pickle(archive: &Archive<'_>) -> Result<String, CheckpointError> {
     }
 }
 
-/// A file of the archive, whole and as its checksum says.
+/// Reads a file of the archive, and checks its length and checksum.
 fn read(archive: &mut Archive<'_>, path: &str, max: u64) -> Result<Vec<u8>, CheckpointError> {
     let file = archive
         .by_name(path)
         .map_err(|error| CheckpointError::Damaged(format!("{path}: {error}")))?;
-    // torch.save compresses nothing, and so a small file can't become a large one.
+    // torch.save compresses nothing. Refusing compression keeps small files from becoming large.
     if file.compression() != CompressionMethod::Stored {
         return Err(CheckpointError::Damaged(format!("{path} is compressed")));
     }
@@ -94,15 +97,15 @@ fn damaged(error: impl std::fmt::Display) -> CheckpointError {
     CheckpointError::Damaged(error.to_string())
 }
 
-/// Name and description of each tensor in the dict of tensors, wherever it is.
-fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, Tensor<'_>)>, CheckpointError> {
-    let mut place = pickle.root();
+/// Finds the dict of tensors, and returns the name and description of each tensor.
+fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, StorageView<'_>)>, CheckpointError> {
+    let mut index = pickle.root();
     for _ in 0..=MAX_NESTING {
-        let Value::Dict(entries) = pickle.value(place) else { break };
+        let PickleValue::Dict(entries) = pickle.value(index) else { break };
         let mut tensors = Vec::new();
         for &(key, value) in entries {
             let (Some(name), true) = (pickle.text(key), is_tensor(pickle, value)) else { continue };
-            if let Some(tensor) = Tensor::of(pickle, value) {
+            if let Some(tensor) = StorageView::of(pickle, value) {
                 tensors.push((name, tensor));
             }
         }
@@ -114,7 +117,7 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, Tensor<'_>)>, CheckpointErro
             entry.map(|&(_, value)| value)
         };
         match STATE_KEYS.into_iter().find_map(of) {
-            Some(inner) => place = inner,
+            Some(inner) => index = inner,
             None => {
                 let keys = entries.iter().filter_map(|&(key, _)| pickle.text(key)).take(5);
                 let keys = keys.collect::<Vec<_>>().join(", ");
@@ -124,15 +127,15 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, Tensor<'_>)>, CheckpointErro
             }
         }
     }
-    Err(match class_of(pickle, place) {
+    Err(match class_of(pickle, index) {
         Some(class) => CheckpointError::WholeModule { class },
         None => CheckpointError::NoStateDict("it holds no dict of tensors".into()),
     })
 }
 
-/// Of a pickled object.
-fn class_of(pickle: &Pickle, place: Place) -> Option<String> {
-    let (callable, arguments) = pickle.call(place)?;
+/// The class of a pickled object, as `module.Name`.
+fn class_of(pickle: &Pickle, index: ValueIndex) -> Option<String> {
+    let (callable, arguments) = pickle.call(index)?;
     let (module, name) = match pickle.global(callable)? {
         // `copyreg._reconstructor(class, object, None)`
         ("copyreg" | "copy_reg", _) => pickle.global(*arguments.first()?)?,
@@ -141,29 +144,30 @@ fn class_of(pickle: &Pickle, place: Place) -> Option<String> {
     Some(format!("{module}.{name}"))
 }
 
-fn is_tensor(pickle: &Pickle, place: Place) -> bool {
-    let global = pickle.call(place).and_then(|(callable, _)| pickle.global(callable));
+fn is_tensor(pickle: &Pickle, index: ValueIndex) -> bool {
+    let global = pickle.call(index).and_then(|(callable, _)| pickle.global(callable));
     matches!(global, Some(("torch._utils" | "torch._tensor", name)) if name.starts_with("_rebuild"))
 }
 
-/// A view of a storage: `torch._utils._rebuild_tensor_v2`.
+/// A tensor as a view of a storage: the arguments of `torch._utils._rebuild_tensor_v2`.
 #[derive(Debug)]
-struct Tensor<'a> {
+struct StorageView<'a> {
     dtype: Dtype,
+    /// Name of the storage's file.
     storage: &'a str,
-    /// In elements.
+    /// Where the tensor begins, in elements.
     offset: usize,
     shape: Vec<usize>,
-    /// In elements.
+    /// Steps along each axis, in elements.
     strides: Vec<usize>,
 }
 
-impl<'a> Tensor<'a> {
-    fn of(pickle: &'a Pickle, place: Place) -> Option<Self> {
-        let (callable, arguments) = pickle.call(place)?;
+impl<'a> StorageView<'a> {
+    fn of(pickle: &'a Pickle, index: ValueIndex) -> Option<Self> {
+        let (callable, arguments) = pickle.call(index)?;
         match (pickle.global(callable)?, arguments) {
             (("torch._utils", "_rebuild_tensor_v2"), arguments) => Self::view(pickle, arguments),
-            // A parameter of a tensor, and a subclass of one.
+            // A parameter, and an instance of a subclass, both wrap a tensor.
             (("torch._utils", name), &[tensor, ..]) if name.starts_with("_rebuild_parameter") => {
                 let (callable, arguments) = pickle.call(tensor)?;
                 let plain = pickle.global(callable)? == ("torch._utils", "_rebuild_tensor_v2");
@@ -177,9 +181,9 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    fn view(pickle: &'a Pickle, arguments: &[Place]) -> Option<Self> {
+    fn view(pickle: &'a Pickle, arguments: &[ValueIndex]) -> Option<Self> {
         let &[storage, offset, shape, strides, ..] = arguments else { return None };
-        let Value::Persistent(id) = *pickle.value(storage) else { return None };
+        let PickleValue::Persistent(id) = *pickle.value(storage) else { return None };
         // ("storage", class, key, device, elements)
         let &[_, class, key, ..] = pickle.tuple(id)? else { return None };
         let dtype = match pickle.global(class)?.1 {
@@ -209,14 +213,14 @@ impl<'a> Tensor<'a> {
         sides.chain([self.element_bytes() as u64]).try_fold(1, u64::checked_mul)
     }
 
-    /// Its elements, row by row. None where they aren't all in the storage.
+    /// Its elements, row by row. None if some lie outside the storage.
     fn values(&self, storage: &[u8]) -> Option<Vec<u8>> {
         let size = self.element_bytes();
         let count: usize = self.shape.iter().product();
         if count == 0 {
             return Some(Vec::new());
         }
-        // The largest element's place: strides are never below zero.
+        // The index of the last element: strides are never below zero.
         let mut reach = self.shape.iter().zip(&self.strides);
         let last = reach.try_fold(self.offset, |at, (side, stride)| {
             at.checked_add((side - 1).checked_mul(*stride)?)
@@ -258,9 +262,9 @@ impl<'a> Tensor<'a> {
 mod tests {
     use super::*;
 
-    fn tensor(offset: usize, shape: &[usize], strides: &[usize]) -> Tensor<'static> {
+    fn tensor(offset: usize, shape: &[usize], strides: &[usize]) -> StorageView<'static> {
         let (shape, strides) = (shape.to_vec(), strides.to_vec());
-        Tensor { dtype: Dtype::U8, storage: "0", offset, shape, strides }
+        StorageView { dtype: Dtype::U8, storage: "0", offset, shape, strides }
     }
 
     #[test]

@@ -1,14 +1,15 @@
-//! Class names that everyone means where a network has 1000 classes and nobody names them.
+//! The class names of ImageNet, for networks with 1000 classes whose files don't name them.
 
-/// ImageNet-1k's, a line a class, in the order of its synsets: torchvision 0.20.1's
-/// `torchvision/models/_meta.py` (BSD-3-Clause, © 2016 Soumith Chintala and the torchvision
-/// contributors), which tells namesakes such as the two cranes apart.
+/// The names of ImageNet-1k's classes, one a line, in the order of its synsets. From torchvision
+/// 0.20.1's `torchvision/models/_meta.py` (BSD-3-Clause, © 2016 Soumith Chintala and the
+/// torchvision contributors), which gives classes of the same name, such as the two cranes,
+/// different names.
 const IMAGENET_1K: &str = include_str!("imagenet-1k.txt");
 
-/// Classes of ImageNet-1k.
+/// Number of classes of ImageNet-1k.
 pub(super) const IMAGENET_CLASSES: usize = 1000;
 
-/// Their names, by class index.
+/// The names of ImageNet-1k's classes, by class index.
 pub(super) fn imagenet_1k() -> Vec<String> {
     IMAGENET_1K.lines().map(str::to_owned).collect()
 }
@@ -23,7 +24,7 @@ mod tests {
         assert_eq!(names.len(), IMAGENET_CLASSES);
         let different: std::collections::HashSet<_> = names.iter().collect();
         assert_eq!(different.len(), IMAGENET_CLASSES);
-        // As every table of ImageNet's classes has them.
+        // Known from every table of ImageNet's classes.
         for (class, name) in
             [(0, "tench"), (207, "golden retriever"), (281, "tabby"), (999, "toilet tissue")]
         {

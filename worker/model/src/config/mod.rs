@@ -1,48 +1,35 @@
 //! `config.json` of a model folder: what the weights don't say about themselves.
 //!
-//! Owns our own format, which says everything, and telling whose format a file is. timm's and
-//! transformers' are turned into it by [`timm`] and [`transformers`]; what they ask for and this
-//! version can't do is refused, never ignored.
+//! Owns reading it, in our own format or in that of timm or transformers, which [`timm`] and
+//! [`transformers`] convert. What a file asks for and this version can't do is refused, never
+//! ignored. Upstream: the files of a model. Downstream: the network, and how images become input.
 
+mod architecture;
 mod classes;
+mod fields;
+mod model_config;
 mod timm;
 mod transformers;
 
-use camshaft_vision::input::{InputRule, Resize};
-use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::ModelError;
+pub use architecture::{Architecture, HeadKind};
+pub use model_config::ModelConfig;
 
-/// Class names and how an image becomes the network's input.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct ModelConfig {
-    /// The network the weights are for.
-    pub architecture: Architecture,
-    /// What follows the last residual stage.
-    #[serde(default)]
-    pub head: HeadKind,
-    /// Class names, by class index. In a file also `"imagenet-1k"`, for that data set's.
-    #[serde(deserialize_with = "class_names")]
-    pub classes: Vec<String>,
-    /// How an image becomes the network's input.
-    pub input: InputRule,
-}
-
-/// Why a config of another program's format can't be turned into ours.
-type Refusal = String;
+use crate::error::ModelError;
 
 impl ModelConfig {
-    /// Reads `config.json` of the model called `model`: our own format or timm's.
+    /// Reads the `config.json` of the model called `model`, in our own format or timm's.
     ///
     /// # Errors
-    /// Where it is no such file, asks for what this version can't do, or contradicts itself.
+    /// If it has another format, asks for something that this version can't do, or contradicts
+    /// itself.
     pub fn parse(model: &str, json: &[u8]) -> Result<Self, ModelError> {
         Self::read(model, json, None)
     }
 
-    /// As [`Self::parse`], and also transformers' format, with the `preprocessor_config.json`
-    /// that goes with it.
+    /// As [`Self::parse`], and also transformers' format, which comes with a
+    /// `preprocessor_config.json`.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -59,158 +46,12 @@ impl ModelConfig {
             })?;
             transformers::read(&value, preprocessor.as_ref()).map_err(refused)?
         } else {
-            // From the text, not the value: its errors tell line and column.
+            // From the text, not the value, so that errors say line and column.
             serde_json::from_slice(json).map_err(syntax)?
         };
         config.check().map_err(|problem| refused(problem.to_owned()))?;
         Ok(config)
     }
-
-    fn check(&self) -> Result<(), &'static str> {
-        let InputRule { height, width, resize, mean, std, .. } = &self.input;
-        if self.classes.is_empty() {
-            return Err("\"classes\" is empty; list the class names in order");
-        }
-        if self.classes.iter().any(String::is_empty) {
-            return Err("\"classes\" has an empty name; name every class");
-        }
-        // ResNet halves the image five times; beyond 4096 a batch no longer fits anywhere.
-        if [height, width].into_iter().any(|side| !(32..=MAX_SIDE).contains(side)) {
-            return Err("\"input\" is not between 32 and 4096 pixels a side");
-        }
-        let holds_crop = match *resize {
-            Resize::Stretch => true,
-            Resize::ShorterSide(side) => side >= *height.max(width) && side <= MAX_SIDE,
-            Resize::StretchTo { height: high, width: wide } => {
-                (*height..=MAX_SIDE).contains(&high) && (*width..=MAX_SIDE).contains(&wide)
-            }
-        };
-        if !holds_crop {
-            return Err("\"resize\" gives less than the input's height and width, or more than \
-                        4096 pixels; the input is cut out of the middle of it");
-        }
-        if !mean.iter().all(|value| value.is_finite()) {
-            return Err("\"mean\" is not finite; give the mean of each channel after scaling");
-        }
-        if !std.iter().all(|&value| value.is_finite() && value > 0.0) {
-            return Err("\"std\" is not above zero; use 1 to leave a channel as it is");
-        }
-        Ok(())
-    }
-}
-
-/// Largest side of an input or of what it is cut out of.
-const MAX_SIDE: usize = 4096;
-
-/// A list of names, or the name of a list.
-fn class_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "\"classes\" is neither a list of names nor \"imagenet-1k\"")]
-    enum Classes {
-        Names(Vec<String>),
-        List(NamedList),
-    }
-    #[derive(Deserialize)]
-    enum NamedList {
-        #[serde(rename = "imagenet-1k")]
-        ImageNet1k,
-    }
-    Ok(match Classes::deserialize(deserializer)? {
-        Classes::Names(names) => names,
-        Classes::List(NamedList::ImageNet1k) => classes::imagenet_1k(),
-    })
-}
-
-/// A network this worker can run: He et al. 2015, table 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub enum Architecture {
-    /// Basic blocks, 18 layers.
-    #[serde(rename = "resnet18")]
-    ResNet18,
-    /// Basic blocks, 34 layers.
-    #[serde(rename = "resnet34")]
-    ResNet34,
-    /// Bottlenecks, 50 layers, with torchvision's strides ("v1.5": in the 3×3).
-    #[serde(rename = "resnet50")]
-    ResNet50,
-    /// Bottlenecks, 101 layers, strides as torchvision's.
-    #[serde(rename = "resnet101")]
-    ResNet101,
-    /// Bottlenecks, 152 layers, strides as torchvision's.
-    #[serde(rename = "resnet152")]
-    ResNet152,
-    /// Keras' ResNet50: as the paper has it, strides in a block's first 1×1 ("v1").
-    #[serde(rename = "resnet50-v1")]
-    ResNet50V1,
-    /// Keras' ResNet101.
-    #[serde(rename = "resnet101-v1")]
-    ResNet101V1,
-    /// Keras' ResNet152.
-    #[serde(rename = "resnet152-v1")]
-    ResNet152V1,
-}
-
-impl Architecture {
-    /// Every one, in the order errors list them.
-    pub const ALL: [Self; 8] = [
-        Self::ResNet18,
-        Self::ResNet34,
-        Self::ResNet50,
-        Self::ResNet101,
-        Self::ResNet152,
-        Self::ResNet50V1,
-        Self::ResNet101V1,
-        Self::ResNet152V1,
-    ];
-
-    /// As `config.json` and the command line write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ResNet18 => "resnet18",
-            Self::ResNet34 => "resnet34",
-            Self::ResNet50 => "resnet50",
-            Self::ResNet101 => "resnet101",
-            Self::ResNet152 => "resnet152",
-            Self::ResNet50V1 => "resnet50-v1",
-            Self::ResNet101V1 => "resnet101-v1",
-            Self::ResNet152V1 => "resnet152-v1",
-        }
-    }
-}
-
-/// What follows the last residual stage, whose output is `[C, H, W]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeadKind {
-    /// Global average pooling, then a linear layer: `fc.weight` is `[classes, C]`.
-    #[default]
-    AveragePool,
-    /// All values in the order channel, row, column, then a linear layer: `fc.weight` is
-    /// `[classes, C * H * W]`.
-    Flatten,
-}
-
-/// The first of these that `object` has and that says something.
-fn field<'a>(object: &'a Value, names: &[&str]) -> Option<&'a Value> {
-    names.iter().filter_map(|name| object.get(name)).find(|value| !value.is_null())
-}
-
-/// Three numbers, as mean and deviation are.
-fn triple(name: &str, value: &Value) -> Result<[f32; 3], Refusal> {
-    let numbers: Option<Vec<f64>> =
-        value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
-    let numbers = numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok());
-    let numbers = numbers.ok_or_else(|| format!("\"{name}\" is {value}, not three numbers"))?;
-    Ok(numbers.map(|number| number as f32))
-}
-
-/// A number of pixels.
-fn pixels(name: &str, value: &Value) -> Result<usize, Refusal> {
-    value
-        .as_u64()
-        .and_then(|number| usize::try_from(number).ok())
-        .ok_or_else(|| format!("\"{name}\" is {value}, not a number of pixels"))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
-//! timm's `config.json`, as `timm.models.push_to_hf_hub` and its forerunners write it:
-//! `architecture`, `num_classes`, and in `pretrained_cfg` what `timm.data.create_transform`
-//! makes of an image when it evaluates.
+//! timm's `config.json`, as `timm.models.push_to_hf_hub` and older versions of it write it.
+//!
+//! It has `architecture` and `num_classes`, and in `pretrained_cfg` how
+//! `timm.data.create_transform` prepares an image for evaluation.
 
+use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 use serde_json::Value;
 
+use super::architecture::{Architecture, HeadKind};
 use super::classes::{IMAGENET_CLASSES, imagenet_1k};
-use super::{Architecture, HeadKind, ModelConfig, Refusal, field, pixels, triple};
-use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
+use super::fields::{Refusal, field, pixels, triple};
+use super::model_config::ModelConfig;
 
 /// `timm.data.constants`: `IMAGENET_DEFAULT_MEAN`, `IMAGENET_DEFAULT_STD`, `DEFAULT_CROP_PCT`.
 const DEFAULT_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -15,22 +18,22 @@ const DEFAULT_CROP_PCT: f64 = 0.875;
 /// `timm.models.resnet._cfg`.
 const DEFAULT_SIDE: usize = 224;
 
-/// Whether a config is timm's: newer ones have `pretrained_cfg`, older ones its fields beside
-/// the others.
+/// True if a configuration is timm's. New ones have `pretrained_cfg`; old ones have its fields at
+/// the top.
 pub(super) fn is_timm(config: &Value) -> bool {
     let old = config.get("architecture").is_some()
         && ["num_classes", "num_features", "input_size"].iter().any(|f| config.get(f).is_some());
     config.get("pretrained_cfg").is_some() || old
 }
 
-/// Turns it into ours.
+/// Converts it to our format.
 pub(super) fn read(config: &Value) -> Result<ModelConfig, Refusal> {
     let pretrained = config.get("pretrained_cfg").unwrap_or(config);
     let pool = field(config, &["global_pool"]).and_then(Value::as_str);
     if let Some(other) = pool.filter(|&pool| pool != "avg") {
         return Err(format!("\"global_pool\" is {other:?}; only \"avg\" can be run"));
     }
-    // What was changed from the architecture as it is.
+    // Arguments that change the architecture.
     if let Some(arguments) = config.get("model_args").and_then(Value::as_object) {
         let harmless = ["num_classes", "in_chans", "global_pool"];
         if let Some(argument) = arguments.keys().find(|name| !harmless.contains(&name.as_str())) {
@@ -49,7 +52,7 @@ pub(super) fn read(config: &Value) -> Result<ModelConfig, Refusal> {
 
 fn architecture(config: &Value) -> Result<Architecture, Refusal> {
     let name = field(config, &["architecture"]).and_then(Value::as_str).unwrap_or_default();
-    // The same network under the name of where its weights came from.
+    // Some names say where the weights of the same network came from.
     let plain = name
         .strip_prefix("tv_")
         .or_else(|| name.strip_prefix("gluon_").and_then(|name| name.strip_suffix("_v1b")))
@@ -76,7 +79,7 @@ fn classes(config: &Value, pretrained: &Value) -> Result<Vec<String>, Refusal> {
         let names = names.as_array().ok_or("\"label_names\" is not a list of class names")?;
         let name = |name: &Value| {
             let name = name.as_str()?;
-            // Names may be WordNet's numbers, which mean nothing to a reader.
+            // Names may be WordNet's numbers, such as n02121808; descriptions are words.
             let described = descriptions.and_then(|all| all.get(name)).and_then(Value::as_str);
             Some(described.unwrap_or(name).to_owned())
         };
@@ -123,7 +126,7 @@ fn input(config: &Value) -> Result<InputRule, Refusal> {
     })
 }
 
-/// `timm.data.transforms_factory.transforms_imagenet_eval`.
+/// As in `timm.data.transforms_factory.transforms_imagenet_eval`.
 fn resize(config: &Value, height: usize, width: usize) -> Result<Resize, Refusal> {
     let share = match field(config, &["crop_pct"]) {
         None => DEFAULT_CROP_PCT,
@@ -150,7 +153,7 @@ fn resize(config: &Value, height: usize, width: usize) -> Result<Resize, Refusal
 
 fn interpolation(config: &Value) -> Result<Interpolation, Refusal> {
     match field(config, &["interpolation"]).and_then(Value::as_str).unwrap_or("bilinear") {
-        // timm's `str_to_pil_interp`; "random" is for training and means bilinear else.
+        // As timm's `str_to_pil_interp`. "random" is for training; otherwise it means bilinear.
         "bilinear" | "random" => Ok(Interpolation::BilinearAntialiased),
         "bicubic" => Ok(Interpolation::BicubicAntialiased),
         "lanczos" => Ok(Interpolation::LanczosAntialiased),
@@ -167,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields of `timm/resnet50.a1_in1k`'s that say something here.
+    /// The fields of `timm/resnet50.a1_in1k`'s configuration that are read.
     fn config() -> Value {
         json!({
             "architecture": "resnet50", "num_classes": 1000, "num_features": 2048,

@@ -1,30 +1,33 @@
 //! transformers' `config.json` of a `ResNetForImageClassification`, and the
 //! `preprocessor_config.json` of the image processors that go with it.
 
+use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 use serde_json::Value;
 
+use super::architecture::{Architecture, HeadKind};
 use super::classes::{IMAGENET_CLASSES, imagenet_1k};
-use super::{Architecture, HeadKind, ModelConfig, Refusal, field, pixels, triple};
-use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
+use super::fields::{Refusal, field, pixels, triple};
+use super::model_config::ModelConfig;
 
 /// Defaults of `ConvNextImageProcessor`.
 const CONVNEXT_SIDE: usize = 384;
 const CONVNEXT_CROP_PCT: f64 = 224.0 / 256.0;
-/// Smaller inputs are cut out, this and larger ones stretched: `ConvNextImageProcessor.resize`.
+/// Smaller inputs are cut out; inputs of this size or larger are stretched. As in
+/// `ConvNextImageProcessor.resize`.
 const CONVNEXT_CROPS_BELOW: usize = 384;
-/// Processors with ViT's steps: resize, centre crop where asked for, rescale, normalise.
+/// Processors with the same steps as ViT's: resize, crop the centre if asked, rescale, normalise.
 const PLAIN: [&str; 5] = ["ViT", "DeiT", "Bit", "CLIP", "Beit"];
 /// `PIL.Image.Resampling`.
 const RESAMPLE_LANCZOS: u64 = 1;
 const RESAMPLE_BILINEAR: u64 = 2;
 const RESAMPLE_BICUBIC: u64 = 3;
 
-/// Whether a config is transformers'.
+/// True if a configuration is transformers'.
 pub(super) fn is_transformers(config: &Value) -> bool {
     config.get("model_type").is_some()
 }
 
-/// Turns both into ours.
+/// Converts both files to our format.
 pub(super) fn read(config: &Value, preprocessor: Option<&Value>) -> Result<ModelConfig, Refusal> {
     let architecture = architecture(config)?;
     let classes = classes(config)?;
@@ -59,7 +62,7 @@ fn architecture(config: &Value) -> Result<Architecture, Refusal> {
             ));
         }
     };
-    // Of `ResNetConfig`; it writes them all the same.
+    // `ResNetConfig` writes them although they follow from the layer type.
     wanted("hidden_sizes", [64, 128, 256, 512].map(|size| size * width).to_vec().into())?;
     let stride_first = field(config, &["downsample_in_bottleneck"]) == Some(&true.into());
     let depths = field(config, &["depths"]);
@@ -86,7 +89,7 @@ fn architecture(config: &Value) -> Result<Architecture, Refusal> {
 
 fn classes(config: &Value) -> Result<Vec<String>, Refusal> {
     let Some(names) = field(config, &["id2label"]) else {
-        // Left out where it is the default of two.
+        // It is left out if there are the two default classes.
         return Ok(vec!["LABEL_0".into(), "LABEL_1".into()]);
     };
     let names = names.as_object().ok_or("\"id2label\" is not an object of class names")?;
@@ -116,7 +119,7 @@ fn input(config: &Value) -> Result<InputRule, Refusal> {
     };
     let statistics = |name: &str| match field(config, &[name]) {
         Some(value) => triple(name, value),
-        // Each processor has another default, and writes it down.
+        // Each processor has its own default, and always writes it.
         None => Err(format!("\"{name}\" is missing")),
     };
     let (mean, std) = match flag(config, "do_normalize", true)? {
@@ -135,7 +138,7 @@ fn input(config: &Value) -> Result<InputRule, Refusal> {
     })
 }
 
-/// `ConvNextImageProcessor.resize`.
+/// As in `ConvNextImageProcessor.resize`.
 fn convnext(config: &Value) -> Result<(Resize, [usize; 2]), Refusal> {
     let side = match field(config, &["size"]) {
         None => CONVNEXT_SIDE,
@@ -154,7 +157,8 @@ fn convnext(config: &Value) -> Result<(Resize, [usize; 2]), Refusal> {
     Ok((Resize::ShorterSide((side as f64 / share) as usize), [side; 2]))
 }
 
-/// `ViTImageProcessor`'s and its likes': a size, then perhaps a centre crop.
+/// As in `ViTImageProcessor` and the others of [`PLAIN`]: a size, then perhaps a crop of the
+/// centre.
 fn plain(config: &Value, kind: &str) -> Result<(Resize, [usize; 2]), Refusal> {
     let square = |name: &str, value: &Value| match value {
         Value::Number(_) => Ok([pixels(name, value)?; 2]),
@@ -239,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields of `microsoft/resnet-50`'s that say something here.
+    /// The fields of `microsoft/resnet-50`'s configuration that are read.
     fn config() -> Value {
         json!({
             "architectures": ["ResNetForImageClassification"], "model_type": "resnet",

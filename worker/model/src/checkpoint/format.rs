@@ -1,0 +1,83 @@
+//! The format of a file of weights, and the conversion of every readable format to safetensors.
+//!
+//! A file's format is told by its first bytes, whatever the file is called. Names and shapes of
+//! tensors stay as they are: [`naming`](super::naming) translates names. Nothing in a file is
+//! trusted, and no code in it is run. Upstream: the bytes of a model's files. Downstream:
+//! [`weights`](super::weights).
+
+use bytes::Bytes;
+
+use super::error::CheckpointError;
+use super::torch;
+
+/// The format of a file of weights, told by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WeightsFormat {
+    Safetensors,
+    Zip,
+    LegacyTorch,
+    Hdf5,
+    LfsPointer,
+    WebPage,
+}
+
+impl WeightsFormat {
+    fn detect(file: &[u8]) -> Self {
+        // Pickle protocols 2 to 5, and a long of ten bytes: torch.save's magic number.
+        let legacy = matches!(file, [0x80, 2..=5, 0x8a, 10, 0x6c, 0xfc, ..]);
+        let start = file.trim_ascii_start();
+        if file.starts_with(b"PK\x03\x04") {
+            Self::Zip
+        } else if file.starts_with(b"\x89HDF\r\n\x1a\n") {
+            Self::Hdf5
+        } else if legacy {
+            Self::LegacyTorch
+        } else if file.starts_with(b"version https://git-lfs.github.com/") {
+            Self::LfsPointer
+        } else if start.len() > 1
+            && start[0] == b'<'
+            && matches!(start[1], b'!' | b'h' | b'H' | b'?')
+        {
+            Self::WebPage
+        } else {
+            // It starts with the length of its header, which can be any number.
+            Self::Safetensors
+        }
+    }
+}
+
+/// Converts a file of weights to safetensors. A file that is safetensors already, or of an unknown
+/// format, is returned as it is: the reader of safetensors says what is wrong with it.
+///
+/// # Errors
+/// If the file has a format that can't be read, or is damaged.
+pub(crate) fn to_safetensors(file: Bytes) -> Result<Bytes, CheckpointError> {
+    match WeightsFormat::detect(&file) {
+        WeightsFormat::Safetensors => Ok(file),
+        WeightsFormat::Zip => torch::convert(&file),
+        WeightsFormat::LegacyTorch => Err(CheckpointError::LegacyTorch),
+        WeightsFormat::Hdf5 => Err(CheckpointError::Keras("HDF5")),
+        WeightsFormat::LfsPointer => Err(CheckpointError::LfsPointer),
+        WeightsFormat::WebPage => Err(CheckpointError::WebPage),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_shows_in_the_first_bytes() {
+        for (start, format) in [
+            (&b"PK\x03\x04"[..], WeightsFormat::Zip),
+            (b"\x89HDF\r\n\x1a\n", WeightsFormat::Hdf5),
+            (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", WeightsFormat::LegacyTorch),
+            (b"version https://git-lfs.github.com/spec/v1\n", WeightsFormat::LfsPointer),
+            (b"\n<!DOCTYPE html>", WeightsFormat::WebPage),
+            (b"\x08\0\0\0\0\0\0\0{}", WeightsFormat::Safetensors),
+            (b"", WeightsFormat::Safetensors),
+        ] {
+            assert_eq!(WeightsFormat::detect(start), format);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! How a network is computed on a device: number format and, on a CPU, the kernel. Decided once,
+//! when a model is loaded.
+
+use camshaft_kernels::Kernel;
+use candle_core::{DType, Device};
+
+use super::kernel_choice::KernelChoice;
+use super::precision::Precision;
+
+/// No kernel of this CPU computes in that precision.
+#[derive(Debug, thiserror::Error)]
+#[error("{precision} with kernel {kernel} is not available on this CPU; use f32")]
+pub struct PrecisionError {
+    /// The precision that was asked for.
+    pub precision: Precision,
+    /// The kernel that was asked for.
+    pub kernel: KernelChoice,
+}
+
+/// How a network is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ComputeMode {
+    /// The number format of candle's tensors.
+    pub(crate) dtype: DType,
+    /// The precision in results: never `auto`.
+    pub(crate) precision: Precision,
+    /// None if candle multiplies.
+    pub(crate) kernel: Option<Kernel>,
+}
+
+impl ComputeMode {
+    const CANDLE_F32: Self = Self { dtype: DType::F32, precision: Precision::F32, kernel: None };
+
+    /// Chooses for a device.
+    ///
+    /// # Errors
+    /// If the device doesn't compute in that precision with that kernel.
+    pub(crate) fn choose(
+        device: &Device,
+        precision: Precision,
+        choice: KernelChoice,
+    ) -> Result<Self, PrecisionError> {
+        if !device.is_cpu() {
+            let dtype = match precision {
+                Precision::Auto | Precision::F32 => return Ok(Self::CANDLE_F32),
+                Precision::Bf16 => DType::BF16,
+                Precision::F16 => DType::F16,
+            };
+            return Ok(Self { dtype, precision, kernel: None });
+        }
+        // bf16x3 keeps 16 of f32's 24 bits between layers. Its logits are off by 2e-5, twenty times
+        // as much as f32's own (see docs/cpu.md). So it comes last: it runs only if it is asked
+        // for, or if there is no other kernel.
+        const BF16: [Kernel; 2] = [Kernel::AmxBf16, Kernel::Avx512Bf16];
+        const F32: [Kernel; 4] = [Kernel::Avx512, Kernel::Avx2, Kernel::Neon, Kernel::AmxBf16x3];
+        let wanted: Vec<Kernel> = match precision {
+            Precision::Auto => [&BF16[..], &F32].concat(),
+            Precision::F32 => F32.into(),
+            Precision::Bf16 => BF16.into(),
+            Precision::F16 => Vec::new(),
+        };
+        let fits = |kernel: &&Kernel| match choice {
+            // Without being asked for, bf16 runs only if it is faster than f32.
+            KernelChoice::Auto if precision == Precision::Auto && kernel.is_bf16() => {
+                kernel.is_available() && kernel.beats_f32()
+            }
+            KernelChoice::Auto => kernel.is_available(),
+            KernelChoice::Candle => false,
+            KernelChoice::Only(only) => **kernel == only && only.is_available(),
+        };
+        let may_be_candle = matches!(precision, Precision::Auto | Precision::F32)
+            && !matches!(choice, KernelChoice::Only(_));
+        match wanted.iter().find(fits) {
+            Some(&kernel) => {
+                let precision = if kernel.is_bf16() { Precision::Bf16 } else { Precision::F32 };
+                Ok(Self { dtype: DType::F32, precision, kernel: Some(kernel) })
+            }
+            None if may_be_candle => Ok(Self::CANDLE_F32),
+            None => Err(PrecisionError { precision, kernel: choice }),
+        }
+    }
+
+    /// Chooses for a network that the kernel can't run.
+    ///
+    /// # Errors
+    /// If nothing else computes in that precision.
+    pub(crate) fn without_kernel(
+        precision: Precision,
+        choice: KernelChoice,
+    ) -> Result<Self, PrecisionError> {
+        match (precision, choice) {
+            (Precision::Auto | Precision::F32, KernelChoice::Auto) => Ok(Self::CANDLE_F32),
+            _ => Err(PrecisionError { precision, kernel: choice }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(precision: Precision, choice: KernelChoice) -> Result<ComputeMode, PrecisionError> {
+        ComputeMode::choose(&Device::Cpu, precision, choice)
+    }
+
+    #[test]
+    fn precision_and_kernel_agree() {
+        for precision in [Precision::Auto, Precision::F32] {
+            let candle = choose(precision, KernelChoice::Candle).unwrap();
+            assert_eq!(candle, ComputeMode::CANDLE_F32);
+        }
+        assert!(choose(Precision::F16, KernelChoice::Auto).is_err());
+        assert!(choose(Precision::Bf16, KernelChoice::Candle).is_err());
+        let amx = KernelChoice::Only(Kernel::AmxBf16);
+        assert!(choose(Precision::F32, amx).is_err(), "f32 must mean f32");
+        for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
+            let chosen = choose(Precision::Auto, KernelChoice::Only(kernel)).unwrap();
+            assert_eq!(chosen.kernel, Some(kernel));
+            assert_eq!(chosen.precision == Precision::Bf16, kernel.is_bf16());
+        }
+    }
+}

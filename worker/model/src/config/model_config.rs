@@ -1,0 +1,79 @@
+//! A model's configuration in our own format, and whether it contradicts itself.
+
+use camshaft_vision::input::{InputRule, Resize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::architecture::{Architecture, HeadKind};
+use super::classes;
+
+/// Class names and how an image becomes the network's input.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct ModelConfig {
+    /// The network that the weights belong to.
+    pub architecture: Architecture,
+    /// What follows the last residual stage.
+    #[serde(default)]
+    pub head: HeadKind,
+    /// Class names, by class index. A file may say `"imagenet-1k"` instead of a list.
+    #[serde(deserialize_with = "class_names")]
+    pub classes: Vec<String>,
+    /// How an image becomes the network's input.
+    pub input: InputRule,
+}
+
+impl ModelConfig {
+    /// Finds a contradiction, and says what would be right.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let InputRule { height, width, resize, mean, std, .. } = &self.input;
+        if self.classes.is_empty() {
+            return Err("\"classes\" is empty; list the class names in order");
+        }
+        if self.classes.iter().any(String::is_empty) {
+            return Err("\"classes\" has an empty name; name every class");
+        }
+        // A ResNet halves the image five times. Beyond 4096 pixels a batch fits no device.
+        if [height, width].into_iter().any(|side| !(32..=MAX_SIDE).contains(side)) {
+            return Err("\"input\" is not between 32 and 4096 pixels a side");
+        }
+        let holds_crop = match *resize {
+            Resize::Stretch => true,
+            Resize::ShorterSide(side) => side >= *height.max(width) && side <= MAX_SIDE,
+            Resize::StretchTo { height: high, width: wide } => {
+                (*height..=MAX_SIDE).contains(&high) && (*width..=MAX_SIDE).contains(&wide)
+            }
+        };
+        if !holds_crop {
+            return Err("\"resize\" gives less than the input's height and width, or more than \
+                        4096 pixels; the input is cut out of the middle of it");
+        }
+        if !mean.iter().all(|value| value.is_finite()) {
+            return Err("\"mean\" is not finite; give the mean of each channel after scaling");
+        }
+        if !std.iter().all(|&value| value.is_finite() && value > 0.0) {
+            return Err("\"std\" is not above zero; use 1 to leave a channel as it is");
+        }
+        Ok(())
+    }
+}
+
+/// Largest side of an input, and of the resized image that it is cut out of.
+const MAX_SIDE: usize = 4096;
+
+/// Reads a list of names, or the name of a list.
+fn class_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "\"classes\" is neither a list of names nor \"imagenet-1k\"")]
+    enum ClassNames {
+        Names(Vec<String>),
+        List(NamedList),
+    }
+    #[derive(Deserialize)]
+    enum NamedList {
+        #[serde(rename = "imagenet-1k")]
+        ImageNet1k,
+    }
+    Ok(match ClassNames::deserialize(deserializer)? {
+        ClassNames::Names(names) => names,
+        ClassNames::List(NamedList::ImageNet1k) => classes::imagenet_1k(),
+    })
+}

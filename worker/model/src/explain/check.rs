@@ -1,0 +1,80 @@
+//! Whether a model has the layers and classes that it is asked to explain.
+
+use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Target};
+
+use super::error::ExplainError;
+use crate::config::ModelConfig;
+use crate::model_files::ModelFiles;
+use crate::network::resnet::{LayerPoint, ResNetShape};
+
+/// Classes an error names before it only counts them.
+const NAMED_CLASSES: usize = 10;
+
+impl ModelFiles {
+    /// Checks, before any image is read, that the model has the layers and the class of `options`.
+    ///
+    /// # Errors
+    /// If the model has no such layer, or not exactly one such class.
+    pub fn check(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
+        check_layers(ResNetShape::of(self.config().architecture), &options.layer)?;
+        match &options.target {
+            Target::Class(name) => self.config().class_named(name).map(|_| ()),
+            Target::Top(_) | Target::Label => Ok(()),
+        }
+    }
+}
+
+/// Checks that a network of this shape has these layers.
+///
+/// # Errors
+/// If it lacks one; the error names the first.
+pub(super) fn check_layers(
+    shape: ResNetShape,
+    layers: &Choices<FusedLayers>,
+) -> Result<(), ExplainError> {
+    let layers = layers.iter().flat_map(FusedLayers::as_slice).copied();
+    for layer in layers {
+        if LayerPoint::find(layer, shape).is_none() {
+            return Err(ExplainError::UnknownLayer { layer, has: shape.describe_layers() });
+        }
+    }
+    Ok(())
+}
+
+impl ModelConfig {
+    /// The index of the class called `name`.
+    ///
+    /// # Errors
+    /// If no class or several classes have that name.
+    pub fn class_named(&self, name: &str) -> Result<usize, ExplainError> {
+        let classes = &self.classes;
+        let mut found = (0..classes.len()).filter(|&class| classes[class] == name);
+        match (found.next(), found.count()) {
+            (Some(class), 0) => Ok(class),
+            (Some(_), more) => {
+                Err(ExplainError::AmbiguousClass { name: name.to_owned(), count: more + 1 })
+            }
+            (None, _) => {
+                let mut listed = classes[..classes.len().min(NAMED_CLASSES)].join(", ");
+                if classes.len() > NAMED_CLASSES {
+                    listed += &format!(" and {} more", classes.len() - NAMED_CLASSES);
+                }
+                Err(ExplainError::UnknownClass { name: name.to_owned(), classes: listed })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::small_model;
+
+    #[test]
+    fn a_name_that_is_no_class_is_answered_with_those_there_are() {
+        let error = small_model().config().class_named("whale").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the model has no class \"whale\"; its classes are c0, c1, c2, c3, c4, c5, c6"
+        );
+    }
+}

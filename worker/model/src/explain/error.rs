@@ -1,0 +1,46 @@
+//! Why an image can't be explained.
+
+use camshaft_common::explain::TargetLayer;
+
+/// Why one image can't be explained. Trying again would not help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// The label is to be explained, and the image has none.
+    #[error("the image has no label to explain")]
+    NoLabel,
+    /// A label or class name that is not one of the model's classes.
+    #[error("the model has no class {name:?}; its classes are {classes}")]
+    UnknownClass {
+        /// The name.
+        name: String,
+        /// The first classes of the model, and the number of the others.
+        classes: String,
+    },
+    /// Several of the model's classes have the name.
+    #[error(
+        "the model has {count} classes named {name:?}; give them different names in config.json"
+    )]
+    AmbiguousClass {
+        /// The name.
+        name: String,
+        /// Number of classes with that name.
+        count: usize,
+    },
+    /// The model has no such target layer.
+    #[error("the model has no layer {layer}; {has}")]
+    UnknownLayer {
+        /// The layer.
+        layer: TargetLayer,
+        /// The layers that it has.
+        has: String,
+    },
+    /// A logit is infinite or NaN.
+    #[error("the model's logits are not finite")]
+    LogitsNotFinite,
+    /// A value of a map is infinite or NaN.
+    #[error("the map for class {class:?} is not finite")]
+    MapNotFinite {
+        /// Class name.
+        class: String,
+    },
+}

@@ -1,0 +1,299 @@
+//! A batch from input to predictions and maps, in one forward pass.
+//!
+//! Owns the steps and their order. [`scores`] decides which classes are explained, [`maps`] how
+//! their maps are computed. An image that can't be explained fails alone; the other images of its
+//! batch get their results. Upstream: batches of the network's input. Downstream: overlays and
+//! results.
+
+mod check;
+mod error;
+mod maps;
+mod result;
+mod scores;
+
+use camshaft_common::explain::ExplainOptions;
+use camshaft_vision::heat_map::HeatMap;
+use candle_core::Tensor;
+
+pub use error::ExplainError;
+pub use result::{ClassMap, ExplainRequest, ExplainedImage};
+
+use crate::cam::{CamTarget, MapStatistics};
+use crate::error::ModelError;
+use crate::model::Model;
+use crate::network::resnet::ForwardOutput;
+use check::check_layers;
+use maps::ForwardedBatch;
+use scores::{ImageScores, ScorePlan};
+
+impl Model {
+    /// Predicts and explains a batch with one forward pass. `input` is `[N, 3, H, W]`, f32, on any
+    /// device, scaled as the input rule says. There is one request for each image.
+    ///
+    /// # Errors
+    /// The outer error is about the whole batch: a wrong shape or a failing device. An error of a
+    /// single image is in that image's result.
+    pub fn explain_batch(
+        &self,
+        input: &Tensor,
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<Vec<Result<ExplainedImage, ExplainError>>, ModelError> {
+        if input.dims().first() != Some(&requests.len()) {
+            let rule = &self.config().input;
+            return Err(ModelError::BatchShape {
+                actual: input.dims().to_vec(),
+                expected: [requests.len(), 3, rule.height, rule.width],
+            });
+        }
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shape = self.network().shape();
+        let usable: Vec<_> =
+            requests.iter().map(|request| check_layers(shape, &request.options.layer)).collect();
+        let layers = requests.iter().flat_map(|request| request.options.layer.iter());
+        let input = input.to_device(self.candle_device())?;
+        let forward = self.forward(&input, &maps::starting_stages(self.network(), layers))?;
+        let logits = forward.logits.to_vec2::<f32>()?;
+        let pooled = forward.pooled.to_vec2::<f32>()?;
+        let plans: Vec<_> = usable
+            .into_iter()
+            .zip(logits.iter().zip(requests))
+            .map(|(usable, (logits, request))| {
+                usable.and_then(|()| ImageScores::of(logits)?.plan(self.config(), request))
+            })
+            .collect();
+        let mut maps = self.maps(&input, &forward, &plans, requests)?;
+        let results = plans.into_iter().zip(pooled).zip(requests).enumerate();
+        let results = results.map(|(image, ((plan, features), request))| {
+            self.explained(plan?, features, std::mem::take(&mut maps[image]), request)
+        });
+        Ok(results.collect())
+    }
+
+    /// Computes each image's maps: by method, then layer, then target.
+    fn maps(
+        &self,
+        input: &Tensor,
+        forward: &ForwardOutput,
+        plans: &[Result<ScorePlan, ExplainError>],
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<Vec<Vec<HeatMap>>, ModelError> {
+        let at_once = input.dim(0)?;
+        let batch = ForwardedBatch { input, forward, at_once };
+        let mut all = vec![Vec::new(); requests.len()];
+        let wanted =
+            |image: usize| (&requests[image].options.method, &requests[image].options.layer);
+        let mut waiting: Vec<_> =
+            (0..requests.len()).filter(|&image| plans[image].is_ok()).collect();
+        // Images with the same methods and layers are computed together; usually these are all.
+        while let Some(&first) = waiting.first() {
+            let (methods, layers) = wanted(first);
+            let same: Vec<_> =
+                waiting.extract_if(.., |&mut image| wanted(image) == (methods, layers)).collect();
+            let targets_of = |image: usize| {
+                let targets = plans[image].as_ref().map_or(&[][..], |plan| &plan.targets);
+                targets.iter().map(move |&class| CamTarget { image, class })
+            };
+            let targets: Vec<_> = same.iter().flat_map(|&image| targets_of(image)).collect();
+            let (methods, layers) = (methods.as_slice(), layers.as_slice());
+            for maps in maps::compute_maps(self.network(), &batch, methods, layers, &targets)? {
+                for (target, map) in targets.iter().zip(maps) {
+                    all[target.image].push(map);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Makes an image's result of its scores, features and maps. Maps are by method, then layer,
+    /// then target.
+    fn explained(
+        &self,
+        plan: ScorePlan,
+        features: Vec<f32>,
+        maps: Vec<HeatMap>,
+        request: &ExplainRequest<'_>,
+    ) -> Result<ExplainedImage, ExplainError> {
+        let ExplainOptions { method, layer, .. } = request.options;
+        let kinds = method.iter().flat_map(|&method| layer.iter().map(move |one| (method, one)));
+        let kinds = kinds.flat_map(|kind| plan.targets.iter().map(move |&class| (kind, class)));
+        let explanations = kinds.zip(maps).map(|(((method, layer), class), map)| {
+            let label = self.config().classes[class].clone();
+            if !map.is_finite() {
+                return Err(ExplainError::MapNotFinite { class: label });
+            }
+            let (layer, statistics) = (layer.clone(), MapStatistics::of(&map));
+            Ok(ClassMap { method, layer, class, label, map, statistics })
+        });
+        let explanations = explanations.collect::<Result<_, _>>()?;
+        let ScorePlan { predictions, entropy, targets: _ } = plan;
+        Ok(ExplainedImage { predictions, entropy, features, explanations })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use camshaft_common::explain::{Choices, Target, TargetLayer};
+    use camshaft_common::model::ModelReference;
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::network::resnet::BlockKind;
+    use crate::testing::{CLASSES, SIDE, noise, small_model, small_model_with, small_weights};
+    use crate::{HeadKind, KernelChoice, ModelFiles, Precision};
+
+    fn options(stage: u8, target: Target) -> ExplainOptions {
+        let layer = Choices::one(TargetLayer::Stage(stage).into());
+        ExplainOptions { layer, target, ..Default::default() }
+    }
+
+    fn images(count: usize) -> Tensor {
+        noise(&[count, 3, SIDE, SIDE], 100).abs().unwrap()
+    }
+
+    fn difference(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn one_batch_serves_different_wishes_as_if_each_image_were_alone() {
+        let model = small_model();
+        let wishes = [
+            (options(4, Target::Top(2)), None),
+            (options(2, Target::Label), Some("c5")),
+            (options(4, Target::Label), None),
+            (options(1, Target::Class("c0".into())), None),
+            (options(3, Target::Top(99)), Some("c1")),
+            (options(4, Target::Top(2)), Some("no class")),
+        ];
+        let requests: Vec<_> = wishes
+            .iter()
+            .map(|(options, label)| ExplainRequest { options, label: *label })
+            .collect();
+        let input = images(requests.len());
+        let together = model.explain_batch(&input, &requests).unwrap();
+        assert_eq!(together[2], Err(ExplainError::NoLabel));
+        for (image, together) in together.iter().enumerate() {
+            let alone = input.narrow(0, image, 1).unwrap();
+            let alone = model.explain_batch(&alone, &requests[image..=image]).unwrap().remove(0);
+            let (Ok(alone), Ok(together)) = (alone, together) else { continue };
+            assert_eq!(alone.explanations.len(), together.explanations.len());
+            for (a, b) in alone.explanations.iter().zip(&together.explanations) {
+                assert_eq!((a.class, &a.layer), (b.class, requests[image].options.layer.first()));
+                let (difference, max) =
+                    (difference(&a.map.values, &b.map.values), a.statistics.max);
+                assert!(difference <= 1e-6 * max, "off by {difference} of {max}");
+            }
+        }
+        let counts: Vec<_> =
+            together.iter().flatten().map(|result| result.explanations.len()).collect();
+        // If the label isn't the top class, the top class is explained too.
+        assert_eq!(counts, [2, 2, 1, CLASSES, 2]);
+    }
+
+    #[test]
+    fn a_given_class_that_is_not_among_the_top_is_explained_last() {
+        let model = small_model();
+        let input = images(1);
+        let explain = |label: Option<&str>| {
+            let options = options(4, Target::Top(1));
+            let request = ExplainRequest { options: &options, label };
+            model.explain_batch(&input, &[request]).unwrap().remove(0).unwrap()
+        };
+        let top = explain(None).explanations.remove(0);
+        for class in 0..CLASSES {
+            let label = format!("c{class}");
+            let explained = explain(Some(&label));
+            let classes: Vec<_> = explained.explanations.iter().map(|map| map.class).collect();
+            assert_eq!(explained.explanations[0], top);
+            assert_eq!(
+                classes,
+                if class == top.class { vec![class] } else { vec![top.class, class] }
+            );
+            assert!(explained.predictions.iter().any(|prediction| prediction.class == class));
+        }
+        assert_eq!(explain(Some("whale")).explanations, [top]);
+    }
+
+    #[test]
+    fn features_are_what_an_average_pooling_head_weighs() {
+        let options = options(4, Target::Top(1));
+        let request = ExplainRequest { options: &options, label: None };
+        for head in [HeadKind::AveragePool, HeadKind::Flatten] {
+            let model = small_model_with(BlockKind::Bottleneck, head);
+            let results = model.explain_batch(&images(2), &[request; 2]).unwrap();
+            let last = model.forward(&images(2), &[4]).unwrap().stages[3].clone().unwrap();
+            let means = last.mean((2, 3)).unwrap().to_vec2::<f32>().unwrap();
+            for (result, means) in results.iter().zip(&means) {
+                assert!(difference(&result.as_ref().unwrap().features, means) < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn the_explained_class_is_listed_after_the_top_five() {
+        let model = small_model();
+        let input = images(1);
+        let all = options(4, Target::Top(CLASSES));
+        let all = ExplainRequest { options: &all, label: None };
+        let ranked = model.explain_batch(&input, &[all]).unwrap().remove(0).unwrap().predictions;
+        let sum: f32 = ranked.iter().map(|prediction| prediction.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-6 && ranked.is_sorted_by(|a, b| a.logit >= b.logit));
+        let last = ranked.last().unwrap();
+        let options = options(4, Target::Class(last.label.clone()));
+        let request = ExplainRequest { options: &options, label: None };
+        let result = model.explain_batch(&input, &[request]).unwrap().remove(0).unwrap();
+        assert_eq!(result.predictions.len(), 6);
+        assert_eq!(result.predictions[5].class, last.class);
+        assert_eq!(result.explanations[0].label, last.label);
+    }
+
+    #[test]
+    fn an_image_that_overflows_fails_alone() {
+        let model = small_model();
+        let wild = Tensor::full(f32::NAN, (1, 3, SIDE, SIDE), &Device::Cpu).unwrap();
+        let input = Tensor::cat(&[images(1), wild], 0).unwrap();
+        for stage in 1..=4 {
+            let options = options(stage, Target::Top(1));
+            let request = ExplainRequest { options: &options, label: None };
+            let results = model.explain_batch(&input, &[request; 2]).unwrap();
+            assert!(results[0].is_ok());
+            assert_eq!(results[1], Err(ExplainError::LogitsNotFinite));
+        }
+    }
+
+    #[test]
+    fn a_batch_of_another_shape_is_refused() {
+        let model = small_model();
+        let options = ExplainOptions::default();
+        let request = ExplainRequest { options: &options, label: None };
+        for shape in [(2, 3, SIDE, SIDE), (1, 1, SIDE, SIDE), (1, 3, SIDE, SIDE + 1)] {
+            let input = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+            let result = model.explain_batch(&input, &[request]);
+            assert!(matches!(result, Err(ModelError::BatchShape { .. })));
+        }
+        let none = Tensor::zeros((0, 3, SIDE, SIDE), DType::F32, &Device::Cpu).unwrap();
+        assert!(model.explain_batch(&none, &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn weights_of_another_network_are_told_apart() {
+        let config = br#"{"architecture":"resnet50","classes":["c0","c1"],"input":{
+            "height":64,"width":64,"resize":"stretch","interpolation":"bilinear-antialiased",
+            "scale":"1/255","mean":[0,0,0],"std":[1,1,1],"color":"rgb"}}"#;
+        let reference: ModelReference = "/models/small".parse().unwrap();
+        let load = |config: &[u8]| {
+            let files = ModelFiles::from_bytes(reference.clone(), small_weights().into(), config);
+            Model::load(&files.unwrap(), &Device::Cpu, Precision::Auto, KernelChoice::Candle)
+                .unwrap_err()
+        };
+        let error = load(config).to_string();
+        assert!(error.contains("names 2 classes, but fc.weight has 7"), "{error}");
+        let config = String::from_utf8_lossy(config)
+            .replace(r#"["c0","c1"]"#, r#"["c0","c1","c2","c3","c4","c5","c6"]"#);
+        let error = load(config.as_bytes()).to_string();
+        let first = "conv1.weight is [4, 3, 7, 7] of F32 instead of [64, 3, 7, 7]";
+        assert!(error.contains(first) && error.contains("more; check \"architecture\""), "{error}");
+    }
+}

@@ -1,0 +1,179 @@
+//! A loaded model: what it is, and one forward pass.
+//!
+//! Owns the weights on a device. Maps and predictions are computed by
+//! [`explain`](crate::explain). Upstream: [`ModelFiles`]. Downstream: the pipeline's model stage.
+
+use camshaft_common::model::ModelIdentity;
+use camshaft_common::prediction::ModelRecord;
+use camshaft_vision::input::InputRule;
+use candle_core::{Device, Tensor};
+
+use crate::checkpoint::{Weights, describe_misfits};
+use crate::compute::{ComputeMode, DeviceChoice, KernelChoice, Precision};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::model_files::ModelFiles;
+use crate::network::head::{HEAD_WEIGHT, HeadShape};
+use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape, architecture_hint};
+
+/// A loaded model: owned by the one thread that runs it.
+#[derive(Debug)]
+pub struct Model {
+    identity: ModelIdentity,
+    config: ModelConfig,
+    network: ResNet,
+    device: Device,
+    compute: ComputeMode,
+}
+
+impl Model {
+    /// Loads a model onto `device`.
+    ///
+    /// # Errors
+    /// If the weights don't match the network or its classes, or the device can't hold them.
+    pub fn load(
+        files: &ModelFiles,
+        device: &Device,
+        precision: Precision,
+        kernel: KernelChoice,
+    ) -> Result<Self, ModelError> {
+        let shape = ResNetShape::of(files.config().architecture);
+        Self::load_shape(files, shape, device, precision, kernel)
+    }
+
+    /// Loads a network of any depth and width, for tests.
+    pub(crate) fn load_shape(
+        files: &ModelFiles,
+        shape: ResNetShape,
+        device: &Device,
+        precision: Precision,
+        kernel: KernelChoice,
+    ) -> Result<Self, ModelError> {
+        let mut compute = ComputeMode::choose(device, precision, kernel)?;
+        let (identity, config) = (files.identity().clone(), files.config().clone());
+        let model = || identity.name.clone();
+        let file = files.weights();
+        let mut weights = Weights::read(&file)
+            .map_err(|source| ModelError::Weights { model: model(), source })?;
+        let classes = config.classes.len();
+        if let Some((tensor, shape)) = weights.find(HEAD_WEIGHT)
+            && let Some(&rows) = shape.first()
+            && rows != classes
+        {
+            return Err(ModelError::ClassCount { model: model(), classes, tensor, rows });
+        }
+        let head = HeadShape {
+            kind: config.head,
+            classes,
+            features: shape.features(config.input.height, config.input.width),
+        };
+        let shape = NetworkShape { backbone: shape, head };
+        let network = ResNet::load(&mut weights, file.clone(), shape, device, &compute)?;
+        let hint = architecture_hint(&weights, config.architecture).unwrap_or_default();
+        let misfits = weights.into_misfits();
+        if !misfits.is_empty() {
+            let misfits = describe_misfits(&misfits) + &hint;
+            let architecture = config.architecture.name();
+            return Err(ModelError::Misfit { model: model(), architecture, misfits });
+        }
+        if compute.kernel.is_some() && network.kernel().is_none() {
+            compute = ComputeMode::without_kernel(precision, kernel)?;
+        }
+        Ok(Self { identity, config, network, device: device.clone(), compute })
+    }
+
+    /// Name and digests.
+    #[must_use]
+    pub fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    /// Class names and input rule.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The network itself.
+    #[must_use]
+    pub(crate) fn network(&self) -> &ResNet {
+        &self.network
+    }
+
+    /// The number format it computes in: never `auto`.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.compute.precision
+    }
+
+    /// The kernel that multiplies matrices, or `candle`.
+    #[must_use]
+    pub fn kernel(&self) -> String {
+        self.compute.kernel.map_or_else(|| "candle".to_owned(), |kernel| kernel.to_string())
+    }
+
+    /// The device it runs on: never `auto`.
+    #[must_use]
+    pub fn device(&self) -> DeviceChoice {
+        match self.device.location() {
+            candle_core::DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id),
+            _ => DeviceChoice::Cpu,
+        }
+    }
+
+    /// What results say about the model and how it ran.
+    #[must_use]
+    pub fn record(&self) -> ModelRecord {
+        let ModelIdentity { name, digest, config_digest, .. } = self.identity.clone();
+        let (precision, device) = (self.precision().to_string(), self.device().to_string());
+        let kernel = self.kernel();
+        ModelRecord { name, digest, config_digest, precision, kernel, device }
+    }
+
+    /// The device as candle names it.
+    pub(crate) fn candle_device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs the network once. `input` `[N, 3, H, W]`, f32, on any device, scaled as the
+    /// input rule says; `stages`, 1 to 4, are the stages whose outputs are wanted.
+    ///
+    /// # Errors
+    /// If the batch has another shape than the input rule's, or the device fails.
+    pub fn forward(&self, input: &Tensor, stages: &[usize]) -> Result<ForwardOutput, ModelError> {
+        let InputRule { height, width, .. } = self.config.input;
+        let batch = input.dims().first().copied().unwrap_or(0);
+        let expected = [batch, 3, height, width];
+        if input.dims() != expected {
+            return Err(ModelError::BatchShape { actual: input.dims().to_vec(), expected });
+        }
+        Ok(self.network.forward(&input.to_device(&self.device)?, stages)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use camshaft_common::model::ModelReference;
+
+    use super::*;
+
+    #[test]
+    fn a_head_that_is_a_single_number_is_a_misfit() {
+        let head = Tensor::new(1f32, &Device::Cpu).unwrap();
+        let file = safetensors::serialize(HashMap::from([(HEAD_WEIGHT, head)]), None).unwrap();
+        let config = br#"{
+            "architecture": "resnet18", "classes": ["cat", "dog"],
+            "input": {
+                "height": 32, "width": 32, "resize": "stretch", "color": "rgb",
+                "interpolation": "bilinear-antialiased", "scale": "1/255",
+                "mean": [0, 0, 0], "std": [1, 1, 1]
+            }
+        }"#;
+        let files = ModelFiles::from_bytes(ModelReference::Bundled, file.into(), config).unwrap();
+        let error = Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle);
+        let error = error.unwrap_err();
+        assert!(matches!(error, ModelError::Misfit { .. }), "{error}");
+    }
+}

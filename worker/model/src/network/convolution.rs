@@ -1,0 +1,313 @@
+//! A convolution with its BatchNorm folded in, and bias, residual and ReLU after it.
+//!
+//! Owns which code multiplies, and how activations lie in memory. A network sees only tensors
+//! `[N, C, H, W]`. Upstream: weights of a checkpoint. Downstream: networks, and the CPU's kernels.
+
+use std::ops::Deref;
+
+use camshaft_kernels::ConvolutionWeights;
+use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+
+use super::bias_residual_relu::add_bias_residual_relu;
+use super::convolution_shape::{ConvShape, NamedConvolution};
+use super::patches::patches;
+use super::placement::Placement;
+use crate::checkpoint::Weights;
+
+/// A convolution's weights, usually with its BatchNorm folded in, f32, on the CPU.
+#[derive(Clone, Debug)]
+pub(crate) struct FoldedWeights {
+    /// `[O, I, kernel, kernel]`.
+    weight: Tensor,
+    /// `[O]`.
+    bias: Tensor,
+    shape: ConvShape,
+}
+
+/// [`FoldedWeights`] as slices, for the CPU's kernels.
+pub(crate) struct FoldedValues<'a> {
+    weight: TensorValues<'a>,
+    bias: TensorValues<'a>,
+    shape: ConvShape,
+}
+
+impl FoldedValues<'_> {
+    /// In the form that the CPU's kernels take.
+    pub(crate) fn for_kernels(&self) -> ConvolutionWeights<'_> {
+        let ConvShape { inputs, outputs, kernel, stride } = self.shape;
+        let (weight, bias) = (self.weight.slice(), self.bias.slice());
+        ConvolutionWeights { weight, bias, inputs, outputs, kernel, stride }
+    }
+}
+
+/// Access to a tensor's values without a copy: candle's guard, whose type can't be named.
+struct TensorValues<'a>(Box<dyn Deref<Target = Storage> + 'a>);
+
+impl<'a> TensorValues<'a> {
+    /// Of a whole tensor, f32, on the CPU.
+    fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::F32(values)), Some((0, end))) if end == values.len() => {
+                Ok(Self(Box::new(storage)))
+            }
+            _ => bail!("folded weights are whole, and f32 on the CPU"),
+        }
+    }
+
+    fn slice(&self) -> &[f32] {
+        match &**self.0 {
+            Storage::Cpu(CpuStorage::F32(values)) => values,
+            _ => unreachable!("checked when it was made"),
+        }
+    }
+}
+
+impl FoldedWeights {
+    /// Reads a convolution and its BatchNorm, and folds them into one convolution.
+    pub(crate) fn load(weights: &mut Weights<'_>, named: &NamedConvolution) -> Result<Self> {
+        NormalisedConv::load(weights, named)?.fold()
+    }
+
+    /// Weight and bias as slices.
+    pub(crate) fn values(&self) -> Result<FoldedValues<'_>> {
+        let (weight, bias) = (TensorValues::of(&self.weight)?, TensorValues::of(&self.bias)?);
+        Ok(FoldedValues { weight, bias, shape: self.shape })
+    }
+}
+
+/// A convolution with its BatchNorm folded in, and optionally a ReLU after it.
+#[derive(Debug)]
+pub(crate) struct FoldedConv {
+    shape: ConvShape,
+    /// True if negative outputs become zero.
+    relu: bool,
+    /// On the CPU `[kernel * kernel * I, O]`, rows in the order of [`patches`]; elsewhere
+    /// `[O, I, kernel, kernel]`.
+    weight: Tensor,
+    /// On the CPU `[O]`; elsewhere `[1, O, 1, 1]`.
+    bias: Tensor,
+}
+
+impl FoldedConv {
+    /// Moves folded weights to a device.
+    pub(crate) fn new(
+        FoldedWeights { weight, bias, shape }: &FoldedWeights,
+        relu: bool,
+        Placement { device, dtype }: Placement<'_>,
+    ) -> Result<Self> {
+        let shape = *shape;
+        let (weight, bias) = if device.is_cpu() {
+            let rows = shape.kernel * shape.kernel * shape.inputs;
+            let weight = weight.permute((2, 3, 1, 0))?.reshape((rows, shape.outputs))?;
+            (weight.contiguous()?, bias.clone())
+        } else {
+            (weight.clone(), bias.reshape((1, shape.outputs, 1, 1))?)
+        };
+        Ok(Self {
+            shape,
+            relu,
+            weight: weight.to_dtype(dtype)?.to_device(device)?,
+            bias: bias.to_dtype(dtype)?.to_device(device)?,
+        })
+    }
+
+    /// Computes `relu(conv(input) + bias + residual)`; the ReLU only if the convolution has one.
+    ///
+    /// `input` is `[N, I, H, W]`, `residual` and the result are `[N, O, H', W']`; any range, all in
+    /// the convolution's dtype. On the CPU the result lies channels last in memory, and an input
+    /// that does too is not copied. Differentiable.
+    pub(crate) fn forward(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        if input.device().is_cpu() {
+            return self.forward_channels_last(input, residual);
+        }
+        let output = input.conv2d(&self.weight, self.shape.padding(), self.shape.stride, 1, 1)?;
+        self.add_and_rectify(output, residual)
+    }
+
+    /// Computes the convolution as one product of matrices for the whole batch: [pixels, patch
+    /// values] by [patch values, output channels].
+    fn forward_channels_last(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let (batch, _, height, width) = input.dims4()?;
+        let (height, width) = (self.shape.output_side(height), self.shape.output_side(width));
+        let pixels = patches(&channels_last(input)?, self.shape)?;
+        let output = pixels.matmul(&self.weight)?;
+        let output = output.reshape((batch, height, width, self.shape.outputs))?;
+        let residual = residual.map(channels_last).transpose()?;
+        let output = if output.track_op() || residual.as_ref().is_some_and(Tensor::track_op) {
+            self.add_and_rectify(output, residual.as_ref())?
+        } else {
+            add_bias_residual_relu(&output, &self.bias, residual.as_ref(), self.relu)?;
+            output
+        };
+        output.permute((0, 3, 1, 2))
+    }
+
+    /// Adds bias and residual, and takes the ReLU; differentiable.
+    fn add_and_rectify(&self, output: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let mut output = output.broadcast_add(&self.bias)?;
+        if let Some(residual) = residual {
+            output = (output + residual)?;
+        }
+        if self.relu { output.relu() } else { Ok(output) }
+    }
+}
+
+/// Converts `[N, C, H, W]` to contiguous `[N, H, W, C]`; without a copy if it lies so already.
+pub(crate) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    tensor.permute((0, 2, 3, 1))?.contiguous()
+}
+
+/// A convolution and the BatchNorm after it, as in a file, f32, on the CPU.
+#[derive(Clone, Debug)]
+pub struct NormalisedConv {
+    /// `[O, I, kernel, kernel]`.
+    pub weight: Tensor,
+    /// `[O]`; only Keras' convolutions have one.
+    pub bias: Option<Tensor>,
+    /// The BatchNorm after the convolution.
+    pub norm: BatchNorm,
+    /// The convolution's shape.
+    pub shape: ConvShape,
+}
+
+impl NormalisedConv {
+    /// Reads both. `weights` remembers tensors that don't fit.
+    pub fn load(weights: &mut Weights<'_>, named: &NamedConvolution) -> Result<Self> {
+        let NamedConvolution { conv, norm, shape } = named;
+        let ConvShape { inputs, outputs, kernel, .. } = *shape;
+        let weight =
+            weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
+        let bias = weights.optional(&format!("{conv}.bias"), &[outputs])?;
+        let mut part = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
+        let norm = BatchNorm {
+            gamma: part("weight")?,
+            beta: part("bias")?,
+            mean: part("running_mean")?,
+            variance: part("running_var")?,
+            eps: weights.batch_norm_eps(),
+        };
+        Ok(Self { weight, bias, norm, shape: *shape })
+    }
+
+    /// The convolution without its BatchNorm.
+    pub(crate) fn alone(&self) -> Result<FoldedWeights> {
+        let bias = match &self.bias {
+            Some(bias) => bias.clone(),
+            None => self.norm.beta.zeros_like()?,
+        };
+        Ok(FoldedWeights { weight: self.weight.clone(), bias, shape: self.shape })
+    }
+
+    /// One convolution that computes what both do.
+    fn fold(&self) -> Result<FoldedWeights> {
+        let (scale, shift) = self.norm.affine()?;
+        let weight = self.weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+        let bias = match &self.bias {
+            Some(bias) => ((bias * &scale)? + shift)?,
+            None => shift,
+        };
+        Ok(FoldedWeights { weight, bias, shape: self.shape })
+    }
+}
+
+/// Parameters of a trained BatchNorm, each `[O]`, f32.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    pub gamma: Tensor,
+    pub beta: Tensor,
+    pub mean: Tensor,
+    pub variance: Tensor,
+    /// Added to the variance before the square root.
+    pub eps: f64,
+}
+
+impl BatchNorm {
+    /// Scale and shift, both `[O]`, with which `x * scale + shift` equals `gamma * (x - mean) /
+    /// sqrt(variance + eps) + beta` (Ioffe and Szegedy 2015, algorithm 2).
+    pub(crate) fn affine(&self) -> Result<(Tensor, Tensor)> {
+        let scale = (&self.gamma / (&self.variance + self.eps)?.sqrt()?)?;
+        let shift = (&self.beta - (&self.mean * &scale)?)?;
+        Ok((scale, shift))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::ModuleT;
+
+    use super::*;
+    use crate::testing::noise;
+
+    const CPU: Placement<'_> = Placement { device: &Device::Cpu, dtype: DType::F32 };
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    const SHAPES: [ConvShape; 5] = [
+        ConvShape { inputs: 5, outputs: 7, kernel: 1, stride: 1 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 1, stride: 2 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 3, stride: 1 },
+        ConvShape { inputs: 5, outputs: 7, kernel: 3, stride: 2 },
+        ConvShape { inputs: 3, outputs: 4, kernel: 7, stride: 2 },
+    ];
+
+    #[test]
+    fn folded_equals_convolution_then_batch_norm() {
+        for shape in SHAPES {
+            let ConvShape { inputs, outputs, kernel, stride } = shape;
+            let weight = noise(&[outputs, inputs, kernel, kernel], 1);
+            let norm = BatchNorm {
+                gamma: noise(&[outputs], 2),
+                beta: noise(&[outputs], 3),
+                mean: noise(&[outputs], 4),
+                variance: noise(&[outputs], 5).sqr().unwrap(),
+                eps: 1e-5,
+            };
+            let bias = noise(&[outputs], 12);
+            let both = NormalisedConv {
+                weight: weight.clone(),
+                bias: Some(bias.clone()),
+                norm: norm.clone(),
+                shape,
+            };
+            let conv = FoldedConv::new(&both.fold().unwrap(), true, CPU).unwrap();
+            let BatchNorm { gamma, beta, mean, variance, eps } = norm;
+            let norm =
+                candle_nn::BatchNorm::new(outputs, mean, variance, gamma, beta, eps).unwrap();
+            for (height, width) in [(9, 8), (8, 11)] {
+                let input = noise(&[2, inputs, height, width], 6);
+                let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();
+                let plain = plain.broadcast_add(&bias.reshape((1, (), 1, 1)).unwrap()).unwrap();
+                let plain = norm.forward_t(&plain, false).unwrap();
+                let residual = noise(plain.dims(), 7);
+                let plain = (plain + &residual).unwrap().relu().unwrap();
+                let folded = conv.forward(&input, Some(&residual)).unwrap();
+                assert!(largest_difference(&plain, &folded) < 1e-3, "{shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradient_equals_that_of_candles_convolution() {
+        for shape in SHAPES {
+            let ConvShape { inputs, outputs, kernel, stride } = shape;
+            let weight = noise(&[outputs, inputs, kernel, kernel], 8);
+            let folded =
+                FoldedWeights { weight: weight.clone(), bias: noise(&[outputs], 9), shape };
+            let conv = FoldedConv::new(&folded, false, CPU).unwrap();
+            // candle's own backward pass needs the same remainder in both directions.
+            let input = candle_core::Var::from_tensor(&noise(&[2, inputs, 9, 9], 10)).unwrap();
+            let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();
+            let ours = conv.forward(&input, None).unwrap();
+            let weights = noise(plain.dims(), 11);
+            let [plain, ours] = [plain, ours].map(|output| {
+                let grads = (output * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+                grads.get(&input).unwrap().clone()
+            });
+            assert!(largest_difference(&plain, &ours) < 1e-4, "{shape:?}");
+        }
+    }
+}

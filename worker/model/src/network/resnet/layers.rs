@@ -1,0 +1,246 @@
+//! A ResNet's convolutions: as folded weights, and as the candle layers made of them, which are
+//! differentiable. The head, and which code runs a pass, are not known here.
+
+use camshaft_kernels::{BlockWeights, NetworkWeights};
+use candle_core::{D, DType, Result, Tensor};
+
+use super::cut::{CutStart, CutState, LayerPoint};
+use super::shape::{BlockShape, ResNetShape, STAGES};
+use crate::checkpoint::Weights;
+use crate::network::convolution::{FoldedConv, FoldedValues, FoldedWeights, channels_last};
+use crate::network::convolution_shape::NamedConvolution;
+use crate::network::placement::Placement;
+use crate::network::pooling::max_pool;
+use crate::network::unfolded_convolution::UnfoldedConv;
+
+/// All convolutions of a network, BatchNorms folded in, f32, on the CPU.
+pub(crate) struct FoldedNetwork {
+    stem: FoldedWeights,
+    stages: [Vec<FoldedBlock>; STAGES],
+}
+
+impl FoldedNetwork {
+    /// Reads all convolutions. `weights` remembers tensors that don't fit.
+    pub(crate) fn load(weights: &mut Weights<'_>, shape: ResNetShape) -> Result<Self> {
+        let stem = FoldedWeights::load(weights, &shape.stem())?;
+        let mut stages = [const { Vec::new() }; STAGES];
+        for (index, stage) in stages.iter_mut().enumerate() {
+            let blocks = shape.stage(index).map(|block| FoldedBlock::load(weights, block));
+            *stage = blocks.collect::<Result<_>>()?;
+        }
+        Ok(Self { stem, stages })
+    }
+
+    /// Calls `take` with the weights in the form that the CPU's kernels take.
+    pub(crate) fn for_kernels<R>(&self, take: impl FnOnce(&NetworkWeights<'_>) -> R) -> Result<R> {
+        let stem = self.stem.values()?;
+        let mut stages = [const { Vec::new() }; STAGES];
+        for (stage, folded) in stages.iter_mut().zip(&self.stages) {
+            *stage = folded.iter().map(FoldedBlock::values).collect::<Result<Vec<_>>>()?;
+        }
+        Ok(take(&NetworkWeights {
+            stem: stem.for_kernels(),
+            stages: stages
+                .each_ref()
+                .map(|stage| stage.iter().map(BlockValues::for_kernels).collect()),
+        }))
+    }
+}
+
+/// The weights of a [`ResidualBlock`].
+struct FoldedBlock {
+    path: Vec<FoldedWeights>,
+    shortcut: Option<FoldedWeights>,
+}
+
+impl FoldedBlock {
+    /// Reads a block. `weights` remembers tensors that don't fit.
+    fn load(weights: &mut Weights<'_>, shape: BlockShape) -> Result<Self> {
+        let mut load = |named: &NamedConvolution| FoldedWeights::load(weights, named);
+        let path = shape.path().iter().map(&mut load).collect::<Result<_>>()?;
+        Ok(Self { path, shortcut: shape.shortcut().as_ref().map(load).transpose()? })
+    }
+
+    fn values(&self) -> Result<BlockValues<'_>> {
+        let path = self.path.iter().map(FoldedWeights::values).collect::<Result<_>>()?;
+        let shortcut = self.shortcut.as_ref().map(FoldedWeights::values).transpose()?;
+        Ok(BlockValues { path, shortcut })
+    }
+}
+
+/// [`FoldedBlock`] as slices, for the CPU's kernels.
+struct BlockValues<'a> {
+    path: Vec<FoldedValues<'a>>,
+    shortcut: Option<FoldedValues<'a>>,
+}
+
+impl BlockValues<'_> {
+    fn for_kernels(&self) -> BlockWeights<'_> {
+        BlockWeights {
+            path: self.path.iter().map(FoldedValues::for_kernels).collect(),
+            shortcut: self.shortcut.as_ref().map(FoldedValues::for_kernels),
+        }
+    }
+}
+
+/// The convolutions on a device, run by candle.
+#[derive(Debug)]
+pub(crate) struct CandleLayers {
+    stem: FoldedConv,
+    stages: [Vec<ResidualBlock>; STAGES],
+    dtype: DType,
+}
+
+impl CandleLayers {
+    /// Moves folded weights to a device.
+    pub(crate) fn new(folded: &FoldedNetwork, placement: Placement<'_>) -> Result<Self> {
+        let mut stages = [const { Vec::new() }; STAGES];
+        for (stage, folded) in stages.iter_mut().zip(&folded.stages) {
+            let blocks = folded.iter().map(|block| ResidualBlock::new(block, placement));
+            *stage = blocks.collect::<Result<_>>()?;
+        }
+        let stem = FoldedConv::new(&folded.stem, true, placement)?;
+        Ok(Self { stem, stages, dtype: placement.dtype })
+    }
+
+    /// Runs everything before the first stage: `[N, 3, H, W]`, f32, to `[N, C, H / 4, W / 4]`.
+    pub(crate) fn stem(&self, input: &Tensor) -> Result<Tensor> {
+        let output = self.stem.forward(&input.to_dtype(self.dtype)?, None)?;
+        Self::pool(&output)
+    }
+
+    /// Runs the max-pooling that follows the stem's ReLU.
+    fn pool(output: &Tensor) -> Result<Tensor> {
+        if output.device().is_cpu() {
+            return max_pool(&channels_last(output)?)?.permute((0, 3, 1, 2));
+        }
+        // After a ReLU a border of zeros gives the same as PyTorch's border of minus infinity.
+        let output = output.pad_with_zeros(D::Minus1, 1, 1)?.pad_with_zeros(D::Minus2, 1, 1)?;
+        output.max_pool2d_with_stride(3, 2)
+    }
+
+    /// Runs one stage, counted from 0: `[N, C, H, W]` in any dtype to the stage's output in the
+    /// layers' dtype.
+    pub(crate) fn stage(&self, stage: usize, features: &Tensor) -> Result<Tensor> {
+        let features = features.to_dtype(self.dtype)?;
+        self.blocks(stage, .., features)
+    }
+
+    /// Runs some blocks of a stage, one after the other.
+    fn blocks(
+        &self,
+        stage: usize,
+        blocks: impl std::slice::SliceIndex<[ResidualBlock], Output = [ResidualBlock]>,
+        features: Tensor,
+    ) -> Result<Tensor> {
+        self.stages[stage][blocks].iter().try_fold(features, |x, block| block.forward(&x))
+    }
+
+    /// Runs from `value`, the tensor that `start` names (`[N, C, H, W]`, any dtype), to the output
+    /// of the layer at `point`. `unfolded` is the layer's convolution, if the layer is one.
+    pub(crate) fn cut(
+        &self,
+        point: LayerPoint,
+        start: CutStart,
+        value: &Tensor,
+        unfolded: Option<&UnfoldedConv>,
+    ) -> Result<CutState> {
+        let cut = |features: Tensor, block_input: Option<Tensor>| {
+            Ok(CutState { features: features.to_dtype(DType::F32)?, point, block_input })
+        };
+        let value = value.to_dtype(self.dtype)?;
+        if point == LayerPoint::Stem {
+            return cut(unfolded.expect("a convolution's").forward(&value)?, None);
+        }
+        let value = if start == CutStart::Image { self.stem(&value)? } else { value };
+        let unfolded = |input: &Tensor| unfolded.expect("a convolution's").forward(input);
+        match point {
+            LayerPoint::Stem => unreachable!("dealt with above"),
+            LayerPoint::Block(stage, block) => cut(self.blocks(stage, ..=block, value)?, None),
+            LayerPoint::Path(stage, block, place) => {
+                let input = self.blocks(stage, ..block, value)?;
+                let path = &self.stages[stage][block].path[..place];
+                let before =
+                    path.iter().try_fold(input.clone(), |x, conv| conv.forward(&x, None))?;
+                cut(unfolded(&before)?, Some(input))
+            }
+            LayerPoint::Shortcut(stage, block) => {
+                let input = self.blocks(stage, ..block, value)?;
+                cut(unfolded(&input)?, Some(input))
+            }
+        }
+    }
+
+    /// Runs from `features`, which replace the output of `cut`'s layer (`[N, C, H, W]`), to the
+    /// last stage's output in the layers' dtype. Differentiable with respect to `features`.
+    pub(crate) fn rest(
+        &self,
+        cut: &CutState,
+        features: &Tensor,
+        unfolded: Option<&UnfoldedConv>,
+    ) -> Result<Tensor> {
+        let features = features.to_dtype(self.dtype)?;
+        let normalised = |unfolded: Option<&UnfoldedConv>| {
+            unfolded.expect("a convolution's").normalise(&features)
+        };
+        let block_input = || cut.block_input.as_ref().expect("it is cut within a block");
+        let (stage, block, features) = match cut.point {
+            LayerPoint::Stem => {
+                let stem = Self::pool(&normalised(unfolded)?.relu()?)?;
+                return (0..STAGES).try_fold(stem, |x, stage| self.stage(stage, &x));
+            }
+            LayerPoint::Block(stage, block) => (stage, block, features),
+            LayerPoint::Path(stage, block, place) => {
+                let (input, at) = (block_input(), &self.stages[stage][block]);
+                let normalised = normalised(unfolded)?;
+                let output = if place + 1 == at.path.len() {
+                    (normalised + at.shortcut(input)?)?.relu()?
+                } else {
+                    at.rest_of_path(normalised.relu()?, place + 1, &at.shortcut(input)?)?
+                };
+                (stage, block, output)
+            }
+            LayerPoint::Shortcut(stage, block) => {
+                let (input, at) = (block_input(), &self.stages[stage][block]);
+                (stage, block, at.rest_of_path(input.clone(), 0, &normalised(unfolded)?)?)
+            }
+        };
+        let features = self.blocks(stage, block + 1.., features)?;
+        (stage + 1..STAGES).try_fold(features, |x, stage| self.stage(stage, &x))
+    }
+}
+
+/// A residual block: `relu(path(x) + shortcut(x))`.
+#[derive(Debug)]
+struct ResidualBlock {
+    /// Convolutions one after the other. The shortcut is added before the last one's ReLU.
+    path: Vec<FoldedConv>,
+    /// A 1×1 convolution if input and output have different shapes. None: the input itself.
+    shortcut: Option<FoldedConv>,
+}
+
+impl ResidualBlock {
+    fn new(folded: &FoldedBlock, placement: Placement<'_>) -> Result<Self> {
+        let path = folded.path.iter().map(|conv| FoldedConv::new(conv, true, placement));
+        let shortcut = folded.shortcut.as_ref().map(|conv| FoldedConv::new(conv, false, placement));
+        Ok(Self { path: path.collect::<Result<_>>()?, shortcut: shortcut.transpose()? })
+    }
+
+    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        self.rest_of_path(input.clone(), 0, &self.shortcut(input)?)
+    }
+
+    fn shortcut(&self, input: &Tensor) -> Result<Tensor> {
+        match &self.shortcut {
+            Some(shortcut) => shortcut.forward(input, None),
+            None => Ok(input.clone()),
+        }
+    }
+
+    /// Runs the path from its convolution `first` on, and adds the shortcut's output.
+    fn rest_of_path(&self, input: Tensor, first: usize, shortcut: &Tensor) -> Result<Tensor> {
+        let (last, path) = self.path[first..].split_last().expect("one is left");
+        let output = path.iter().try_fold(input, |x, conv| conv.forward(&x, None))?;
+        last.forward(&output, Some(shortcut))
+    }
+}

@@ -1,0 +1,343 @@
+//! ResNet (He et al. 2015, <https://arxiv.org/abs/1512.03385>) with torchvision's parameter
+//! names and strides ("v1.5": a bottleneck's stride is in its 3×3).
+//!
+//! Owns a forward pass, and a pass that is cut at any block or convolution, which explanations
+//! need. What classes mean and how images become input is not known here. Upstream: weights of a
+//! checkpoint. Downstream: [`explain`](crate::explain).
+
+mod architecture_hint;
+mod cut;
+mod layers;
+mod shape;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use camshaft_common::explain::TargetLayer;
+use camshaft_kernels::{Backbone, Kernel, SMALLEST_SIDE};
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
+
+pub(crate) use architecture_hint::architecture_hint;
+pub(crate) use cut::{CutStart, CutState, LayerPoint};
+pub use shape::{BlockKind, BlockShape, ResNetShape, STAGES};
+
+use super::head::{Head, HeadShape};
+use super::placement::Placement;
+use super::unfolded_convolution::UnfoldedConv;
+use crate::checkpoint::Weights;
+use crate::compute::ComputeMode;
+use crate::config::HeadKind;
+use layers::{CandleLayers, FoldedNetwork};
+
+/// The shapes of a network's parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NetworkShape {
+    /// The convolutions.
+    pub(crate) backbone: ResNetShape,
+    /// The head.
+    pub(crate) head: HeadShape,
+}
+
+/// A ResNet on one device, BatchNorms folded in.
+///
+/// It takes and gives f32 tensors, whatever precision it computes in.
+#[derive(Debug)]
+pub struct ResNet {
+    shape: ResNetShape,
+    head: Head,
+    device: Device,
+    dtype: DType,
+    /// The CPU's kernels, if they can run this network. They run every pass that needs no gradient.
+    backbone: Option<Backbone>,
+    /// candle's layers. If there is a backbone, they are made when they are first needed: most runs
+    /// need no gradient, and the layers take twice the file's size.
+    layers: OnceLock<CandleLayers>,
+    /// Convolutions whose own output is explained.
+    unfolded: Mutex<HashMap<LayerPoint, Arc<UnfoldedConv>>>,
+    /// The safetensors file that layers are made of.
+    file: Bytes,
+}
+
+/// What a forward pass gives.
+#[derive(Clone, Debug)]
+pub struct ForwardOutput {
+    /// The logits: `[N, K]`, f32, any range.
+    pub logits: Tensor,
+    /// The last stage's output averaged over space, whichever head the network has: `[N, C]`, f32,
+    /// zero or more.
+    pub pooled: Tensor,
+    /// The output of each stage that was asked for, `layer1` first: `[N, C, H, W]`, f32, zero or
+    /// more.
+    pub stages: [Option<Tensor>; STAGES],
+}
+
+impl ResNet {
+    /// Reads a network from `weights`, the tensors of `file`. `weights` remembers tensors that
+    /// don't fit.
+    pub(crate) fn load(
+        weights: &mut Weights<'_>,
+        file: Bytes,
+        shape: NetworkShape,
+        device: &Device,
+        &ComputeMode { dtype, kernel, .. }: &ComputeMode,
+    ) -> Result<Self> {
+        let NetworkShape { backbone: shape, head } = shape;
+        let folded = FoldedNetwork::load(weights, shape)?;
+        let head = Head::load(weights, head, device)?;
+        let backbone = match kernel {
+            Some(kernel) => backbone(&folded, kernel)?,
+            None => None,
+        };
+        let layers = OnceLock::new();
+        if backbone.is_none() {
+            let made = CandleLayers::new(&folded, Placement { device, dtype })?;
+            layers.get_or_init(|| made);
+        }
+        let (device, unfolded) = (device.clone(), Mutex::default());
+        Ok(Self { shape, head, device, dtype, backbone, layers, unfolded, file })
+    }
+
+    /// The kernel of the backbone; none if candle runs every pass.
+    pub(crate) fn kernel(&self) -> Option<Kernel> {
+        self.backbone.as_ref().map(Backbone::kernel)
+    }
+
+    fn layers(&self) -> Result<&CandleLayers> {
+        if let Some(layers) = self.layers.get() {
+            return Ok(layers);
+        }
+        // Every tensor fits: otherwise there would be no backbone.
+        let folded = FoldedNetwork::load(&mut Weights::read(&self.file)?, self.shape)?;
+        let layers = CandleLayers::new(&folded, self.placement())?;
+        Ok(self.layers.get_or_init(|| layers))
+    }
+
+    /// Runs a batch: logits, and the outputs of the stages in `wanted` (1 to 4). `input` is
+    /// `[N, 3, H, W]`, f32, scaled as the model's input rule says.
+    pub fn forward(&self, input: &Tensor, wanted: &[usize]) -> Result<ForwardOutput> {
+        let (_, _, height, width) = input.dims4()?;
+        if let Some(backbone) = &self.backbone
+            && !input.track_op()
+            && height.min(width) >= SMALLEST_SIDE
+        {
+            return self.forward_on_kernels(backbone, input, wanted);
+        }
+        let layers = self.layers()?;
+        let mut features = layers.stem(input)?;
+        let mut stages = [const { None }; STAGES];
+        for (stage, output) in stages.iter_mut().enumerate() {
+            features = layers.stage(stage, &features)?;
+            if wanted.contains(&(stage + 1)) {
+                *output = Some(features.to_dtype(DType::F32)?);
+            }
+        }
+        let features = features.to_dtype(DType::F32)?;
+        let pooled = features.mean((2, 3))?;
+        Ok(ForwardOutput { logits: self.head.forward_both(&features, &pooled)?, pooled, stages })
+    }
+
+    fn forward_on_kernels(
+        &self,
+        backbone: &Backbone,
+        input: &Tensor,
+        wanted: &[usize],
+    ) -> Result<ForwardOutput> {
+        let (batch, _, height, width) = input.dims4()?;
+        let mut run = std::array::from_fn(|index| wanted.contains(&(index + 1)));
+        let flatten = self.head.shape().kind == HeadKind::Flatten;
+        run[STAGES - 1] |= flatten;
+        let threads = rayon::current_num_threads();
+        let input = input.contiguous()?;
+        let (storage, layout) = input.storage_and_layout();
+        let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
+            (&*storage, layout.contiguous_offsets())
+        else {
+            bail!("the CPU's kernels take f32 on the CPU");
+        };
+        let output = backbone.run(&values[start..end], (batch, height, width), run, threads);
+        let mut stages = [const { None }; STAGES];
+        for (stage, features) in stages.iter_mut().zip(output.stages) {
+            if let Some(features) = features {
+                *stage =
+                    Some(Tensor::from_vec(features.values, &features.shape[..], &self.device)?);
+            }
+        }
+        let pooled = Tensor::from_vec(output.pooled, (batch, ()), &self.device)?;
+        let logits = if flatten {
+            let last = stages[STAGES - 1].as_ref().expect("it was asked for");
+            self.head.forward(last)?
+        } else {
+            self.head.forward_pooled(&pooled)?
+        };
+        Ok(ForwardOutput { logits, pooled, stages })
+    }
+
+    /// The position of `layer` in this network; none if it has no such layer.
+    pub(crate) fn find(&self, layer: TargetLayer) -> Option<LayerPoint> {
+        LayerPoint::find(layer, self.shape)
+    }
+
+    /// Depth and width.
+    pub(crate) fn shape(&self) -> ResNetShape {
+        self.shape
+    }
+
+    fn placement(&self) -> Placement<'_> {
+        Placement { device: &self.device, dtype: self.dtype }
+    }
+
+    /// The tensor that the output of the layer at `point` is computed from.
+    pub(crate) fn start(&self, point: LayerPoint) -> CutStart {
+        point.start(self.shape)
+    }
+
+    /// True if only the head follows.
+    pub(crate) fn is_last(&self, point: LayerPoint) -> bool {
+        point.is_last(self.shape)
+    }
+
+    /// Runs to the layer at `point`, from the tensor that [`Self::start`] names: the input
+    /// `[N, 3, H, W]`, or a stage's output `[N, C, H, W]`; f32.
+    pub(crate) fn cut(&self, point: LayerPoint, start: &Tensor) -> Result<CutState> {
+        if point.is_stage_output(self.shape) {
+            return Ok(CutState { features: start.clone(), point, block_input: None });
+        }
+        let unfolded = self.unfolded(point)?;
+        self.layers()?.cut(point, self.start(point), start, unfolded.as_deref())
+    }
+
+    /// Runs the rest of a cut pass: logits `[N, K]`, f32, with `features` `[N, C, H, W]` in place
+    /// of the layer's output. Differentiable with respect to `features`.
+    pub(crate) fn rest(&self, cut: &CutState, features: &Tensor) -> Result<Tensor> {
+        if self.is_last(cut.point) {
+            return self.head.forward(features);
+        }
+        let unfolded = self.unfolded(cut.point)?;
+        self.head.forward(&self.layers()?.rest(cut, features, unfolded.as_deref())?)
+    }
+
+    /// The convolution at `point`, apart from its BatchNorm; none if the point is a block.
+    fn unfolded(&self, point: LayerPoint) -> Result<Option<Arc<UnfoldedConv>>> {
+        let Some(named) = point.convolution(self.shape) else { return Ok(None) };
+        // After a panic of another thread at worst an entry is missing.
+        let mut all = self.unfolded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unfolded) = all.get(&point) {
+            return Ok(Some(Arc::clone(unfolded)));
+        }
+        let unfolded = Arc::new(UnfoldedConv::load(&self.file, &named, self.placement())?);
+        all.insert(point, Arc::clone(&unfolded));
+        Ok(Some(unfolded))
+    }
+
+    /// The head.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+/// Makes the network for the CPU's kernels; none if they can't run it.
+fn backbone(folded: &FoldedNetwork, kernel: Kernel) -> Result<Option<Backbone>> {
+    match folded.for_kernels(|network| Backbone::new(kernel, network))? {
+        Ok(backbone) => Ok(Some(backbone)),
+        Err(reason) => {
+            tracing::warn!(%kernel, %reason, "the CPU's kernels can't run this network");
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{CLASSES, SIDE, noise, small_model, small_model_of, small_model_with};
+
+    use super::*;
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    /// Every layer that can be explained.
+    fn all_layers(network: &ResNet) -> Vec<LayerPoint> {
+        let mut layers = vec![LayerPoint::Stem];
+        for block in (0..STAGES).flat_map(|stage| network.shape.stage(stage)) {
+            let (stage, number) = (block.stage, block.number);
+            layers.push(LayerPoint::Block(stage, number));
+            layers.extend((0..block.path().len()).map(|at| LayerPoint::Path(stage, number, at)));
+            layers.extend(block.shortcut().map(|_| LayerPoint::Shortcut(stage, number)));
+        }
+        layers
+    }
+
+    fn cut(network: &ResNet, point: LayerPoint, input: &Tensor) -> CutState {
+        match network.start(point) {
+            CutStart::Image => network.cut(point, input).unwrap(),
+            CutStart::Stage(stage) => {
+                let start = network.forward(input, &[stage + 1]).unwrap().stages;
+                network.cut(point, start[stage].as_ref().unwrap()).unwrap()
+            }
+        }
+    }
+
+    #[test]
+    fn a_pass_cut_at_any_layer_is_the_whole_pass() {
+        for model in [small_model(), small_model_of(BlockKind::Basic)] {
+            let network = model.network();
+            let input = noise(&[2, 3, SIDE, SIDE], 100).abs().unwrap();
+            let whole = network.forward(&input, &[1, 2, 3, 4]).unwrap();
+            assert_eq!(whole.logits.dims(), [2, CLASSES]);
+            let largest = largest_difference(&whole.logits, &whole.logits.zeros_like().unwrap());
+            for point in all_layers(network) {
+                let cut = cut(network, point, &input);
+                let logits = network.rest(&cut, &cut.features).unwrap();
+                let share = largest_difference(&logits, &whole.logits) / largest;
+                assert!(share < 1e-5, "{point:?}: off by {share}");
+            }
+            let some = network.forward(&input, &[3]).unwrap().stages;
+            assert_eq!(some.map(|stage| stage.is_some()), [false, false, true, false]);
+        }
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences_at_every_layer() {
+        for model in [small_model(), small_model_of(BlockKind::Basic)] {
+            let network = model.network();
+            let input = noise(&[1, 3, SIDE, SIDE], 100).abs().unwrap();
+            for point in all_layers(network) {
+                let cut = cut(network, point, &input);
+                let variable = candle_core::Var::from_tensor(&cut.features).unwrap();
+                let logit = |x: &Tensor| network.rest(&cut, x).unwrap().sum_all().unwrap();
+                let gradients = logit(&variable).backward().unwrap();
+                let gradient = gradients.get(&variable).unwrap();
+                // A step along the gradient: its slope outweighs the kinks of the ReLUs.
+                let norm = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+                let step = 1e-3 / norm.sqrt();
+                let moved = |by: f32| {
+                    let moved = (&cut.features + (gradient * f64::from(by)).unwrap()).unwrap();
+                    logit(&moved).to_scalar::<f32>().unwrap()
+                };
+                let slope = (moved(step) - moved(-step)) / (2.0 * step);
+                assert!((slope / norm - 1.0).abs() < 0.05, "{point:?}: {slope} and {norm}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_heads_gradient_written_down_is_the_one_gone_back_for() {
+        for head in [HeadKind::AveragePool, HeadKind::Flatten] {
+            let model = small_model_with(BlockKind::Bottleneck, head);
+            let network = model.network();
+            let input = noise(&[3, 3, SIDE, SIDE], 100).abs().unwrap();
+            let features = network.forward(&input, &[STAGES]).unwrap().stages[STAGES - 1].clone();
+            let features = candle_core::Var::from_tensor(&features.unwrap()).unwrap();
+            let classes = Tensor::new(&[4u32, 0, 4], &Device::Cpu).unwrap();
+            let logits = network.head().forward(&features).unwrap();
+            let logits = logits.gather(&classes.unsqueeze(1).unwrap(), 1).unwrap();
+            let back = logits.sum_all().unwrap().backward().unwrap();
+            let back = back.get(&features).unwrap();
+            let written = network.head().gradient(&classes).unwrap();
+            let written = written.broadcast_as(back.shape()).unwrap();
+            assert!(largest_difference(back, &written) < 1e-6);
+        }
+    }
+}

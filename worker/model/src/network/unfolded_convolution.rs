@@ -1,0 +1,52 @@
+//! A convolution apart from its BatchNorm, for maps of the convolution's own output.
+
+use candle_core::{Result, Tensor};
+
+use super::convolution::{FoldedConv, NormalisedConv};
+use super::convolution_shape::NamedConvolution;
+use super::placement::Placement;
+use crate::checkpoint::Weights;
+
+/// A convolution and the BatchNorm after it, not folded into one.
+#[derive(Debug)]
+pub(crate) struct UnfoldedConv {
+    conv: FoldedConv,
+    /// The BatchNorm's factor, `[1, O, 1, 1]`.
+    scale: Tensor,
+    /// What the BatchNorm adds, `[1, O, 1, 1]`.
+    shift: Tensor,
+}
+
+impl UnfoldedConv {
+    /// Reads a convolution from `file`, a safetensors file.
+    ///
+    /// # Errors
+    /// If `file` is not a safetensors file, or the device fails.
+    pub(crate) fn load(
+        file: &[u8],
+        named: &NamedConvolution,
+        placement: Placement<'_>,
+    ) -> Result<Self> {
+        let mut weights = Weights::read(file)?;
+        let loaded = NormalisedConv::load(&mut weights, named)?;
+        let (scale, shift) = loaded.norm.affine()?;
+        let Placement { device, dtype } = placement;
+        let broadcast =
+            |tensor: Tensor| tensor.reshape((1, (), 1, 1))?.to_dtype(dtype)?.to_device(device);
+        Ok(Self {
+            conv: FoldedConv::new(&loaded.alone()?, false, placement)?,
+            scale: broadcast(scale)?,
+            shift: broadcast(shift)?,
+        })
+    }
+
+    /// The convolution's own output: `[N, I, H, W]` to `[N, O, H', W']`, in its dtype.
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        self.conv.forward(input, None)
+    }
+
+    /// What the BatchNorm makes of the convolution's output `[N, O, H', W']`.
+    pub(crate) fn normalise(&self, output: &Tensor) -> Result<Tensor> {
+        output.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)
+    }
+}
