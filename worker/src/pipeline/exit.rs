@@ -17,6 +17,7 @@ use super::allowed_places::PlaceRefused;
 use super::explain_advice::advice_on;
 use super::model_files::ModelUnavailable;
 use super::traces::{HasSpans, ImageSpans};
+use crate::advice;
 
 /// A delivery on its way to `settle`, without a prediction.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ pub enum ExitCause {
     )]
     DecoderTimedOut(Duration),
     /// The device failed on the image's batch.
-    #[error(transparent)]
+    #[error("{}", advice::describe_model_error(.0))]
     Device(Arc<ModelError>),
     /// The model gave no finite prediction or map, or has no such target class.
     #[error("{0}{advice}", advice = advice_on(.0))]
