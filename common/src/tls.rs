@@ -1,11 +1,23 @@
-//! What a failed TLS handshake means, in words that name the setting to look at.
+//! TLS, as the broker's, the stores', the hub's and the collector's clients share it: which
+//! cryptography rustls uses, and what a failed handshake means, in words that name the setting to
+//! look at.
 //!
-//! The broker's and the stores' clients both use rustls and wrap its errors deep in their own.
+//! The clients all use rustls and wrap its errors deep in their own.
 
 use std::error::Error;
 use std::io;
 
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
+
+/// Chooses the cryptography of every TLS connection of this process, unless it is chosen. To be
+/// called before a client is built: `reqwest` comes without any and panics if there is none.
+pub(crate) fn install_crypto_provider() {
+    if CryptoProvider::get_default().is_none() {
+        // It fails if another thread was faster, which is as good.
+        ring::default_provider().install_default().unwrap_or_default();
+    }
+}
 
 /// Where a person looks to mend a handshake.
 pub(crate) struct Settings {

@@ -21,6 +21,8 @@ mod in_process;
 mod rabbitmq;
 
 pub use in_process::InProcessQueue;
+#[doc(hidden)]
+pub use rabbitmq::open_connection;
 pub use rabbitmq::{Bookmark, RabbitMqOptions, RabbitMqQueue, Sequence, TlsError, TlsFiles};
 
 /// Header with the number of tries a message has had when it is published again.

@@ -23,6 +23,7 @@ use object_store::{
 };
 
 use crate::location::Location;
+use crate::tls;
 
 mod authorities;
 mod error;
@@ -472,6 +473,8 @@ fn retry() -> RetryConfig {
 }
 
 fn client_options() -> ClientOptions {
+    // It builds its client without asking us again.
+    tls::install_crypto_provider();
     ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(5))
         .with_timeout(Duration::from_secs(60))

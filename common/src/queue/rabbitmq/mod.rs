@@ -35,6 +35,7 @@ mod sequence;
 mod small_queue;
 mod tls;
 mod topology;
+mod transport;
 mod wire;
 
 use connection::{Connector, Patience};
@@ -46,6 +47,7 @@ use wire::Outgoing;
 pub use bookmark::Bookmark;
 pub use sequence::Sequence;
 pub use tls::{TlsError, TlsFiles};
+pub use transport::open_connection;
 
 /// How long [`RabbitMqQueue::close`] lets messages arrive that are on their way from one queue to
 /// another. Cut off there, one would be in both.

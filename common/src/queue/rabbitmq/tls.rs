@@ -6,10 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use crate::tls::install_crypto_provider;
 
 const CA: &str = "--broker-ca";
 const CERTIFICATE: &str = "--broker-cert";
@@ -89,33 +91,21 @@ impl TlsFiles {
             .find_map(|(file, flag)| file.is_some().then_some(flag))
     }
 
-    fn connector(&self) -> Result<RustlsConnector, TlsError> {
+    fn connector(&self) -> Result<TlsConnector, TlsError> {
         let identity = self.identity()?;
-        let Some(ca) = &self.ca else {
-            let config = RustlsConnectorConfig::new_with_native_certs()
-                .map_err(|_| TlsError::NoAuthorities)?;
-            return match identity {
-                None => config.connector_with_no_client_auth(),
-                Some((chain, key)) => config.connector_with_single_cert(chain, key),
-            }
-            .map_err(|_| self.mismatch());
+        let trusted = match &self.ca {
+            Some(ca) => authorities(ca)?,
+            None => system_authorities()?,
         };
-        let unusable = || not_pem(CA, ca, "certificate of an authority");
-        let mut trusted = RootCertStore::empty();
-        for authority in certificates(CA, ca)? {
-            trusted.add(authority).map_err(|_| unusable())?;
-        }
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("the provider knows TLS 1.2 and 1.3")
-            .with_root_certificates(trusted);
+        install_crypto_provider();
+        let builder = ClientConfig::builder().with_root_certificates(trusted);
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 builder.with_client_auth_cert(chain, key).map_err(|_| self.mismatch())?
             }
         };
-        Ok(config.into())
+        Ok(Arc::new(config).into())
     }
 
     fn identity(
@@ -141,11 +131,25 @@ impl TlsFiles {
     }
 }
 
-/// The one that lapin's own connectors use.
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    rustls::crypto::CryptoProvider::get_default()
-        .cloned()
-        .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+/// Those in a file.
+fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
+    let mut trusted = RootCertStore::empty();
+    for authority in certificates(CA, file)? {
+        let unusable = |_| not_pem(CA, file, "certificate of an authority");
+        trusted.add(authority).map_err(unusable)?;
+    }
+    Ok(trusted)
+}
+
+/// Those of this machine. Certificates that can't be used are passed over.
+fn system_authorities() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "cannot read some of the system's certificates of authorities");
+    }
+    let mut trusted = RootCertStore::empty();
+    trusted.add_parsable_certificates(found.certs);
+    if trusted.is_empty() { Err(TlsError::NoAuthorities) } else { Ok(trusted) }
 }
 
 fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -173,7 +177,7 @@ fn not_pem(flag: &'static str, path: &Path, wanted: &'static str) -> TlsError {
 /// Makes connectors for one broker.
 pub(super) struct Tls {
     files: TlsFiles,
-    last: Mutex<RustlsConnector>,
+    last: Mutex<TlsConnector>,
 }
 
 impl Tls {
@@ -191,7 +195,7 @@ impl Tls {
 
     /// With the files as they are now. Where they can't be used, perhaps since one of them is
     /// just being replaced, as they were.
-    pub(super) fn connector(&self) -> RustlsConnector {
+    pub(super) fn connector(&self) -> TlsConnector {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match self.files.connector() {
             Ok(connector) => *last = connector,
