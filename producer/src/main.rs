@@ -38,9 +38,9 @@ mod trust;
 
 use cli::{Cli, Command};
 
-/// A person reads results from the summary; only trouble is logged. lapin and hf_hub log what
-/// they also return, and we tell.
-const DEFAULT_LOG: &str = "warn,lapin=off,hf_hub=off";
+/// A person reads results from the summary; only trouble is logged. lapin logs what it also
+/// returns, and we tell.
+const DEFAULT_LOG: &str = "warn,lapin=off";
 
 const SERVICE: Service = Service { name: "camshaft", version: env!("CARGO_PKG_VERSION") };
 

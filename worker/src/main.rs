@@ -10,9 +10,9 @@ use camshaft_worker::service::{self, Args};
 use clap::Parser;
 use tracing::{error, info};
 
-/// What an operator wants to see of a worker, without a line for each image. lapin and hf_hub
-/// log what they also return, and we tell.
-const DEFAULT_LOG: &str = "info,lapin=off,hf_hub=off,object_store=warn";
+/// What an operator wants to see of a worker, without a line for each image. lapin logs
+/// what it also returns, and we tell.
+const DEFAULT_LOG: &str = "info,lapin=off,object_store=warn";
 
 const SERVICE: Service = Service { name: "camshaft-worker", version: env!("CARGO_PKG_VERSION") };
 

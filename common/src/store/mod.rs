@@ -70,8 +70,11 @@ impl StoreOptions {
 
     /// Keeps the stores' own variables of an environment.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let wanted =
-            |name: &str| ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p));
+        let wanted = |name: &str| {
+            ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p))
+                // They tell where the hub's cache and token are.
+                || ["HOME", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"].contains(&name)
+        };
         let variables = variables.into_iter().filter(|(name, _)| wanted(name)).collect();
         Self { variables, authorities: Authorities::default() }
     }
