@@ -21,6 +21,8 @@ pub mod metrics;
 pub mod model;
 pub mod overlay;
 pub mod pipeline;
+#[cfg(target_os = "linux")]
+mod process_metrics;
 pub mod service;
 mod signals;
 pub mod training;

@@ -163,7 +163,7 @@ impl Metrics {
         add(Box::new(self.written_bytes.clone()));
         add(Box::new(self.worker_info.clone()));
         #[cfg(target_os = "linux")]
-        add(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+        add(Box::new(crate::process_metrics::ProcessCollector::new()));
     }
 
     /// Where a stage that does `concurrency` items at once tells its times.
