@@ -1,11 +1,22 @@
-//! What a failed TLS handshake means, and which setting to look at.
+//! TLS, as the clients of the broker, the stores, the hub and the collector share it: the
+//! cryptography that rustls uses, what a failed handshake means, and which setting to look at.
 //!
-//! The broker's and the stores' clients both use rustls and wrap its errors deep in their own.
+//! The clients all use rustls and wrap its errors deep in their own.
 
 use std::error::Error;
 use std::io;
 
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
+
+/// Chooses the cryptography of every TLS connection of this process, unless it is chosen already.
+/// Call it before a client is built: `reqwest` panics if there is none.
+pub fn install_crypto_provider() {
+    if CryptoProvider::get_default().is_none() {
+        // It fails only if another thread has just installed one.
+        ring::default_provider().install_default().unwrap_or_default();
+    }
+}
 
 /// A handshake that fails at every try. Texts speak of the other side as "it".
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

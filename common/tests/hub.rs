@@ -1,7 +1,5 @@
 //! Models on the hub, against a small server on this machine that answers as the hub's listing,
-//! revision and download addresses do. It is no more than that: the real hub's redirects to
-//! its storage, and its own transfer protocol for large files, are `hf-hub`'s business and not
-//! seen here.
+//! revision and download addresses do, and a redirect to another host, as large files have.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has to fail")]
 
@@ -22,6 +20,10 @@ const TOKEN: &str = "hf_a_secret_of_this_test";
 #[derive(Default)]
 struct Hub {
     files: HashMap<&'static str, &'static str>,
+    /// The host that has the weights, if it is another.
+    weights_host: Option<String>,
+    /// The size of files as they are listed, if it is not theirs.
+    listed_size: Option<usize>,
     requests: Mutex<Vec<String>>,
     with_token: AtomicUsize,
 }
@@ -87,7 +89,8 @@ impl Hub {
                 .files
                 .iter()
                 .map(|(name, content)| {
-                    serde_json::json!({"type": "file", "oid": "1", "size": content.len(), "path": name})
+                    let size = self.listed_size.unwrap_or(content.len());
+                    serde_json::json!({"type": "file", "oid": "1", "size": size, "path": name})
                 })
                 .collect();
             let json = match rest.starts_with("tree/") {
@@ -97,6 +100,11 @@ impl Hub {
             return ("200 OK", "Content-Type: application/json\r\n".into(), json.to_string());
         }
         let file = path.strip_prefix(&format!("/owner/net/resolve/{COMMIT}/"));
+        if let (Some(host), Some("pytorch_model.bin")) = (&self.weights_host, file) {
+            let to = format!("Location: {host}/content/pytorch_model.bin\r\n");
+            return ("302 Found", to + "X-Linked-ETag: \"0a1b\"\r\n", String::new());
+        }
+        let file = file.or(path.strip_prefix("/content/"));
         match file.and_then(|file| Some((file, self.files.get(file)?))) {
             Some((file, content)) => {
                 let headers = format!("ETag: \"tag-{file}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
@@ -192,4 +200,35 @@ async fn a_repository_that_is_no_model_is_refused_before_anything_is_downloaded(
     let error = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap_err();
     assert!(error.to_string().contains("hf:owner/net has no weights"), "{error}");
     assert!(hub.requests.lock().unwrap().iter().all(|request| !request.contains("/resolve/")));
+}
+
+#[tokio::test]
+async fn another_host_gives_the_weights_and_gets_no_token() {
+    let (content, cache) = (Hub::new(&FILES), tempfile::tempdir().unwrap());
+    let weights_host = Some(content.serve().await);
+    let files = FILES.into_iter().collect();
+    let hub = Arc::new(Hub { files, weights_host, ..Hub::default() });
+    let there = options(&hub.serve().await, cache.path(), false);
+    let stored = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap();
+    assert_eq!(&stored.weights[..], b"the weights");
+    assert_eq!(*content.requests.lock().unwrap(), ["GET /content/pytorch_model.bin"]);
+    assert_eq!(content.with_token.load(Relaxed), 0);
+    // As Hugging Face's own programs lay it out.
+    let repository = cache.path().join("models--owner--net");
+    let link = repository.join(format!("snapshots/{COMMIT}/pytorch_model.bin"));
+    assert_eq!(std::fs::read_link(link).unwrap(), Path::new("../../blobs/0a1b"));
+    assert_eq!(std::fs::read(repository.join("blobs/0a1b")).unwrap(), b"the weights");
+    assert_eq!(std::fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_whole_is_not_kept() {
+    let cache = tempfile::tempdir().unwrap();
+    let files = FILES.into_iter().collect();
+    let hub = Arc::new(Hub { files, listed_size: Some(9), ..Hub::default() });
+    let there = options(&hub.serve().await, cache.path(), false);
+    let error = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap_err();
+    assert!(error.to_string().contains("bytes instead of 9"), "{error}");
+    let offline = options("http://127.0.0.1:9", cache.path(), true);
+    assert!(StoredModel::from_hub(&model("hf:owner/net"), &offline).await.is_err());
 }

@@ -7,9 +7,9 @@ use camshaft_producer::{Cli, LogWriter};
 use camshaft_telemetry::{self as telemetry, Service};
 use clap::Parser;
 
-/// A person reads the results on standard output: the log has only what goes wrong. lapin and
-/// hf_hub log the errors that they return, and those are told once already.
-const DEFAULT_LOG: &str = "warn,lapin=off,hf_hub=off";
+/// A person reads the results on standard output: the log has only what goes wrong. lapin logs the
+/// errors that it returns, and those are told once already.
+const DEFAULT_LOG: &str = "warn,lapin=off";
 
 const SERVICE: Service = Service { name: "camshaft", version: env!("CARGO_PKG_VERSION") };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use camshaft_common::job::Job;
 use camshaft_common::run::RunId;
-use camshaft_queue::{Message, QueueError, RabbitMqQueue};
+use camshaft_queue::{Message, QueueError, RabbitMqQueue, open_connection};
 use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -48,7 +48,7 @@ impl Jobs {
     #[must_use]
     pub fn at(url: &str) -> Self {
         let runtime = Runtime::new().expect("threads can be started");
-        let connecting = Connection::connect(url, ConnectionProperties::default());
+        let connecting = open_connection(url, ConnectionProperties::default());
         let connection = runtime.block_on(connecting).expect("the broker is there");
         Self { runtime, connection }
     }

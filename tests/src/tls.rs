@@ -140,7 +140,7 @@ fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
     let chain = CertificateDer::pem_file_iter(certificate).expect("a PEM file");
     let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
     let key = PrivateKeyDer::from_pem_file(key).expect("a PEM file with a key");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3")

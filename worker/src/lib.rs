@@ -15,6 +15,8 @@ pub mod health;
 pub mod metrics;
 pub mod monitor;
 pub mod pipeline;
+#[cfg(target_os = "linux")]
+mod process_metrics;
 pub mod service;
 pub mod signals;
 pub mod snapshot;

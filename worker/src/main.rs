@@ -10,9 +10,9 @@ use camshaft_worker::{health, service};
 use clap::Parser;
 use tracing::{error, info};
 
-/// What an operator wants to know of a worker, without a line for each image. lapin and hf_hub
-/// are off because they log errors that they also return, and this program logs those.
-const DEFAULT_LOG: &str = "info,lapin=off,hf_hub=off,object_store=warn";
+/// What an operator wants to know of a worker, without a line for each image. lapin is off because it
+/// logs errors that it also returns, and this program logs those.
+const DEFAULT_LOG: &str = "info,lapin=off,object_store=warn";
 
 const SERVICE: Service = Service { name: "camshaft-worker", version: env!("CARGO_PKG_VERSION") };
 

@@ -169,7 +169,7 @@ impl Metrics {
         add(Box::new(self.written_bytes.clone()));
         add(Box::new(self.worker_info.clone()));
         #[cfg(target_os = "linux")]
-        add(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+        add(Box::new(crate::process_metrics::ProcessCollector::new()));
     }
 
     /// Starts to time a stage that works on `concurrency` items at once.

@@ -19,6 +19,8 @@ pub use error::{Advice, QueueError};
 pub use in_process::InProcessQueue;
 pub use job_queue::{Deliveries, JobQueue, QueueDepth};
 pub use message::{DeadLetter, Message, QueueName};
+#[doc(hidden)]
+pub use rabbitmq::open_connection;
 pub use rabbitmq::{
     Bookmark, MAX_UNCONFIRMED, REASON_HEADER, RabbitMqOptions, RabbitMqQueue, Sequence, TlsFiles,
 };

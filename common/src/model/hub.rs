@@ -1,15 +1,14 @@
-//! Models on the Hugging Face Hub: into its cache, by `hf-hub`, with what the environment says
-//! of endpoint, token and cache as Hugging Face's own programs read it.
+//! Models on the Hugging Face Hub: brought into the cache that Hugging Face's own programs use,
+//! with the endpoint, token and cache that their environment variables name.
 //!
 //! Only the files a model consists of are downloaded. Without the network, or with
-//! `HF_HUB_OFFLINE`, what the cache has is used.
+//! `HF_HUB_OFFLINE`, the cached copy is used. Downstream: [`client`] asks the hub, [`cache`] knows
+//! the files on disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClient, HFError};
+use tokio::io::AsyncWriteExt;
 
 use super::files::{
     CONFIG_FILE, MAX_WEIGHTS_BYTES, ModelFilesError, PREPROCESSOR_FILE, weights_among,
@@ -17,6 +16,11 @@ use super::files::{
 use super::{HubModel, ModelFilesError as Error};
 use crate::location::Location;
 use crate::store::StoreOptions;
+use cache::Cache;
+use client::{HubClient, OpenedFile, RemoteFile, RequestError};
+
+mod cache;
+mod client;
 
 /// A hub that hasn't listed a repository by then is as good as out of reach.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,26 +38,27 @@ pub struct HubError {
 /// A repository's files on this machine.
 pub(super) struct Snapshot {
     pub(super) folder: Location,
-    /// What the revision stood for.
+    /// The commit that the revision stood for.
     pub(super) commit: String,
 }
 
 /// Brings a model's files into the cache, unless they are there.
 pub(super) async fn snapshot(model: &HubModel, options: &StoreOptions) -> Result<Snapshot, Error> {
-    let failed = |error: &HFError| HubError { model: model.clone(), problem: told(error) };
-    let client = client(options).map_err(|error| failed(&error))?;
+    let cache = Cache::open(model, options);
     let offline = options.variable("HF_HUB_OFFLINE").is_some_and(is_set);
     if offline {
-        return cached(&client, model).await?.ok_or_else(|| {
+        return cached(&cache, model)?.ok_or_else(|| {
             let problem = "HF_HUB_OFFLINE is set and the cache doesn't have it; unset it, or \
                            download it first";
             HubError { model: model.clone(), problem: problem.to_owned() }.into()
         });
     }
-    match download(&client, model).await {
+    let client = HubClient::new(model, options)
+        .map_err(|error| HubError { model: model.clone(), problem: told(&error) })?;
+    match download(&client, &cache, model).await {
         Ok(folder) => here(model, folder),
         Err(Failure::Refused(error)) => Err(error),
-        Err(Failure::OutOfReach(reason)) => match cached(&client, model).await? {
+        Err(Failure::OutOfReach(reason)) => match cached(&cache, model)? {
             Some(snapshot) => {
                 tracing::warn!(%model, reason, "the hub is out of reach; using the cached copy");
                 Ok(snapshot)
@@ -69,20 +74,6 @@ pub(super) async fn snapshot(model: &HubModel, options: &StoreOptions) -> Result
     }
 }
 
-fn client(options: &StoreOptions) -> Result<HFClient, HFError> {
-    let mut builder = HFClient::builder();
-    if let Some(endpoint) = options.variable("HF_ENDPOINT") {
-        builder = builder.endpoint(endpoint);
-    }
-    if let Some(token) = options.variable("HF_TOKEN") {
-        builder = builder.token(token);
-    }
-    if let Some(cache) = options.variable("HF_HUB_CACHE") {
-        builder = builder.cache_dir(cache);
-    }
-    builder.build()
-}
-
 /// As huggingface_hub reads its switches.
 fn is_set(value: &str) -> bool {
     matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
@@ -96,69 +87,109 @@ enum Failure {
     Refused(Error),
 }
 
-async fn download(client: &HFClient, model: &HubModel) -> Result<PathBuf, Failure> {
-    let failed = |error: HFError| {
-        if is_out_of_reach(&error) {
-            return Failure::OutOfReach(told(&error));
-        }
-        let problem = told(&error);
-        Failure::Refused(HubError { model: model.clone(), problem }.into())
+async fn download(client: &HubClient, cache: &Cache, model: &HubModel) -> Result<PathBuf, Failure> {
+    let refused = |problem| Failure::Refused(HubError { model: model.clone(), problem }.into());
+    let failed = |error: RequestError| match is_out_of_reach(&error) {
+        true => Failure::OutOfReach(told(&error)),
+        false => refused(told(&error)),
     };
-    let repository = client.model(model.owner(), model.name());
+    let unwritten = |error: std::io::Error| refused(format!("the cache can't be written: {error}"));
     let listing = async {
-        let entries = repository.list_tree().revision(model.revision()).send()?;
-        entries.try_collect::<Vec<_>>().await
+        let commit = client.commit(model.revision()).await?;
+        let files = client.files(&commit).await?;
+        Ok((commit, files))
     };
     let Ok(listed) = tokio::time::timeout(LIST_TIMEOUT, listing).await else {
         return Err(Failure::OutOfReach(format!("no answer in {} s", LIST_TIMEOUT.as_secs())));
     };
-    let files: Vec<_> = listed
-        .map_err(failed)?
-        .into_iter()
-        .filter_map(|entry| match entry {
-            RepoTreeEntry::File { path, size, .. } => Some((path, size)),
-            _ => None,
-        })
-        .collect();
-    let names: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
+    let (commit, files) = listed.map_err(failed)?;
+    let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
     let weights = weights_among(&names, &model.to_string()).map_err(Failure::Refused)?;
-    if let Some((_, size)) = files.iter().find(|(name, _)| *name == weights)
-        && *size > MAX_WEIGHTS_BYTES
+    if let Some(RemoteFile { size_bytes, .. }) = files.iter().find(|file| file.name == weights)
+        && *size_bytes > MAX_WEIGHTS_BYTES
     {
-        let problem = format!("{weights} has {size} bytes, more than any network known here");
-        return Err(Failure::Refused(HubError { model: model.clone(), problem }.into()));
+        let problem = format!("{weights} has {size_bytes} bytes, more than any network known here");
+        return Err(refused(problem));
     }
     if !names.iter().any(|name| name == CONFIG_FILE) {
         let place = model.to_string();
         return Err(Failure::Refused(ModelFilesError::NoConfig { place }));
     }
-    let wanted = [CONFIG_FILE, PREPROCESSOR_FILE, &weights].map(literally);
-    repository
-        .snapshot_download()
-        .revision(model.revision())
-        .allow_patterns(wanted.to_vec())
-        .send()
-        .await
-        .map_err(failed)
-}
-
-/// A file's name as a pattern that only it matches.
-fn literally(name: &str) -> String {
-    let escape = |c: char| match c {
-        '*' | '?' | '[' | ']' | '{' | '}' => format!("[{c}]"),
-        c => c.to_string(),
+    let snapshot = cache.snapshot(&commit);
+    let wanted = |file: &&RemoteFile| {
+        [CONFIG_FILE, PREPROCESSOR_FILE, &weights].contains(&file.name.as_str())
     };
-    name.chars().map(escape).collect()
+    for file in files.iter().filter(wanted) {
+        if snapshot.join(&file.name).exists() {
+            continue;
+        }
+        let opened = client.open(&commit, &file.name).await.map_err(failed)?;
+        let etag = opened.etag.clone();
+        store(cache, opened, file).await.map_err(|error| match error {
+            StoreBlobError::Request(error) => failed(error),
+            StoreBlobError::Disk(error) => unwritten(error),
+        })?;
+        cache.link(&commit, &file.name, &etag).map_err(unwritten)?;
+    }
+    cache.remember(model.revision(), &commit).map_err(unwritten)?;
+    Ok(snapshot)
 }
 
-/// What the cache has, without asking the hub.
-async fn cached(client: &HFClient, model: &HubModel) -> Result<Option<Snapshot>, Error> {
-    let repository = client.model(model.owner(), model.name());
-    let found =
-        repository.snapshot_download().revision(model.revision()).local_files_only(true).send();
-    match found.await {
-        Ok(folder) => here(model, folder).map(Some),
-        Err(_) => Ok(None),
+/// A file's content didn't get into the cache.
+enum StoreBlobError {
+    Request(RequestError),
+    Disk(std::io::Error),
+}
+
+impl From<RequestError> for StoreBlobError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<std::io::Error> for StoreBlobError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// Reads a file's content into the cache, unless it is there. A blob is there whole or not at all.
+async fn store(cache: &Cache, opened: OpenedFile, file: &RemoteFile) -> Result<(), StoreBlobError> {
+    let OpenedFile { etag, mut response } = opened;
+    let blob = cache.blob(&etag);
+    if blob.exists() {
+        return Ok(());
+    }
+    let _lock = cache.lock(&etag).await?;
+    // Whoever had the lock may have downloaded it.
+    if blob.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(blob.parent().expect("it lies in blobs/"))?;
+    let incomplete = blob.with_file_name(format!("{etag}.incomplete"));
+    let mut content = tokio::fs::File::create(&incomplete).await?;
+    let mut size_bytes = 0;
+    while let Some(chunk) = response.chunk().await.map_err(RequestError::from)? {
+        size_bytes += chunk.len() as u64;
+        if size_bytes > file.size_bytes {
+            break;
+        }
+        content.write_all(&chunk).await?;
+    }
+    content.flush().await?;
+    if size_bytes != file.size_bytes {
+        let RemoteFile { name, size_bytes: expected } = file;
+        let reason = format!("{name} came with {size_bytes} bytes instead of {expected}");
+        return Err(RequestError::Malformed(reason).into());
+    }
+    Ok(std::fs::rename(incomplete, blob)?)
+}
+
+/// The cached copy, without asking the hub.
+fn cached(cache: &Cache, model: &HubModel) -> Result<Option<Snapshot>, Error> {
+    match cache.find(model.revision()) {
+        Ok(Some(folder)) => here(model, folder).map(Some),
+        Ok(None) | Err(_) => Ok(None),
     }
 }
 
@@ -172,50 +203,40 @@ fn here(model: &HubModel, folder: PathBuf) -> Result<Snapshot, Error> {
     Ok(Snapshot { folder, commit })
 }
 
-fn is_out_of_reach(error: &HFError) -> bool {
+fn is_out_of_reach(error: &RequestError) -> bool {
     match error {
-        HFError::Request { .. } | HFError::RateLimited { .. } => true,
-        HFError::Http { context } => context.status.is_server_error(),
-        _ => false,
-    }
-}
-
-/// The status the hub answered with.
-fn status(error: &HFError) -> Option<u16> {
-    match error {
-        HFError::Http { context }
-        | HFError::AuthRequired { context }
-        | HFError::Forbidden { context } => Some(context.status.as_u16()),
-        HFError::RepoNotFound { .. }
-        | HFError::RevisionNotFound { .. }
-        | HFError::EntryNotFound { .. } => Some(404),
-        _ => None,
+        RequestError::Transport(_) => true,
+        RequestError::Status { status, .. } => status.is_server_error() || status.as_u16() == 429,
+        RequestError::Malformed(_) | RequestError::Settings(_) => false,
     }
 }
 
 /// One line for a person. No header, and so no token, is in it.
-fn told(error: &HFError) -> String {
-    let text = match (status(error), error) {
-        // The hub also answers so where there is no such repository, not to tell.
-        (Some(401), _) => "there is no such model, or it is private or gated; check the name, or \
-                           accept its terms and set HF_TOKEN"
-            .to_owned(),
-        (Some(403), _) => "the token may not read it; accept its terms on its page, or use \
-                           another HF_TOKEN"
-            .to_owned(),
-        (Some(404), _) => "there is no such model or revision; check the name".to_owned(),
-        (_, HFError::Request { source, .. }) if source.is_timeout() => {
-            "no answer in time".to_owned()
+fn told(error: &RequestError) -> String {
+    let text = match error {
+        RequestError::Status { status, .. } if status.as_u16() == 401 => {
+            // The hub also answers so if there is no such repository.
+            "there is no such model, or it is private or gated; check the name, or accept its \
+             terms and set HF_TOKEN"
+                .to_owned()
         }
-        (_, HFError::Request { source, .. }) => {
+        RequestError::Status { status, .. } if status.as_u16() == 403 => {
+            "the token may not read it; accept its terms on its page, or use another HF_TOKEN"
+                .to_owned()
+        }
+        RequestError::Status { status, .. } if status.as_u16() == 404 => {
+            "there is no such model or revision; check the name".to_owned()
+        }
+        RequestError::Transport(error) if error.is_timeout() => "no answer in time".to_owned(),
+        RequestError::Transport(error) => {
             // The innermost cause says what happened.
-            let mut cause: &dyn std::error::Error = source;
+            let mut cause: &dyn std::error::Error = error;
             while let Some(inner) = cause.source() {
                 cause = inner;
             }
             cause.to_string()
         }
-        (_, other) => other.to_string(),
+        other => other.to_string(),
     };
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(MAX_REASON_CHARS).collect()

@@ -23,6 +23,7 @@ use object_store::{
 };
 
 use crate::location::Location;
+use crate::tls;
 
 mod authorities;
 mod error;
@@ -69,8 +70,11 @@ impl StoreOptions {
 
     /// Keeps the variables of an environment that configure stores.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let wanted =
-            |name: &str| ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p));
+        let wanted = |name: &str| {
+            ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p))
+                // They tell where the hub's cache and token are.
+                || ["HOME", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"].contains(&name)
+        };
         let variables = variables.into_iter().filter(|(name, _)| wanted(name)).collect();
         Self { variables, authorities: Authorities::default() }
     }
@@ -476,6 +480,8 @@ fn retry() -> RetryConfig {
 }
 
 fn client_options() -> ClientOptions {
+    // It builds its client without asking us again.
+    tls::install_crypto_provider();
     ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(5))
         .with_timeout(Duration::from_secs(60))

@@ -25,6 +25,7 @@ use tracing_subscriber::registry::LookupSpan;
 use url::Url;
 
 use super::exporter::Exporter;
+use camshaft_common::tls;
 
 /// The target of every span that is a trace's: no log line shows them, and nothing else is sent.
 pub const TARGET: &str = "camshaft::traces";
@@ -57,6 +58,7 @@ impl Traces {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(destination) = destination(variable)? else { return Ok(None) };
         let (url, credentials) = without_credentials(&destination)?;
+        tls::install_crypto_provider();
         let otlp = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)

@@ -105,7 +105,7 @@ impl TrainingFiles {
         };
         let architecture = settings.model.architecture.name();
         let title = format!("Accuracy while training: {architecture}, {layers}");
-        let svg = learning_curve::svg(&title, history)?;
+        let svg = learning_curve::svg(&title, history);
         self.write("learning-curve.svg", svg.as_bytes())?;
         self.write("learning-curve.png", &learning_curve::png(&title, history)?)?;
         Ok(())

@@ -1,6 +1,6 @@
 //! What only a broker can do: refuse, break, come back.
 
-use camshaft_queue::{Advice, QueueError, REASON_HEADER, Settlement};
+use camshaft_queue::{Advice, QueueError, REASON_HEADER, Settlement, open_connection};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
     BasicQosOptions, QueueDeclareOptions,
@@ -13,7 +13,7 @@ use super::*;
 
 /// Takes every dead letter and reads its reason.
 pub(super) async fn reasons(url: &str) -> Vec<String> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let connection = open_connection(url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let mut reasons = Vec::new();
     let options = BasicGetOptions { no_ack: true };
@@ -81,7 +81,7 @@ async fn no_debug_output_shows_the_password() {
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_with_other_arguments_is_a_topology_error() {
     let url = Broker::shared().url();
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let connection = open_connection(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let classic = QueueDeclareOptions::durable();
     channel.queue_declare("camshaft.jobs".into(), classic, FieldTable::default()).await.unwrap();
@@ -99,7 +99,7 @@ async fn deleted_queue_is_made_anew() {
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
     let mut deliveries = consume(&queue, 1).await;
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let connection = open_connection(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete("camshaft.jobs".into(), Default::default()).await.unwrap();
     publish(&queue, messages(0..3)).await.unwrap();
@@ -279,7 +279,7 @@ async fn who_holds_jobs_counts_as_one_who_consumes() {
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
     publish(&queue, messages(0..5)).await.unwrap();
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let connection = open_connection(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
     let mut consumer = channel

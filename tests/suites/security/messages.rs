@@ -6,7 +6,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use camshaft_queue::REASON_HEADER;
+use camshaft_queue::{REASON_HEADER, open_connection};
 
 /// A virtual host's queues, without rules.
 pub(super) struct Raw {
@@ -19,8 +19,7 @@ impl Raw {
     pub(super) fn connect(url: &str) -> Self {
         let runtime = Runtime::new().unwrap();
         let (connection, channel) = runtime.block_on(async {
-            let connection =
-                Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+            let connection = open_connection(url, ConnectionProperties::default()).await.unwrap();
             let channel = connection.create_channel().await.unwrap();
             channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
             (connection, channel)

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use camshaft_common::secret::Secret;
 use camshaft_common::tls::HandshakeFailure;
-use futures::AsyncReadExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::tcp::{AMQPUriTcpExt, TLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
+use tokio::io::AsyncReadExt;
 use url::{Host, Url};
 
 use super::tls::{TlsConnectors, TlsFiles};
+use super::transport::{self, TokioKit};
 use crate::error::QueueError;
 
 /// A connection or an answer that takes longer is not coming.
@@ -84,18 +84,12 @@ impl Connector {
     pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default()
             .with_connection_name(self.connection_name.as_str().into());
-        let runtime = lapin::runtime::default_runtime().map_err(|error| self.classify(&error))?;
         let tls = self.tls.as_ref().map(|tls| tls.connector());
-        // The library's own way to TLS wants authorities of the system's, even beside ours.
-        let transport = async move |mut uri: AMQPUri, runtime| {
-            uri.scheme = AMQPScheme::AMQP;
-            let stream = uri.connect_with_config_async(TLSConfig::default(), &runtime).await?;
-            match &tls {
-                Some(tls) => Ok(stream.into_rustls(tls, &uri.authority.host).await?),
-                None => Ok(stream),
-            }
+        let open = async move |uri: AMQPUri, _| {
+            Ok(transport::for_lapin(transport::connect(&uri, tls.as_ref()).await?))
         };
-        let connecting = Connection::connector(self.uri.clone(), runtime, transport, properties);
+        let runtime = TokioKit::current();
+        let connecting = Connection::connector(self.uri.clone(), runtime, open, properties);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => match self.alert_behind(&error).await {
@@ -121,13 +115,7 @@ impl Connector {
             return None;
         }
         let listening = async {
-            let runtime = lapin::runtime::default_runtime().ok()?;
-            let mut uri = self.uri.clone();
-            uri.scheme = AMQPScheme::AMQP;
-            let connecting = uri.connect_with_config_async(TLSConfig::default(), &runtime);
-            let stream = connecting.await.ok()?;
-            let mut stream =
-                stream.into_rustls(&tls.connector(), &uri.authority.host).await.ok()?;
+            let mut stream = transport::connect(&self.uri, Some(&tls.connector())).await.ok()?;
             stream.read(&mut [0]).await.err()
         };
         let heard = tokio::time::timeout(ALERT_TIMEOUT, listening).await.ok()??;

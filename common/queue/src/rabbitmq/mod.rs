@@ -38,6 +38,7 @@ mod sequence;
 mod shared_connection;
 mod tls;
 mod topology;
+mod transport;
 mod wire;
 
 use broker::Broker;
@@ -49,6 +50,7 @@ use topology::Topology;
 pub use bookmark::Bookmark;
 pub use sequence::{MAX_UNCONFIRMED, Sequence};
 pub use tls::TlsFiles;
+pub use transport::open_connection;
 pub use wire::REASON_HEADER;
 
 /// How to use the broker. Its URL says where it is and who we are.

@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
+use camshaft_common::tls::install_crypto_provider;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
 
 use crate::tls_error::{TlsError, TlsFile};
 
@@ -42,33 +43,21 @@ impl TlsFiles {
         .find_map(|(path, file)| path.is_some().then_some(file))
     }
 
-    fn connector(&self) -> Result<RustlsConnector, TlsError> {
+    fn connector(&self) -> Result<TlsConnector, TlsError> {
         let identity = self.identity()?;
-        let Some(ca) = &self.ca else {
-            let config = RustlsConnectorConfig::new_with_native_certs()
-                .map_err(|_| TlsError::NoAuthorities)?;
-            return match identity {
-                None => config.connector_with_no_client_auth(),
-                Some(Identity { chain, key }) => config.connector_with_single_cert(chain, key),
-            }
-            .map_err(|_| self.mismatch());
+        let trusted = match &self.ca {
+            Some(ca) => authorities(ca)?,
+            None => system_authorities()?,
         };
-        let unusable = || not_pem(TlsFile::Authorities, ca, "certificate of an authority");
-        let mut trusted = RootCertStore::empty();
-        for authority in certificates(TlsFile::Authorities, ca)? {
-            trusted.add(authority).map_err(|_| unusable())?;
-        }
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("the provider knows TLS 1.2 and 1.3")
-            .with_root_certificates(trusted);
+        install_crypto_provider();
+        let builder = ClientConfig::builder().with_root_certificates(trusted);
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some(Identity { chain, key }) => {
                 builder.with_client_auth_cert(chain, key).map_err(|_| self.mismatch())?
             }
         };
-        Ok(config.into())
+        Ok(Arc::new(config).into())
     }
 
     fn identity(&self) -> Result<Option<Identity>, TlsError> {
@@ -92,11 +81,25 @@ impl TlsFiles {
     }
 }
 
-/// The one that lapin's own connectors use.
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    rustls::crypto::CryptoProvider::get_default()
-        .cloned()
-        .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+/// The authorities in a file.
+fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
+    let mut trusted = RootCertStore::empty();
+    for authority in certificates(TlsFile::Authorities, file)? {
+        let unusable = |_| not_pem(TlsFile::Authorities, file, "certificate of an authority");
+        trusted.add(authority).map_err(unusable)?;
+    }
+    Ok(trusted)
+}
+
+/// The authorities of this machine, without the certificates that cannot be used.
+fn system_authorities() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "cannot read some of the system's certificates of authorities");
+    }
+    let mut trusted = RootCertStore::empty();
+    trusted.add_parsable_certificates(found.certs);
+    if trusted.is_empty() { Err(TlsError::NoAuthorities) } else { Ok(trusted) }
 }
 
 fn certificates(file: TlsFile, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -124,7 +127,7 @@ fn not_pem(file: TlsFile, path: &Path, wanted: &'static str) -> TlsError {
 /// Makes TLS connectors for one broker.
 pub(super) struct TlsConnectors {
     files: TlsFiles,
-    last: Mutex<RustlsConnector>,
+    last: Mutex<TlsConnector>,
 }
 
 impl TlsConnectors {
@@ -142,7 +145,7 @@ impl TlsConnectors {
 
     /// A connector with the files as they are now. If they can't be used, perhaps because one of
     /// them is just being replaced, the connector made before.
-    pub(super) fn connector(&self) -> RustlsConnector {
+    pub(super) fn connector(&self) -> TlsConnector {
         let mut last = self.last.lock();
         match self.files.connector() {
             Ok(connector) => *last = connector,
