@@ -216,7 +216,7 @@ fn letters(image: &mut RgbImage, at: Point, anchor: Anchor, size: TextSize, text
         let letter = get_raster(letter, FontWeight::Regular, raster_height)
             .or_else(|| get_raster('?', FontWeight::Regular, raster_height));
         let Some(letter) = letter else { continue };
-        for (row, line) in letter.raster().iter().enumerate() {
+        for (row, line) in letter.rows().enumerate() {
             for (column, darkness) in line.iter().enumerate() {
                 let along = (index * letter_width + column) as f64 - before;
                 let down = row as f64 - half;
