@@ -27,9 +27,13 @@ pub(super) async fn reasons(url: &str) -> Vec<String> {
 
 /// The texts of an error's causes.
 fn causes(error: &QueueError) -> String {
-    let first = std::error::Error::source(error);
-    let causes = std::iter::successors(first, |cause| cause.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let mut texts = Vec::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        texts.push(cause.to_string());
+        next = cause.source();
+    }
+    texts.join("; ")
 }
 
 async fn refusal(url: String, options: RabbitMqOptions) -> QueueError {
