@@ -16,7 +16,7 @@ use super::explain::Explained;
 use super::stage::{Admitted, Exit, ExitCause};
 use super::traces;
 use crate::model::{self, ClassMap};
-use crate::overlay::{self, EncodeOverlayError};
+use crate::overlay::{self, EncodeOverlayError, OverlayStyle};
 use crate::{cores, embedding};
 
 /// An image whose results are ready to be written.
@@ -108,9 +108,12 @@ fn draw(
         };
         let path = layout::overlay(key, differs, options.overlay);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
-            let colors = (options.colormap, options.alpha);
-            let drawn = overlay::draw(picture, region, &explained.map, colors, options.overlay)?;
-            if let Some(bytes) = drawn {
+            let style = OverlayStyle {
+                colormap: options.colormap,
+                alpha: options.alpha,
+                format: options.overlay,
+            };
+            if let Some(bytes) = overlay::draw(picture, region, &explained.map, style)? {
                 overlays.push(EncodedOverlay { path: path.clone(), bytes, content_type });
             }
         }
