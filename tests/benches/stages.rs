@@ -15,7 +15,7 @@ use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::ModelFiles;
 use camshaft_vision::heat_map::HeatMap;
 use camshaft_vision::input::to_input;
-use camshaft_vision::overlay::draw;
+use camshaft_vision::overlay::{OverlayStyle, draw};
 
 /// Each figure is the best of so many passes over all photographs.
 const ROUNDS: usize = 7;
@@ -54,7 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     line("input", &mut |at| drop(to_input(&pictures[at], rule)));
     for format in [OverlayFormat::Jpeg, OverlayFormat::Png, OverlayFormat::Webp] {
         line(&format!("overlay as {format}"), &mut |at| {
-            drop(draw(&pictures[at], None, &map, (Colormap::Jet, 0.4), format));
+            let style = OverlayStyle { colormap: Colormap::Jet, alpha: 0.4, format };
+            drop(draw(&pictures[at], None, &map, style));
         });
     }
     Ok(())

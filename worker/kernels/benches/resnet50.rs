@@ -1,23 +1,24 @@
-//! ResNet-50 on random weights, with each kernel that this machine has: images a second at
-//! batch 8 and milliseconds for one image, both on all cores.
+//! Measures ResNet-50 with random weights on each kernel that this machine has: images a second
+//! in batches of 8, and milliseconds for one image, both on all cores.
 //!
-//! `cargo bench -p camshaft-kernels -- layers` shows each layer instead: its share of the time,
-//! and how near it comes to the most that one core reaches on registers alone. `-- avx512`
-//! runs one kernel only.
-#![expect(clippy::print_stdout, reason = "a bench says what it measures")]
+//! `cargo bench -p camshaft-kernels -- layers` measures each layer instead: its share of the time,
+//! and its speed beside the peak speed of one core. `-- avx512` runs only that kernel.
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
 
 use std::time::{Duration, Instant};
 
-use camshaft_kernels::{Backbone, BlockWeights, ConvolutionWeights, Kernel, NetworkWeights};
+use camshaft_kernels::{
+    Backbone, BatchShape, BlockWeights, ConvolutionWeights, Kernel, NetworkWeights,
+};
 
 const SIDE: usize = 224;
 const BATCH: usize = 8;
-/// Multiplications and additions of the backbone for one image.
+/// 10⁹ multiplications plus additions of the backbone for one image.
 const GFLOP: f64 = 8.17;
-/// Each measurement is the best of so many.
+/// Each measurement is the best of this many.
 const ROUNDS: usize = 12;
 
-/// Zeros run as fast as anything, but a network's worth of different values is fairer.
+/// Different values: caches and prefetchers must not profit from equal ones.
 fn noise(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8 & 0xffff) as f32 / 32768.0 - 1.0).collect()
 }
@@ -34,7 +35,7 @@ fn best(mut run: impl FnMut()) -> Duration {
 
 fn main() {
     let (weight, bias) = (noise(512 * 512 * 9), noise(2048));
-    // Small enough that 50 layers stay within f32.
+    // Small, so that values stay in f32's range over 50 layers.
     let weight: Vec<f32> = weight.into_iter().map(|value| value * 0.03).collect();
     let convolution = |inputs: usize, outputs: usize, kernel: usize, stride| ConvolutionWeights {
         weight: &weight[..outputs * inputs * kernel * kernel],
@@ -84,7 +85,7 @@ fn main() {
         let run = |n: usize| {
             let input = &input[..n * 3 * SIDE * SIDE];
             best(|| {
-                let shape = (n, SIDE, SIDE);
+                let shape = BatchShape { images: n, height: SIDE, width: SIDE };
                 std::hint::black_box(backbone.run(
                     input,
                     shape,
@@ -99,11 +100,12 @@ fn main() {
     }
 }
 
-/// Each layer's best time of some passes over a batch on this thread.
+/// Prints each layer's best time of some passes over a batch on this thread.
 fn show_layers(backbone: &Backbone, input: &[f32]) {
-    let mut best = backbone.profile(input, (BATCH, SIDE, SIDE));
+    let shape = BatchShape { images: BATCH, height: SIDE, width: SIDE };
+    let mut best = backbone.profile(input, shape);
     for _ in 0..ROUNDS {
-        let steps = backbone.profile(input, (BATCH, SIDE, SIDE));
+        let steps = backbone.profile(input, shape);
         for (best, step) in best.iter_mut().zip(steps) {
             best.time = best.time.min(step.time);
         }

@@ -1,25 +1,27 @@
-//! Zeroed memory aligned for tiles and vectors. What lies in it is not known here.
+//! Zeroed memory that is aligned for tiles and vectors. Does not know what lies in it.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
-/// A cache line, and a row of a tile. Tiles that straddle lines load at a third of the speed.
+/// Bytes of a cache line and of a row of a tile. A tile whose rows straddle cache lines loads
+/// at a third of the speed.
 const LINE_BYTES: usize = 64;
-/// A huge page: weights of a whole network miss the TLB constantly without them.
+/// Bytes of a huge page. Without huge pages, reading the weights of a whole network misses the
+/// TLB constantly.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// A fixed number of bytes, zero at first.
 #[derive(Debug)]
-pub(crate) struct Aligned {
+pub(crate) struct AlignedMemory {
     start: *mut u8,
     layout: Layout,
 }
 
-// SAFETY: it owns its memory and gives it out by the usual borrowing rules.
-unsafe impl Send for Aligned {}
+// SAFETY: it owns its memory and lends it by the usual borrowing rules.
+unsafe impl Send for AlignedMemory {}
 // SAFETY: as above; there is no interior mutability.
-unsafe impl Sync for Aligned {}
+unsafe impl Sync for AlignedMemory {}
 
-impl Aligned {
+impl AlignedMemory {
     pub(crate) fn zeroed(bytes: usize) -> Self {
         let huge = bytes >= HUGE_PAGE_BYTES;
         let align = if huge { HUGE_PAGE_BYTES } else { LINE_BYTES };
@@ -33,7 +35,7 @@ impl Aligned {
         #[cfg(target_os = "linux")]
         if huge {
             // SAFETY: the range is ours and page aligned. The call is advice: it changes no
-            // contents, and if it fails nothing but speed is lost.
+            // contents, and if it fails the memory is only slower.
             unsafe { libc::madvise(start.cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
         Self { start, layout }
@@ -55,25 +57,26 @@ impl Aligned {
         self.layout.size()
     }
 
-    /// May be written through by whoever makes sure that nobody else reads or writes there.
+    /// The first byte. A caller that makes sure that nobody else reads or writes a byte may
+    /// write it through this pointer.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.start
     }
 
     pub(crate) fn as_f32_mut(&mut self) -> &mut [f32] {
-        // SAFETY: initialised, ours, aligned to 64 bytes; any bits are an f32.
+        // SAFETY: the bytes are initialised, ours, and aligned to 64; any bits are an f32.
         unsafe { std::slice::from_raw_parts_mut(self.start.cast(), self.len() / 4) }
     }
 
     pub(crate) fn as_u16_mut(&mut self) -> &mut [u16] {
-        // SAFETY: initialised, ours, aligned to 64 bytes; any bits are a u16.
+        // SAFETY: the bytes are initialised, ours, and aligned to 64; any bits are a u16.
         unsafe { std::slice::from_raw_parts_mut(self.start.cast(), self.len() / 2) }
     }
 }
 
-impl Drop for Aligned {
+impl Drop for AlignedMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout and not freed before.
+        // SAFETY: `zeroed` allocated it with this layout, and nothing freed it before.
         unsafe { dealloc(self.start, self.layout) };
     }
 }

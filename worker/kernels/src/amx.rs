@@ -1,24 +1,31 @@
-//! Convolutions on AMX tiles: blocks of 32 pixels × 32 outputs, each finished (bias,
-//! residual, ReLU, conversion) while the tiles work on the next. In bf16, or with each f32 as
-//! a high and a low bf16 of which three of the four products are summed.
+//! Convolutions on AMX tiles: blocks of 32 pixels × 32 outputs. Each block is finished while the
+//! tiles multiply the next one. In bf16, or with each f32 as a high and a low bf16, which takes
+//! three products.
 //!
-//! Rust's own intrinsics for tiles are unstable, so this is assembly. A block's load,
-//! multiply and store are one `asm!` each: the compiler knows nothing of tile registers.
+//! Rust's own intrinsics for tiles are unstable, so this is assembly. Loading, multiplying and
+//! storing a block is one `asm!`, because the compiler does not know tile registers.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::mem::offset_of;
 
-use crate::bf16::{narrow, widen};
-use crate::convolution::{CACHED_WEIGHT_BYTES, Job};
-use crate::layout::PLANE;
+use crate::call::{CACHED_WEIGHT_BYTES, ConvolutionCall};
+use crate::epilogue::{Bf16PairPixel, Bf16Pixel, Epilogue, F32Pixel, PixelFormat};
+use crate::layout::{PLANE, PixelRange};
 
-/// Bytes of 32 × 32 bf16 weights.
-const STEP_BYTES: usize = 2048;
+/// Rows of a tile.
+const TILE_ROWS: usize = 16;
+/// Bytes of a tile's row.
+const TILE_ROW_BYTES: usize = 64;
+/// Bytes of a tile: 16 × 32 bf16 or 16 × 16 f32.
+const TILE_BYTES: usize = TILE_ROWS * TILE_ROW_BYTES;
+/// Bytes of 32 × 32 bf16 weights: two tiles.
+const STEP_BYTES: usize = 2 * TILE_BYTES;
 
-/// Tile registers configured for this thread, as long as it lives.
+/// The tile registers of this thread, configured as long as this value lives.
 #[derive(Debug)]
-pub(crate) struct Tiles {
-    /// Tiles are a thread's own: this must not be sent.
+pub(crate) struct TileRegisters {
+    /// Tile registers belong to a thread: this must not be sent to another.
     _thread: std::marker::PhantomData<*const ()>,
 }
 
@@ -32,7 +39,7 @@ pub(crate) struct TileConfig {
     pub(crate) rows: [u8; 16],
 }
 
-impl Tiles {
+impl TileRegisters {
     /// # Safety
     /// The machine has AMX and this process may use it.
     pub(crate) unsafe fn configure() -> Self {
@@ -43,9 +50,9 @@ impl Tiles {
             row_bytes: [0; 16],
             rows: [0; 16],
         };
-        config.row_bytes[..8].fill(64);
-        config.rows[..8].fill(16);
-        // SAFETY: AMX is there, says the caller; it reads the 64 bytes of `config`.
+        config.row_bytes[..8].fill(TILE_ROW_BYTES as u16);
+        config.rows[..8].fill(TILE_ROWS as u8);
+        // SAFETY: the caller promises AMX; the instruction reads the 64 bytes of `config`.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const config,
                 options(nostack, readonly, preserves_flags));
@@ -54,89 +61,106 @@ impl Tiles {
     }
 }
 
-impl Drop for Tiles {
+impl Drop for TileRegisters {
     fn drop(&mut self) {
-        // SAFETY: the same thread has configured tiles, so there are some.
+        // SAFETY: `configure` has run on this thread, so there are tiles to release.
         unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
     }
 }
 
-/// 32 pixels × 32 outputs in f32.
+/// The sums of 32 pixels × 32 outputs.
 #[repr(align(64))]
-struct Block([f32; PLANE * PLANE]);
+struct BlockSums([f32; PLANE * PLANE]);
 
-/// What the assembly has no registers left for.
+impl BlockSums {
+    /// Bytes of a pixel's sums.
+    const PIXEL_BYTES: usize = 4 * PLANE;
+}
+
+/// Up to 32 pixels of one panel of outputs.
+#[derive(Clone, Copy)]
+struct Block {
+    pixels: PixelRange,
+    panel: usize,
+}
+
+/// Operands that the assembly has no registers left for.
 #[repr(C)]
 struct Operands {
     planes: usize,
     output: *mut f32,
-    /// From the first to the second 16 pixels.
+    /// Bytes from the input of the first to that of the second 16 pixels.
     half_bytes: usize,
     plane_bytes: usize,
     low_bytes: usize,
 }
 
+/// Computes a call in bf16, or with `PAIRS` in pairs of bf16.
+///
 /// # Safety
-/// As for [`crate::convolution::run`], with AMX and AVX-512 BF16.
+/// As for [`crate::dispatch::multiply`], with AMX and AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) unsafe fn convolve<const THREE: bool>(job: &Job<'_>) {
-    let mut blocks = [Block([0.0; PLANE * PLANE]), Block([0.0; PLANE * PLANE])];
+pub(crate) unsafe fn convolve<const PAIRS: bool>(call: &ConvolutionCall<'_>) {
+    let mut sums = [BlockSums([0.0; PLANE * PLANE]), BlockSums([0.0; PLANE * PLANE])];
     let mut current = 0;
-    // Pixel, number of pixels and panel of the block that is multiplied but not finished.
-    let mut pending: Option<(usize, usize, usize)> = None;
-    let panels = job.panels.0..job.panels.1;
-    let mut one = |pixel: usize, count: usize, panel: usize| {
+    // The block that is multiplied but not finished.
+    let mut pending: Option<Block> = None;
+    let input = &call.input;
+    let mut multiply_block = |pixels: PixelRange, panel: usize| {
         let operands = Operands {
-            planes: job.weights.planes,
-            output: blocks[current].0.as_mut_ptr(),
-            half_bytes: 16 * job.step_bytes,
-            plane_bytes: job.source_plane_bytes,
-            low_bytes: job.low_bytes,
+            planes: call.weights.planes,
+            output: sums[current].0.as_mut_ptr(),
+            half_bytes: TILE_ROWS * input.step_bytes,
+            plane_bytes: input.planes.plane_bytes,
+            low_bytes: input.low_bytes,
         };
         // SAFETY: the caller's promises; a panel has `panel_bytes` bytes.
         unsafe {
-            let source = job.source.add(pixel * job.step_bytes);
-            let weights = job.panel(panel);
-            if THREE {
-                multiply_three(source, job.taps, job.step_bytes, weights, &operands);
+            let source = input.planes.pixels.add(pixels.start * input.step_bytes);
+            let weights = call.panel(panel);
+            if PAIRS {
+                multiply_pairs(source, input.taps, input.step_bytes, weights, &operands);
             } else {
-                multiply(source, job.taps, job.step_bytes, weights, &operands);
+                multiply(source, input.taps, input.step_bytes, weights, &operands);
             }
             current ^= 1;
             if let Some(block) = pending {
-                finish::<THREE>(job, &blocks[current], block);
+                finish_block::<PAIRS>(call, &sums[current], block);
             }
         }
-        pending = Some((pixel, count, panel));
+        pending = Some(Block { pixels, panel });
     };
-    let starts = |(start, pixels): (usize, usize)| {
-        (0..pixels).step_by(PLANE).map(move |at| (start + at, (pixels - at).min(PLANE)))
+    let blocks = |range: PixelRange| {
+        (0..range.length).step_by(PLANE).map(move |at| PixelRange {
+            start: range.start + at,
+            length: (range.length - at).min(PLANE),
+        })
     };
-    let runs = &job.runs[..job.run_count];
-    if job.weight_bytes() > CACHED_WEIGHT_BYTES / 2 {
-        for panel in panels {
-            for (pixel, count) in runs.iter().copied().flat_map(starts) {
-                one(pixel, count, panel);
+    let ranges = call.ranges.as_slice();
+    if call.weight_bytes() > CACHED_WEIGHT_BYTES / 2 {
+        for panel in call.panels.iter() {
+            for pixels in ranges.iter().copied().flat_map(blocks) {
+                multiply_block(pixels, panel);
             }
         }
     } else {
-        for (pixel, count) in runs.iter().copied().flat_map(starts) {
-            for panel in panels.clone() {
-                one(pixel, count, panel);
+        for pixels in ranges.iter().copied().flat_map(blocks) {
+            for panel in call.panels.iter() {
+                multiply_block(pixels, panel);
             }
         }
     }
     if let Some(block) = pending {
         // SAFETY: the caller's promises.
-        unsafe { finish::<THREE>(job, &blocks[current ^ 1], block) };
+        unsafe { finish_block::<PAIRS>(call, &sums[current ^ 1], block) };
     }
 }
 
 /// `output = sum over taps and planes of source × weights`, in bf16.
 ///
 /// # Safety
-/// Tiles are configured; 32 pixels can be read at each tap and plane, and `taps × planes`
-/// steps of weights; the output is a [`Block`].
+/// Tiles are configured. 32 pixels can be read at each tap and plane, and `taps × planes` steps
+/// of weights. The output is a [`BlockSums`].
 #[inline(always)]
 unsafe fn multiply(
     source: *const u8,
@@ -145,36 +169,36 @@ unsafe fn multiply(
     weights: *const u8,
     operands: &Operands,
 ) {
-    // SAFETY: as the caller promises. Only the output is written.
+    // SAFETY: as the caller promises. The assembly writes only the output.
     unsafe {
         asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             "3:",
             "mov {near}, [{taps}]",
             "add {near}, {source}",
-            "mov {planes}, [{operands}]",
+            "mov {planes}, [{operands} + {planes_at}]",
             "2:",
-            "tileloadd tmm6, [{weights} + {line}]",
+            "tileloadd tmm6, [{weights} + {row}]",
             "tileloadd tmm4, [{near} + {step}]",
             "lea {far}, [{near} + {half}]",
-            "tileloadd tmm7, [{weights} + {line} + 1024]",
+            "tileloadd tmm7, [{weights} + {row} + {tile}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm5, [{far} + {step}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {near}, [{operands} + 24]",
+            "add {near}, [{operands} + {plane_bytes_at}]",
             "add {weights}, {step_bytes}",
             "dec {planes}",
             "jnz 2b",
             "add {taps}, 8",
             "dec {left}",
             "jnz 3b",
-            "mov {far}, [{operands} + 8]",
-            "tilestored [{far} + {line} * 2], tmm0",
-            "tilestored [{far} + {line} * 2 + 64], tmm1",
-            "tilestored [{far} + {line} * 2 + 2048], tmm2",
-            "tilestored [{far} + {line} * 2 + 2112], tmm3",
+            "mov {far}, [{operands} + {output_at}]",
+            "tilestored [{far} + {row} * 2], tmm0",
+            "tilestored [{far} + {row} * 2 + {right}], tmm1",
+            "tilestored [{far} + {row} * 2 + {below}], tmm2",
+            "tilestored [{far} + {row} * 2 + {below} + {right}], tmm3",
             source = in(reg) source,
             taps = inout(reg) taps.as_ptr() => _,
             left = inout(reg) taps.len() => _,
@@ -182,10 +206,16 @@ unsafe fn multiply(
             half = in(reg) operands.half_bytes,
             weights = inout(reg) weights => _,
             operands = in(reg) operands,
-            line = in(reg) 64usize,
+            row = in(reg) TILE_ROW_BYTES,
             near = out(reg) _,
             far = out(reg) _,
             planes = out(reg) _,
+            planes_at = const offset_of!(Operands, planes),
+            output_at = const offset_of!(Operands, output),
+            plane_bytes_at = const offset_of!(Operands, plane_bytes),
+            tile = const TILE_BYTES,
+            right = const TILE_ROW_BYTES,
+            below = const TILE_ROWS * BlockSums::PIXEL_BYTES,
             step_bytes = const STEP_BYTES,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -194,49 +224,49 @@ unsafe fn multiply(
     }
 }
 
-/// As [`multiply`], of values in two halves each: high × high + low × high + high × low.
-/// What is left out, low × low, is below f32's last bit but one.
+/// As [`multiply`], for values in two halves each: high × high + low × high + high × low. The
+/// fourth product, low × low, is smaller than f32's last bit but one.
 ///
 /// # Safety
-/// As for [`multiply`], also at `low_bytes` from each source; weights of low halves follow
-/// each step's high ones.
+/// As for [`multiply`], also at `low_bytes` from each source. In each step the weights' low
+/// halves follow their high ones.
 #[inline(always)]
-unsafe fn multiply_three(
+unsafe fn multiply_pairs(
     source: *const u8,
     taps: &[isize],
     step_bytes: usize,
     weights: *const u8,
     operands: &Operands,
 ) {
-    // SAFETY: as the caller promises. Only the output is written.
+    // SAFETY: as the caller promises. The assembly writes only the output.
     unsafe {
         asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             "3:",
             "mov {near}, [{taps}]",
             "add {near}, {source}",
-            "mov {planes}, [{operands}]",
+            "mov {planes}, [{operands} + {planes_at}]",
             "2:",
             "lea {far}, [{near} + {half}]",
             // High × low.
-            "tileloadd tmm6, [{weights} + {line} + 2048]",
+            "tileloadd tmm6, [{weights} + {row} + {low}]",
             "tileloadd tmm4, [{near} + {step}]",
-            "tileloadd tmm7, [{weights} + {line} + 3072]",
+            "tileloadd tmm7, [{weights} + {row} + {low} + {tile}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm5, [{far} + {step}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             // High × high.
-            "tileloadd tmm6, [{weights} + {line}]",
-            "tileloadd tmm7, [{weights} + {line} + 1024]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tileloadd tmm7, [{weights} + {row} + {tile}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             // Low × high.
             "mov {far}, {near}",
-            "add {far}, [{operands} + 32]",
+            "add {far}, [{operands} + {low_bytes_at}]",
             "tileloadd tmm4, [{far} + {step}]",
             "add {far}, {half}",
             "tileloadd tmm5, [{far} + {step}]",
@@ -244,18 +274,18 @@ unsafe fn multiply_three(
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {near}, [{operands} + 24]",
+            "add {near}, [{operands} + {plane_bytes_at}]",
             "add {weights}, {step_bytes}",
             "dec {planes}",
             "jnz 2b",
             "add {taps}, 8",
             "dec {left}",
             "jnz 3b",
-            "mov {far}, [{operands} + 8]",
-            "tilestored [{far} + {line} * 2], tmm0",
-            "tilestored [{far} + {line} * 2 + 64], tmm1",
-            "tilestored [{far} + {line} * 2 + 2048], tmm2",
-            "tilestored [{far} + {line} * 2 + 2112], tmm3",
+            "mov {far}, [{operands} + {output_at}]",
+            "tilestored [{far} + {row} * 2], tmm0",
+            "tilestored [{far} + {row} * 2 + {right}], tmm1",
+            "tilestored [{far} + {row} * 2 + {below}], tmm2",
+            "tilestored [{far} + {row} * 2 + {below} + {right}], tmm3",
             source = in(reg) source,
             taps = inout(reg) taps.as_ptr() => _,
             left = inout(reg) taps.len() => _,
@@ -263,10 +293,18 @@ unsafe fn multiply_three(
             half = in(reg) operands.half_bytes,
             weights = inout(reg) weights => _,
             operands = in(reg) operands,
-            line = in(reg) 64usize,
+            row = in(reg) TILE_ROW_BYTES,
             near = out(reg) _,
             far = out(reg) _,
             planes = out(reg) _,
+            planes_at = const offset_of!(Operands, planes),
+            output_at = const offset_of!(Operands, output),
+            plane_bytes_at = const offset_of!(Operands, plane_bytes),
+            low_bytes_at = const offset_of!(Operands, low_bytes),
+            tile = const TILE_BYTES,
+            low = const STEP_BYTES,
+            right = const TILE_ROW_BYTES,
+            below = const TILE_ROWS * BlockSums::PIXEL_BYTES,
             step_bytes = const 2 * STEP_BYTES,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -275,55 +313,47 @@ unsafe fn multiply_three(
     }
 }
 
-/// Bias, residual, ReLU and conversion of one block, and off to the output.
+/// Finishes a block.
 ///
 /// # Safety
-/// As for [`crate::convolution::run`].
+/// As for [`crate::dispatch::multiply`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn finish<const THREE: bool>(
-    job: &Job<'_>,
-    block: &Block,
-    (pixel, count, panel): (usize, usize, usize),
+unsafe fn finish_block<const PAIRS: bool>(
+    call: &ConvolutionCall<'_>,
+    sums: &BlockSums,
+    block: Block,
 ) {
-    // SAFETY: pixels and planes are the job's own.
+    // SAFETY: as the caller promises.
     unsafe {
-        let bias = job.bias.cast::<f32>().add(panel * PLANE);
-        let bias = [_mm512_load_ps(bias), _mm512_load_ps(bias.add(16))];
-        let floor = _mm512_set1_ps(job.floor());
-        let pixel_bytes = if THREE { 128 } else { 64 };
-        let target = job.target.add(panel * job.target_plane_bytes);
-        let residual = job.residual.wrapping_add(panel * job.residual_plane_bytes);
-        for row in 0..count {
-            let sums = block.0.as_ptr().add(row * PLANE);
-            let mut values = [
-                _mm512_add_ps(_mm512_load_ps(sums), bias[0]),
-                _mm512_add_ps(_mm512_load_ps(sums.add(16)), bias[1]),
-            ];
-            if !job.residual.is_null() {
-                let residual = residual.add((pixel + row) * pixel_bytes);
-                for half in (0..pixel_bytes).step_by(64) {
-                    let [low, high] = widen(_mm512_load_si512(residual.add(half).cast()));
-                    values[0] = _mm512_add_ps(values[0], low);
-                    values[1] = _mm512_add_ps(values[1], high);
-                }
-            }
-            // This order of operands keeps what is not a number.
-            let values = [_mm512_max_ps(floor, values[0]), _mm512_max_ps(floor, values[1])];
-            let target = target.add(job.place(pixel + row) * pixel_bytes);
-            if job.output_f32 {
-                _mm512_store_ps(target.cast(), values[0]);
-                _mm512_store_ps(target.add(64).cast(), values[1]);
-                continue;
-            }
-            let high = narrow(values);
-            _mm512_store_si512(target.cast(), high);
-            if THREE {
-                let rounded = widen(high);
-                let rest =
-                    [_mm512_sub_ps(values[0], rounded[0]), _mm512_sub_ps(values[1], rounded[1])];
-                _mm512_store_si512(target.add(64).cast(), narrow(rest));
-            }
+        if call.output.in_f32 {
+            finish_block_as::<F32Pixel>(call, sums, block);
+        } else if PAIRS {
+            finish_block_as::<Bf16PairPixel>(call, sums, block);
+        } else {
+            finish_block_as::<Bf16Pixel>(call, sums, block);
+        }
+    }
+}
+
+/// Finishes a block whose output has the format `F`.
+///
+/// # Safety
+/// As for [`crate::dispatch::multiply`].
+#[inline(always)]
+unsafe fn finish_block_as<F: PixelFormat<__m512, 2>>(
+    call: &ConvolutionCall<'_>,
+    sums: &BlockSums,
+    Block { pixels, panel }: Block,
+) {
+    // SAFETY: pixels and planes are the call's own, and `sums` has 32 rows of 32.
+    unsafe {
+        let epilogue = Epilogue::<F, __m512, 2>::new(call, panel, 0);
+        for row in 0..pixels.length {
+            let sums = sums.0.as_ptr().add(row * PLANE);
+            let sums = [_mm512_load_ps(sums), _mm512_load_ps(sums.add(16))];
+            let pixel = pixels.start + row;
+            epilogue.finish(sums, pixel, call.output_pixel(pixel));
         }
     }
 }

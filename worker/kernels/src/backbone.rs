@@ -1,164 +1,49 @@
-//! A network as a caller sees it: made once from weights, then run on batches. Checks what
-//! kernels rely on, and shares a batch out among threads.
+//! A residual network as a caller sees it: made once from weights, then run on batches. Divides
+//! a batch among threads and keeps their buffers; [`forward`] computes.
 
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
+use crate::buffers::{PassBuffers, group_images};
+use crate::forward::{self, BatchSlice};
+use crate::kernel::Kernel;
+use crate::network::{NetworkWeights, PackedNetwork, PackedStage, STAGES};
+use crate::profile::{StepTime, StepTimer};
+use crate::team::WorkPart;
+use crate::weights::UnsupportedNetwork;
 
-use crate::arena::Arena;
-use crate::detect::Kernel;
-use crate::forward::{Share, group};
-use crate::layout::PLANE;
-use crate::profile::{Clock, StepTime};
-use crate::team::Part;
-use crate::weights::{ConvolutionWeights, Packed, Unsupported};
+/// The smallest height and width of images.
+pub const SMALLEST_SIDE: usize = 32;
 
-/// Residual stages of a network.
-pub const STAGES: usize = 4;
-
-/// A block: `relu(path(x) + shortcut(x))`, each convolution of the path but the last followed
-/// by a ReLU of its own.
-#[derive(Clone, Debug)]
-pub struct BlockWeights<'a> {
-    /// 1×1 and 3×3 convolutions one after the other, two or more.
-    pub path: Vec<ConvolutionWeights<'a>>,
-    /// A 1×1, or the input itself.
-    pub shortcut: Option<ConvolutionWeights<'a>>,
+/// The sizes of a batch `[images, 3, height, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Number of images.
+    pub images: usize,
+    /// Rows of an image, at least [`SMALLEST_SIDE`].
+    pub height: usize,
+    /// Columns of an image, at least [`SMALLEST_SIDE`].
+    pub width: usize,
 }
 
-/// Everything but the head: a 7×7 stem with stride 2 and a ReLU, 3×3 max-pooling with stride
-/// 2, and stages of blocks.
-#[derive(Clone, Debug)]
-pub struct NetworkWeights<'a> {
-    /// 7×7, stride 2, from 3 channels.
-    pub stem: ConvolutionWeights<'a>,
-    /// Blocks by stage; only a stage's first may have a stride or a shortcut convolution.
-    pub stages: [Vec<BlockWeights<'a>>; STAGES],
-}
-
-#[derive(Debug)]
-pub(crate) struct Block {
-    pub(crate) path: Vec<Packed>,
-    pub(crate) shortcut: Option<Packed>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Stage {
-    pub(crate) blocks: Vec<Block>,
-}
-
-impl Stage {
-    pub(crate) fn stride(&self) -> usize {
-        self.blocks[0].path.iter().map(|convolution| convolution.stride).product()
-    }
-
-    pub(crate) fn inputs(&self) -> usize {
-        self.blocks[0].path[0].inputs
-    }
-
-    pub(crate) fn outputs(&self) -> usize {
-        self.blocks[0].path.last().map_or(0, |convolution| convolution.outputs)
-    }
-
-    /// Convolutions of the longest path.
-    pub(crate) fn longest(&self) -> usize {
-        self.blocks.iter().map(|block| block.path.len()).max().unwrap_or(0)
-    }
-
-    /// Most channels between two convolutions of a path.
-    pub(crate) fn widest(&self) -> usize {
-        let inner = |block: &Block| {
-            let inner = &block.path[..block.path.len() - 1];
-            inner.iter().map(|convolution| convolution.outputs).max().unwrap_or(0)
-        };
-        self.blocks.iter().map(inner).max().unwrap_or(0)
-    }
-
-    fn new(
-        kernel: Kernel,
-        blocks: &[BlockWeights<'_>],
-        mut inputs: usize,
-    ) -> Result<Self, Unsupported> {
-        for (number, block) in blocks.iter().enumerate() {
-            let stride = check_block(block, inputs)?;
-            if number > 0 && (stride != 1 || block.shortcut.is_some()) {
-                return Err(Unsupported("a stride or shortcut after a stage's first block".into()));
-            }
-            inputs = block.path[block.path.len() - 1].outputs;
-        }
-        if blocks.is_empty() {
-            return Err(Unsupported("a stage without blocks".into()));
-        }
-        let pack = |weights: &ConvolutionWeights<'_>| Packed::new(weights, kernel);
-        let block = |block: &BlockWeights<'_>| {
-            let path = block.path.iter().map(pack).collect::<Result<_, _>>()?;
-            Ok(Block { path, shortcut: block.shortcut.as_ref().map(pack).transpose()? })
-        };
-        // A fifth of what starting takes.
-        Ok(Self { blocks: blocks.par_iter().map(block).collect::<Result<_, _>>()? })
-    }
-}
-
-/// The block's stride. Fails where shapes don't fit each other or the layout.
-fn check_block(block: &BlockWeights<'_>, inputs: usize) -> Result<usize, Unsupported> {
-    let path = &block.path;
-    let fail = |what: &str| Err(Unsupported(what.to_owned()));
-    if path.len() < 2 {
-        return fail("a path of one convolution");
-    }
-    let mut channels = inputs;
-    for convolution in path {
-        if convolution.inputs != channels || !matches!(convolution.kernel, 1 | 3) {
-            return fail("a path whose channels don't fit, or that is not of 1x1 and 3x3");
-        }
-        channels = convolution.outputs;
-    }
-    let stride = path.iter().map(|convolution| convolution.stride).product();
-    let at_most_one_before = path[0].stride == 2 || path[1].stride == 2 && path[0].kernel == 1;
-    if stride != 1 && !(stride == 2 && at_most_one_before) {
-        return fail("a stride after a 3x3 convolution or more than one");
-    }
-    match &block.shortcut {
-        None if stride == 1 && channels == inputs => Ok(stride),
-        Some(shortcut)
-            if (shortcut.kernel, shortcut.stride) == (1, stride)
-                && (shortcut.inputs, shortcut.outputs) == (inputs, channels) =>
-        {
-            Ok(stride)
-        }
-        _ => fail("a shortcut that does not fit its block"),
-    }
-}
-
-/// Packed for one kernel, which is available.
-#[derive(Debug)]
-pub(crate) struct Network {
-    pub(crate) kernel: Kernel,
-    pub(crate) stem: Packed,
-    pub(crate) stages: Vec<Stage>,
-}
-
-impl Network {
-    /// Most inputs and most outputs of convolutions with transformed weights, if there are any.
-    pub(crate) fn largest_transformed(&self) -> Option<(usize, usize)> {
-        let blocks = self.stages.iter().flat_map(|stage| &stage.blocks);
-        let transformed = blocks.flat_map(|block| &block.path).filter(|c| c.transformed);
-        transformed.map(|c| (c.inputs, c.outputs)).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
+impl BatchShape {
+    /// Values of an image.
+    fn image_values(self) -> usize {
+        3 * self.height * self.width
     }
 }
 
 /// A residual network for inference on one kernel.
 ///
-/// An image's result is the same to the last bit whatever else is in the batch and however
-/// many threads there are.
+/// An image's result does not depend on the other images of its batch or on the number of
+/// threads; it is the same to the last bit.
 #[derive(Debug)]
 pub struct Backbone {
-    network: Network,
+    network: PackedNetwork,
     /// Buffers that no thread is using.
-    arenas: Mutex<Vec<Arena>>,
+    free_buffers: Mutex<Vec<PassBuffers>>,
 }
 
-/// What a stage leaves after its last ReLU.
+/// The output of a stage, after its last ReLU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageOutput {
     /// `[N, C, H, W]`, zero or more.
@@ -167,208 +52,188 @@ pub struct StageOutput {
     pub shape: [usize; 4],
 }
 
-/// What a pass leaves.
+/// The outputs of a forward pass.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outputs {
-    /// By stage, where it was wanted.
+pub struct BackboneOutputs {
+    /// The outputs of the stages that were asked for, each at its stage's index.
     pub stages: [Option<StageOutput>; STAGES],
-    /// `[N, C]`: means over the pixels of the last stage.
+    /// `[N, C]`: the last stage's output, averaged over its pixels.
     pub pooled: Vec<f32>,
 }
-
-/// Smallest height and width of images.
-pub const SMALLEST_SIDE: usize = 32;
 
 impl Backbone {
     /// Packs `weights` for `kernel`.
     ///
     /// # Errors
-    /// If the machine lacks the kernel, or channels are not multiples of 32, or convolutions
-    /// are not put together as in a ResNet.
-    pub fn new(kernel: Kernel, weights: &NetworkWeights<'_>) -> Result<Self, Unsupported> {
-        if !kernel.is_available() {
-            return Err(Unsupported(format!("this machine does not have {kernel}")));
-        }
-        let NetworkWeights { stem, stages } = weights;
-        if (stem.inputs, stem.kernel, stem.stride) != (3, 7, 2) || stem.outputs % PLANE != 0 {
-            return Err(Unsupported("a stem other than 7x7 with stride 2".into()));
-        }
-        let mut inputs = stem.outputs;
-        let stem = Packed::new(stem, kernel)?;
-        let mut packed = Vec::new();
-        for blocks in stages {
-            let stage = Stage::new(kernel, blocks, inputs)?;
-            inputs = stage.outputs();
-            packed.push(stage);
-        }
-        Ok(Self {
-            network: Network { kernel, stem, stages: packed },
-            arenas: Mutex::new(Vec::new()),
-        })
+    /// If the machine lacks the kernel, if channels are not multiples of 32, or if the
+    /// convolutions are not arranged as in a ResNet.
+    pub fn new(kernel: Kernel, weights: &NetworkWeights<'_>) -> Result<Self, UnsupportedNetwork> {
+        let network = PackedNetwork::new(kernel, weights)?;
+        Ok(Self { network, free_buffers: Mutex::new(Vec::new()) })
     }
 
-    /// What it computes with.
+    /// The kernel that it computes with.
     pub fn kernel(&self) -> Kernel {
         self.network.kernel
     }
 
     /// Channels of the last stage.
     pub fn features(&self) -> usize {
-        self.network.stages.last().map_or(0, Stage::outputs)
+        self.network.stages.last().map_or(0, PackedStage::outputs)
     }
 
-    /// Runs a batch: `input` `[n, 3, height, width]`, on at most `threads` threads, this one
-    /// among them.
+    /// Runs a batch on at most `threads` threads of the current rayon pool. `wanted` says which
+    /// stages' outputs to return.
     ///
     /// # Panics
-    /// If `input` has another length, or images are smaller than 32 × 32.
+    /// If `input` does not have the batch's length, or if images are smaller than 32 × 32.
     pub fn run(
         &self,
         input: &[f32],
-        (n, height, width): (usize, usize, usize),
+        shape: BatchShape,
         wanted: [bool; STAGES],
         threads: usize,
-    ) -> Outputs {
-        let mut outputs = self.empty_outputs(input, (n, height, width), wanted);
-        self.compute(input, (n, height, width), threads, &mut outputs);
+    ) -> BackboneOutputs {
+        let mut outputs = self.empty_outputs(input, shape, wanted);
+        self.compute(input, shape, threads, &mut outputs);
         outputs
     }
 
-    /// Runs a batch as [`Self::run`] does, on this thread alone, and says how long each step
-    /// took, in the order of the network.
+    /// Runs a batch as [`Self::run`] does, but on this thread alone, and returns the time of
+    /// each step, in the order of the network.
     ///
     /// # Panics
     /// As [`Self::run`].
-    pub fn profile(
-        &self,
-        input: &[f32],
-        (n, height, width): (usize, usize, usize),
-    ) -> Vec<StepTime> {
-        let mut outputs = self.empty_outputs(input, (n, height, width), [false; STAGES]);
-        let mut clock = Clock::running();
-        for share in &mut self.shares(input, n, 1, &mut outputs) {
-            self.compute_share(share, (height, width), 1, &mut clock);
+    pub fn profile(&self, input: &[f32], shape: BatchShape) -> Vec<StepTime> {
+        let mut outputs = self.empty_outputs(input, shape, [false; STAGES]);
+        let mut timer = StepTimer::running();
+        for slice in &mut slices(input, shape.images, 1, &mut outputs) {
+            self.compute_slice(slice, shape, 1, &mut timer);
         }
-        clock.steps()
+        timer.steps()
     }
 
-    /// Room for what a pass leaves.
+    /// Room for a pass's outputs.
     fn empty_outputs(
         &self,
         input: &[f32],
-        (n, height, width): (usize, usize, usize),
+        shape: BatchShape,
         wanted: [bool; STAGES],
-    ) -> Outputs {
-        assert_eq!(input.len(), n * 3 * height * width, "a batch of {n} images");
+    ) -> BackboneOutputs {
+        let BatchShape { images, height, width } = shape;
+        assert_eq!(input.len(), images * shape.image_values(), "a batch of {images} images");
         assert!(height.min(width) >= SMALLEST_SIDE, "an image of {height} x {width}");
-        let shapes = self.shapes(n, height, width);
-        Outputs {
+        let shapes = self.stage_shapes(shape);
+        BackboneOutputs {
             stages: std::array::from_fn(|stage| {
                 let shape = shapes[stage];
-                let values = || vec![0.0; shape.iter().product()];
-                wanted[stage].then(|| StageOutput { values: values(), shape })
+                wanted[stage]
+                    .then(|| StageOutput { values: vec![0.0; shape.iter().product()], shape })
             }),
-            pooled: vec![0.0; n * self.features()],
+            pooled: vec![0.0; images * self.features()],
         }
     }
 
     /// `[N, C, H, W]` of each stage's output.
-    fn shapes(&self, n: usize, height: usize, width: usize) -> [[usize; 4]; STAGES] {
-        // Every kernel's padding is half its side, so that stride 2 halves and rounds up.
+    fn stage_shapes(
+        &self,
+        BatchShape { images, height, width }: BatchShape,
+    ) -> [[usize; 4]; STAGES] {
+        // Each convolution is padded by half its side, so stride 2 halves and rounds up.
         let mut side = [height, width].map(|side| side.div_ceil(4));
         std::array::from_fn(|index| {
             let stage = &self.network.stages[index];
             side = side.map(|side| side.div_ceil(stage.stride()));
-            [n, stage.outputs(), side[0], side[1]]
+            [images, stage.outputs(), side[0], side[1]]
         })
     }
 
     fn compute(
         &self,
         input: &[f32],
-        (n, height, width): (usize, usize, usize),
+        shape: BatchShape,
         threads: usize,
-        outputs: &mut Outputs,
+        outputs: &mut BackboneOutputs,
     ) {
-        let mut shares = self.shares(input, n, threads, outputs);
-        let count = shares.len();
-        let work = &|index: usize, share: &mut Share<'_>| {
-            // Threads beyond one for each image join those there are.
-            let members = Part { index, of: count }.range(threads.max(count)).len();
-            self.compute_share(share, (height, width), members, &mut Clock::default());
+        let mut slices = slices(input, shape.images, threads, outputs);
+        let count = slices.len();
+        let work = &|index: usize, slice: &mut BatchSlice<'_>| {
+            // If there are more threads than images, the further threads join the teams.
+            let members = WorkPart { index, parts: count }.range(threads.max(count)).len();
+            self.compute_slice(slice, shape, members, &mut StepTimer::default());
         };
         // On the pool that the rest of the process computes on too, so that there are never more
         // threads at work than cores.
         rayon::scope(|scope| {
-            for (index, share) in shares.iter_mut().enumerate() {
-                scope.spawn(move |_| work(index, share));
+            for (index, slice) in slices.iter_mut().enumerate() {
+                scope.spawn(move |_| work(index, slice));
             }
         });
     }
 
-    fn compute_share(
+    fn compute_slice(
         &self,
-        share: &mut Share<'_>,
-        (height, width): (usize, usize),
+        slice: &mut BatchSlice<'_>,
+        shape: BatchShape,
         members: usize,
-        clock: &mut Clock,
+        timer: &mut StepTimer,
     ) {
-        let images = group(share.input.len() / (3 * height * width));
-        let mut arena = self.arena(height, width, images);
-        self.network.forward(&mut arena, share, members, clock);
-        self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+        let images = group_images(slice.input.len() / shape.image_values());
+        let mut buffers = self.take_buffers(shape.height, shape.width, images);
+        forward::run(&self.network, &mut buffers, slice, members, timer);
+        self.free_buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
     }
 
-    /// Neighbouring images to each thread, as evenly as possible, and at least one.
-    fn shares<'a>(
-        &self,
-        mut input: &'a [f32],
-        n: usize,
-        threads: usize,
-        outputs: &'a mut Outputs,
-    ) -> Vec<Share<'a>> {
-        let mut pooled = outputs.pooled.as_mut_slice();
-        let mut stages =
-            outputs.stages.each_mut().map(|stage| stage.as_mut().map(|s| s.values.as_mut_slice()));
-        let threads = threads.clamp(1, n.max(1));
-        let mut left = n;
-        let mut shares = Vec::with_capacity(threads);
-        for thread in 0..threads {
-            if left == 0 {
-                break;
-            }
-            let images = left.div_ceil(threads - thread);
-            let mut split = |values: &mut &'a mut [f32]| {
-                let size = values.len() / left * images;
-                let (own, rest) = std::mem::take(values).split_at_mut(size);
-                *values = rest;
-                own
-            };
-            let own_input;
-            (own_input, input) = input.split_at(input.len() / left * images);
-            shares.push(Share {
-                input: own_input,
-                stages: stages.each_mut().map(|stage| stage.as_mut().map(&mut split)),
-                pooled: split(&mut pooled),
-            });
-            left -= images;
-        }
-        shares
-    }
-
-    /// Buffers for this size, used before if there are any.
-    fn arena(&self, height: usize, width: usize, images: usize) -> Arena {
-        let mut arenas = self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = arenas.iter().position(|arena| arena.fits(height, width, images));
-        let arena = match found {
-            Some(index) => Some(arenas.swap_remove(index)),
+    /// Buffers for images of this size: used ones if there are any, else new ones.
+    fn take_buffers(&self, height: usize, width: usize, images: usize) -> PassBuffers {
+        let mut free = self.free_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = free.iter().position(|buffers| buffers.fits(height, width, images));
+        let buffers = match found {
+            Some(index) => Some(free.swap_remove(index)),
             None => {
-                // Of another size: it makes room before the new one is made.
-                arenas.pop();
+                // Drops buffers of another size, so that there is memory for new ones.
+                free.pop();
                 None
             }
         };
-        drop(arenas);
-        arena.unwrap_or_else(|| Arena::new(&self.network, height, width, images))
+        drop(free);
+        buffers.unwrap_or_else(|| PassBuffers::new(&self.network, height, width, images))
     }
+}
+
+/// Divides a batch of `n` images into one slice for each thread, as evenly as possible. Each
+/// slice has at least one image.
+fn slices<'a>(
+    mut input: &'a [f32],
+    n: usize,
+    threads: usize,
+    outputs: &'a mut BackboneOutputs,
+) -> Vec<BatchSlice<'a>> {
+    let mut pooled = outputs.pooled.as_mut_slice();
+    let mut stages =
+        outputs.stages.each_mut().map(|stage| stage.as_mut().map(|s| s.values.as_mut_slice()));
+    let threads = threads.clamp(1, n.max(1));
+    let mut left = n;
+    let mut slices = Vec::with_capacity(threads);
+    for thread in 0..threads {
+        if left == 0 {
+            break;
+        }
+        let images = left.div_ceil(threads - thread);
+        let mut split = |values: &mut &'a mut [f32]| {
+            let size = values.len() / left * images;
+            let (own, rest) = std::mem::take(values).split_at_mut(size);
+            *values = rest;
+            own
+        };
+        let own_input;
+        (own_input, input) = input.split_at(input.len() / left * images);
+        slices.push(BatchSlice {
+            input: own_input,
+            stages: stages.each_mut().map(|stage| stage.as_mut().map(&mut split)),
+            pooled: split(&mut pooled),
+        });
+        left -= images;
+    }
+    slices
 }

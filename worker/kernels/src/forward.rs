@@ -1,239 +1,211 @@
-//! The pass of a share of a batch through the network: which convolution reads and writes what,
-//! and in which order. How a convolution is computed is not known here.
+//! The forward pass of some images of a batch through the network: which convolution reads and
+//! writes what, and in which order. Does not know how a convolution is computed, nor how a batch
+//! is divided.
 
 use std::fmt;
 
-use crate::arena::{Arena, GROUP, SINGLE_STAGES, Space, StageArena};
-use crate::backbone::{Network, STAGES};
-use crate::convolution::{self, Job, pixel_bytes};
-use crate::detect::Kernel;
-use crate::layout::{Activation, PLANE};
-use crate::pixels;
-use crate::profile::Clock;
+use crate::buffers::{PassBuffers, SINGLE_IMAGE_STAGES, StageBuffers};
+use crate::convolution::{self, ConvolutionStep, LayoutTables};
+use crate::dispatch;
+use crate::network::{PackedNetwork, STAGES};
+use crate::pooling;
+use crate::profile::StepTimer;
 use crate::team::Team;
-use crate::weights::Packed;
-use crate::winograd::Scratch;
+use crate::winograd::WinogradScratch;
 
-/// A share of a batch: slices of as many images each.
-pub(crate) struct Share<'a> {
+/// Neighbouring images of a batch, and where their outputs go.
+pub(crate) struct BatchSlice<'a> {
     /// `[N, 3, H, W]`.
     pub(crate) input: &'a [f32],
-    /// `[N, C, H, W]` of stages that are wanted.
+    /// `[N, C, H, W]` of the stages that are wanted.
     pub(crate) stages: [Option<&'a mut [f32]>; STAGES],
     /// `[N, C]`.
     pub(crate) pooled: &'a mut [f32],
 }
 
-/// Images of a group, so that groups of a share differ by at most one.
-pub(crate) fn group(images: usize) -> usize {
-    images.div_ceil(images.div_ceil(GROUP).max(1)).max(1)
+/// Computes a slice on a team of `members` threads. The buffers fit its images' size.
+pub(crate) fn run(
+    network: &PackedNetwork,
+    buffers: &mut PassBuffers,
+    slice: &mut BatchSlice<'_>,
+    members: usize,
+    timer: &mut StepTimer,
+) {
+    let team = Team::of(members);
+    buffers.grow_scratch(network, team.members());
+    ForwardPass { network, team, timer }.run(buffers, slice);
 }
 
-impl Network {
-    /// Computes a share on a team of `members` threads. The arena fits its images' size and
-    /// groups.
-    pub(crate) fn forward(
-        &self,
-        arena: &mut Arena,
-        share: &mut Share<'_>,
-        members: usize,
-        clock: &mut Clock,
-    ) {
-        let team = Team::of(members);
-        let scratch = arena.take_scratch(self, team.members());
-        let mut pass = Pass { network: self, team, scratch, clock };
-        pass.run(arena, share);
-        arena.scratch = pass.scratch;
-    }
-}
-
-/// A network on its way through a share.
-struct Pass<'a> {
-    network: &'a Network,
+/// A network while it computes a slice.
+struct ForwardPass<'a> {
+    network: &'a PackedNetwork,
     team: Team,
-    /// One for each member, where the kernel needs any.
-    scratch: Vec<Scratch>,
-    clock: &'a mut Clock,
+    timer: &'a mut StepTimer,
 }
 
-impl Pass<'_> {
-    fn run(&mut self, arena: &mut Arena, share: &mut Share<'_>) {
-        let image_values = 3 * arena.height * arena.width;
-        let images = share.input.len() / image_values;
-        for first in (0..images).step_by(arena.images) {
-            let count = (images - first).min(arena.images);
+/// Some images of a stage's input, and where the stage's output goes.
+#[derive(Clone, Copy)]
+struct StageImages {
+    /// The first images of the input, this many.
+    images: usize,
+    /// The first of their places in the next stage's input.
+    next_slot: usize,
+}
+
+impl ForwardPass<'_> {
+    fn run(&mut self, buffers: &mut PassBuffers, slice: &mut BatchSlice<'_>) {
+        let image_values = 3 * buffers.height * buffers.width;
+        let images = slice.input.len() / image_values;
+        for first in (0..images).step_by(buffers.images) {
+            let count = (images - first).min(buffers.images);
             for slot in 0..count {
-                let image = &share.input[(first + slot) * image_values..][..image_values];
-                self.stem(arena, image);
-                for stage in 0..SINGLE_STAGES {
-                    let to = if stage + 1 < SINGLE_STAGES { 0 } else { slot };
-                    self.stage(arena, stage, 1, to);
-                    self.keep(arena, stage, to, first + slot, share);
+                let image = &slice.input[(first + slot) * image_values..][..image_values];
+                self.stem(buffers, image);
+                for stage in 0..SINGLE_IMAGE_STAGES {
+                    let next_slot = if stage + 1 < SINGLE_IMAGE_STAGES { 0 } else { slot };
+                    self.stage(buffers, stage, StageImages { images: 1, next_slot });
+                    self.copy_out(buffers, stage, next_slot, first + slot, slice);
                 }
             }
-            for stage in SINGLE_STAGES..STAGES {
-                self.stage(arena, stage, count, 0);
-                (0..count).for_each(|slot| self.keep(arena, stage, slot, first + slot, share));
+            for stage in SINGLE_IMAGE_STAGES..STAGES {
+                self.stage(buffers, stage, StageImages { images: count, next_slot: 0 });
+                for slot in 0..count {
+                    self.copy_out(buffers, stage, slot, first + slot, slice);
+                }
             }
-            let (kernel, features) = (self.network.kernel, &arena.stages[STAGES - 1].output);
-            let pooled = share.pooled[first * features.channels..].chunks_mut(features.channels);
-            self.clock.time(format_args!("avgpool"), 0.0, || {
+            let format = self.network.kernel.value_format();
+            let features = &buffers.stages[STAGES - 1].output;
+            let pooled = slice.pooled[first * features.channels..].chunks_mut(features.channels);
+            self.timer.time(format_args!("avgpool"), 0.0, || {
                 for (slot, pooled) in pooled.take(count).enumerate() {
-                    pixels::average(kernel, features, slot, pooled);
+                    pooling::average(format, features, slot, pooled);
                 }
             });
         }
     }
 
-    /// An image to the first stage's input.
-    fn stem(&mut self, arena: &mut Arena, image: &[f32]) {
-        let Network { kernel, stem: weights, .. } = self.network;
+    /// From an image to the first stage's input.
+    fn stem(&mut self, buffers: &mut PassBuffers, image: &[f32]) {
+        let PackedNetwork { kernel, stem: weights, .. } = self.network;
         let (kernel, team) = (*kernel, self.team);
-        let Arena { stem, stages, .. } = arena;
-        self.clock.time(format_args!("image in"), 0.0, || stem.copy_in(kernel, image));
-        let flop = stem.output.geometry.pixels() as f64 * weights.flop();
-        self.clock.time(format_args!("conv1"), flop, || {
-            // SAFETY: the kernel is available, weights are packed for it.
+        let PassBuffers { stem, stages, .. } = buffers;
+        self.timer.time(format_args!("image in"), 0.0, || stem.copy_in(kernel, image));
+        let flop = stem.output.layout.pixels() as f64 * weights.flop();
+        self.timer.time(format_args!("conv1"), flop, || {
+            // SAFETY: the machine has the kernel, and the weights are packed for it.
             unsafe { stem.run(kernel, weights, team) };
         });
         let (from, to) = (&stem.output, &stages[0].input);
-        self.clock.time(format_args!("maxpool"), 0.0, || {
-            // SAFETY: the kernel is available; parts write different rows.
-            team.run(&|part| unsafe { pixels::max_pool(kernel, from, to, 0, part) });
+        self.timer.time(format_args!("maxpool"), 0.0, || {
+            // SAFETY: the machine has the kernel, and parts write different rows.
+            team.run(&|part| unsafe { pooling::max_pool(kernel, from, to, 0, part) });
         });
     }
 
-    /// Reads a stage's output out of its slot, if it is wanted.
-    fn keep(
+    /// Copies image `slot` of a stage's output to image `image` of the slice, if it is wanted.
+    fn copy_out(
         &mut self,
-        arena: &Arena,
+        buffers: &PassBuffers,
         stage: usize,
         slot: usize,
         image: usize,
-        share: &mut Share<'_>,
+        slice: &mut BatchSlice<'_>,
     ) {
-        let Some(values) = &mut share.stages[stage] else { return };
-        let output = match arena.stages.get(stage + 1) {
+        let Some(values) = &mut slice.stages[stage] else { return };
+        let output = match buffers.stages.get(stage + 1) {
             Some(next) => &next.input,
-            None => &arena.stages[stage].output,
+            None => &buffers.stages[stage].output,
         };
-        let size = output.channels * output.geometry.pixels();
+        let size = output.channels * output.layout.pixels();
         let values = &mut values[image * size..][..size];
-        let kernel = self.network.kernel;
-        self.clock.time(format_args!("read out"), 0.0, || {
-            pixels::read_out(kernel, output, slot, values);
+        let format = self.network.kernel.value_format();
+        self.timer.time(format_args!("read out"), 0.0, || {
+            pooling::copy_out(format, output, slot, values);
         });
     }
 
-    /// Runs a stage on the first `images` images of its input. Its output goes to the next
-    /// stage's input from image `slot` on.
-    fn stage(&mut self, arena: &mut Arena, index: usize, images: usize, slot: usize) {
-        let (here, next) = arena.stages.split_at_mut(index + 1);
-        let StageArena { input, before, between, output, input_space, output_space, next_table } =
-            &mut here[index];
-        let (input_space, output_space) = (&*input_space, &*output_space);
-        let mut next = next.first_mut().map(|next| &mut next.input);
+    /// Runs a stage.
+    fn stage<'b>(&mut self, buffers: &'b PassBuffers, index: usize, images: StageImages) {
         let network = self.network;
         let stage = &network.stages[index];
+        let here = &buffers.stages[index];
+        let next = buffers.stages.get(index + 1).map(|next| &next.input);
+        let StageBuffers { output, input_tables, output_tables, .. } = here;
+        let StageImages { images, next_slot } = images;
+        let scratch = &buffers.scratch;
         let layer = index + 1;
+        let step =
+            |weights, input, input_tables, tables: &'b LayoutTables, output| ConvolutionStep {
+                weights,
+                images,
+                input,
+                input_tables,
+                tables,
+                residual: None,
+                relu: true,
+                output,
+                pixel_map: &tables.pixel_map,
+                pixel_offset: 0,
+            };
         for (number, block) in stage.blocks.iter().enumerate() {
             let first = number == 0;
-            let source: &Activation = if first { input } else { output };
-            // Where the residual lies. In place it is read before it is written over.
-            let residual: &Activation =
-                if first && block.shortcut.is_none() { input } else { output };
-            let residual = (residual.pixels(), residual.plane_bytes());
-            let source = (source.pixels(), source.plane_bytes());
+            let strided = first && stage.stride() == 2;
+            let block_input = if first { &here.input } else { output };
+            let block_tables = if first { input_tables } else { output_tables };
             if let Some(shortcut) = &block.shortcut {
-                let mut job =
-                    describe(network.kernel, shortcut, source, input_space, output_space, images);
-                job.relu = false;
-                self.convolve(format_args!("layer{layer}.{number}.downsample"), job, output);
+                let step = step(shortcut, block_input, block_tables, output_tables, output);
+                let name = format_args!("layer{layer}.{number}.downsample");
+                self.convolve(name, ConvolutionStep { relu: false, ..step }, scratch);
             }
-            let (last, path) = block.path.split_last().expect("checked when it was made");
-            // On which space the next convolution's input lies.
-            let mut space = if first { input_space } else { output_space };
-            let mut source = source;
-            for (at, (convolution, between)) in (1..).zip(path.iter().zip(between.iter_mut())) {
-                let halved = first && stage.stride() == 2 && convolution.stride == 2;
-                let from = space;
-                space = if halved { output_space } else { from };
-                let stays = first && stage.stride() == 2 && std::ptr::eq(space, input_space);
-                let target = if stays { &mut *before } else { between };
-                let job = describe(network.kernel, convolution, source, from, space, images);
-                self.convolve(format_args!("layer{layer}.{number}.conv{at}"), job, target);
-                source = (target.pixels(), target.plane_bytes());
+            // If it is the output, each of its values is read before the result replaces it.
+            let residual = if first && block.shortcut.is_none() { &here.input } else { output };
+            let (last, path) = block.path.split_last().expect("`PackedStage::new` checks paths");
+            let (mut input, mut tables) = (block_input, block_tables);
+            for (at, (weights, between)) in (1..).zip(path.iter().zip(&here.between)) {
+                let from = tables;
+                if strided && weights.stride == 2 {
+                    tables = output_tables;
+                }
+                let before_stride = strided && std::ptr::eq(tables, input_tables);
+                let target = if before_stride { &here.before_stride } else { between };
+                let name = format_args!("layer{layer}.{number}.conv{at}");
+                self.convolve(name, step(weights, input, from, tables, target), scratch);
+                input = target;
             }
             let name = format_args!("layer{layer}.{number}.conv{}", block.path.len());
-            let mut job = describe(network.kernel, last, source, space, output_space, images);
-            (job.residual, job.residual_plane_bytes) = residual;
-            match &mut next {
-                Some(next) if number + 1 == stage.blocks.len() => {
-                    job.table = next_table;
-                    job.shift = slot * next.geometry.image_pitch();
-                    self.convolve(name, job, next);
-                }
-                _ => self.convolve(name, job, output),
+            let mut step = step(last, input, tables, output_tables, output);
+            step.residual = Some(residual);
+            if let (Some(next), Some(map)) = (next, &here.map_to_next)
+                && number + 1 == stage.blocks.len()
+            {
+                step.output = next;
+                step.pixel_map = map;
+                step.pixel_offset = next_slot * next.layout.image_pitch();
             }
+            self.convolve(name, step, scratch);
         }
     }
 
-    fn convolve(&mut self, name: fmt::Arguments<'_>, mut job: Job<'_>, target: &Activation) {
-        convolution::set_target(&mut job, target);
-        let (kernel, team, scratch) = (self.network.kernel, self.team, &self.scratch);
-        let pixels = job.images * job.geometry.pixels();
-        self.clock.time(name, pixels as f64 * job.weights.flop(), || {
-            // SAFETY: the kernel is available and each thread prepared for it. Source, target and
-            // residual are activations of this arena, of the job's geometries, at least as many
-            // channels as the weights, and borders as wide as taps reach. Only residual and
-            // target may be the same, and then pixels keep their places. Nobody else has them,
-            // and parts write different pixels or planes, and each its own sink and scratch. A
-            // 3×3 with stride 1 leaves the geometry as it is.
+    fn convolve(
+        &mut self,
+        name: fmt::Arguments<'_>,
+        step: ConvolutionStep<'_>,
+        scratch: &[WinogradScratch],
+    ) {
+        let (kernel, team) = (self.network.kernel, self.team);
+        let call = step.call(kernel);
+        let pixels = call.images * call.layout.pixels();
+        self.timer.time(name, pixels as f64 * call.weights.flop(), || {
+            // SAFETY: the machine has the kernel, and each thread is prepared for it. Input,
+            // output and residual are activations of these buffers with the call's layouts, at
+            // least as many channels as the weights, and borders as wide as taps reach. Only
+            // residual and output may be the same, and then pixels keep their indices. Nobody
+            // else uses them, and parts write different pixels or planes, each with a discard
+            // pixel and scratch buffer of its own. A 3×3 with stride 1 keeps the layout.
             team.run(&|part| unsafe {
-                let _held = convolution::prepare(kernel);
-                convolution::run(kernel, &job, scratch.get(part.index), part);
+                let _prepared = dispatch::prepare_thread(kernel);
+                convolution::run(kernel, &call, scratch.get(part.index), part);
             });
         });
-    }
-}
-
-/// A convolution of `source` (first pixel, bytes of a plane), which lies on `from`, to
-/// `to`: the same, or where the stride leads.
-pub(crate) fn describe<'a>(
-    kernel: Kernel,
-    weights: &'a Packed,
-    (source, source_plane_bytes): (*const u8, usize),
-    from: &'a Space,
-    to: &'a Space,
-    images: usize,
-) -> Job<'a> {
-    let mut runs = [(0, 0); 4];
-    runs.iter_mut().zip(to.geometry.runs(images)).for_each(|(run, from)| *run = from);
-    let segments = to.segments.len() / to.geometry.images * images;
-    Job {
-        weights,
-        weights_offset: 0,
-        bias: weights.bias.as_ptr(),
-        geometry: to.geometry,
-        images,
-        source,
-        source_plane_bytes,
-        low_bytes: pixel_bytes(kernel) / 2,
-        step_bytes: pixel_bytes(kernel),
-        // A 1×1 with a stride reads the part of even rows and columns: the first.
-        taps: if weights.kernel == 1 { &[0] } else { &from.taps },
-        target: std::ptr::null_mut(),
-        target_plane_bytes: 0,
-        table: &to.table,
-        shift: 0,
-        sink: 0,
-        residual: std::ptr::null(),
-        residual_plane_bytes: 0,
-        relu: true,
-        output_f32: false,
-        panels: (0, weights.outputs / PLANE),
-        runs,
-        run_count: to.geometry.parts(),
-        segments: &to.segments[..segments],
     }
 }

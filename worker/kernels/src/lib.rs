@@ -1,9 +1,22 @@
-//! Residual networks on the CPU, for inference: convolutions that keep activations in a
-//! blocked layout from the first layer to the last, with bias, residual and ReLU in the same
-//! pass. Plain slices go in and come out; tensors, files and classes are not known here.
+//! Residual networks on the CPU, for inference. The crate computes everything but the head:
+//! plain slices go in and come out. It does not know tensors, files or classes.
 //!
-//! Start reading at [`Backbone`]; [`Kernel`] says which instructions it can use. Beside them
-//! there is [`YcbcrBlend`], which draws overlays.
+//! Activations stay in one blocked layout from the first convolution to the last, and a
+//! convolution adds bias and residual and applies the ReLU before it stores a pixel.
+//!
+//! Start reading at [`Backbone`]; [`Kernel`] lists the instruction sets. From the top down:
+//!
+//! - `backbone`: divides a batch among threads
+//! - `forward`: the order of the convolutions; `buffers`: what they read and write
+//! - `convolution`, `stem`, `pooling`: single steps of a pass
+//! - `winograd`, above `dispatch`, which calls the kernels: `amx`, `avx512_bf16`, `avx512`,
+//!   `avx2_neon`
+//! - `epilogue`: the end of each convolution, shared by all kernels
+//! - `call`, `weights`, `layout`: what a kernel is told
+//!
+//! Words used throughout: a *plane* is 32 channels of activations, a *panel* the weights of 32
+//! outputs, a *tap* one position of a filter, a *segment* the neighbouring pixels that a kernel
+//! computes together.
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
@@ -11,22 +24,27 @@
 )]
 
 mod aligned;
-mod arena;
+mod avx2_neon;
 mod backbone;
-mod blend;
+mod bf16;
+mod buffers;
+mod call;
 mod convolution;
-mod detect;
+mod dispatch;
+mod epilogue;
 mod forward;
+mod kernel;
 mod layout;
-mod narrow;
+mod network;
 mod peak;
-mod pixels;
+mod pooling;
 mod profile;
 mod stem;
 mod team;
 mod vector;
 mod weights;
 mod winograd;
+mod winograd_transform;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -35,17 +53,13 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
 #[cfg(target_arch = "x86_64")]
-mod bf16;
+mod cpu;
 
-#[cfg(test)]
-mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use backbone::{
-    Backbone, BlockWeights, NetworkWeights, Outputs, SMALLEST_SIDE, STAGES, StageOutput,
-};
-pub use blend::YcbcrBlend;
-pub use detect::{Kernel, UnknownKernel};
+pub use backbone::{Backbone, BackboneOutputs, BatchShape, SMALLEST_SIDE, StageOutput};
+pub use kernel::{Kernel, UnknownKernel};
+pub use network::{BlockWeights, NetworkWeights, STAGES};
 pub use profile::StepTime;
-pub use weights::{ConvolutionWeights, Unsupported};
+pub use weights::{ConvolutionWeights, UnsupportedNetwork};

@@ -1,35 +1,35 @@
-//! What a CPU's core reaches at most: a kernel's multiplication on registers alone, without a
-//! load or a store. Benchmarks put layers beside it.
+//! The peak speed of a core: a kernel's multiplication on registers alone, without a load or a
+//! store. Benchmarks compare layers with it; the network does not use it.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::convolution;
-use crate::detect::Kernel;
-use crate::vector::Vector;
+use crate::dispatch;
+use crate::kernel::Kernel;
+use crate::vector::MultiplyAdd;
 
-/// Each measurement is the best of so many.
+/// The result is the best of this many rounds.
 const ROUNDS: usize = 20;
-/// Multiplications in a row that don't wait for each other, times this, are a round.
+/// How often a round repeats a sequence of multiplications that don't wait for each other.
 const REPEATS: usize = 100_000;
 
 impl Kernel {
-    /// Multiplications and additions a second, in 10⁹, that this thread reaches at most.
+    /// The most multiplications and additions a second that this thread reaches, in 10⁹.
     ///
     /// # Panics
     /// If the machine does not have the kernel.
     pub fn peak_gflops(self) -> f64 {
         assert!(self.is_available(), "this machine does not have {self}");
         // SAFETY: the kernel is available.
-        let _held = unsafe { convolution::prepare(self) };
+        let _prepared = unsafe { dispatch::prepare_thread(self) };
         let round = || {
             let started = Instant::now();
-            // SAFETY: the kernel is available, and its tiles are held.
+            // SAFETY: the kernel is available, and this thread is prepared for it.
             let flop = unsafe {
                 match self {
                     #[cfg(target_arch = "x86_64")]
                     Self::AmxBf16 => x86::tiles(),
-                    // Three products are one.
+                    // It takes three products for one.
                     #[cfg(target_arch = "x86_64")]
                     Self::AmxBf16x3 => x86::tiles() / 3.0,
                     #[cfg(target_arch = "x86_64")]
@@ -39,8 +39,8 @@ impl Kernel {
                     #[cfg(target_arch = "x86_64")]
                     Self::Avx2 => x86::lanes_of_8(),
                     #[cfg(target_arch = "aarch64")]
-                    Self::Neon => narrow::<std::arch::aarch64::float32x4_t, 16>(),
-                    #[allow(unreachable_patterns, reason = "those of other architectures")]
+                    Self::Neon => multiply_add::<std::arch::aarch64::float32x4_t, 16>(),
+                    #[allow(unreachable_patterns, reason = "kernels of other architectures")]
                     _ => unreachable!("{self} is not available"),
                 }
             };
@@ -50,12 +50,12 @@ impl Kernel {
     }
 }
 
-/// `SUMS` sums that don't wait for each other.
+/// Adds products to `SUMS` sums that don't wait for each other.
 ///
 /// # Safety
 /// The machine has the vector's instructions.
 #[inline(always)]
-unsafe fn narrow<V: Vector, const SUMS: usize>() -> f64 {
+unsafe fn multiply_add<V: MultiplyAdd, const SUMS: usize>() -> f64 {
     // SAFETY: as the caller promises.
     unsafe {
         let (a, mut sums) = (V::splat(black_box(0.5)), [V::splat(1.0); SUMS]);
@@ -79,15 +79,15 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    use super::{REPEATS, narrow};
+    use super::{REPEATS, multiply_add};
 
-    /// Sums that don't wait for each other: more than the latency of two units hides.
+    /// Sums that don't wait for each other: enough to keep two units with their latency busy.
     const SUMS: usize = 16;
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn lanes_of_8() -> f64 {
         // SAFETY: this function has the features.
-        unsafe { narrow::<__m256, 12>() }
+        unsafe { multiply_add::<__m256, 12>() }
     }
 
     #[target_feature(enable = "avx512f")]
@@ -116,10 +116,10 @@ mod x86 {
     }
 
     /// # Safety
-    /// This thread holds tiles.
+    /// This thread has configured tiles.
     pub(super) unsafe fn tiles() -> f64 {
         const REPEATS: usize = 20_000;
-        // SAFETY: as the caller promises; tiles are zeroed first, and nothing else is touched.
+        // SAFETY: as the caller promises; it zeroes the tiles first and changes nothing else.
         unsafe {
             asm!(
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",

@@ -1,25 +1,25 @@
-//! How long each step of a pass takes. Costs nothing where nobody asks.
+//! How long each step of a forward pass takes. A pass that is not profiled pays nothing.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// A step of a pass and the time it took.
+/// A step of a forward pass and the time it took.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepTime {
-    /// torchvision's name of the layer (`layer2.0.conv2`, `layer2.0.downsample`), or what else
-    /// was done.
+    /// torchvision's name of the layer, as in `layer2.0.conv2` or `layer2.0.downsample`, or the
+    /// name of a step that is no layer, as in `read out`.
     pub name: String,
-    /// Multiplications and additions, each counted; 0 where there are none to speak of.
+    /// Multiplications plus additions; 0 for steps that compute next to nothing.
     pub flop: f64,
     /// Wall time of the thread.
     pub time: Duration,
 }
 
-/// Notes steps, if it is to.
+/// Times steps, if it was made by [`StepTimer::running`].
 #[derive(Debug, Default)]
-pub(crate) struct Clock(Option<Vec<StepTime>>);
+pub(crate) struct StepTimer(Option<Vec<StepTime>>);
 
-impl Clock {
+impl StepTimer {
     pub(crate) fn running() -> Self {
         Self(Some(Vec::new()))
     }
@@ -37,7 +37,7 @@ impl Clock {
         result
     }
 
-    /// Steps of the same name added up, in the order in which they first came.
+    /// The steps in the order of their first run. Steps of one name are added up.
     pub(crate) fn steps(self) -> Vec<StepTime> {
         let mut sums: Vec<StepTime> = Vec::new();
         for step in self.0.unwrap_or_default() {

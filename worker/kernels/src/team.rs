@@ -1,55 +1,58 @@
-//! Steps of a pass shared out among threads: how a batch of fewer images than threads uses them
-//! all. What a step does is not known here.
+//! Threads that share the steps of a forward pass, so that a batch of fewer images than threads
+//! uses all threads. Does not know what a step computes.
 
 use std::ops::Range;
 
-/// Members at most: each needs a place of its own for what is thrown away, and steps get too
-/// short to share out.
-pub(crate) const LARGEST_TEAM: usize = 16;
+/// Most members of a team. Each member needs a pixel of its own for discarded results, and with
+/// more members a step gets too short to divide.
+pub(crate) const MAX_MEMBERS: usize = 16;
 
 /// One member's part of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct WorkPart {
     pub(crate) index: usize,
-    pub(crate) of: usize,
+    /// Parts of the step.
+    pub(crate) parts: usize,
 }
 
-impl Part {
-    pub(crate) const WHOLE: Self = Self { index: 0, of: 1 };
+impl WorkPart {
+    /// A step that is not divided.
+    pub(crate) const WHOLE: Self = Self { index: 0, parts: 1 };
 
-    /// This part of `count` things, which the parts cover once and as evenly as can be.
+    /// This part of `count` items. All parts together cover each item once, as evenly as
+    /// possible.
     pub(crate) fn range(self, count: usize) -> Range<usize> {
-        self.index * count / self.of..(self.index + 1) * count / self.of
+        self.index * count / self.parts..(self.index + 1) * count / self.parts
     }
 }
 
-/// So many threads of the pool, this one among them.
+/// A number of the pool's threads, the calling thread among them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Team {
     members: usize,
 }
 
 impl Team {
-    /// Of as many as asked for, within bounds.
+    /// A team of `members`, but at least 1 and at most [`MAX_MEMBERS`].
     pub(crate) fn of(members: usize) -> Self {
-        Self { members: members.clamp(1, LARGEST_TEAM) }
+        Self { members: members.clamp(1, MAX_MEMBERS) }
     }
 
     pub(crate) fn members(self) -> usize {
         self.members
     }
 
-    /// Runs `task` once for each part, at the same time as far as threads are free, and waits
-    /// for all of them.
-    pub(crate) fn run(self, task: &(impl Fn(Part) + Sync)) {
+    /// Runs `task` once for each part and waits for all of them. Parts run at the same time if
+    /// threads are free.
+    pub(crate) fn run(self, task: &(impl Fn(WorkPart) + Sync)) {
         if self.members == 1 {
-            return task(Part::WHOLE);
+            return task(WorkPart::WHOLE);
         }
         rayon::scope(|scope| {
             for index in 1..self.members {
-                scope.spawn(move |_| task(Part { index, of: self.members }));
+                scope.spawn(move |_| task(WorkPart { index, parts: self.members }));
             }
-            task(Part { index: 0, of: self.members });
+            task(WorkPart { index: 0, parts: self.members });
         });
     }
 }
@@ -60,10 +63,10 @@ mod tests {
 
     #[test]
     fn parts_cover_everything_once() {
-        for of in 1..7 {
+        for parts in 1..7 {
             for count in 0..20 {
-                let parts = (0..of).flat_map(|index| Part { index, of }.range(count));
-                assert!(parts.eq(0..count));
+                let covered = (0..parts).flat_map(|index| WorkPart { index, parts }.range(count));
+                assert!(covered.eq(0..count));
             }
         }
     }

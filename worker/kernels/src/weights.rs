@@ -1,16 +1,18 @@
-//! Weights as a caller has them, and packed once for a kernel.
+//! The weights of one convolution: as a caller gives them, and packed once for a kernel. Does
+//! not compute convolutions.
 
-use crate::aligned::Aligned;
-use crate::detect::Kernel;
+use crate::aligned::AlignedMemory;
+use crate::bf16;
+use crate::kernel::{Kernel, ValueFormat};
 use crate::layout::PLANE;
-use crate::winograd::{POSITIONS, transform_weights};
+use crate::winograd_transform::{POSITIONS, transform_weights};
 
-/// Why a network can't be run here; other code must.
+/// The kernels cannot run a network, and why. The caller must run it by other code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no kernel for this network: {0}")]
-pub struct Unsupported(pub(crate) String);
+#[error("the CPU kernels do not support this network: {0}")]
+pub struct UnsupportedNetwork(pub(crate) String);
 
-/// A convolution with BatchNorm folded in and `kernel / 2` zeros around its input.
+/// A convolution with BatchNorm folded in. Its input is padded with `kernel / 2` zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvolutionWeights<'a> {
     /// `[outputs, inputs, kernel, kernel]`, row-major.
@@ -21,54 +23,58 @@ pub struct ConvolutionWeights<'a> {
     pub inputs: usize,
     /// Output channels.
     pub outputs: usize,
-    /// Side of the kernel.
+    /// Height and width of the filter.
     pub kernel: usize,
     /// Step between outputs.
     pub stride: usize,
 }
 
-/// Values that one output takes from one row of the stem's kernel: 7 pixels of 3 channels.
+/// Values that one output reads in one row of the stem's 7×7 filter: 7 pixels of 3 channels.
 pub(crate) const STEM_DEPTH: usize = 21;
 
-/// Weights in the order a kernel reads them: by 32 outputs, then by tap, then by 32 inputs;
-/// a block of 32 × 32 is one step of a kernel. For the stem a tap is a row of the kernel.
+/// A convolution's weights in the order in which a kernel reads them: by panel of 32 outputs,
+/// then by tap, then by plane of 32 inputs. The 32 × 32 weights of one panel, tap and plane are
+/// one step of a kernel. For the stem a tap is a row of the filter.
 #[derive(Debug)]
-pub(crate) struct Packed {
-    pub(crate) blocks: Aligned,
-    pub(crate) bias: Aligned,
+pub(crate) struct PackedConvolution {
+    pub(crate) panels: AlignedMemory,
+    /// One f32 for each output.
+    pub(crate) bias: AlignedMemory,
     /// Planes of input channels.
     pub(crate) planes: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     pub(crate) kernel: usize,
     pub(crate) stride: usize,
-    /// Whether blocks are by position of [`winograd`](crate::winograd), in place of taps.
+    /// Whether the weights are transformed for Winograd's minimal filtering. They are then
+    /// ordered by the 16 positions of [`winograd_transform`](crate::winograd_transform) instead
+    /// of by tap.
     pub(crate) transformed: bool,
-    /// Bytes for 32 outputs.
+    /// Bytes of a panel.
     pub(crate) panel_bytes: usize,
 }
 
-impl Packed {
+impl PackedConvolution {
     pub(crate) fn new(
         weights: &ConvolutionWeights<'_>,
         kernel: Kernel,
-    ) -> Result<Self, Unsupported> {
+    ) -> Result<Self, UnsupportedNetwork> {
         let &ConvolutionWeights { weight, bias, inputs, outputs, kernel: side, stride } = weights;
         let stem = (inputs, side, stride) == (3, 7, 2);
         let fits = stem || inputs % PLANE == 0 && matches!(side, 1 | 3) && matches!(stride, 1 | 2);
         if !fits || inputs == 0 || outputs == 0 || outputs % PLANE != 0 {
-            return Err(Unsupported(format!(
+            return Err(UnsupportedNetwork(format!(
                 "convolution of {inputs} to {outputs} channels, {side}x{side}, stride {stride}"
             )));
         }
         if weight.len() != outputs * inputs * side * side || bias.len() != outputs {
-            return Err(Unsupported(format!(
+            return Err(UnsupportedNetwork(format!(
                 "{} weights and {} biases for {outputs}x{inputs}x{side}x{side}",
                 weight.len(),
                 bias.len()
             )));
         }
-        let transformed = (side, stride) == (3, 1) && kernel.transforms();
+        let transformed = (side, stride) == (3, 1) && kernel.uses_winograd();
         let (taps, planes) = match (stem, transformed) {
             (true, _) => (7, 1),
             (_, true) => (POSITIONS, inputs / PLANE),
@@ -97,16 +103,14 @@ impl Packed {
                             *value = at(first_output + output, tap, plane * PLANE + input);
                         }
                     }
-                    match kernel {
-                        Kernel::AmxBf16 | Kernel::Avx512Bf16 => {
-                            push_tiles(&block, to_bf16, &mut halves);
+                    match kernel.value_format() {
+                        ValueFormat::Bf16 => push_tiles(&block, bf16::from_f32, &mut halves),
+                        ValueFormat::Bf16Pair => {
+                            push_tiles(&block, bf16::from_f32, &mut halves);
+                            push_tiles(&block, bf16::remainder_from_f32, &mut halves);
                         }
-                        Kernel::AmxBf16x3 => {
-                            push_tiles(&block, to_bf16, &mut halves);
-                            push_tiles(&block, rest_in_bf16, &mut halves);
-                        }
-                        // A step of the stem is as deep as it need be.
-                        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => {
+                        // A step of the stem leaves out the zeros from `STEM_DEPTH` on.
+                        ValueFormat::F32 => {
                             let depth = if stem { STEM_DEPTH } else { PLANE };
                             values.extend(block[..depth].iter().flatten());
                         }
@@ -114,12 +118,14 @@ impl Packed {
                 }
             }
         }
-        let blocks =
-            if halves.is_empty() { Aligned::from_f32(&values) } else { Aligned::from_u16(&halves) };
+        let panels = match kernel.value_format() {
+            ValueFormat::F32 => AlignedMemory::from_f32(&values),
+            ValueFormat::Bf16 | ValueFormat::Bf16Pair => AlignedMemory::from_u16(&halves),
+        };
         let panel_bytes = (values.len() * 4 + halves.len() * 2) / (outputs / PLANE);
-        let bias = Aligned::from_f32(bias);
+        let bias = AlignedMemory::from_f32(bias);
         Ok(Self {
-            blocks,
+            panels,
             bias,
             planes,
             inputs,
@@ -131,14 +137,14 @@ impl Packed {
         })
     }
 
-    /// Multiplications and additions for one output pixel.
+    /// Multiplications plus additions for one output pixel.
     pub(crate) fn flop(&self) -> f64 {
         (2 * self.inputs * self.outputs * self.kernel * self.kernel) as f64
     }
 }
 
-/// Two tiles of 16 outputs each, in the order of `tdpbf16ps`: a row holds two inputs, the
-/// pair side by side for each output.
+/// Appends two tiles of 16 outputs each, in the order of `tdpbf16ps`: a row holds two inputs,
+/// and for each output the weights of both side by side.
 fn push_tiles(block: &[[f32; PLANE]; PLANE], half: fn(f32) -> u16, halves: &mut Vec<u16>) {
     for outputs in [0..16, 16..32] {
         for pair in block.chunks(2) {
@@ -147,22 +153,4 @@ fn push_tiles(block: &[[f32; PLANE]; PLANE], half: fn(f32) -> u16, halves: &mut 
             }
         }
     }
-}
-
-/// Nearest bf16, ties to even. What is not a number stays so.
-pub(crate) fn to_bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    if value.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
-/// What [`to_bf16`] leaves over, again in bf16.
-pub(crate) fn rest_in_bf16(value: f32) -> u16 {
-    to_bf16(value - from_bf16(to_bf16(value)))
-}
-
-pub(crate) fn from_bf16(half: u16) -> f32 {
-    f32::from_bits(u32::from(half) << 16)
 }

@@ -9,7 +9,7 @@ use camshaft_common::layout::{self, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use camshaft_model::{ClassMap, ExplainedImage, embedding};
-use camshaft_vision::overlay::{self, EncodeOverlayError};
+use camshaft_vision::overlay::{self, EncodeOverlayError, OverlayStyle};
 use image::RgbImage;
 
 use super::admitted::Admitted;
@@ -153,9 +153,12 @@ fn draw(
         };
         let path = layout::overlay(key, difference, options.overlay);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
-            let colors = (options.colormap, options.alpha);
-            let drawn = overlay::draw(picture, *region, &map.map, colors, options.overlay)?;
-            if let Some(bytes) = drawn {
+            let style = OverlayStyle {
+                colormap: options.colormap,
+                alpha: options.alpha,
+                format: options.overlay,
+            };
+            if let Some(bytes) = overlay::draw(picture, *region, &map.map, style)? {
                 overlays.push(EncodedOverlay { path: path.clone(), bytes, content_type });
             }
         }

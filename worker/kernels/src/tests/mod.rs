@@ -1,13 +1,14 @@
-//! Every kernel against the plain reference.
+//! Every kernel against a plain implementation.
 
-mod networks;
-mod single;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) mod tiles;
+pub(crate) mod amx_emulator;
+mod networks;
+mod reference;
+mod single;
 
 use crate::Kernel;
 
-/// Runs `test` on the kernels that this machine has and says which it lacks.
+/// Runs `test` on each kernel that this machine has, and prints those that it lacks.
 fn each_kernel(mut test: impl FnMut(Kernel)) {
     for kernel in Kernel::ALL {
         if kernel.is_available() {
@@ -18,7 +19,7 @@ fn each_kernel(mut test: impl FnMut(Kernel)) {
     }
 }
 
-/// Fails where a value is off by more than `tolerance`, relative to the largest.
+/// Fails if a value is off by more than `tolerance`, relative to the largest value.
 fn compare(kernel: Kernel, what: &str, values: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(values.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));

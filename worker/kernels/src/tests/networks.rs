@@ -1,32 +1,34 @@
-//! Whole networks on every kernel against the plain reference.
+//! Whole networks on every kernel against a plain implementation.
 
 use proptest::prelude::*;
 
+use super::reference::{self, RandomNetwork, noise};
 use super::{compare, each_kernel};
-use crate::reference::{self, RandomNetwork, noise};
-use crate::{Backbone, Kernel, Outputs};
+use crate::kernel::{Kernel, ValueFormat};
+use crate::{Backbone, BackboneOutputs, BatchShape};
 
-/// Largest difference allowed, relative to the largest value. bf16 has 8 bits, and a network
-/// of 50 layers adds up their errors.
+/// The largest difference allowed, relative to the largest value. bf16 has 8 bits, and a network
+/// of 50 layers adds up its rounding errors.
 fn tolerance(kernel: Kernel) -> f64 {
-    match kernel {
-        Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => 1e-5,
-        Kernel::AmxBf16x3 => 3e-5,
-        Kernel::AmxBf16 | Kernel::Avx512Bf16 => 4e-2,
+    match kernel.value_format() {
+        ValueFormat::F32 => 1e-5,
+        ValueFormat::Bf16Pair => 3e-5,
+        ValueFormat::Bf16 => 4e-2,
     }
 }
 
-fn check(network: &RandomNetwork, n: usize, (height, width): (usize, usize), threads: usize) {
+fn check(network: &RandomNetwork, shape: BatchShape, threads: usize) {
     let weights = network.weights();
+    let BatchShape { images, height, width } = shape;
     let size = 3 * height * width;
-    let input = noise(n * size, 77);
+    let input = noise(images * size, 77);
     let expected: Vec<_> = input
         .chunks(size)
         .map(|image| reference::stages(image, (height, width), &weights))
         .collect();
     each_kernel(|kernel| {
         let backbone = Backbone::new(kernel, &weights).unwrap();
-        let outputs = backbone.run(&input, (n, height, width), [true; 4], threads);
+        let outputs = backbone.run(&input, shape, [true; 4], threads);
         for (stage, output) in outputs.stages.iter().enumerate() {
             let output = output.as_ref().unwrap();
             let all: Vec<f64> =
@@ -49,19 +51,27 @@ fn check(network: &RandomNetwork, n: usize, (height, width): (usize, usize), thr
     });
 }
 
+fn square(images: usize, side: usize) -> BatchShape {
+    BatchShape { images, height: side, width: side }
+}
+
 #[test]
 fn resnet_50_equals_the_reference() {
-    check(&RandomNetwork::new(64, [3, 4, 6, 3], true), 1, (64, 64), 1);
+    check(&RandomNetwork::new(64, [3, 4, 6, 3], true), square(1, 64), 1);
 }
 
 #[test]
 fn basic_blocks_equal_the_reference() {
-    check(&RandomNetwork::new(32, [2, 1, 2, 1], false), 3, (64, 96), 2);
+    check(
+        &RandomNetwork::new(32, [2, 1, 2, 1], false),
+        BatchShape { images: 3, height: 64, width: 96 },
+        2,
+    );
 }
 
 #[test]
 fn rows_of_usual_lengths_equal_the_reference() {
-    check(&RandomNetwork::new(32, [1, 1, 1, 1], true), 1, (224, 224), 1);
+    check(&RandomNetwork::new(32, [1, 1, 1, 1], true), square(1, 224), 1);
 }
 
 proptest! {
@@ -69,9 +79,9 @@ proptest! {
 
     #[test]
     fn odd_sizes_equal_the_reference(
-        height in 32usize..90, width in 32usize..90, n in 1usize..4, bottleneck: bool,
+        height in 32usize..90, width in 32usize..90, images in 1usize..4, bottleneck: bool,
     ) {
-        check(&RandomNetwork::new(32, [1, 2, 1, 1], bottleneck), n, (height, width), 2);
+        check(&RandomNetwork::new(32, [1, 2, 1, 1], bottleneck), BatchShape { images, height, width }, 2);
     }
 }
 
@@ -83,8 +93,9 @@ fn an_image_does_not_depend_on_its_neighbours_or_on_threads() {
     let input = noise(n * size, 5);
     each_kernel(|kernel| {
         let backbone = Backbone::new(kernel, &network.weights()).unwrap();
-        let run =
-            |input: &[f32], n, threads| backbone.run(input, (n, height, width), [true; 4], threads);
+        let run = |input: &[f32], images, threads| {
+            backbone.run(input, BatchShape { images, height, width }, [true; 4], threads)
+        };
         let whole = run(&input, n, 1);
         for threads in [2, 3, 20, 50] {
             assert!(run(&input, n, threads) == whole, "{kernel}, {threads} threads");
@@ -99,7 +110,7 @@ fn an_image_does_not_depend_on_its_neighbours_or_on_threads() {
     });
 }
 
-fn image_of(outputs: &Outputs, image: usize, n: usize) -> Outputs {
+fn image_of(outputs: &BackboneOutputs, image: usize, n: usize) -> BackboneOutputs {
     let part = |values: &[f32]| values[values.len() / n * image..][..values.len() / n].to_vec();
     let mut one = outputs.clone();
     one.pooled = part(&one.pooled);
@@ -117,7 +128,7 @@ fn not_a_number_is_not_hidden() {
     input[64 * 32 + 32] = f32::NAN;
     each_kernel(|kernel| {
         let backbone = Backbone::new(kernel, &network.weights()).unwrap();
-        let outputs = backbone.run(&input, (1, 64, 64), [false; 4], 1);
+        let outputs = backbone.run(&input, square(1, 64), [false; 4], 1);
         assert!(outputs.pooled.iter().all(|value| value.is_nan()), "{kernel}");
     });
 }

@@ -5,9 +5,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The overlay's pixels, with the map over all of the image.
-fn blended(image: &RgbImage, map: &HeatMap, colors: (Colormap, f32)) -> RgbImage {
-    super::blended(image, &Levels::of(map, image.dimensions(), None), colors)
+/// The overlay's pixels, with the map over the whole image.
+fn blended(image: &RgbImage, map: &HeatMap, style: OverlayStyle) -> RgbImage {
+    super::blended(image, &HeatLevels::new(map, image.dimensions(), None), style)
+}
+
+/// A style of the tests that look at pixels; the format does not change those.
+fn style(colormap: Colormap, alpha: f32) -> OverlayStyle {
+    OverlayStyle { colormap, alpha, format: OverlayFormat::Png }
+}
+
+/// Jet as a file.
+fn jet(format: OverlayFormat) -> OverlayStyle {
+    OverlayStyle { format, ..JET }
 }
 
 fn map(height: usize, width: usize, values: &[f32]) -> HeatMap {
@@ -17,7 +27,7 @@ fn map(height: usize, width: usize, values: &[f32]) -> HeatMap {
 /// The level under each pixel: a black image shows the bare colours.
 fn levels(map: &HeatMap, width: u32, height: u32) -> Vec<u8> {
     let table = color_table(Colormap::Viridis);
-    blended(&RgbImage::new(width, height), map, (Colormap::Viridis, 1.0))
+    blended(&RgbImage::new(width, height), map, style(Colormap::Viridis, 1.0))
         .pixels()
         .map(|pixel| {
             let level = table.iter().position(|color| *color == pixel.0);
@@ -60,18 +70,19 @@ fn a_map_of_zeros_stays_zero() {
 fn half_an_alpha_is_half_of_each() {
     let image = RgbImage::from_pixel(1, 1, Rgb([10, 21, 200]));
     // The hottest colour of jet is (128, 0, 0).
-    let over = blended(&image, &map(1, 1, &[1.0]), (Colormap::Jet, 0.5));
+    let over = blended(&image, &map(1, 1, &[1.0]), style(Colormap::Jet, 0.5));
     assert_eq!(over.get_pixel(0, 0).0, [69, 11, 100]);
 }
 
-const JET: (Colormap, f32) = (Colormap::Jet, 0.4);
+const JET: OverlayStyle =
+    OverlayStyle { colormap: Colormap::Jet, alpha: 0.4, format: OverlayFormat::Png };
 
 #[test]
 fn lossless_overlays_keep_every_pixel() {
     let image = RgbImage::from_fn(20, 11, |x, y| Rgb([x as u8 * 9, y as u8 * 20, 77]));
     let map = map(2, 2, &[0.0, 1.0, 2.0, 3.0]);
     for format in [OverlayFormat::Png, OverlayFormat::Webp] {
-        let file = draw(&image, None, &map, JET, format).unwrap().unwrap();
+        let file = draw(&image, None, &map, jet(format)).unwrap().unwrap();
         let read = image::load_from_memory(&file).unwrap().into_rgb8();
         assert_eq!(read, blended(&image, &map, JET), "{format}");
     }
@@ -87,7 +98,7 @@ fn mean_difference(a: &RgbImage, b: &RgbImage) -> f64 {
 fn a_jpeg_overlay_is_close_to_its_pixels() {
     let image = RgbImage::from_fn(64, 48, |x, y| Rgb([x as u8 * 3, y as u8 * 4, 77]));
     let map = map(1, 1, &[0.0]);
-    let file = draw(&image, None, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
+    let file = draw(&image, None, &map, jet(OverlayFormat::Jpeg)).unwrap().unwrap();
     let read = image::load_from_memory(&file).unwrap().into_rgb8();
     let difference = mean_difference(&read, &blended(&image, &map, JET));
     assert!(difference < 3.0, "{difference}");
@@ -105,7 +116,7 @@ fn a_jpeg_overlay_is_as_close_as_its_pixels_encoded_afterwards() {
         let pixels = blended(&image, &map, JET);
         let (columns, rows) = (width as u16, height as u16);
         encoder.encode(&pixels, columns, rows, jpeg_encoder::ColorType::Rgb).unwrap();
-        let file = draw(&image, None, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
+        let file = draw(&image, None, &map, jet(OverlayFormat::Jpeg)).unwrap().unwrap();
         // Each off by its own rounding, which moves a quantised coefficient now and then.
         let [ours, theirs] = [file, afterwards].map(|file| {
             let read = image::load_from_memory(&file).unwrap().into_rgb8();
@@ -124,9 +135,9 @@ fn a_map_of_a_part_lies_over_that_part_and_nothing_else() {
     let part = image::imageops::crop_imm(&image, 10, 3, 20, 24).to_image();
     let mut expected = image.clone();
     image::imageops::replace(&mut expected, &blended(&part, &map, JET), 10, 3);
-    let file = draw(&image, region, &map, JET, OverlayFormat::Png).unwrap().unwrap();
+    let file = draw(&image, region, &map, jet(OverlayFormat::Png)).unwrap().unwrap();
     assert_eq!(image::load_from_memory(&file).unwrap().into_rgb8(), expected);
-    let file = draw(&image, region, &map, JET, OverlayFormat::Jpeg).unwrap().unwrap();
+    let file = draw(&image, region, &map, jet(OverlayFormat::Jpeg)).unwrap().unwrap();
     let mut afterwards = Vec::new();
     let mut encoder = Encoder::new(&mut afterwards, JPEG_QUALITY);
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
@@ -140,14 +151,14 @@ fn a_map_of_a_part_lies_over_that_part_and_nothing_else() {
 
 #[test]
 fn no_overlay_is_no_file() {
-    let drawn = draw(&RgbImage::new(1, 1), None, &map(1, 1, &[1.0]), JET, OverlayFormat::None);
+    let drawn = draw(&RgbImage::new(1, 1), None, &map(1, 1, &[1.0]), jet(OverlayFormat::None));
     assert!(drawn.unwrap().is_none());
 }
 
 #[test]
 fn a_format_that_cannot_hold_the_image_is_named() {
     let (image, map) = (RgbImage::new(16_385, 1), map(1, 1, &[1.0]));
-    let error = draw(&image, None, &map, JET, OverlayFormat::Webp).unwrap_err();
+    let error = draw(&image, None, &map, jet(OverlayFormat::Webp)).unwrap_err();
     assert!(error.to_string().contains("webp; choose another"), "{error}");
 }
 
@@ -181,12 +192,12 @@ proptest! {
         colormap in prop::sample::select(Colormap::ALL),
         alpha in 0.0_f32..=1.0,
     ) {
-        let nothing = blended(&image, &map, (colormap, 0.0));
+        let nothing = blended(&image, &map, style(colormap, 0.0));
         prop_assert_eq!(&nothing, &image);
-        let colors = blended(&image, &map, (colormap, 1.0));
+        let colors = blended(&image, &map, style(colormap, 1.0));
         let table = color_table(colormap);
         prop_assert!(colors.pixels().all(|pixel| table.contains(&pixel.0)));
-        let over = blended(&image, &map, (colormap, alpha));
+        let over = blended(&image, &map, style(colormap, alpha));
         prop_assert_eq!(over.dimensions(), image.dimensions());
         for ((&over, &image), &color) in over.iter().zip(image.iter()).zip(colors.iter()) {
             let exact = (1.0 - alpha) * f32::from(image) + alpha * f32::from(color);
@@ -202,12 +213,12 @@ proptest! {
         alpha in any::<f32>(),
     ) {
         map.values[0] = odd;
-        let over = blended(&image, &map, (Colormap::Jet, alpha));
+        let over = blended(&image, &map, style(Colormap::Jet, alpha));
         prop_assert_eq!(over.dimensions(), image.dimensions());
-        let file = draw(&image, None, &map, (Colormap::Jet, alpha), OverlayFormat::Jpeg);
+        let file = draw(&image, None, &map, OverlayStyle { alpha, ..jet(OverlayFormat::Jpeg) });
         prop_assert!(file.unwrap().is_some());
         let part = Some([0.3, 0.0, 0.31, 1.0]);
-        let file = draw(&image, part, &map, (Colormap::Jet, alpha), OverlayFormat::Jpeg);
+        let file = draw(&image, part, &map, OverlayStyle { alpha, ..jet(OverlayFormat::Jpeg) });
         prop_assert!(file.unwrap().is_some());
     }
 }

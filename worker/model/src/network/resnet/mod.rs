@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use camshaft_common::explain::TargetLayer;
-use camshaft_kernels::{Backbone, Kernel, SMALLEST_SIDE};
+use camshaft_kernels::{Backbone, BatchShape, Kernel, SMALLEST_SIDE};
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 
 pub(crate) use architecture_hint::architecture_hint;
@@ -155,7 +155,8 @@ impl ResNet {
         else {
             bail!("the CPU's kernels take f32 on the CPU");
         };
-        let output = backbone.run(&values[start..end], (batch, height, width), run, threads);
+        let shape = BatchShape { images: batch, height, width };
+        let output = backbone.run(&values[start..end], shape, run, threads);
         let mut stages = [const { None }; STAGES];
         for (stage, features) in stages.iter_mut().zip(output.stages) {
             if let Some(features) = features {

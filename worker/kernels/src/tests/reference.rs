@@ -1,16 +1,15 @@
-//! The same network in plain loops and f64, and random weights, for tests.
+//! The same network in plain loops and f64, and random weights.
 
-use crate::backbone::{BlockWeights, NetworkWeights, STAGES};
-use crate::weights::ConvolutionWeights;
+use crate::{BlockWeights, ConvolutionWeights, NetworkWeights, STAGES};
 
-/// `[C, H, W]`.
+/// An image or features `[C, H, W]`.
 #[derive(Clone)]
-pub(crate) struct Image {
+pub(crate) struct Features {
     pub(crate) values: Vec<f64>,
     pub(crate) shape: [usize; 3],
 }
 
-pub(crate) fn convolve(input: &Image, weights: &ConvolutionWeights<'_>) -> Image {
+pub(crate) fn convolve(input: &Features, weights: &ConvolutionWeights<'_>) -> Features {
     let &ConvolutionWeights { weight, bias, inputs, outputs, kernel, stride } = weights;
     let [_, height, width] = input.shape;
     let padding = kernel / 2;
@@ -44,15 +43,15 @@ pub(crate) fn convolve(input: &Image, weights: &ConvolutionWeights<'_>) -> Image
             }
         }
     }
-    Image { values, shape: [outputs, rows, columns] }
+    Features { values, shape: [outputs, rows, columns] }
 }
 
-fn relu(mut image: Image) -> Image {
+fn relu(mut image: Features) -> Features {
     image.values.iter_mut().for_each(|value| *value = value.max(0.0));
     image
 }
 
-fn max_pool(input: &Image) -> Image {
+fn max_pool(input: &Features) -> Features {
     let [channels, height, width] = input.shape;
     let (rows, columns) = (height.div_ceil(2), width.div_ceil(2));
     let mut values = Vec::new();
@@ -72,10 +71,10 @@ fn max_pool(input: &Image) -> Image {
             }
         }
     }
-    Image { values, shape: [channels, rows, columns] }
+    Features { values, shape: [channels, rows, columns] }
 }
 
-pub(crate) fn block(input: &Image, weights: &BlockWeights<'_>) -> Image {
+pub(crate) fn block(input: &Features, weights: &BlockWeights<'_>) -> Features {
     let (last, path) = weights.path.split_last().unwrap();
     let inner = path.iter().fold(input.clone(), |x, weights| relu(convolve(&x, weights)));
     let mut output = convolve(&inner, last);
@@ -85,14 +84,14 @@ pub(crate) fn block(input: &Image, weights: &BlockWeights<'_>) -> Image {
     relu(output)
 }
 
-/// Outputs of the stages for one image.
+/// The stages' outputs for one image.
 pub(crate) fn stages(
     input: &[f32],
     (height, width): (usize, usize),
     weights: &NetworkWeights<'_>,
-) -> [Image; STAGES] {
+) -> [Features; STAGES] {
     let values = input.iter().copied().map(f64::from).collect();
-    let image = Image { values, shape: [3, height, width] };
+    let image = Features { values, shape: [3, height, width] };
     let mut features = max_pool(&relu(convolve(&image, &weights.stem)));
     std::array::from_fn(|stage| {
         features =
@@ -101,7 +100,7 @@ pub(crate) fn stages(
     })
 }
 
-/// Numbers in -1 to 1 (xorshift, Marsaglia 2003).
+/// Pseudorandom numbers from -1 to 1 (xorshift, Marsaglia 2003).
 pub(crate) fn noise(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -114,14 +113,14 @@ pub(crate) fn noise(count: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Owns what [`ConvolutionWeights`] borrow.
-pub(crate) struct Convolution {
+pub(crate) struct RandomConvolution {
     weight: Vec<f32>,
     bias: Vec<f32>,
     shape: [usize; 4],
 }
 
-impl Convolution {
-    pub(crate) fn random(
+impl RandomConvolution {
+    pub(crate) fn new(
         inputs: usize,
         outputs: usize,
         kernel: usize,
@@ -129,7 +128,7 @@ impl Convolution {
         seed: u64,
     ) -> Self {
         let depth = inputs * kernel * kernel;
-        // He et al. 2015 (rectifiers): keeps the variance through a ReLU.
+        // Keeps the variance through a ReLU: He et al. 2015, https://arxiv.org/abs/1502.01852.
         let scale = (6.0 / depth as f32).sqrt();
         let weight = noise(outputs * depth, seed).into_iter().map(|value| value * scale).collect();
         let bias = noise(outputs, seed + 1).into_iter().map(|value| value * 0.1).collect();
@@ -154,12 +153,16 @@ impl Convolution {
     }
 }
 
-type Block = (Vec<Convolution>, Option<Convolution>);
+/// Owns what [`BlockWeights`] borrow.
+struct RandomBlock {
+    path: Vec<RandomConvolution>,
+    shortcut: Option<RandomConvolution>,
+}
 
 /// Owns what [`NetworkWeights`] borrow.
 pub(crate) struct RandomNetwork {
-    stem: Convolution,
-    stages: Vec<Vec<Block>>,
+    stem: RandomConvolution,
+    stages: Vec<Vec<RandomBlock>>,
 }
 
 impl RandomNetwork {
@@ -168,7 +171,7 @@ impl RandomNetwork {
         let mut seed = 1;
         let mut random = |inputs, outputs, kernel, stride| {
             seed += 2;
-            Convolution::random(inputs, outputs, kernel, stride, seed)
+            RandomConvolution::new(inputs, outputs, kernel, stride, seed)
         };
         let stem = random(3, width, 7, 2);
         let mut inputs = width;
@@ -190,7 +193,7 @@ impl RandomNetwork {
                 };
                 let shortcut =
                     (stride != 1 || inputs != outputs).then(|| random(inputs, outputs, 1, stride));
-                made.push((path, shortcut));
+                made.push(RandomBlock { path, shortcut });
                 inputs = outputs;
             }
             stages.push(made);
@@ -204,9 +207,9 @@ impl RandomNetwork {
             stages: std::array::from_fn(|stage| {
                 let blocks = self.stages[stage].iter();
                 blocks
-                    .map(|(path, shortcut)| BlockWeights {
-                        path: path.iter().map(Convolution::weights).collect(),
-                        shortcut: shortcut.as_ref().map(Convolution::weights),
+                    .map(|RandomBlock { path, shortcut }| BlockWeights {
+                        path: path.iter().map(RandomConvolution::weights).collect(),
+                        shortcut: shortcut.as_ref().map(RandomConvolution::weights),
                     })
                     .collect()
             }),

@@ -1,26 +1,27 @@
-//! Single values of activations, whatever the kernel keeps them in: max-pooling, reading
-//! them out in f32, averages.
+//! What a pass does with single values of activations, whatever their format: max-pooling,
+//! averages, and copying features out in f32.
 
-use crate::detect::Kernel;
+use crate::bf16;
+use crate::kernel::{Kernel, ValueFormat};
 use crate::layout::{Activation, PLANE};
-use crate::team::Part;
-use crate::weights::{from_bf16, rest_in_bf16, to_bf16};
+use crate::team::WorkPart;
 
-/// The largest of each 3×3 window, every second pixel, of the stem's output, which is zero or
-/// more: a border of zeros never wins. `input` holds one image, in bf16 where activations
-/// are one bf16 and else in f32. Computes some rows of each plane.
+/// Computes some rows of a 3×3 max-pooling with stride 2 of the stem's output.
+///
+/// `input` holds one image of values that are zero or more, so that a border of zeros never
+/// wins: in bf16 if the kernel keeps single bf16, and else in f32.
 ///
 /// # Safety
-/// The machine has the kernel. `output` has room for image `slot`, and is of that kernel;
-/// other threads write only other parts of it.
+/// The machine has the kernel. `output` has room for image `slot` and is in the kernel's format.
+/// Other threads write only other parts of it.
 pub(crate) unsafe fn max_pool(
     kernel: Kernel,
     input: &Activation,
     output: &Activation,
     slot: usize,
-    part: Part,
+    part: WorkPart,
 ) {
-    // SAFETY: as the caller promises; those with bf16 have AVX-512 BW.
+    // SAFETY: as the caller promises; kernels for bf16 need AVX-512 BW.
     unsafe {
         match kernel {
             #[cfg(target_arch = "x86_64")]
@@ -31,20 +32,20 @@ pub(crate) unsafe fn max_pool(
             Kernel::Avx512 => max_pool_avx512::<false>(input, output, slot, part),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2 => max_pool_avx2(input, output, slot, part),
-            // What every CPU of an architecture has needs no copy of its own.
+            // NEON needs no copy with a target feature: every 64-bit Arm CPU has it.
             _ => max_pool_f32(input, output, slot, part),
         }
     }
 }
 
-/// Of bf16, whose bits are in the numbers' order as long as they are zero or more.
+/// Compares bf16 by their bits, which have the order of the numbers for zero or more.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn max_pool_bf16(input: &Activation, output: &Activation, slot: usize, part: Part) {
+unsafe fn max_pool_bf16(input: &Activation, output: &Activation, slot: usize, part: WorkPart) {
     let larger = |a: u16, b: u16| a.max(b);
     // SAFETY: as for `max_pool`.
     unsafe {
-        windows(input, output, slot, part, larger, |pixel, to| {
+        pool_windows(input, output, slot, part, larger, |pixel, to| {
             to.cast::<[u16; PLANE]>().write(pixel)
         })
     };
@@ -52,17 +53,18 @@ unsafe fn max_pool_bf16(input: &Activation, output: &Activation, slot: usize, pa
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn max_pool_avx512<const HALVES: bool>(
+unsafe fn max_pool_avx512<const PAIRS: bool>(
     input: &Activation,
     output: &Activation,
     slot: usize,
-    part: Part,
+    part: WorkPart,
 ) {
     // SAFETY: as for `max_pool`.
     unsafe {
-        windows(input, output, slot, part, larger, |pixel: [f32; PLANE], to| {
-            if HALVES {
-                to.cast::<[[u16; PLANE]; 2]>().write([pixel.map(to_bf16), pixel.map(rest_in_bf16)]);
+        pool_windows(input, output, slot, part, larger, |pixel: [f32; PLANE], to| {
+            if PAIRS {
+                to.cast::<[[u16; PLANE]; 2]>()
+                    .write([pixel.map(bf16::from_f32), pixel.map(bf16::remainder_from_f32)]);
             } else {
                 to.cast::<[f32; PLANE]>().write(pixel);
             }
@@ -72,43 +74,43 @@ unsafe fn max_pool_avx512<const HALVES: bool>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn max_pool_avx2(input: &Activation, output: &Activation, slot: usize, part: Part) {
+unsafe fn max_pool_avx2(input: &Activation, output: &Activation, slot: usize, part: WorkPart) {
     // SAFETY: as for `max_pool`.
     unsafe { max_pool_f32(input, output, slot, part) };
 }
 
 #[inline(always)]
-unsafe fn max_pool_f32(input: &Activation, output: &Activation, slot: usize, part: Part) {
+unsafe fn max_pool_f32(input: &Activation, output: &Activation, slot: usize, part: WorkPart) {
     // SAFETY: as for `max_pool`.
     unsafe {
-        windows(input, output, slot, part, larger, |pixel, to| {
+        pool_windows(input, output, slot, part, larger, |pixel, to| {
             to.cast::<[f32; PLANE]>().write(pixel)
         })
     };
 }
 
-/// Unlike `f32::max` this keeps what is not a number.
+/// The larger value, but unlike `f32::max` it keeps NaN.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// Inlined into functions with their own target features.
+/// Finds the largest value of each window. Inlined into functions with target features.
 ///
 /// # Safety
-/// As for [`max_pool`]; pixels of `input` are `[T; 32]`.
+/// As for [`max_pool`]. Pixels of `input` are `[T; 32]`.
 #[inline(always)]
-unsafe fn windows<T: Copy>(
+unsafe fn pool_windows<T: Copy>(
     input: &Activation,
     output: &Activation,
     slot: usize,
-    part: Part,
+    part: WorkPart,
     larger: impl Fn(T, T) -> T,
     write: impl Fn([T; PLANE], *mut u8),
 ) {
     let window =
         |index: usize, side: usize| (2 * index).saturating_sub(1)..(2 * index + 2).min(side);
-    let (from, to) = (input.geometry, output.geometry);
+    let (from, to) = (input.layout, output.layout);
     debug_assert_eq!(input.pixel_bytes, size_of::<[T; PLANE]>());
     for plane in 0..input.channels / PLANE {
         // SAFETY: both have this plane, and the pixels below.
@@ -135,60 +137,70 @@ unsafe fn windows<T: Copy>(
     }
 }
 
-/// 32 channels of one pixel in f32.
+/// The 32 channels of one pixel in f32.
 ///
 /// # Safety
-/// `pixel` is a pixel of an activation of this kernel.
+/// `pixel` is a pixel of an activation in this format.
 #[inline]
-unsafe fn decode(kernel: Kernel, pixel: *const u8) -> [f32; PLANE] {
-    // SAFETY: a pixel has so many bytes, aligned to 64.
+unsafe fn decode(format: ValueFormat, pixel: *const u8) -> [f32; PLANE] {
+    // SAFETY: a pixel has 32 values of this format, aligned to 64 bytes.
     unsafe {
-        match kernel {
-            Kernel::AmxBf16 | Kernel::Avx512Bf16 => (*pixel.cast::<[u16; PLANE]>()).map(from_bf16),
-            Kernel::AmxBf16x3 => {
+        match format {
+            ValueFormat::Bf16 => (*pixel.cast::<[u16; PLANE]>()).map(bf16::to_f32),
+            ValueFormat::Bf16Pair => {
                 let [high, low] = *pixel.cast::<[[u16; PLANE]; 2]>();
-                std::array::from_fn(|c| from_bf16(high[c]) + from_bf16(low[c]))
+                std::array::from_fn(|c| bf16::to_f32(high[c]) + bf16::to_f32(low[c]))
             }
-            Kernel::Avx512 | Kernel::Avx2 | Kernel::Neon => *pixel.cast(),
+            ValueFormat::F32 => *pixel.cast(),
         }
     }
 }
 
-/// Calls `visit` with plane, pixel number (row by row) and values of an image's pixels.
+/// Calls `visit` with the plane, the number (row by row) and the values of each pixel.
 fn for_each_pixel(
-    kernel: Kernel,
+    format: ValueFormat,
     activation: &Activation,
     image: usize,
     mut visit: impl FnMut(usize, usize, [f32; PLANE]),
 ) {
-    let geometry = activation.geometry;
+    let layout = activation.layout;
     for plane in 0..activation.channels / PLANE {
         let pixels = activation.pixels().wrapping_add(plane * activation.plane_bytes());
-        for y in 0..geometry.height {
-            for x in 0..geometry.width {
-                let offset = geometry.index(image, y, x) * activation.pixel_bytes;
-                // SAFETY: the image's pixel, and the activation is the kernel's.
-                let values = unsafe { decode(kernel, pixels.wrapping_add(offset)) };
-                visit(plane, y * geometry.width + x, values);
+        for y in 0..layout.height {
+            for x in 0..layout.width {
+                let offset = layout.index(image, y, x) * activation.pixel_bytes;
+                // SAFETY: it is a pixel of the image, and the activation has this format.
+                let values = unsafe { decode(format, pixels.wrapping_add(offset)) };
+                visit(plane, y * layout.width + x, values);
             }
         }
     }
 }
 
-/// One image to `[C, H, W]` in f32.
-pub(crate) fn read_out(kernel: Kernel, activation: &Activation, image: usize, output: &mut [f32]) {
-    let pixels = activation.geometry.pixels();
-    for_each_pixel(kernel, activation, image, |plane, pixel, values| {
+/// Copies one image out, as `[C, H, W]` in f32.
+pub(crate) fn copy_out(
+    format: ValueFormat,
+    activation: &Activation,
+    image: usize,
+    output: &mut [f32],
+) {
+    let pixels = activation.layout.pixels();
+    for_each_pixel(format, activation, image, |plane, pixel, values| {
         let channels = output[plane * PLANE * pixels..].chunks_exact_mut(pixels);
         channels.zip(values).for_each(|(channel, value)| channel[pixel] = value);
     });
 }
 
-/// Each channel's mean over one image, `[C]`.
-pub(crate) fn average(kernel: Kernel, activation: &Activation, image: usize, output: &mut [f32]) {
-    let pixels = activation.geometry.pixels();
+/// Each channel's mean over the pixels of one image, `[C]`.
+pub(crate) fn average(
+    format: ValueFormat,
+    activation: &Activation,
+    image: usize,
+    output: &mut [f32],
+) {
+    let pixels = activation.layout.pixels();
     output.fill(0.0);
-    for_each_pixel(kernel, activation, image, |plane, _, values| {
+    for_each_pixel(format, activation, image, |plane, _, values| {
         output[plane * PLANE..].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     });
     output.iter_mut().for_each(|sum| *sum /= pixels as f32);

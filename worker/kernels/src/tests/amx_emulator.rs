@@ -1,9 +1,9 @@
-//! AMX tiles in software, so that the kernels written for them are tested on machines without.
+//! AMX tiles in software, so that the kernels for AMX are tested on machines without it.
 //!
-//! The kernels are the very code that runs on hardware: each tile instruction they meet is one
-//! this machine does not know, which ends in a signal (SIGILL), whose handler decodes the
-//! instruction, does what it says and lets the program go on behind it. Instructions, encodings
-//! and results: Intel's Software Developer's Manual, volume 2, and volume 1, chapter 18.
+//! The tests run the same code that runs on hardware. This machine does not know its tile
+//! instructions, so each one raises a signal (SIGILL). The signal's handler decodes the
+//! instruction, executes it, and lets the program continue behind it. Instructions, encodings and
+//! results: Intel's Software Developer's Manual, volume 2, and volume 1, chapter 18.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use std::ptr;
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
 use crate::amx::TileConfig;
-use crate::weights::from_bf16;
+use crate::bf16;
 
 const ROWS: usize = 16;
 /// Bytes of a row.
@@ -20,18 +20,18 @@ const LINE: usize = 64;
 /// Values of f32, or pairs of bf16, in a row.
 const COLUMNS: usize = LINE / 4;
 
-type Tile = [[u8; LINE]; ROWS];
+type EmulatedTile = [[u8; LINE]; ROWS];
 
-/// A thread's tiles; none where it has not configured them.
-type Tiles = Option<[Tile; 8]>;
+/// A thread's tiles; none if it has not configured them.
+type EmulatedTiles = Option<[EmulatedTile; 8]>;
 
 thread_local! {
-    // Ready from a thread's start and never dropped, so that a signal's handler may use it.
-    static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(None) };
+    // Exists from a thread's start and is never dropped, so that a signal's handler may use it.
+    static TILES: UnsafeCell<EmulatedTiles> = const { UnsafeCell::new(None) };
 }
 
-/// From now on, this process has tiles.
-pub(crate) fn emulate() -> bool {
+/// Gives this process emulated tiles; false if it could not.
+pub(crate) fn install() -> bool {
     // SAFETY: all zeros are a valid `sigaction`, and the handler is one for `SA_SIGINFO`.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
@@ -41,15 +41,17 @@ pub(crate) fn emulate() -> bool {
     }
 }
 
-/// What comes from elsewhere, or hardware would refuse too, ends the process as it would have.
+/// Executes the tile instructions that raised the signal. Any other instruction, and one that
+/// hardware would refuse too, ends the process as it would have without this handler.
 extern "C" fn on_unknown_instruction(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel hands over the interrupted thread's registers. Nothing else of this
-    // thread runs now, so the tiles are this function's alone; the instruction's operands are
-    // what its author says may be read and written.
+    // SAFETY: the operating system hands over the interrupted thread's registers. Nothing else of
+    // this thread runs now, so only this function uses the tiles. The code that contains the
+    // instruction promises that its operands may be read and written.
     unsafe {
         let registers = &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs;
         let start = registers[libc::REG_RIP as usize] as *const u8;
-        // The next ones too, where nothing lies in between: a signal takes far longer than they do.
+        // Tile instructions that follow directly are executed too: a signal takes far longer than
+        // they do.
         let bytes = TILES.with(|tiles| {
             let mut bytes = 0;
             while let Some(instruction) = Instruction::decode(start.add(bytes), registers)
@@ -69,7 +71,7 @@ extern "C" fn on_unknown_instruction(_: c_int, _: *mut siginfo_t, context: *mut 
 /// A tile instruction, decoded.
 struct Instruction {
     operation: Operation,
-    /// Its length.
+    /// Length of the instruction.
     bytes: usize,
 }
 
@@ -91,7 +93,7 @@ enum Operation {
         to: *mut u8,
         stride: isize,
     },
-    /// Products of pairs of bf16, added up in f32.
+    /// Adds products of pairs of bf16 to sums in f32.
     Multiply {
         sums: usize,
         left: usize,
@@ -103,9 +105,9 @@ impl Instruction {
     /// # Safety
     /// There is an instruction at `at`.
     unsafe fn decode(at: *const u8, registers: &[i64; 23]) -> Option<Self> {
-        // SAFETY: a byte is looked at only where those before it say that it belongs to it.
+        // SAFETY: a byte is read only if those before it say that the instruction has it.
         let byte = |index: usize| unsafe { *at.add(index) };
-        // VEX in three bytes, opcodes of the map 0F 38.
+        // A VEX prefix of three bytes, and the opcode map 0F 38.
         if byte(0) != 0xc4 || byte(1) & 0x1f != 2 {
             return None;
         }
@@ -121,22 +123,22 @@ impl Instruction {
             };
             return Some(Self { operation, bytes: 5 });
         }
-        // An address: a base, perhaps an index, and a displacement of none, one or four bytes.
+        // An address: a base, an optional index, and a displacement of no, one or four bytes.
         let extended = |number: usize, bit: u8| number | usize::from(high >> bit & 1) << 3;
-        let value = |number: usize| registers[place(number)] as isize;
+        let value = |number: usize| registers[context_index(number)] as isize;
         let indexed = rm == 4;
         let base = if indexed { usize::from(byte(5) & 7) } else { rm };
         let mut index = 0;
         if indexed {
             let number = extended(usize::from(byte(5) >> 3 & 7), 6);
-            // The stack pointer's number means none.
+            // The stack pointer's number means that there is no index.
             if number != 4 {
                 index = value(number) << (byte(5) >> 6);
             }
         }
         let before = if indexed { 6 } else { 5 };
         let (displacement, bytes) = match operands >> 6 {
-            // No base, or one relative to the instruction: not what the kernels have.
+            // Without a base, or relative to the instruction: the kernels have no such address.
             0 if base == 5 => return None,
             0 => (0, before),
             1 => (byte(before) as i8 as isize, before + 1),
@@ -155,12 +157,12 @@ impl Instruction {
         Some(Self { operation, bytes })
     }
 
-    /// `None` where hardware would refuse it, or the kernels have no such thing: tiles that are
-    /// not full.
+    /// Executes it. `None` if hardware would refuse it, or if it configures tiles that are not
+    /// full, which the kernels don't.
     ///
     /// # Safety
-    /// Its addresses are good for a configuration, or for a tile's rows.
-    unsafe fn run(&self, state: &mut Tiles) -> Option<()> {
+    /// Its address is valid for a configuration, or for a tile's rows.
+    unsafe fn run(&self, state: &mut EmulatedTiles) -> Option<()> {
         match self.operation {
             Operation::Configure { from } => {
                 // SAFETY: as the caller promises.
@@ -198,8 +200,8 @@ impl Instruction {
     }
 }
 
-/// Of a register, by its number in an instruction.
-fn place(number: usize) -> usize {
+/// The index of a register in the signal's context, by its number in an instruction.
+fn context_index(number: usize) -> usize {
     const ORDER: [c_int; 16] = [
         libc::REG_RAX,
         libc::REG_RCX,
@@ -221,22 +223,22 @@ fn place(number: usize) -> usize {
     ORDER[number] as usize
 }
 
-/// The first and the second of each pair, by row and column.
+/// For each row: the first values of its pairs, then the second ones.
 type Pairs = [[[f32; COLUMNS]; 2]; ROWS];
 
-fn widen(tile: &Tile) -> Pairs {
+fn widen(tile: &EmulatedTile) -> Pairs {
     let mut pairs = [[[0.0; COLUMNS]; 2]; ROWS];
     for (line, pairs) in tile.iter().zip(&mut pairs) {
         for (column, pair) in line.chunks_exact(4).enumerate() {
-            pairs[0][column] = from_bf16(u16::from_le_bytes([pair[0], pair[1]]));
-            pairs[1][column] = from_bf16(u16::from_le_bytes([pair[2], pair[3]]));
+            pairs[0][column] = bf16::to_f32(u16::from_le_bytes([pair[0], pair[1]]));
+            pairs[1][column] = bf16::to_f32(u16::from_le_bytes([pair[2], pair[3]]));
         }
     }
     pairs
 }
 
-/// `sums[m][n] += left[m][k] · right[k][n]`, both of a pair.
-fn multiply(sums: &mut Tile, left: &Pairs, right: &Pairs) {
+/// `sums[m][n] += left[m][k] · right[k][n]`, for both values of each pair.
+fn multiply(sums: &mut EmulatedTile, left: &Pairs, right: &Pairs) {
     for (line, left) in sums.iter_mut().zip(left) {
         let mut values = [0.0; COLUMNS];
         for (value, bytes) in values.iter_mut().zip(line.chunks_exact(4)) {

@@ -1,0 +1,62 @@
+//! Hands a call to a kernel. Multiplying and finishing is the kernels' work; choosing between
+//! this and Winograd's filtering is [`convolution`](crate::convolution)'s.
+
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
+use crate::avx2_neon;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512_bf16;
+use crate::call::ConvolutionCall;
+use crate::kernel::Kernel;
+
+/// Configures what a kernel needs on a thread before it runs calls: for AMX the tile registers.
+/// While a thread holds the result it runs nothing else, which might release them.
+///
+/// # Safety
+/// The machine has the kernel.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn prepare_thread(kernel: Kernel) -> Option<amx::TileRegisters> {
+    matches!(kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
+        // SAFETY: as the caller promises.
+        .then(|| unsafe { amx::TileRegisters::configure() })
+}
+
+/// Configures what a kernel needs on a thread before it runs calls: nothing on this
+/// architecture.
+///
+/// # Safety
+/// The machine has the kernel.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn prepare_thread(_kernel: Kernel) {}
+
+/// Runs a call whose weights are not transformed, or at one position of transformed weights.
+///
+/// # Safety
+/// The machine has the kernel, the weights are packed for it, and this thread holds the result
+/// of [`prepare_thread`]. Input, output and residual are valid for all pixels that the call
+/// names, with the overrun of an [`Activation`](crate::layout::Activation). The output may be
+/// the residual if pixels keep their indices, but not the input. Calls that run at the same time
+/// on other threads write other pixels or planes.
+pub(crate) unsafe fn multiply(kernel: Kernel, call: &ConvolutionCall<'_>) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AmxBf16 => amx::convolve::<false>(call),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AmxBf16x3 => amx::convolve::<true>(call),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512Bf16 => avx512_bf16::convolve(call),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => avx512::convolve(call),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => avx2_neon::convolve_avx2(call),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon => avx2_neon::convolve_neon(call),
+            #[allow(unreachable_patterns, reason = "kernels of other architectures")]
+            _ => unreachable!("{kernel} is not available on this architecture"),
+        }
+    }
+}
