@@ -6,18 +6,21 @@
 //! Owns what counts as ready. Problems are found by the queue and the engine, and metrics are
 //! written by [`crate::metrics`]. Nothing secret is shown: errors have no secrets.
 
+use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
-use axum::routing::get;
-use axum::{Json, Router};
+use bytes::Bytes;
+use camshaft_common::store::JSON;
 use camshaft_queue::RabbitMqQueue;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -36,6 +39,12 @@ pub struct HealthError {
 
 /// How long a worker that runs may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a client may take to send the head of a request. After that its connection is closed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The wait after a connection could not be accepted, for instance because no file is left to open.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// No worker says that it is alive.
 #[derive(Debug, thiserror::Error)]
@@ -118,18 +127,61 @@ impl Health {
     pub async fn serve(&self, address: SocketAddr) -> Result<(), HealthError> {
         let failed = |source| HealthError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let routes = Router::new()
-            .route("/livez", get(async || "ok"))
-            .route("/healthz", get(async || "ok"))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
-            .with_state(self.clone());
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).await {
-                tracing::warn!(%error, "health checks are no longer answered");
-            }
-        });
+        let health = self.clone();
+        tokio::spawn(async move { health.accept(listener).await });
         Ok(())
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
+        loop {
+            let connection = match listener.accept().await {
+                Ok((connection, _address)) => TokioIo::new(connection),
+                Err(error) => {
+                    tracing::warn!(%error, "a health check could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let health = self.clone();
+            let answer = service_fn(move |request| {
+                let answer = health.answer(&request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let serving = server.serve_connection(connection, answer);
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::debug!(%error, "a health check's connection broke");
+                }
+            });
+        }
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return response(StatusCode::METHOD_NOT_ALLOWED, PLAIN_TEXT, "");
+        }
+        match request.uri().path() {
+            "/livez" | "/healthz" => response(StatusCode::OK, PLAIN_TEXT, "ok"),
+            "/readyz" => {
+                let readiness = self.readiness();
+                let status =
+                    if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let json = serde_json::to_string(&readiness);
+                response(status, JSON, json.expect("readiness has only texts and numbers"))
+            }
+            "/metrics" => response(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics()),
+            _ => response(StatusCode::NOT_FOUND, PLAIN_TEXT, ""),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let ready = self.readiness().ready;
+        let engine = self.0.lock().engine.clone();
+        let snapshot = engine.as_ref().map(|engine| (engine.metrics(), engine.snapshot()));
+        let shown = snapshot.as_ref().map(|(metrics, snapshot)| (*metrics, snapshot));
+        metrics::exposition(shown, ready)
     }
 
     fn readiness(&self) -> Readiness {
@@ -162,17 +214,15 @@ impl Health {
     }
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
-    let readiness = health.readiness();
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness))
-}
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
-async fn metrics(State(health): State<Health>) -> impl IntoResponse {
-    let ready = health.readiness().ready;
-    let engine = health.0.lock().engine.clone();
-    let snapshot = engine.as_ref().map(|engine| (engine.metrics(), engine.snapshot()));
-    let shown = snapshot.as_ref().map(|(metrics, snapshot)| (*metrics, snapshot));
-    let text = metrics::exposition(shown, ready);
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }

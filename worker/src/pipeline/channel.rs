@@ -1,14 +1,18 @@
 //! Bounded channels between stages. They tell how long each item waited in them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, mpsc};
 
 /// The end of a channel into which a stage puts its results.
 #[derive(Debug)]
-pub struct Sender<T>(async_channel::Sender<(T, Instant)>);
+pub struct Sender<T>(mpsc::Sender<(T, Instant)>);
 
-/// The end of a channel from which a stage takes its work.
+/// The end of a channel from which a stage takes its work. The tasks of a stage share it, and wait
+/// for items in turn.
 #[derive(Debug)]
-pub struct Receiver<T>(async_channel::Receiver<(T, Instant)>);
+pub struct Receiver<T>(Arc<Mutex<mpsc::Receiver<(T, Instant)>>>);
 
 /// The other end of the channel is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +20,8 @@ pub struct Closed;
 
 /// A channel that holds up to `capacity` items, at least one.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let (sender, receiver) = async_channel::bounded(capacity.max(1));
-    (Sender(sender), Receiver(receiver))
+    let (sender, receiver) = mpsc::channel(capacity.max(1));
+    (Sender(sender), Receiver(Arc::new(Mutex::new(receiver))))
 }
 
 impl<T> Sender<T> {
@@ -34,7 +38,7 @@ impl<T> Sender<T> {
     /// # Errors
     /// If all receivers are gone; the item is dropped.
     pub fn send_blocking(&self, item: T) -> Result<(), Closed> {
-        self.0.send_blocking((item, Instant::now())).map_err(|_| Closed)
+        self.0.blocking_send((item, Instant::now())).map_err(|_| Closed)
     }
 }
 
@@ -44,7 +48,7 @@ impl<T> Receiver<T> {
     /// # Errors
     /// If all senders are gone and the channel is empty.
     pub async fn recv(&self) -> Result<(T, Duration), Closed> {
-        let (item, sent) = self.0.recv().await.map_err(|_| Closed)?;
+        let (item, sent) = self.0.lock().await.recv().await.ok_or(Closed)?;
         Ok((item, sent.elapsed()))
     }
 }
@@ -57,6 +61,6 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
     }
 }
