@@ -16,10 +16,10 @@ use crate::network::resnet::{BlockKind, NetworkShape, ResNet, ResNetShape};
 
 /// Number of classes of the small model: `c0` to `c6`.
 pub const CLASSES: usize = 7;
-/// Why nothing here fails.
-const VALID: &str = "the small model is valid";
 /// Side of the small model's input. Its last stage is 2 × 2.
 pub const SIDE: usize = 64;
+/// Why nothing here fails.
+const VALID: &str = "the small model is valid";
 
 /// The first stage has two blocks, so that one block has no convolution in its shortcut.
 fn shape(block: BlockKind) -> ResNetShape {
@@ -40,7 +40,7 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
         ((bits >> 40) as f32 / (1 << 23) as f32 - 1.0) * 3f32.sqrt()
     });
     Tensor::from_vec(values.collect(), shape, &Device::Cpu)
-        .expect("there is a value for each place")
+        .expect("the shape has this number of values")
 }
 
 /// Random weights of [`small_model`] as a safetensors file.

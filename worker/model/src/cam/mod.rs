@@ -2,7 +2,7 @@
 //! numbers that describe a map. One file a method, each with its paper.
 //!
 //! Knows no network: functions are handed activations, gradients, and closures that run a network
-//! or the rest of one. Knows no images and no files. Upstream: [`explain`](crate::explain).
+//! or the rest of one. Knows no images and no files. Upstream: `explain`.
 //! Downstream: overlays and results.
 //!
 //! Methods that weight by gradients start from [`Gradients`]. If a global average and a linear

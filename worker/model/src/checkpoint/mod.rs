@@ -1,7 +1,7 @@
 //! Files of weights: reading every supported format, and finding tensors by name and shape.
 //!
-//! [`format`] converts other programs' files to safetensors, [`naming`] translates names of
-//! parameters, [`weights`] hands out tensors. Nothing here computes with weights. Upstream: the
+//! `format` converts other programs' files to safetensors, `naming` translates names of
+//! parameters, `weights` hands out tensors. Nothing here computes with weights. Upstream: the
 //! files of a model. Downstream: [`network`](crate::network).
 
 mod converted;

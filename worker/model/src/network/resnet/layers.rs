@@ -150,12 +150,13 @@ impl CandleLayers {
         };
         let value = value.to_dtype(self.dtype)?;
         if point == LayerPoint::Stem {
-            return cut(unfolded.expect("a convolution's").forward(&value)?, None);
+            return cut(unfolded.expect("the layer is a convolution").forward(&value)?, None);
         }
         let value = if start == CutStart::Image { self.stem(&value)? } else { value };
-        let unfolded = |input: &Tensor| unfolded.expect("a convolution's").forward(input);
+        let unfolded =
+            |input: &Tensor| unfolded.expect("the layer is a convolution").forward(input);
         match point {
-            LayerPoint::Stem => unreachable!("dealt with above"),
+            LayerPoint::Stem => unreachable!("the stem is handled above"),
             LayerPoint::Block(stage, block) => cut(self.blocks(stage, ..=block, value)?, None),
             LayerPoint::Path(stage, block, place) => {
                 let input = self.blocks(stage, ..block, value)?;
@@ -181,9 +182,9 @@ impl CandleLayers {
     ) -> Result<Tensor> {
         let features = features.to_dtype(self.dtype)?;
         let normalised = |unfolded: Option<&UnfoldedConv>| {
-            unfolded.expect("a convolution's").normalise(&features)
+            unfolded.expect("the layer is a convolution").normalise(&features)
         };
-        let block_input = || cut.block_input.as_ref().expect("it is cut within a block");
+        let block_input = || cut.block_input.as_ref().expect("the pass is cut within a block");
         let (stage, block, features) = match cut.point {
             LayerPoint::Stem => {
                 let stem = Self::pool(&normalised(unfolded)?.relu()?)?;

@@ -3,7 +3,7 @@
 //!
 //! Owns a forward pass, and a pass that is cut at any block or convolution, which explanations
 //! need. What classes mean and how images become input is not known here. Upstream: weights of a
-//! checkpoint. Downstream: [`explain`](crate::explain).
+//! checkpoint. Downstream: `explain`.
 
 mod architecture_hint;
 mod cut;
