@@ -81,8 +81,9 @@ mod embedded {
     pub(crate) fn describe_training_error(error: &TrainingError) -> String {
         let option = match error {
             TrainingError::Model(error) => return describe_model_error(error),
-            TrainingError::BatchOfOne | TrainingError::Compute(_) => Some("--batch"),
-            TrainingError::Diverged { .. } => Some("--learning-rate"),
+            TrainingError::BatchOfOne => Some("--layers all needs --batch 2"),
+            TrainingError::Compute(_) => Some("--batch"),
+            TrainingError::Diverged { .. } => Some("--learning-rate and --out"),
             TrainingError::Checkpoint(_) | TrainingError::OtherTraining(_) => Some("--out"),
             TrainingError::UnreadableClass { .. }
             | TrainingError::ImageLost { .. }

@@ -136,7 +136,7 @@ fn a_training_goes_on_after_kill_and_interrupt_as_if_nothing_had_happened() {
     let other = [&settings[..], &["--seed", "1"]].concat();
     run(&mut train(&dataset, &pieces, &other)).expect_one_line(&["seed was 0 and is 1 now"]);
     fs::remove_file(dataset.join("lying/000.png")).unwrap();
-    run(&mut train(&dataset, &pieces, &settings)).expect_one_line(&["another --out"]);
+    run(&mut train(&dataset, &pieces, &settings)).expect_one_line(&["another folder", "--out"]);
 }
 
 #[test]

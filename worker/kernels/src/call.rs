@@ -250,7 +250,7 @@ mod tests {
                 for &PixelRange { start, length } in cut.as_slice() {
                     let whole = |range: &PixelRange| {
                         (range.start..range.start + range.length).contains(&start)
-                            && (start - range.start) % PLANE == 0
+                            && (start - range.start).is_multiple_of(PLANE)
                     };
                     assert!(ranges.iter().any(whole));
                     (start..start + length).for_each(|pixel| seen[pixel] += 1);

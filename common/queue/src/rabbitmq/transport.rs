@@ -175,6 +175,7 @@ impl Reactor for TokioKit {
         })
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async fn would borrow self")]
     fn tcp_connect_addr(
         &self,
         address: SocketAddr,
