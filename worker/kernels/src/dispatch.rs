@@ -11,25 +11,26 @@ use crate::avx512_bf16;
 use crate::call::ConvolutionCall;
 use crate::kernel::Kernel;
 
-/// Configures what a kernel needs on a thread before it runs calls: for AMX the tile registers.
-/// While a thread holds the result it runs nothing else, which might release them.
-///
-/// # Safety
-/// The machine has the kernel.
-#[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn prepare_thread(kernel: Kernel) -> Option<amx::TileRegisters> {
-    matches!(kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
-        // SAFETY: as the caller promises.
-        .then(|| unsafe { amx::TileRegisters::configure() })
+/// A thread that may run a kernel's calls, as long as this value lives: for AMX its tile
+/// registers are configured. The thread runs nothing else meanwhile, which might release them.
+pub(crate) struct PreparedThread {
+    #[cfg(target_arch = "x86_64")]
+    _tiles: Option<amx::TileRegisters>,
 }
 
-/// Configures what a kernel needs on a thread before it runs calls: nothing on this
-/// architecture.
+/// Prepares this thread for a kernel.
 ///
 /// # Safety
 /// The machine has the kernel.
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) unsafe fn prepare_thread(_kernel: Kernel) {}
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "nothing to prepare"))]
+pub(crate) unsafe fn prepare_thread(kernel: Kernel) -> PreparedThread {
+    PreparedThread {
+        #[cfg(target_arch = "x86_64")]
+        _tiles: matches!(kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
+            // SAFETY: as the caller promises.
+            .then(|| unsafe { amx::TileRegisters::configure() }),
+    }
+}
 
 /// Runs a call whose weights are not transformed, or at one position of transformed weights.
 ///

@@ -159,21 +159,8 @@ unsafe fn multiply(
     }
 }
 
-/// Calls the copy of a function for a kernel's vectors.
-macro_rules! for_vectors {
-    ($kernel:expr, $function:ident($($argument:expr),*)) => {
-        match $kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2 => avx2::$function($($argument),*),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => avx512::$function($($argument),*),
-            #[cfg(target_arch = "aarch64")]
-            Kernel::Neon => neon::$function($($argument),*),
-            _ => unreachable!("{} does not use Winograd's filtering", $kernel),
-        }
-    };
-}
-
+/// Calls the copy of a transform for a kernel's vectors.
+///
 /// # Safety
 /// As for [`convolve`].
 unsafe fn transform_inputs(
@@ -184,9 +171,21 @@ unsafe fn transform_inputs(
     tiles: Range<usize>,
 ) {
     // SAFETY: as the caller promises.
-    unsafe { for_vectors!(kernel, inputs(call, grid, scratch, tiles)) }
+    unsafe {
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => inputs_avx512(call, grid, scratch, tiles),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => inputs_avx2(call, grid, scratch, tiles),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon => inputs_neon(call, grid, scratch, tiles),
+            _ => unreachable!("{kernel} does not use Winograd's filtering"),
+        }
+    }
 }
 
+/// Calls the copy of a transform for a kernel's vectors.
+///
 /// # Safety
 /// As for [`convolve`].
 unsafe fn transform_outputs(
@@ -198,47 +197,57 @@ unsafe fn transform_outputs(
     tiles: Range<usize>,
 ) {
     // SAFETY: as the caller promises.
-    unsafe { for_vectors!(kernel, outputs(call, grid, scratch, panel, tiles)) }
+    unsafe {
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => outputs_avx512(call, grid, scratch, panel, tiles),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => outputs_avx2(call, grid, scratch, panel, tiles),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon => outputs_neon(call, grid, scratch, panel, tiles),
+            _ => unreachable!("{kernel} does not use Winograd's filtering"),
+        }
+    }
 }
 
-/// Makes copies of the transforms for vectors of `lanes` f32.
+/// Makes copies of both transforms for vectors of `lanes` f32.
 macro_rules! copies {
-    ($name:ident, $features:literal, $lanes:literal) => {
-        mod $name {
-            use super::*;
+    ($inputs:ident, $outputs:ident, $features:literal, $lanes:literal) => {
+        /// # Safety
+        /// As for [`convolve`].
+        #[target_feature(enable = $features)]
+        unsafe fn $inputs(
+            call: &ConvolutionCall<'_>,
+            grid: TileGrid,
+            scratch: &WinogradScratch,
+            tiles: Range<usize>,
+        ) {
+            // SAFETY: as the caller promises.
+            unsafe { inputs_in_lanes::<$lanes>(call, grid, scratch, tiles) }
+        }
 
-            #[target_feature(enable = $features)]
-            pub(super) unsafe fn inputs(
-                call: &ConvolutionCall<'_>,
-                grid: TileGrid,
-                scratch: &WinogradScratch,
-                tiles: Range<usize>,
-            ) {
-                // SAFETY: as the caller promises.
-                unsafe { inputs_in_lanes::<$lanes>(call, grid, scratch, tiles) }
-            }
-
-            #[target_feature(enable = $features)]
-            pub(super) unsafe fn outputs(
-                call: &ConvolutionCall<'_>,
-                grid: TileGrid,
-                scratch: &WinogradScratch,
-                panel: usize,
-                tiles: Range<usize>,
-            ) {
-                // SAFETY: as the caller promises.
-                unsafe { outputs_in_lanes::<$lanes>(call, grid, scratch, panel, tiles) }
-            }
+        /// # Safety
+        /// As for [`convolve`].
+        #[target_feature(enable = $features)]
+        unsafe fn $outputs(
+            call: &ConvolutionCall<'_>,
+            grid: TileGrid,
+            scratch: &WinogradScratch,
+            panel: usize,
+            tiles: Range<usize>,
+        ) {
+            // SAFETY: as the caller promises.
+            unsafe { outputs_in_lanes::<$lanes>(call, grid, scratch, panel, tiles) }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-copies!(avx512, "avx512f", 16);
+copies!(inputs_avx512, outputs_avx512, "avx512f", 16);
 #[cfg(target_arch = "x86_64")]
-copies!(avx2, "avx2,fma", 8);
+copies!(inputs_avx2, outputs_avx2, "avx2,fma", 8);
 #[cfg(target_arch = "aarch64")]
-copies!(neon, "neon", 4);
+copies!(inputs_neon, outputs_neon, "neon", 4);
 
 /// `Bᵀ d B` of each tile and channel.
 ///

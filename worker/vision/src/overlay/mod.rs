@@ -1,7 +1,7 @@
 //! Draws a heat map over its image and encodes the result as a file.
 //!
-//! Owns scaling ([`levels`]), blending ([`blend`]) and encoding. Does not compute maps. Upstream:
-//! a decoded image and its map. Downstream: the store.
+//! Owns scaling (`levels`), blending (`blend`) and encoding. Does not compute maps. Upstream: a
+//! decoded image and its map. Downstream: the store.
 
 use std::cell::RefCell;
 use std::error::Error;
