@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 mod files;
+mod folder_files;
 mod hub;
 mod reference;
 
-pub use files::{
-    CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFilesError, PREPROCESSOR_FILE,
-    StoredModel, WEIGHTS_FILE,
+pub use files::{ModelFilesError, StoredModel};
+pub use folder_files::{
+    CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE,
+    WEIGHTS_FILE,
 };
 pub use hub::HubError;
 pub use reference::{HubModel, ModelReference, ModelReferenceError};
