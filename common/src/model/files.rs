@@ -87,7 +87,8 @@ impl StoredModel {
             return Err(ModelFilesError::NoConfig { place: place.to_owned() });
         };
         let preprocessor = bytes_if_found(folder.get(PREPROCESSOR_FILE, MAX_CONFIG_BYTES).await)?;
-        // Tried by name first: a bucket that forbids listing will do if the file has its usual name.
+        // Tried by name first: a bucket that forbids listing will do if the file has its usual
+        // name.
         let weights = match bytes_if_found(folder.get(WEIGHTS_FILE, MAX_WEIGHTS_BYTES).await)? {
             Some(weights) => weights,
             None => {

@@ -1,4 +1,5 @@
-//! The files of a model folder: their names, how large they may be, and which one holds the weights.
+//! The files of a model folder: their names, how large they may be, and which one holds the
+//! weights.
 //!
 //! Does not read or download anything. Downstream: [`files`](super::files) reads the files from a
 //! folder, [`hub`](super::hub) downloads them.

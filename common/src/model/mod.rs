@@ -77,8 +77,8 @@ pub struct ModelIdentity {
     pub reference: ModelReference,
     /// The weights file's digest.
     pub digest: FileDigest,
-    /// The digest of `config.json` and, if there is one, `preprocessor_config.json`: input rules and
-    /// class names change results too.
+    /// The digest of `config.json` and, if there is one, `preprocessor_config.json`: input rules
+    /// and class names change results too.
     pub config_digest: FileDigest,
 }
 
