@@ -86,7 +86,7 @@ pub struct BrokerArgs {
     pub queue: QueueArgs,
 }
 
-/// Certificates for amqps://: whose to trust, and our own.
+/// Certificates for amqps://: the authorities to trust, and our own certificate.
 #[derive(Args, Clone, Debug)]
 pub struct TlsArgs {
     /// With amqps://, a PEM file of the authorities to trust for the broker's certificate, instead
