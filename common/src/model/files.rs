@@ -84,7 +84,7 @@ impl StoredModel {
         reference: ModelReference,
     ) -> Result<Self, ModelFilesError> {
         let Some(config) = bytes_if_found(folder.get(CONFIG_FILE, MAX_CONFIG_BYTES).await)? else {
-            return Err(ModelFilesError::NoConfig { place: place.to_owned() });
+            return Err(ModelFolderError::NoConfig { place: place.to_owned() }.into());
         };
         let preprocessor = bytes_if_found(folder.get(PREPROCESSOR_FILE, MAX_CONFIG_BYTES).await)?;
         // Tried by name first: a bucket that forbids listing will do if the file has its usual
