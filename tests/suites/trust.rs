@@ -11,8 +11,8 @@ use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
 use camshaft_tests::small_run::SmallRun;
 use camshaft_trust::examination::probabilities;
-use camshaft_trust::pixels::{Heat, Pixels};
-use camshaft_trust::{Measured, Subject, measure};
+use camshaft_trust::pixels::{InputImage, PixelHeat};
+use camshaft_trust::{MapMeasures, PreparedImage, measure};
 use camshaft_vision::heat_map::HeatMap;
 use camshaft_vision::input::to_input;
 use candle_core::{Device, Tensor};
@@ -88,8 +88,8 @@ struct Means {
     road: f64,
 }
 
-fn means(measured: &[Measured]) -> Means {
-    let mean = |value: fn(&Measured) -> f64| {
+fn means(measured: &[MapMeasures]) -> Means {
+    let mean = |value: fn(&MapMeasures) -> f64| {
         measured.iter().map(value).sum::<f64>() / measured.len() as f64
     };
     Means {
@@ -119,12 +119,12 @@ fn real_maps_beat_inverted_ones_by_every_measure() {
         let with = |values| HeatMap { values, ..real.clone() };
         let inverted = with(real.values.iter().map(|value| max - value).collect());
         let class = explained.explanations[0].class;
-        let subject = Subject::new(Pixels::of_input(&input, rule), rule.mean, 1);
+        let prepared = PreparedImage::new(InputImage::of_input(&input, rule), rule.mean, 1);
         let mut score = |images: &[Vec<f32>]| probabilities(&model, images, class, 8);
-        let whole = score(std::slice::from_ref(&subject.pixels.values)).unwrap()[0];
+        let whole = score(std::slice::from_ref(&prepared.pixels.values)).unwrap()[0];
         for (map, measured) in [&real, &inverted].into_iter().zip(&mut measured) {
-            let heat = Heat::of(map, (rule.height, rule.width));
-            measured.push(measure(&subject, &heat, whole, &mut score).unwrap());
+            let heat = PixelHeat::of(map, (rule.height, rule.width));
+            measured.push(measure(&prepared, &heat, whole, &mut score).unwrap());
         }
     }
     let [real, inverted] = measured.each_ref().map(|measured| means(measured));

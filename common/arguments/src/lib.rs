@@ -1,5 +1,8 @@
-//! Command line arguments that both programs share. Every one is also an environment
-//! variable `CAMSHAFT_…`.
+//! Command line arguments that both programs share. Each is also an environment variable
+//! `CAMSHAFT_…`.
+//!
+//! Does not define the options of one program alone. Upstream: both programs' `Args`. Downstream:
+//! the types of the crates that the options configure.
 
 pub mod advice;
 pub mod runtime;
@@ -22,16 +25,18 @@ use camshaft_telemetry::LogFormat;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Explanation")]
 pub struct ExplainArgs {
-    /// How maps are computed, one or several: grad-cam, hires-cam, grad-cam++, xgrad-cam,
+    /// One or several methods to compute maps: grad-cam, hires-cam, grad-cam++, xgrad-cam,
     /// layer-cam, eigen-cam, eigen-grad-cam, score-cam, ablation-cam
     #[arg(long, env = "CAMSHAFT_METHOD", default_value = "grad-cam", value_name = "METHOD,…")]
     pub method: Choices<Method>,
-    /// Whose output a map weighs, one or several: a stage (layer4), a block (layer4.2), a
-    /// convolution (layer4.2.conv3), or several fused into one map (layer3+layer4)
+    /// One or several target layers, whose output a map weighs: a stage (layer4), a block
+    /// (layer4.2), a convolution (layer4.2.conv3), or several layers fused into one map
+    /// (layer3+layer4)
     #[arg(long, env = "CAMSHAFT_LAYER", default_value = "layer4", value_name = "LAYER,…")]
     pub layer: Choices<FusedLayers>,
-    /// Classes to explain: top1 or top-N (and the image's label where it is another class), label
-    /// (the same, label first; an image without one fails) or class:NAME
+    /// Classes to explain: top1 or top-N (the most probable classes, and the image's label if it is
+    /// another class), label (the label first, then top1; an image without a label fails) or
+    /// class:NAME
     #[arg(long, env = "CAMSHAFT_TARGET", default_value = "top1")]
     pub target: Target,
     /// Colours of the heat map: jet, turbo, viridis, inferno or magma
@@ -43,8 +48,8 @@ pub struct ExplainArgs {
     /// Format of overlays: jpeg, png, webp or none
     #[arg(long, env = "CAMSHAFT_OVERLAY", default_value = "jpeg")]
     pub overlay: OverlayFormat,
-    /// Record each image's embedding (2048 numbers for a ResNet-50, 5.5 KB an image), not only a
-    /// sketch of it
+    /// Record each image's whole embedding (2048 numbers for a ResNet-50, 5.5 KB an image), not
+    /// only its sketch
     #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
     pub embeddings: bool,
 }
@@ -56,12 +61,12 @@ impl From<ExplainArgs> for ExplainOptions {
     }
 }
 
-/// Where a model comes from.
+/// The model to use.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// The classifier: cats-vs-dogs, the one inside the program, which is the default; a folder
-    /// or store URL with a ResNet's weights (safetensors or PyTorch) and config.json; or
-    /// hf:OWNER/NAME or hf:OWNER/NAME@REVISION on the Hugging Face Hub. See docs/models.md
+    /// The classifier: cats-vs-dogs, the model inside the program (the default); a folder or store
+    /// URL with a ResNet's weights (safetensors or PyTorch) and config.json; or hf:OWNER/NAME or
+    /// hf:OWNER/NAME@REVISION on the Hugging Face Hub. See docs/models.md
     #[arg(long, env = "CAMSHAFT_MODEL")]
     pub model: Option<ModelReference>,
 }
@@ -70,7 +75,7 @@ pub struct ModelArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
-    /// RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://…
+    /// URL of RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://…
     #[arg(long, env = "CAMSHAFT_BROKER", hide_env_values = true, value_name = "URL")]
     pub broker: Secret,
     #[command(flatten)]
@@ -81,14 +86,14 @@ pub struct BrokerArgs {
     pub queue: QueueArgs,
 }
 
-/// Whom to trust and who we are, over amqps://.
+/// Certificates for amqps://: the authorities to trust, and our own certificate.
 #[derive(Args, Clone, Debug)]
 pub struct TlsArgs {
-    /// With amqps://, the PEM file of the authorities that the broker's certificate may come
-    /// from, instead of the system's
+    /// With amqps://, a PEM file of the authorities to trust for the broker's certificate, instead
+    /// of the system's
     #[arg(long, env = "CAMSHAFT_BROKER_CA", value_name = "FILE")]
     pub broker_ca: Option<PathBuf>,
-    /// With amqps://, the PEM file of a client certificate, for a broker that asks for one
+    /// With amqps://, a PEM file of a client certificate, for a broker that asks for one
     #[arg(long, env = "CAMSHAFT_BROKER_CERT", value_name = "FILE", requires = "broker_key")]
     pub broker_cert: Option<PathBuf>,
     /// The PEM file of the client certificate's private key, not encrypted
@@ -103,25 +108,25 @@ impl From<TlsArgs> for TlsFiles {
     }
 }
 
-/// What the queues are called and how long retries rest.
+/// Names of the queues, and delays of retries.
 #[derive(Args, Clone, Debug)]
 pub struct QueueArgs {
     /// First part of the queues' names
     #[arg(long, env = "CAMSHAFT_QUEUE", default_value = "camshaft", value_name = "NAME", value_parser = queue_name)]
     pub queue: String,
-    /// Seconds to rest after each failed try; one more try than there are delays
+    /// Seconds to wait after each failed try of a job. With n delays there are n + 1 tries
     #[arg(long, env = "CAMSHAFT_RETRY_DELAYS", default_value = "2,10,60,300", value_name = "SECONDS,…", value_parser = retry_delays)]
     pub retry_delays: RetryDelays,
 }
 
-/// What is logged and how.
+/// What to log, and in which format.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArgs {
-    /// How log lines on standard error look
+    /// Format of log lines on standard error
     #[arg(long, env = "CAMSHAFT_LOG_FORMAT", value_enum, default_value_t, global = true)]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug or trace, or target=level,…
+    /// What to log: error, warn, info, debug or trace, or target=level,…
     #[arg(long, env = "CAMSHAFT_LOG", value_name = "FILTER", global = true)]
     pub log: Option<String>,
 }

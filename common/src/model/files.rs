@@ -1,110 +1,53 @@
-//! A model's files: finding which of a folder's files they are, and reading them whole.
+//! Reads a model's files whole, from a folder or from the Hugging Face Hub.
 //!
-//! What is in them is the worker's business. Upstream: a [`ModelReference`]. Downstream: the
-//! worker loads them; the producer only takes their digests.
+//! Does not look into the files: the worker does. [`folder_files`](super::folder_files) knows their
+//! names, [`hub`] downloads them. Upstream: a [`ModelReference`]. Downstream: the worker loads the
+//! files; the producer only computes their digests.
 
 use bytes::Bytes;
 
-use super::hub::{self, HubError};
+use super::folder_files::{
+    CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE,
+    WEIGHTS_FILE, weights_among,
+};
+use super::hub::{self, HubError, SnapshotError};
 use super::{HubModel, ModelIdentity, ModelReference};
 use crate::location::Location;
 use crate::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
 
-/// File with the weights in a model folder, where it has its usual name.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// File with class names and input rules in a model folder.
-pub const CONFIG_FILE: &str = "config.json";
-/// Further input rules, as transformers writes them.
-pub const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
-
-/// A ResNet-152 in f32 has 240 MB.
-pub const MAX_WEIGHTS_BYTES: u64 = 4 << 30;
-/// Names of all of ImageNet-21k's classes are 1 MB.
-pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
-
-/// Names and kinds of weights files, best first: those that PyTorch's programs and Keras write.
-const WEIGHTS: [Candidates; 5] = [
-    Candidates::Named(WEIGHTS_FILE),
-    Candidates::Ending(&[".safetensors"]),
-    Candidates::Named("pytorch_model.bin"),
-    Candidates::Ending(&[".pth", ".pt", ".bin"]),
-    Candidates::Ending(&[".h5", ".hdf5", ".keras"]),
-];
-
-/// What training writes beside weights and nobody means as such.
-const NO_WEIGHTS: [&str; 4] = ["optimizer.", "scheduler.", "rng_state", "training_args."];
-
-/// Weights files that are as good as each other.
-#[derive(Clone, Copy)]
-enum Candidates {
-    Named(&'static str),
-    Ending(&'static [&'static str]),
+/// A model's files can't be found or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFilesError {
+    /// The folder's store failed or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The hub failed or refused, and its cache does not have the model.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The folder or repository lacks a file, or its weights are ambiguous.
+    #[error(transparent)]
+    Folder(#[from] ModelFolderError),
 }
 
-impl Candidates {
-    fn has(self, name: &str) -> bool {
-        match self {
-            Self::Named(wanted) => name == wanted,
-            Self::Ending(endings) => {
-                let lower = name.to_ascii_lowercase();
-                endings.iter().any(|ending| lower.ends_with(ending))
-                    && !NO_WEIGHTS.iter().any(|start| lower.starts_with(start))
-            }
+impl From<SnapshotError> for ModelFilesError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Hub(error) => Self::Hub(error),
+            SnapshotError::Folder(error) => Self::Folder(error),
         }
     }
 }
 
-/// A model's files can't be found or read.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelFilesError {
-    /// The store can't or won't give them.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The hub can't or won't give them.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// Nothing says what the network is.
-    #[error(
-        "{place} has no {CONFIG_FILE}, which names the architecture, the classes and the input; \
-         docs/models.md tells how to write one"
-    )]
-    NoConfig {
-        /// The folder or repository.
-        place: String,
-    },
-    /// No file has a name as weights have.
-    #[error(
-        "{place} has no weights; a model folder has {WEIGHTS_FILE} or another .safetensors, .pth, \
-         .pt or .bin file"
-    )]
-    NoWeights {
-        /// The folder or repository.
-        place: String,
-    },
-    /// Several files could be the weights.
-    #[error(
-        "{place} has several files that could be the weights ({candidates}); keep one, or call it \
-         {WEIGHTS_FILE}"
-    )]
-    ManyWeights {
-        /// The folder or repository.
-        place: String,
-        /// Their names.
-        candidates: String,
-    },
-}
-
-/// A model's files as they lie in a folder or on the hub.
+/// A model's files, as a folder or the hub has them.
 #[derive(Clone, Debug)]
 pub struct StoredModel {
-    /// Name, place and digests. A hub's revision is the commit it stood for, where the hub or
-    /// its cache tells.
+    /// Name, place and digests. The revision of a model on the hub is a commit, not a branch.
     pub identity: ModelIdentity,
-    /// The weights, in whichever format.
+    /// The weights, in any supported format.
     pub weights: Bytes,
     /// `config.json`.
     pub config: Bytes,
-    /// `preprocessor_config.json`, where there is one.
+    /// `preprocessor_config.json`, if there is one.
     pub preprocessor: Option<Bytes>,
 }
 
@@ -112,7 +55,7 @@ impl StoredModel {
     /// Reads a model from a folder on disk or in a store.
     ///
     /// # Errors
-    /// Where files are missing, ambiguous or too large, or the store fails.
+    /// If files are missing, ambiguous or too large, or if the store fails.
     pub async fn from_folder(
         location: &Location,
         options: &StoreOptions,
@@ -124,7 +67,7 @@ impl StoredModel {
     /// Reads a model from the Hugging Face Hub or its cache.
     ///
     /// # Errors
-    /// As [`Self::from_folder`], and where neither hub nor cache has it.
+    /// As [`Self::from_folder`], and if neither the hub nor its cache has the model.
     pub async fn from_hub(
         model: &HubModel,
         options: &StoreOptions,
@@ -140,12 +83,13 @@ impl StoredModel {
         place: &str,
         reference: ModelReference,
     ) -> Result<Self, ModelFilesError> {
-        let Some(config) = if_there(folder.get(CONFIG_FILE, MAX_CONFIG_BYTES).await)? else {
-            return Err(ModelFilesError::NoConfig { place: place.to_owned() });
+        let Some(config) = bytes_if_found(folder.get(CONFIG_FILE, MAX_CONFIG_BYTES).await)? else {
+            return Err(ModelFolderError::NoConfig { place: place.to_owned() }.into());
         };
-        let preprocessor = if_there(folder.get(PREPROCESSOR_FILE, MAX_CONFIG_BYTES).await)?;
-        // A bucket need not allow listing where the file has its usual name.
-        let weights = match if_there(folder.get(WEIGHTS_FILE, MAX_WEIGHTS_BYTES).await)? {
+        let preprocessor = bytes_if_found(folder.get(PREPROCESSOR_FILE, MAX_CONFIG_BYTES).await)?;
+        // Tried by name first: a bucket that forbids listing will do if the file has its usual
+        // name.
+        let weights = match bytes_if_found(folder.get(WEIGHTS_FILE, MAX_WEIGHTS_BYTES).await)? {
             Some(weights) => weights,
             None => {
                 let name = weights_among(&folder.names().await?, place)?;
@@ -158,7 +102,8 @@ impl StoredModel {
     }
 }
 
-fn if_there(
+/// The object's content; `None` if there is no such object.
+fn bytes_if_found(
     read: Result<crate::store::FetchedObject, StoreError>,
 ) -> Result<Option<Bytes>, ModelFilesError> {
     match read {
@@ -168,57 +113,9 @@ fn if_there(
     }
 }
 
-/// Which of a folder's files are the weights.
-pub(super) fn weights_among(names: &[String], place: &str) -> Result<String, ModelFilesError> {
-    for candidates in WEIGHTS {
-        let mut found: Vec<_> = names.iter().filter(|name| candidates.has(name)).collect();
-        found.sort();
-        match found[..] {
-            [] => {}
-            [name] => return Ok(name.clone()),
-            _ => {
-                let names: Vec<_> = found.iter().map(|name| name.as_str()).collect();
-                return Err(ModelFilesError::ManyWeights {
-                    place: place.to_owned(),
-                    candidates: names.join(", "),
-                });
-            }
-        }
-    }
-    Err(ModelFilesError::NoWeights { place: place.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn chosen(names: &[&str]) -> Result<String, ModelFilesError> {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        weights_among(&names, "here")
-    }
-
-    #[test]
-    fn safetensors_come_first_and_the_usual_name_before_others() {
-        for (names, expected) in [
-            (&["pytorch_model.bin", "model.safetensors", "a.safetensors"][..], "model.safetensors"),
-            (&["pytorch_model.bin", "a.safetensors", "tf_model.h5"][..], "a.safetensors"),
-            (&["pytorch_model.bin", "best.pth", "optimizer.pt"][..], "pytorch_model.bin"),
-            (&["resnet50-11ad3fa6.PTH", "training_args.bin"][..], "resnet50-11ad3fa6.PTH"),
-            (&["README.md", "weights.h5"][..], "weights.h5"),
-        ] {
-            assert_eq!(chosen(names).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn several_candidates_are_named_and_none_guessed() {
-        let error = chosen(&["last.pth", "best.pt"]).unwrap_err().to_string();
-        assert!(
-            error.contains("here has several") && error.contains("best.pt, last.pth"),
-            "{error}"
-        );
-        assert!(matches!(chosen(&["README.md"]), Err(ModelFilesError::NoWeights { .. })));
-    }
 
     #[tokio::test]
     async fn a_folder_is_read_with_its_preprocessor_in_the_digest() {
@@ -230,7 +127,8 @@ mod tests {
         let options = StoreOptions::default();
         let read = async || StoredModel::from_folder(&location, &options).await;
         write("best.pth", "weights");
-        assert!(matches!(read().await, Err(ModelFilesError::NoConfig { .. })));
+        let error = read().await.unwrap_err();
+        assert!(matches!(error, ModelFilesError::Folder(ModelFolderError::NoConfig { .. })));
         write("config.json", "{}");
         let plain = read().await.unwrap();
         assert_eq!((&plain.weights[..], &plain.config[..]), (&b"weights"[..], &b"{}"[..]));

@@ -1,19 +1,19 @@
-//! Models on the Hugging Face Hub: brought into the cache that Hugging Face's own programs use,
-//! with the endpoint, token and cache that their environment variables name.
+//! Downloads models from the Hugging Face Hub into the cache that Hugging Face's own programs use.
+//! Their environment variables name the endpoint, the token and the cache.
 //!
-//! Only the files a model consists of are downloaded. Without the network, or with
-//! `HF_HUB_OFFLINE`, the cached copy is used. Downstream: [`client`] asks the hub, [`cache`] knows
-//! the files on disk.
+//! Downloads only the files that a model consists of. Uses the cached copy if the network is down
+//! or `HF_HUB_OFFLINE` is set. Upstream: [`files`](super::files). Downstream: [`client`] asks the
+//! hub, [`cache`] knows the files on disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use super::files::{
-    CONFIG_FILE, MAX_WEIGHTS_BYTES, ModelFilesError, PREPROCESSOR_FILE, weights_among,
+use super::HubModel;
+use super::folder_files::{
+    CONFIG_FILE, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE, weights_among,
 };
-use super::{HubModel, ModelFilesError as Error};
 use crate::location::Location;
 use crate::store::StoreOptions;
 use cache::Cache;
@@ -22,12 +22,12 @@ use client::{HubClient, OpenedFile, RemoteFile, RequestError};
 mod cache;
 mod client;
 
-/// A hub that hasn't listed a repository by then is as good as out of reach.
+/// How long listing a repository may take. After that the hub counts as out of reach.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest excerpt of what the hub said.
+/// Longest reason in an error; the hub's own text may be longer.
 const MAX_REASON_CHARS: usize = 200;
 
-/// A model can't be had from the hub.
+/// A model can't be downloaded from the hub, nor read from its cache.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot get {model} from the hub: {problem}")]
 pub struct HubError {
@@ -35,38 +35,52 @@ pub struct HubError {
     problem: String,
 }
 
+/// A model can't be brought into the cache.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SnapshotError {
+    /// The hub failed or refused, or the cache can't be used.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The repository does not have a model's files.
+    #[error(transparent)]
+    Folder(#[from] ModelFolderError),
+}
+
 /// A repository's files on this machine.
 pub(super) struct Snapshot {
     pub(super) folder: Location,
-    /// The commit that the revision stood for.
+    /// The commit that the revision stands for.
     pub(super) commit: String,
 }
 
 /// Brings a model's files into the cache, unless they are there.
-pub(super) async fn snapshot(model: &HubModel, options: &StoreOptions) -> Result<Snapshot, Error> {
+pub(super) async fn snapshot(
+    model: &HubModel,
+    options: &StoreOptions,
+) -> Result<Snapshot, SnapshotError> {
     let cache = Cache::open(model, options);
     let offline = options.variable("HF_HUB_OFFLINE").is_some_and(is_set);
     if offline {
-        return cached(&cache, model)?.ok_or_else(|| {
-            let problem = "HF_HUB_OFFLINE is set and the cache doesn't have it; unset it, or \
-                           download it first";
+        return find_cached(&cache, model)?.ok_or_else(|| {
+            let problem = "HF_HUB_OFFLINE is set and the cache doesn't have the model; unset \
+                           it, or download the model first";
             HubError { model: model.clone(), problem: problem.to_owned() }.into()
         });
     }
     let client = HubClient::new(model, options)
-        .map_err(|error| HubError { model: model.clone(), problem: told(&error) })?;
+        .map_err(|error| HubError { model: model.clone(), problem: describe(&error) })?;
     match download(&client, &cache, model).await {
-        Ok(folder) => here(model, folder),
-        Err(Failure::Refused(error)) => Err(error),
-        Err(Failure::OutOfReach(reason)) => match cached(&cache, model)? {
+        Ok(folder) => snapshot_in(model, folder),
+        Err(DownloadError::Refused(error)) => Err(error),
+        Err(DownloadError::OutOfReach(reason)) => match find_cached(&cache, model)? {
             Some(snapshot) => {
                 tracing::warn!(%model, reason, "the hub is out of reach; using the cached copy");
                 Ok(snapshot)
             }
             None => {
                 let problem = format!(
-                    "it is out of reach and the cache doesn't have it ({reason}); check the \
-                     network and HF_ENDPOINT, or download it where there is one"
+                    "the hub is out of reach and the cache doesn't have the model ({reason}); \
+                     check the network and HF_ENDPOINT, or download the model beforehand"
                 );
                 Err(HubError { model: model.clone(), problem }.into())
             }
@@ -74,46 +88,56 @@ pub(super) async fn snapshot(model: &HubModel, options: &StoreOptions) -> Result
     }
 }
 
-/// As huggingface_hub reads its switches.
+/// True if huggingface_hub would read this value of a variable as "on".
 fn is_set(value: &str) -> bool {
     matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
 }
 
-/// Why nothing was downloaded.
-enum Failure {
-    /// Perhaps the cache helps.
+/// A model's files were not downloaded.
+enum DownloadError {
+    /// The hub did not answer; the cached copy may do.
     OutOfReach(String),
-    /// The hub's own answer, or what lies there is no model.
-    Refused(Error),
+    /// The hub refused, the repository has no model, or the cache can't be written.
+    Refused(SnapshotError),
 }
 
-async fn download(client: &HubClient, cache: &Cache, model: &HubModel) -> Result<PathBuf, Failure> {
-    let refused = |problem| Failure::Refused(HubError { model: model.clone(), problem }.into());
+async fn download(
+    client: &HubClient,
+    cache: &Cache,
+    model: &HubModel,
+) -> Result<PathBuf, DownloadError> {
+    let refused =
+        |problem| DownloadError::Refused(HubError { model: model.clone(), problem }.into());
     let failed = |error: RequestError| match is_out_of_reach(&error) {
-        true => Failure::OutOfReach(told(&error)),
-        false => refused(told(&error)),
+        true => DownloadError::OutOfReach(describe(&error)),
+        false => refused(describe(&error)),
     };
-    let unwritten = |error: std::io::Error| refused(format!("the cache can't be written: {error}"));
+    let not_written =
+        |error: std::io::Error| refused(format!("the cache can't be written: {error}"));
     let listing = async {
         let commit = client.commit(model.revision()).await?;
         let files = client.files(&commit).await?;
         Ok((commit, files))
     };
     let Ok(listed) = tokio::time::timeout(LIST_TIMEOUT, listing).await else {
-        return Err(Failure::OutOfReach(format!("no answer in {} s", LIST_TIMEOUT.as_secs())));
+        return Err(DownloadError::OutOfReach(format!(
+            "no answer in {} s",
+            LIST_TIMEOUT.as_secs()
+        )));
     };
     let (commit, files) = listed.map_err(failed)?;
     let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
-    let weights = weights_among(&names, &model.to_string()).map_err(Failure::Refused)?;
+    let weights = weights_among(&names, &model.to_string())
+        .map_err(|error| DownloadError::Refused(error.into()))?;
     if let Some(RemoteFile { size_bytes, .. }) = files.iter().find(|file| file.name == weights)
         && *size_bytes > MAX_WEIGHTS_BYTES
     {
-        let problem = format!("{weights} has {size_bytes} bytes, more than any network known here");
+        let problem = format!("{weights} has {size_bytes} bytes; the limit is {MAX_WEIGHTS_BYTES}");
         return Err(refused(problem));
     }
     if !names.iter().any(|name| name == CONFIG_FILE) {
         let place = model.to_string();
-        return Err(Failure::Refused(ModelFilesError::NoConfig { place }));
+        return Err(DownloadError::Refused(ModelFolderError::NoConfig { place }.into()));
     }
     let snapshot = cache.snapshot(&commit);
     let wanted = |file: &&RemoteFile| {
@@ -125,17 +149,17 @@ async fn download(client: &HubClient, cache: &Cache, model: &HubModel) -> Result
         }
         let opened = client.open(&commit, &file.name).await.map_err(failed)?;
         let etag = opened.etag.clone();
-        store(cache, opened, file).await.map_err(|error| match error {
+        store_blob(cache, opened, file).await.map_err(|error| match error {
             StoreBlobError::Request(error) => failed(error),
-            StoreBlobError::Disk(error) => unwritten(error),
+            StoreBlobError::Disk(error) => not_written(error),
         })?;
-        cache.link(&commit, &file.name, &etag).map_err(unwritten)?;
+        cache.link(&commit, &file.name, &etag).map_err(not_written)?;
     }
-    cache.remember(model.revision(), &commit).map_err(unwritten)?;
+    cache.remember(model.revision(), &commit).map_err(not_written)?;
     Ok(snapshot)
 }
 
-/// A file's content didn't get into the cache.
+/// A file's content could not be downloaded into the cache.
 enum StoreBlobError {
     Request(RequestError),
     Disk(std::io::Error),
@@ -153,15 +177,20 @@ impl From<std::io::Error> for StoreBlobError {
     }
 }
 
-/// Reads a file's content into the cache, unless it is there. A blob is there whole or not at all.
-async fn store(cache: &Cache, opened: OpenedFile, file: &RemoteFile) -> Result<(), StoreBlobError> {
+/// Downloads a file's content into the cache, unless it is there. A blob is there whole or not at
+/// all.
+async fn store_blob(
+    cache: &Cache,
+    opened: OpenedFile,
+    file: &RemoteFile,
+) -> Result<(), StoreBlobError> {
     let OpenedFile { etag, mut response } = opened;
     let blob = cache.blob(&etag);
     if blob.exists() {
         return Ok(());
     }
     let _lock = cache.lock(&etag).await?;
-    // Whoever had the lock may have downloaded it.
+    // Another program may have held the lock and downloaded the file.
     if blob.exists() {
         return Ok(());
     }
@@ -186,14 +215,15 @@ async fn store(cache: &Cache, opened: OpenedFile, file: &RemoteFile) -> Result<(
 }
 
 /// The cached copy, without asking the hub.
-fn cached(cache: &Cache, model: &HubModel) -> Result<Option<Snapshot>, Error> {
+fn find_cached(cache: &Cache, model: &HubModel) -> Result<Option<Snapshot>, SnapshotError> {
     match cache.find(model.revision()) {
-        Ok(Some(folder)) => here(model, folder).map(Some),
+        Ok(Some(folder)) => snapshot_in(model, folder).map(Some),
         Ok(None) | Err(_) => Ok(None),
     }
 }
 
-fn here(model: &HubModel, folder: PathBuf) -> Result<Snapshot, Error> {
+/// The snapshot in a folder of the cache that is named after its commit.
+fn snapshot_in(model: &HubModel, folder: PathBuf) -> Result<Snapshot, SnapshotError> {
     let commit = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let location = folder.to_str().and_then(|path| path.parse().ok());
     let folder = location.ok_or_else(|| HubError {
@@ -203,6 +233,7 @@ fn here(model: &HubModel, folder: PathBuf) -> Result<Snapshot, Error> {
     Ok(Snapshot { folder, commit })
 }
 
+/// True if the cached copy may be used instead of the hub's answer.
 fn is_out_of_reach(error: &RequestError) -> bool {
     match error {
         RequestError::Transport(_) => true,
@@ -211,11 +242,11 @@ fn is_out_of_reach(error: &RequestError) -> bool {
     }
 }
 
-/// One line for a person. No header, and so no token, is in it.
-fn told(error: &RequestError) -> String {
+/// Describes an error in one line. The line contains no header, and so no token.
+fn describe(error: &RequestError) -> String {
     let text = match error {
         RequestError::Status { status, .. } if status.as_u16() == 401 => {
-            // The hub also answers so if there is no such repository.
+            // The hub also answers 401 if there is no such repository.
             "there is no such model, or it is private or gated; check the name, or accept its \
              terms and set HF_TOKEN"
                 .to_owned()

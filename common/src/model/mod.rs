@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 mod files;
+mod folder_files;
 mod hub;
 mod reference;
 
-pub use files::{
-    CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFilesError, PREPROCESSOR_FILE,
-    StoredModel, WEIGHTS_FILE,
+pub use files::{ModelFilesError, StoredModel};
+pub use folder_files::{
+    CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE,
+    WEIGHTS_FILE,
 };
 pub use hub::HubError;
 pub use reference::{HubModel, ModelReference, ModelReferenceError};
@@ -75,8 +77,8 @@ pub struct ModelIdentity {
     pub reference: ModelReference,
     /// The weights file's digest.
     pub digest: FileDigest,
-    /// The digest of `config.json` and, if there is one, `preprocessor_config.json`: input rules and
-    /// class names change results too.
+    /// The digest of `config.json` and, if there is one, `preprocessor_config.json`: input rules
+    /// and class names change results too.
     pub config_digest: FileDigest,
 }
 

@@ -1,5 +1,7 @@
-//! Sends spans to the collector and speaks of it with measure: a line when they stop getting
-//! through and one when they do again, however many batches are lost in between.
+//! Sends spans to the collector, and logs failures sparingly: one line when spans begin to be lost,
+//! and one when they get through again. The number of lost batches does not matter.
+//!
+//! Does not record spans. Upstream: [`traces`](super::traces).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,25 +12,25 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use tracing::{Metadata, warn};
 use url::Url;
 
-/// The SDK's exporter, whose every failed batch would be an error in the log.
+/// Wraps the SDK's exporter, which would log an error for every failed batch.
 #[derive(Debug)]
-pub(super) struct Exporter {
+pub(super) struct QuietExporter {
     otlp: opentelemetry_otlp::SpanExporter,
-    /// Where it sends, as it may be shown.
+    /// The collector's URL, without secrets.
     destination: Url,
-    /// Spans lost since the last that got through.
+    /// Spans lost since a batch last got through.
     lost: AtomicU64,
 }
 
-impl Exporter {
+impl QuietExporter {
     pub(super) fn new(otlp: opentelemetry_otlp::SpanExporter, mut destination: Url) -> Self {
-        // A key, with some.
+        // Some collectors take a key in the query.
         destination.set_query(None);
         Self { otlp, destination, lost: AtomicU64::new(0) }
     }
 }
 
-impl SpanExporter for Exporter {
+impl SpanExporter for QuietExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
         let sent = self.otlp.export(batch).await;
@@ -70,10 +72,11 @@ impl SpanExporter for Exporter {
     }
 }
 
-/// Whether a log line of the OpenTelemetry libraries says what nobody else does: that spans came
-/// faster than they could be sent. Failed batches are told here.
-pub(super) fn speaks_for_itself(event: &Metadata<'_>) -> bool {
-    const TOLD: [&str; 2] =
+/// True if a log line is to be shown. Of the OpenTelemetry libraries' lines, only those about
+/// dropped spans are: spans were recorded faster than they could be sent. [`QuietExporter`] logs
+/// failed batches.
+pub(super) fn is_shown(event: &Metadata<'_>) -> bool {
+    const SHOWN: [&str; 2] =
         ["BatchSpanProcessor.SpanDroppingStarted", "BatchSpanProcessor.SpansDropped"];
-    !event.target().starts_with("opentelemetry") || TOLD.contains(&event.name())
+    !event.target().starts_with("opentelemetry") || SHOWN.contains(&event.name())
 }

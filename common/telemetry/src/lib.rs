@@ -1,8 +1,9 @@
-//! Logging: `tracing` to standard error, for people or as JSON lines; and traces, where the
-//! environment asks for them.
+//! Logs to standard error, for people or as JSON lines, and sends traces if the environment asks
+//! for them.
 //!
-//! Standard output stays free for what was asked for. The two don't mix: log lines show no span of
-//! a trace, and which spans a trace has does not depend on what is logged.
+//! Standard output is for a program's results. Logs and traces are independent: log lines show no
+//! spans, and the log filter does not affect traces. Does not define metrics. Upstream: both
+//! programs' `main`. Downstream: standard error, an OpenTelemetry collector.
 
 use std::io::IsTerminal;
 
@@ -34,7 +35,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why logging can't start.
+/// Logging can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter can't be read.
@@ -42,13 +43,14 @@ pub enum TelemetryError {
     Filter {
         /// The filter.
         filter: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
 }
 
-/// Lasts as long as the program: what is dropped with it sends the last spans, within seconds.
+/// Keep it as long as the program runs. When it is dropped, the last spans are sent, within
+/// seconds.
 #[must_use = "traces end when it is dropped"]
 #[derive(Debug)]
 pub struct Telemetry {
@@ -58,7 +60,7 @@ pub struct Telemetry {
 /// Starts logging for the whole program, to `writer`, and traces in the name of `service`.
 ///
 /// # Errors
-/// Where the filter can't be read.
+/// If the filter can't be read.
 pub fn start<W>(
     service: Service,
     format: LogFormat,
@@ -74,18 +76,20 @@ where
         Ok(traces) => (traces, None),
         Err(reason) => (None, Some(reason)),
     };
-    let layers = [Some(logs(format, filter, writer)), traces.as_ref().map(|on| on.layer().boxed())];
+    let layers =
+        [Some(log_layer(format, filter, writer)), traces.as_ref().map(|on| on.layer().boxed())];
     let layers: Vec<_> = layers.into_iter().flatten().collect();
-    // A second start (tests in one process) keeps the first.
+    // A second start, as by tests in one process, keeps the first subscriber.
     let _already_started = Registry::default().with(layers).try_init();
-    // Nobody's images are to wait for that.
+    // Not an error: images are processed without traces.
     if let Some(reason) = refused {
         warn!("traces are off: {reason}");
     }
     Ok(Telemetry { _traces: traces })
 }
 
-fn logs<W, S>(
+/// The layer that writes log lines.
+fn log_layer<W, S>(
     format: LogFormat,
     filter: EnvFilter,
     writer: W,
@@ -94,7 +98,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
     S: Subscriber + for<'s> LookupSpan<'s>,
 {
-    let filter = filter.and(filter_fn(shows_no_login)).and(filter_fn(is_a_log));
+    let filter = filter.and(filter_fn(has_no_password)).and(filter_fn(is_log));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         LogFormat::Human => {
@@ -108,12 +112,13 @@ where
     }
 }
 
-/// Neither a span of a trace nor what the libraries behind them say.
-fn is_a_log(event: &Metadata<'_>) -> bool {
-    event.target() != TRACES && exporter::speaks_for_itself(event)
+/// True if an event is a log line: not a span of a trace, nor a message of the tracing libraries.
+fn is_log(event: &Metadata<'_>) -> bool {
+    event.target() != TRACES && exporter::is_shown(event)
 }
 
-/// Whatever the filter says: lapin traces every frame it sends, the password among them.
-fn shows_no_login(event: &Metadata<'_>) -> bool {
+/// False for lapin's trace events, with any filter: lapin traces every frame that it sends, and one
+/// contains the password.
+fn has_no_password(event: &Metadata<'_>) -> bool {
     *event.level() != Level::TRACE || !event.target().starts_with("lapin")
 }

@@ -1,8 +1,8 @@
-//! The trace an image belongs to, as it travels in its message's headers.
-//! <https://www.w3.org/TR/trace-context/>
+//! The trace of an image, as the headers of its message carry it:
+//! <https://www.w3.org/TR/trace-context/>.
 //!
-//! Owns the two headers' texts and their way into a span and out of one. Every image has an
-//! id, whether or not anybody records its trace: log lines carry it.
+//! Owns the texts of the two headers, and converts them from and to spans. Does not send spans.
+//! Every image has a trace id, even if its trace is not recorded: log lines show it.
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::TraceContextExt;
@@ -12,10 +12,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The header with version, trace, span and flags.
 pub const TRACEPARENT: &str = "traceparent";
-/// The header with what else tracing systems want to know.
+/// The header with further data of tracing systems.
 pub const TRACESTATE: &str = "tracestate";
 
-/// A span as another program can refer to it. Not checked: it may come from a stranger.
+/// A reference to a span of another program. Its form is not checked: messages may have any header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceContext {
     traceparent: String,
@@ -23,14 +23,14 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// From the headers' texts.
+    /// Takes the headers' texts.
     #[must_use]
     pub fn new(traceparent: String, tracestate: Option<String>) -> Self {
         Self { traceparent, tracestate }
     }
 
-    /// A trace of its own that nobody records, so its sampled flag is off: who follows it would
-    /// look for a beginning that was never kept.
+    /// A new trace that is not recorded. Its sampled flag is off, so that programs that get it
+    /// don't record a part of a trace without its beginning.
     #[must_use]
     pub fn unrecorded() -> Self {
         // Zero is not a valid id.
@@ -39,7 +39,8 @@ impl TraceContext {
         Self::new(format!("00-{trace:032x}-{span:016x}-00"), None)
     }
 
-    /// What follows `span` is to be handed. Where traces are off: [`unrecorded`](Self::unrecorded).
+    /// The context to send to programs that continue after `span`. If traces are off, it is
+    /// [`unrecorded`](Self::unrecorded).
     #[must_use]
     pub fn of(span: &Span) -> Self {
         if span.is_disabled() {
@@ -50,15 +51,15 @@ impl TraceContext {
         if this.traceparent.is_empty() { Self::unrecorded() } else { this }
     }
 
-    /// Makes `span`, which nothing has looked at yet, a child of the one this stands for. Leaves it
-    /// alone where this is not of the standard's form.
+    /// Makes `span` a child of the span that this refers to. Call it before `span` is used. Does
+    /// nothing if this does not have the standard's form.
     pub fn adopt(&self, span: &Span) {
         if span.is_disabled() {
             return;
         }
         let parent = TraceContextPropagator::new().extract(self);
         if parent.span().span_context().is_valid() {
-            // It fails where the span has a parent already, which it then keeps.
+            // Fails if the span has a parent already; the span then keeps it.
             span.set_parent(parent).unwrap_or_default();
         }
     }
@@ -69,13 +70,13 @@ impl TraceContext {
         &self.traceparent
     }
 
-    /// The header `tracestate`, where there is one.
+    /// The header `tracestate`, if there is one.
     #[must_use]
     pub fn tracestate(&self) -> Option<&str> {
         self.tracestate.as_deref()
     }
 
-    /// The trace's id, where this has the standard's form.
+    /// The trace's id, if this has the standard's form.
     #[must_use]
     pub fn trace_id(&self) -> Option<&str> {
         let mut parts = self.traceparent.split('-');
@@ -88,7 +89,7 @@ impl Injector for TraceContext {
     fn set(&mut self, key: &str, value: String) {
         match key {
             TRACEPARENT => self.traceparent = value,
-            // The propagator sets it always.
+            // The propagator sets it always, even to nothing.
             TRACESTATE => self.tracestate = Some(value).filter(|state| !state.is_empty()),
             _ => {}
         }
@@ -109,7 +110,7 @@ impl Extractor for TraceContext {
     }
 }
 
-/// Names `other` on `span` as one that it comes from without being its child.
+/// Links `span` to `other`: it results from `other`, but is not its child.
 pub fn link(span: &Span, other: &Span) {
     if !span.is_disabled() && !other.is_disabled() {
         span.add_link(other.context().span().span_context().clone());

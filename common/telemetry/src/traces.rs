@@ -1,9 +1,9 @@
-//! Traces: spans of [`TARGET`] go to an OpenTelemetry collector, where the standard's variables
-//! name one. Off without them, and then such a span costs a look at a flag.
+//! Traces: sends spans of [`TARGET`] to an OpenTelemetry collector, if the standard's variables
+//! name one. Otherwise traces are off, and a span costs only the check of a flag.
 //!
-//! Owns which of the `OTEL_…` variables turn them on; most others are read by the SDK. Recording
-//! waits for nobody: a thread of its own sends what is queued, and what doesn't fit is dropped.
-//! Downstream: [`exporter`](super::exporter).
+//! Owns the `OTEL_…` variables that turn traces on; the SDK reads most others. Recording a span
+//! never blocks: a thread sends the queued spans, and spans that don't fit into the queue are
+//! dropped. Downstream: [`exporter`](super::exporter).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,36 +24,36 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 use url::Url;
 
-use super::exporter::Exporter;
+use super::exporter::QuietExporter;
 use camshaft_common::tls;
 
-/// The target of every span that is a trace's: no log line shows them, and nothing else is sent.
+/// The target of all spans of traces. Log lines don't show these spans, and only they are sent.
 pub const TARGET: &str = "camshaft::traces";
 
-/// How long the last spans may take at the end. In it the SDK's retries of a collector that
-/// refuses connections come to their end.
+/// How long sending the last spans may take. The SDK's retries end within this time if the
+/// collector refuses connections.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A program's name and version in its spans.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
-    /// `service.name`, unless the environment has another.
+    /// `service.name`, unless the environment sets another one.
     pub name: &'static str,
     /// `service.version`.
     pub version: &'static str,
 }
 
-/// What sends spans, until it is dropped: then the last ones go out, within seconds.
+/// Sends spans until it is dropped. Then it sends the last ones, within seconds.
 #[derive(Debug)]
 pub(super) struct Traces {
     provider: SdkTracerProvider,
 }
 
 impl Traces {
-    /// Starts what the environment asks for: nothing, most often.
+    /// Starts traces if the environment asks for them.
     ///
     /// # Errors
-    /// Why it can't be had. Traces are then off.
+    /// If the environment asks for something that is not supported. Traces are then off.
     pub(super) fn start(service: Service) -> Result<Option<Self>, String> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(destination) = destination(variable)? else { return Ok(None) };
@@ -68,12 +68,12 @@ impl Traces {
         let otlp = otlp.map_err(|error| error.to_string())?;
         let provider = SdkTracerProvider::builder()
             .with_resource(resource(service, variable("OTEL_SERVICE_NAME")))
-            .with_batch_exporter(Exporter::new(otlp, url))
+            .with_batch_exporter(QuietExporter::new(otlp, url))
             .build();
         Ok(Some(Self { provider }))
     }
 
-    /// Records spans of [`TARGET`], whatever is logged.
+    /// The layer that records spans of [`TARGET`]. The log filter does not affect it.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'s> LookupSpan<'s>,
@@ -81,9 +81,9 @@ impl Traces {
         let tracer: SdkTracer = self.provider.tracer("camshaft");
         tracing_opentelemetry::layer()
             .with_tracer(tracer)
-            // Parents are named where spans are made.
+            // The code that makes a span names its parent.
             .with_context_activation(false)
-            // Lines of code and threads tell nothing of an image.
+            // Lines of code and threads are of no use to somebody who looks for an image.
             .with_location(false)
             .with_threads(false)
             .with_target(false)
@@ -100,7 +100,7 @@ impl Drop for Traces {
     }
 }
 
-/// Where spans go, if the environment asks for them at all.
+/// The collector's URL; `None` if the environment does not ask for traces.
 fn destination(variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
     if variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(None);
@@ -127,12 +127,11 @@ fn destination(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Strin
     Ok(Some(own.or(shared.map(below)).unwrap_or_else(|| below("http://localhost:4318".to_owned()))))
 }
 
-/// Takes user and password out of a URL and makes them a header: the HTTP client's log lines show
-/// its URLs.
+/// Moves user and password from a URL to a header: log lines of the HTTP client show URLs.
 fn without_credentials(url: &str) -> Result<(Url, HashMap<String, String>), String> {
-    // Not shown as long as it is whole.
+    // The error does not quote the URL: it may contain a password.
     let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let mut url = url.ok_or("the collector's address is no http:// or https:// URL")?;
+    let mut url = url.ok_or("the collector's address is not an http:// or https:// URL")?;
     let mut headers = HashMap::new();
     if !url.username().is_empty() || url.password().is_some() {
         let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -140,13 +139,13 @@ fn without_credentials(url: &str) -> Result<(Url, HashMap<String, String>), Stri
         let both = BASE64_STANDARD.encode(format!("{user}:{}", password.unwrap_or_default()));
         headers.insert("authorization".to_owned(), format!("Basic {both}"));
     }
-    // They fail where a URL has no place for them, as an http:// URL always has.
+    // These can't fail: an http:// URL always has a place for user and password.
     url.set_username("").unwrap_or_default();
     url.set_password(None).unwrap_or_default();
     Ok((url, headers))
 }
 
-/// Who sends: the environment's word goes before ours.
+/// Describes the sending program. The environment's values replace ours.
 fn resource(service: Service, name: Option<String>) -> Resource {
     let resource = Resource::builder_empty()
         .with_service_name(service.name)

@@ -20,7 +20,7 @@ use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
 use camshaft_decoding::decode;
 use camshaft_model::{ModelError, ModelFiles};
 use camshaft_trust::examination::{
-    ComputeSettings, ExaminationError, ExaminationProgress, Examined, SampledImage, examine,
+    ComputeSettings, ExaminationError, ExaminationProgress, MeasuredSample, SampledImage, examine,
 };
 use camshaft_vision::input::to_input;
 use camshaft_worker::config::{ComputeConfig, EngineConfig};
@@ -116,7 +116,7 @@ impl TrustSampling {
         &self,
         images: Vec<SampledImage>,
         stop: &CancellationToken,
-    ) -> Result<Examined, TrustError> {
+    ) -> Result<MeasuredSample, TrustError> {
         let total = images.len() as u64;
         let progress = Arc::new(ExaminationProgress::default());
         let (compute, explain) = (self.engine.compute.clone(), self.explain.clone());

@@ -1,7 +1,7 @@
 //! Why an image can't be decoded.
 //!
-//! Owns the kinds of failure and what each is called in a result. Downstream: the failure
-//! record of an image.
+//! Owns the kinds of failure, their texts and their class in a result. Does not decide whether to
+//! try again. Downstream: the failure record of an image.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -15,38 +15,38 @@ use super::recognise::EncodedFormat;
 /// Why an image can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// No bytes at all.
+    /// The file has no bytes.
     #[error("the file is empty; restore it from its source")]
     Empty,
-    /// The data end before the picture does.
+    /// The file ends before the picture is complete.
     #[error("the {format} file is truncated; restore it from its source")]
     Truncated {
-        /// The format its first bytes announce.
+        /// The format that its first bytes announce.
         format: EncodedFormat,
     },
     /// The data contradict the format.
     #[error("the {format} file is corrupt: {reason}; restore it from its source")]
     Corrupt {
-        /// The format its first bytes announce.
+        /// The format that its first bytes announce.
         format: EncodedFormat,
-        /// The decoder's words.
+        /// The decoder's message.
         reason: String,
     },
-    /// Something known, but not an image that can be read.
+    /// The file is of a known kind, but is not an image that can be read.
     #[error("this looks like {looks_like}; only {} can be read", EncodedFormat::CHOICES)]
     NotAnImage {
-        /// What the first bytes announce, with its article.
+        /// The kind that its first bytes announce, with its article.
         looks_like: &'static str,
     },
-    /// Bytes that are neither text nor begin like any known kind of file: most often an
-    /// image whose start is damaged.
+    /// The file is not text and begins like no known kind of file. Most often it is an image whose
+    /// start is damaged.
     #[error(
         "the file is corrupt, or of an unknown kind: it begins like none of {}; restore it from \
          its source",
         EncodedFormat::CHOICES
     )]
     Unrecognised,
-    /// A rare kind of a readable format.
+    /// The format can be read, but not this rare kind of it.
     #[error("this kind of {format} can't be read: {detail}; save it as 8-bit RGB")]
     UnsupportedKind {
         /// The format.
@@ -57,7 +57,7 @@ pub enum DecodeError {
     /// The file exceeds [`ImageLimits::max_bytes`](super::ImageLimits::max_bytes).
     #[error("the file has {bytes} bytes, more than the limit of {max_bytes}; shrink it")]
     FileTooLarge {
-        /// Of the file.
+        /// Size of the file.
         bytes: u64,
         /// The limit.
         max_bytes: u64,
@@ -65,26 +65,26 @@ pub enum DecodeError {
     /// The picture exceeds [`ImageLimits::max_pixels`](super::ImageLimits::max_pixels).
     #[error("{width}×{height} pixels are more than the limit of {max_pixels}; shrink the image")]
     TooManyPixels {
-        /// From the header.
+        /// Width in the header.
         width: u32,
-        /// From the header.
+        /// Height in the header.
         height: u32,
         /// The limit.
         max_pixels: u64,
     },
-    /// Its pixels are fewer than [`ImageLimits::max_pixels`](super::ImageLimits::max_pixels),
-    /// but take more memory than so many of 8-bit RGB.
+    /// The picture has no more than [`ImageLimits::max_pixels`](super::ImageLimits::max_pixels)
+    /// pixels, but decoding it takes more memory than that number of pixels in 8-bit RGB.
     #[error(
         "{width}×{height} pixels are more than the limit of {max_pixels} where each takes \
          {bytes_per_pixel} bytes to decode; shrink the image, or save it as 8-bit RGB, a JPEG not \
          progressive"
     )]
     PixelsTooDeep {
-        /// From the header.
+        /// Width in the header.
         width: u32,
-        /// From the header.
+        /// Height in the header.
         height: u32,
-        /// What decoding would hold for each pixel.
+        /// Bytes that decoding would hold for each pixel.
         bytes_per_pixel: u64,
         /// The limit for such pixels.
         max_pixels: u64,
@@ -92,14 +92,14 @@ pub enum DecodeError {
     /// The picture exceeds [`ImageLimits::max_side`](super::ImageLimits::max_side).
     #[error("a side of {width}×{height} pixels exceeds the limit of {max_side}; shrink the image")]
     SideTooLong {
-        /// From the header.
+        /// Width in the header.
         width: u32,
-        /// From the header.
+        /// Height in the header.
         height: u32,
         /// The limit.
         max_side: u32,
     },
-    /// Decoding would take more memory than the picture's size explains.
+    /// Decoding would take far more memory than a picture of this size needs.
     #[error("decoding the {format} file takes too much memory; save it anew without metadata")]
     TooMuchMemory {
         /// The format.
@@ -108,7 +108,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// The kind of failure, as results name it.
+    /// The class of failure, as results name it.
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
@@ -141,17 +141,18 @@ impl DecodeError {
     }
 }
 
-/// A decoder's words as part of a message: some end their lines, and some quote the file.
-pub(super) fn one_line(words: &str) -> String {
+/// Makes a decoder's message fit into one of ours: one line, and at most `MAX_CHARS` long. Some
+/// messages have line breaks, and some quote the file.
+pub(super) fn one_line(message: &str) -> String {
     const MAX_CHARS: usize = 200;
-    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
 }
 
-/// Whether the cause is that the bytes ran out.
+/// True if the decoder reached the end of the file too early.
 fn ends_early(error: &ImageError) -> bool {
     let end_of_file = |error: &io::Error| error.kind() == ErrorKind::UnexpectedEof;
     // `ImageError` leaves its own I/O error out of the chain of sources.
@@ -163,7 +164,7 @@ fn ends_early(error: &ImageError) -> bool {
         .any(end_of_file)
 }
 
-/// The outer layers only repeat that decoding failed.
+/// The innermost cause. The outer errors only repeat that decoding failed.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error)
 }

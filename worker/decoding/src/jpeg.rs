@@ -1,13 +1,13 @@
-//! JPEG to RGB, and which damaged JPEGs are refused.
+//! Decodes JPEGs to RGB, and refuses damaged ones.
 //!
-//! Owns colour spaces and the check that no data are missing. Uses zune-jpeg rather than the
-//! image crate's wrapper of it, which fills what is missing with grey and reports success.
-//! Upstream: `decode`, once it knows the bytes to be a JPEG.
+//! Owns colour spaces and the check that no data are missing. Uses zune-jpeg instead of the image
+//! crate's wrapper of it: the wrapper fills missing parts with grey and reports success. Does not
+//! recognise JPEGs. Upstream: `decode`.
 //!
-//! Real data sets have JPEGs with flaws that lose no pixel, and Pillow reads them; so these
-//! pass: bytes after the end of the image, between markers and before the end of a scan;
-//! and a missing end marker, if the one scan is complete. Refused, unlike by Pillow, is a
-//! scan with codes that mean nothing.
+//! Data sets contain JPEGs with flaws that lose no pixel, and Pillow reads them. So these are
+//! accepted: bytes after the end of the image, between markers and before the end of a scan; and a
+//! missing end marker, if there is one scan and it is complete. A scan with invalid codes is
+//! refused, although Pillow reads it.
 
 use image::RgbImage;
 use image::metadata::Orientation;
@@ -32,18 +32,19 @@ const DHT: u8 = 0xc4;
 const JPG: u8 = 0xc8;
 const DAC: u8 = 0xcc;
 const PROGRESSIVE: u8 = 0xc2;
-/// Baseline, extended and progressive; others are lossless, differential or arithmetic.
-const READ: [u8; 3] = [0xc0, 0xc1, PROGRESSIVE];
+/// The coding processes that can be read: baseline, extended and progressive. The others are
+/// lossless, differential or arithmetic.
+const READABLE_PROCESSES: [u8; 3] = [0xc0, 0xc1, PROGRESSIVE];
 
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
-    let structure = Structure::read(bytes);
-    // Before the bytes are copied.
-    check(&structure, bytes, limits)?;
+    let structure = JpegStructure::read(bytes);
+    // Checked before the bytes are copied.
+    check_header(&structure, bytes, limits)?;
     if let Some(end) = structure.end {
         let (image, repeats) =
-            decode_whole(bytes, limits).map_err(|error| failure(error, false))?;
-        // An end mark may stand where samples are missing: that of a thumbnail, or one of a
-        // program's that mends what is cut. The decoder then goes on with zeros.
+            decode_whole(bytes, limits).map_err(|error| to_decode_error(error, false))?;
+        // An end marker does not prove that the scan is complete: it may belong to a thumbnail, or
+        // a program may have appended it to a truncated file. The decoder then reads zeros.
         let complete = !(structure.one_scan && repeats)
             || image == decode_with_tail(&bytes[..end], ONES, limits)?;
         return if complete { Ok(image) } else { Err(DecodeError::Truncated { format: FORMAT }) };
@@ -54,15 +55,21 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
     decode_without_end(bytes, limits)
 }
 
-/// What decoding holds at its height.
+/// The most bytes that decoding holds at once.
 pub(super) fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
-    check(&Structure::read(bytes), bytes, limits)
+    check_header(&JpegStructure::read(bytes), bytes, limits)
 }
 
-/// Holds the headers against what is read and the limits.
-fn check(structure: &Structure, bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
-    if let Some(process) = structure.process.filter(|process| !READ.contains(process)) {
-        let detail = format!("its coding process is number {}", process - READ[0]);
+/// Refuses a JPEG of a kind that can't be read, or beyond the limits. Returns the most bytes that
+/// decoding holds at once.
+fn check_header(
+    structure: &JpegStructure,
+    bytes: &[u8],
+    limits: &ImageLimits,
+) -> Result<u64, DecodeError> {
+    if let Some(process) = structure.process.filter(|process| !READABLE_PROCESSES.contains(process))
+    {
+        let detail = format!("its coding process is number {}", process - READABLE_PROCESSES[0]);
         return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
     }
     if structure.precision.is_some_and(|bits| bits != 8) {
@@ -70,46 +77,48 @@ fn check(structure: &Structure, bytes: &[u8], limits: &ImageLimits) -> Result<u6
         return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
     }
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
-    let size =
-        read_header(&mut decoder, limits).map_err(|e| failure(e, structure.end.is_none()))?;
+    let size = read_header(&mut decoder, limits)
+        .map_err(|e| to_decode_error(e, structure.end.is_none()))?;
     limits.check_memory(size, structure.bytes_per_pixel())
 }
 
+/// Two bytes of zeros in a scan.
 const ZEROS: [u8; 2] = [0, 0];
-/// A byte of ones in a scan is written 0xFF 0x00.
+/// One byte of ones in a scan: T.81 writes 0xFF as 0xFF 0x00.
 const ONES: [u8; 2] = [0xff, 0];
 
-/// Decodes twice, with unlike data appended: a complete scan reads neither, and a picture that
-/// shows no difference is complete.
+/// Decodes twice, with different bytes appended. The pictures are equal only if the scan is
+/// complete: then the decoder reads none of the appended bytes.
 fn decode_without_end(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
     let zeros = decode_with_tail(bytes, ZEROS, limits)?;
     let ones = decode_with_tail(bytes, ONES, limits)?;
     if zeros == ones { Ok(zeros) } else { Err(DecodeError::Truncated { format: FORMAT }) }
 }
 
+/// Decodes with repetitions of `tail` and an end marker appended.
 fn decode_with_tail(
     bytes: &[u8],
     tail: [u8; 2],
     limits: &ImageLimits,
 ) -> Result<RgbImage, DecodeError> {
-    /// Longer than the decoder reads ahead.
+    /// More than the decoder reads ahead.
     const TAIL_BYTES: usize = 64;
     let mut bytes = bytes.to_vec();
-    // One half of the end marker may be there.
+    // The file may have the first half of an end marker.
     if bytes.last() == Some(&0xff) {
         bytes.pop();
     }
     bytes.extend(tail.repeat(TAIL_BYTES / 2));
     bytes.extend([0xff, EOI]);
-    let (image, _) = decode_whole(&bytes, limits).map_err(|error| failure(error, true))?;
+    let (image, _) = decode_whole(&bytes, limits).map_err(|error| to_decode_error(error, true))?;
     Ok(image)
 }
 
-/// Whether the last row shows the same again and again, as it does where a whole row of blocks
-/// is missing, and where a picture ends in one colour. Where less than a row is missing, nothing
-/// tells.
+/// True if the last row of pixels repeats with the period of a block. It does if a whole row of
+/// blocks is missing, but also if the picture ends in one colour. A missing part of a row is not
+/// detected.
 fn last_row_repeats(image: &RgbImage) -> bool {
-    /// Of the widest block, four times as wide as one of samples; any other is a part of it.
+    /// Width of the widest block: four blocks of 8 samples. The widths of all others divide it.
     const PERIOD: u32 = 32;
     let bottom = image.height() - 1;
     let pixel = |x| image.get_pixel(x, bottom);
@@ -117,7 +126,7 @@ fn last_row_repeats(image: &RgbImage) -> bool {
 }
 
 fn options() -> DecoderOptions {
-    // The header decides the size, and `ImageLimits` whether that is too much.
+    // No limits here: `ImageLimits` checks the size in the header.
     DecoderOptions::default()
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
@@ -125,50 +134,50 @@ fn options() -> DecoderOptions {
         .set_strict_mode(false)
 }
 
-/// A failure of zune-jpeg's or of ours.
-enum Failure {
+/// An error of zune-jpeg, or of our own checks.
+enum JpegError {
     Decoder(DecodeErrors),
-    Checked(DecodeError),
+    Check(DecodeError),
 }
 
-impl From<DecodeErrors> for Failure {
+impl From<DecodeErrors> for JpegError {
     fn from(error: DecodeErrors) -> Self {
         Self::Decoder(error)
     }
 }
 
-impl From<DecodeError> for Failure {
+impl From<DecodeError> for JpegError {
     fn from(error: DecodeError) -> Self {
-        Self::Checked(error)
+        Self::Check(error)
     }
 }
 
-/// `ends_early` says that the end marker is missing, which makes other damage its consequence.
-fn failure(failure: Failure, ends_early: bool) -> DecodeError {
-    match failure {
-        Failure::Checked(error) => error,
-        Failure::Decoder(DecodeErrors::Unsupported(kind)) => {
+/// If the end marker is missing (`ends_early`), all damage counts as truncation.
+fn to_decode_error(error: JpegError, ends_early: bool) -> DecodeError {
+    match error {
+        JpegError::Check(error) => error,
+        JpegError::Decoder(DecodeErrors::Unsupported(kind)) => {
             DecodeError::UnsupportedKind { format: FORMAT, detail: one_line(&format!("{kind:?}")) }
         }
-        Failure::Decoder(_) if ends_early => DecodeError::Truncated { format: FORMAT },
-        Failure::Decoder(error) => {
+        JpegError::Decoder(_) if ends_early => DecodeError::Truncated { format: FORMAT },
+        JpegError::Decoder(error) => {
             DecodeError::Corrupt { format: FORMAT, reason: one_line(&error.to_string()) }
         }
     }
 }
 
-/// Returns width and height.
+/// Reads the headers and checks the size and the colour space. Returns width and height.
 fn read_header(
     decoder: &mut JpegDecoder<ZCursor<&[u8]>>,
     limits: &ImageLimits,
-) -> Result<(u32, u32), Failure> {
+) -> Result<(u32, u32), JpegError> {
     decoder.decode_headers()?;
     let (width, height) = decoder.dimensions().expect("the header was read");
     let (width, height) = (width as u32, height as u32);
     limits.check_size(FORMAT, width, height)?;
     match decoder.input_colorspace() {
-        // Of CMYK and YCCK, zune-jpeg takes the samples to be inverted, with or without Adobe's
-        // marker; so do Pillow and browsers.
+        // zune-jpeg treats samples of CMYK and YCCK as inverted, with or without Adobe's marker.
+        // Pillow and browsers do the same.
         Some(
             ColorSpace::Luma
             | ColorSpace::YCbCr
@@ -183,11 +192,11 @@ fn read_header(
     }
 }
 
-/// The picture, and whether it may lack rows.
-fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<(RgbImage, bool), Failure> {
+/// Decodes the picture; the flag is true if rows may be missing at its end.
+fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<(RgbImage, bool), JpegError> {
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
     let (width, height) = read_header(&mut decoder, limits)?;
-    // Headers are read leniently, scans strictly: flaws between markers lose no pixel.
+    // Strict for scans only: flaws between markers lose no pixel.
     decoder.set_options(decoder.options().set_strict_mode(true));
     let mut pixels = vec![0; width as usize * height as usize * 3];
     decoder.decode_into(&mut pixels)?;
@@ -198,24 +207,25 @@ fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<(RgbImage, bool), 
     Ok((upright(image, orientation.unwrap_or(Orientation::NoTransforms)), repeats))
 }
 
-/// What the markers tell of a file's completeness.
+/// What a file's markers tell: how it is coded, and where it ends.
 #[derive(Debug, Default)]
-struct Structure {
-    /// Where the end marker is, after a scan.
+struct JpegStructure {
+    /// Position of the end marker after a scan.
     end: Option<usize>,
-    /// A single scan holds everything: baseline, all components interleaved.
+    /// True if a single scan holds the picture: not progressive, all components interleaved.
     one_scan: bool,
-    /// How the frame is coded: its marker.
+    /// The coding process: the marker of the frame.
     process: Option<u8>,
-    /// Bits a sample.
+    /// Bits of a sample.
     precision: Option<u8>,
-    /// Of all coefficients, for each pixel.
+    /// Bytes of all coefficients, for each pixel.
     coefficient_bytes: u64,
 }
 
-impl Structure {
-    /// What decoding holds at its height: RGB and, where one scan doesn't hold everything, the
-    /// coefficients of all scans; or RGB before and after it is turned upright.
+impl JpegStructure {
+    /// The most bytes that decoding holds at once for each pixel. With one scan: RGB before and
+    /// after it is turned upright. With several scans: RGB, and the larger of a
+    /// second RGB and the coefficients of all scans.
     fn bytes_per_pixel(&self) -> u64 {
         if self.one_scan {
             2 * RGB_BYTES
@@ -224,8 +234,8 @@ impl Structure {
         }
     }
 
-    /// Walks the segments by their lengths, so that the end of a thumbnail within one isn't taken
-    /// for the end of the image.
+    /// Reads the segments by their lengths. So an end marker of a thumbnail in a segment is not
+    /// taken for the image's.
     fn read(bytes: &[u8]) -> Self {
         let mut structure = Self::default();
         let mut components = None;
@@ -245,8 +255,8 @@ impl Structure {
             let length = usize::from(u16::from_be_bytes([high, low]));
             let body = bytes.get(at + 2..at + length.max(2)).unwrap_or_default();
             match marker {
-                // Start of frame: precision, height, width, number of components. What looks
-                // like another one in a scan is damage.
+                // Start of frame: precision, height, width, number of components. After a scan has
+                // begun, such a marker is damage.
                 0xc0..=0xcf if scans == 0 && !matches!(marker, DHT | JPG | DAC) => {
                     structure.process = Some(marker);
                     structure.precision = body.first().copied();
@@ -266,11 +276,11 @@ impl Structure {
     }
 }
 
-/// Bytes of coefficients for each pixel, rounded up, by a frame's sampling factors: T.81, figure
-/// B.3. As many as CMYK's where they make no sense, for the decoder to refuse.
+/// Bytes of coefficients for each pixel, rounded up, from a frame's sampling factors: T.81, figure
+/// B.3. If the factors are invalid, as many as CMYK takes; the decoder then refuses the file.
 fn coefficient_bytes(frame: &[u8]) -> u64 {
-    const EACH: u64 = 2;
-    const MOST: u64 = 4 * EACH;
+    const COEFFICIENT_BYTES: u64 = 2;
+    const MAX_BYTES: u64 = 4 * COEFFICIENT_BYTES;
     let factors = || {
         let components = frame.get(6..).unwrap_or_default().chunks_exact(3);
         let count = usize::from(frame.get(5).copied().unwrap_or_default());
@@ -280,8 +290,8 @@ fn coefficient_bytes(frame: &[u8]) -> u64 {
     let most_high = factors().map(|(_, high)| u64::from(high)).max().unwrap_or_default();
     let all: u64 = factors().map(|(wide, high)| u64::from(wide) * u64::from(high)).sum();
     match most_wide * most_high {
-        0 => MOST,
-        most => (EACH * all).div_ceil(most).min(MOST),
+        0 => MAX_BYTES,
+        most => (COEFFICIENT_BYTES * all).div_ceil(most).min(MAX_BYTES),
     }
 }
 
@@ -293,8 +303,8 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
         let code = *rest.get(found + 1)?;
         // Any number of 0xFF may precede a code.
         *at += found + if code == 0xff { 1 } else { 2 };
-        // Everything else is scan data: stuffing, restart markers, or damage for the decoder
-        // to find.
+        // All other codes are scan data: stuffing, restart markers, or damage that the decoder
+        // finds.
         if matches!(code, 0xc0..=0xcf | SOI..=0xef | 0xfe) {
             return Some(code);
         }

@@ -1,9 +1,9 @@
-//! Encoded bytes to pixels.
+//! Decodes image files to pixels.
 //!
-//! Owns what counts as a readable image: formats, limits, orientation, transparency, and
-//! when a damaged file is refused. The format is found by content, never by a name. Pure
-//! functions: no I/O. A decoder that panics panics through here; the caller catches it.
-//! Upstream: the fetched bytes. Downstream: `input` and `overlay`.
+//! Owns what counts as a readable image: formats, limits, orientation, transparency, and when a
+//! damaged file is refused. The content tells the format, never the name. Pure functions, no I/O.
+//! Does not catch panics of decoders: the caller does. Upstream: the fetched bytes. Downstream:
+//! `camshaft-vision`.
 
 mod error;
 mod jpeg;
@@ -27,62 +27,62 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageResult, RgbImage, Rgba};
 
 pub use error::DecodeError;
 pub use limits::{BYTES_PER_PIXEL, ImageLimits};
-use recognise::Content;
 pub use recognise::EncodedFormat;
+use recognise::FileContent;
 
 /// Decodes an image to 8-bit RGB, turned upright by its EXIF orientation.
 ///
-/// Of an animation the first frame. Transparency lies over white. 16-bit samples are rounded
-/// to 8 bits. Colour profiles are not applied, as in Pillow and torchvision, whose pixels
-/// the models were trained on.
+/// Takes the first frame of an animation, blends transparency over white and rounds 16-bit samples
+/// to 8 bits. Does not apply colour profiles: nor do Pillow and torchvision, whose pixels the
+/// models were trained on.
 ///
 /// # Errors
 ///
-/// When the file exceeds `limits` (found in its header, before a pixel is decoded), is not
-/// of a supported kind, or is damaged. What a damaged file still shows is not returned.
+/// If the file exceeds `limits`, is not of a supported kind, or is damaged. Its header is checked
+/// before a pixel is decoded. No part of a damaged picture is returned.
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
-    open(bytes, limits, ToPixels)
+    with_decoder(bytes, limits, DecodePicture)
 }
 
-/// The bytes that [`decode`] will hold at its height, read from the header.
+/// The most bytes that [`decode`] will hold at once. Reads only the header.
 ///
 /// # Errors
 ///
-/// As there, as far as the header tells.
+/// As [`decode`], as far as the header tells.
 pub fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
-    open(bytes, limits, ToMemory)
+    with_decoder(bytes, limits, MeasureMemory)
 }
 
-/// Bytes a decoder holds beside the pixels that it hands out.
+/// Bytes that a decoder holds beside the pixels that it returns.
 #[derive(Clone, Copy, Default)]
-struct Beside {
-    for_each_pixel: u64,
-    for_all: u64,
+struct DecoderMemory {
+    bytes_per_pixel: u64,
+    fixed_bytes: u64,
 }
 
-impl Beside {
-    fn each_pixel(bytes: u64) -> Self {
-        Self { for_each_pixel: bytes, for_all: 0 }
+impl DecoderMemory {
+    fn per_pixel(bytes: u64) -> Self {
+        Self { bytes_per_pixel: bytes, fixed_bytes: 0 }
     }
 }
 
-/// What a decoder is opened for.
-trait Purpose {
-    type Result;
-    fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<Self::Result, DecodeError>;
+/// What to do with a decoder once it is open: decode the picture, or measure the memory it takes.
+trait DecoderTask {
+    type Output;
+    fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<Self::Output, DecodeError>;
     fn other(
         self,
         decoder: impl ImageDecoder,
         format: EncodedFormat,
         limits: &ImageLimits,
-        beside: Beside,
-    ) -> Result<Self::Result, DecodeError>;
+        beside: DecoderMemory,
+    ) -> Result<Self::Output, DecodeError>;
 }
 
-struct ToPixels;
+struct DecodePicture;
 
-impl Purpose for ToPixels {
-    type Result = RgbImage;
+impl DecoderTask for DecodePicture {
+    type Output = RgbImage;
 
     fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
         jpeg::decode(bytes, limits)
@@ -93,16 +93,16 @@ impl Purpose for ToPixels {
         decoder: impl ImageDecoder,
         format: EncodedFormat,
         limits: &ImageLimits,
-        beside: Beside,
+        beside: DecoderMemory,
     ) -> Result<RgbImage, DecodeError> {
-        read(decoder, format, limits, beside)
+        decode_picture(decoder, format, limits, beside)
     }
 }
 
-struct ToMemory;
+struct MeasureMemory;
 
-impl Purpose for ToMemory {
-    type Result = u64;
+impl DecoderTask for MeasureMemory {
+    type Output = u64;
 
     fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
         jpeg::memory_to_decode(bytes, limits)
@@ -113,51 +113,53 @@ impl Purpose for ToMemory {
         decoder: impl ImageDecoder,
         format: EncodedFormat,
         limits: &ImageLimits,
-        beside: Beside,
+        beside: DecoderMemory,
     ) -> Result<u64, DecodeError> {
-        check(&decoder, format, limits, beside)
+        check_header(&decoder, format, limits, beside)
     }
 }
 
-fn open<P: Purpose>(
+/// Finds the format, opens its decoder and runs the task.
+fn with_decoder<T: DecoderTask>(
     bytes: &[u8],
     limits: &ImageLimits,
-    purpose: P,
-) -> Result<P::Result, DecodeError> {
+    task: T,
+) -> Result<T::Output, DecodeError> {
     limits.check_bytes(bytes.len())?;
-    let format = match recognise::content(bytes) {
-        Content::Empty => return Err(DecodeError::Empty),
-        Content::Image(format) => format,
-        Content::Other(looks_like) => return Err(DecodeError::NotAnImage { looks_like }),
-        Content::Unknown => return Err(DecodeError::Unrecognised),
+    let format = match recognise::recognise(bytes) {
+        FileContent::Empty => return Err(DecodeError::Empty),
+        FileContent::Image(format) => format,
+        FileContent::Other(looks_like) => return Err(DecodeError::NotAnImage { looks_like }),
+        FileContent::Unknown => return Err(DecodeError::Unrecognised),
     };
     let source = Cursor::new(bytes);
     let failed = |error| DecodeError::from_image(format, error);
     match format {
-        EncodedFormat::Jpeg => purpose.jpeg(bytes, limits),
+        EncodedFormat::Jpeg => task.jpeg(bytes, limits),
         EncodedFormat::Png => {
-            // Counts text and colour profile only, which come before the picture.
-            let decoder = PngDecoder::with_limits(source, limits.memory(0)).map_err(failed)?;
-            purpose.other(decoder, format, limits, Beside::default())
+            // These limits bound text and colour profiles, which come before the picture.
+            let decoder =
+                PngDecoder::with_limits(source, limits.decoder_limits(0)).map_err(failed)?;
+            task.other(decoder, format, limits, DecoderMemory::default())
         }
         EncodedFormat::WebP => {
-            let webp::Checked { file, code_bytes } = webp::checked(bytes, limits)?;
+            let webp::CheckedFile { file, code_bytes } = webp::check_file(bytes, limits)?;
             let decoder = WebPDecoder::new(Cursor::new(file)).map_err(failed)?;
-            // A lossless frame is RGBA whatever comes of it; an animation has a canvas, too.
-            let for_each_pixel = match (decoder.has_animation(), file.get(12..16)) {
+            // A lossless frame is always decoded to RGBA. An animation also has a canvas.
+            let bytes_per_pixel = match (decoder.has_animation(), file.get(12..16)) {
                 (true, _) => 2 * RGBA_BYTES,
-                // Luma and half as much chroma.
+                // A byte of luma, and chroma at a quarter of the resolution, twice.
                 (false, Some(b"VP8 ")) => 2,
                 (false, _) => RGBA_BYTES,
             };
-            let beside = Beside { for_each_pixel, for_all: code_bytes };
+            let beside = DecoderMemory { bytes_per_pixel, fixed_bytes: code_bytes };
             let decoder = webp_over_white(decoder).map_err(failed)?;
-            purpose.other(decoder, format, limits, beside)
+            task.other(decoder, format, limits, beside)
         }
         EncodedFormat::Gif => {
             let decoder = GifDecoder::new(source).map_err(failed)?;
-            // A frame that doesn't cover the screen is decoded beside it.
-            purpose.other(decoder, format, limits, Beside::each_pixel(RGBA_BYTES))
+            // A frame smaller than the screen is decoded into a buffer of its own.
+            task.other(decoder, format, limits, DecoderMemory::per_pixel(RGBA_BYTES))
         }
         EncodedFormat::Bmp if bitmap_is_empty(bytes) => {
             let reason = "its header claims no pixels".to_owned();
@@ -165,21 +167,22 @@ fn open<P: Purpose>(
         }
         EncodedFormat::Bmp => {
             let decoder = BmpDecoder::new(source).map_err(failed)?;
-            purpose.other(decoder, format, limits, Beside::default())
+            task.other(decoder, format, limits, DecoderMemory::default())
         }
         EncodedFormat::Tiff => {
             tiff::check_directory(bytes)?;
             let decoder = TiffDecoder::new(source).map_err(failed)?;
-            // The picture is decoded whole, and then copied. Of CMYK, RGB is copied.
+            // The decoder holds the whole picture, then copies it; it copies CMYK as RGB.
             let beside = u64::from(decoder.original_color_type().bits_per_pixel().div_ceil(8));
-            purpose.other(decoder, format, limits, Beside::each_pixel(beside))
+            task.other(decoder, format, limits, DecoderMemory::per_pixel(beside))
         }
     }
 }
 
-/// The decoder takes such a bitmap for one of a kind that it can't read.
+/// True if a bitmap's header has a side of zero. Checked here because the decoder reports such a
+/// file as unsupported, not as corrupt.
 fn bitmap_is_empty(bytes: &[u8]) -> bool {
-    /// OS/2's header, with sides of two bytes; later ones have four.
+    /// OS/2's header, whose sides have two bytes; later headers have four.
     const CORE_HEADER: u8 = 12;
     let side = |at: usize, length| bytes.get(at..at + length);
     let sides = match bytes.get(14..18) {
@@ -189,8 +192,8 @@ fn bitmap_is_empty(bytes: &[u8]) -> bool {
     sides.into_iter().flatten().any(|side| side.iter().all(|&byte| byte == 0))
 }
 
-/// The frames of an animation cover parts of its canvas; the rest is white, not the colour
-/// the file hints at, which browsers ignore too.
+/// Makes an animation's canvas white, for frames that do not cover all of it. The file suggests a
+/// colour, but browsers ignore it too.
 fn webp_over_white(
     mut decoder: WebPDecoder<Cursor<&[u8]>>,
 ) -> ImageResult<WebPDecoder<Cursor<&[u8]>>> {
@@ -203,12 +206,13 @@ fn webp_over_white(
 const RGB_BYTES: u64 = 3;
 const RGBA_BYTES: u64 = 4;
 
-/// Holds a read header against the limits; returns what decoding will hold at its height.
-fn check(
+/// Checks a header that was read against the limits. Returns the most bytes that decoding will hold
+/// at once.
+fn check_header(
     decoder: &impl ImageDecoder,
     format: EncodedFormat,
     limits: &ImageLimits,
-    beside: Beside,
+    beside: DecoderMemory,
 ) -> Result<u64, DecodeError> {
     let (width, height) = decoder.dimensions();
     limits.check_size(format, width, height)?;
@@ -218,42 +222,45 @@ fn check(
     }
     let pixel = u64::from(decoder.color_type().bytes_per_pixel());
     let pixels =
-        limits.check_memory((width, height), pixel + beside.for_each_pixel.max(RGB_BYTES))?;
-    Ok(pixels + beside.for_all)
+        limits.check_memory((width, height), pixel + beside.bytes_per_pixel.max(RGB_BYTES))?;
+    Ok(pixels + beside.fixed_bytes)
 }
 
-/// From a read header to upright RGB.
-fn read(
+/// Checks the header, and decodes the picture to upright RGB.
+fn decode_picture(
     mut decoder: impl ImageDecoder,
     format: EncodedFormat,
     limits: &ImageLimits,
-    beside: Beside,
+    beside: DecoderMemory,
 ) -> Result<RgbImage, DecodeError> {
-    check(&decoder, format, limits, beside)?;
+    check_header(&decoder, format, limits, beside)?;
     let failed = |error| DecodeError::from_image(format, error);
-    decoder.set_limits(limits.memory(decoder.total_bytes())).map_err(failed)?;
-    // Unreadable metadata is no reason to refuse a picture.
+    decoder.set_limits(limits.decoder_limits(decoder.total_bytes())).map_err(failed)?;
+    // A picture is not refused because its metadata can't be read.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     Ok(upright(over_white(image), orientation))
 }
 
-/// After all else: pixels are turned by copying them, and RGB is the least of them.
+/// Turns a picture upright. This comes last, because turning copies the pixels and RGB is smallest.
 fn upright(image: RgbImage, orientation: Orientation) -> RgbImage {
     let mut image = DynamicImage::ImageRgb8(image);
     image.apply_orientation(orientation);
     image.into_rgb8()
 }
 
+/// Rows that are blended over white at once.
 const STRIP_ROWS: u32 = 64;
 
+/// Blends transparency over white.
 fn over_white(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
     }
     let (width, height) = (image.width(), image.height());
     let mut pixels = Vec::with_capacity(width as usize * height as usize * 3);
-    // In strips: of 16-bit samples the whole picture in 8 bits would be one picture too many.
+    // In strips: 16-bit samples are copied to 8 bits, and a copy of the whole picture takes too
+    // much.
     for top in (0..height).step_by(STRIP_ROWS as usize) {
         let strip = image.crop_imm(0, top, width, STRIP_ROWS).into_rgba8();
         let rgba = strip.as_chunks::<4>().0;
@@ -264,7 +271,7 @@ fn over_white(image: DynamicImage) -> RgbImage {
     RgbImage::from_raw(width, height, pixels).expect("three bytes were written for each pixel")
 }
 
-/// One channel over white, rounded to nearest.
+/// Blends one channel over white, rounded to the nearest level.
 fn blend(channel: u8, alpha: u8) -> u8 {
     let (channel, alpha) = (u32::from(channel), u32::from(alpha));
     ((channel * alpha + 255 * (255 - alpha) + 127) / 255) as u8

@@ -13,24 +13,24 @@ use super::recognise::EncodedFormat;
 pub struct ImageLimits {
     /// Bytes of the encoded file.
     pub max_bytes: u64,
-    /// Width times height. Fewer where decoding holds more than [`BYTES_PER_PIXEL`] for each
-    /// pixel, as for 16-bit samples and progressive JPEGs.
+    /// Width times height. The limit is lower if decoding holds more than [`BYTES_PER_PIXEL`] for
+    /// each pixel, for example for 16-bit samples and progressive JPEGs.
     pub max_pixels: u64,
     /// Pixels of the longer side.
     pub max_side: u32,
 }
 
-/// What decoding may hold for each of [`ImageLimits::max_pixels`]: 8-bit RGB from the decoder,
-/// and again turned upright. The pipeline's budget counts on it.
+/// Bytes that decoding may hold for each of [`ImageLimits::max_pixels`]: 8-bit RGB before and after
+/// it is turned upright. The pipeline's memory budget relies on it.
 pub const BYTES_PER_PIXEL: u64 = 6;
 
 impl Default for ImageLimits {
     fn default() -> Self {
         Self {
             max_bytes: 64 << 20,
-            // Above today's largest camera sensors; 300 MB as RGB.
+            // More than today's largest camera sensors have; 300 MB as RGB.
             max_pixels: 100_000_000,
-            // What JPEG can express.
+            // The longest side that a JPEG can have.
             max_side: 65_535,
         }
     }
@@ -45,7 +45,7 @@ impl ImageLimits {
         Ok(())
     }
 
-    /// Takes the size that a header claims.
+    /// Checks the size that a header claims.
     pub(super) fn check_size(
         &self,
         format: EncodedFormat,
@@ -65,8 +65,8 @@ impl ImageLimits {
         Ok(())
     }
 
-    /// Takes what decoding holds at its height for each pixel, headers and tables aside; returns
-    /// what that makes.
+    /// Checks the most bytes that decoding holds at once, from the bytes for each pixel. Headers
+    /// and tables are not counted. Returns these bytes.
     pub(super) fn check_memory(
         &self,
         (width, height): (u32, u32),
@@ -82,9 +82,9 @@ impl ImageLimits {
         Ok(bytes)
     }
 
-    /// Memory for a decoder: `picture_bytes` and, for what it unpacks on the way (strips, colour
-    /// profiles, text), as much as a whole file may have.
-    pub(super) fn memory(&self, picture_bytes: u64) -> Limits {
+    /// Limits for a decoder of the image crate: `picture_bytes`, and the largest size of a file for
+    /// everything else that it unpacks (strips, colour profiles, text).
+    pub(super) fn decoder_limits(&self, picture_bytes: u64) -> Limits {
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(picture_bytes.saturating_add(self.max_bytes));
         limits

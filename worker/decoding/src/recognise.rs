@@ -1,7 +1,7 @@
-//! What a file is, by its first bytes.
+//! Recognises what a file is by its first bytes.
 //!
-//! Owns the signatures. Does not look at names or media types: data sets are full of PNGs
-//! called `.jpg`. Downstream: `decode`, and the messages about files that aren't images.
+//! Owns the signatures. Does not use names or media types: data sets contain many PNGs called
+//! `.jpg`. Downstream: `decode`, and the messages about files that are not images.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use std::fmt;
 pub enum EncodedFormat {
     /// JPEG: grey, YCbCr, RGB, CMYK and YCCK; baseline and progressive.
     Jpeg,
-    /// PNG, of an animated one the still picture.
+    /// PNG; the still picture of an animated one.
     Png,
-    /// WebP, of an animated one the first frame.
+    /// WebP; the first frame of an animated one.
     WebP,
-    /// GIF, its first frame.
+    /// GIF; its first frame.
     Gif,
     /// Windows bitmap.
     Bmp,
-    /// TIFF with integer samples, its first page.
+    /// TIFF with integer samples; its first page.
     Tiff,
 }
 
@@ -42,29 +42,29 @@ impl fmt::Display for EncodedFormat {
 
 /// What a file is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum FileContent {
     Empty,
     Image(EncodedFormat),
-    /// With its article, to complete "this looks like …".
+    /// Another kind of file, with its article, to complete "this looks like …".
     Other(&'static str),
     Unknown,
 }
 
-pub(super) fn content(bytes: &[u8]) -> Content {
+pub(super) fn recognise(bytes: &[u8]) -> FileContent {
     if bytes.is_empty() {
-        return Content::Empty;
+        return FileContent::Empty;
     }
-    if let Some(format) = image(bytes) {
-        return Content::Image(format);
+    if let Some(format) = image_format(bytes) {
+        return FileContent::Image(format);
     }
-    match iso_media(bytes).or_else(|| signature(bytes)).or_else(|| text(bytes)) {
-        Some(looks_like) => Content::Other(looks_like),
-        None => Content::Unknown,
+    match iso_media(bytes).or_else(|| signed_file(bytes)).or_else(|| text(bytes)) {
+        Some(looks_like) => FileContent::Other(looks_like),
+        None => FileContent::Unknown,
     }
 }
 
-fn image(bytes: &[u8]) -> Option<EncodedFormat> {
-    // "BM" also begins words; a bitmap's header holds zero bytes.
+fn image_format(bytes: &[u8]) -> Option<EncodedFormat> {
+    // Text may also begin with "BM". A bitmap is not text: its header has zero bytes.
     if bytes.starts_with(b"BM") && text(bytes).is_none() {
         return Some(EncodedFormat::Bmp);
     }
@@ -85,7 +85,7 @@ fn image(bytes: &[u8]) -> Option<EncodedFormat> {
     signatures.iter().find(|(start, _)| bytes.starts_with(start)).map(|&(_, format)| format)
 }
 
-/// ISO/IEC 14496-12: a `ftyp` box whose major brand tells pictures from films.
+/// A file with a `ftyp` box, whose major brand tells pictures from films: ISO/IEC 14496-12.
 fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(4..8) != Some(b"ftyp") {
         return None;
@@ -100,7 +100,8 @@ fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-fn signature(bytes: &[u8]) -> Option<&'static str> {
+/// A file that begins with a known signature.
+fn signed_file(bytes: &[u8]) -> Option<&'static str> {
     let signatures: [(&[u8], &str); 19] = [
         (b"%PDF-", "a PDF document"),
         (b"\xff\x0a", "a JPEG XL picture"),
@@ -125,8 +126,9 @@ fn signature(bytes: &[u8]) -> Option<&'static str> {
     signatures.iter().find(|(start, _)| bytes.starts_with(start)).map(|&(_, name)| name)
 }
 
+/// A file of text, and which kind of text.
 fn text(bytes: &[u8]) -> Option<&'static str> {
-    /// Enough to see past an XML declaration and a comment.
+    /// Longer than an XML declaration and a comment before the first element.
     const HEAD: usize = 1024;
     let head = &bytes[..bytes.len().min(HEAD)];
     let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x20..=0x7e | 0x80..);

@@ -12,7 +12,7 @@ use super::{DecodeError, EncodedFormat, ImageLimits, decode};
 
 pub(super) mod webp;
 
-/// What Pillow decodes; see tests/data/formats/make.py.
+/// What Pillow decodes; tests/data/formats/make.py writes it.
 #[derive(Deserialize)]
 struct Expected {
     width: u32,
@@ -23,7 +23,7 @@ struct Expected {
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/formats"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/formats"))
 }
 
 fn file(name: &str) -> Vec<u8> {
@@ -80,7 +80,7 @@ fn every_format_decodes_as_pillow_decodes_it() {
 fn every_exif_orientation_turns_the_image_upright() {
     let upright = decoded(&file("orientation-1.jpg")).unwrap();
     let (right, bottom) = (upright.width() - 1, upright.height() - 1);
-    // Where the stored top left corner is to be seen, by the EXIF specification's table.
+    // Where the stored top left corner ends up, by the EXIF specification's table.
     let corners = [
         (1, (0, 0)),
         (2, (right, 0)),
@@ -108,7 +108,7 @@ fn the_format_is_found_by_content() {
     assert_eq!(decoded(&encoded(&image, ImageFormat::Jpeg)).unwrap().dimensions(), (9, 5));
 }
 
-/// Whatever a cut leaves is either refused or lost nothing.
+/// A truncated file is either refused, or decodes to the whole picture.
 #[test]
 fn truncated_files_are_never_half_pictures() {
     for name in expected().into_keys() {
@@ -117,7 +117,7 @@ fn truncated_files_are_never_half_pictures() {
         for length in (0..bytes.len()).step_by(3).chain(bytes.len() - 4..bytes.len()) {
             match decoded(&bytes[..length]) {
                 Ok(image) => assert!(image == whole, "{name} cut to {length} lost something"),
-                // Shorter, and it may not be recognised.
+                // A shorter file may not be recognised.
                 Err(error) if length >= 16 => {
                     assert_eq!(error.class(), FailureClass::Undecodable, "{name}: {error}");
                 }
@@ -127,7 +127,7 @@ fn truncated_files_are_never_half_pictures() {
     }
 }
 
-/// As mended by a program that adds what it takes for the only thing missing.
+/// Some programs repair a truncated file by appending an end marker.
 #[test]
 fn a_jpeg_with_an_end_mark_but_not_all_rows_is_no_picture() {
     for name in ["ycbcr-420.jpg", "ycbcr-444.jpg", "rgb.jpg", "grey.jpg", "orientation-6.jpg"] {
@@ -198,7 +198,7 @@ fn flaws_that_lose_no_pixel_of_a_jpeg_are_forgiven() {
 
 #[test]
 fn a_progressive_jpeg_without_its_end_is_truncated() {
-    // A scan that refines it might be missing: nothing tells.
+    // A further scan that refines the picture may be missing; nothing in the file tells.
     let bytes = file("progressive.jpg");
     let error = decoded(&bytes[..bytes.len() - 2]).unwrap_err();
     assert_eq!(error, DecodeError::Truncated { format: EncodedFormat::Jpeg });
@@ -206,7 +206,7 @@ fn a_progressive_jpeg_without_its_end_is_truncated() {
 
 #[test]
 fn an_almost_empty_scan_is_complete() {
-    // The last rows take less than the decoder reads ahead.
+    // The last rows take fewer bytes than the decoder reads ahead.
     for size in [1, 7, 8, 9, 64, 333] {
         let flat = RgbImage::from_pixel(size, size, image::Rgb([200, 200, 200]));
         let bytes = encoded(&flat, ImageFormat::Jpeg);
@@ -288,7 +288,7 @@ fn each_limit_holds() {
 
 #[test]
 fn pixels_that_take_more_memory_count_for_more() {
-    // Four channels of 16 bits beside RGB: 11 bytes where 6 are allowed.
+    // Four channels of 16 bits, and RGB: 11 bytes a pixel; 6 are allowed.
     let bytes = file("rgba-16.png");
     let (width, height) = decoded(&bytes).unwrap().dimensions();
     let pixels = u64::from(width * height);
@@ -298,7 +298,7 @@ fn pixels_that_take_more_memory_count_for_more() {
     let error = with(enough - 1).unwrap_err();
     assert!(matches!(error, DecodeError::PixelsTooDeep { bytes_per_pixel: 11, .. }), "{error}");
     assert_eq!(error.class(), FailureClass::TooLarge);
-    // What photographs are: 8-bit RGB, and chroma at half the resolution.
+    // The kinds of photographs: 8-bit RGB, and chroma at half the resolution.
     for name in ["rgb.bmp", "rgb.png", "ycbcr-420.jpg", "progressive.jpg"] {
         let bytes = file(name);
         let (width, height) = decoded(&bytes).unwrap().dimensions();
@@ -325,7 +325,7 @@ fn a_tiff_that_claims_countless_values_is_refused_before_room_is_made() {
 
 #[test]
 fn a_decoders_words_stay_on_one_line() {
-    // zune-jpeg ends some messages' lines, and then ours would go on in the next.
+    // Some messages of zune-jpeg end with a line break; ours would go on in the next line.
     let bytes = file("ycck.jpg");
     for at in 2..bytes.len() {
         if let Err(error) = decoded(&[&bytes[..at], &[0x55], &bytes[at..]].concat()) {

@@ -1,31 +1,32 @@
-//! What a TIFF's first directory claims, before a decoder believes it.
+//! Checks a TIFF's first directory before a decoder relies on it.
 //!
-//! Owns one check: the decoder makes room for as many values as an entry claims to have, up to
-//! a quarter of a gigabyte an entry, before it reads the first. Upstream: `decode`, once it
-//! knows the bytes to be a TIFF. What can't be followed here is the decoder's to refuse.
+//! The decoder allocates room for as many values as an entry claims, up to a quarter of a gigabyte
+//! for each entry, before it reads the first value. This refuses claims that no picture needs. Does
+//! not refuse other damage: the decoder does. Upstream: `decode`.
 
 use super::error::DecodeError;
 use super::recognise::EncodedFormat;
 
-/// A strip for each row of the tallest picture, in each of four planes.
+/// Values of the longest entry: a strip for each row of the tallest picture, in each of four
+/// planes.
 const MAX_VALUES: u64 = 4 * 65_536;
 
-/// Tags the decoder reads, from TIFF 6.0, sections 8 to 22: size, sample layout, compression,
-/// orientation, strips, tiles. Others, such as colour profiles, may be of any length.
+/// Tags that the decoder reads, from TIFF 6.0, sections 8 to 22: size, sample layout, compression,
+/// orientation, strips, tiles. Others, such as colour profiles, may have any length.
 const READ_TAGS: [u16; 20] = [
     256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 347,
     530,
 ];
 
-/// Refuses a directory in which something claims more values than any picture has, or than the
-/// file has bytes.
+/// Refuses a directory with an entry that claims more values than any picture has, or than the file
+/// has bytes.
 pub(super) fn check_directory(bytes: &[u8]) -> Result<(), DecodeError> {
-    let most = MAX_VALUES.min(bytes.len() as u64);
-    let lies = Directory::first(bytes).and_then(|directory| {
+    let max_values = MAX_VALUES.min(bytes.len() as u64);
+    let excessive = Directory::first(bytes).and_then(|directory| {
         let mut entries = directory.entries();
-        entries.find(|(tag, count)| READ_TAGS.contains(tag) && *count > most)
+        entries.find(|(tag, count)| READ_TAGS.contains(tag) && *count > max_values)
     });
-    match lies {
+    match excessive {
         None => Ok(()),
         Some((tag, count)) => {
             let reason = format!("its tag {tag} claims {count} values");
@@ -55,7 +56,7 @@ impl<'a> Directory<'a> {
         Some(Self { entries: &entries[..length], little_endian, big_tiff })
     }
 
-    /// Tag and number of values of each.
+    /// Tag and number of values of each entry.
     fn entries(&self) -> impl Iterator<Item = (u16, u64)> {
         let (length, count) = if self.big_tiff { (20, 4..12) } else { (12, 4..8) };
         self.entries.chunks_exact(length).filter_map(move |entry| {
@@ -65,7 +66,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// A number of up to eight bytes.
+/// Reads a number of up to eight bytes.
 fn number(bytes: &[u8], little_endian: bool) -> Option<u64> {
     let mut wide = [0; 8];
     if little_endian {

@@ -1,54 +1,58 @@
-//! What the prefix codes of a lossless WebP take, before a decoder builds them: RFC 9649,
-//! section 3.
+//! Counts the memory that the prefix codes of a lossless WebP take, before a decoder builds them:
+//! RFC 9649, section 3.
 //!
-//! Owns one measure. A picture may have 65,536 groups of five codes, each a table of some
-//! kilobytes from as few as four bytes of file, whatever its size: 16 × 16 pixels in five
-//! megabytes of file take a gigabyte and a half. To find out, this reads as far as the codes
-//! of the picture itself, and what they hang on: the pictures of its transforms, and the one
-//! that says which group is whose. Upstream: `webp`. What can't be followed here is the
-//! decoder's to refuse; it gets no further.
+//! A picture of any size may have 65,536 groups of five codes. Four bytes of file can make a code
+//! whose table takes some kilobytes: a file of five megabytes with 16 × 16 pixels takes a gigabyte
+//! and a half. To count the codes, this reads the file up to the picture's own codes. Before them
+//! are the pictures of its transforms, and the picture that assigns a group to each block.
+//!
+//! Does not refuse damage: the count ends there, and so does the decoder. Upstream: `webp`.
 
 use std::sync::LazyLock;
 
-/// Literals and lengths, red, blue, alpha, distances. A colour cache adds to the first.
-const ALPHABETS: [u16; 5] = [256 + LENGTHS, 256, 256, 256, 40];
-const LENGTHS: u16 = 24;
+/// Symbols of a group's five codes: green and lengths, red, blue, alpha, distances. A colour cache
+/// adds symbols to the first.
+const ALPHABETS: [u16; 5] = [256 + LENGTH_SYMBOLS, 256, 256, 256, 40];
+const LENGTH_SYMBOLS: u16 = 24;
 /// The order in which the lengths of code lengths are written.
 const LENGTH_ORDER: [usize; 19] =
     [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const MAX_LENGTH: usize = 15;
 
-/// Of the decoder: what it looks up at once, and the bytes of a code in a list that grows by
-/// doubling, of an entry in the code's table and of a node beyond it.
+/// The decoder's sizes: bits of the table of a code; bytes of a code in a list that grows by
+/// doubling, of an entry in the table, and of a node for longer symbols.
 const TABLE_BITS: usize = 10;
 const CODE_BYTES: u64 = 2 * 56;
 const ENTRY_BYTES: u64 = 4;
 const NODE_BYTES: u64 = 16;
 
-/// Bytes that a decoder holds for all codes of a picture of `size`, behind its header; counted up
-/// to the first above `most`.
-pub(super) fn bytes_of_codes(stream: &[u8], size: (u32, u32), most: u64) -> u64 {
-    let mut reader = Reader { stream, at: 0, code_bytes: 0, most };
-    let _broken = reader.picture(size);
+/// Bytes that a decoder holds for all codes of a picture of `size`. `stream` begins after the
+/// picture's header. Stops counting at the first code above `max_bytes`.
+pub(super) fn bytes_of_codes(stream: &[u8], size: (u32, u32), max_bytes: u64) -> u64 {
+    let mut reader = BitReader { stream, at: 0, code_bytes: 0, max_bytes };
+    let _damaged = reader.picture(size);
     reader.code_bytes
 }
 
-struct Reader<'a> {
+/// Reads a stream and counts its codes. Functions return `None` if the stream is damaged, or if the
+/// codes take more than `max_bytes`.
+struct BitReader<'a> {
     stream: &'a [u8],
-    /// In bits.
+    /// Position in bits.
     at: usize,
     code_bytes: u64,
-    most: u64,
+    max_bytes: u64,
 }
 
-/// A prefix code, by the number of symbols of each length and the symbols in the code's order.
-struct Code {
+/// A prefix code: the number of symbols of each length, and the symbols in the code's order.
+struct PrefixCode {
     counts: [u16; MAX_LENGTH + 1],
     symbols: Vec<u16>,
 }
 
-impl Code {
-    /// `None` where they make no complete code. Of a single symbol nothing is written.
+impl PrefixCode {
+    /// Makes a code of its symbols' lengths; `None` if the code is not complete. A code of a single
+    /// symbol takes no bits.
     fn new(lengths: &[u8]) -> Option<Self> {
         let mut counts = [0; MAX_LENGTH + 1];
         let mut by_length = [const { Vec::new() }; MAX_LENGTH + 1];
@@ -62,6 +66,7 @@ impl Code {
         (symbols.len() == 1 || space == 1 << MAX_LENGTH).then_some(Self { counts, symbols })
     }
 
+    /// Bytes that the decoder holds for this code.
     fn bytes(&self) -> u64 {
         if self.symbols.len() == 1 {
             return CODE_BYTES;
@@ -73,7 +78,7 @@ impl Code {
     }
 }
 
-impl Reader<'_> {
+impl BitReader<'_> {
     fn bits(&mut self, count: usize) -> Option<usize> {
         let mut bits = 0;
         for place in 0..count {
@@ -88,7 +93,7 @@ impl Reader<'_> {
         self.bits(1).map(|bit| bit == 1)
     }
 
-    fn symbol(&mut self, code: &Code) -> Option<usize> {
+    fn symbol(&mut self, code: &PrefixCode) -> Option<usize> {
         if let [only] = code.symbols[..] {
             return Some(only.into());
         }
@@ -105,6 +110,7 @@ impl Reader<'_> {
         None
     }
 
+    /// Reads up to the pixels of a picture.
     fn picture(&mut self, (mut width, height): (u32, u32)) -> Option<()> {
         let block = |size: u32, bits: usize| size.div_ceil(1 << bits);
         let mut seen = [false; 4];
@@ -145,6 +151,7 @@ impl Reader<'_> {
         Some(())
     }
 
+    /// The size of the colour cache as a power of two; 0 if there is none.
     fn cache_bits(&mut self) -> Option<usize> {
         if !self.bit()? {
             return Some(0);
@@ -152,7 +159,7 @@ impl Reader<'_> {
         self.bits(4).filter(|bits| (1..=11).contains(bits))
     }
 
-    fn group(&mut self, cache_bits: usize) -> Option<[Code; 5]> {
+    fn group(&mut self, cache_bits: usize) -> Option<[PrefixCode; 5]> {
         let cached = if cache_bits > 0 { 1 << cache_bits } else { 0 };
         let [green, red, blue, alpha, distance] = ALPHABETS;
         Some([
@@ -164,18 +171,21 @@ impl Reader<'_> {
         ])
     }
 
-    fn code(&mut self, alphabet: u16) -> Option<Code> {
-        let code =
-            if self.bit()? { self.one_or_two()? } else { Code::new(&self.lengths(alphabet)?)? };
+    fn code(&mut self, alphabet: u16) -> Option<PrefixCode> {
+        let code = if self.bit()? {
+            self.simple_code()?
+        } else {
+            PrefixCode::new(&self.code_lengths(alphabet)?)?
+        };
         if !code.symbols.iter().all(|&symbol| symbol < alphabet) {
             return None;
         }
         self.code_bytes += code.bytes();
-        (self.code_bytes <= self.most).then_some(code)
+        (self.code_bytes <= self.max_bytes).then_some(code)
     }
 
-    /// Two stay as they are written, even if they are the same.
-    fn one_or_two(&mut self) -> Option<Code> {
+    /// A code of one or two symbols. Two symbols count as two even if they are equal.
+    fn simple_code(&mut self) -> Option<PrefixCode> {
         let two = self.bit()?;
         let bits = if self.bit()? { 8 } else { 1 };
         let mut symbols = vec![self.bits(bits)? as u16];
@@ -184,16 +194,17 @@ impl Reader<'_> {
         }
         let mut counts = [0; MAX_LENGTH + 1];
         counts[1] = symbols.len() as u16;
-        Some(Code { counts, symbols })
+        Some(PrefixCode { counts, symbols })
     }
 
-    fn lengths(&mut self, alphabet: u16) -> Option<Vec<u8>> {
+    /// The lengths of a code's symbols, which are themselves written with a prefix code.
+    fn code_lengths(&mut self, alphabet: u16) -> Option<Vec<u8>> {
         let mut of_lengths = [0; LENGTH_ORDER.len()];
         let written = self.bits(4)? + 4;
         for place in LENGTH_ORDER.into_iter().take(written) {
             of_lengths[place] = self.bits(3)? as u8;
         }
-        let code = Code::new(&of_lengths)?;
+        let code = PrefixCode::new(&of_lengths)?;
         let alphabet = usize::from(alphabet);
         let mut left = alphabet;
         if self.bit()? {
@@ -219,7 +230,7 @@ impl Reader<'_> {
         (lengths.len() == alphabet).then_some(lengths)
     }
 
-    /// A picture that says something of the picture itself; its pixels.
+    /// Reads the pixels of a picture that describes the main one: of a transform, or of groups.
     fn helper_picture(&mut self, (width, height): (u32, u32)) -> Option<Vec<u32>> {
         let cache_bits = self.cache_bits()?;
         let [green, red, blue, alpha, distance] = self.group(cache_bits)?;
@@ -228,20 +239,21 @@ impl Reader<'_> {
         let mut pixels: Vec<u32> = Vec::with_capacity(count);
         while pixels.len() < count {
             let symbol = self.symbol(&green)?;
-            if let Some(length) = symbol.checked_sub(256).filter(|&symbol| symbol < LENGTHS.into())
+            if let Some(length) =
+                symbol.checked_sub(256).filter(|&symbol| symbol < LENGTH_SYMBOLS.into())
             {
-                let length = self.span(length)?;
+                let length = self.length_or_distance(length)?;
                 let distance = self.symbol(&distance)?;
-                let distance = in_pixels(self.span(distance)?, width);
+                let distance = distance_in_pixels(self.length_or_distance(distance)?, width);
                 if distance > pixels.len() || length > count - pixels.len() {
                     return None;
                 }
                 for _pixel in 0..length {
                     let argb = pixels[pixels.len() - distance];
                     pixels.push(argb);
-                    // As the decoder has it, the nearest is in the cache already.
+                    // As in the decoder: at distance 1 the colour is in the cache already.
                     if distance > 1 {
-                        cache[slot(argb, cache_bits)] = argb;
+                        cache[cache_index(argb, cache_bits)] = argb;
                     }
                 }
             } else if symbol < 256 {
@@ -250,16 +262,16 @@ impl Reader<'_> {
                 let alpha = self.symbol(&alpha)?;
                 let argb = (alpha << 24 | red << 16 | symbol << 8 | blue) as u32;
                 pixels.push(argb);
-                cache[slot(argb, cache_bits)] = argb;
+                cache[cache_index(argb, cache_bits)] = argb;
             } else {
-                pixels.push(*cache.get(symbol - 256 - usize::from(LENGTHS))?);
+                pixels.push(*cache.get(symbol - 256 - usize::from(LENGTH_SYMBOLS))?);
             }
         }
         Some(pixels)
     }
 
-    /// A length or a distance, from its symbol.
-    fn span(&mut self, symbol: usize) -> Option<usize> {
+    /// Reads a length or a distance whose symbol is known.
+    fn length_or_distance(&mut self, symbol: usize) -> Option<usize> {
         if symbol < 4 {
             return Some(symbol + 1);
         }
@@ -268,20 +280,22 @@ impl Reader<'_> {
     }
 }
 
-fn slot(argb: u32, cache_bits: usize) -> usize {
+/// The place of a colour in the cache.
+fn cache_index(argb: u32, cache_bits: usize) -> usize {
     (u64::from(argb.wrapping_mul(0x1e35_a7bd)) >> (32 - cache_bits)) as usize
 }
 
-/// What the first 120 distances name: columns to the left and rows up.
+/// The pixels that the first 120 distances stand for: columns to the left and rows up.
 static NEIGHBOURS: LazyLock<Vec<(i32, i32)>> = LazyLock::new(|| {
     let rows = (0..8).flat_map(|up| (-7..=8).map(move |left| (left, up)));
     let mut neighbours: Vec<(i32, i32)> = rows.filter(|&(left, up)| up > 0 || left > 0).collect();
-    // The nearest first; of those as near by columns, left before right.
+    // The nearest first. At the same distance, fewer columns first, then left before right.
     neighbours.sort_by_key(|&(left, up)| (left * left + up * up, left.abs(), left < 0));
     neighbours
 });
 
-fn in_pixels(distance: usize, width: u32) -> usize {
+/// A distance as a number of pixels in reading order.
+fn distance_in_pixels(distance: usize, width: u32) -> usize {
     match NEIGHBOURS.get(distance - 1) {
         None => distance - NEIGHBOURS.len(),
         Some(&(left, up)) => {
@@ -296,14 +310,15 @@ mod tests {
     use crate::tests::webp::{chunk, webp};
     use crate::{DecodeError, ImageLimits, decode, memory_to_decode};
 
-    /// As many groups of codes as asked for, each with the longest lengths there are, for a
-    /// picture of 16 × 16 pixels; without its header.
+    /// The stream of a picture of 16 × 16 pixels with `count` groups of codes, each with the
+    /// longest lengths possible. Without the picture's header.
     fn groups(count: usize) -> Vec<u8> {
         let mut bits = Vec::new();
         let mut put = |value: usize, length: usize| {
             bits.extend((0..length).map(|place| value >> place & 1 == 1));
         };
-        // No transform, no cache; blocks of 512 pixels a side have groups, the one here the last.
+        // No transform and no cache. Groups belong to blocks of 512 × 512 pixels; the only block
+        // has the last group.
         put(0, 2);
         put(0b1111, 4);
         put(0, 1);
@@ -370,7 +385,7 @@ mod tests {
 
     #[test]
     fn codes_of_an_encoders_pictures_are_found_to_the_last() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/formats");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/formats");
         for (file, name, header) in [
             ("lossless.webp", b"VP8L", 5),
             ("alpha.webp", b"VP8L", 5),
@@ -380,7 +395,7 @@ mod tests {
             let (width, height) = decode(&bytes, &ImageLimits::default()).unwrap().dimensions();
             let start = bytes.windows(4).position(|found| found == name).unwrap() + 8 + header;
             let mut reader =
-                Reader { stream: &bytes[start..], at: 0, code_bytes: 0, most: u64::MAX };
+                BitReader { stream: &bytes[start..], at: 0, code_bytes: 0, max_bytes: u64::MAX };
             assert_eq!(reader.picture((width, height)), Some(()), "{file}");
             assert!(reader.code_bytes > 5 * CODE_BYTES, "{file}: {}", reader.code_bytes);
         }
@@ -395,6 +410,8 @@ mod tests {
         for (distance, neighbour) in some {
             assert_eq!(NEIGHBOURS[distance - 1], neighbour, "{distance}");
         }
-        assert_eq!([in_pixels(1, 30), in_pixels(4, 1), in_pixels(121, 30)], [30, 1, 1]);
+        let pixels =
+            [distance_in_pixels(1, 30), distance_in_pixels(4, 1), distance_in_pixels(121, 30)];
+        assert_eq!(pixels, [30, 1, 1]);
     }
 }

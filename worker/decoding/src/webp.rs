@@ -1,10 +1,13 @@
-//! What a WebP's chunks claim, before a decoder believes it: RFC 9649.
+//! Checks a WebP's chunks before a decoder relies on them: RFC 9649.
 //!
-//! Owns four checks. The decoder makes room for metadata by the length they claim, up to four
-//! gigabytes; it decodes a lossy frame at the frame's own size before it compares that with the
-//! canvas, whose size is all that the limits are held against; it builds as many prefix codes as a
-//! lossless picture claims to have; and it looks for chunks behind the end that the file gives
-//! itself. Upstream: `decode`, once it knows the bytes to be a WebP.
+//! Owns four checks, because of what the decoder does without them:
+//! 1. It allocates room for metadata by the length they claim, up to four gigabytes.
+//! 2. It decodes a lossy frame at the frame's own size before it compares that with the canvas.
+//!    Only the canvas is checked against the limits.
+//! 3. It builds as many prefix codes as a lossless picture claims to have.
+//! 4. It looks for chunks after the end that the file's header gives.
+//!
+//! Does not decode. Upstream: `decode`. Downstream: [`vp8l`] counts prefix codes.
 
 use std::collections::BTreeSet;
 
@@ -15,30 +18,30 @@ use super::vp8l;
 
 const FORMAT: EncodedFormat = EncodedFormat::WebP;
 
-/// A name of four bytes, then the length of what follows.
+/// A chunk's name and the length of its content, four bytes each.
 const HEAD_BYTES: usize = 8;
-/// What precedes the chunks in a frame of an animation: its place, size and duration.
+/// Bytes before the chunks of an animation's frame: its place, size and duration.
 const FRAME_BYTES: usize = 16;
 
-/// What prefix codes may take. A mosaic of 1200 photographs, 12 megapixels, has 3 MB of them.
+/// Memory that prefix codes may take. A mosaic of 1200 photographs, 12 megapixels, takes 3 MB.
 const MAX_CODE_BYTES: u64 = 64 << 20;
-/// What precedes a lossless picture: a mark, its sides of 14 bits each, and four bits more.
+/// Bytes before a lossless picture: a signature, two sides of 14 bits each, and four more bits.
 const LOSSLESS_HEAD_BYTES: usize = 5;
 
-/// What a decoder may see of a file.
-pub(super) struct Checked<'a> {
-    /// The file without what follows its end.
+/// A file that passed the checks.
+pub(super) struct CheckedFile<'a> {
+    /// The file, up to the end that its header gives.
     pub(super) file: &'a [u8],
-    /// What the prefix codes of a lossless picture take.
+    /// Bytes that the prefix codes of a lossless picture take in memory.
     pub(super) code_bytes: u64,
 }
 
-/// Refuses a file that ends before its chunks do, as libwebp does even where only metadata are
-/// missing, one with a frame larger than its canvas, and one of too many codes.
-pub(super) fn checked<'a>(
+/// Refuses a file that ends before its chunks do, that has a frame larger than its canvas, or that
+/// has too many prefix codes. libwebp, too, refuses a file of which only metadata are missing.
+pub(super) fn check_file<'a>(
     bytes: &'a [u8],
     limits: &ImageLimits,
-) -> Result<Checked<'a>, DecodeError> {
+) -> Result<CheckedFile<'a>, DecodeError> {
     let truncated = || DecodeError::Truncated { format: FORMAT };
     let length = number(bytes, 4, 4).ok_or_else(truncated)?;
     let file = bytes.get(..HEAD_BYTES.saturating_add(length)).ok_or_else(truncated)?;
@@ -47,12 +50,12 @@ pub(super) fn checked<'a>(
     let mut measured = BTreeSet::new();
     for chunk in Chunks(file.get(HEAD_BYTES + 4..).ok_or_else(truncated)?) {
         let (name, content) = chunk.ok_or_else(truncated)?;
-        // The first counts, as for the decoder.
+        // The decoder, too, uses the first one.
         if name == b"VP8X" && canvas.is_none() {
             canvas = Some(size_less_one(content, 4).ok_or_else(truncated)?);
             continue;
         }
-        let Some(pictures) = pictures(name, content).ok_or_else(truncated)? else { continue };
+        let Some(pictures) = find_pictures(name, content).ok_or_else(truncated)? else { continue };
         let lossy = pictures.lossy.map(frame_size);
         let lossless = pictures.lossless.map(lossless_size);
         for size in [lossy, lossless].into_iter().flatten() {
@@ -62,7 +65,7 @@ pub(super) fn checked<'a>(
                 return Err(DecodeError::Corrupt { format: FORMAT, reason });
             }
         }
-        // Only the first of each kind is decoded; measuring all could take for ever.
+        // Only the first chunk of each name is decoded. Measuring all of them could take too long.
         if measured.insert(name) {
             code_bytes = code_bytes.max(measure_codes(&pictures, canvas, limits)?);
         }
@@ -71,26 +74,26 @@ pub(super) fn checked<'a>(
         let reason = format!("its prefix codes take more than {} MiB", MAX_CODE_BYTES >> 20);
         return Err(DecodeError::Corrupt { format: FORMAT, reason });
     }
-    Ok(Checked { file, code_bytes })
+    Ok(CheckedFile { file, code_bytes })
 }
 
-/// In pixels.
-type Size = (u32, u32);
+/// Width and height in pixels.
+type PixelSize = (u32, u32);
 
-/// What a chunk has for a decoder.
-struct Pictures<'a> {
+/// The pictures in a chunk.
+struct ChunkPictures<'a> {
     lossy: Option<&'a [u8]>,
     lossless: Option<&'a [u8]>,
     transparency: Option<&'a [u8]>,
-    /// Of a frame of an animation.
-    size: Option<Size>,
+    /// Size of an animation's frame, from its header.
+    size: Option<PixelSize>,
 }
 
-/// Finds pictures as the decoder does, which takes what follows the transparency of a frame for a
-/// lossy one, whatever that calls itself and however long it claims to be. `Some(None)` where
-/// there is none, `None` where the chunk ends before that can be told.
-fn pictures<'a>(name: &[u8], content: &'a [u8]) -> Option<Option<Pictures<'a>>> {
-    let mut found = Pictures { lossy: None, lossless: None, transparency: None, size: None };
+/// Finds a chunk's pictures as the decoder does. The decoder takes the chunk after a frame's
+/// transparency for a lossy picture, whatever its name and length are. Returns `Some(None)` if
+/// there is no picture, and `None` if the chunk ends too early to tell.
+fn find_pictures<'a>(name: &[u8], content: &'a [u8]) -> Option<Option<ChunkPictures<'a>>> {
+    let mut found = ChunkPictures { lossy: None, lossless: None, transparency: None, size: None };
     match name {
         b"VP8 " => found.lossy = Some(content),
         b"VP8L" => found.lossless = Some(content),
@@ -115,13 +118,14 @@ fn pictures<'a>(name: &[u8], content: &'a [u8]) -> Option<Option<Pictures<'a>>> 
     Some(Some(found))
 }
 
-/// The most that the codes of one of them take. Sizes are held against the limits before.
+/// The memory that the prefix codes of one of the pictures take, the largest. Checks the sizes
+/// against the limits first.
 fn measure_codes(
-    pictures: &Pictures<'_>,
-    canvas: Option<Size>,
+    pictures: &ChunkPictures<'_>,
+    canvas: Option<PixelSize>,
     limits: &ImageLimits,
 ) -> Result<u64, DecodeError> {
-    let measure = |stream: &[u8], size: Size| {
+    let measure = |stream: &[u8], size: PixelSize| {
         limits.check_size(FORMAT, size.0, size.1)?;
         Ok(vp8l::bytes_of_codes(stream, size, MAX_CODE_BYTES))
     };
@@ -134,7 +138,7 @@ fn measure_codes(
     if let Some([method, stream @ ..]) = pictures.transparency
         && method & 3 == 1
     {
-        // The decoder also takes a frame's for that of the canvas.
+        // Two sizes: the decoder may also use a frame's transparency as the canvas's.
         for size in [canvas, pictures.size].into_iter().flatten() {
             most = most.max(measure(stream, size)?);
         }
@@ -142,29 +146,29 @@ fn measure_codes(
     Ok(most)
 }
 
-/// Sides of a canvas or a frame, which are written one less than they are.
-fn size_less_one(bytes: &[u8], at: usize) -> Option<Size> {
+/// Reads the size of a canvas or a frame. The file has each side less one.
+fn size_less_one(bytes: &[u8], at: usize) -> Option<PixelSize> {
     Some((number(bytes, at, 3)? as u32 + 1, number(bytes, at + 3, 3)? as u32 + 1))
 }
 
-/// Width and height of a lossy key frame, of 14 bits each: RFC 6386, section 9.1.
-fn frame_size(frame: &[u8]) -> Option<Size> {
+/// Reads the size of a lossy key frame, 14 bits a side: RFC 6386, section 9.1.
+fn frame_size(frame: &[u8]) -> Option<PixelSize> {
     Some((number(frame, 6, 2)? as u32 & 0x3fff, number(frame, 8, 2)? as u32 & 0x3fff))
 }
 
-/// Width and height of a lossless picture, which are written one less than they are.
-fn lossless_size(picture: &[u8]) -> Option<Size> {
+/// Reads the size of a lossless picture. The file has each side less one.
+fn lossless_size(picture: &[u8]) -> Option<PixelSize> {
     let sides = number(picture, 1, LOSSLESS_HEAD_BYTES - 1)? as u32;
     Some(((sides & 0x3fff) + 1, (sides >> 14 & 0x3fff) + 1))
 }
 
-/// Up to four bytes, the lowest first.
+/// Reads a number of up to four bytes, the lowest first.
 fn number(bytes: &[u8], at: usize, length: usize) -> Option<usize> {
     let bytes = bytes.get(at..at + length)?;
     Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte)))
 }
 
-/// Names and contents, and `None` at last where one is cut.
+/// Iterates over names and contents of chunks. If the last chunk is truncated, ends with `None`.
 struct Chunks<'a>(&'a [u8]);
 
 impl<'a> Iterator for Chunks<'a> {
@@ -177,7 +181,7 @@ impl<'a> Iterator for Chunks<'a> {
             self.0 = &[];
             return Some(None);
         };
-        // Behind an odd length one more byte, which may be missing at the end.
+        // A chunk of odd length is followed by one more byte, which may be missing at the end.
         let next = HEAD_BYTES + length.next_multiple_of(2);
         self.0 = rest.get(next..).unwrap_or_default();
         Some(Some((&rest[..4], content)))

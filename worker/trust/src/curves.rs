@@ -1,35 +1,38 @@
 //! Deletion and insertion: Petsiuk et al. 2018, RISE, <https://arxiv.org/abs/1806.07421>,
 //! section 4.1.
 //!
-//! Pixels are taken from the image (deletion), or put into a blurred one (insertion), in the
-//! order of falling heat and in equal steps. The measure is the area under the probability of
-//! the class over the share of pixels moved, by the trapezoid rule, 0 to 1. A faithful map
-//! makes it fall fast (small deletion area) or rise fast (large insertion area).
+//! Deletion removes pixels from the image, insertion puts them into a blurred image: the hottest
+//! first, in equal steps. The measure is the area under the curve of the class's probability over
+//! the share of moved pixels, by the trapezoid rule, 0 to 1. With a faithful map the probability
+//! falls fast (small deletion area) or rises fast (large insertion area).
+//!
+//! Makes the images of each step; does not run the network. Downstream:
+//! [`measure`](crate::measure).
 
 use rayon::prelude::*;
 
-use super::pixels::{Heat, Pixels};
+use super::pixels::{InputImage, PixelHeat};
 
-/// Steps of a curve. RISE moves 224 pixels of 224 × 224 at a time; eight times as many are an
-/// eighth of the passes through the network, which are nearly all of the measurement's time.
+/// Steps of a curve. RISE moves 224 pixels of 224 × 224 in each step. Moving eight times as many
+/// takes an eighth of the passes through the network, which take nearly all of the time.
 pub const STEPS: usize = 28;
 
 /// Standard deviation of the blur, as a share of the image's shorter side: 14 pixels of 224.
-/// RISE's own 5 pixels leave a cat recognisable to a network of few classes, and then there is
-/// nothing for an insertion to show.
+/// RISE blurs by 5 pixels. A network of few classes still recognises a cat through that blur, and
+/// then insertion shows nothing.
 pub const BLUR_SHARE: f32 = 1.0 / 16.0;
-/// Where the blur's kernel ends, in standard deviations.
+/// Radius of the blur's kernel, in standard deviations.
 const BLUR_REACH: f32 = 3.0;
 
-/// The probability of a class at each step, from none of the pixels moved to all.
+/// The probability of a class at each step, from no pixel moved to all pixels moved.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Curve(pub Vec<f32>);
+pub struct ProbabilityCurve(pub Vec<f32>);
 
-impl Curve {
+impl ProbabilityCurve {
     /// Area under the curve over a base of 1, by the trapezoid rule.
     ///
     /// # Panics
-    /// Where the curve has no step.
+    /// If the curve has no step.
     #[must_use]
     pub fn area(&self) -> f64 {
         let steps = self.0.len() - 1;
@@ -39,27 +42,28 @@ impl Curve {
     }
 }
 
-/// Images of a deletion from the first step on, the last with all pixels gone: those deleted
-/// have their channel's value in `blank`.
+/// The images `[3, H, W]` of a deletion, without the whole image: from the first step to the last,
+/// in which all pixels are deleted. A deleted pixel gets the values in `blank`, one for each
+/// channel.
 #[must_use]
-pub fn deletion(pixels: &Pixels, heat: &Heat, blank: [f32; 3]) -> Vec<Vec<f32>> {
+pub fn deletion_images(pixels: &InputImage, heat: &PixelHeat, blank: [f32; 3]) -> Vec<Vec<f32>> {
     let plane = pixels.plane();
     let empty: Vec<_> = blank.iter().flat_map(|&value| vec![value; plane]).collect();
-    steps(&pixels.values, &empty, plane, heat, 1..STEPS + 1)
+    images_at_steps(&pixels.values, &empty, plane, heat, 1..STEPS + 1)
 }
 
-/// Images of an insertion up to, but without, the last step: the first is all blurred.
+/// The images `[3, H, W]` of an insertion, without the whole image: the first is all blurred.
 #[must_use]
-pub fn insertion(pixels: &Pixels, heat: &Heat, blurred: &[f32]) -> Vec<Vec<f32>> {
-    steps(blurred, &pixels.values, pixels.plane(), heat, 0..STEPS)
+pub fn insertion_images(pixels: &InputImage, heat: &PixelHeat, blurred: &[f32]) -> Vec<Vec<f32>> {
+    images_at_steps(blurred, &pixels.values, pixels.plane(), heat, 0..STEPS)
 }
 
-/// `from` with the hottest pixels of `to`, at each of some steps.
-fn steps(
+/// For each of `steps`, the image `from` with the hottest pixels of `to`.
+fn images_at_steps(
     from: &[f32],
     to: &[f32],
     plane: usize,
-    heat: &Heat,
+    heat: &PixelHeat,
     steps: std::ops::Range<usize>,
 ) -> Vec<Vec<f32>> {
     let step = |step: usize| {
@@ -80,9 +84,9 @@ pub fn blur_sigma(height: usize, width: usize) -> f32 {
     height.min(width) as f32 * BLUR_SHARE
 }
 
-/// The image under a Gaussian blur, `[3, H, W]`; beyond its edges it goes on as at the edge.
+/// Blurs an image with a Gaussian, to `[3, H, W]`. Pixels at the edge are repeated beyond it.
 #[must_use]
-pub fn blurred(pixels: &Pixels) -> Vec<f32> {
+pub fn blur(pixels: &InputImage) -> Vec<f32> {
     let sigma = blur_sigma(pixels.height, pixels.width);
     let reach = (BLUR_REACH * sigma).ceil() as isize;
     let weights: Vec<_> =
@@ -90,29 +94,29 @@ pub fn blurred(pixels: &Pixels) -> Vec<f32> {
     let sum: f32 = weights.iter().sum();
     let weights: Vec<_> = weights.iter().map(|weight| weight / sum).collect();
     let planes: Vec<_> = pixels.values.chunks(pixels.plane()).collect();
-    let blur = |plane: &&[f32]| {
-        // Along rows, turned; then along what were columns, turned back.
-        let turned = along_rows(plane, pixels.width, &weights);
-        along_rows(&turned, pixels.height, &weights)
+    let blur_plane = |plane: &&[f32]| {
+        // The first call transposes the plane, the second transposes it back.
+        let transposed = blur_rows(plane, pixels.width, &weights);
+        blur_rows(&transposed, pixels.height, &weights)
     };
-    planes.par_iter().flat_map(blur).collect()
+    planes.par_iter().flat_map(blur_plane).collect()
 }
 
-/// Each row under the kernel; the result's rows are the plane's columns.
-fn along_rows(plane: &[f32], width: usize, weights: &[f32]) -> Vec<f32> {
+/// Blurs each row and transposes the plane.
+fn blur_rows(plane: &[f32], width: usize, weights: &[f32]) -> Vec<f32> {
     let reach = weights.len() / 2;
     let height = plane.len() / width;
-    let mut turned = vec![0.0; plane.len()];
+    let mut transposed = vec![0.0; plane.len()];
     let mut padded = vec![0.0; width + 2 * reach];
     for (y, row) in plane.chunks(width).enumerate() {
         padded[..reach].fill(row[0]);
         padded[reach..reach + width].copy_from_slice(row);
         padded[reach + width..].fill(row[width - 1]);
         for (x, window) in padded.windows(weights.len()).enumerate() {
-            turned[x * height + y] = window.iter().zip(weights).map(|(v, w)| v * w).sum();
+            transposed[x * height + y] = window.iter().zip(weights).map(|(v, w)| v * w).sum();
         }
     }
-    turned
+    transposed
 }
 
 #[cfg(test)]
@@ -121,25 +125,25 @@ mod tests {
 
     #[test]
     fn area_is_the_trapezoids() {
-        assert_eq!(Curve(vec![1.0, 0.0]).area(), 0.5);
-        assert_eq!(Curve(vec![1.0, 0.5, 0.0, 0.0, 0.0]).area(), 0.25);
-        assert_eq!(Curve(vec![0.25; 29]).area(), 0.25);
+        assert_eq!(ProbabilityCurve(vec![1.0, 0.0]).area(), 0.5);
+        assert_eq!(ProbabilityCurve(vec![1.0, 0.5, 0.0, 0.0, 0.0]).area(), 0.25);
+        assert_eq!(ProbabilityCurve(vec![0.25; 29]).area(), 0.25);
     }
 
-    fn image() -> (Pixels, Heat) {
+    fn image() -> (InputImage, PixelHeat) {
         // 28 × 28: each step moves one row's worth of pixels.
         let (height, width) = (28, 28);
         let values = (0..3 * height * width).map(|at| at as f32 / 2352.0).collect();
         let order: Vec<_> = (0..784).rev().collect();
-        let heat = Heat { values: (0..784).map(|at| at as f32 / 783.0).collect(), order };
-        (Pixels { height, width, values }, heat)
+        let heat = PixelHeat { values: (0..784).map(|at| at as f32 / 783.0).collect(), order };
+        (InputImage { height, width, values }, heat)
     }
 
     #[test]
     fn each_step_moves_as_many_of_the_hottest_pixels() {
         let (pixels, heat) = image();
         let blank = [-1.0, -2.0, -3.0];
-        let deleted = deletion(&pixels, &heat, blank);
+        let deleted = deletion_images(&pixels, &heat, blank);
         assert_eq!(deleted.len(), STEPS);
         for (step, image) in (1..).zip(&deleted) {
             for (channel, plane) in image.chunks(784).enumerate() {
@@ -149,7 +153,7 @@ mod tests {
             }
         }
         let blurred = vec![9.0; 3 * 784];
-        let inserted = insertion(&pixels, &heat, &blurred);
+        let inserted = insertion_images(&pixels, &heat, &blurred);
         assert_eq!((inserted.len(), &inserted[0]), (STEPS, &blurred));
         let last = &inserted[STEPS - 1];
         assert!(last[..28].iter().all(|&value| value == 9.0));
@@ -158,12 +162,12 @@ mod tests {
 
     #[test]
     fn a_blur_keeps_what_is_even_and_spreads_a_point() {
-        let even = Pixels { height: 32, width: 48, values: vec![0.25; 3 * 32 * 48] };
-        assert!(blurred(&even).iter().all(|value| (value - 0.25).abs() < 1e-5));
-        let mut point = Pixels { height: 32, width: 48, values: vec![0.0; 3 * 32 * 48] };
+        let even = InputImage { height: 32, width: 48, values: vec![0.25; 3 * 32 * 48] };
+        assert!(blur(&even).iter().all(|value| (value - 0.25).abs() < 1e-5));
+        let mut point = InputImage { height: 32, width: 48, values: vec![0.0; 3 * 32 * 48] };
         let at = 16 * 48 + 20;
         point.values[at] = 1.0;
-        let spread = blurred(&point);
+        let spread = blur(&point);
         // The density of a normal distribution of two dimensions.
         let density = |d2: f32| {
             let sigma2 = blur_sigma(32, 48).powi(2);

@@ -1,15 +1,17 @@
-//! Means with 95 % confidence intervals.
+//! Means and shares with 95 % confidence intervals, and verdicts from them.
+//!
+//! Does not know what the numbers measure. Downstream: `summary`.
 
 use camshaft_common::trust::{Estimate, Verdict};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-/// Of every interval.
+/// The confidence of every interval.
 pub const CONFIDENCE: f64 = 0.95;
 /// The standard normal distribution's 0.975 quantile.
 const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
-/// The mean of independent values and Student's interval, `mean ± t·s/√n` with t the 0.975
-/// quantile for n − 1 degrees of freedom. No interval of fewer than two values.
+/// The mean of independent values with Student's interval, `mean ± t·s/√n`; t is the 0.975 quantile
+/// for n − 1 degrees of freedom. Fewer than two values have no interval.
 #[must_use]
 pub fn mean(values: &[f64]) -> Estimate {
     let count = values.len();
@@ -29,7 +31,7 @@ pub fn mean(values: &[f64]) -> Estimate {
     Estimate { mean: Some(mean), low: Some(mean - half), high: Some(mean + half), n }
 }
 
-/// The same for a quantity that can't leave a range: neither can its interval.
+/// As [`mean`], for a quantity between `lowest` and `highest`: the interval is cut to that range.
 #[must_use]
 pub fn mean_within(values: &[f64], lowest: f64, highest: f64) -> Estimate {
     let estimate = mean(values);
@@ -40,8 +42,8 @@ pub fn mean_within(values: &[f64], lowest: f64, highest: f64) -> Estimate {
     }
 }
 
-/// The share of `yes`, with Wilson's score interval (1927), which stays within 0 and 1 and
-/// doesn't vanish where all answers are the same.
+/// The share of `true` among answers, with Wilson's score interval (1927). It stays within 0 and 1,
+/// and has a length even if all answers are the same.
 #[must_use]
 pub fn proportion(answers: &[bool]) -> Estimate {
     let n = answers.len() as u64;
@@ -59,7 +61,7 @@ pub fn proportion(answers: &[bool]) -> Estimate {
     Estimate { mean: Some(share), low: Some(low), high: Some(high), n }
 }
 
-/// Passed where all of the interval is below `threshold`, failed where none of it is.
+/// Passed if the whole interval is below `threshold`, failed if no part of it is.
 #[must_use]
 pub fn is_below(estimate: &Estimate, threshold: f64) -> Verdict {
     match (estimate.low, estimate.high) {
@@ -69,7 +71,7 @@ pub fn is_below(estimate: &Estimate, threshold: f64) -> Verdict {
     }
 }
 
-/// Passed where all of the interval is above `threshold`, failed where none of it is.
+/// Passed if the whole interval is above `threshold`, failed if no part of it is.
 #[must_use]
 pub fn is_above(estimate: &Estimate, threshold: f64) -> Verdict {
     match (estimate.low, estimate.high) {

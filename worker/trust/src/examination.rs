@@ -1,6 +1,8 @@
-//! Takes the measures of a sample of images with a model, and with re-drawn ones.
+//! Measures the maps of a sample of images, with a model and with copies of it whose weights are
+//! partly random.
 //!
-//! Works on what it is handed: finding, reading and decoding images is done before.
+//! Does not find, read or decode images. Upstream: the producer's audit. Downstream: [`measure`],
+//! `summary`.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,10 +18,10 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::curves::{self, blur_sigma};
-use super::pixels::{Heat, Pixels, push_input};
+use super::pixels::{InputImage, PixelHeat, push_input};
 use super::sanity::{HARDLY_CHANGED, REDRAWS, is_flat, rank_correlation};
-use super::summary::{Change, Pair, map_trust};
-use super::{Measured, Subject, estimate, measure, road};
+use super::summary::{MapWithRandom, RedrawComparison, map_trust};
+use super::{MapMeasures, PreparedImage, estimate, measure, road};
 use camshaft_model::{
     ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, NetworkPart, Precision, redraw,
 };
@@ -30,7 +32,7 @@ use camshaft_vision::heat_map::HeatMap;
 pub struct SampledImage {
     /// Its key.
     pub key: ImageKey,
-    /// Its given class.
+    /// The class that it is said to have.
     pub label: Option<String>,
     /// The network's input `[3, H, W]`.
     pub input: Vec<f32>,
@@ -43,7 +45,7 @@ pub struct ComputeSettings {
     pub device: Device,
     /// The network's number format.
     pub precision: Precision,
-    /// What multiplies on a CPU.
+    /// The code that multiplies on a CPU.
     pub kernel: KernelChoice,
     /// Images in a batch, at most.
     pub batch: usize,
@@ -52,94 +54,98 @@ pub struct ComputeSettings {
 /// Why a sample can't be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum ExaminationError {
-    /// The model, or one made of it, can't be loaded or run.
+    /// The model, or a re-drawn copy of it, can't be loaded or run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// It was told to stop.
+    /// [`ExaminationProgress::stop`] was set.
     #[error("stopped before the sample was measured; run the same command again")]
     Stopped,
 }
 
-/// Seen from outside while it works.
+/// Shared with the caller while [`examine`] works.
 #[derive(Debug, Default)]
 pub struct ExaminationProgress {
     /// Images measured.
     pub measured: AtomicU64,
-    /// Set to end it early.
+    /// Set it to end early.
     pub stop: AtomicBool,
 }
 
 impl ExaminationProgress {
-    fn go_on(&self) -> Result<(), ExaminationError> {
+    /// Fails if `stop` is set.
+    fn check_stop(&self) -> Result<(), ExaminationError> {
         if self.stop.load(Relaxed) { Err(ExaminationError::Stopped) } else { Ok(()) }
     }
 }
 
-/// What was found.
+/// The measures of a sample.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Examined {
-    /// What the model ran on.
+pub struct MeasuredSample {
+    /// The model, and what it ran on.
     pub model: ModelRecord,
     /// Images measured, in the order given.
     pub keys: Vec<ImageKey>,
-    /// By method and layer.
+    /// The measures of each method at each layer.
     pub maps: Vec<MapTrust>,
-    /// What the measures were taken with.
+    /// The constants of the measures.
     pub settings: TrustSettings,
 }
 
 /// Method and layer, as results write them.
 type MapName = (String, String);
 
-/// An image with what the run's model says of it. Of several classes the most probable one is
-/// looked at: one number an image, so that intervals may take images as independent.
-struct Explained<'a> {
+/// An image with its maps from the run's model, all for the most probable of the target classes.
+/// One class for each image keeps the numbers independent, as confidence intervals require.
+struct ImageWithMaps<'a> {
     image: &'a SampledImage,
     class: usize,
+    /// By method and layer.
     maps: BTreeMap<MapName, HeatMap>,
+    /// Options that ask for maps of `class`.
     options: ExplainOptions,
 }
 
-/// Takes all measures. An image that can't be explained is left out.
+/// Measures all maps of a sample. Leaves out images that can't be explained.
 ///
 /// # Errors
-/// Where the model can't be loaded or run, or it is told to stop.
+/// If the model can't be loaded or run, or if `progress.stop` is set.
 pub fn examine(
     files: &ModelFiles,
     compute: &ComputeSettings,
     explain: &ExplainOptions,
     images: &[SampledImage],
     progress: &ExaminationProgress,
-) -> Result<Examined, ExaminationError> {
+) -> Result<MeasuredSample, ExaminationError> {
     let ComputeSettings { device, precision, kernel, batch } = compute;
     let (batch, load) =
         (*batch, |files: &ModelFiles| Model::load(files, device, *precision, *kernel));
     let model = load(files)?;
     let explained = explain_all(&model, explain, images, batch)?;
 
-    let mut changes = [const { BTreeMap::new() }; 2];
-    for (part, changes) in [NetworkPart::Head, NetworkPart::LastStage].iter().zip(&mut changes) {
+    let parts = [NetworkPart::Head, NetworkPart::LastStage];
+    let mut comparisons = [const { BTreeMap::new() }; 2];
+    for (part, comparisons) in parts.iter().zip(&mut comparisons) {
         for draw in 0..REDRAWS {
-            progress.go_on()?;
-            let other = load(&redraw(files, *part, draw as u64)?)?;
-            compare(&other, &explained, batch, changes)?;
+            progress.check_stop()?;
+            let redrawn = load(&redraw(files, *part, draw as u64)?)?;
+            compare_maps(&redrawn, &explained, batch, comparisons)?;
         }
     }
     let mut pairs = BTreeMap::<_, Vec<_>>::new();
     for explained in &explained {
-        progress.go_on()?;
-        for (name, pair) in measure_image(&model, explained, batch)? {
-            pairs.entry(name).or_default().push(pair);
+        progress.check_stop()?;
+        for (name, measures) in measure_image(&model, explained, batch)? {
+            pairs.entry(name).or_default().push(measures);
         }
         progress.measured.fetch_add(1, Relaxed);
     }
-    let [head, last_stage] = changes;
+    let [head, last_stage] = comparisons;
     let none = Vec::new();
     let maps = pairs.into_iter().map(|(name, pairs)| {
         let [head, last_stage] = [&head, &last_stage].map(|part| part.get(&name).unwrap_or(&none));
         map_trust(name, &pairs, (head, last_stage))
     });
-    Ok(Examined {
+    Ok(MeasuredSample {
         model: model.record(),
         keys: explained.iter().map(|explained| explained.image.key.clone()).collect(),
         maps: maps.collect(),
@@ -160,30 +166,32 @@ fn settings(model: &Model) -> TrustSettings {
     }
 }
 
-/// Inputs `[N, 3, H, W]` of flat values.
-fn tensor(values: Vec<f32>, model: &Model) -> Result<Tensor, ModelError> {
+/// A tensor `[N, 3, H, W]` of the inputs of *n* images.
+fn input_tensor(values: Vec<f32>, model: &Model) -> Result<Tensor, ModelError> {
     let rule = &model.config().input;
     let count = values.len() / (3 * rule.height * rule.width);
     Ok(Tensor::from_vec(values, (count, 3, rule.height, rule.width), &Device::Cpu)?)
 }
 
-/// The maps of the run's own options.
+/// Explains the sample with the run's own options.
 fn explain_all<'a>(
     model: &Model,
     explain: &ExplainOptions,
     images: &'a [SampledImage],
     batch: usize,
-) -> Result<Vec<Explained<'a>>, ModelError> {
+) -> Result<Vec<ImageWithMaps<'a>>, ModelError> {
     let mut all = Vec::with_capacity(images.len());
     for images in images.chunks(batch) {
-        let input =
-            tensor(images.iter().flat_map(|image| image.input.iter().copied()).collect(), model)?;
+        let input = input_tensor(
+            images.iter().flat_map(|image| image.input.iter().copied()).collect(),
+            model,
+        )?;
         let requests: Vec<_> = images
             .iter()
             .map(|image| ExplainRequest { options: explain, label: image.label.as_deref() })
             .collect();
         for (image, result) in images.iter().zip(model.explain_batch(&input, &requests)?) {
-            // The run has a failure of such an image, and no prediction.
+            // The run recorded a failure for such an image, and no prediction.
             let Ok(result) = result else { continue };
             let Some(first) = result.explanations.first() else { continue };
             let class = first.class;
@@ -191,89 +199,92 @@ fn explain_all<'a>(
             let maps = result.explanations.into_iter().filter(|map| map.class == class);
             let maps = maps.map(|map| ((map.method.to_string(), map.layer.to_string()), map.map));
             let options = ExplainOptions { target, ..explain.clone() };
-            all.push(Explained { image, class, maps: maps.collect(), options });
+            all.push(ImageWithMaps { image, class, maps: maps.collect(), options });
         }
     }
     Ok(all)
 }
 
-/// Adds what another network's maps, for the same classes, have in common with the model's.
-fn compare(
-    other: &Model,
-    explained: &[Explained<'_>],
+/// Compares the maps of a re-drawn network with the model's, for the same classes.
+fn compare_maps(
+    redrawn: &Model,
+    explained: &[ImageWithMaps<'_>],
     batch: usize,
-    changes: &mut BTreeMap<MapName, Vec<Vec<Change>>>,
+    comparisons: &mut BTreeMap<MapName, Vec<Vec<RedrawComparison>>>,
 ) -> Result<(), ModelError> {
     for (chunk, explained_chunk) in explained.chunks(batch).enumerate() {
         let inputs = explained_chunk.iter().flat_map(|explained| explained.image.input.iter());
-        let input = tensor(inputs.copied().collect(), other)?;
+        let input = input_tensor(inputs.copied().collect(), redrawn)?;
         let requests: Vec<_> = explained_chunk
             .iter()
             .map(|explained| ExplainRequest { options: &explained.options, label: None })
             .collect();
-        let results = other.explain_batch(&input, &requests)?;
+        let results = redrawn.explain_batch(&input, &requests)?;
         for (at, (before, after)) in explained_chunk.iter().zip(results).enumerate() {
-            // A class whose name is not its own can't be asked for; it is not compared.
+            // Not compared: a class that shares its name with another one can't be asked for.
             let Ok(after) = after else { continue };
             for after in after.explanations {
                 let name = (after.method.to_string(), after.layer.to_string());
                 let Some(before) = before.maps.get(&name) else { continue };
                 let correlation = rank_correlation(&before.values, &after.map.values);
                 let of_images =
-                    changes.entry(name).or_insert_with(|| vec![Vec::new(); explained.len()]);
+                    comparisons.entry(name).or_insert_with(|| vec![Vec::new(); explained.len()]);
                 let flat = is_flat(&after.map.values);
-                of_images[chunk * batch + at].push(Change { correlation, flat });
+                of_images[chunk * batch + at].push(RedrawComparison { correlation, flat });
             }
         }
     }
     Ok(())
 }
 
-/// Every map of an image, each beside a random one of its size.
+/// Measures every map of an image, and for each a random map of its size.
 fn measure_image(
     model: &Model,
-    explained: &Explained<'_>,
+    explained: &ImageWithMaps<'_>,
     batch: usize,
-) -> Result<Vec<(MapName, Pair)>, ModelError> {
+) -> Result<Vec<(MapName, MapWithRandom)>, ModelError> {
     let rule = &model.config().input;
     let seed = seed_of(&explained.image.key);
-    let subject = Subject::new(Pixels::of_input(&explained.image.input, rule), rule.mean, seed);
+    let image =
+        PreparedImage::new(InputImage::of_input(&explained.image.input, rule), rule.mean, seed);
     let mut score = |images: &[Vec<f32>]| probabilities(model, images, explained.class, batch);
-    let whole = score(std::slice::from_ref(&subject.pixels.values))?[0];
-    let mut of = |map: &HeatMap| {
-        measure(&subject, &Heat::of(map, (rule.height, rule.width)), whole, &mut score)
+    let whole = score(std::slice::from_ref(&image.pixels.values))?[0];
+    let mut measure_map = |map: &HeatMap| {
+        measure(&image, &PixelHeat::of(map, (rule.height, rule.width)), whole, &mut score)
     };
-    let mut randoms = BTreeMap::<_, Measured>::new();
+    let mut randoms = BTreeMap::<_, MapMeasures>::new();
     let mut pairs = Vec::with_capacity(explained.maps.len());
     for (name, map) in &explained.maps {
         let random = match randoms.entry((map.height, map.width)) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(of(&random_map(map.height, map.width, seed))?),
+            Entry::Vacant(entry) => {
+                entry.insert(measure_map(&random_map(map.height, map.width, seed))?)
+            }
         };
         let random = random.clone();
-        pairs.push((name.clone(), Pair { map: of(map)?, random }));
+        pairs.push((name.clone(), MapWithRandom { map: measure_map(map)?, random }));
     }
     Ok(pairs)
 }
 
-/// Independent even values: what a map of that size is worth that knows nothing.
+/// A map of independent uniform values, the baseline for maps of its size.
 fn random_map(height: usize, width: usize, seed: u64) -> HeatMap {
     let mut random = Pcg64::seed_from_u64(seed);
     HeatMap { height, width, values: (0..height * width).map(|_| random.random()).collect() }
 }
 
-/// The same for the same image, whatever else is in the sample.
+/// The seed of an image. It depends on the key only, not on the rest of the sample.
 fn seed_of(key: &ImageKey) -> u64 {
     let digest = FileDigest::of(key.as_str().as_bytes());
     let (_, hex) = digest.as_str().split_once(':').expect("a digest names its function");
     u64::from_str_radix(&hex[..16], 16).expect("a digest is hexadecimal")
 }
 
-/// Softmax probabilities of a class for images `[3, H, W]`, 0 to 1 before normalisation, `batch`
-/// of them at a time.
+/// Softmax probabilities of a class for images `[3, H, W]`, whose pixels are 0 to 1, before
+/// normalisation. Runs `batch` images at once.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub fn probabilities(
     model: &Model,
     images: &[Vec<f32>],
@@ -286,7 +297,7 @@ pub fn probabilities(
         for image in images {
             push_input(image, &model.config().input, &mut values);
         }
-        let logits = model.forward(&tensor(values, model)?, &[])?.logits.to_vec2::<f32>()?;
+        let logits = model.forward(&input_tensor(values, model)?, &[])?.logits.to_vec2::<f32>()?;
         all.extend(logits.iter().map(|logits| softmax_of(logits, class)));
     }
     Ok(all)

@@ -1,43 +1,44 @@
 //! Noisy linear imputation: Rong et al. 2022, A Consistent and Efficient Evaluation Strategy
 //! for Attribution Methods, <https://arxiv.org/abs/2202.00449>, section 4.2.
 //!
-//! A missing pixel is the weighted mean of its eight neighbours, 1/6 for each of the four
-//! beside it and 1/12 for each of the four at its corners. Where neighbours are missing too
-//! this is a system of linear equations, one for each missing pixel; neighbours beyond the
-//! image's edge are left out and so is their weight. The system is symmetric and, as soon as
-//! one pixel is known, positive definite: conjugate gradients solve it (Hestenes and Stiefel
-//! 1952). The noise is added by [`super::road`].
+//! A missing pixel is the weighted mean of its eight neighbours: 1/6 for each of the four beside it
+//! and 1/12 for each of the four at its corners. Neighbours beyond the image's edge are left out,
+//! and so is their weight. If neighbours are missing too, this is a system of linear equations, one
+//! for each missing pixel. It is symmetric, and positive definite if at least one pixel is known,
+//! so conjugate gradients solve it (Hestenes and Stiefel 1952).
+//!
+//! Does not add the noise: [`super::road`] does.
 
-use super::pixels::Pixels;
+use super::pixels::InputImage;
 
 /// Weight of a neighbour beside a pixel.
 const BESIDE: f32 = 1.0 / 6.0;
-/// Weight of a neighbour at its corner.
+/// Weight of a neighbour at a pixel's corner.
 const CORNER: f32 = 1.0 / 12.0;
 
-/// The solution ends where its residual, as a share of the right-hand side, is below this:
-/// pixels are then off by less than half a level of 255.
+/// Iterations end when the residual, as a share of the right-hand side, is below this. Pixels are
+/// then wrong by less than half a level of 255.
 const TOLERANCE: f32 = 3e-5;
-/// Never reached by images: a bound, so that no input can run forever.
-const MOST_ITERATIONS: usize = 5_000;
+/// Bounds the time for any input. Images need fewer.
+const MAX_ITERATIONS: usize = 5_000;
 
-/// Values `[3, H, W]` with those that are `missing` `[H, W]` imputed, the others as they are.
-/// An image of which nothing is known stays as it is.
+/// Imputes the pixels that are `missing` `[H, W]`; returns values `[3, H, W]`. Known pixels keep
+/// their values, and so does an image whose pixels are all missing.
 ///
 /// # Panics
-/// Where `missing` has another size than the image.
+/// If `missing` has another size than the image.
 #[must_use]
-pub fn impute(pixels: &Pixels, missing: &[bool]) -> Vec<f32> {
+pub fn impute(pixels: &InputImage, missing: &[bool]) -> Vec<f32> {
     impute_to(pixels, missing, TOLERANCE)
 }
 
-fn impute_to(pixels: &Pixels, missing: &[bool], tolerance: f32) -> Vec<f32> {
+fn impute_to(pixels: &InputImage, missing: &[bool], tolerance: f32) -> Vec<f32> {
     assert_eq!(missing.len(), pixels.plane(), "a pixel is known or missing");
     let mut values = pixels.values.clone();
     if missing.iter().all(|&missing| missing) {
         return values;
     }
-    let system = System::new(missing, pixels.height, pixels.width);
+    let system = LinearSystem::new(missing, pixels.height, pixels.width);
     for plane in values.chunks_mut(missing.len()) {
         let solution = system.solve(plane, tolerance);
         for (row, values) in plane.chunks_mut(pixels.width).enumerate() {
@@ -53,18 +54,18 @@ fn impute_to(pixels: &Pixels, missing: &[bool], tolerance: f32) -> Vec<f32> {
     values
 }
 
-/// The equations of an image's missing pixels, on a grid with a frame of one cell that is
-/// always zero: no neighbour has to be looked for.
-struct System {
+/// The equations of an image's missing pixels, on a grid with a border of one cell. The border is
+/// always zero, so that every pixel has eight neighbours.
+struct LinearSystem {
     height: usize,
     width: usize,
     /// `[H + 2, W + 2]`: 1 where a pixel is missing, else 0.
     unknown: Vec<f32>,
-    /// Sum of the weights of a missing pixel's neighbours, else 0.
+    /// The matrix's diagonal: the sum of the weights of a missing pixel's neighbours, else 0.
     diagonal: Vec<f32>,
 }
 
-impl System {
+impl LinearSystem {
     fn new(missing: &[bool], height: usize, width: usize) -> Self {
         let cells = (height + 2) * (width + 2);
         let mut system =
@@ -79,19 +80,19 @@ impl System {
             }
         }
         let mut weights = vec![0.0; cells];
-        system.neighbours(&inside, &mut weights);
+        system.sum_neighbours(&inside, &mut weights);
         system.diagonal = weights;
         system
     }
 
-    /// Cells of an image's row.
+    /// The grid's cells of a row of the image.
     fn row(&self, row: usize) -> std::ops::Range<usize> {
         let start = (row + 1) * (self.width + 2) + 1;
         start..start + self.width
     }
 
-    /// Weighted sums of all neighbours, at the missing pixels; zero elsewhere.
-    fn neighbours(&self, values: &[f32], sums: &mut [f32]) {
+    /// Sums the weighted neighbours of each missing pixel; all other cells become zero.
+    fn sum_neighbours(&self, values: &[f32], sums: &mut [f32]) {
         let (stride, width) = (self.width + 2, self.width);
         for row in 0..self.height {
             let range = self.row(row);
@@ -110,7 +111,8 @@ impl System {
         }
     }
 
-    /// The missing values of a channel `[H, W]`, on the framed grid; zero elsewhere.
+    /// Solves for the missing values of a channel `[H, W]`. Returns them on the grid with its
+    /// border; all other cells are zero.
     fn solve(&self, channel: &[f32], tolerance: f32) -> Vec<f32> {
         let cells = self.unknown.len();
         let mut known = vec![0.0; cells];
@@ -121,12 +123,12 @@ impl System {
                 *known *= 1.0 - unknown;
             }
         }
-        // What is missing starts at the mean of what is known.
+        // Iterations start from the mean of the known pixels.
         let count = (self.height * self.width) as f32 - self.unknown.iter().sum::<f32>();
         let mean = known.iter().sum::<f32>() / count;
         let mut solution: Vec<_> = self.unknown.iter().map(|unknown| unknown * mean).collect();
         let mut product = vec![0.0; cells];
-        self.neighbours(&known, &mut product);
+        self.sum_neighbours(&known, &mut product);
         let limit = tolerance * tolerance * dot(&product, &product);
         let mut residual = product.clone();
         self.multiply(&solution, &mut product);
@@ -135,7 +137,7 @@ impl System {
         }
         let mut direction = residual.clone();
         let mut norm = dot(&residual, &residual);
-        for _ in 0..MOST_ITERATIONS {
+        for _ in 0..MAX_ITERATIONS {
             if norm <= limit {
                 break;
             }
@@ -157,9 +159,9 @@ impl System {
         solution
     }
 
-    /// The system's matrix times a vector that is zero but at missing pixels.
+    /// Multiplies the system's matrix with a vector that is zero at known pixels.
     fn multiply(&self, vector: &[f32], product: &mut [f32]) {
-        self.neighbours(vector, product);
+        self.sum_neighbours(vector, product);
         let diagonal = self.diagonal.iter().zip(vector);
         for (product, (diagonal, value)) in product.iter_mut().zip(diagonal) {
             *product = diagonal * value - *product;
@@ -167,7 +169,7 @@ impl System {
     }
 }
 
-/// In sixteen sums side by side: faster, and closer, than in one.
+/// The dot product. Sixteen separate sums are faster and more exact than one.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
@@ -187,8 +189,8 @@ mod tests {
 
     use super::*;
 
-    fn grey(height: usize, width: usize, values: &[f32]) -> Pixels {
-        Pixels { height, width, values: values.repeat(3) }
+    fn grey(height: usize, width: usize, values: &[f32]) -> InputImage {
+        InputImage { height, width, values: values.repeat(3) }
     }
 
     #[test]
@@ -203,8 +205,8 @@ mod tests {
 
     #[test]
     fn a_hand_solved_pair_at_the_edge() {
-        // 1 × 4, the two in the middle missing; each has two neighbours, of 1/6: the line
-        // between both ends.
+        // 1 × 4, the two in the middle missing. Each has two neighbours of weight 1/6, so they lie
+        // on the line between both ends.
         let imputed = impute(&grey(1, 4, &[0.0, 99.0, 99.0, 3.0]), &[false, true, true, false]);
         assert!((imputed[1] - 1.0).abs() < 1e-3 && (imputed[2] - 2.0).abs() < 1e-3, "{imputed:?}");
         // A corner of 2 × 2: 1/6, 1/6 and 1/12 of a total of 5/12.
@@ -214,7 +216,7 @@ mod tests {
     }
 
     /// Gaussian elimination with pivots on the whole matrix, in f64.
-    fn dense(image: &Pixels, missing: &[bool]) -> Vec<f64> {
+    fn dense(image: &InputImage, missing: &[bool]) -> Vec<f64> {
         let (height, width) = (image.height as isize, image.width as isize);
         let unknowns: Vec<_> = (0..missing.len()).filter(|&pixel| missing[pixel]).collect();
         let size = unknowns.len();

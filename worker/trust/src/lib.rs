@@ -1,14 +1,13 @@
-//! Can a run's maps be trusted? Measures of whether they show what the network's answer rests
-//! on, after the papers that define them, on a sample of images.
+//! Measures whether a run's maps can be trusted: whether they show what the network's answers
+//! depend on. The measures are those of published papers, on a sample of images.
 //!
-//! One file a measure, all pure functions: they make changed images and take the network's
-//! probabilities for them, through a closure, so that they know no network and can be tested
-//! with answers known beforehand. [`measure`] takes all of one map; [`examination`] those of a
-//! sample with a model. Which images are sampled and where the record goes is the program's
-//! business. `docs/trust.md` tells how to read the numbers.
+//! Each measure has a file of pure functions. They make changed images and get the network's
+//! probabilities for them from a closure. So they know no network, and tests use known answers.
+//! [`measure`] measures one map, [`examination`] a sample of images with a model. Does not choose
+//! the sample or write the record: the program does. `docs/trust.md` tells how to read the numbers.
 
+pub mod confidence_drop;
 pub mod curves;
-pub mod drop;
 pub mod estimate;
 pub mod examination;
 pub mod imputation;
@@ -17,73 +16,74 @@ pub mod road;
 pub mod sanity;
 mod summary;
 
-use curves::Curve;
-use drop::Drop;
-use pixels::{Heat, Pixels};
+use confidence_drop::ConfidenceDrop;
+use curves::ProbabilityCurve;
+use pixels::{InputImage, PixelHeat};
 
-/// What was found of one map.
+/// The measures of one map.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct MapMeasures {
     /// Average drop and increase.
-    pub drop: Drop,
+    pub drop: ConfidenceDrop,
     /// Probability as pixels are deleted.
-    pub deletion: Curve,
+    pub deletion: ProbabilityCurve,
     /// Probability as pixels are inserted.
-    pub insertion: Curve,
+    pub insertion: ProbabilityCurve,
     /// ROAD combined.
     pub road: f64,
 }
 
-/// An image as the measures need it, whatever the map.
+/// An image, prepared for the measures of all its maps.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Subject {
+pub struct PreparedImage {
     /// The image.
-    pub pixels: Pixels,
-    /// The same, blurred.
+    pub pixels: InputImage,
+    /// The blurred image.
     pub blurred: Vec<f32>,
-    /// What deleted pixels become, by channel: the network's zero, which is its mean colour.
+    /// The values of deleted pixels, one for each channel: the network's zero, its mean colour.
     pub blank: [f32; 3],
-    /// Of the noise.
+    /// Seed of ROAD's noise.
     pub seed: u64,
 }
 
-impl Subject {
-    /// Readies an image.
+impl PreparedImage {
+    /// Blurs the image.
     #[must_use]
-    pub fn new(pixels: Pixels, blank: [f32; 3], seed: u64) -> Self {
-        let blurred = curves::blurred(&pixels);
+    pub fn new(pixels: InputImage, blank: [f32; 3], seed: u64) -> Self {
+        let blurred = curves::blur(&pixels);
         Self { pixels, blurred, blank, seed }
     }
 }
 
-/// Takes every measure of one map. `score` gives the probability of the map's class for each
-/// of some images `[3, H, W]`, 0 to 1 before normalisation; `whole` is that of the image itself.
+/// Takes every measure of one map. `score` returns the probability of the map's class for each of
+/// its images `[3, H, W]`, whose pixels are 0 to 1, before normalisation. `whole` is the
+/// probability for the image itself.
 ///
 /// # Errors
-/// `score`'s.
+/// If `score` fails.
 pub fn measure<E>(
-    subject: &Subject,
-    heat: &Heat,
+    image: &PreparedImage,
+    heat: &PixelHeat,
     whole: f32,
     mut score: impl FnMut(&[Vec<f32>]) -> Result<Vec<f32>, E>,
-) -> Result<Measured, E> {
-    let Subject { pixels, blurred, blank, seed } = subject;
-    // Asked together, so that batches are full; one curve's images at a time, for memory.
-    let mut deletion = vec![drop::explanation_map(pixels, heat)];
-    deletion.extend(curves::deletion(pixels, heat, *blank));
+) -> Result<MapMeasures, E> {
+    let PreparedImage { pixels, blurred, blank, seed } = image;
+    // Two calls of `score`: enough images to fill batches, and not too many to hold in memory.
+    let mut deletion = vec![confidence_drop::explanation_map(pixels, heat)];
+    deletion.extend(curves::deletion_images(pixels, heat, *blank));
     let mut deletion = score(&deletion)?;
     let explained = std::mem::replace(&mut deletion[0], whole);
-    let mut insertion = curves::insertion(pixels, heat, blurred);
+    let mut insertion = curves::insertion_images(pixels, heat, blurred);
     let steps = insertion.len();
-    insertion.extend(road::removals(pixels, heat, *seed));
+    insertion.extend(road::removal_images(pixels, heat, *seed));
     let mut insertion = score(&insertion)?;
     let road = insertion.split_off(steps);
     insertion.push(whole);
-    Ok(Measured {
-        drop: drop::drop(whole, explained),
-        deletion: Curve(deletion),
-        insertion: Curve(insertion),
-        road: road::combined(&road),
+    Ok(MapMeasures {
+        drop: ConfidenceDrop::new(whole, explained),
+        deletion: ProbabilityCurve(deletion),
+        insertion: ProbabilityCurve(insertion),
+        road: road::combined_score(&road),
     })
 }
 
@@ -96,11 +96,11 @@ mod tests {
 
     const SIDE: usize = 56;
 
-    /// A texture, and a network that sees a bright object in the upper left quarter and counts
-    /// how much of it is there: its answer to any image is known beforehand.
-    fn subject() -> (Subject, impl Fn(&[Vec<f32>]) -> Vec<f32>) {
+    /// An image with a bright object in the upper left quarter, and a network whose answer to any
+    /// image is known: the share of the object that the image shows.
+    fn object_and_network() -> (PreparedImage, impl Fn(&[Vec<f32>]) -> Vec<f32>) {
         let object = |at: usize| at / SIDE < SIDE / 2 && at % SIDE < SIDE / 2;
-        // Bright dots on black: a blur takes them away, as it takes away fur and eyes.
+        // Bright dots on black, which a blur removes, as it removes fur and eyes.
         let value = move |at: usize| {
             let bright = object(at) && (at / SIDE).is_multiple_of(4) && at.is_multiple_of(4);
             f32::from(u8::from(bright))
@@ -114,14 +114,15 @@ mod tests {
             };
             images.iter().map(seen).collect()
         };
-        let pixels = Pixels { height: SIDE, width: SIDE, values };
-        (Subject::new(pixels, [0.0; 3], 1), score)
+        let pixels = InputImage { height: SIDE, width: SIDE, values };
+        (PreparedImage::new(pixels, [0.0; 3], 1), score)
     }
 
-    fn measured(map: [f32; 4]) -> Measured {
-        let (subject, score) = subject();
-        let heat = Heat::of(&HeatMap { height: 2, width: 2, values: map.into() }, (SIDE, SIDE));
-        measure(&subject, &heat, 1.0, |images| Ok::<_, Infallible>(score(images))).unwrap()
+    fn measured(map: [f32; 4]) -> MapMeasures {
+        let (image, score) = object_and_network();
+        let heat =
+            PixelHeat::of(&HeatMap { height: 2, width: 2, values: map.into() }, (SIDE, SIDE));
+        measure(&image, &heat, 1.0, |images| Ok::<_, Infallible>(score(images))).unwrap()
     }
 
     #[test]
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn curves_begin_and_end_at_what_is_known() {
-        let Measured { deletion, insertion, .. } = measured([1.0, 0.0, 0.0, 0.0]);
+        let MapMeasures { deletion, insertion, .. } = measured([1.0, 0.0, 0.0, 0.0]);
         assert_eq!((deletion.0.len(), insertion.0.len()), (curves::STEPS + 1, curves::STEPS + 1));
         assert_eq!((deletion.0[0], insertion.0[curves::STEPS]), (1.0, 1.0));
         assert_eq!((deletion.0[curves::STEPS], insertion.0[0]), (0.0, 0.0));

@@ -1,7 +1,7 @@
-//! Images as measures change them, and maps as they rank an image's pixels.
+//! Images before normalisation, as the measures change them, and the heat of each of their pixels.
 //!
-//! Knows no model but its input rule. Upstream: an input and a map of it. Downstream: the
-//! measures.
+//! Does not run a model; needs only its input rule. Upstream: a network's input and a map of it.
+//! Downstream: the measures.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::F32;
@@ -16,9 +16,9 @@ use camshaft_vision::input::InputRule;
 /// Channels of an image.
 pub const CHANNELS: usize = 3;
 
-/// An image of the network's input size before normalisation.
+/// An image of the network's input size, before normalisation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pixels {
+pub struct InputImage {
     /// Rows.
     pub height: usize,
     /// Columns.
@@ -27,11 +27,11 @@ pub struct Pixels {
     pub values: Vec<f32>,
 }
 
-impl Pixels {
-    /// Of a network's input `[3, H, W]`: `input * std + mean`.
+impl InputImage {
+    /// Undoes the normalisation of a network's input `[3, H, W]`: `input * std + mean`.
     ///
     /// # Panics
-    /// Where the input has another size than the rule's.
+    /// If the input's size is not the rule's.
     #[must_use]
     pub fn of_input(input: &[f32], rule: &InputRule) -> Self {
         let plane = rule.height * rule.width;
@@ -42,14 +42,14 @@ impl Pixels {
         Self { height: rule.height, width: rule.width, values: values.collect() }
     }
 
-    /// Values of one channel.
+    /// Number of values in one channel.
     #[must_use]
     pub fn plane(&self) -> usize {
         self.height * self.width
     }
 }
 
-/// The network's input of changed pixels `[3, H, W]`, appended to a batch: `(v - mean) / std`.
+/// Normalises pixels `[3, H, W]`, `(value - mean) / std`, and appends them to a batch.
 pub fn push_input(pixels: &[f32], rule: &InputRule, batch: &mut Vec<f32>) {
     let planes = pixels.chunks(rule.height * rule.width).zip(&rule.mean).zip(&rule.std);
     for ((plane, mean), std) in planes {
@@ -57,29 +57,29 @@ pub fn push_input(pixels: &[f32], rule: &InputRule, batch: &mut Vec<f32>) {
     }
 }
 
-/// A map at its image's size.
+/// A map stretched to its image's size, and the order of its pixels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heat {
-    /// `[H, W]`, 0 to 1: the map divided by its maximum and stretched, bilinear with pixel
+pub struct PixelHeat {
+    /// `[H, W]`, 0 to 1: the map divided by its maximum and stretched bilinearly, with pixel
     /// centres at halves, as overlays show it. A map of zeros stays zero.
     pub values: Vec<f32>,
     /// The pixels, hottest first.
     pub order: Vec<u32>,
 }
 
-/// Of the order in which equally hot cells come: any, but the same for every image.
+/// Seed of the order of equally hot cells. Any seed will do; it is the same for every image.
 const TIES_SEED: u64 = 1;
 
-impl Heat {
-    /// Of a map without negative values.
+impl PixelHeat {
+    /// Stretches a map without negative values to an image's height and width.
     ///
-    /// A rectified map has many zeros. Ordered by position, they would make every map start at
-    /// the top; ordered pixel by pixel at random, they would become scattered dots, which
-    /// destroy an image (and are easily filled in) as no region does. So equally hot pixels
-    /// come cell by cell of the map, the cells in a random order.
+    /// A rectified map has many zeros, so their order matters. By position, every map would begin
+    /// at the top. In a random order of pixels they would be scattered dots, which destroy an image
+    /// more than a region does and are imputed more easily. So equally hot pixels are ordered by
+    /// the map's cell they are in, and the cells are in a random order.
     ///
     /// # Panics
-    /// Where the map has no cells, or the image no pixels.
+    /// If the map has no cells, or the image no pixels.
     #[must_use]
     pub fn of(map: &HeatMap, (height, width): (usize, usize)) -> Self {
         let values = stretched(map, (height, width));
@@ -99,6 +99,7 @@ impl Heat {
     }
 }
 
+/// The map's values divided by its maximum, at another size.
 fn stretched(map: &HeatMap, (height, width): (usize, usize)) -> Vec<f32> {
     let max = map.values.iter().copied().fold(0.0, f32::max);
     let scale = if max > 0.0 { max.recip() } else { 0.0 };
@@ -108,7 +109,7 @@ fn stretched(map: &HeatMap, (height, width): (usize, usize)) -> Vec<f32> {
     let mut target = TypedImage::new(width as u32, height as u32);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     Resizer::new().resize_typed(&source, &mut target, &options).expect("both have pixels");
-    // Rounding in the filter must not lead out of the range.
+    // The filter's rounding can leave the range.
     target.pixels().iter().map(|pixel| pixel.0.clamp(0.0, 1.0)).collect()
 }
 
@@ -133,7 +134,7 @@ mod tests {
         let mut input = Vec::new();
         push_input(&values, &rule, &mut input);
         assert!((input[1] - (1.0 - 0.485) / 0.229).abs() < 1e-6);
-        let pixels = Pixels::of_input(&input, &rule);
+        let pixels = InputImage::of_input(&input, &rule);
         for (found, expected) in pixels.values.iter().zip(values) {
             assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
         }
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn a_map_is_scaled_and_stretched_between_cell_centres() {
         let map = HeatMap { height: 1, width: 2, values: vec![0.0, 8.0] };
-        let heat = Heat::of(&map, (1, 4));
+        let heat = PixelHeat::of(&map, (1, 4));
         for (found, expected) in heat.values.iter().zip([0.0, 0.25, 0.75, 1.0]) {
             assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
         }
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn equally_hot_pixels_come_cell_by_cell() {
         let map = HeatMap { height: 2, width: 2, values: vec![0.0; 4] };
-        let heat = Heat::of(&map, (4, 4));
+        let heat = PixelHeat::of(&map, (4, 4));
         assert_eq!(heat.values, [0.0; 16]);
         let cells: Vec<_> = heat.order.iter().map(|&p| (p / 8, p % 4 / 2)).collect();
         let mut seen = cells.clone();

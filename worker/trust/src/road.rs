@@ -1,31 +1,34 @@
 //! ROAD, "remove and debias": Rong et al. 2022, <https://arxiv.org/abs/2202.00449>, as
 //! pytorch-grad-cam's `ROADCombined` puts it into one number.
 //!
-//! The most relevant pixels are removed and imputed from the others, and the probability of the
-//! class measured; likewise the least relevant. Imputation leaves no hard edges that a network
-//! was never trained on, and no shape of what was removed. At each percentile,
-//! `(p(least relevant removed) - p(most relevant removed)) / 2`; the measure is the mean over
-//! the percentiles, -0.5 to 0.5. A faithful map's is above zero, a random one's is zero on
-//! average.
+//! The most relevant pixels are removed and imputed from the others; then the network's probability
+//! of the class is measured. The same is done with the least relevant pixels. Imputation hides the
+//! shape of the removed pixels, and leaves no hard edges, on which no network was trained. The
+//! value at a percentile is `(p(least relevant removed) - p(most relevant removed)) / 2`; the
+//! measure is the mean over the percentiles, -0.5 to 0.5. It is above zero for a faithful map, and
+//! zero on average for random maps.
+//!
+//! Makes the images; does not run the network. Upstream: [`imputation`](super::imputation).
+//! Downstream: [`measure`](crate::measure).
 
 use rand_distr::{Distribution, Normal};
 use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
 use super::imputation::impute;
-use super::pixels::{Heat, Pixels};
+use super::pixels::{InputImage, PixelHeat};
 
-/// Pixels below a percentile of relevance stay, those from there on are removed: 80, 60, 40 and
-/// 20 % of them. Rong et al. and pytorch-grad-cam take every tenth; half of them cost half.
+/// Pixels below a percentile of relevance stay, the others are removed: 80, 60, 40 and 20 % of all
+/// pixels. Rong et al. and pytorch-grad-cam use every tenth percentile, which takes twice the time.
 pub const PERCENTILES: [u8; 4] = [20, 40, 60, 80];
-/// Standard deviation of the noise on imputed pixels, 0 to 1: pytorch-grad-cam's. Without it a
-/// network could tell the smooth patches.
+/// Standard deviation of the noise on imputed pixels whose values are 0 to 1, as in
+/// pytorch-grad-cam. Without noise a network could recognise the smooth patches.
 pub const NOISE: f32 = 0.01;
 
-/// Images to ask the network about: for each percentile, the least and then the most relevant
-/// pixels removed. The same `seed` gives the same noise.
+/// Two images `[3, H, W]` for each percentile: first without the least relevant pixels, then
+/// without the most relevant ones. The same `seed` gives the same noise.
 #[must_use]
-pub fn removals(pixels: &Pixels, heat: &Heat, seed: u64) -> Vec<Vec<f32>> {
+pub fn removal_images(pixels: &InputImage, heat: &PixelHeat, seed: u64) -> Vec<Vec<f32>> {
     let plane = pixels.plane();
     let noise = Normal::new(0.0, NOISE).expect("the deviation is finite");
     let wanted: Vec<_> =
@@ -49,12 +52,12 @@ pub fn removals(pixels: &Pixels, heat: &Heat, seed: u64) -> Vec<Vec<f32>> {
     wanted.par_iter().enumerate().map(remove).collect()
 }
 
-/// The measure, from the probabilities of the images that [`removals`] gives.
+/// The measure, from the class's probabilities for the images of [`removal_images`].
 ///
 /// # Panics
-/// Where there are not as many.
+/// If there is not one probability for each image.
 #[must_use]
-pub fn combined(probabilities: &[f32]) -> f64 {
+pub fn combined_score(probabilities: &[f32]) -> f64 {
     let (pairs, rest) = probabilities.as_chunks::<2>();
     assert!(rest.is_empty() && pairs.len() == PERCENTILES.len(), "two for each percentile");
     let differences = pairs.iter().map(|&[least, most]| f64::from(least) - f64::from(most));
@@ -69,8 +72,8 @@ mod tests {
     #[test]
     fn combined_by_hand() {
         let same = [0.7; 8];
-        assert_eq!(combined(&same), 0.0);
-        let value = combined(&[1.0, 0.0, 1.0, 0.5, 0.75, 0.75, 0.5, 0.75]);
+        assert_eq!(combined_score(&same), 0.0);
+        let value = combined_score(&[1.0, 0.0, 1.0, 0.5, 0.75, 0.75, 0.5, 0.75]);
         assert_eq!(value, (1.0 + 0.5 + 0.0 - 0.25) / 8.0);
     }
 
@@ -79,10 +82,10 @@ mod tests {
         let (height, width) = (20, 20);
         // A ramp from the top, so that what is imputed differs from what was there.
         let values: Vec<f32> = (0..3 * 400).map(|at| (at % 400 / 20) as f32 / 20.0).collect();
-        let pixels = Pixels { height, width, values };
+        let pixels = InputImage { height, width, values };
         let map = HeatMap { height: 4, width: 1, values: vec![0.0, 0.1, 0.9, 1.0] };
-        let heat = Heat::of(&map, (height, width));
-        let images = removals(&pixels, &heat, 5);
+        let heat = PixelHeat::of(&map, (height, width));
+        let images = removal_images(&pixels, &heat, 5);
         assert_eq!(images.len(), 8);
         // At percentile 80, the last: a fifth of the pixels, at the top and at the bottom.
         let [least, most] = [&images[6], &images[7]];
@@ -93,7 +96,7 @@ mod tests {
         assert!(changed(most).into_iter().eq(320..400));
         let mean = |image: &[f32]| image[..80].iter().sum::<f32>() / 80.0;
         assert!((mean(least) - 0.2).abs() < 0.01, "the nearest row that is known is at 0.2");
-        assert_eq!(images, removals(&pixels, &heat, 5), "the same seed gives the same noise");
-        assert_ne!(images, removals(&pixels, &heat, 6));
+        assert_eq!(images, removal_images(&pixels, &heat, 5), "the same seed gives the same noise");
+        assert_ne!(images, removal_images(&pixels, &heat, 6));
     }
 }

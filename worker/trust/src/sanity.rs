@@ -1,25 +1,27 @@
 //! The model parameter randomisation test: Adebayo et al. 2018, Sanity Checks for Saliency
 //! Maps, <https://arxiv.org/abs/1810.03292>, section 3, randomising one part at a time.
 //!
-//! A map that shows what the network has learnt must change where that is replaced by chance.
-//! How much it does is Spearman's rank correlation of both maps' cells. Networks with re-drawn
-//! parts come from [`camshaft_model::redraw()`].
+//! A map that shows what the network has learnt must change if the learnt weights are replaced by
+//! random ones. Spearman's rank correlation of both maps' cells tells how much it changed.
+//!
+//! Does not run networks. Upstream: [`examination`](super::examination), which makes the networks
+//! with [`camshaft_model::redraw()`].
 
-/// Networks drawn for each part, an image's correlation being the mean over them: one draw of a
-/// head with two classes may by chance resemble the trained one, or its opposite.
+/// Networks drawn for each part. An image's correlation is the mean over them: a single random head
+/// of two classes may by chance resemble the trained one, or its opposite.
 pub const REDRAWS: usize = 3;
 
-/// From this rank correlation on, more than half of the variance of a map's ranks is there
-/// without what was re-drawn (0.7² = 0.49): what it shows is the image and the rest of the
-/// network rather than that. Adebayo et al. set no threshold; in their figures methods that
-/// pass are near 0 and those that fail stay well above this.
+/// A map hardly changed if its rank correlation is at least this: half of the variance of its ranks
+/// (0.7² = 0.49) does not depend on the re-drawn part. The map then shows the image and the rest of
+/// the network. Adebayo et al. set no threshold. In their figures, methods that pass are near 0,
+/// and methods that fail are well above 0.7.
 pub const HARDLY_CHANGED: f64 = 0.7;
 
-/// Spearman's rank correlation of two maps' cells, -1 to 1; equal values share their mean rank.
-/// Of two maps that are both the same everywhere 1, of one such map and another 0.
+/// Spearman's rank correlation of two maps' cells, -1 to 1. Equal values share their mean rank. It
+/// is 1 if both maps are flat, and 0 if one of them is.
 ///
 /// # Panics
-/// Where the maps have different sizes.
+/// If the maps have different sizes.
 #[must_use]
 pub fn rank_correlation(one: &[f32], other: &[f32]) -> f64 {
     assert_eq!(one.len(), other.len(), "both maps are of the same layer");
@@ -37,13 +39,13 @@ pub fn rank_correlation(one: &[f32], other: &[f32]) -> f64 {
     product(&one, &other) / (product(&one, &one) * product(&other, &other)).sqrt()
 }
 
-/// Whether all of a map's values are the same, as where nothing speaks for the class.
+/// True if all of a map's values are the same, for example all zero.
 #[must_use]
 pub fn is_flat(values: &[f32]) -> bool {
     values.iter().all(|value| *value == values[0])
 }
 
-/// Ranks from 0; equal values share the mean of theirs.
+/// Ranks from 0; equal values share their mean rank.
 fn ranks(values: &[f32]) -> Vec<f64> {
     let mut order: Vec<_> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));

@@ -1,29 +1,33 @@
-//! What was found of single maps, put together: means, verdicts, and what they say in words.
+//! Summarises the measures of all images for one method at one layer: means, verdicts and warnings.
+//!
+//! Upstream: [`examination`](super::examination). Downstream: `trust.json`.
 
 use camshaft_common::trust::{Faithfulness, MapTrust, OverRandom, Redrawn, Sanity, Verdict};
 
-use super::Measured;
-use super::curves::{Curve, STEPS};
+use super::MapMeasures;
+use super::curves::{ProbabilityCurve, STEPS};
 use super::estimate::{is_above, is_below, mean, mean_within, proportion};
 use super::sanity::HARDLY_CHANGED;
 
-/// An image's map and a random one, measured.
+/// The measures of an image's map, and of a random map of its size.
 #[derive(Clone, Debug)]
-pub(super) struct Pair {
-    pub(super) map: Measured,
-    pub(super) random: Measured,
+pub(super) struct MapWithRandom {
+    pub(super) map: MapMeasures,
+    pub(super) random: MapMeasures,
 }
 
-/// An image's maps before and after a part of the network was re-drawn, compared.
+/// Compares an image's map with the map of a network of which one part was re-drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Change {
+pub(super) struct RedrawComparison {
+    /// Rank correlation of both maps' cells.
     pub(super) correlation: f64,
+    /// True if the re-drawn network's map has the same value everywhere.
     pub(super) flat: bool,
 }
 
-/// Means of one kind of map.
-fn faithfulness<'a>(measured: impl Iterator<Item = &'a Measured> + Clone) -> Faithfulness {
-    let each = |value: fn(&Measured) -> f64| measured.clone().map(value).collect::<Vec<_>>();
+/// Means over images.
+fn faithfulness<'a>(measured: impl Iterator<Item = &'a MapMeasures> + Clone) -> Faithfulness {
+    let each = |value: fn(&MapMeasures) -> f64| measured.clone().map(value).collect::<Vec<_>>();
     let increased: Vec<_> = measured.clone().map(|measured| measured.drop.increased).collect();
     Faithfulness {
         average_drop: mean_within(&each(|measured| measured.drop.drop), 0.0, 1.0),
@@ -36,7 +40,7 @@ fn faithfulness<'a>(measured: impl Iterator<Item = &'a Measured> + Clone) -> Fai
     }
 }
 
-fn mean_curve<'a>(curves: impl Iterator<Item = &'a Curve>) -> Vec<f64> {
+fn mean_curve<'a>(curves: impl Iterator<Item = &'a ProbabilityCurve>) -> Vec<f64> {
     let (mut sums, mut count) = (vec![0.0; STEPS + 1], 0);
     for curve in curves {
         count += 1;
@@ -44,12 +48,13 @@ fn mean_curve<'a>(curves: impl Iterator<Item = &'a Curve>) -> Vec<f64> {
             *sum += f64::from(*value);
         }
     }
-    // No image, no curve.
+    // Without images there is no curve.
     if count == 0 { Vec::new() } else { sums.iter().map(|sum| sum / f64::from(count)).collect() }
 }
 
-fn over_random(pairs: &[Pair]) -> OverRandom {
-    let difference = |value: fn(&Measured) -> f64| {
+/// The mean differences between maps and random maps, image by image.
+fn over_random(pairs: &[MapWithRandom]) -> OverRandom {
+    let difference = |value: fn(&MapMeasures) -> f64| {
         let differences = pairs.iter().map(|pair| value(&pair.map) - value(&pair.random));
         mean(&differences.collect::<Vec<_>>())
     };
@@ -63,14 +68,16 @@ fn over_random(pairs: &[Pair]) -> OverRandom {
     }
 }
 
-/// Of each image's changes, one for each network drawn.
-fn redrawn(changes: &[Vec<Change>]) -> Redrawn {
-    let of_images = changes.iter().filter(|changes| !changes.is_empty()).map(|changes| {
-        changes.iter().map(|change| change.correlation).sum::<f64>() / changes.len() as f64
-    });
+/// Summarises each image's comparisons, one for each re-drawn network.
+fn redrawn(comparisons: &[Vec<RedrawComparison>]) -> Redrawn {
+    let of_images =
+        comparisons.iter().filter(|comparisons| !comparisons.is_empty()).map(|comparisons| {
+            comparisons.iter().map(|comparison| comparison.correlation).sum::<f64>()
+                / comparisons.len() as f64
+        });
     let rank_correlation = mean_within(&of_images.collect::<Vec<_>>(), -1.0, 1.0);
-    let all: Vec<_> = changes.iter().flatten().collect();
-    let flat = all.iter().filter(|change| change.flat).count() as f64;
+    let all: Vec<_> = comparisons.iter().flatten().collect();
+    let flat = all.iter().filter(|comparison| comparison.flat).count() as f64;
     Redrawn {
         rank_correlation,
         flat: flat / all.len().max(1) as f64,
@@ -78,12 +85,11 @@ fn redrawn(changes: &[Vec<Change>]) -> Redrawn {
     }
 }
 
-/// All that was found of one method at one layer. `head` and `last_stage` have each image's
-/// changes.
+/// Summarises one method at one layer. `head` and `last_stage` have each image's comparisons.
 pub(super) fn map_trust(
     (method, layer): (String, String),
-    pairs: &[Pair],
-    (head, last_stage): (&[Vec<Change>], &[Vec<Change>]),
+    pairs: &[MapWithRandom],
+    (head, last_stage): (&[Vec<RedrawComparison>], &[Vec<RedrawComparison>]),
 ) -> MapTrust {
     let over_random = over_random(pairs);
     let sanity = Sanity { head: redrawn(head), last_stage: redrawn(last_stage) };
@@ -137,26 +143,27 @@ fn redrawn_warning(name: &str, part: &str, redrawn: &Redrawn) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drop::Drop;
+    use crate::confidence_drop::ConfidenceDrop;
 
-    fn measured(road: f64) -> Measured {
-        let curve = |value: f32| Curve(vec![value; STEPS + 1]);
-        let drop = Drop { drop: 0.25, increased: road > 0.0 };
-        Measured { drop, deletion: curve(0.25), insertion: curve(0.75), road }
+    fn measured(road: f64) -> MapMeasures {
+        let curve = |value: f32| ProbabilityCurve(vec![value; STEPS + 1]);
+        let drop = ConfidenceDrop { drop: 0.25, increased: road > 0.0 };
+        MapMeasures { drop, deletion: curve(0.25), insertion: curve(0.75), road }
     }
 
-    fn pairs(roads: [f64; 3]) -> Vec<Pair> {
-        roads.map(|road| Pair { map: measured(road), random: measured(0.01) }).into()
+    fn pairs(roads: [f64; 3]) -> Vec<MapWithRandom> {
+        roads.map(|road| MapWithRandom { map: measured(road), random: measured(0.01) }).into()
     }
 
-    fn changes(correlation: f64) -> Vec<Vec<Change>> {
-        let change = |by: f64| vec![Change { correlation: correlation + by, flat: by < 0.0 }; 2];
-        [-0.02, 0.0, 0.02].map(change).into()
+    fn comparisons(correlation: f64) -> Vec<Vec<RedrawComparison>> {
+        let comparison =
+            |by: f64| vec![RedrawComparison { correlation: correlation + by, flat: by < 0.0 }; 2];
+        [-0.02, 0.0, 0.02].map(comparison).into()
     }
 
     fn trust(roads: [f64; 3], head: f64, last_stage: f64) -> MapTrust {
         let name = ("grad-cam".to_owned(), "layer4".to_owned());
-        map_trust(name, &pairs(roads), (&changes(head), &changes(last_stage)))
+        map_trust(name, &pairs(roads), (&comparisons(head), &comparisons(last_stage)))
     }
 
     #[test]

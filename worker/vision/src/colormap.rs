@@ -1,6 +1,6 @@
-//! Heat to colour.
+//! Turns heat into colours.
 //!
-//! Owns the colour tables. Does not blend. Upstream: the colour map asked for. Downstream:
+//! Owns the colour tables. Does not blend. Upstream: the colour map of the run. Downstream:
 //! `overlay`.
 
 use std::sync::LazyLock;
@@ -8,10 +8,10 @@ use std::sync::LazyLock;
 use camshaft_common::explain::Colormap;
 use colorous::Gradient;
 
-/// Colours of 256 levels of heat, from none to most.
+/// Colours of 256 levels of heat, the coldest first.
 pub type ColorTable = [[u8; 3]; 256];
 
-/// The colours of a map, computed once.
+/// The colours of a colour map, computed once.
 #[must_use]
 pub fn color_table(colormap: Colormap) -> &'static ColorTable {
     static JET: LazyLock<ColorTable> = LazyLock::new(|| std::array::from_fn(jet));
@@ -32,9 +32,9 @@ fn sampled(gradient: Gradient) -> ColorTable {
     std::array::from_fn(|level| gradient.eval_rational(level, 256).into_array())
 }
 
-/// MATLAB's `jet`, in closed form: for each channel a trapezoid of height 1 and slope 4, around
-/// 3/4 for red, 1/2 for green and 1/4 for blue. OpenCV's `COLORMAP_JET` is the same to within
-/// rounding; Matplotlib's `jet` has other corners.
+/// MATLAB's `jet` as a formula: each channel is a trapezoid of height 1 and slope 4, centred at 3/4
+/// for red, 1/2 for green and 1/4 for blue. OpenCV's `COLORMAP_JET` differs only by rounding;
+/// Matplotlib's `jet` has other corners.
 fn jet(level: usize) -> [u8; 3] {
     let heat = level as f32 / 255.0;
     [3.0, 2.0, 1.0].map(|center| {

@@ -1,8 +1,11 @@
-//! A heat map: where a network looked, at a layer's own resolution. Who computes one: the model's
-//! class activation maps. Who draws it: [`overlay`](crate::overlay).
+//! The heat map of a layer: how much each place of the image speaks for a class.
+//!
+//! Owns the map's values and the fusion of several maps. Does not compute maps from a network, and
+//! does not draw them. Upstream: the CAM methods of `camshaft-model`. Downstream:
+//! [`overlay`](crate::overlay).
 
-/// A rectified map at the target layer's own resolution, before any scaling, so that
-/// magnitudes compare across images.
+/// A rectified map at the target layer's own resolution. It is not scaled, so that the values of
+/// several images can be compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeatMap {
     /// Rows.
@@ -14,16 +17,16 @@ pub struct HeatMap {
 }
 
 impl HeatMap {
-    /// Whether every value is a number. A network that overflows gives maps that are not,
-    /// and those must not be drawn.
+    /// True if every value is finite. Maps of a network that overflows are not; they must not be
+    /// drawn.
     #[must_use]
     pub fn is_finite(&self) -> bool {
         self.values.iter().all(|value| value.is_finite())
     }
 
-    /// One map of several layers': the mean of the maps, each divided by its maximum and
-    /// stretched to the largest's height and width. As pytorch-grad-cam's
-    /// `aggregate_multi_layers`, but at the layers' resolution instead of the image's.
+    /// Fuses the maps of several layers into one: the mean of the maps, each divided by its maximum
+    /// and stretched to the height and width of the largest one. pytorch-grad-cam's
+    /// `aggregate_multi_layers` does the same, but at the image's resolution.
     ///
     /// # Panics
     /// If there is no map.
@@ -34,7 +37,7 @@ impl HeatMap {
         let mut values = vec![0.0; height * width];
         for map in maps {
             let max = map.values.iter().copied().fold(0.0, f32::max);
-            // A map that is zero everywhere has a say too: it pulls the mean down.
+            // A map of zeros counts too: it lowers the mean.
             let scale = if max > 0.0 { 1.0 / (max * maps.len() as f32) } else { 0.0 };
             for (sum, value) in values.iter_mut().zip(map.stretched(height, width)) {
                 *sum += scale * value;
@@ -43,8 +46,8 @@ impl HeatMap {
         Self { height, width, values }
     }
 
-    /// Values of the map at another size, bilinear between the centres of its cells and
-    /// constant beyond the outermost.
+    /// Stretches the map to another size: bilinear between the centres of its cells, constant
+    /// beyond the outermost centres.
     fn stretched(&self, height: usize, width: usize) -> Vec<f32> {
         let place = |at: usize, to: usize, from: usize| {
             let centre = (at as f32 + 0.5) * from as f32 / to as f32 - 0.5;

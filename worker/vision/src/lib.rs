@@ -1,9 +1,9 @@
-//! Pixels: what the network gets to see of a picture, what a picture is like in numbers, and heat
-//! maps drawn over it. Pure functions.
+//! What the worker does with pixels: it makes the network's input, measures a picture, and draws
+//! heat maps over it. Pure functions.
 //!
-//! Knows no network, no file format but those it writes, and no store. Upstream:
-//! `camshaft-decoding`. Downstream: `camshaft-model`, which says how its input is to be made
-//! ([`input::InputRule`]) and computes [`heat_map::HeatMap`]s; the worker's pipeline.
+//! Knows no network and no store, and only the file formats that it writes. Upstream:
+//! `camshaft-decoding`. Downstream: `camshaft-model`, whose files contain an [`input::InputRule`]
+//! and which computes [`heat_map::HeatMap`]s; the worker's pipeline.
 
 pub mod colormap;
 pub mod heat_map;

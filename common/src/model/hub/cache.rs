@@ -2,7 +2,7 @@
 //! `models--OWNER--NAME/` holds `blobs/ETAG`, `snapshots/COMMIT/FILE` as links to blobs, and
 //! `refs/REVISION` with the commit a branch or tag stood for.
 //!
-//! Owns paths, links and locks. Asks no hub: that is [`client`](super::client).
+//! Owns paths, links and locks. Does not ask the hub: [`client`](super::client) does.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -12,19 +12,19 @@ use std::time::Duration;
 use super::super::HubModel;
 use crate::store::StoreOptions;
 
-/// How often a lock that another program holds is tried again.
+/// Pause between two tries of a lock that another program holds.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One model's part of the cache.
 pub(super) struct Cache {
-    /// Of all repositories.
+    /// Folder of all repositories.
     root: PathBuf,
     /// This repository's name in `root`.
     repository: String,
 }
 
 impl Cache {
-    /// Where the environment says: `HF_HUB_CACHE`, else `hub/` in [`hugging_face_home`].
+    /// The cache in `HF_HUB_CACHE`, else in `hub/` of [`hugging_face_home`].
     pub(super) fn open(model: &HubModel, options: &StoreOptions) -> Self {
         let root = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]
             .into_iter()
@@ -53,7 +53,7 @@ impl Cache {
         self.folder().join("snapshots").join(commit)
     }
 
-    /// A file's content, under its entity tag.
+    /// The path of a file's content, which is named after its entity tag.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.folder().join("blobs").join(etag)
     }
@@ -76,7 +76,7 @@ impl Cache {
         }
     }
 
-    /// Remembers which commit a branch or tag stood for.
+    /// Writes down which commit a branch or tag stands for now.
     pub(super) fn remember(&self, revision: &str, commit: &str) -> io::Result<()> {
         if is_commit(revision) {
             return Ok(());
@@ -109,7 +109,7 @@ impl Cache {
     }
 }
 
-/// Where Hugging Face's programs keep the cache and the token.
+/// The folder in which Hugging Face's programs keep the cache and the token.
 pub(super) fn hugging_face_home(options: &StoreOptions) -> PathBuf {
     if let Some(home) = options.variable("HF_HOME") {
         return home.into();
@@ -120,7 +120,7 @@ pub(super) fn hugging_face_home(options: &StoreOptions) -> PathBuf {
     Path::new(options.variable("HOME").unwrap_or("/tmp")).join(".cache/huggingface")
 }
 
-/// Whether a revision is a commit, which stays what it is.
+/// True if a revision is a commit. Branches and tags can move, commits can't.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -1,7 +1,8 @@
-//! The three requests that a model takes: which commit a revision is, which files it has, and
-//! a file's content. <https://huggingface.co/docs/hub/api>
+//! The three requests that downloading a model takes: the commit of a revision, the list of its
+//! files, and a file's content. <https://huggingface.co/docs/hub/api>
 //!
-//! Owns the HTTP client, the token and the retries. Knows nothing of the cache.
+//! Owns the HTTP client, the token and the retries. Does not write to the cache: that is
+//! [`hub`](super).
 
 use std::time::Duration;
 
@@ -20,26 +21,26 @@ use crate::tls;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that brings nothing for so long is dead.
+/// A connection that sends no byte for this time is closed.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Further tries of a request after errors that may pass.
+/// Further tries of a request after temporary errors.
 const RETRIES: u32 = 4;
 const MAX_REDIRECTS: u32 = 10;
 
-/// What stays as it is in one segment of a URL's path.
+/// Characters to escape in one segment of a URL's path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    /// No whole answer came.
+    /// No complete answer arrived.
     #[error(transparent)]
     Transport(#[from] reqwest::Error),
     /// The hub refused.
     #[error("the hub answered {status}{message}")]
     Status { status: StatusCode, message: String },
     /// The hub's answer is not of the API's form.
-    #[error("the hub's answer makes no sense: {0}")]
+    #[error("the hub's answer can't be read: {0}")]
     Malformed(String),
     /// The client can't be set up.
     #[error("HF_ENDPOINT or HF_TOKEN can't be used: {0}")]
@@ -55,7 +56,7 @@ pub(super) struct RemoteFile {
 
 /// A file whose content is still to come.
 pub(super) struct OpenedFile {
-    /// What the cache calls its content.
+    /// The name of its content in the cache.
     pub(super) etag: String,
     pub(super) response: Response,
 }
@@ -84,7 +85,7 @@ impl HubClient {
             .user_agent(concat!("camshaft/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            // Followed here, where it is known who may have the token.
+            // `get` follows redirects itself: other hosts must not get the token.
             .redirect(redirect::Policy::none())
             .build()?;
         let repository = format!("{}/{}", model.owner(), model.name());
@@ -103,8 +104,8 @@ impl HubClient {
         let url =
             self.url(&format!("api/models/{}/revision/{}", self.repository, encoded(revision)))?;
         let Info { sha } = read_json(self.get(url).await?.response).await?;
-        // It becomes part of paths.
-        if cache::is_commit(&sha) { Ok(sha) } else { Err(malformed("the commit is none")) }
+        // It becomes part of paths, so it is checked.
+        if cache::is_commit(&sha) { Ok(sha) } else { Err(malformed("it names no commit")) }
     }
 
     /// The files at the top of a commit's tree.
@@ -122,7 +123,7 @@ impl HubClient {
             let response = self.get(url).await?.response;
             next = next_page(&response);
             let entries: Vec<Entry> = read_json(response).await?;
-            // A name becomes a path in the cache.
+            // A name becomes a path in the cache, so it must not lead elsewhere.
             let is_file = |entry: &Entry| entry.r#type == "file" && !entry.path.contains('/');
             let entries = entries.into_iter().filter(is_file);
             files.extend(
@@ -135,11 +136,11 @@ impl HubClient {
     /// Asks for a file's content.
     pub(super) async fn open(&self, commit: &str, file: &str) -> Result<OpenedFile, RequestError> {
         let path = format!("{}/resolve/{commit}/{}", self.repository, encoded(file));
-        let Answer { response, headers } = self.get(self.url(&path)?).await?;
+        let HubAnswer { response, headers } = self.get(self.url(&path)?).await?;
         let etag = ["x-linked-etag", ETAG.as_str()].into_iter().find_map(|name| headers.get(name));
         let etag = etag.and_then(|etag| etag.to_str().ok()).unwrap_or_default();
         let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
-        // It becomes a file's name.
+        // It becomes a file's name, so it is checked.
         let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if etag.is_empty() || etag.starts_with('.') || !etag.bytes().all(fits) {
             return Err(malformed(&format!("{file} has no entity tag")));
@@ -153,8 +154,8 @@ impl HubClient {
             .map_err(|error| RequestError::Settings(error.to_string()))
     }
 
-    /// Follows redirects. Large files lie on other hosts.
-    async fn get(&self, mut url: Url) -> Result<Answer, RequestError> {
+    /// Sends a request and follows redirects: large files are on other hosts.
+    async fn get(&self, mut url: Url) -> Result<HubAnswer, RequestError> {
         let mut headers = HeaderMap::new();
         for _ in 0..=MAX_REDIRECTS {
             let is_hub = url.origin() == self.endpoint.origin();
@@ -164,22 +165,22 @@ impl HubClient {
             }
             let status = response.status();
             if status.is_success() {
-                return Ok(Answer { response, headers });
+                return Ok(HubAnswer { response, headers });
             }
             let target = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             match target {
                 Some(target) if status.is_redirection() => {
                     let joined = url.join(target).ok();
                     let joined = joined.filter(|url| matches!(url.scheme(), "http" | "https"));
-                    url = joined.ok_or_else(|| malformed("a redirect leads nowhere"))?;
+                    url = joined.ok_or_else(|| malformed("a redirect has no address"))?;
                 }
-                _ => return Err(refused(response).await),
+                _ => return Err(refusal(response).await),
             }
         }
-        Err(malformed("too many redirects"))
+        Err(malformed("it redirects too often"))
     }
 
-    /// One answer, after retries. The token is for the hub alone.
+    /// One answer, after retries. Only the hub gets the token.
     async fn get_once(&self, url: &Url, is_hub: bool) -> Result<Response, RequestError> {
         let mut backoff = Backoff::default();
         for retries_left in (0..=RETRIES).rev() {
@@ -201,14 +202,15 @@ impl HubClient {
     }
 }
 
-struct Answer {
+/// The answer at the end of all redirects.
+struct HubAnswer {
     response: Response,
-    /// Of the last answer that was the hub's own.
+    /// Headers of the last answer that the hub itself gave.
     headers: HeaderMap,
 }
 
-/// The token as Hugging Face's programs find it: `HF_TOKEN`, else the file that `hf auth login`
-/// wrote.
+/// Finds the token as Hugging Face's programs do: in `HF_TOKEN`, else in the file that
+/// `hf auth login` writes.
 fn token(options: &StoreOptions) -> Option<Secret> {
     if let Some(token) = options.variable("HF_TOKEN") {
         return Some(token.to_owned().into());
@@ -229,7 +231,8 @@ fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-async fn refused(response: Response) -> RequestError {
+/// The error for an answer that is no success.
+async fn refusal(response: Response) -> RequestError {
     #[derive(Deserialize)]
     struct Body {
         error: String,
@@ -249,7 +252,7 @@ async fn read_json<T: serde::de::DeserializeOwned>(response: Response) -> Result
     serde_json::from_slice(&body).map_err(|error| malformed(&error.to_string()))
 }
 
-/// `Link: <URL>; rel="next"`.
+/// The URL in a header `Link: <URL>; rel="next"`.
 fn next_page(response: &Response) -> Option<Url> {
     let links = response.headers().get(LINK)?.to_str().ok()?;
     let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;

@@ -1,4 +1,4 @@
-//! WebPs whose chunks lie.
+//! WebPs with chunks that claim more than they have.
 
 use camshaft_common::prediction::FailureClass;
 
@@ -45,7 +45,7 @@ fn what_follows_a_webps_end_is_not_part_of_it() {
     let frame = whole.windows(4).position(|name| name == b"VP8 ").unwrap();
     let mut enormous = whole;
     enormous[frame + 14..frame + 18].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
-    // The decoder would find the frame up to 18 bytes behind the end.
+    // Without the check, the decoder would find the frame up to 18 bytes after the end.
     enormous[4..8].copy_from_slice(&(frame as u32 - 8).to_le_bytes());
     let error = decoded(&enormous).unwrap_err();
     assert!(error.to_string().contains("chunk was missing"), "{error}");

@@ -1,7 +1,7 @@
-//! Pixels to the network's input.
+//! Makes the network's input from an image.
 //!
-//! Owns resizing, cutting and normalisation, as the model's `config.json` asks, and which part
-//! of the image the network gets to see. Upstream: a decoded image. Downstream: a batch of the
+//! Owns resizing, cropping and normalisation, by the rule in the model's `config.json`, and which
+//! part of the image the network sees. Does not batch. Upstream: a decoded image. Downstream: the
 //! model, and overlays.
 
 use fast_image_resize::images::{Image, ImageRef};
@@ -12,54 +12,53 @@ mod rule;
 
 pub use rule::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 
-/// Returns `[3, height, width]` f32, row-major: one plane for each channel.
+/// Makes the input `[3, height, width]`, f32, row-major: one plane for each channel.
 ///
 /// # Panics
 ///
 /// If the image or the rule has no pixels.
 #[must_use]
 pub fn to_input(image: &RgbImage, rule: &InputRule) -> Vec<f32> {
-    // No `..`: a new choice must not be ignored here.
+    // No `..`, so that a new field is not forgotten here.
     let InputRule { height, width, resize: _, interpolation, scale, mean, std, color } = rule;
-    let values = Values::of((*scale, *color), mean, std);
-    let frame = Frame::of(image.dimensions(), rule);
+    let table = NormalisationTable::new(*scale, *color, mean, std);
+    let crop = ResizedCrop::of(image.dimensions(), rule);
     let (width, height) = (*width as u32, *height as u32);
-    if frame.resized == image.dimensions() && frame.resized == (width, height) {
-        return values.planes(image.as_raw());
+    if crop.resized == image.dimensions() && crop.resized == (width, height) {
+        return table.planes(image.as_raw());
     }
-    values.planes(&frame.cut(image, (width, height), *interpolation))
+    table.planes(&crop.resample(image, (width, height), *interpolation))
 }
 
-/// The part of an image that becomes the input: left, top, right and bottom edge as shares of
-/// its width and height. None where that is all of it.
+/// The part of an image that becomes the input: left, top, right and bottom edge as shares of its
+/// width and height. `None` if it is the whole image.
 #[must_use]
 pub fn region((width, height): (u32, u32), rule: &InputRule) -> Option<[f32; 4]> {
-    let frame = Frame::of((width, height), rule);
+    let crop = ResizedCrop::of((width, height), rule);
     let shares = |start: u32, size: usize, whole: u32| {
         [start as f32, (start as usize + size) as f32].map(|at| at / whole as f32)
     };
-    let [left, right] = shares(frame.left, rule.width, frame.resized.0);
-    let [top, bottom] = shares(frame.top, rule.height, frame.resized.1);
+    let [left, right] = shares(crop.left, rule.width, crop.resized.0);
+    let [top, bottom] = shares(crop.top, rule.height, crop.resized.1);
     let region = [left, top, right, bottom];
     (region != [0.0, 0.0, 1.0, 1.0]).then_some(region)
 }
 
-/// The size an image is brought to, and where the input lies in that.
+/// The size to which an image is resized, and where the input begins in the resized image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
+struct ResizedCrop {
     resized: (u32, u32),
     left: u32,
     top: u32,
 }
 
-impl Frame {
+impl ResizedCrop {
     fn of(image: (u32, u32), rule: &InputRule) -> Self {
         let (width, height) = (rule.width as u32, rule.height as u32);
         let resized = match rule.resize {
             Resize::Stretch => (width, height),
             Resize::StretchTo { height, width } => (width as u32, height as u32),
-            // torchvision's `_compute_resized_output_size`: the longer side is cut to whole
-            // pixels, not rounded.
+            // torchvision's `_compute_resized_output_size`: the longer side is rounded down.
             Resize::ShorterSide(side) => {
                 let (short, long) = (image.0.min(image.1).max(1), image.0.max(image.1));
                 let longer = side as u64 * u64::from(long) / u64::from(short);
@@ -72,9 +71,9 @@ impl Frame {
         Self { resized, left, top }
     }
 
-    /// Pillow's `resize(resized, …)` and `crop`, to within a level, without computing what is
-    /// cut off: filters reach beyond the cut where the image does.
-    fn cut(
+    /// Resizes and crops, as Pillow's `resize(resized, …)` and `crop` do, to within a level. Does
+    /// not compute the pixels outside the crop. As in Pillow, filters also read pixels outside it.
+    fn resample(
         self,
         image: &RgbImage,
         (width, height): (u32, u32),
@@ -82,7 +81,7 @@ impl Frame {
     ) -> Vec<u8> {
         let filter = match interpolation {
             Interpolation::BilinearAntialiased => FilterType::Bilinear,
-            // Both are Keys' with a = -0.5.
+            // Both are Keys' cubic with a = -0.5.
             Interpolation::BicubicAntialiased => FilterType::CatmullRom,
             Interpolation::LanczosAntialiased => FilterType::Lanczos3,
         };
@@ -96,39 +95,40 @@ impl Frame {
         };
         let (left, wide) = span(self.left, width, self.resized.0, image.width());
         let (top, high) = span(self.top, height, self.resized.1, image.height());
-        // Convolution widens the filter when shrinking, as Pillow does; Interpolation does not.
+        // `Convolution` widens the filter when it shrinks an image, as Pillow does; `Interpolation`
+        // does not.
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(filter))
             .crop(left, top, wide, high);
-        Resizer::new()
-            .resize(&source, &mut target, &options)
-            .expect("both images have pixels, are of the same type, and the cut lies in the image");
+        Resizer::new().resize(&source, &mut target, &options).expect(
+            "both images have pixels, are of the same type, and the crop lies in the image",
+        );
         target.into_vec()
     }
 }
 
-/// Half of it, as Python's `round` and so torchvision's `CenterCrop` has it: a half goes to the
-/// even neighbour. transformers always takes the lower one, a pixel off now and then.
+/// Halves a number and rounds a half to the even neighbour, as Python's `round` does, and with it
+/// torchvision's `CenterCrop`. transformers rounds down, so its crop can be a pixel off.
 fn half_to_even(whole: u32) -> u32 {
     let half = whole / 2;
     if whole % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
 }
 
-/// What each byte becomes in each of the input's channels.
-struct Values {
-    bytes: [[f32; 256]; 3],
-    /// The image's channel that is the input's.
+/// The value of each byte in each of the input's channels.
+struct NormalisationTable {
+    values: [[f32; 256]; 3],
+    /// The image's channel for each of the input's channels.
     sources: [usize; 3],
 }
 
-impl Values {
-    fn of((scale, color): (Scale, ChannelOrder), mean: &[f32; 3], std: &[f32; 3]) -> Self {
+impl NormalisationTable {
+    fn new(scale: Scale, color: ChannelOrder, mean: &[f32; 3], std: &[f32; 3]) -> Self {
         let scaled = |byte: usize| match scale {
             Scale::ByteToUnit => byte as f32 / 255.0,
             Scale::Byte => byte as f32,
         };
         Self {
-            bytes: std::array::from_fn(|channel| {
+            values: std::array::from_fn(|channel| {
                 std::array::from_fn(|byte| (scaled(byte) - mean[channel]) / std[channel])
             }),
             sources: match color {
@@ -138,6 +138,7 @@ impl Values {
         }
     }
 
+    /// Looks up pixels, three bytes each; returns one plane for each channel.
     fn planes(&self, pixels: &[u8]) -> Vec<f32> {
         let pixels = pixels.as_chunks::<3>().0;
         let mut input = vec![0.0; 3 * pixels.len()];
@@ -146,9 +147,9 @@ impl Values {
         let [of_first, of_second, of_third] = self.sources;
         for (((pixel, first), second), third) in pixels.iter().zip(first).zip(second).zip(third) {
             let bytes = pixel.map(usize::from);
-            *first = self.bytes[0][bytes[of_first]];
-            *second = self.bytes[1][bytes[of_second]];
-            *third = self.bytes[2][bytes[of_third]];
+            *first = self.values[0][bytes[of_first]];
+            *second = self.values[1][bytes[of_second]];
+            *third = self.values[2][bytes[of_third]];
         }
         input
     }
@@ -238,7 +239,7 @@ mod tests {
         }
     }
 
-    /// A rule that takes the middle `side` × `side` of what has `shorter` on its shorter side.
+    /// A rule that resizes the shorter side to `shorter` and crops `side` × `side` from the middle.
     fn middle(side: usize, shorter: usize, interpolation: Interpolation) -> InputRule {
         let resize = Resize::ShorterSide(shorter);
         InputRule { resize, interpolation, ..rule(side, side) }

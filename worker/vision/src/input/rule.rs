@@ -1,4 +1,7 @@
-//! The input rule: how a model wants its input made from pixels. A part of its `config.json`.
+//! The input rule: how a model's input is made from pixels. It is a part of the model's
+//! `config.json`.
+//!
+//! Does not apply the rule: [`input`](super) does.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,31 +13,31 @@ pub struct InputRule {
     pub height: usize,
     /// Input width in pixels.
     pub width: usize,
-    /// How the image's shape becomes the input's.
+    /// How the image's size becomes the input's.
     pub resize: Resize,
     /// How pixels are interpolated.
     pub interpolation: Interpolation,
-    /// From bytes to numbers.
+    /// How bytes become numbers.
     pub scale: Scale,
     /// Subtracted from each channel after scaling, in the order of `color`.
     pub mean: [f32; 3],
-    /// Divides each channel after that, in the order of `color`.
+    /// Divides each channel after the subtraction, in the order of `color`.
     pub std: [f32; 3],
     /// Order of the channels.
     pub color: ChannelOrder,
 }
 
-/// How an image's shape becomes the input's. Where more comes of it than the input, that is
-/// cut out of the middle.
+/// How an image's size becomes the input's. If the resized image is larger than the input, the
+/// input is cropped from its middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
-    /// Both sides to the input's, whatever the aspect ratio.
+    /// Resizes both sides to the input's. The aspect ratio may change.
     Stretch,
-    /// The shorter side to so many pixels, the other in proportion: torchvision's
-    /// `Resize(side)` and `CenterCrop`. In a file `{"shorter-side": 256}`.
+    /// Resizes the shorter side to this number of pixels, and the other in proportion:
+    /// torchvision's `Resize(side)` and `CenterCrop`. In a file `{"shorter-side": 256}`.
     ShorterSide(usize),
-    /// Both sides to a size above the input's. In a file
+    /// Resizes both sides to a size larger than the input. In a file
     /// `{"stretch-to": {"height": 256, "width": 256}}`.
     StretchTo {
         /// Rows.
@@ -48,21 +51,21 @@ pub enum Resize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interpolation {
-    /// Pillow's `BILINEAR`: a triangle filter as wide as the scale when shrinking.
+    /// Pillow's `BILINEAR`: a triangle filter, widened by the scale when shrinking.
     BilinearAntialiased,
-    /// Pillow's `BICUBIC`: Keys' cubic with a = -0.5, as wide as the scale when shrinking.
+    /// Pillow's `BICUBIC`: Keys' cubic with a = -0.5, widened by the scale when shrinking.
     BicubicAntialiased,
-    /// Pillow's `LANCZOS`: three lobes, as wide as the scale when shrinking.
+    /// Pillow's `LANCZOS`: three lobes, widened by the scale when shrinking.
     LanczosAntialiased,
 }
 
-/// From bytes to numbers.
+/// How bytes become numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Scale {
-    /// 0..255 to 0..1.
+    /// Divides by 255: 0 to 1.
     #[serde(rename = "1/255")]
     ByteToUnit,
-    /// 0..255 as they are: Keras' "caffe" preprocessing.
+    /// Keeps 0 to 255: Keras' "caffe" preprocessing.
     #[serde(rename = "1")]
     Byte,
 }

@@ -1,70 +1,72 @@
-//! The blur effect of Crete et al. 2007, <https://hal.science/hal-00232709>: blur a picture that
-//! is blurred already, and its edges hardly change.
+//! The blur effect of Crete et al. 2007, <https://hal.science/hal-00232709>: if a picture is
+//! blurred already, blurring it again hardly changes its edges.
 //!
-//! As scikit-image 0.26's `skimage.measure.blur_effect(image, h_size=11)` defines it: along each
-//! axis, `S` is the picture's Sobel response and `B` that of the picture averaged over 11 pixels
-//! along the axis. What edges keep is `Σ min(|S|, |B|) / Σ |S|` (there: `Σ |S|` less
-//! `Σ max(0, |S| - |B|)`), and the measure the larger of the two axes'. Pixels 2 to n-2 count.
+//! Computes what scikit-image 0.26's `skimage.measure.blur_effect(image, h_size=11)` computes.
+//! Along each axis, `S` is the Sobel response of the picture, and `B` the response of the picture
+//! averaged over 11 pixels along the axis. The kept share of edges is `Σ min(|S|, |B|) / Σ |S|` (in
+//! scikit-image: `Σ |S|` less `Σ max(0, |S| - |B|)`). The measure is the larger share of both axes.
+//! Only pixels 2 to n-2 count. Downstream: [`measure`](super::measure).
 
 use super::reduced::{Luma, STEPS};
 
-/// Pixels that are averaged.
+/// Number of pixels that are averaged.
 const LENGTH: i16 = 11;
-/// How far from a pixel the last one is that its Sobel response depends on, after averaging.
+/// The Sobel response of the averaged picture depends on pixels up to this distance.
 const REACH: usize = LENGTH as usize / 2 + 1;
-/// Sides need one pixel that counts.
+/// The shortest side with a pixel that counts.
 const SMALLEST_SIDE: usize = 4;
-/// Steps of brightness to a byte's level. More would not fit 16 bits (`11 * 4 * 255 * 2` does),
-/// and every x86 compares and multiplies eight of those at once.
+/// Steps of brightness in a level of a byte. `11 * 4 * 255 * 2` still fits 16 bits; every x86
+/// compares and multiplies eight such numbers at once.
 const HALVES: u32 = 2;
-/// Sums of so many pixels fit 32 bits.
-const AT_ONCE: usize = 65536;
+/// Number of pixels whose sum fits 32 bits.
+const MAX_SUMMED: usize = 65536;
 
-/// 0 sharp, 1 blurred. A picture without any edge along an axis is 1, as scikit-image has it; one
-/// with a side of less than 4 pixels is 0, where scikit-image's is not a number.
+/// The blur effect: 0 is sharp, 1 is blurred. It is 1 for a picture without edges along an axis, as
+/// in scikit-image. It is 0 for a picture with a side of less than 4 pixels; scikit-image returns
+/// NaN.
 pub(super) fn blur(luma: &Luma) -> f32 {
     if luma.width.min(luma.height) < SMALLEST_SIDE {
         return 0.0;
     }
-    let halves = Halves::of(luma);
-    down(&halves).kept().max(across(&halves).kept())
+    let picture = HalfLevels::of(luma);
+    edges_down(&picture).kept_share().max(edges_across(&picture).kept_share())
 }
 
 /// Brightness in half levels.
-struct Halves {
+struct HalfLevels {
     width: usize,
     height: usize,
     values: Vec<i16>,
 }
 
-impl Halves {
+impl HalfLevels {
     fn of(luma: &Luma) -> Self {
         const STEP: u16 = (STEPS / HALVES) as u16;
         let values = luma.values.iter().map(|value| ((value + STEP / 2) / STEP).cast_signed());
         Self { width: luma.width, height: luma.height, values: values.collect() }
     }
 
-    /// A row; beyond the edges, what a mirror there shows.
+    /// A row. Beyond the picture's edges, rows are mirrored.
     fn row(&self, y: isize) -> &[i16] {
         &self.values[reflected(y, self.height) * self.width..][..self.width]
     }
 }
 
-/// Sums of Sobel responses, times 11 as sums of 11 pixels are.
+/// Sums of Sobel responses. They are multiplied by 11, as the sums of 11 pixels are.
 #[derive(Clone, Copy, Debug, Default)]
-struct Edges {
+struct EdgeSums {
     all: u64,
     kept: u64,
 }
 
-impl Edges {
-    fn kept(self) -> f32 {
+impl EdgeSums {
+    fn kept_share(self) -> f32 {
         if self.all == 0 { 1.0 } else { (self.kept as f64 / self.all as f64) as f32 }
     }
 
-    /// Adds responses of a row: of the picture, and of the sums of 11 of its pixels.
+    /// Adds the responses of a row: those of the picture, and those of sums of 11 of its pixels.
     fn add(&mut self, sharp: &[i16], summed: &[i16]) {
-        for (sharp, summed) in sharp.chunks(AT_ONCE).zip(summed.chunks(AT_ONCE)) {
+        for (sharp, summed) in sharp.chunks(MAX_SUMMED).zip(summed.chunks(MAX_SUMMED)) {
             let (mut all, mut kept) = (0, 0);
             for (&sharp, &summed) in sharp.iter().zip(summed) {
                 let (sharp, summed) = (LENGTH * sharp.max(-sharp), summed.max(-summed));
@@ -77,64 +79,67 @@ impl Edges {
     }
 }
 
-/// A Sobel filter is a difference along its axis of what is weighed 1, 2, 1 across it. Sums of 11
-/// pixels, two pixels apart, differ by the two pixels at each end.
-fn down(halves: &Halves) -> Edges {
-    let width = halves.width;
+/// Sums the edges from top to bottom. A Sobel filter weighs pixels 1, 2, 1 across its axis and
+/// takes their difference along it. Two sums of 11 pixels, two pixels apart, differ only by the two
+/// pixels at each end.
+fn edges_down(picture: &HalfLevels) -> EdgeSums {
+    let width = picture.width;
     let (mut near, mut far) = (vec![0; width], vec![0; width]);
     let (mut sharp, mut summed) = (vec![0; width - 3], vec![0; width - 3]);
-    let (mut edges, reach) = (Edges::default(), REACH as isize);
-    for y in 2..halves.height as isize - 1 {
-        let row = |by: isize| halves.row(y + by);
-        differ(&mut near, [row(1)], [row(-1)]);
-        differ(&mut far, [row(reach), row(reach - 1)], [row(1 - reach), row(-reach)]);
-        weigh(&mut sharp, [&near[1..], &near[2..], &near[3..]]);
-        weigh(&mut summed, [&far[1..], &far[2..], &far[3..]]);
+    let (mut edges, reach) = (EdgeSums::default(), REACH as isize);
+    for y in 2..picture.height as isize - 1 {
+        let row = |by: isize| picture.row(y + by);
+        subtract_sums(&mut near, [row(1)], [row(-1)]);
+        subtract_sums(&mut far, [row(reach), row(reach - 1)], [row(1 - reach), row(-reach)]);
+        weigh_neighbours(&mut sharp, [&near[1..], &near[2..], &near[3..]]);
+        weigh_neighbours(&mut summed, [&far[1..], &far[2..], &far[3..]]);
         edges.add(&sharp, &summed);
     }
     edges
 }
 
-fn across(halves: &Halves) -> Edges {
-    let width = halves.width;
-    // With what mirrors show beyond both ends.
+/// Sums the edges from left to right.
+fn edges_across(picture: &HalfLevels) -> EdgeSums {
+    let width = picture.width;
+    // With mirrored pixels beyond both ends.
     let mut weighed = vec![0; width + 2 * REACH];
     let (mut sharp, mut summed) = (vec![0; width - 3], vec![0; width - 3]);
-    let (mut edges, reach) = (Edges::default(), REACH as isize);
-    for y in 2..halves.height as isize - 1 {
-        let rows = [halves.row(y - 1), halves.row(y), halves.row(y + 1)];
-        weigh(&mut weighed[REACH..][..width], rows);
+    let (mut edges, reach) = (EdgeSums::default(), REACH as isize);
+    for y in 2..picture.height as isize - 1 {
+        let rows = [picture.row(y - 1), picture.row(y), picture.row(y + 1)];
+        weigh_neighbours(&mut weighed[REACH..][..width], rows);
         for beyond in 0..REACH {
             let (before, after) = (beyond as isize - reach, (width + beyond) as isize);
             weighed[beyond] = weighed[REACH + reflected(before, width)];
             weighed[REACH + width + beyond] = weighed[REACH + reflected(after, width)];
         }
-        // The row from pixel 2 on, and from so many further.
+        // The row from pixel 2 + `by` on.
         let from = |by: isize| &weighed[(reach + 2 + by) as usize..];
-        differ(&mut sharp, [from(1)], [from(-1)]);
-        differ(&mut summed, [from(reach), from(reach - 1)], [from(1 - reach), from(-reach)]);
+        subtract_sums(&mut sharp, [from(1)], [from(-1)]);
+        subtract_sums(&mut summed, [from(reach), from(reach - 1)], [from(1 - reach), from(-reach)]);
         edges.add(&sharp, &summed);
     }
     edges
 }
 
-/// Sums of `after` less sums of `before`.
-fn differ<const N: usize>(to: &mut [i16], after: [&[i16]; N], before: [&[i16]; N]) {
+/// Writes the sums of `after` less the sums of `before`.
+fn subtract_sums<const N: usize>(to: &mut [i16], after: [&[i16]; N], before: [&[i16]; N]) {
     let (after, before) = (after.map(|one| &one[..to.len()]), before.map(|one| &one[..to.len()]));
     for (at, to) in to.iter_mut().enumerate() {
         *to = (0..N).map(|one| after[one][at] - before[one][at]).sum();
     }
 }
 
-/// Weighs neighbours 1, 2, 1.
-fn weigh(to: &mut [i16], neighbours: [&[i16]; 3]) {
+/// Writes the sums of three neighbours, weighed 1, 2, 1.
+fn weigh_neighbours(to: &mut [i16], neighbours: [&[i16]; 3]) {
     let [one, two, three] = neighbours.map(|one| &one[..to.len()]);
     for (at, to) in to.iter_mut().enumerate() {
         *to = one[at] + 2 * two[at] + three[at];
     }
 }
 
-/// Where a mirror at the edges shows a pixel: scipy's mode `reflect`, `c b a | a b c | c b a`.
+/// The index of a pixel in a line that is mirrored at its ends: scipy's mode `reflect`,
+/// `c b a | a b c | c b a`.
 fn reflected(at: isize, length: usize) -> usize {
     let at = at.rem_euclid(2 * length as isize) as usize;
     if at < length { at } else { 2 * length - 1 - at }

@@ -1,36 +1,35 @@
-//! What an image's pixels are like, in a few numbers: for finding duplicates, outliers and poor
-//! pictures without reading an image again.
+//! Measures an image's pixels. A report uses the numbers to find duplicates, outliers and poor
+//! pictures without reading the images again.
 //!
-//! Pure functions; what the numbers mean is [`ImageMeasures`]' business, what becomes of them a
-//! report's. Upstream: a decoded image. Downstream: its record.
+//! Pure functions. [`ImageMeasures`] documents the numbers; the report interprets them. Upstream: a
+//! decoded image. Downstream: its record.
 
 use camshaft_common::measure::ImageMeasures;
 use image::RgbImage;
 
 mod blur;
-mod likeness;
+mod brightness;
+mod perceptual_hash;
 mod reduced;
-mod shades;
 
-use reduced::Reduced;
-use shades::Shades;
+use brightness::BrightnessStatistics;
+use reduced::ReducedPicture;
 
-/// Measures a picture of any size. None of the numbers is ever infinite or not a number: a
-/// picture with nothing to judge (one shade, or a few pixels) gets the values that
-/// [`ImageMeasures`] says.
+/// Measures a picture of any size. All numbers are finite: [`ImageMeasures`] tells the values of a
+/// picture that can't be measured (one shade, or a few pixels).
 #[must_use]
 pub fn measure(picture: &RgbImage) -> ImageMeasures {
-    let Reduced { luma, chroma } = Reduced::of(picture);
-    let shades = Shades::of(&luma);
+    let ReducedPicture { luma, chroma } = ReducedPicture::of(picture);
+    let brightness = BrightnessStatistics::of(&luma);
     ImageMeasures {
-        brightness: shades.mean,
-        contrast: shades.deviation,
-        dark_percentile: shades.dark,
-        bright_percentile: shades.bright,
-        information: shades.information,
+        brightness: brightness.mean,
+        contrast: brightness.deviation,
+        dark_percentile: brightness.dark,
+        bright_percentile: brightness.bright,
+        information: brightness.information,
         blur: blur::blur(&luma),
         chroma,
-        perceptual_hash: likeness::perceptual_hash(&luma),
+        perceptual_hash: perceptual_hash::perceptual_hash(&luma),
     }
 }
 

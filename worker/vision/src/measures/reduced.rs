@@ -1,12 +1,15 @@
-//! A picture averaged down by a whole factor, so that measures compare across resolutions and
-//! cost the same for all. In whole numbers: the same picture measures the same everywhere.
+//! Reduces a picture by a whole factor before it is measured. Then the measures of different
+//! resolutions can be compared, and take similar time. Small pictures are not enlarged. The
+//! result has whole numbers, so that a picture has the same measures on every machine.
+//!
+//! Upstream: [`measure`](super::measure). Downstream: `blur`, `brightness` and `perceptual_hash`.
 
 use image::RgbImage;
 
-/// What the shorter side is brought near to: it becomes 256 to 511 pixels, or stays smaller.
+/// The factor is chosen so that the shorter side becomes 256 to 511 pixels, or stays smaller.
 const SHORTER_SIDE: u32 = 256;
-/// What the longer side is at most: bounds time and memory for pictures that are long and thin.
-/// Up to sixteen times as long as wide they are none the smaller for it.
+/// The longer side is at most this, which bounds time and memory for long, thin pictures. Pictures
+/// up to sixteen times as long as wide are not affected.
 const LONGEST_SIDE: u32 = 8192;
 
 /// Steps of [`Luma`] from one level of a byte to the next.
@@ -31,26 +34,26 @@ impl Luma {
     }
 }
 
-/// What is measured of a picture.
+/// A reduced picture, and its mean chroma.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Reduced {
+pub(super) struct ReducedPicture {
     pub(super) luma: Luma,
-    /// Mean of the largest less the smallest of red, green and blue, 0 to 1.
+    /// Mean over pixels of the largest less the smallest of red, green and blue, 0 to 1.
     pub(super) chroma: f32,
 }
 
-impl Reduced {
-    /// Averages boxes of pixels; those left over at the right and lower edge don't count.
+impl ReducedPicture {
+    /// Averages boxes of pixels. Pixels left over at the right and lower edge don't count.
     pub(super) fn of(picture: &RgbImage) -> Self {
         let (shorter, longer) =
             (picture.width().min(picture.height()), picture.width().max(picture.height()));
-        // Of nothing there is nothing to average.
+        // A picture without pixels has no factor.
         let factor = if shorter == 0 {
             1
         } else {
             (shorter / SHORTER_SIDE).max(longer.div_ceil(LONGEST_SIDE)).max(1)
         };
-        // Of a line there is only so much to average across it.
+        // A side shorter than the factor is one box.
         let [across, down] =
             [picture.width(), picture.height()].map(|side| factor.min(side).max(1) as usize);
         let (width, height) = (picture.width() as usize / across, picture.height() as usize / down);
@@ -77,7 +80,7 @@ impl Reduced {
                         [r + pixel[0], g + pixel[1], b + pixel[2]]
                     });
                     spread += u64::from(r.max(g).max(b) - r.min(g).min(b));
-                    values.push(averaged([r, g, b], part));
+                    values.push(mean_brightness([r, g, b], part));
                 }
             }
         }
@@ -86,13 +89,13 @@ impl Reduced {
     }
 }
 
-/// Of one pixel.
+/// Brightness of a pixel.
 fn brightness([r, g, b]: [u32; 3]) -> u16 {
     ((BT_601[0] * r + BT_601[1] * g + BT_601[2] * b + STEPS / 2) / STEPS) as u16
 }
 
-/// Of the sums over a box of pixels, `part` of each.
-fn averaged(sums: [u32; 3], part: f32) -> u16 {
+/// Mean brightness of a box of pixels, from its sums; `part` is the share of a pixel.
+fn mean_brightness(sums: [u32; 3], part: f32) -> u16 {
     let [r, g, b] = sums.map(|sum| sum as f32 * part);
     let weights = BT_601.map(|weight| weight as f32 / STEPS as f32);
     (weights[0] * r + weights[1] * g + weights[2] * b).round() as u16
@@ -115,7 +118,8 @@ mod tests {
             ((1, 300_000), (1, 8108)),
             ((60_000, 20), (7500, 2)),
         ] {
-            let Luma { width, height, values } = Reduced::of(&RgbImage::new(size.0, size.1)).luma;
+            let Luma { width, height, values } =
+                ReducedPicture::of(&RgbImage::new(size.0, size.1)).luma;
             assert_eq!((width, height), reduced, "{size:?}");
             assert_eq!(values.len(), width * height);
         }
@@ -123,8 +127,9 @@ mod tests {
 
     #[test]
     fn luma_is_bt_601s_of_the_average() {
-        let color =
-            |r, g, b| Reduced::of(&RgbImage::from_pixel(2, 2, Rgb([r, g, b]))).luma.values[0];
+        let color = |r, g, b| {
+            ReducedPicture::of(&RgbImage::from_pixel(2, 2, Rgb([r, g, b]))).luma.values[0]
+        };
         let close = |found: u16, expected: f64| {
             assert!((f64::from(found) / 256.0 - expected).abs() < 0.01, "{found}: {expected}");
         };
@@ -134,21 +139,22 @@ mod tests {
         assert_eq!(u32::from(color(255, 255, 255)), WHITE);
         assert_eq!(color(0, 0, 0), 0);
         assert_eq!(color(77, 77, 77), 77 * 256);
-        // Lines of black and white, and an edge that is left over.
+        // Lines of black and white, and a column that is left over.
         let lines = RgbImage::from_fn(513, 512, |x, y| {
             Rgb([if x == 512 || y % 2 == 0 { 255 } else { 0 }; 3])
         });
-        let Reduced { luma, chroma } = Reduced::of(&lines);
+        let ReducedPicture { luma, chroma } = ReducedPicture::of(&lines);
         assert_eq!((luma.width, luma.height, chroma), (256, 256, 0.0));
         assert!(luma.values.iter().all(|&value| u32::from(value) == WHITE / 2));
-        let same = Reduced::of(&RgbImage::from_pixel(700, 600, Rgb([77, 77, 77])));
+        let same = ReducedPicture::of(&RgbImage::from_pixel(700, 600, Rgb([77, 77, 77])));
         assert!(same.luma.values.iter().all(|&value| value == 77 * 256));
     }
 
     #[test]
     fn chroma_is_the_mean_spread_of_the_channels() {
         for size in [3, 600] {
-            let chroma = |color| Reduced::of(&RgbImage::from_pixel(size, size, Rgb(color))).chroma;
+            let chroma =
+                |color| ReducedPicture::of(&RgbImage::from_pixel(size, size, Rgb(color))).chroma;
             assert_eq!(chroma([9, 9, 9]), 0.0);
             assert_eq!(chroma([255, 0, 40]), 1.0);
             assert!((chroma([0, 51, 20]) - 0.2).abs() < 1e-6);

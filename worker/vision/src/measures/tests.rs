@@ -1,3 +1,5 @@
+//! Measures of whole pictures.
+
 use std::io::Cursor;
 
 use image::imageops::{self, FilterType};
@@ -10,7 +12,8 @@ fn distance(one: &RgbImage, other: &RgbImage) -> u32 {
     (one ^ other).count_ones()
 }
 
-/// Something like a photograph: waves of many lengths that shine differently in each colour.
+/// A picture similar to a photograph: waves of many lengths, with a different strength in each
+/// colour.
 fn scene(width: u32, height: u32, seed: u32) -> RgbImage {
     let wave = |x: f32, y: f32, number: u32| {
         let [across, down, phase] =
@@ -25,7 +28,7 @@ fn scene(width: u32, height: u32, seed: u32) -> RgbImage {
     })
 }
 
-/// SplitMix's mixing: the same everywhere.
+/// Noise of SplitMix's mixing function, the same on every machine.
 fn noise(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let mut bits = u64::from(y * width + x + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -52,8 +55,8 @@ fn half_black_half_white() {
     assert!((measures.brightness - 0.5).abs() < 1e-6 && (measures.contrast - 0.5).abs() < 1e-6);
     assert_eq!((measures.dark_percentile, measures.bright_percentile), (0.0, 1.0));
     assert_eq!(measures.information, 1.0 / 8.0);
-    // Darkness first: of the odd frequencies across, those that begin dark and those that begin
-    // bright take turns, as in a square wave.
+    // The picture begins dark. As in a square wave, the odd frequencies from left to right begin
+    // dark and bright in turn.
     assert_eq!(measures.perceptual_hash.0 >> 56, 0b0001_0001);
     assert_eq!(measures.perceptual_hash.0 << 8, 0, "nothing changes from top to bottom");
 }

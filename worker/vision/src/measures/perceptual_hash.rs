@@ -1,10 +1,11 @@
-//! What a picture looks like, in 64 bits: a pHash (Zauner 2010,
-//! <https://www.phash.org/docs/pubs/thesis_zauner.pdf>) of signs.
+//! The perceptual hash: 64 bits that differ little between similar pictures. A variant of pHash
+//! (Zauner 2010, <https://www.phash.org/docs/pubs/thesis_zauner.pdf>).
 //!
-//! The picture is averaged down to 32 × 32, and the hash is made of the signs of the lowest
-//! 8 × 8 numbers of its discrete cosine transform. Others compare with the median; signs differ
-//! less between copies of a picture, and the hash of its mirror image can be told from its own:
-//! see [`PerceptualHash::mirrored`].
+//! The picture is averaged to 32 × 32 pixels. The bits are the signs of the lowest 8 × 8
+//! coefficients of its discrete cosine transform. Other implementations compare the coefficients
+//! with their median. Signs differ less between copies of a picture, and the hash of the mirrored
+//! picture can be computed from them: [`PerceptualHash::mirrored`]. Downstream:
+//! [`measure`](super::measure).
 
 use std::f32::consts::PI;
 
@@ -12,15 +13,16 @@ use camshaft_common::measure::PerceptualHash;
 
 use super::reduced::{Luma, WHITE};
 
-/// Side of what is transformed.
+/// Side of the picture that is transformed.
 const SIDE: usize = 32;
 /// Frequencies along each axis.
 const FREQUENCIES: usize = 8;
-/// A wave lower than 1/256 of a byte's level is rounding, not a part of the picture.
-const LEAST: f32 = 1.0 / 256.0 / 255.0;
+/// A smaller coefficient, below 1/256 of a byte's level, is a rounding error.
+const MIN_COEFFICIENT: f32 = 1.0 / 256.0 / 255.0;
 
-/// A bit is set where the picture has more of a wave that begins bright than dark. Rows are
-/// frequencies down, eight bits each, the highest bit first; that of the mean is never set.
+/// Computes the hash. A bit is set if its coefficient is positive: the wave begins bright. Eight
+/// bits are a row of coefficients, the highest bit first; frequencies from top to bottom grow from
+/// row to row. The bit of the mean is never set.
 pub(super) fn perceptual_hash(luma: &Luma) -> PerceptualHash {
     let small = small(luma);
     let waves: [[f32; SIDE]; FREQUENCIES] = std::array::from_fn(|frequency| {
@@ -34,13 +36,13 @@ pub(super) fn perceptual_hash(luma: &Luma) -> PerceptualHash {
         }
         for across in &waves {
             let mean = row.iter().zip(across).map(|(value, weight)| value * weight).sum::<f32>();
-            hash = hash << 1 | u64::from(mean / (SIDE * SIDE) as f32 > LEAST);
+            hash = hash << 1 | u64::from(mean / (SIDE * SIDE) as f32 > MIN_COEFFICIENT);
         }
     }
     PerceptualHash(hash & !(1 << 63))
 }
 
-/// The picture stretched to 32 × 32, each pixel the mean of what it covers; 0 to 1.
+/// Averages the picture to 32 × 32 pixels, 0 to 1. Each is the mean of the area that it covers.
 fn small(luma: &Luma) -> [[f32; SIDE]; SIDE] {
     let mut small = [[0.0; SIDE]; SIDE];
     let scale = f64::from(WHITE) * (luma.width * luma.height).max(1) as f64;
@@ -48,7 +50,7 @@ fn small(luma: &Luma) -> [[f32; SIDE]; SIDE] {
     for (line, rows) in small.iter_mut().zip(parts(luma.height)) {
         sums.fill(0);
         for (y, weight) in rows {
-            // The weights of a part add up to the side, which is at most 8192: all fits 32 bits.
+            // The weights add up to the side, at most 8192, so that the sums fit 32 bits.
             let row = luma.row(y);
             sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += weight * u32::from(value));
         }
@@ -60,7 +62,7 @@ fn small(luma: &Luma) -> [[f32; SIDE]; SIDE] {
     small
 }
 
-/// For each of 32 equal parts of a side, the pixels in it, and how many 32nds of each.
+/// For each of 32 equal parts of a side: the pixels in it, and how many 32nds of each pixel.
 fn parts(side: usize) -> impl Iterator<Item = impl Iterator<Item = (usize, u32)>> {
     (0..SIDE).map(move |part| {
         let (start, end) = (part * side, (part + 1) * side);
