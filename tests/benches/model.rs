@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p camshaft-tests --bench model -- [PRECISION] [BATCH] [KERNEL] [DEVICE]` prints one
 //! line with images per second over five seconds, after a warm-up. The programs that Camshaft is
-//! compared with do the same with `--model-only`. DEVICE is `cpu`, or with `--features cuda` `cuda` or `cuda:N`.
+//! compared with do the same with `--model-only`. DEVICE is `cpu`, or with `--features cuda` `cuda`
+//! or `cuda:N`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

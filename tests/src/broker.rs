@@ -1,8 +1,8 @@
 //! A real RabbitMQ for a test binary: on free ports, in a directory of its own.
 //!
-//! Debian's server runs as the user who runs the tests. Tests that only need queues share one broker
-//! ([`Broker::shared`]), each with its own virtual host. Tests that stop the broker start their own.
-//! It also listens on a port with TLS, which requires a client certificate.
+//! Debian's server runs as the user who runs the tests. Tests that only need queues share one
+//! broker ([`Broker::shared`]), each with its own virtual host. Tests that stop the broker start
+//! their own. It also listens on a port with TLS, which requires a client certificate.
 #![expect(clippy::unwrap_used, reason = "a test that can't be set up has to fail")]
 
 use std::fmt::Write as _;
@@ -26,8 +26,8 @@ const PASSWORD: &str = "no-gu3st/h@re";
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Zero: the broker is killed. If it could shut down in order, the tests would prove less.
 const GRACE_TENTHS: u32 = 0;
-/// Number of virtual hosts. All are defined before the broker starts: adding them one by one is much
-/// slower.
+/// Number of virtual hosts. All are defined before the broker starts: adding them one by one is
+/// much slower.
 const VIRTUAL_HOSTS: usize = 96;
 
 /// A user with rights to some of a virtual host's queues: the rights that docs/SECURITY.md lists.
@@ -195,7 +195,8 @@ impl Broker {
         url.replace("amqp://", "amqps://").replace(&plain, &encrypted)
     }
 
-    /// The authority that issued the broker's certificate. The broker trusts its client certificates.
+    /// The authority that issued the broker's certificate. The broker trusts its client
+    /// certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -347,8 +348,8 @@ fn definitions() -> String {
     )
 }
 
-/// Ports that no process listens on, below those that the kernel gives to outgoing connections. Such a
-/// connection could take the port while the broker is stopped, or even connect to itself.
+/// Ports that no process listens on, below those that the kernel gives to outgoing connections.
+/// Such a connection could take the port while the broker is stopped, or even connect to itself.
 fn free_ports<const N: usize>() -> [u16; N] {
     let chance = RandomState::new().hash_one(std::process::id());
     let start = 10_000 + u16::try_from(chance % 20_000).unwrap();

@@ -1,5 +1,5 @@
-//! A real OpenTelemetry collector, Rotel. It receives OTLP over HTTP and writes the spans as text, which
-//! this module parses.
+//! A real OpenTelemetry collector, Rotel. It receives OTLP over HTTP and writes the spans as text,
+//! which this module parses.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,9 +1,9 @@
 //! Image files made to do harm, each with the result that a worker must give it.
 //!
 //! Owns the corpus: damaged, lying, huge and misnamed files of every format. They are made from a
-//! sample photo and from bytes written here, and are the same in each run. The expected result follows
-//! from how a file was made, never from what a decoder said. Each format has a module; `common` has
-//! the files that all formats share.
+//! sample photo and from bytes written here, and are the same in each run. The expected result
+//! follows from how a file was made, never from what a decoder said. Each format has a module;
+//! `common` has the files that all formats share.
 
 mod bits;
 mod bmp;
@@ -34,8 +34,8 @@ pub enum Expected {
     Prediction,
     /// A failure of this class.
     Failure(FailureClass),
-    /// Either. Compressed samples without a checksum are damaged: the file may now be a valid file of
-    /// another picture, and only a decoder can tell.
+    /// Either. Compressed samples without a checksum are damaged: the file may now be a valid file
+    /// of another picture, and only a decoder can tell.
     PredictionOrUndecodable,
 }
 

@@ -8,8 +8,8 @@ use image::{ImageFormat, RgbImage};
 
 use crate::repository;
 
-/// Writes `count` small JPEG files, no two alike, into the class folders `even` and `odd`, and returns
-/// their keys: `even/00000.jpg`, `odd/00001.jpg`, …
+/// Writes `count` small JPEG files, no two alike, into the class folders `even` and `odd`, and
+/// returns their keys: `even/00000.jpg`, `odd/00001.jpg`, …
 ///
 /// # Panics
 /// If they cannot be written.
@@ -70,8 +70,8 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Writes the bundled model with a 64×64 input. It takes a twelfth of the time, for tests that are not
-/// about the network.
+/// Writes the bundled model with a 64×64 input. It takes a twelfth of the time, for tests that are
+/// not about the network.
 ///
 /// # Panics
 /// If it can't be written.

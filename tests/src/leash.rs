@@ -1,8 +1,9 @@
 //! A service that ends with the test process, even if the test process is killed.
 //!
-//! A small shell supervises the service. Its standard input is a pipe that only the test process holds.
-//! When the test process drops the pipe or ends, the shell ends the service's whole process group. The
-//! shell is in a process group of its own, so that Ctrl-C at the terminal does not end it first.
+//! A small shell supervises the service. Its standard input is a pipe that only the test process
+//! holds. When the test process drops the pipe or ends, the shell ends the service's whole process
+//! group. The shell is in a process group of its own, so that Ctrl-C at the terminal does not end
+//! it first.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// The shell script that supervises a service. `$1` is the time in tenths of a second that the service
-/// has to end by itself. `$2` is a directory to remove afterwards, or empty; the removal is tried
-/// again, since other processes may still write there. The rest is the service's command. `setsid`
-/// makes it the leader of a process group of its own.
+/// The shell script that supervises a service. `$1` is the time in tenths of a second that the
+/// service has to end by itself. `$2` is a directory to remove afterwards, or empty; the removal is
+/// tried again, since other processes may still write there. The rest is the service's command.
+/// `setsid` makes it the leader of a process group of its own.
 const SUPERVISOR: &str = r#"
 trap '' INT TERM HUP
 grace=$1
@@ -43,9 +44,9 @@ pub struct Leash {
 }
 
 impl Leash {
-    /// Starts `command` and writes its output to the file `log`. When the service has to end, it has
-    /// `grace_tenths` tenths of a second to do so by itself. The shell then removes the directory
-    /// `leftovers`, since a killed test process cannot.
+    /// Starts `command` and writes its output to the file `log`. When the service has to end, it
+    /// has `grace_tenths` tenths of a second to do so by itself. The shell then removes the
+    /// directory `leftovers`, since a killed test process cannot.
     ///
     /// # Errors
     /// If `sh` cannot be started or the log cannot be written.

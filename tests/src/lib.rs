@@ -1,5 +1,5 @@
-//! What the suites and benches share: real services that end with the test process, the built programs
-//! as a user runs them, and images to run them on.
+//! What the suites and benches share: real services that end with the test process, the built
+//! programs as a user runs them, and images to run them on.
 
 pub mod broker;
 pub mod collector;

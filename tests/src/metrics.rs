@@ -34,7 +34,8 @@ impl Scrape {
         value.unwrap_or_else(|| panic!("no {sample} among {:#?}", self.samples))
     }
 
-    /// True if the metric has a sample with any labels. For a histogram, its count is such a sample.
+    /// True if the metric has a sample with any labels. For a histogram, its count is such a
+    /// sample.
     #[must_use]
     pub fn has(&self, metric: &str) -> bool {
         let names = self.samples.keys().map(|sample| sample.split('{').next().unwrap_or(sample));

@@ -31,7 +31,8 @@ impl Ended {
         self
     }
 
-    /// Asserts that it ended with status 1 and one line on standard error, which contains all `parts`.
+    /// Asserts that it ended with status 1 and one line on standard error, which contains all
+    /// `parts`.
     ///
     /// # Panics
     /// If it did not.

@@ -95,8 +95,8 @@ async fn keys(out: &Folder, folder: &str) -> Vec<(String, String)> {
     keys.collect()
 }
 
-/// Asserts that the results of two runs are the same: classes are equal, probabilities and maps differ
-/// by at most `1e-5`. Timings, workers and times are not compared.
+/// Asserts that the results of two runs are the same: classes are equal, probabilities and maps
+/// differ by at most `1e-5`. Timings, workers and times are not compared.
 ///
 /// # Panics
 /// If they differ.

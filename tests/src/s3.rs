@@ -38,7 +38,8 @@ enum Kind {
 }
 
 impl S3Server {
-    /// The s3s-fs server that the tests of this binary share. Its [`Leash`] ends it with the process.
+    /// The s3s-fs server that the tests of this binary share. Its [`Leash`] ends it with the
+    /// process.
     pub fn s3s_fs() -> &'static Self {
         static SHARED: OnceLock<S3Server> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(Kind::S3sFs))

@@ -1,5 +1,5 @@
-//! A relay in front of a real S3 server that makes some requests fail: it answers 500 or 503, with or
-//! without passing the request on, cuts answers in the middle, or delays them.
+//! A relay in front of a real S3 server that makes some requests fail: it answers 500 or 503, with
+//! or without passing the request on, cuts answers in the middle, or delays them.
 //!
 //! Each connection carries one request, so that the relay need not parse answers.
 

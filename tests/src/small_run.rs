@@ -58,8 +58,8 @@ impl SmallRun {
         run(command.args(more)).expect(0).stdout
     }
 
-    /// A command, not yet run, that enqueues a list from a named pipe; and the pipe's path. The test
-    /// opens the pipe after it has started the command, and writes the list bit by bit.
+    /// A command, not yet run, that enqueues a list from a named pipe; and the pipe's path. The
+    /// test opens the pipe after it has started the command, and writes the list bit by bit.
     ///
     /// # Panics
     /// If the system cannot make a named pipe.

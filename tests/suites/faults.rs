@@ -1,5 +1,5 @@
-//! Faults around the programs: brokers, stores, disks and workers that fail. No image may be lost, and
-//! each message says what is wrong.
+//! Faults around the programs: brokers, stores, disks and workers that fail. No image may be lost,
+//! and each message says what is wrong.
 
 use std::time::Duration;
 

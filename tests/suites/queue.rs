@@ -27,7 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Delay before each retry: long enough to measure, short enough to wait for.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// A fresh, empty queue. It also offers what [`JobQueue`] lacks: publishing, and reading dead letters.
+/// A fresh, empty queue. It also offers what [`JobQueue`] lacks: publishing, and reading dead
+/// letters.
 struct Fixture {
     queue: Arc<dyn JobQueue>,
     implementation: Implementation,

@@ -25,7 +25,8 @@ const CONFIG: &[u8] = br#"{
 
 /// Memory allowed for any file: twice that of the network's weights.
 const FIXED_BYTES: usize = 2 * 4 * 11_700_000;
-/// Memory allowed for each byte of the file. Values in JSON and in a pickle take more memory than disk.
+/// Memory allowed for each byte of the file. Values in JSON and in a pickle take more memory than
+/// disk.
 const BYTES_PER_BYTE: usize = 512;
 
 fuzz_target!(|weights: &[u8]| {
@@ -43,8 +44,8 @@ fuzz_target!(|weights: &[u8]| {
     assert!(used <= allowed, "{} bytes of file took {used} bytes of memory", weights.len());
 });
 
-/// True if loading fails before it makes a network of zeros, which takes a tenth of a second. It fails
-/// early if the header cannot be read, or if the head has another number of classes.
+/// True if loading fails before it makes a network of zeros, which takes a tenth of a second. It
+/// fails early if the header cannot be read, or if the head has another number of classes.
 fn is_quick(file: &[u8]) -> bool {
     SafeTensors::deserialize(file).map_or(true, |tensors| tensors.tensor("fc.weight").is_ok())
 }

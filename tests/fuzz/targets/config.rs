@@ -1,13 +1,13 @@
-//! Reads a model's `config.json`, and its `preprocessor_config.json`, which the input has after a zero
-//! byte.
+//! Reads a model's `config.json`, and its `preprocessor_config.json`, which the input has after a
+//! zero byte.
 #![no_main]
 
 use camshaft_model::ModelConfig;
 use camshaft_vision::input::Resize;
 use libfuzzer_sys::fuzz_target;
 
-/// The sides of an input that the documentation promises. A ResNet halves its input five times, and a
-/// larger side would not fit into memory.
+/// The sides of an input that the documentation promises. A ResNet halves its input five times, and
+/// a larger side would not fit into memory.
 const SIDES: std::ops::RangeInclusive<usize> = 32..=4096;
 
 fuzz_target!(|files: &[u8]| {

@@ -1,7 +1,7 @@
 //! Decodes any file: the result is a picture within the limits, or an error with its class.
 //!
-//! Like the pipeline, this catches a decoder's panic, which the pipeline reports as `undecodable`. A
-//! hang, an abort or unbounded memory would harm other images, so each is a bug.
+//! Like the pipeline, this catches a decoder's panic, which the pipeline reports as `undecodable`.
+//! A hang, an abort or unbounded memory would harm other images, so each is a bug.
 #![no_main]
 
 use std::cell::Cell;
@@ -19,11 +19,11 @@ static MEMORY: PeakAlloc = PeakAlloc;
 const LIMITS: ImageLimits =
     ImageLimits { max_bytes: 64 << 10, max_pixels: 256 << 10, max_side: 2048 };
 
-/// Memory allowed for each pixel: the decoder's pixels of up to eight bytes, RGBA and RGB copies, the
-/// coefficients of a progressive JPEG, and the copy that turns a picture upright.
+/// Memory allowed for each pixel: the decoder's pixels of up to eight bytes, RGBA and RGB copies,
+/// the coefficients of a progressive JPEG, and the copy that turns a picture upright.
 const BYTES_PER_PIXEL: u64 = 32;
-/// Memory allowed for any file: the decoders' tables and buffers, and the length that a lossy WebP's
-/// partition may claim, which has 24 bits.
+/// Memory allowed for any file: the decoders' tables and buffers, and the length that a lossy
+/// WebP's partition may claim, which has 24 bits.
 const FIXED_BYTES: u64 = 20 << 20;
 
 thread_local! {

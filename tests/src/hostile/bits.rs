@@ -1,5 +1,5 @@
-//! Writes bits into bytes, the lowest bit first, as DEFLATE, GIF and WebP need them; compresses zeros
-//! with DEFLATE; and makes pseudo-random numbers.
+//! Writes bits into bytes, the lowest bit first, as DEFLATE, GIF and WebP need them; compresses
+//! zeros with DEFLATE; and makes pseudo-random numbers.
 
 /// Bytes that are written bit by bit.
 #[derive(Default)]
@@ -26,8 +26,8 @@ impl Bits {
     }
 }
 
-/// `count` zeros in zlib's format, in a 158th of their size: literals, then copies of 258 bytes (RFC
-/// 1951, section 3.2.6).
+/// `count` zeros in zlib's format, in a 158th of their size: literals, then copies of 258 bytes
+/// (RFC 1951, section 3.2.6).
 pub(super) fn zlib_zeros(count: usize) -> Vec<u8> {
     const LONGEST: usize = 258;
     let mut bits = Bits::default();

@@ -73,8 +73,8 @@ fn cut(corpus: &mut Corpus) {
     }
 }
 
-/// Files in which one bit differs. A format with checksums must refuse the file. Without compression
-/// it is still a picture, with other samples.
+/// Files in which one bit differs. A format with checksums must refuse the file. Without
+/// compression it is still a picture, with other samples.
 fn flipped(corpus: &mut Corpus) {
     let mut chance = Chance(1);
     for (format, extension) in FORMATS {

@@ -26,8 +26,8 @@ fn frame(left: u16, top: u16, width: u16, height: u16) -> Vec<u8> {
     [&[0x2c], &place[..], &[0, 3], &blocks(&lzw(usize::from(width) * usize::from(height)))].concat()
 }
 
-/// Compresses *n* `pixels` of colour 1. It clears the table every six pixels, so that each code stays
-/// four bits long.
+/// Compresses *n* `pixels` of colour 1. It clears the table every six pixels, so that each code
+/// stays four bits long.
 fn lzw(pixels: usize) -> Vec<u8> {
     let mut bits = Bits::default();
     for pixel in 0..pixels {

@@ -64,8 +64,8 @@ fn lying_frames(corpus: &mut Corpus) {
     }
 }
 
-/// Processes other than baseline and progressive, and other numbers of bits, components and sampling
-/// factors.
+/// Processes other than baseline and progressive, and other numbers of bits, components and
+/// sampling factors.
 fn other_processes(corpus: &mut Corpus) {
     let photo = encoded(ImageFormat::Jpeg);
     let at = position(&photo, FRAME);

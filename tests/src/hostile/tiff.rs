@@ -106,7 +106,8 @@ fn lying_values(corpus: &mut Corpus) {
         ),
         ("samples-behind-the-end", &[(OFFSETS, 100_000)], Expected::UNDECODABLE),
         ("samples-at-the-last-byte", &[(OFFSETS, u32::MAX)], Expected::UNDECODABLE),
-        // Without compression, the picture's size gives the number of samples, and they are all there.
+        // Without compression, the picture's size gives the number of samples, and they are all
+        // there.
         ("counts-of-nothing", &[(COUNTS, 0)], Expected::Prediction),
         ("counts-of-too-few", &[(COUNTS, 20)], Expected::Prediction),
         ("no-such-predictor", &[(PREDICTOR, 77)], Expected::UNDECODABLE),
