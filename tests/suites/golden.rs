@@ -2,8 +2,8 @@
 //! machine lacks PyTorch's numbers.
 //!
 //! `../shared/golden/cats-vs-dogs.json` holds the numbers that PyTorch 2.15 and grad-cam 1.5.7
-//! computed in f32 for three images, by method, layer and class; the README beside it says how. The PNGs
-//! beside it are the network's exact inputs, so that decoders and resizers make no difference.
+//! computed in f32 for three images, by method, layer and class; the README beside it says how. The
+//! PNGs beside it are the network's exact inputs, so that decoders and resizers make no difference.
 
 use std::path::Path;
 

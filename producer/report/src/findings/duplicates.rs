@@ -69,7 +69,7 @@ pub(super) fn find(
     }
     if candidates.truncated {
         notes.push(
-            "so many images are alike that not all near duplicates were looked for".to_owned(),
+            "too many images are alike: not all near duplicates were looked for".to_owned(),
         );
     }
     let needed: HashSet<u32> =
