@@ -4,10 +4,10 @@
 #   deploy/release.sh            builds target/release-archive/camshaft-VERSION-TRIPLE.tar.gz and SHA256SUMS
 #   deploy/release.sh --check    only checks, in seconds, that the files it needs are there
 #
-# In the archive are `camshaft`, `camshaft-worker`, README, CHANGELOG, the licences, and each program's
-# bill of materials (CycloneDX), read from the program itself: cargo-auditable writes into a program
-# which crates it was built from. The C library of the machine that builds must not be newer than that
-# of the machines that run it.
+# The archive holds `camshaft`, `camshaft-worker`, README, CHANGELOG, the licences, and each program's
+# bill of materials (CycloneDX). The bill is read from the program: cargo-auditable writes the crates
+# that a program was built from into it. The C library of the machine that builds must not be newer than
+# that of the machines that run the programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ auditable2cdx_version=0.1.0
 tools="$PWD/target/tools"
 programs=(camshaft camshaft-worker)
 documents=(README.md CHANGELOG.md LICENSE)
-model_card=worker/models/cats-vs-dogs/README.md
+model_card=worker/model/models/cats-vs-dogs/README.md
 
 fail() {
   echo "FAILED: $*" >&2

@@ -5,9 +5,9 @@
 #
 # The compiler comes as Python packages, in the versions of deploy/Dockerfile's CUDA image.
 #
-# What this can't say, for want of a GPU: that the program links (there is no libcuda.so to link with),
-# starts, and finds its libraries; that kernels load, fit into memory and are fast; and that a GPU's
-# numbers are the CPU's. On a machine with a GPU and CUDA 13 these say it:
+# Without a GPU this cannot check that the program links (there is no libcuda.so to link with), starts,
+# and finds its libraries; that kernels load, fit into memory and are fast; and that a GPU computes the
+# CPU's numbers. On a machine with a GPU and CUDA 13 these commands check it:
 #
 #   cargo run --release --features cuda -- audit tests/data/photos --out target/gpu --device cuda
 #   cargo run --release -- audit tests/data/photos --out target/cpu --device cpu
@@ -31,7 +31,8 @@ export CUDA_HOME
 # As in the image. candle's build script asks nvidia-smi otherwise.
 export CUDA_COMPUTE_CAP=80
 export PATH="$CUDA_HOME/bin:$PATH"
-# Features make other builds of many crates: in the usual folder they would push its own out.
+# A folder of its own: with other features many crates are built again, and would replace those of the
+# usual folder.
 export CARGO_TARGET_DIR="$PWD/target/cuda"
 
 nvcc --version | grep release

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the NEON kernel on a machine that is no Arm: builds worker/kernels for 64-bit Arm and
+# Tests the NEON kernel on a machine without an Arm CPU: builds worker/kernels for 64-bit Arm and
 # runs its tests in qemu, in two minutes. Not part of tests/run.sh, since it needs Rust's
-# standard library for Arm: rustup's where there is one, else Debian's (package
+# standard library for Arm: rustup's if it is installed, otherwise Debian's (package
 # libstd-rust-web-dev, with the compiler it belongs to).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,6 @@ if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ] && ! rustup target ad
   export RUSTC=/usr/bin/rustc
   export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="--sysroot $tools/usr"
 fi
-# Another compiler's results would push those of the usual one out.
+# A folder of its own: another compiler's results would replace those of the usual one.
 export CARGO_TARGET_DIR="$PWD/target/arm"
 cargo test --release --target "$target" -p camshaft-kernels --lib -- "$@"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Camshaft beside what a user would run instead, on the same images, in turn.
+"""Compares Camshaft with programs that a user could run instead, on the same images, in turn.
 
     tests/benches/compare.py [--runs 5] [--copies 8] [--only NAME] [--soak 10000]
 
-Runs alternate (A B A B …), so that a machine whose speed drifts slows all alike; what counts
+Runs alternate (A B A B …), so that a machine whose speed drifts slows all programs alike. The result
 is the median of the ratios of neighbouring runs. Needs `../shared/peers` and
 `../shared/data/photos`, and installs the peers' packages into `target/peers` (some GB).
 """
@@ -98,7 +98,7 @@ def sides(name):
     if kind == "latency":
         return model(choice, batch=1), lambda: rate(python, LATENCY, PEERS, WEIGHTS)
     if choice == "torch":
-        # An eighth of the images: it takes that much longer.
+        # An eighth of the images: this program takes about eight times as long.
         peer = peer_audit("gradcam_torch.py", images / "0", WORK / "peer")
         return audit(images, WORK / "ours", "auto"), peer
     peer = peer_audit("gradcam_openvino.py", images, WORK / "peer", "--precision", choice)
@@ -128,7 +128,7 @@ def bench_program():
 
 
 def copies(count, folder):
-    """The photographs so many times over, as links."""
+    """Links to `count` photographs: all of them, again and again."""
     shutil.rmtree(folder, ignore_errors=True)
     photos = sorted(PHOTOS.iterdir())
     for number in range(count):
@@ -153,7 +153,7 @@ def first_result():
 
 
 def soak(count):
-    """Memory over a long run, in fifths of it."""
+    """Prints the memory in each fifth of a long run."""
     out = WORK / "ours"
     shutil.rmtree(out, ignore_errors=True)
     command = [str(CAMSHAFT), "audit", str(copies(count, WORK / "many")), "--out", str(out)]
@@ -176,7 +176,7 @@ parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--runs", type=int, default=5)
 parser.add_argument("--copies", type=int, default=8, help="of the 150 photographs, for longer runs")
 parser.add_argument("--only", choices=COMPARISONS, nargs="+", default=list(COMPARISONS))
-parser.add_argument("--soak", type=int, metavar="IMAGES", help="also watch memory over so many")
+parser.add_argument("--soak", type=int, metavar="IMAGES", help="also watch memory over this number of images")
 args = parser.parse_args()
 for needed in (PEERS, PHOTOS):
     if not needed.exists():

@@ -1,9 +1,9 @@
-//! Enqueues so many invented images, killed once in the middle and started again: messages a
-//! second, memory, and whether any image is there twice or not at all.
+//! Enqueues *n* invented images, kills the enqueue once in the middle and starts it again. Prints
+//! messages a second, memory, and the numbers of images that are in the queue twice or not at all.
 //!
 //! `cargo build --release -p camshaft-producer && cargo bench -p camshaft-tests --bench enqueue -- 1000000`
 //!
-//! RabbitMQ runs beside it, as the suites start it, and takes its share of the cores.
+//! RabbitMQ runs on the same machine and uses its cores too.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(50);
 const CLASSES: usize = 100;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Cargo adds arguments of its own.
+    // Cargo passes arguments of its own; the first number is ours.
     let images = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
     let images: usize = images.unwrap_or(100_000);
     let directory = tempfile::tempdir()?;
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut killed = start();
     let first = watch(&mut killed, images / 2);
     killed.kill();
-    // What was on its way is read by the broker yet.
+    // The broker may still read messages that were on their way.
     let before = jobs.count("camshaft.jobs").unwrap_or(0);
     let mut again = start();
     let second = watch(&mut again, usize::MAX);

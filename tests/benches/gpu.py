@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""What a GPU does: the model alone by precision and batch, beside PyTorch, and a whole audit.
+"""Measures a GPU: the model alone, by precision and batch, compared with PyTorch; and a whole audit.
 
     tests/benches/gpu.py [--device cuda] [--runs 3] [--images FOLDER] [--copies 20]
 
 Builds with `--features cuda`, which takes a CUDA toolkit (see docs/scale.md). Runs of Camshaft and
-PyTorch alternate, and what counts is the median of the ratios of neighbours. Of an audit it prints
-images per second, the batch that `--batch auto` came to, and the model's share of the time: below
-0.9 the GPU waits for something else. PyTorch is looked for in this Python; without it there is
-nothing beside.
+PyTorch alternate, and the result is the median of the ratios of neighbours. Of an audit it prints
+images per second, the batch that `--batch auto` chose, and the model's share of the time: below
+0.9 the GPU waits for something else. PyTorch must be in this Python; without it only Camshaft is
+measured.
 
     tests/benches/gpu.py --device cpu --runs 1 --copies 1
 
-tries the script where there is no GPU.
+tries the script on a machine without a GPU.
 """
 import argparse
 import json
@@ -107,9 +107,9 @@ def audit(precision):
     records = [json.loads(path.read_text()) for path in (out / "predictions").rglob("*.json")]
     done = sorted((datetime.fromisoformat(record["finished_at"]).timestamp(), record["timings_ms"]["model"])
                   for record in records)
-    # The first half is the search for a batch size, and filling up.
+    # The first half does not count: the worker searches for a batch size, and its stages fill.
     half = done[len(done) // 2:]
-    # Images end by the batch, and so the ends of a stretch say little: what counts is the line through all.
+    # Images end a batch at a time, so that two points would say little: fit a line through all.
     speed = statistics.linear_regression([end for end, _ in half], range(len(half))).slope
     share = speed * statistics.mean(model_ms for _, model_ms in half) / 1000
     print(f"audit at {precision}: {speed:.1f} images/s, batch {(batches or ['fixed'])[-1]}, "

@@ -1,8 +1,9 @@
-//! The bundled model alone: forward pass and Grad-CAM of the top class, on random images.
+//! Measures the bundled model alone: forward pass and Grad-CAM of the top class, on random images.
 //!
 //! `cargo bench -p camshaft-tests --bench model -- [PRECISION] [BATCH] [KERNEL] [DEVICE]` prints one
-//! line with images per second over five seconds, after a warm-up, as the peers' `--model-only`
-//! does. DEVICE is `cpu`, or with `--features cuda` `cuda` or `cuda:N`.
+//! line with images per second over five seconds, after a warm-up. The programs that Camshaft is
+//! compared with do the same with `--model-only`. DEVICE is `cpu`, or with `--features cuda` `cuda`
+//! or `cuda:N`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Times `camshaft report` on invented results: seconds, and the most memory it had.
+"""Times `camshaft report` on invented results: prints seconds and peak memory.
 
     cargo build --release && tests/benches/report.py 1000000
 
-Needs some 4 KB of disk for each result, below --folder. Results are ten classes' with noisy maps,
-3 % wrong labels, 2 % duplicates and a tag's cluster, so that everything there is to find is looked
-for and found.
+Needs some 4 KB of disk for each result, below --folder. The results have ten classes with noisy maps,
+3 % wrong labels, 2 % duplicates and a cluster with a tag, so that the report has findings of each kind.
 """
 
 import argparse
@@ -42,7 +41,7 @@ def make_map(chance, tagged):
 
 def result(index, centres):
     """One prediction, the same for the same index."""
-    # One in fifty is another one's copy in all but its key and label.
+    # One in fifty is a copy of another, with another key and label.
     seed = index - 1 if index % 50 == 1 else index
     original, kind = random.Random(seed), seed % len(CLASSES)
     tagged = kind == 0 and original.random() < 0.05

@@ -1,7 +1,7 @@
-//! What a worker does with an image beside the network: time of each step on one thread.
+//! Measures the steps of a worker that need no network: decoding, input and overlay, on one thread.
 //!
 //! `cargo bench -p camshaft-tests --bench stages` reads the photographs in
-//! `../shared/data/photos`, or the few in `tests/data/photos/cat` where there are none.
+//! `../shared/data/photos`, or those in `tests/data/photos/cat` if that folder does not exist.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -17,7 +17,7 @@ use camshaft_vision::heat_map::HeatMap;
 use camshaft_vision::input::to_input;
 use camshaft_vision::overlay::{OverlayStyle, draw};
 
-/// Each figure is the best of so many passes over all photographs.
+/// Number of passes over all photographs. Each figure is that of the fastest pass.
 const ROUNDS: usize = 7;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,11 +1,11 @@
-"""Makes an OUT with a report of invented results, to look at and to test the page with.
+"""Makes an OUT with a report of invented results, to look at the page and to test it.
 
     pip install pillow
     python tests/browser/fixture.py OUT [--rows 200] [--classes 3] [--variant full|bare|empty] [--photos FOLDER]
 
 Fills the template of producer/report/src/page as the report crate does (see `build_page`). `full`
-has every part, `bare` only what results without labels, thumbnails and embeddings have, `empty`
-nothing at all. Thumbnails are drawn here, or cut from `--photos`, a folder of images.
+has every part, `bare` lacks the parts that need labels, thumbnails and embeddings, and `empty` has
+no results. Thumbnails are drawn here, or cut from `--photos`, a folder of images.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def build_page(report):
 
 
 def drawn_picture(chance):
-    """A soft two-coloured backdrop with a round thing on it, upright, square or wide."""
+    """A picture with a round thing on a soft background of two colours: upright, square or wide."""
     top, bottom, thing = (tuple(chance.randrange(60, 230) for _ in range(3)) for _ in range(3))
     picture = Image.new("RGB", (1, 2))
     picture.putdata([top, bottom])
@@ -90,7 +90,7 @@ def photo(path):
 
 
 def overlaid(picture, chance):
-    """The picture under a warm blob."""
+    """The picture with a warm blob over it, like a heat map."""
     heat = Image.radial_gradient("L").resize((int(picture.width * 1.4), int(picture.height * 1.4)))
     left, top = chance.randrange(0, int(picture.width * 0.4) + 1), chance.randrange(0, int(picture.height * 0.4) + 1)
     heat = heat.crop((left, top, left + picture.width, top + picture.height))
@@ -105,7 +105,7 @@ def jpeg(picture):
 
 
 class Files:
-    """What lies beside the page, each image and overlay once."""
+    """Writes the files beside the page: each image and overlay once."""
 
     def __init__(self, out, chance, photos):
         self.out = out
@@ -125,7 +125,7 @@ class Files:
         place.write_bytes(content)
 
     def image(self, key):
-        """An image's thumbnail and prediction; returns what a row says of them."""
+        """Writes an image's thumbnail and prediction; returns their fields of a row."""
         self.write(f"report/thumbnails/image/{key}.jpg", self.pair(key)[0])
         self.write(f"predictions/{key}.json", json.dumps({"schema": 1, "image": {"key": key}}).encode())
         return True
@@ -222,7 +222,7 @@ def write_files(row, files):
         row.update(given_overlay=files.overlay(key, ".class-1"), given_overlay_thumbnail=True)
     if row["other"]:
         row.update(other_thumbnail=files.image(row["other"]), other_overlay=files.overlay(row["other"]), other_overlay_thumbnail=True)
-    if row["rank"] % 17 == 0:  # what a report has when a thumbnail could not be made
+    if row["rank"] % 17 == 0:  # as in a report that could not make a thumbnail
         row.update(thumbnail=False, overlay_thumbnail=False)
 
 

@@ -1,5 +1,5 @@
 """Questions that report_page.py asks inside the page: each is JavaScript that returns a list of
-complaints, empty where all is well. Knows nothing of reports."""
+complaints, empty if all is well. The questions suit any page, not only reports."""
 
 ACCESSIBILITY = """() => {
   const complaints = [];
@@ -83,7 +83,7 @@ OVERFLOW = """() => {
   return [`the page is ${document.documentElement.scrollWidth} wide in ${width}`, ...wide.slice(0, 5).map((node) => node.outerHTML.slice(0, 160))];
 }"""
 
-# Pictures that were asked for and did not come.
+# Pictures that could not be loaded.
 PICTURES = """() => [...document.querySelectorAll('.placeholder')].filter((node) => node.textContent === 'Not found').map((node) => node.closest('li').textContent.slice(0, 120))"""
 
 WATCH_SHIFTS = """() => {

@@ -1,11 +1,11 @@
-"""Looks at a report the way a reader does, in Chromium, and says what is wrong with the page.
+"""Uses a report's page in Chromium as a reader does, and checks that it works.
 
     pip install playwright pillow; apt-get install chromium
     python tests/browser/report_page.py OUT [--screenshots DIR]     # a report in OUT/report
     python tests/browser/report_page.py --fixtures                  # invented ones, 100,000 rows too
 
-What to expect is read from the data inside the page, so any report will do. Exit status 1 and a
-line that says which check failed, 0 otherwise.
+The expected values are read from the data inside the page, so that any report can be checked. If a
+check fails, the exit status is 1 and a line names the check; otherwise it is 0.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def serve(out):
 
     class Patient(http.server.ThreadingHTTPServer):
         def handle_error(self, *_):
-            # A closed page drops the pictures it still waits for; what fails for a reader shows in the page.
+            # A closed page drops the pictures that it still waits for. Real failures show in the page.
             pass
 
     server = Patient(("127.0.0.1", 0), functools.partial(Quiet, directory=str(out)))
@@ -64,7 +64,7 @@ def serve(out):
 
 
 class Visit:
-    """One browser page that holds everything unwanted against the report."""
+    """One browser page. It counts errors, warnings and foreign requests as failures."""
 
     def __init__(self, browser, inside, address, **options):
         self.context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, "accept_downloads": True, "locale": "en-US", "reduced_motion": "reduce", **options})
@@ -91,14 +91,14 @@ class Visit:
 
 
 class Reader:
-    """The page's controls, and what the data say they should lead to."""
+    """The page's controls, and the lists that the data say they should show."""
 
     def __init__(self, page, report):
         self.page, self.report = page, report
         self.rows = rows_of(report)
 
     def found(self):
-        """The number of findings that the page says passed."""
+        """The number of findings that pass the filters, as the page shows it."""
         text = self.page.locator("#findings .result strong").inner_text()
         return int(re.sub(r"\D", "", text))
 
@@ -256,7 +256,7 @@ def check_links(reader, origin):
 
 
 def check_steady(page):
-    """Nothing moves while pictures come in; asked of a browser that has none of them yet."""
+    """Nothing moves while pictures load. The browser must not have loaded any of them before."""
     page.evaluate(probes.WATCH_SHIFTS)
     height = page.evaluate("document.documentElement.scrollHeight")
     page.evaluate(probes.SCROLL_THROUGH)
@@ -363,7 +363,7 @@ def check_theme(visit):
 
 
 def check_report(browser, out, screenshots=None, timed=False):
-    """Times are held to limits only where nothing else runs beside this."""
+    """Times have limits only if no other work runs on this machine."""
     out = Path(out).resolve()
     index = out / "report" / "index.html"
     html = index.read_text(encoding="utf-8")

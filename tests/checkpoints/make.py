@@ -1,4 +1,4 @@
-"""Makes checkpoints as four libraries write them, each with PyTorch's logits for one input.
+"""Makes checkpoints in the formats of four libraries, each with PyTorch's logits for one input.
 
     python make.py FOLDER
 
@@ -76,7 +76,7 @@ class ResNet(nn.Module):
 
 
 def randomise(model):
-    """Weights as training could leave them: no statistic at its default, nothing exploding."""
+    """Random weights that look trained: no statistic has its default, and activations stay small."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in")
@@ -109,7 +109,7 @@ def numpy(tensors):
 
 
 def transformers_name(name):
-    """Where transformers keeps what torchvision calls `name`."""
+    """transformers' name for the tensor that torchvision calls `name`."""
     module, parameter = name.rsplit(".", 1)
     parts = module.split(".")
     kind = "normalization" if "bn" in parts[-1] or parts[-2:] == ["downsample", "1"] else "convolution"
@@ -122,7 +122,7 @@ def transformers_name(name):
 
 
 def keras_layer(module):
-    """What `keras.applications` calls the layer that torchvision calls `module`."""
+    """The name in `keras.applications` of the layer that torchvision calls `module`."""
     parts = module.split(".")
     kind = "bn" if "bn" in parts[-1] or parts[-2:] == ["downsample", "1"] else "conv"
     if module == "fc":
@@ -134,7 +134,7 @@ def keras_layer(module):
 
 
 def save_keras(model, path):
-    """`model.save_weights("….h5")` of Keras 2: a group a layer, and in it the layer's again."""
+    """Writes `model.save_weights("….h5")` of Keras 2: each layer has a group, with the same group in it."""
     keras = {"weight": "kernel", "bias": "bias"}
     norm = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
             "running_var": "moving_variance"}
@@ -167,14 +167,14 @@ def main(root):
         return made
 
     deep = randomise(ResNet([3, 4, 6, 3], deep=True))
-    # Numbers that half precision has too, so that every file holds the same.
+    # Numbers that half precision can hold, so that every file has the same.
     deep = deep.half().float()
     weights = deep.state_dict()
 
     made = folder("torchvision", own_config("resnet50"), deep)
     torch.save(weights, made / "resnet50-0123abcd.pth")
 
-    # A training program's checkpoint: wrapped, nested, in half precision, beside other things.
+    # A training program's checkpoint: wrapped, nested, in half precision, with other content.
     made = folder("training", own_config("resnet50"), deep)
     halves = {name: t.half() if t.is_floating_point() else t for name, t in weights.items()}
     nested = {"module." + name: tensor for name, tensor in halves.items()}
@@ -197,13 +197,13 @@ def main(root):
     made = folder("timm", timm_config("resnet18"), shallow)
     save_file(numpy(shallow.state_dict()), made / "model.safetensors")
 
-    # The same weights where they fit, with what Keras has on top.
+    # The same weights where they fit, and the tensors that only Keras has.
     keras = randomise(ResNet([3, 4, 6, 3], deep=True, first=True, bias=True, eps=1.001e-5))
     keras.load_state_dict(weights, strict=False)
     made = folder("keras", own_config("resnet50-v1"), keras)
     save_keras(keras, made / "resnet50_weights.h5")
 
-    # Files that can't be read, to be told why.
+    # Files that cannot be read: the error must say why.
     for name, save in {
         "legacy": lambda path: torch.save(
             shallow.fc.state_dict(), path, _use_new_zipfile_serialization=False),

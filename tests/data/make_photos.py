@@ -130,7 +130,7 @@ class Drawing:
         texture = Image.open(TEXTURES / f"{self.texture}.png").convert("L")
         texture = texture.crop((0, 0, width, height)).filter(ImageFilter.GaussianBlur(0.7))
         canvas = ImageOps.colorize(texture, (20, 20, 24), (255, 255, 250), self.colour)
-        # Lighter above, as under a sky: a flat colour is a picture of its own kind.
+        # Lighter at the top, as under a sky: a flat background would make these pictures outliers.
         light = np.linspace(1.15, 0.85, height)[:, None, None]
         canvas = Image.fromarray((np.asarray(canvas) * light).clip(0, 255).astype(np.uint8))
 

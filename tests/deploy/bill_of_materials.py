@@ -1,6 +1,6 @@
 """Checks a program's bill of materials (CycloneDX, JSON) on standard input against Cargo.lock: it names
 crates that every program of ours is built from, and none that is not in the lock. Run by
-build-images.sh, which see."""
+build-images.sh."""
 
 import json
 import sys

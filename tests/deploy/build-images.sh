@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Builds the images `producer` and `worker` of deploy/Dockerfile and checks what is in them and what
-# they do, as user 65532, without rights, on a root file system that can't be written to: an audit of
-# the sample photos in one process, and compose.yaml's with workers.
+# Builds the images `producer` and `worker` of deploy/Dockerfile, checks their content, and runs them as
+# user 65532, without rights, on a root file system that is read-only: an audit of the sample photos in
+# one process, and that of compose.yaml with workers.
 #
-# By hand, as root: it compiles the workspace (ten minutes on two cores) and leaves 5 GB in
-# target/images. No registry is asked. In the place of the Dockerfile's base images are two made here
-# from Debian 13's packages, which both of them are made of: the one with this machine's Rust, the
-# other with no more than the C libraries and certificates. So the real base images, and the
-# CUDA stages, are not what this checks.
+# Run it by hand, as root: it compiles the workspace (ten minutes on two cores) and leaves 5 GB in
+# target/images. It asks no registry. Instead of the Dockerfile's base images it uses two that it makes
+# from Debian 13's packages, as the real ones are: one with this machine's Rust, the other with only
+# the C libraries and certificates. It does not check the real base images and the CUDA stages.
 # shellcheck disable=SC2016 # hooks expand their $1, the new root, by themselves
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -49,10 +48,10 @@ debian() {
   mmdebstrap --quiet --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
     --dpkgopt='path-exclude=/usr/share/doc/*' "$@"
 }
-# This machine's certificates: what it reaches the registry of crates through may have its own.
+# This machine's certificates: a proxy to the registry of crates may have its own.
 certificates='copy-in /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs'
 if ! podman image exists "$rust_image"; then
-  # Where the image `rust` has them.
+  # The folders of the image `rust`.
   SYSROOT="$sysroot" debian --variant=apt --include=ca-certificates,gcc,libc6-dev \
     --customize-hook="$certificates" \
     --customize-hook='mkdir -p "$1/usr/local/rustup/toolchain" "$1/usr/local/cargo/bin"' \
@@ -76,7 +75,7 @@ rm -f "$images/base.tar"
 
 say "build"
 build() {
-  # Docker's format: the other keeps no HEALTHCHECK.
+  # Docker's format: OCI's has no HEALTHCHECK.
   podman build --quiet --format docker --isolation chroot --file deploy/Dockerfile --target "$1" --tag "localhost/camshaft/$1:test" \
     --build-arg "RUST_IMAGE=$rust_image" --build-arg "RUNTIME_IMAGE=$runtime_image" \
     --build-arg "REVISION=$(git rev-parse HEAD)" .
@@ -125,7 +124,7 @@ photos=$(find tests/data/photos -type f ! -name 'broken-*' | wc -l)
 predictions=$(find "$out/predictions" -type f -user 65532 | wc -l)
 [ "$predictions" = "$photos" ] || fail "$predictions predictions of $photos photos"
 [ -s "$out/report/index.html" ] || fail "no report"
-# Everyone may write to /tmp, were it not for the root file system.
+# Every user may write to /tmp, so that only the read-only root file system prevents it.
 if "${confined[@]}" --network none localhost/camshaft/producer:test audit /usr/share/doc --out /tmp/out 2>"$images/refused"; then
   fail "it could write to its root file system"
 fi
@@ -143,7 +142,7 @@ echo
 curl --silent --fail http://127.0.0.1:18080/livez >/dev/null || fail "the worker does not answer /livez"
 status=$(curl --silent --output "$images/readyz" --write-out '%{http_code}' http://127.0.0.1:18080/readyz)
 [ "$status" = 503 ] || fail "/readyz says $status: $(cat "$images/readyz")"
-# The image's own health check asks whether it lives, which it does without a broker, too.
+# The image's own health check asks if the worker lives. It does, even without a broker.
 podman healthcheck run camshaft-worker-test || fail "the health check finds it ill"
 podman exec camshaft-worker-test /usr/local/bin/camshaft-worker --health 127.0.0.1:1 --check-health \
   2>"$images/ill" && fail "the health check finds well what isn't there"

@@ -1,7 +1,7 @@
-"""What schemas can't say of deploy/compose.yaml and deploy/Dockerfile.
+"""Checks rules of deploy/compose.yaml and deploy/Dockerfile that schemas cannot express.
 
 Reads `docker compose config --format json` from standard input, and prints each broken rule. Run by
-images.sh, which see.
+images.sh.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Read by the programs through clap (`env = "CAMSHAFT_…"`), wherever an option is declared.
+# The programs read these through clap: `env = "CAMSHAFT_…"` in an option's declaration.
 OPTIONS = re.compile(r'env = "(CAMSHAFT_[A-Z_]+)"')
 # Those of object_store's that docs/SECURITY.md and the README name.
 STORE_OPTIONS = {
@@ -32,12 +32,12 @@ def options_and_drain_timeout():
 
 
 def tag(image):
-    """The tag of an image's name, or nothing where it has none."""
+    """The tag of an image's name, or nothing if it has none."""
     return image.rpartition("/")[2].partition("@")[0].partition(":")[2]
 
 
 def seconds(duration):
-    """Of Compose's durations, such as 1m30s."""
+    """The seconds in one of Compose's durations, such as 1m30s."""
     units = {"h": 3600, "m": 60, "s": 1}
     return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([hms])", duration))
 
@@ -89,7 +89,7 @@ def of_our_service(name, service, options):
     for variable in service["environment"]:
         if variable not in options | STORE_OPTIONS:
             yield f"{name}: no program reads {variable}"
-    # Else Compose may ask a registry for them, where the name is somebody else's.
+    # Otherwise Compose may ask a registry for them, and there the name may belong to somebody else.
     if service.get("pull_policy") != "build":
         yield f"{name}: pull_policy is not build"
     if not (service.get("read_only") and service.get("cap_drop") == ["ALL"]):

@@ -1,9 +1,9 @@
 """Runs deploy/compose.yaml's own services as it says, without Compose: enqueue, the workers, done and
 report, with its commands and variables, from the images that build-images.sh has made.
 
-In the place of its broker, store and rclone are Debian's RabbitMQ and rclone, and moto, at the same
-ports and names. Reads `docker compose config --format json` from standard input;
-arguments: a folder to work in, then the command that runs a container. Run by build-images.sh, which see.
+Debian's RabbitMQ and rclone, and moto, replace its broker, store and rclone, at the same ports and
+names. Reads `docker compose config --format json` from standard input;
+arguments: a folder to work in, then the command that runs a container. Run by build-images.sh.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ import urllib.request
 from pathlib import Path
 
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-# They start within seconds; a machine at work on other things takes longer.
+# They start within seconds; a busy machine takes longer.
 DEADLINE_SECONDS = 300
 
 
 def wait_for(what, happened):
-    """Asks until it is so."""
+    """Waits until `happened` returns true."""
     end = time.monotonic() + DEADLINE_SECONDS
     while not happened():
         if time.monotonic() > end:
@@ -44,7 +44,7 @@ def start_broker(servers, folder, user, password):
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"), "RABBITMQ_LOG_BASE": str(folder),
         "RABBITMQ_LOGS": str(folder / "log"), "RABBITMQ_DIST_PORT": "25699", "ERL_EPMD_PORT": "43699",
     }  # fmt: skip
-    # Erlang's register of names, which the broker would else start and leave behind.
+    # Erlang's port mapper, which the broker would otherwise start and leave behind.
     servers.append(subprocess.Popen(["epmd"], env=environment, start_new_session=True))
     server = subprocess.Popen(
         [RABBITMQ], env=environment, cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True
@@ -62,7 +62,7 @@ def start_broker(servers, folder, user, password):
 
 def start_store(servers, folder, moto_server):
     """moto, at the port of compose.yaml's store."""
-    # Else it takes the host's name, `store`, for a bucket's.
+    # Otherwise moto takes the host's name, `store`, for a bucket's name.
     environment = os.environ | {"S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"}
     command = [moto_server, "-H", "127.0.0.1", "-p", "8333"]
     with (folder / "store.log").open("wb") as log:
@@ -82,7 +82,7 @@ def rclone(service, command):
     variables = {
         name: value.replace("//store:", "//127.0.0.1:") for name, value in service["environment"].items()
     }
-    # Nothing of the caller's: rclone reads AWS_… too.
+    # Not the caller's variables: rclone reads AWS_… too.
     variables |= {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
     done = subprocess.run(["rclone", *command], env=variables, check=True, stdout=subprocess.PIPE, timeout=120)
     return done.stdout

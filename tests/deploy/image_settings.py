@@ -1,5 +1,5 @@
 """Checks an image's settings: `podman image inspect IMAGE` on standard input, the target's name as
-argument. Run by build-images.sh, which see."""
+argument. Run by build-images.sh."""
 
 import json
 import sys

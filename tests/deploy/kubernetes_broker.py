@@ -1,7 +1,7 @@
-"""Does to a real RabbitMQ what its operators would do with the manifests, then works with it.
+"""Sets a real RabbitMQ up as its operators would from the manifests, and then tests it.
 
-kubernetes_broker.py BUILT: the operators make the virtual host, users, rights, queues and policies
-over the management API, and so does this. Then each user does what it is for, and tries what it must not.
+kubernetes_broker.py BUILT: like the operators, this makes the virtual host, users, rights, queues and
+policies over the management API. Then each user does its work, and tries what it must not do.
 """
 
 import base64
@@ -75,7 +75,7 @@ class Broker:
             return False
 
     def put(self, path, body):
-        """As the messaging topology operator does."""
+        """Puts an object, as the messaging topology operator does."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http}/api/{path}", json.dumps(body).encode(), method="PUT"
         )
@@ -101,7 +101,7 @@ def free_ports(count):
 
 
 def apply(broker, manifests):
-    """Makes what the operators would make of the objects. Passwords are Secrets' affair."""
+    """Makes what the operators would make of the objects. Passwords are not in the manifests but in Secrets."""
     quote = lambda text: urllib.parse.quote(text, safe="")
     of = lambda kind: [document for document in manifests if document["kind"] == kind]
     for vhost in of("Vhost"):
@@ -139,7 +139,7 @@ def apply(broker, manifests):
 
 
 class User:
-    """One of the users, with a channel for each thing it does: a refusal closes one."""
+    """One of the users. It opens a channel for each action, since a refusal closes the channel."""
 
     def __init__(self, broker, name):
         credentials = pika.PlainCredentials(name, PASSWORD)

@@ -1,7 +1,7 @@
-"""What monitoring.sh beside this file checks of deploy/monitoring and promtool can't: that rules and
-dashboard ask only for metrics, labels and values that exist, and that the dashboard is in order.
+"""Checks deploy/monitoring where promtool cannot: rules and dashboard may ask only for metrics, labels
+and values that exist, and the dashboard must be in order. Run by monitoring.sh.
 
-What the workers have is read from the table in docs/monitoring.md: its rows are
+The workers' metrics are read from the table in docs/monitoring.md. Its rows are
 | `name` | type | `label`: value, value | meaning |. A label without values has those of the row
 above that lists some, or any.
 """
@@ -25,21 +25,21 @@ QUEUE_METRICS = [
     "rabbitmq_detailed_queue_messages_unacked",
     "rabbitmq_detailed_queue_consumers",
 ]
-# What Prometheus itself makes.
+# Metrics that Prometheus itself makes.
 PROMETHEUS_METRICS = {"up": {}, "ALERTS": {"alertname": None, "alertstate": {"firing", "pending"}}}
-# Given by Prometheus to whatever it scrapes.
+# Labels that Prometheus adds to all that it scrapes.
 TARGET_LABELS = {"job": None, "instance": None, "namespace": None}
-# Documented, but rightly neither on the dashboard nor in a rule.
+# Documented, but on purpose neither on the dashboard nor in a rule.
 UNUSED = set()
 
-# Words of PromQL that are no metrics.
+# Words of PromQL that are not metrics.
 WORDS = set("and or unless by without on ignoring group_left group_right bool offset inf nan".split())
 
 problems = []
 
 
 def wrong(message):
-    """Notes a problem; all are said in the end."""
+    """Records a problem; all are printed at the end."""
     problems.append(message)
 
 
@@ -105,7 +105,7 @@ def selectors(expression):
 
 
 def check_expression(where, expression, metrics):
-    """That all it asks for exists. Returns the metrics."""
+    """Checks that all it asks for exists. Returns the metrics."""
     pairs, grouped = selectors(expression)
     if not pairs:
         wrong(f"{where}: no metric in {expression.strip()}")
@@ -129,7 +129,7 @@ def check_expression(where, expression, metrics):
 
 
 def check_rules(found, metrics):
-    """Alerts that say all they should, and are tested. Returns the metrics in use."""
+    """Checks that alerts have all texts and a test. Returns the metrics in use."""
     tests = (MONITORING / "alerts_test.yaml").read_text(encoding="utf-8")
     recorded = {}
     for name, (kind, expression, _) in found.items():
@@ -163,7 +163,7 @@ def check_rules(found, metrics):
 
 
 def check_layout(panels):
-    """Ids that are there once; places on the grid that no two share."""
+    """Checks that ids are unique, and that no two panels share a place on the grid."""
     ids = [panel.get("id") for panel in panels]
     if len(set(ids)) != len(ids) or not all(isinstance(number, int) for number in ids):
         wrong("dashboard.json: panels need ids, each its own")
@@ -188,7 +188,7 @@ def check_dashboard(metrics, promtool):
     panels = dashboard["panels"]
     check_layout(panels)
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
-    # Grafana's own, with what may stand for them.
+    # Grafana's own variables, with a value for each.
     own = {"__rate_interval": "5m", "__interval": "1m", "__range": "1h"}
 
     def filled(where, expression):
@@ -234,7 +234,7 @@ def check_dashboard(metrics, promtool):
         if variable["type"] == "query":
             where = f"dashboard.json: ${variable['name']}"
             asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
-            # A label may be asked for where one may be grouped by.
+            # A query may name a label by which it may group.
             check_expression(where, f"count by ({asked[2]}) ({asked[1]})", metrics)
             expressions.append(filled(where, asked[1]))
 
@@ -252,7 +252,7 @@ def check_dashboard(metrics, promtool):
 
 
 def main():
-    """Checks all and says everything that is wrong."""
+    """Runs all checks and prints every problem."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--promtool", required=True)
     promtool = arguments.parse_args().promtool

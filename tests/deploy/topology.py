@@ -1,7 +1,7 @@
-"""The queues and their arguments, as common/queue/src/rabbitmq/topology.rs declares them.
+"""Reads the queues and their arguments from common/queue/src/rabbitmq/topology.rs.
 
-Read from the source's text: a queue's arguments are part of its identity, so manifests that
-declare queues have to say the same. Where the source is written in another way, this says so.
+A queue's arguments are part of its identity, so manifests that declare queues must have the same. This
+reads the text of the source. If the source is written in a way that it cannot read, it says so.
 """
 
 import re

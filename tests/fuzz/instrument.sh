@@ -1,9 +1,9 @@
 #!/bin/sh
-# Cargo's RUSTC_WORKSPACE_WRAPPER while fuzz targets are built: compiles this workspace's crates
-# with what libFuzzer counts coverage by, and overflow checks. Crates of others stay as every
-# other build has them, and so are shared with it; their generic code, which is most of the
-# decoders' and of serde's, is compiled into ours and counted too. The flags are cargo-fuzz's
-# for `--sanitizer none`, and stable Rust has them all.
+# Cargo's RUSTC_WORKSPACE_WRAPPER for fuzz targets: compiles this workspace's crates with libFuzzer's
+# coverage counters and overflow checks. Other crates are compiled as in every other build, so that
+# both builds share them. Their generic code, which is most of the decoders and of serde, is compiled
+# into our crates and so is counted too. The flags are those of cargo-fuzz with `--sanitizer none`;
+# stable Rust has them all.
 exec "$@" \
   -Cpasses=sancov-module \
   -Cllvm-args=-sanitizer-coverage-level=4 \

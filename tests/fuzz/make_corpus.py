@@ -1,5 +1,5 @@
-"""Makes what fuzzing starts from: one small file for each kind of input a target knows.
-Run: python3 tests/fuzz/make_corpus.py; needs nothing but Python. Images to start from lie in
+"""Makes the first inputs for fuzzing: one small file for each kind of input that a target reads.
+Run: python3 tests/fuzz/make_corpus.py; it needs only Python. The first images are in
 tests/data/formats."""
 
 import io
@@ -39,7 +39,7 @@ def messages():
         "model": MODEL, "explain": EXPLAIN,
     }
     write("message", "plain.json", job)
-    # Once read as infinity, which JSON can't write.
+    # This number was once read as infinity, which JSON cannot write.
     write("message", "alpha.json", job | {"explain": EXPLAIN | {"alpha": 1e39}})
     write("message", "full.json", job | {
         "etag": '"abc"', "size": 9123, "label": "big \u201cdog\u201d", "replaces": True,
@@ -123,7 +123,7 @@ def records():
         "worker": "host-1", "finished_at": TIME,
     }
     write("prediction", "prediction.json", prediction)
-    # Once read as infinity, which JSON can't write.
+    # This number was once read as infinity, which JSON cannot write.
     write("prediction", "entropy.json", prediction | {"entropy": 1e39})
     write("prediction", "failure.json", {
         "schema": 1, "run": RUN, "image": image,
@@ -145,7 +145,7 @@ def fake(module, name):
 
 
 class Storage:
-    """What `persistent_id` is told of."""
+    """A storage, for which `persistent_id` gives an id."""
 
 
 class Tensor:

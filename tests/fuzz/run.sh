@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Fuzzes with stable Rust and a C++ compiler (tests/run.sh installs one):
 #   tests/fuzz/run.sh [SECONDS] [TARGET…]
-# Each target for as many tries as a core makes in so many seconds (60), two at a time. What is
-# found to be worth keeping stays in target/fuzz and is where the next run starts. An input that
-# breaks a target is named, and ends this with status 1; `target/release/fuzz-TARGET FILE` tries it
-# again. Tries are counted, and from the same start the same (but for the order of hash maps in
-# libraries), so that a check of a change tells what the change broke, and not what chance or a
-# faster core found; FUZZ_SEED=0 leaves them to chance.
+# Runs two targets at a time, each for the number of tries that a core makes in SECONDS (60). Inputs
+# that reach new code stay in target/fuzz, and the next run starts with them. If an input breaks a
+# target, the script names it and ends with status 1; `target/release/fuzz-TARGET FILE` tries it again.
+# The number of tries is fixed, and so is the seed: two runs from the same inputs do the same, but for
+# the order of hash maps in libraries. So a failure comes from the change and not from chance or a
+# faster core. FUZZ_SEED=0 chooses a random seed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -27,7 +27,7 @@ bins=()
 for target in "${targets[@]}"; do bins+=(--bin "fuzz-$target"); done
 RUSTC_WORKSPACE_WRAPPER="$PWD/tests/fuzz/instrument.sh" cargo build --quiet --release -p camshaft-fuzz "${bins[@]}"
 
-# Longest input, in bytes: what a target's own limits leave to find beyond it is only more.
+# The longest input of a target, in bytes. Longer inputs find nothing else.
 longest() {
   case $1 in
     decode) echo 70000 ;; # past the target's limit on a file
@@ -36,7 +36,7 @@ longest() {
   esac
 }
 
-# Tries a second, about what a core of 2026 makes.
+# The number of tries a second that a core of 2026 makes, roughly.
 pace() {
   case $1 in
     checkpoint) echo 30000 ;;
@@ -72,7 +72,7 @@ fuzz() {
     END {
       printf "%-11s %9d tries, %d of %d edges covered (%d at the start), %d inputs kept, %d MB\n",
         target, runs, last, edges, first, kept, rss
-      # Without instrumentation it would try blindly and find nothing.
+      # Without instrumentation libFuzzer would see no coverage and find nothing.
       if (last < 100) { print target ": covers next to nothing; is it instrumented?"; exit 1 }
     }' "$log"
 }

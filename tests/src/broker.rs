@@ -1,8 +1,8 @@
 //! A real RabbitMQ for a test binary: on free ports, in a directory of its own.
 //!
-//! Runs Debian's server as whoever runs the tests. Tests that only need queues share one
-//! ([`Broker::shared`]) and get a virtual host each; those that stop it start their own. It
-//! also listens with TLS, and there asks for a client certificate.
+//! Debian's server runs as the user who runs the tests. Tests that only need queues share one
+//! broker ([`Broker::shared`]), each with its own virtual host. Tests that stop the broker start
+//! their own. It also listens on a port with TLS, which requires a client certificate.
 #![expect(clippy::unwrap_used, reason = "a test that can't be set up has to fail")]
 
 use std::fmt::Write as _;
@@ -21,15 +21,16 @@ use crate::tls::{Authority, Identity};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const USER: &str = "camshaft";
-/// With characters that a URL has to encode.
+/// Has characters that a URL must encode.
 const PASSWORD: &str = "no-gu3st/h@re";
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// It is killed: a broker that may end at its leisure proves less.
+/// Zero: the broker is killed. If it could shut down in order, the tests would prove less.
 const GRACE_TENTHS: u32 = 0;
-/// Declared before the broker starts, which is much quicker than one by one.
+/// Number of virtual hosts. All are defined before the broker starts: adding them one by one is
+/// much slower.
 const VIRTUAL_HOSTS: usize = 96;
 
-/// A user with rights to some of a virtual host's queues, as docs/SECURITY.md gives them.
+/// A user with rights to some of a virtual host's queues: the rights that docs/SECURITY.md lists.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitedUser {
     /// Its name.
@@ -42,12 +43,12 @@ pub struct LimitedUser {
 }
 
 const OUR_QUEUES: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+)$";
-/// Those and the bookmarks of enqueues.
+/// The same queues, and the bookmarks of enqueues.
 const OURS_TO_ENQUEUE: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
 const PUBLISH: &str = r"^amq\.default$";
 const NOTHING: &str = "^$";
 
-/// May enqueue, look and redrive.
+/// May enqueue, read the queues' counts and redrive.
 pub const PRODUCER: LimitedUser = LimitedUser {
     name: "camshaft-producer",
     password: "pr0ducer-pa55",
@@ -55,7 +56,7 @@ pub const PRODUCER: LimitedUser = LimitedUser {
     write: PUBLISH,
     read: OURS_TO_ENQUEUE,
 };
-/// May enqueue as well, but have no bookmark kept: the rights before there were any.
+/// May enqueue, but keep no bookmark: a producer's rights before Camshaft had bookmarks.
 pub const PRODUCER_WITHOUT_BOOKMARK: LimitedUser = LimitedUser {
     name: "camshaft-producer-without-bookmark",
     password: "pr0ducer-pa55-2",
@@ -63,7 +64,7 @@ pub const PRODUCER_WITHOUT_BOOKMARK: LimitedUser = LimitedUser {
     write: PUBLISH,
     read: OUR_QUEUES,
 };
-/// May work, once the queues are there.
+/// May work, but not create the queues.
 pub const WORKER: LimitedUser = LimitedUser {
     name: "camshaft-worker",
     password: "w0rker-pa55",
@@ -71,7 +72,7 @@ pub const WORKER: LimitedUser = LimitedUser {
     write: PUBLISH,
     read: r"^camshaft\.(jobs|suspects)$",
 };
-/// May look.
+/// May only read the queues' counts.
 pub const VIEWER: LimitedUser = LimitedUser {
     name: "camshaft-viewer",
     password: "v1ewer-pa55",
@@ -79,10 +80,10 @@ pub const VIEWER: LimitedUser = LimitedUser {
     write: NOTHING,
     read: NOTHING,
 };
-/// How many virtual hosts there are in which those have rights: `rights-0` and so on.
+/// Number of virtual hosts in which the limited users have rights: `rights-0` and so on.
 const RIGHTS_HOSTS: usize = 4;
 
-/// A running broker; ends when dropped.
+/// A running broker. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Broker {
     // Fields are dropped in order: the processes before their directory.
@@ -95,13 +96,16 @@ pub struct Broker {
     used_virtual_hosts: AtomicUsize,
     used_rights_hosts: AtomicUsize,
     authority: Authority,
-    /// Removes the directory, also where this is never dropped.
+    /// Removes the directory, even if the `Broker` is never dropped.
     _janitor: Leash,
     directory: PathBuf,
 }
 
 impl Broker {
-    /// Starts a broker for one test alone. Panics with what to do where it can't.
+    /// Starts a broker for one test alone.
+    ///
+    /// # Panics
+    /// If RabbitMQ is not installed or does not start. The message says what to do.
     #[must_use]
     pub fn start() -> Self {
         assert!(
@@ -135,40 +139,40 @@ impl Broker {
         broker
     }
 
-    /// The broker of this test binary, started by the first who asks.
+    /// The broker that the tests of this binary share. The first call starts it.
     ///
-    /// Statics are never dropped: it ends with the process, by its leash.
+    /// A static is never dropped; its [`Leash`] ends the broker with the process.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A broker URL with a virtual host that nobody else has.
+    /// A broker URL with a virtual host that no other test uses.
     pub fn url(&self) -> String {
         let number = self.used_virtual_hosts.fetch_add(1, Ordering::Relaxed);
         assert!(number < VIRTUAL_HOSTS, "raise VIRTUAL_HOSTS in tests/src/broker.rs");
         self.url_of(USER, PASSWORD, &format!("test-{number}"))
     }
 
-    /// A broker URL of the caller's making.
+    /// The broker URL with this user, password and virtual host.
     pub fn url_of(&self, user: &str, password: &str, virtual_host: &str) -> String {
         let [user, password] =
             [user, password].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
         format!("amqp://{user}:{password}@127.0.0.1:{}/{virtual_host}", self.port)
     }
 
-    /// The same broker URL by way of another port.
+    /// The same broker URL with another port, such as a relay's.
     pub fn through(&self, url: &str, port: u16) -> String {
         url.replacen(&format!(":{}/", self.port), &format!(":{port}/"), 1)
     }
 
-    /// A broker URL as [`Broker::url`]'s, by way of another port and with a heartbeat of so many
-    /// seconds.
+    /// A new broker URL, as [`Broker::url`] returns it, with another port and a heartbeat of
+    /// `heartbeat_seconds`.
     pub fn url_by(&self, port: u16, heartbeat_seconds: u16) -> String {
         format!("{}?heartbeat={heartbeat_seconds}", self.through(&self.url(), port))
     }
 
-    /// Tells the broker something by its own command line, `rabbitmqctl`.
+    /// Runs `rabbitmqctl` on the broker.
     pub fn control(&self, arguments: &[&str]) {
         let mut command = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
         command
@@ -184,25 +188,26 @@ impl Broker {
     /// The same URL with TLS.
     ///
     /// # Panics
-    /// Where it is none of this broker's.
+    /// If `url` does not lead to this broker.
     pub fn with_tls(&self, url: &str) -> String {
         let (plain, encrypted) = (self.address(), self.tls_address());
         assert!(url.contains(&plain), "not this broker's URL");
         url.replace("amqp://", "amqps://").replace(&plain, &encrypted)
     }
 
-    /// Who made the broker's certificate, and whose client certificates it takes.
+    /// The authority that issued the broker's certificate. The broker trusts its client
+    /// certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// A certificate that it takes.
+    /// A client certificate that the broker trusts.
     pub fn client(&self) -> Identity {
         self.authority.issue("client")
     }
 
-    /// A virtual host that nobody else has, in which [`PRODUCER`], [`WORKER`] and [`VIEWER`]
-    /// have their rights, and the user all.
+    /// A virtual host that no other test uses. [`PRODUCER`], [`WORKER`] and [`VIEWER`] have their
+    /// limited rights in it, and [`Broker::user`] has all rights.
     pub fn rights_host(&self) -> String {
         let number = self.used_rights_hosts.fetch_add(1, Ordering::Relaxed);
         assert!(number < RIGHTS_HOSTS, "raise RIGHTS_HOSTS in tests/src/broker.rs");
@@ -219,17 +224,17 @@ impl Broker {
         USER
     }
 
-    /// The user's password.
+    /// The password of [`Broker::user`].
     pub fn password(&self) -> &'static str {
         PASSWORD
     }
 
-    /// Host and port, as error messages show it.
+    /// Host and port, as error messages show them.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Port without TLS.
+    /// The port without TLS.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -256,7 +261,7 @@ impl Broker {
         wait_for_port(&names, self.names_port, deadline);
         self.names = Some(names);
         let server = self.start_service(&self.server_command(), "server.log");
-        // It listens only once everything else is up.
+        // The server listens only after all its other parts have started.
         wait_for_port(&server, self.port, deadline);
         self.server = Some(server);
     }
@@ -307,13 +312,13 @@ ssl_options.fail_if_no_peer_cert = true
             .env("RABBITMQ_CONFIG_FILE", directory.join("rabbitmq.conf"))
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", directory.join("enabled_plugins"))
-            // One that Erlang starts would outlive everything.
+            // An epmd that Erlang starts would outlive the tests.
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false");
         command
     }
 }
 
-/// Users, virtual hosts and who may do what in them, as RabbitMQ imports it.
+/// Users, virtual hosts and permissions, as RabbitMQ imports them.
 fn definitions() -> String {
     let mut users =
         format!(r#"{{"name":"{USER}","password":"{PASSWORD}","tags":"administrator"}}"#);
@@ -343,12 +348,12 @@ fn definitions() -> String {
     )
 }
 
-/// Ports nobody listens on. Below those that the kernel gives to outgoing connections: one of
-/// these could take a port while the broker is stopped, or even connect to itself.
+/// Ports that no process listens on, below those that the kernel gives to outgoing connections.
+/// Such a connection could take the port while the broker is stopped, or even connect to itself.
 fn free_ports<const N: usize>() -> [u16; N] {
     let chance = RandomState::new().hash_one(std::process::id());
     let start = 10_000 + u16::try_from(chance % 20_000).unwrap();
-    // Held together, so that they differ.
+    // All are held at the same time, so that they differ.
     let mut free =
         (start..32_000).filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
     let listeners: [TcpListener; N] = std::array::from_fn(|_| free.next().unwrap());

@@ -1,5 +1,5 @@
-//! A real OpenTelemetry collector, Rotel, that takes OTLP over HTTP and writes what it received as
-//! text. Reads that text.
+//! A real OpenTelemetry collector, Rotel. It receives OTLP over HTTP and writes the spans as text,
+//! which this module parses.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpStream};
@@ -15,7 +15,7 @@ use crate::{repository, wait};
 const START_LIMIT: Duration = Duration::from_secs(30);
 const GRACE_TENTHS: u32 = 0;
 
-/// A running collector; ends when dropped.
+/// A running collector. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Collector {
     // Fields are dropped in order: the process first, then its directory.
@@ -27,13 +27,13 @@ pub struct Collector {
 /// A span as the collector received it.
 #[derive(Clone, Debug, Default)]
 pub struct ReceivedSpan {
-    /// `service.name` of who sent it.
+    /// `service.name` of the program that sent it.
     pub service: String,
     /// Its trace's id.
     pub trace: String,
     /// Its own id.
     pub id: String,
-    /// Its parent's id; empty where it has none.
+    /// Its parent's id; empty if it has none.
     pub parent: String,
     /// Its name.
     pub name: String,
@@ -41,19 +41,19 @@ pub struct ReceivedSpan {
     pub kind: String,
     /// When it began and ended, in nanoseconds since 1970.
     pub times: (u64, u64),
-    /// What went wrong, where it is said that something did.
+    /// The error message of its status, if it has one.
     pub error: Option<String>,
-    /// What else is known of it, as text.
+    /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
-    /// The ids of the traces it names.
+    /// The ids of the traces that it links to.
     pub links: Vec<String>,
 }
 
 impl Collector {
-    /// Starts one.
+    /// Starts a collector.
     ///
     /// # Panics
-    /// Where it doesn't start.
+    /// If it does not start.
     #[must_use]
     pub fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("camshaft-collector-").tempdir();
@@ -74,7 +74,7 @@ impl Collector {
         Self { leash, port, _directory: directory }
     }
 
-    /// The variables that make a program send its traces here.
+    /// The environment variables that make a program send its traces here.
     #[must_use]
     pub fn variables(&self) -> [(&'static str, String); 1] {
         [("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", self.port))]
@@ -130,7 +130,7 @@ enum Section {
 }
 
 impl ReceivedSpan {
-    /// An attribute; empty where it is absent.
+    /// The attribute's value; empty if it is absent.
     #[must_use]
     pub fn attribute(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)

@@ -1,4 +1,4 @@
-//! Asking a worker how it is, as whoever looks after it does: over HTTP.
+//! A client of a worker's health and metrics endpoints.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -6,36 +6,36 @@ use std::net::{Ipv4Addr, TcpStream};
 use crate::metrics::Scrape;
 use crate::s3::free_port;
 
-/// Where a worker answers.
+/// The address at which a worker answers health checks.
 #[derive(Debug)]
 pub struct Health {
     port: u16,
 }
 
 impl Health {
-    /// A place for a worker that is to be started.
+    /// A free port, for a worker that will be started.
     #[must_use]
     pub fn at_free_port() -> Self {
         Self { port: free_port() }
     }
 
-    /// Tells the worker.
+    /// The arguments that make a worker answer there.
     #[must_use]
     pub fn arguments(&self) -> [String; 2] {
         ["--health".to_owned(), format!("127.0.0.1:{}", self.port)]
     }
 
-    /// The status of `GET /readyz`; 0 where nobody answers.
+    /// The status of `GET /readyz`; 0 if there is no answer.
     #[must_use]
     pub fn status(&self) -> u16 {
         let answer = self.ask("/readyz");
         answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
 
-    /// What `GET /readyz` says is wrong, as one text; empty where nobody answers.
+    /// The problems that `GET /readyz` lists, as JSON text; empty if there is no answer.
     ///
     /// # Panics
-    /// Where the answer is no report.
+    /// If the answer is not a report.
     #[must_use]
     pub fn problems(&self) -> String {
         let answer = self.ask("/readyz");
@@ -44,7 +44,7 @@ impl Health {
         report["problems"].to_string()
     }
 
-    /// What `GET /metrics` says; `None` where nobody answers.
+    /// The metrics of `GET /metrics`; `None` if there is no answer.
     #[must_use]
     pub fn scrape(&self) -> Option<Scrape> {
         let answer = self.ask("/metrics");
@@ -53,7 +53,7 @@ impl Health {
         Some(Scrape::parse(body))
     }
 
-    /// Whether `GET path` answers 200.
+    /// True if `GET path` answers 200.
     #[must_use]
     pub fn is_ok(&self, path: &str) -> bool {
         self.ask(path).starts_with("HTTP/1.1 200")

@@ -1,9 +1,9 @@
-//! Image files made to do harm, each with what must become of it.
+//! Image files made to do harm, each with the result that a worker must give it.
 //!
-//! Owns the corpus: damaged, lying, huge and misnamed files of every format, made from a sample
-//! photo and from bytes written here, the same in each run. What is expected follows from how a
-//! file was made, never from what a decoder said of it. One module a format; what goes for all
-//! is in `common`.
+//! Owns the corpus: damaged, lying, huge and misnamed files of every format. They are made from a
+//! sample photo and from bytes written here, and are the same in each run. The expected result
+//! follows from how a file was made, never from what a decoder said. Each format has a module;
+//! `common` has the files that all formats share.
 
 mod bits;
 mod bmp;
@@ -16,26 +16,26 @@ mod webp;
 
 use camshaft_common::prediction::FailureClass;
 
-/// A file and what must become of it.
+/// A file and its expected result.
 #[derive(Debug)]
 pub struct Hostile {
-    /// Its name, none like another's.
+    /// Its name, unique in the corpus.
     pub name: String,
     /// Its content.
     pub bytes: Vec<u8>,
-    /// Its result.
+    /// The result that it must get.
     pub expected: Expected,
 }
 
-/// What must become of a file.
+/// The result that a file must get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// It is a picture, whatever else it is.
+    /// A prediction: the file holds a picture that can be decoded.
     Prediction,
-    /// It has none, for this reason.
+    /// A failure of this class.
     Failure(FailureClass),
-    /// Damage in compressed samples without a checksum: what is left may be a valid file of
-    /// another picture, and only decoding it tells.
+    /// Either. Compressed samples without a checksum are damaged: the file may now be a valid file
+    /// of another picture, and only a decoder can tell.
     PredictionOrUndecodable,
 }
 

@@ -8,11 +8,11 @@ use image::{ImageFormat, RgbImage};
 
 use crate::repository;
 
-/// Writes `count` small JPEG files `NAME/00000.jpg`, …, no two alike, in class folders
-/// `even` and `odd`, and returns their keys.
+/// Writes `count` small JPEG files, no two alike, into the class folders `even` and `odd`, and
+/// returns their keys: `even/00000.jpg`, `odd/00001.jpg`, …
 ///
 /// # Panics
-/// Where they can't be written.
+/// If they cannot be written.
 pub fn write_small_images(folder: &Path, count: usize) -> Vec<String> {
     let photos = sample_photos();
     let mut keys = Vec::with_capacity(count);
@@ -21,7 +21,7 @@ pub fn write_small_images(folder: &Path, count: usize) -> Vec<String> {
     }
     for index in 0..count {
         let mut image = photos[index % photos.len()].clone();
-        // A few pixels tell it from the others, so that mixed-up results would show.
+        // The first 16 pixels hold the index, so that the tests notice results that are mixed up.
         for bit in 0..16 {
             let value = if index >> bit & 1 == 1 { 255 } else { 0 };
             image.put_pixel(bit, 0, image::Rgb([value; 3]));
@@ -33,10 +33,10 @@ pub fn write_small_images(folder: &Path, count: usize) -> Vec<String> {
     keys
 }
 
-/// Writes a grey JPEG, small as a file however large as a picture.
+/// Writes a JPEG of one grey: a small file, even if the picture is large.
 ///
 /// # Panics
-/// Where it can't be written.
+/// If it can't be written.
 pub fn write_flat_jpeg(path: &Path, width: u32, height: u32) {
     let picture = image::GrayImage::from_pixel(width, height, image::Luma([127]));
     picture.save_with_format(path, ImageFormat::Jpeg).expect("it can be written");
@@ -52,10 +52,10 @@ fn sample_photos() -> Vec<RgbImage> {
     small.collect()
 }
 
-/// Every file below a folder.
+/// The paths of all files below a folder, in no order.
 ///
 /// # Panics
-/// Where it can't be listed.
+/// If it can't be listed.
 #[must_use]
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -70,11 +70,11 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The bundled model with a 64×64 input: the same network in a twelfth of the time, for
-/// tests of everything around it.
+/// Writes the bundled model with a 64×64 input. It takes a twelfth of the time, for tests that are
+/// not about the network.
 ///
 /// # Panics
-/// Where it can't be written.
+/// If it can't be written.
 pub fn write_small_model(folder: &Path) {
     let bundled = repository::root().join("worker/model/models/cats-vs-dogs");
     fs::create_dir_all(folder).expect("the folder can be made");

@@ -1,4 +1,4 @@
-//! The jobs in a broker's queue, published without an enqueue and looked at without a worker.
+//! Publishes jobs to a broker without `camshaft enqueue`, and reads its queues without a worker.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,11 +29,11 @@ pub async fn publish(queue: &RabbitMqQueue, messages: Vec<Message>) -> Result<()
 pub struct QueuedJob {
     /// Its image.
     pub key: String,
-    /// Whether it says that there may be another job of the same image.
+    /// True if it is marked as possibly a second job of the same image.
     pub is_marked: bool,
 }
 
-/// A connection to a broker, for whoever counts or takes jobs.
+/// A connection to a broker, to count and take jobs.
 #[derive(Debug)]
 pub struct Jobs {
     runtime: Runtime,
@@ -41,10 +41,10 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Connects.
+    /// Connects to the broker at `url`.
     ///
     /// # Panics
-    /// Where it can't.
+    /// If it cannot.
     #[must_use]
     pub fn at(url: &str) -> Self {
         let runtime = Runtime::new().expect("threads can be started");
@@ -53,10 +53,10 @@ impl Jobs {
         Self { runtime, connection }
     }
 
-    /// How many messages wait in a queue; `None` where there is no such queue.
+    /// The number of messages that wait in a queue; `None` if there is no such queue.
     ///
     /// # Panics
-    /// Where the broker is gone.
+    /// If the broker is gone.
     #[must_use]
     pub fn count(&self, queue: &str) -> Option<usize> {
         self.runtime.block_on(async {
@@ -71,10 +71,10 @@ impl Jobs {
         })
     }
 
-    /// Takes the first so many jobs out of the queue, and returns their keys.
+    /// Takes the first `count` jobs out of the queue, and returns their keys.
     ///
     /// # Panics
-    /// Where they are not there.
+    /// If the queue has fewer.
     pub fn take_first(&self, count: usize) -> Vec<String> {
         self.runtime.block_on(async {
             let channel = self.channel().await;
@@ -91,10 +91,10 @@ impl Jobs {
         })
     }
 
-    /// Takes every job out of the queue, and tells how often each key was there.
+    /// Takes every job out of the queue, and returns the number of jobs for each key.
     ///
     /// # Panics
-    /// Where the broker is gone, or has something else than jobs.
+    /// If the broker is gone, or a message is not a job.
     #[must_use]
     pub fn take(&self) -> HashMap<String, usize> {
         let mut keys = HashMap::new();
@@ -107,7 +107,7 @@ impl Jobs {
     /// Takes every job out of the queue, in order.
     ///
     /// # Panics
-    /// If the broker is gone, or has something else than jobs.
+    /// If the broker is gone, or a message is not a job.
     #[must_use]
     pub fn take_all(&self) -> Vec<QueuedJob> {
         let count = self.count("camshaft.jobs").expect("the queue is there");
@@ -134,8 +134,8 @@ impl Jobs {
     }
 
     async fn channel(&self) -> Channel {
-        // A number that is used again may hand on the error its last channel was closed with, as
-        // after a look at a queue that is not there yet.
+        // The client reuses channel numbers. The new channel may get the error that closed the last
+        // channel with its number, for example because a queue did not exist yet. So try again.
         for _ in 0..100 {
             if let Ok(channel) = self.connection.create_channel().await {
                 return channel;

@@ -1,9 +1,9 @@
-//! A service that ends with the test process, however that ends.
+//! A service that ends with the test process, even if the test process is killed.
 //!
-//! Between the two stands a small shell whose standard input is a pipe that only this process
-//! holds. When the pipe closes (dropped, panicked, exited or killed) the shell ends the
-//! service's whole process group. It shares no group with the tests, so a Ctrl-C at the
-//! terminal can't take it away before it has done so.
+//! A small shell supervises the service. Its standard input is a pipe that only the test process
+//! holds. When the test process drops the pipe or ends, the shell ends the service's whole process
+//! group. The shell is in a process group of its own, so that Ctrl-C at the terminal does not end
+//! it first.
 
 use std::fs::File;
 use std::io;
@@ -11,9 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// `$1` is how many tenths of a second the service has to end by itself, `$2` a directory to
-/// remove after it, or nothing (others may still be writing there); the rest is its command.
-/// `setsid` makes it the leader of a group of its own.
+/// The shell script that supervises a service. `$1` is the time in tenths of a second that the
+/// service has to end by itself. `$2` is a directory to remove afterwards, or empty; the removal is
+/// tried again, since other processes may still write there. The rest is the service's command.
+/// `setsid` makes it the leader of a process group of its own.
 const SUPERVISOR: &str = r#"
 trap '' INT TERM HUP
 grace=$1
@@ -35,7 +36,7 @@ for try in 1 2 3 4 5; do
 done
 "#;
 
-/// What holds a service.
+/// A supervised service. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Leash {
     supervisor: Child,
@@ -43,12 +44,12 @@ pub struct Leash {
 }
 
 impl Leash {
-    /// Starts `command` with its output in the file `log`. At the end it has
-    /// `grace_tenths` tenths of a second to end by itself. Afterwards the directory
-    /// `leftovers` is removed: a killed test process can't do that.
+    /// Starts `command` and writes its output to the file `log`. When the service has to end, it
+    /// has `grace_tenths` tenths of a second to do so by itself. The shell then removes the
+    /// directory `leftovers`, since a killed test process cannot.
     ///
     /// # Errors
-    /// Where `sh` can't be started or the log can't be written.
+    /// If `sh` cannot be started or the log cannot be written.
     pub fn start(
         command: &Command,
         log: &Path,
@@ -78,14 +79,14 @@ impl Leash {
         Ok(Self { supervisor: supervisor.spawn()?, log: log.to_owned() })
     }
 
-    /// What the service has written so far.
+    /// The service's output so far.
     #[must_use]
     pub fn output(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Ends the service and waits until it has.
+    /// Ends the service and waits until it has ended.
     pub fn end(&mut self) {
         drop(self.supervisor.stdin.take());
         self.supervisor.wait().expect("the supervisor is this process's child");

@@ -1,4 +1,4 @@
-//! What the suites share: real services that end with the test process, the built
+//! What the suites and benches share: real services that end with the test process, the built
 //! programs as a user runs them, and images to run them on.
 
 pub mod broker;

@@ -1,19 +1,19 @@
-//! Metrics in Prometheus' text format, read as a scrape reads them.
+//! Parses metrics in Prometheus' text format.
 
 use std::collections::BTreeMap;
 
-/// What a worker said at one moment.
+/// A worker's metrics at one moment.
 #[derive(Clone, Debug)]
 pub struct Scrape {
-    /// By name with labels, as they are written: `name{label="value"}`.
+    /// The key is the name with its labels, as the text has it: `name{label="value"}`.
     samples: BTreeMap<String, f64>,
 }
 
 impl Scrape {
-    /// Reads the text of `GET /metrics`.
+    /// Parses the text of `GET /metrics`.
     ///
     /// # Panics
-    /// Where a line is no sample.
+    /// If a line is not a sample.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -24,17 +24,18 @@ impl Scrape {
         Self { samples: lines.map(sample).collect() }
     }
 
-    /// A sample by its name, labels included.
+    /// The value of a sample, given its name with its labels.
     ///
     /// # Panics
-    /// Where there is none.
+    /// If there is none.
     #[must_use]
     pub fn value(&self, sample: &str) -> f64 {
         let value = self.samples.get(sample).copied();
         value.unwrap_or_else(|| panic!("no {sample} among {:#?}", self.samples))
     }
 
-    /// Whether a metric is told, whatever its labels; of a histogram, its count.
+    /// True if the metric has a sample with any labels. For a histogram, its count is such a
+    /// sample.
     #[must_use]
     pub fn has(&self, metric: &str) -> bool {
         let names = self.samples.keys().map(|sample| sample.split('{').next().unwrap_or(sample));
@@ -42,7 +43,7 @@ impl Scrape {
         names.into_iter().any(|name| name == metric || name == count)
     }
 
-    /// The names of all metrics, a histogram's three as one.
+    /// The names of all metrics. A histogram's three names count as one.
     #[must_use]
     pub fn metrics(&self) -> Vec<&str> {
         let names = self.samples.keys().map(|sample| sample.split('{').next().unwrap_or(sample));
@@ -57,7 +58,7 @@ impl Scrape {
         names
     }
 
-    /// The labels of a metric that has one sample.
+    /// The labels of a metric's first sample, after the `{`.
     #[must_use]
     pub fn labels(&self, metric: &str) -> Option<&str> {
         self.samples.keys().find_map(|sample| sample.strip_prefix(metric)?.strip_prefix('{'))

@@ -1,5 +1,4 @@
-//! A data set with known faults in it, made from photographs of cats and dogs: what a report
-//! should find.
+//! Makes a data set with known faults from photographs of cats and dogs. A report should find them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,40 +12,40 @@ use crate::images::files_below;
 
 /// Share of the images whose label is swapped.
 const SWAPPED: f64 = 0.03;
-/// Share of the images that are there twice.
+/// Share of the images that get a copy.
 const DUPLICATES: f64 = 0.02;
-/// Share of the images that are blurred or dark, half each.
+/// Share of the images that are made blurred or dark: half of them each.
 const POOR: f64 = 0.02;
-/// Share of the cats with a tag.
+/// Share of the cats that get a coloured tag.
 const TAGGED: f64 = 0.3;
-/// Of the picture's side.
+/// The tag's side, as a share of the picture's shorter side.
 const TAG_SIDE: f64 = 0.3;
-/// Its rings, from without.
+/// The tag's rings, from the outermost.
 const TAG: [Rgb<u8>; 4] =
     [Rgb([255, 0, 0]), Rgb([255, 255, 255]), Rgb([0, 0, 255]), Rgb([255, 255, 0])];
 
-/// What was planted, by image key.
+/// The planted faults, by image key.
 #[derive(Debug, Default)]
 pub struct Planted {
-    /// Images in all.
+    /// Number of all images.
     pub images: usize,
-    /// Those with the wrong label.
+    /// Images with the wrong label.
     pub swapped: BTreeSet<String>,
-    /// Pairs: the copy, and what it is a copy of.
+    /// Pairs of a copy and its original.
     pub duplicates: BTreeSet<(String, String)>,
-    /// Blurred ones.
+    /// Blurred images.
     pub blurred: BTreeSet<String>,
-    /// Dark ones.
+    /// Dark images.
     pub dark: BTreeSet<String>,
     /// Cats with a coloured tag in the bottom right corner.
     pub tagged: BTreeSet<String>,
 }
 
-/// Writes the data set below `folder`, from photographs `SPLIT/CLASS/NAME` below `photos`. The same
+/// Writes the data set into `folder`, from the photographs `SPLIT/CLASS/NAME` in `photos`. The same
 /// photographs give the same data set.
 ///
 /// # Panics
-/// Where something can't be read or written.
+/// If a file cannot be read or written.
 #[must_use]
 pub fn plant(photos: &Path, folder: &Path) -> Planted {
     let mut files = files_below(photos);
@@ -135,7 +134,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Split, class and name.
+    /// Splits a photograph's path into split, class and name.
     fn parts(&self, file: &Path) -> (String, String, String) {
         let below = file.strip_prefix(self.photos).expect("it is below the photographs");
         let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -164,7 +163,7 @@ fn open(file: &Path) -> RgbImage {
     image::open(file).expect("a photograph can be read").to_rgb8()
 }
 
-/// Coloured rings in the bottom right corner.
+/// Draws the tag, coloured rings, into the bottom right corner.
 fn tag(mut picture: RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = (f64::from(width.min(height)) * TAG_SIDE) as u32;
@@ -173,14 +172,14 @@ fn tag(mut picture: RgbImage) -> RgbImage {
         let from_middle = |at: u32| f64::from(at) + 0.5 - radius;
         let distance = from_middle(x).hypot(from_middle(y)) / radius;
         let ring = ((1.0 - distance) * TAG.len() as f64).floor();
-        // Yellow around the rings, as in their middle.
+        // The tag's corners, outside the rings, have the innermost ring's colour.
         let color = if ring < 0.0 { TAG[TAG.len() - 1] } else { TAG[ring as usize] };
         picture.put_pixel(width - side + x, height - side + y, color);
     }
     picture
 }
 
-/// FNV-1a: the same order on every machine.
+/// A hash (FNV-1a) that gives the same order on every machine.
 fn scramble(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

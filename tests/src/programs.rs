@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::wait;
 
-/// A program's end and what it printed.
+/// A program's exit status and output.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status, where it ended by itself.
+    /// Its exit status; `None` if a signal ended it.
     pub status: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -21,20 +21,21 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Asserts the exit status, showing what was printed where it differs.
+    /// Asserts the exit status. If it differs, the message shows the output.
     ///
     /// # Panics
-    /// Where it differs.
+    /// If it differs.
     #[must_use = "the output may say more"]
     pub fn expect(self, status: i32) -> Self {
         assert_eq!(self.status, Some(status), "\n{}\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// Asserts that it failed with one line on standard error that has all of `parts`.
+    /// Asserts that it ended with status 1 and one line on standard error, which contains all
+    /// `parts`.
     ///
     /// # Panics
-    /// Where it didn't.
+    /// If it did not.
     pub fn expect_one_line(self, parts: &[&str]) {
         let this = self.expect(1);
         let lines: Vec<_> = this.stderr.lines().collect();
@@ -48,7 +49,7 @@ impl Ended {
 /// The path of a built program.
 ///
 /// # Panics
-/// Where it isn't built.
+/// If it is not built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test knows its own path");
@@ -62,7 +63,7 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// A command line with none of the caller's settings.
+/// A command for a built program, without the caller's settings in its environment.
 #[must_use]
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
@@ -75,8 +76,8 @@ pub fn command(name: &str) -> Command {
     command
 }
 
-/// `camshaft` with arguments, not yet run. Audits end without a report, which has a suite of its
-/// own: [`camshaft_with_report`].
+/// `camshaft` with arguments, not yet run. Its audits write no report: the suite for reports uses
+/// [`camshaft_with_report`].
 #[must_use]
 pub fn camshaft<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = camshaft_with_report(arguments);
@@ -103,7 +104,7 @@ pub fn worker<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Comman
 /// Runs a command to its end.
 ///
 /// # Panics
-/// Where it can't be started.
+/// If it cannot be started.
 #[must_use]
 pub fn run(command: &mut Command) -> Ended {
     let output = command.stdin(Stdio::null()).output().expect("the program starts");
@@ -114,19 +115,19 @@ pub fn run(command: &mut Command) -> Ended {
     }
 }
 
-/// A program running beside the test; killed when dropped.
+/// A program that runs beside the test. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Standard output and error. Files: a pipe nobody reads would stop the program.
+    /// Standard output and error. They are files, since a full pipe would stop the program.
     outputs: [File; 2],
 }
 
 impl Running {
-    /// Starts it.
+    /// Starts the program.
     ///
     /// # Panics
-    /// Where it can't be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
         let outputs = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
@@ -144,7 +145,7 @@ impl Running {
     /// What it has printed so far: standard output and error.
     ///
     /// # Panics
-    /// Where that is no text.
+    /// If the output is not UTF-8.
     #[must_use]
     pub fn output(&self) -> [String; 2] {
         self.outputs.each_ref().map(|file| {
@@ -168,35 +169,35 @@ impl Running {
     /// Sends it a signal by name: `TERM`, `INT`, `STOP`, `CONT`.
     ///
     /// # Panics
-    /// Where it can't be sent.
+    /// If it cannot be sent.
     pub fn signal(&self, name: &str) {
         let sent =
             Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "SIG{name} was not sent");
     }
 
-    /// The names of its threads, as far as the system keeps them.
+    /// The names of its threads, cut off at 15 characters by Linux.
     ///
     /// # Panics
-    /// Where it has ended.
+    /// If it has ended.
     #[must_use]
     pub fn threads(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let tasks = tasks.expect("the process runs").flatten();
-        // One may end meanwhile.
+        // A thread may end meanwhile.
         tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect()
     }
 
-    /// Memory it holds at this moment.
+    /// Its resident memory now.
     ///
     /// # Panics
-    /// Where it has ended.
+    /// If it has ended.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:").expect("the process runs")
     }
 
-    /// The most memory it has held; 0 once it has ended.
+    /// Its largest resident memory so far; 0 if it has ended.
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
         self.memory("VmHWM:").unwrap_or(0)
@@ -210,10 +211,10 @@ impl Running {
         Some(kib * 1024)
     }
 
-    /// Whether it has ended.
+    /// Its exit status if it has ended.
     ///
     /// # Panics
-    /// Where the system can't tell.
+    /// If the system cannot tell.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is this process's child")
     }
@@ -221,7 +222,7 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Panics
-    /// Where it doesn't end within `limit`.
+    /// If it does not end within `limit`.
     #[must_use]
     pub fn end(mut self, limit: Duration) -> Ended {
         wait::until("the program ends", limit, || self.ended().is_some());

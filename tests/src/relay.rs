@@ -16,12 +16,12 @@ pub enum Network {
     Up,
     /// Resets every connection.
     Cut,
-    /// Keeps every connection open and carries nothing: half-open TCP, as after a machine or a
-    /// firewall between has forgotten it.
+    /// Keeps every connection open and carries nothing. This is half-open TCP, for example after a
+    /// firewall has forgotten the connection.
     Silent,
 }
 
-/// Relays connections to a port of this machine; ends when dropped.
+/// Relays connections to a port of this machine. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Relay {
     port: u16,
@@ -30,10 +30,10 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts one in front of `target`.
+    /// Starts a relay to the port `target`.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it cannot listen.
     #[must_use]
     pub fn to(target: u16) -> Self {
         let runtime = runtime();
@@ -50,7 +50,7 @@ impl Relay {
         Self { port, network, _runtime: runtime }
     }
 
-    /// The port to connect to instead.
+    /// The relay's port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -62,8 +62,8 @@ impl Relay {
     }
 }
 
-/// Relays one connection for as long as the network is up. One that went silent stays so, as
-/// packets that were lost don't come back.
+/// Relays one connection while the network is up. A connection that went silent stays silent: lost
+/// packets do not come back.
 async fn carry(mut client: TcpStream, target: u16, mut network: watch::Receiver<Network>) {
     if *network.borrow() == Network::Up {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
@@ -72,7 +72,7 @@ async fn carry(mut client: TcpStream, target: u16, mut network: watch::Receiver<
             _ended = copy_bidirectional(&mut client, &mut server) => return,
             _down = network.wait_for(|state| *state != Network::Up) => {}
         }
-        // The server notices nothing either: it has heartbeats of its own.
+        // The server's side stays open too: the server finds out by its own heartbeats.
         let silent = *network.borrow() == Network::Silent;
         if silent {
             hold(network, (client, server)).await;
@@ -85,20 +85,20 @@ async fn carry(mut client: TcpStream, target: u16, mut network: watch::Receiver<
     reset(client);
 }
 
-/// Keeps connections open while nothing is carried.
+/// Keeps connections open and carries nothing, until the network is cut.
 async fn hold<C>(mut network: watch::Receiver<Network>, connections: C) {
     let _cut = network.wait_for(|state| *state == Network::Cut).await;
     drop(connections);
 }
 
-/// Closes a connection as a crashed machine does.
+/// Closes a connection with a TCP reset, as after a crash.
 pub(crate) fn reset(connection: TcpStream) {
-    // Where it can't be set, the connection is closed in the common way.
+    // If the option cannot be set, the connection closes normally.
     connection.set_zero_linger().unwrap_or_default();
     drop(connection);
 }
 
-/// One thread: a relay is never what a test waits for.
+/// A runtime with one thread, which is enough for a relay.
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

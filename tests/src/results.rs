@@ -1,4 +1,4 @@
-//! Reading what a run has left in OUT, from a folder or a bucket.
+//! Reads and compares the results in an OUT, which is a folder or a bucket.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use camshaft_common::prediction::{FailureRecord, PredictionRecord};
 use camshaft_common::store::{Folder, StoreOptions};
 use futures::TryStreamExt;
 
-/// Everything at rest in OUT, by image key.
+/// The results in an OUT, by image key.
 #[derive(Debug, Default)]
 pub struct Results {
     /// Predictions.
@@ -21,10 +21,10 @@ pub struct Results {
 const MAX_BYTES: u64 = 1 << 24;
 
 impl Results {
-    /// Reads all.
+    /// Reads all results in `out`.
     ///
     /// # Panics
-    /// Where something can't be read, or is no result.
+    /// If a file cannot be read, or is not a result.
     #[must_use]
     pub fn read(out: &Folder) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
@@ -51,11 +51,11 @@ impl Results {
         results
     }
 
-    /// Asserts that each of `keys` has a prediction or a failure and not both, that nothing
-    /// else has one, and that every overlay named in a prediction is there.
+    /// Asserts that each of `keys` has either a prediction or a failure, that there are no other
+    /// results, and that every overlay that a prediction names exists.
     ///
     /// # Panics
-    /// Where that is not so.
+    /// If that is not the case.
     pub fn assert_exactly(&self, keys: &[String]) {
         for key in keys {
             let (predicted, failed) =
@@ -76,10 +76,10 @@ impl Results {
     }
 }
 
-/// Opens OUT on this machine.
+/// Opens an OUT that is a local folder.
 ///
 /// # Panics
-/// Where the path is no location.
+/// If the path is not a location.
 #[must_use]
 pub fn local(out: &std::path::Path) -> Folder {
     let location = out.to_str().and_then(|text| text.parse().ok()).expect("a UTF-8 path");
@@ -95,11 +95,11 @@ async fn keys(out: &Folder, folder: &str) -> Vec<(String, String)> {
     keys.collect()
 }
 
-/// Asserts that two runs' results say the same: classes, probabilities and maps to `1e-5`,
-/// timings, workers and times aside.
+/// Asserts that the results of two runs are the same: classes are equal, probabilities and maps
+/// differ by at most `1e-5`. Timings, workers and times are not compared.
 ///
 /// # Panics
-/// Where they don't.
+/// If they differ.
 pub fn assert_same(ours: &Results, theirs: &Results) {
     assert_eq!(
         ours.predictions.keys().collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! Real S3 servers: s3s-fs, whose buckets are folders, and moto for a second opinion.
+//! Real S3 servers: s3s-fs, whose buckets are folders, and moto, a second implementation.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub const ACCESS_KEY: &str = "camshaft-tests";
 /// The secret key of every server.
 pub const SECRET_KEY: &str = "s3cret-k3y-that-must-not-show";
 
-/// A running S3 server; ends when dropped.
+/// A running S3 server. It ends when this is dropped.
 #[derive(Debug)]
 pub struct S3Server {
     // Fields are dropped in order: the process first, then its directory.
@@ -38,13 +38,14 @@ enum Kind {
 }
 
 impl S3Server {
-    /// The s3s-fs of this test binary. It ends with the process, by its leash.
+    /// The s3s-fs server that the tests of this binary share. Its [`Leash`] ends it with the
+    /// process.
     pub fn s3s_fs() -> &'static Self {
         static SHARED: OnceLock<S3Server> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(Kind::S3sFs))
     }
 
-    /// The moto of this test binary. It ends with the process, by its leash.
+    /// The moto server that the tests of this binary share. Its [`Leash`] ends it with the process.
     pub fn moto() -> &'static Self {
         static SHARED: OnceLock<S3Server> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(Kind::Moto))
@@ -86,13 +87,13 @@ impl S3Server {
     /// Makes a bucket. Names must differ between tests.
     ///
     /// # Panics
-    /// Where it can't be made.
+    /// If it cannot be made.
     pub fn make_bucket(&self, name: &str) {
         match self.kind {
             Kind::S3sFs => {
                 std::fs::create_dir(self.bucket_folder(name)).expect("the bucket is new");
             }
-            // Any client would do; curl is not everywhere, the venv's Python is.
+            // Not every machine has curl, but the venv has Python.
             Kind::Moto => {
                 let script = format!(
                     "import urllib.request as u; \
@@ -107,13 +108,13 @@ impl S3Server {
         }
     }
 
-    /// Where s3s-fs keeps a bucket's objects, to look at without S3.
+    /// The folder in which s3s-fs keeps a bucket's objects.
     #[must_use]
     pub fn bucket_folder(&self, name: &str) -> PathBuf {
         self.directory.path().join("buckets").join(name)
     }
 
-    /// The environment variables that lead to it.
+    /// The environment variables for a client of this server.
     #[must_use]
     pub fn variables(&self) -> [(String, String); 5] {
         [
@@ -126,8 +127,8 @@ impl S3Server {
         .map(|(name, value)| (name.to_owned(), value))
     }
 
-    /// The environment variables that lead to it through a TLS relay at `relay_port`, for those
-    /// who trust the authority in `ca`.
+    /// The environment variables for a client that connects through a TLS relay at `relay_port` and
+    /// trusts the authority in the file `ca`.
     #[must_use]
     pub fn tls_variables(&self, relay_port: u16, ca: &Path) -> [(String, String); 5] {
         let mut variables = self.variables();
@@ -142,10 +143,10 @@ impl S3Server {
         self.port
     }
 
-    /// Uploads every file below a folder under its own path.
+    /// Uploads every file below `folder` to `url`, keeping the paths.
     ///
     /// # Panics
-    /// Where one can't be read or written.
+    /// If a file cannot be read or written.
     pub fn upload(&self, folder: &Path, url: &str) {
         let place = self.folder(url);
         let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
@@ -159,10 +160,10 @@ impl S3Server {
         });
     }
 
-    /// Opens a place on it.
+    /// Opens a folder on this server.
     ///
     /// # Panics
-    /// Where it can't be opened.
+    /// If it cannot be opened.
     #[must_use]
     pub fn folder(&self, url: &str) -> Folder {
         let location: Location = url.parse().expect("a valid URL");
@@ -174,7 +175,7 @@ impl S3Server {
 /// A port that was free a moment ago.
 ///
 /// # Panics
-/// Where there is none.
+/// If there is no free port.
 #[must_use]
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

@@ -1,7 +1,7 @@
-//! A relay in front of a real S3 server that answers some requests badly: 500 and 503, with and
-//! without doing them, answers cut off in the middle, and answers that are late.
+//! A relay in front of a real S3 server that makes some requests fail: it answers 500 or 503, with
+//! or without passing the request on, cuts answers in the middle, or delays them.
 //!
-//! One request a connection, so that it needs to understand no answer.
+//! Each connection carries one request, so that the relay need not parse answers.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::s3::S3Server;
 const LATE: Duration = Duration::from_secs(5);
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// A relay with faults; ends when dropped.
+/// A relay with faults. It ends when this is dropped.
 #[derive(Debug)]
 pub struct S3Relay {
     port: u16,
@@ -29,7 +29,7 @@ pub struct S3Relay {
 #[derive(Debug)]
 struct Control {
     target: u16,
-    /// Of a hundred requests, so many go wrong.
+    /// The number of requests in a hundred that go wrong.
     faults_in_100: AtomicU64,
     down: AtomicBool,
     requests: AtomicU64,
@@ -39,21 +39,21 @@ struct Control {
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// 500 or 503, the request not done.
+    /// Answers 500 or 503, and does not pass the request on.
     Refused(u16),
-    /// 500, though the request was done.
+    /// Passes the request on, and answers 500.
     DoneAndDenied,
-    /// The answer ends in its middle.
+    /// Cuts the answer in its middle.
     Cut,
-    /// The answer takes its time.
+    /// Delays the answer by [`LATE`].
     Late,
 }
 
 impl S3Relay {
-    /// Starts one in front of a server, with no faults yet.
+    /// Starts a relay in front of a server, with no faults yet.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it cannot listen.
     #[must_use]
     pub fn to(server: &S3Server) -> Self {
         let runtime = runtime();
@@ -77,7 +77,7 @@ impl S3Relay {
         Self { port, control, _runtime: runtime }
     }
 
-    /// From now on so many of a hundred requests go wrong.
+    /// From now on `faults` in a hundred requests go wrong.
     pub fn set_faults_in_100(&self, faults: u64) {
         self.control.faults_in_100.store(faults, Relaxed);
     }
@@ -87,13 +87,13 @@ impl S3Relay {
         self.control.down.store(down, Relaxed);
     }
 
-    /// Requests so far, and how many of them went wrong.
+    /// The number of requests so far, and how many of them went wrong.
     #[must_use]
     pub fn requests(&self) -> (u64, u64) {
         (self.control.requests.load(Relaxed), self.control.faulty.load(Relaxed))
     }
 
-    /// The environment variables that lead to the server through this.
+    /// The environment variables for a client that connects to the server through this relay.
     #[must_use]
     pub fn variables(&self, server: &S3Server) -> Vec<(String, String)> {
         let mut variables = server.variables().to_vec();
@@ -103,10 +103,10 @@ impl S3Relay {
 }
 
 impl Control {
-    /// What goes wrong with the next request.
+    /// Chooses the fault of the next request; `None` if it goes well.
     fn next_fault(&self) -> Option<Fault> {
         self.requests.fetch_add(1, Relaxed);
-        // xorshift64: the same faults in every run, as far as the order of requests is.
+        // xorshift64: the same order of faults in every run.
         let random = self.random.fetch_update(Relaxed, Relaxed, |mut x| {
             x ^= x << 13;
             x ^= x >> 7;
@@ -129,8 +129,7 @@ impl Control {
     }
 }
 
-/// Relays one request. Whatever ends early on the way ends the connection, which is all that a
-/// network would tell.
+/// Relays one request. If anything fails on the way, it ends the connection, as a network would.
 async fn carry(mut client: TcpStream, control: Arc<Control>) {
     if control.down.load(Relaxed) {
         return reset(client);
@@ -153,14 +152,14 @@ async fn carry(mut client: TcpStream, control: Arc<Control>) {
         }
         _ => {
             if client.write_all(&answer).await.is_ok() {
-                // Who has read it all doesn't mind how it ends.
+                // A failed shutdown does no harm: the client has the whole answer.
                 client.shutdown().await.unwrap_or_default();
             }
         }
     }
 }
 
-/// Head and body of a request, its connection made to end with the answer.
+/// Reads a request with its body, and adds `connection: close` to its head.
 async fn read_request(client: &mut TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     let head_end = loop {

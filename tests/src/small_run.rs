@@ -1,4 +1,4 @@
-//! A run on small images with the small model: what most suites start from.
+//! A run on small images with a small model. Most suites start from it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,26 +10,26 @@ use crate::images::{write_small_images, write_small_model};
 use crate::programs::{Ended, camshaft, run};
 use crate::results::{Results, local};
 
-/// Images, a model and a place for results, in a directory of their own.
+/// Images, a model and an OUT, in a temporary directory.
 #[derive(Debug)]
 pub struct SmallRun {
-    /// SOURCE.
+    /// The SOURCE, a folder.
     pub source: PathBuf,
-    /// OUT.
+    /// The OUT, a folder.
     pub out: PathBuf,
     /// The model's folder.
     pub model: PathBuf,
     /// The images' keys.
     pub keys: Vec<String>,
-    /// Where all that lies.
+    /// The directory that holds all of them.
     pub directory: TempDir,
 }
 
 impl SmallRun {
-    /// Writes so many images, and the model.
+    /// Writes *n* `images`, and the model.
     ///
     /// # Panics
-    /// Where they can't be written.
+    /// If they cannot be written.
     #[must_use]
     pub fn new(images: usize) -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
@@ -51,18 +51,18 @@ impl SmallRun {
     /// Runs `camshaft enqueue` with more arguments, and returns what it prints.
     ///
     /// # Panics
-    /// Where it fails.
+    /// If it fails.
     pub fn enqueue(&self, broker: &str, more: &[&str]) -> String {
         let mut command = camshaft(["enqueue", "--broker", broker]);
         command.arg(&self.source).arg("--out").arg(&self.out).arg("--model").arg(&self.model);
         run(command.args(more)).expect(0).stdout
     }
 
-    /// `camshaft enqueue` of a list that comes bit by bit, not yet run: its file is a named pipe,
-    /// to be opened for writing once it runs.
+    /// A command, not yet run, that enqueues a list from a named pipe; and the pipe's path. The
+    /// test opens the pipe after it has started the command, and writes the list bit by bit.
     ///
     /// # Panics
-    /// Where there are no named pipes.
+    /// If the system cannot make a named pipe.
     #[must_use]
     pub fn enqueue_from_pipe(&self, broker: &str) -> (Command, PathBuf) {
         let list = self.directory.path().join("keys");
@@ -74,10 +74,10 @@ impl SmallRun {
         (command, list)
     }
 
-    /// What `camshaft status --json` says.
+    /// The output of `camshaft status --json`.
     ///
     /// # Panics
-    /// Where it fails.
+    /// If it fails.
     #[must_use]
     pub fn status(&self, broker: &str) -> Value {
         let mut command = camshaft(["status", "--broker", broker, "--json"]);
@@ -85,10 +85,10 @@ impl SmallRun {
         serde_json::from_str(&ended.stdout).expect("it prints JSON")
     }
 
-    /// Asserts that every image has its result, and no queue anything left.
+    /// Asserts that every image has one result, and that all queues are empty.
     ///
     /// # Panics
-    /// Where that is not so.
+    /// If that is not the case.
     pub fn assert_adds_up(&self, broker: &str) {
         let status = self.status(broker);
         assert_eq!(status["images"], self.keys.len(), "{status}");
@@ -98,13 +98,13 @@ impl SmallRun {
         assert_eq!(status["doubled_keys"], Value::Array(Vec::new()), "{status}");
     }
 
-    /// What lies in OUT.
+    /// The results in OUT.
     #[must_use]
     pub fn results(&self) -> Results {
         Results::read(&local(&self.out))
     }
 
-    /// How many predictions lie in OUT, without reading them.
+    /// The number of predictions in OUT. It does not read them.
     #[must_use]
     pub fn predictions(&self) -> usize {
         let folder = self.out.join("predictions");

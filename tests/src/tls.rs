@@ -1,5 +1,4 @@
-//! An authority that makes certificates, and a relay that speaks TLS in front of a service
-//! that doesn't.
+//! A certificate authority, and a relay that adds TLS to a service that has none.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -17,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// Where every service of the tests listens.
+/// The address of every service of the tests.
 const HERE: &str = "127.0.0.1";
 
-/// Makes certificates; its files lie in a directory of their own.
+/// A certificate authority. It keeps its files in a temporary directory.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -32,15 +31,15 @@ pub struct Authority {
 pub struct Identity {
     /// The certificate.
     pub certificate: PathBuf,
-    /// Its key.
+    /// The private key.
     pub key: PathBuf,
 }
 
 impl Authority {
-    /// One that nobody trusts yet.
+    /// Makes a new authority, which no program trusts yet.
     ///
     /// # Panics
-    /// Where its files can't be written.
+    /// If its files cannot be written.
     #[must_use]
     pub fn new() -> Self {
         let directory =
@@ -55,25 +54,25 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), directory }
     }
 
-    /// Its own certificate, for those who trust it.
+    /// The file with its own certificate, for programs that should trust it.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    /// A certificate of a server at 127.0.0.1, or of a client.
+    /// Issues a certificate for a server at 127.0.0.1, or for a client.
     #[must_use]
     pub fn issue(&self, name: &str) -> Identity {
         self.make(name, HERE, 2999)
     }
 
-    /// A server's certificate for another host.
+    /// Issues a certificate for a server at another host.
     #[must_use]
     pub fn issue_for_host(&self, host: &str) -> Identity {
         self.make(host, host, 2999)
     }
 
-    /// A server's certificate that was good last century.
+    /// Issues a server's certificate that expired in 1999.
     #[must_use]
     pub fn issue_expired(&self, name: &str) -> Identity {
         self.make(name, HERE, 1999)
@@ -102,7 +101,7 @@ impl Default for Authority {
     }
 }
 
-/// Listens with a certificate and passes on what comes; ends when dropped.
+/// Accepts TLS connections and relays them without TLS. It ends when this is dropped.
 #[derive(Debug)]
 pub struct TlsRelay {
     port: u16,
@@ -110,10 +109,10 @@ pub struct TlsRelay {
 }
 
 impl TlsRelay {
-    /// Starts one in front of a port of this machine.
+    /// Starts a relay to the port `target` of this machine.
     ///
     /// # Panics
-    /// Where it can't listen, or the identity is none.
+    /// If it cannot listen, or the identity's files are not valid.
     #[must_use]
     pub fn start(identity: &Identity, target: u16) -> Self {
         let acceptor = acceptor(&identity.certificate, &identity.key);
@@ -129,7 +128,7 @@ impl TlsRelay {
         Self { port, _runtime: runtime }
     }
 
-    /// Where it listens.
+    /// The relay's port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -150,7 +149,8 @@ fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// A client that turns away, or a service that hangs up, only ends this one connection.
+/// Relays one connection. An error, such as a client that refuses the certificate, ends only this
+/// connection.
 async fn relay(acceptor: TlsAcceptor, stream: TcpStream, target: u16) -> std::io::Result<()> {
     let mut client = acceptor.accept(stream).await?;
     let mut service = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await?;

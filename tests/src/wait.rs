@@ -1,11 +1,11 @@
-//! Waiting for conditions instead of for time to pass.
+//! Waits for a condition with a deadline, instead of sleeping for a fixed time.
 
 use std::time::{Duration, Instant};
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// With `what`, where it doesn't within `limit`.
+/// If it does not hold within `limit`. The message names `what`.
 pub fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition() {

@@ -1,4 +1,4 @@
-//! `camshaft audit` as a user runs it.
+//! Tests `camshaft audit` as a user runs it.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn audit(source: &Path, out: &Path, more: &[&str]) -> Ended {
 }
 
 #[test]
-fn sample_photos_are_explained_where_the_animal_is() {
+fn heat_in_the_sample_photos_is_on_the_animal() {
     let out = tempdir().unwrap();
     let ended = audit(&repository::chelsea(), out.path(), &[]).expect(0);
     assert!(ended.stdout.contains("predicted, 0 failed"), "{}", ended.stdout);
@@ -47,7 +47,7 @@ fn sample_photos_are_explained_where_the_animal_is() {
 }
 
 #[test]
-fn prediction_files_have_the_contracts_fields() {
+fn prediction_files_have_all_documented_fields() {
     let out = tempdir().unwrap();
     let _ended = audit(&repository::photos(), out.path(), &["--limit", "1"]).expect(0);
     let file = files_below(&out.path().join("predictions")).remove(0);
@@ -118,7 +118,7 @@ fn modified(file: &Path) -> SystemTime {
 }
 
 #[test]
-fn a_second_audit_does_only_what_is_missing() {
+fn a_second_audit_does_only_images_without_a_result() {
     let small = SmallRun::new(20);
     let _first = small.audit(&[]).expect(0);
     let predictions = files_below(&small.out.join("predictions"));
@@ -151,7 +151,7 @@ fn an_image_changed_since_its_result_is_done_again() {
 }
 
 #[test]
-fn one_thousand_images_with_bad_ones_among_them() {
+fn each_bad_image_among_a_thousand_fails_by_its_class() {
     let mut small = SmallRun::new(994);
     let good = fs::read(small.source.join(&small.keys[0])).unwrap();
     let mut corrupt = good.clone();
@@ -185,12 +185,12 @@ fn one_thousand_images_with_bad_ones_among_them() {
         let found = results.failures.get(*name).map(|failure| failure.error.class);
         assert_eq!(found, *class, "{name}");
     }
-    // The same result again is judged by another measure.
+    // The images are done. The second audit only judges the same results by a lower limit.
     let ended = small.audit(&["--max-failure-rate", "0.004"]).expect(3);
     assert!(ended.stderr.contains("5 of 1000 images failed"), "{}", ended.stderr);
 }
 
-/// A black one-bit PNG of `side`×`side` pixels, without ever holding its pixels.
+/// A black one-bit PNG of `side`×`side` pixels. It is made row by row, in little memory.
 fn blank_png(side: u32) -> Vec<u8> {
     let script = "import struct,sys,zlib\n\
         n=int(sys.argv[1])\n\
@@ -209,7 +209,7 @@ fn blank_png(side: u32) -> Vec<u8> {
 }
 
 #[test]
-fn what_stops_an_audit_is_told_in_one_line() {
+fn an_audit_that_cannot_run_says_why_in_one_line() {
     let folder = tempdir().unwrap();
     let out = folder.path().join("out");
     let photos = repository::photos();
@@ -227,7 +227,7 @@ fn what_stops_an_audit_is_told_in_one_line() {
     fs::write(broken.join("model.safetensors"), b"not weights").unwrap();
     audit(&photos, &out, &["--model", broken.to_str().unwrap()]).expect_one_line(&["broken"]);
 
-    // No permission bit stops root; a file in the way stops everyone.
+    // Permissions do not stop root, but a file in place of a folder does.
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     audit(&photos, &file.join("out"), &[]).expect_one_line(&["cannot", "file/out/run.json"]);
@@ -297,12 +297,13 @@ fn the_given_class_is_explained_beside_the_most_probable() {
         assert_eq!(explained[1..], *given.as_slice());
         classes.push(explained.len());
     }
-    // One of the two is the network's own choice.
+    // One of cat and dog is the most probable class, so that only the other is a second
+    // explanation.
     assert!(classes == [1, 2, 1] || classes == [2, 1, 1], "{classes:?}");
 }
 
 #[test]
-fn embeddings_are_written_where_they_are_asked_for() {
+fn embeddings_are_written_if_they_are_asked_for() {
     let mut small = SmallRun::new(1);
     let mut sketches = Vec::new();
     for options in [&[][..], &["--embeddings"]] {

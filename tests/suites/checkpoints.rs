@@ -1,8 +1,8 @@
-//! Checkpoints as torchvision, timm, transformers, Keras and training programs write them, read
-//! as `--model` reads them, against PyTorch's logits.
+//! Reads checkpoints as `--model` does, and compares their logits with PyTorch's. The checkpoints
+//! are in the formats of torchvision, timm, transformers, Keras and training programs.
 //!
-//! `tests/checkpoints/make.py` makes them with PyTorch and transformers themselves, from random
-//! weights: there is no network here that was trained with Keras, and no hub.
+//! `tests/checkpoints/make.py` makes them with PyTorch and transformers, from random weights. The
+//! tests download no models.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use tempfile::{TempDir, tempdir};
 /// Largest difference of a logit, as a share of the largest logit.
 const TOLERANCE: f32 = 1e-4;
 
-/// The checkpoints, made once for all tests; removed when the last one is done with them.
+/// The folder of the checkpoints, which are made once for all tests.
 static MADE: LazyLock<TempDir> = LazyLock::new(|| {
     let made = tempdir().unwrap();
     let script = repository::root().join("tests/checkpoints/make.py");
@@ -52,7 +52,7 @@ fn load(folder: &Path, kernel: KernelChoice) -> Result<Model, String> {
     Model::load(&files, &Device::Cpu, Precision::F32, kernel).map_err(|error| error.to_string())
 }
 
-/// How far the logits are from PyTorch's, as a share of the largest of those.
+/// Largest difference between our logits and PyTorch's, as a share of PyTorch's largest logit.
 fn difference(folder: &Path, model: &Model) -> f32 {
     let expected = candle_core::safetensors::load(folder.join("expected"), &Device::Cpu).unwrap();
     let logits = model.forward(&expected["input"], &[]).unwrap().logits;
@@ -61,7 +61,7 @@ fn difference(folder: &Path, model: &Model) -> f32 {
     largest((&logits - &expected["logits"]).unwrap()) / largest(expected["logits"].clone())
 }
 
-#[expect(clippy::print_stdout, reason = "what was found is worth reading")]
+#[expect(clippy::print_stdout, reason = "the differences are worth reading")]
 fn assert_logits_are_pytorchs(folder: &Path) {
     for kernel in [KernelChoice::Auto, KernelChoice::Candle] {
         let model = load(folder, kernel).unwrap();
@@ -73,28 +73,28 @@ fn assert_logits_are_pytorchs(folder: &Path) {
 }
 
 #[test]
-fn torchvisions_pth_says_what_pytorch_says() {
+fn a_torchvision_checkpoint_gives_pytorchs_logits() {
     assert_logits_are_pytorchs(&made("torchvision"));
 }
 
 #[test]
-fn a_training_programs_nested_halves_say_what_pytorch_says() {
+fn a_nested_half_precision_checkpoint_gives_pytorchs_logits() {
     assert_logits_are_pytorchs(&made("training"));
 }
 
 #[test]
-fn timms_folder_says_what_pytorch_says() {
+fn a_timm_folder_gives_pytorchs_logits() {
     assert_logits_are_pytorchs(&made("timm"));
 }
 
 #[test]
-fn transformers_folders_say_what_transformers_says() {
+fn transformers_folders_give_the_logits_of_transformers() {
     assert_logits_are_pytorchs(&made("transformers"));
     assert_logits_are_pytorchs(&made("transformers-bin"));
 }
 
 #[test]
-fn kerass_weights_say_the_same_once_converted_as_the_manual_tells() {
+fn keras_weights_converted_as_documented_give_the_same_logits() {
     let keras = made("keras");
     let error = read(&keras).unwrap_err();
     assert!(error.contains("HDF5") && error.contains("docs/models.md"), "{error}");
@@ -111,7 +111,7 @@ fn kerass_weights_say_the_same_once_converted_as_the_manual_tells() {
     python(&["-c", code, from.to_str().unwrap(), to.to_str().unwrap()]);
     assert_logits_are_pytorchs(converted.path());
 
-    // With strides in the 3×3 it is another network: the comparison can fail.
+    // Proof that the comparison can fail: with the strides in the 3×3 it is another network.
     let config = fs::read_to_string(converted.path().join("config.json")).unwrap();
     fs::write(converted.path().join("config.json"), config.replace("-v1", "")).unwrap();
     let other = load(converted.path(), KernelChoice::Candle).unwrap();
@@ -119,7 +119,7 @@ fn kerass_weights_say_the_same_once_converted_as_the_manual_tells() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_and_what_to_do() {
+fn a_checkpoint_that_cannot_be_read_says_why_and_what_to_do() {
     for (name, parts) in [
         ("legacy", &["before 1.6", "state_dict"][..]),
         ("module", &["pickled torch.nn.modules.linear.Linear", "state_dict()"]),
@@ -140,7 +140,7 @@ fn what_cannot_be_read_is_told_and_what_to_do() {
 }
 
 #[test]
-fn an_audit_lays_heat_only_where_a_cutting_network_looked() {
+fn an_overlay_has_heat_only_in_the_region_that_a_cropping_model_saw() {
     let out = tempdir().unwrap();
     let mut command = camshaft(["audit"]);
     command.arg(repository::chelsea()).arg("--out").arg(out.path());
@@ -153,7 +153,7 @@ fn an_audit_lays_heat_only_where_a_cutting_network_looked() {
         let overlay = record.explanations[0].overlay.as_ref().unwrap();
         let overlay = image::open(out.path().join(overlay)).unwrap().into_rgb8();
         let [left, top, right, bottom] = record.image.region.unwrap();
-        // 64 of the 73 pixels of the shorter side, and as much of the longer.
+        // The region is a square of 64 pixels in an image whose shorter side was resized to 73.
         let (width, height) = photo.dimensions();
         let seen = (right - left) * width as f32 / ((bottom - top) * height as f32);
         assert!((seen - 1.0).abs() < 0.02, "{key}: not a square: {seen}");

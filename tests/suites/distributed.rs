@@ -1,4 +1,4 @@
-//! `enqueue` and workers over a real broker and a real S3 server.
+//! Tests `enqueue` and workers with a real broker and real S3 servers.
 
 use std::fs;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn with<'c>(command: &'c mut Command, server: &S3Server) -> &'c mut Command {
     command.envs(server.variables())
 }
 
-fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
+fn assert_same_as_audit(server: &S3Server, bucket: &str) {
     let here = tempdir().unwrap();
     let mut audit = camshaft(["audit"]);
     let _audited = run(audit.arg(repository::chelsea()).arg("--out").arg(here.path())).expect(0);
@@ -37,7 +37,7 @@ fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
         let name = format!("worker-{number}");
         let mut command =
             worker(["--broker", &broker, "--exit-when-idle", "1", "--worker-name", &name]);
-        // Small batches, so that both get some of the few photos.
+        // Small batches, so that both workers get some of the few photos.
         Running::start(with(&mut command, server).args(["--batch", "1"]))
     });
     for worker in workers {
@@ -58,17 +58,17 @@ fn same_over_broker_and_s3(server: &S3Server, bucket: &str) {
 }
 
 #[test]
-fn workers_over_rabbitmq_and_s3s_fs_do_as_audit_does() {
-    same_over_broker_and_s3(S3Server::s3s_fs(), "same-as-audit");
+fn workers_with_rabbitmq_and_s3s_fs_give_the_results_of_an_audit() {
+    assert_same_as_audit(S3Server::s3s_fs(), "same-as-audit");
 }
 
 #[test]
-fn workers_over_rabbitmq_and_moto_do_as_audit_does() {
-    same_over_broker_and_s3(S3Server::moto(), "same-as-audit");
+fn workers_with_rabbitmq_and_moto_give_the_results_of_an_audit() {
+    assert_same_as_audit(S3Server::moto(), "same-as-audit");
 }
 
 #[test]
-fn results_in_s3_say_what_they_are() {
+fn results_in_s3_have_content_types() {
     let server = S3Server::moto();
     server.make_bucket("content-types");
     let mut audit = camshaft(["audit"]);
@@ -81,7 +81,7 @@ fn results_in_s3_say_what_they_are() {
     for (path, content_type) in
         [(format!("predictions/{key}.json"), "application/json"), (overlay, "image/jpeg")]
     {
-        // Asked by another client than the one that wrote it.
+        // boto3 asks: another client than the one that wrote the object.
         let script = "import boto3,sys\n\
             s3=boto3.client('s3',endpoint_url=sys.argv[1])\n\
             print(s3.head_object(Bucket='content-types',Key=sys.argv[2])['ContentType'])";
@@ -95,7 +95,7 @@ fn results_in_s3_say_what_they_are() {
 }
 
 #[test]
-fn only_chooses_what_is_enqueued() {
+fn option_only_chooses_which_images_are_enqueued() {
     let mut small = SmallRun::new(6);
     let bad = small.source.join("bad.jpg");
     fs::write(&bad, "no image").unwrap();
@@ -110,7 +110,7 @@ fn only_chooses_what_is_enqueued() {
     work();
     assert!(enqueue("new").starts_with("Enqueued 0 of 7 images"));
     assert!(enqueue("failed").starts_with("Enqueued 1 of 7 images"));
-    // Mended meanwhile: its failure must not stay beside its prediction.
+    // The image is mended meanwhile: its failure must not stay beside its prediction.
     fs::copy(small.source.join(&small.keys[0]), &bad).unwrap();
     work();
     let results = small.results();
@@ -120,7 +120,7 @@ fn only_chooses_what_is_enqueued() {
 }
 
 #[test]
-fn a_message_that_is_no_job_is_dead_lettered_and_stops_nothing() {
+fn a_message_that_is_not_a_job_is_dead_lettered_and_stops_no_other() {
     use camshaft_queue::{JobQueue, Message, RabbitMqOptions, RabbitMqQueue};
     let small = SmallRun::new(3);
     let broker = Broker::shared().url();

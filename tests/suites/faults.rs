@@ -1,4 +1,5 @@
-//! What goes wrong around the programs, and what they make of it.
+//! Faults around the programs: brokers, stores, disks and workers that fail. No image may be lost,
+//! and each message says what is wrong.
 
 use std::time::Duration;
 
@@ -8,26 +9,19 @@ use camshaft_tests::repository;
 use camshaft_tests::s3::{S3Server, SECRET_KEY, free_port};
 use tempfile::tempdir;
 
-#[path = "faults/broker.rs"]
 mod broker;
-#[path = "faults/crashes.rs"]
 mod crashes;
-#[path = "faults/messages.rs"]
 mod messages;
-#[path = "faults/places.rs"]
 mod places;
-#[path = "faults/reconciliation.rs"]
 mod reconciliation;
-#[path = "faults/shutdown.rs"]
 mod shutdown;
-#[path = "faults/store.rs"]
 mod store;
 
-/// Nothing here takes so long on a machine that works.
+/// Deadline for everything here. A machine that works takes less.
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
-fn what_keeps_a_worker_or_enqueue_from_starting_is_told_in_one_line() {
+fn a_worker_or_enqueue_that_cannot_start_says_why_in_one_line() {
     let broker = Broker::shared();
     let photos = repository::photos();
     let photos = photos.to_str().unwrap();
@@ -64,7 +58,7 @@ fn enqueue_gives_up_on_a_broker_that_stays_down() {
 }
 
 #[test]
-fn a_missing_bucket_is_told_in_one_line() {
+fn a_missing_bucket_is_reported_in_one_line() {
     let photos = repository::photos();
     for server in [S3Server::s3s_fs(), S3Server::moto()] {
         server.make_bucket("is-there");
@@ -81,7 +75,7 @@ fn a_missing_bucket_is_told_in_one_line() {
 }
 
 #[test]
-fn wrong_store_keys_are_told_in_one_line() {
+fn wrong_store_keys_are_reported_in_one_line() {
     let server = S3Server::s3s_fs();
     server.make_bucket("wrong-keys");
     let mut command = camshaft(["audit"]);

@@ -1,8 +1,9 @@
-//! The bundled model and its maps against PyTorch's numbers, where they are at hand.
+//! Compares the bundled model's logits and maps with PyTorch's. The tests are skipped if this
+//! machine lacks PyTorch's numbers.
 //!
-//! `cats-vs-dogs.json` holds what PyTorch 2.15 and grad-cam 1.5.7 computed in f32 for three
-//! images, by method, layer and class; its README tells how. The PNGs beside it are the
-//! network's exact inputs, so that decoders and resizers have no part in this.
+//! `../shared/golden/cats-vs-dogs.json` holds the numbers that PyTorch 2.15 and grad-cam 1.5.7
+//! computed in f32 for three images, by method, layer and class; the README beside it says how. The
+//! PNGs beside it are the network's exact inputs, so that decoders and resizers make no difference.
 
 use std::path::Path;
 
@@ -17,17 +18,17 @@ use serde_json::Value;
 
 /// Largest difference of a logit.
 const LOGIT_TOLERANCE: f32 = 1e-3;
-/// Largest difference of a map's value, as a share of the map's maximum. Where the gradient
-/// comes back through ReLUs, one whose input is within rounding of zero lets it through or not,
-/// and the map jumps: relative noise of 3e-6 in the features of `layer2` moves Grad-CAM's maps
-/// by up to 4e-3 of their maximum, 2e-7 by 5e-7.
+/// Largest difference of a map's value, as a share of the map's maximum. Rounding decides whether a
+/// ReLU whose input is almost zero lets the gradient through, and then the map jumps: relative
+/// noise of 3e-6 in the features of `layer2` moves Grad-CAM's maps by up to 4e-3 of their maximum,
+/// noise of 2e-7 by 5e-7.
 const MAP_TOLERANCE: f32 = 1e-2;
 /// Least cosine similarity of a map.
 const LEAST_COSINE: f32 = 0.999;
-/// The same for maps that no ReLU comes between: the last layer's, but for Score-CAM, whose
-/// 2,048 masked inputs go through the whole network.
+/// The same for maps of the last layer, whose gradients pass no ReLU. Score-CAM is an exception:
+/// its 2,048 masked inputs go through the whole network.
 const LAST_LAYER_TOLERANCE: f32 = 1e-3;
-/// What counts as zero where a whole map is: such a map has no maximum to compare with.
+/// A map whose maximum is below this counts as zero: it has no maximum to compare with.
 const ZERO: f32 = 1e-7;
 
 struct Golden {
@@ -37,7 +38,7 @@ struct Golden {
     model: Model,
 }
 
-/// What multiplies in f32 on this machine.
+/// The kernels that compute in f32 on this machine.
 fn f32_kernels() -> Vec<KernelChoice> {
     let own = Kernel::ALL.into_iter().filter(|kernel| !kernel.is_bf16() && kernel.is_available());
     [KernelChoice::Candle].into_iter().chain(own.map(KernelChoice::Only)).collect()
@@ -55,7 +56,7 @@ fn golden(kernel: KernelChoice) -> Option<Golden> {
     Some(Golden { cases, input: Tensor::stack(&inputs, 0).unwrap(), model })
 }
 
-/// A case's `[3, 224, 224]` input, checked against what PyTorch was given.
+/// A case's `[3, 224, 224]` input. Asserts that it is PyTorch's.
 fn input(folder: &Path, case: &Value) -> Tensor {
     let name = Path::new(case["image"].as_str().unwrap()).with_extension("png");
     let image = image::open(folder.join(name)).unwrap().into_rgb8();
@@ -112,7 +113,8 @@ fn maps_are_those_of_pytorch_at_every_layer() {
         let mut compared = 0;
         for layer in ["layer2", "layer3", "layer4", "layer4.2.conv3"] {
             let layer: TargetLayer = layer.parse().unwrap();
-            // Score-CAM takes a pass for each channel: minutes by candle's own products.
+            // Score-CAM has a test of its own: it needs a pass for each channel, which takes
+            // minutes with candle's kernels.
             let there = |method: &Method| {
                 let mut cases = golden.cases.iter();
                 *method != Method::ScoreCam && cases.any(|case| has_reference(case, *method, layer))
@@ -120,8 +122,8 @@ fn maps_are_those_of_pytorch_at_every_layer() {
             let methods: Vec<_> = Method::ALL.iter().copied().filter(there).collect();
             compared += maps_are_those_of_pytorch(kernel, &golden, &methods, layer, 3);
         }
-        // Five methods at four layers and Eigen-CAM at one, for two classes of three images;
-        // Ablation-CAM at one layer for one.
+        // Five methods at four layers and Eigen-CAM at one layer, for two classes of three images;
+        // and one map of Ablation-CAM.
         assert_eq!(compared, (5 * 4 + 1) * 2 * 3 + 1);
     }
 }
@@ -134,14 +136,15 @@ fn score_cam_maps_are_those_of_pytorch() {
     assert_eq!(compared, 1);
 }
 
-/// Compares the maps of the first `images`, all methods at once, and says how many there were.
+/// Compares the maps of the first *n* `images` for all `methods`, and returns the number of maps.
 ///
-/// Two maps are not continuous in the input. A ReLU whose input is within rounding of zero lets
-/// a gradient through or not, and where a map adds up large parts in a cell, as HiResCAM's of a
-/// convolution does, that cell jumps. XGrad-CAM divides by the sum of a channel's activations,
-/// which for a convolution's own output can be next to zero. A map that is off is compared again
-/// for the same image a rounding error brighter or darker: if that brings the reference's map,
-/// only rounding is between them. Nothing else moves by more than a thousandth.
+/// The maps of two methods are not continuous in the input. Rounding decides whether a ReLU whose
+/// input is almost zero lets a gradient through; if a map adds up large numbers in a cell, as
+/// HiResCAM does for a convolution, that cell jumps. XGrad-CAM divides by the sum of a channel's
+/// activations, which can be almost zero for a convolution's output. So a map that differs is
+/// computed again for the same image, brighter or darker by a rounding error. If that gives the
+/// reference's map, only rounding made the difference: all other maps move by less than a
+/// thousandth.
 fn maps_are_those_of_pytorch(
     kernel: KernelChoice,
     golden: &Golden,
@@ -161,7 +164,7 @@ fn maps_are_those_of_pytorch(
                 still_off.push(map.what);
             }
         }
-        // Such maps are rare, or it would be something else.
+        // Such maps are rare. If there are more, the cause is not rounding.
         assert!(still_off.len() <= 2, "{still_off:?}");
         off = still_off;
         if off.is_empty() {
@@ -171,7 +174,7 @@ fn maps_are_those_of_pytorch(
     panic!("{off:?}");
 }
 
-/// How far a map is from its reference.
+/// The difference between a map and its reference.
 struct Comparison {
     what: String,
     /// Largest difference as a share of the reference's maximum.
@@ -186,7 +189,7 @@ impl Comparison {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what was found is worth reading")]
+#[expect(clippy::print_stdout, reason = "the differences are worth reading")]
 fn compare(
     kernel: KernelChoice,
     Golden { cases, model, .. }: &Golden,
@@ -194,7 +197,7 @@ fn compare(
     layer: TargetLayer,
     input: &Tensor,
 ) -> Vec<Comparison> {
-    // Every class of every image: a batch whose images have several targets.
+    // Both classes of every image: a batch whose images have two targets each.
     let options = options(methods, layer.into(), Target::Top(2));
     let requests = vec![ExplainRequest { options: &options, label: None }; input.dim(0).unwrap()];
     let results = model.explain_batch(input, &requests).unwrap();
@@ -222,8 +225,9 @@ fn compare(
     compared
 }
 
-/// A component has no sign of its own: the library's comes from LAPACK, ours grows with the
-/// mean activation. Where they differ, what we rectify away is what the library keeps.
+/// Our Eigen-CAM map, or that of the opposite sign if it is closer to the reference. The sign of a
+/// principal component is arbitrary: the reference has LAPACK's, ours follows the mean activation.
+/// The part of the map that one keeps is the part that the other sets to zero.
 fn with_the_sign_of(
     reference: &[f32],
     ours: Vec<f32>,
@@ -246,7 +250,7 @@ fn options(methods: &[Method], layer: FusedLayers, target: Target) -> ExplainOpt
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    // Two maps that are zero are the same.
+    // Two maps of zeros are equal.
     if maximum(a).max(maximum(b)) < ZERO { 1.0 } else { dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() }
 }
 
@@ -254,7 +258,7 @@ fn has_reference(case: &Value, method: Method, layer: TargetLayer) -> bool {
     (0..2).any(|class| reference(case, method, layer, class).is_some())
 }
 
-/// PyTorch's map of a case, if the file has it.
+/// PyTorch's map of a case, if the file has one.
 fn reference(case: &Value, method: Method, layer: TargetLayer, class: usize) -> Option<&Value> {
     let (method, layer) = (method.to_string(), layer.to_string());
     case["maps"]

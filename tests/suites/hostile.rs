@@ -1,4 +1,4 @@
-//! `camshaft audit` on files made to do harm.
+//! Tests `camshaft audit` and `camshaft report` on image files made to do harm.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,19 +10,20 @@ use camshaft_tests::hostile::{Expected, Hostile, corpus};
 use camshaft_tests::programs::{Ended, program, run};
 use camshaft_tests::small_run::SmallRun;
 
-/// Of memory that the program touches, its own file's pages among it: what a container counts,
-/// and ends a program for. Measured, as the kernel counts it until the program's end.
+/// Limit of the program's resident memory: memory that it has touched, with the pages of its own
+/// file. A container counts this memory and kills a program for it. The test measures its peak.
 const RESIDENT_KIB: usize = 1 << 20;
 
-/// What the system refuses to go beyond (`RLIMIT_DATA`), and so ends a Rust program for: memory
-/// that could be written, touched or not. Stacks and the zeros of a picture still to come are
-/// touched in small part, and so this is more than the other.
+/// Limit of writable memory, touched or not (`RLIMIT_DATA`). The system refuses more, which ends a
+/// Rust program. It is larger than [`RESIDENT_KIB`], since most of the stacks and of a picture's
+/// zeros are never touched.
 const WRITABLE_KIB: usize = 3 << 19;
 
-/// Half of it is spent on the few pictures of nearly a hundred megapixels.
+/// Deadline for the audit. The few pictures of nearly a hundred megapixels take half of its time.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Runs its arguments within a limit, and prints the largest memory they ever took in KiB.
+/// A Python script: runs a command within a limit of writable memory, and prints its peak of
+/// resident memory in KiB.
 const LIMITED: &str = "\
 import resource, subprocess, sys
 limit = int(sys.argv[1]) * 1024
@@ -32,14 +33,14 @@ print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, flush=True
 sys.exit(status if status >= 0 else 128 - status)
 ";
 
-/// `camshaft` with writable memory of so many KiB.
+/// `camshaft` with at most `writable_kib` KiB of writable memory.
 fn limited(writable_kib: usize) -> Command {
     let mut command = Command::new("python3");
     command.args(["-c", LIMITED, &writable_kib.to_string()]).arg(program("camshaft"));
     command
 }
 
-/// How the audit ended, and the most memory that was resident, in KiB.
+/// Runs an audit; returns its end, and its peak of resident memory in KiB.
 fn audit(small: &SmallRun) -> (Ended, usize) {
     let mut command = limited(WRITABLE_KIB);
     command
@@ -90,9 +91,10 @@ fn hostile_images_each_fail_by_their_class_within_a_gibibyte_of_resident_memory(
     }
 }
 
-/// Each of 243 MB as pixels, all alike, and so all among the findings with their pictures.
+/// The images take 243 MB each as pixels. They are all alike, so that all are findings with a
+/// thumbnail.
 #[test]
-fn the_report_of_large_images_takes_them_one_after_another() {
+fn a_report_holds_one_large_image_at_a_time() {
     let small = SmallRun::new(2);
     let large = corpus().into_iter().find(|file| file.name == "nothing-but-an-end.bmp").unwrap();
     for copy in 0..6 {
@@ -117,7 +119,7 @@ fn is_as_expected(expected: Expected, found: Option<FailureClass>) -> bool {
 }
 
 #[test]
-fn nearly_every_hostile_image_has_one_right_answer() {
+fn most_hostile_images_have_one_right_result() {
     let mut counts = BTreeMap::new();
     let corpus = corpus();
     for file in &corpus {

@@ -1,5 +1,5 @@
-//! Suites that run the built programs against a real broker and real stores, and the
-//! library against reference numbers. One binary, so that they share the services.
+//! All suites: they run the built programs against a real broker and real stores, and compare the
+//! libraries with reference numbers. They are one binary, so that they share the services.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has to fail")]
 
 mod accuracy;

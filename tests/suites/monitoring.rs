@@ -1,4 +1,4 @@
-//! What a worker tells Prometheus while it works.
+//! Tests the metrics that a worker gives to Prometheus while it works.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tempfile::tempdir;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The first column of the page's tables.
+/// The names of metrics in the tables of docs/monitoring.md.
 fn documented() -> Vec<String> {
     let page = fs::read_to_string(repository::root().join("docs/monitoring.md")).unwrap();
     let cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
@@ -33,13 +33,13 @@ fn wait_for(health: &Health, what: &str, holds: impl Fn(&Scrape) -> bool) -> Scr
     last.unwrap()
 }
 
-/// Those of images that are done.
+/// The number of images that have a prediction.
 fn predicted(scrape: &Scrape) -> f64 {
     scrape.value(r#"camshaft_images_total{outcome="predicted"}"#)
 }
 
 #[test]
-fn every_documented_metric_is_told_and_counts_right() {
+fn every_documented_metric_is_there_and_counts_right() {
     let small = SmallRun::new(60);
     fs::write(small.source.join("broken.jpg"), b"\xff\xd8\xff but no more").unwrap();
     let broker = Broker::shared().url();
@@ -113,9 +113,9 @@ fn every_documented_metric_is_told_and_counts_right() {
     drop(running);
 }
 
-/// Where the network takes longest, it never waits for anything else.
+/// If the network is the slowest stage, it never waits for the others.
 #[test]
-fn the_models_share_of_the_time_is_nine_tenths_where_it_is_the_bottleneck() {
+fn the_model_works_nine_tenths_of_the_time_if_it_is_the_bottleneck() {
     const COPIES: usize = 3;
     let shared = repository::root().join("../shared/data/photos");
     let photos = if shared.exists() { shared } else { repository::chelsea() };
@@ -143,7 +143,7 @@ fn the_models_share_of_the_time_is_nine_tenths_where_it_is_the_bottleneck() {
         });
         (scrape.value(r#"camshaft_stage_seconds_sum{stage="model"}"#), Instant::now())
     };
-    // The stages fill at first, and run dry at last.
+    // Only the middle counts: the stages fill at first, and are empty at the end.
     let (before, from) = after(images / 6);
     let (busy, until) = after(images * 5 / 6);
     let share = (busy - before) / (until - from).as_secs_f64();

@@ -17,7 +17,6 @@ use camshaft_tests::jobs::publish;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-#[path = "queue/contract.rs"]
 mod contract;
 #[path = "queue/in_process.rs"]
 mod in_process_only;
@@ -25,10 +24,11 @@ mod in_process_only;
 mod rabbitmq_only;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Long enough to be measured, short enough to be waited for.
+/// Delay before each retry: long enough to measure, short enough to wait for.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// A fresh, empty queue, with what is not part of [`JobQueue`].
+/// A fresh, empty queue. It also offers what [`JobQueue`] lacks: publishing, and reading dead
+/// letters.
 struct Fixture {
     queue: Arc<dyn JobQueue>,
     implementation: Implementation,
@@ -52,7 +52,7 @@ impl Fixture {
         }
     }
 
-    /// The reasons of all dead letters. On RabbitMQ they are gone afterwards.
+    /// The reasons of all dead letters. On RabbitMQ this also removes the dead letters.
     async fn reasons(&self) -> Vec<String> {
         match &self.implementation {
             Implementation::InProcess(queue) => {
@@ -84,7 +84,7 @@ fn delays(retries: usize) -> RetryDelays {
     RetryDelays::new(vec![DELAY; retries])
 }
 
-/// A trace as another program may have begun it.
+/// A trace that another program has begun.
 fn trace() -> TraceContext {
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     TraceContext::new(traceparent.to_owned(), Some("vendor=1".to_owned()))
@@ -122,7 +122,7 @@ async fn consume(queue: &dyn JobQueue, prefetch: u16) -> Deliveries {
     queue.consume(prefetch, CancellationToken::new()).await.unwrap()
 }
 
-/// Waits until the queue's counts are these.
+/// Waits until the queue has these counts.
 async fn depth_becomes(queue: &dyn JobQueue, ready: u64, retrying: u64, dead: u64) {
     let wanted = QueueDepth { ready, retrying, dead };
     let start = Instant::now();
@@ -137,13 +137,13 @@ async fn depth_becomes(queue: &dyn JobQueue, ready: u64, retrying: u64, dead: u6
     }
 }
 
-/// Takes and acknowledges until every number below `count` has been seen.
+/// Takes and acknowledges deliveries until it has seen every number below `count`.
 async fn acknowledge_all(deliveries: &mut Deliveries, count: usize) {
     let mut missing: BTreeSet<usize> = (0..count).collect();
     while !missing.is_empty() {
         let delivery = next(deliveries).await;
         missing.remove(&number(&delivery));
-        // One whose connection was lost meanwhile comes again.
+        // It fails if the connection was lost meanwhile; the message then comes again.
         drop(delivery.receipt.settle(Outcome::Ack).await);
     }
 }

@@ -1,5 +1,5 @@
-//! `camshaft report` as a user runs it: what it finds in a data set with known faults, its tables
-//! in DuckDB, and its page in a browser.
+//! Tests `camshaft report` as a user runs it: its findings in a data set with known faults, its
+//! tables in DuckDB, and its page in a browser.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use camshaft_tests::small_run::SmallRun;
 use serde_json::Value;
 use tempfile::tempdir;
 
-/// The rows of a query in DuckDB; `{out}` in it is OUT.
+/// The rows of a query in DuckDB. `{out}` in the query stands for OUT.
 fn duckdb(out: &Path, query: &str) -> Vec<Value> {
     const SCRIPT: &str = "import duckdb, json, sys\n\
         found = duckdb.sql(sys.argv[1])\n\
@@ -36,7 +36,7 @@ fn summary(out: &Path, more: &[&str]) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-/// What the page is drawn from.
+/// The data in the report's page.
 fn page_data(out: &Path) -> Value {
     let page = fs::read_to_string(out.join("report/index.html")).unwrap();
     let start = "<script type=\"application/json\" id=\"report-data\">";
@@ -45,7 +45,7 @@ fn page_data(out: &Path) -> Value {
     serde_json::from_str(data).unwrap()
 }
 
-/// Keys of findings of a kind, or of some problems.
+/// The keys of findings that meet an SQL condition.
 fn found(out: &Path, condition: &str) -> BTreeSet<String> {
     let query = format!(
         "SELECT key FROM '{{out}}/report/findings.parquet' WHERE {condition} ORDER BY rank"
@@ -96,7 +96,7 @@ fn the_sample_photos_show_every_planted_fault_and_no_other() {
     assert_eq!(failed["failure"], "undecodable");
 }
 
-/// Precision and recall, printed as a line of a table.
+/// Precision and recall of the findings. Also prints them as a line of a table.
 #[expect(clippy::print_stdout, reason = "the table is what the test is for")]
 fn score<T: Ord + std::fmt::Debug>(
     what: &str,
@@ -158,18 +158,18 @@ fn planted_faults_are_found() {
     };
     at_least(labels, (0.7, 0.9));
     at_least(duplicates, (0.95, 0.95));
-    // Some of the photographs are blurred by nature.
+    // Precision is lower here: some photographs were blurred before.
     at_least(blurred, (0.8, 0.9));
     at_least(dark, (0.9, 0.9));
 }
 
 #[test]
-fn a_shortcut_is_found_and_flagged_and_none_where_there_is_none() {
+fn a_planted_shortcut_is_found_and_plain_photos_have_none() {
     let Some(photos) = repository::shared("data/pets") else { return };
     let directory = tempdir().unwrap();
     let [source, out] = ["planted", "out"].map(|name| directory.path().join(name));
     let planted = plant(&photos, &source);
-    // Long enough for the head to lean on the tag.
+    // The head learns long enough to rely on the tag.
     train_and_audit(&source, &out, &["--epochs", "60", "--learning-rate", "1e-2"]);
     let data = page_data(&out);
     let flagged: Vec<_> =
@@ -183,14 +183,14 @@ fn a_shortcut_is_found_and_flagged_and_none_where_there_is_none() {
     let tagged = examples.iter().filter(|e| planted.tagged.contains(e["key"].as_str().unwrap()));
     assert!(tagged.count() * 10 >= examples.len() * 9, "{examples:#?}");
 
-    // Some of the photographs as they are, and the bundled model.
+    // Photographs without a tag, and the bundled model.
     let mut audit = camshaft(["audit", "--overlay", "none"]);
     let plain = directory.path().join("plain");
     let _audited = run(audit.arg(photos.join("val")).arg("--out").arg(&plain)).expect(0);
     assert_eq!(summary(&plain, &[])["findings"]["shortcut"], 0);
 }
 
-/// Keys that would do harm on a page that took them for markup, or in an address.
+/// Keys that would do harm if a page took them for markup, or put them into an address as they are.
 const HOSTILE: [&str; 5] = [
     "even/<script>alert(1)<script>.jpg",
     "odd/\"><img src=x onerror=alert(1)>.jpg",
@@ -203,7 +203,7 @@ const HOSTILE: [&str; 5] = [
 fn tables_are_read_by_duckdb_and_the_page_by_a_browser() {
     let small = SmallRun::new(60);
     for (key, index) in HOSTILE.iter().zip(0..) {
-        // Copies of the first, so that each of these keys is in a finding.
+        // Copies of the first two images, so that each of these keys is in a finding.
         fs::copy(small.source.join(&small.keys[index % 2]), small.source.join(key)).unwrap();
     }
     fs::write(small.source.join("even/broken.jpg"), b"\xff\xd8\xff\xe0 no more").unwrap();
@@ -226,13 +226,13 @@ fn tables_are_read_by_duckdb_and_the_page_by_a_browser() {
         (&images.into(), &(images - 1).into()),
         "{row}"
     );
-    // The small model's 64 pixels leave 2 × 2 cells.
+    // With an input of 64 pixels a map has 2 × 2 cells.
     assert_eq!((&row["numbers"], &row["cells"]), (&2048.into(), &4.into()), "{row}");
     assert!(row["recent"] == true && (0.1..1.0).contains(&row["blur"].as_f64().unwrap()), "{row}");
     let in_csv =
         "SELECT count(*) AS rows, count(DISTINCT key) AS keys FROM '{out}/report/predictions.csv'";
     assert_eq!(duckdb(&small.out, in_csv)[0]["keys"], images);
-    // Embeddings are those of the result files.
+    // The table has the embeddings of the result files.
     let key = &small.keys[0];
     let one = format!(
         "SELECT embedding[1:3] AS first FROM '{{out}}/report/predictions.parquet' WHERE key = '{key}'"
@@ -257,7 +257,7 @@ fn tables_are_read_by_duckdb_and_the_page_by_a_browser() {
     }
 }
 
-/// IEEE 754 binary16, little-endian.
+/// Converts a little-endian IEEE 754 binary16 number.
 fn half_to_f64(half: [u8; 2]) -> f64 {
     let bits = u16::from_le_bytes(half);
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
@@ -293,7 +293,7 @@ fn conditions_decide_the_exit_status() {
     assert!(held.stderr.contains("images>=12 (12)") && !held.stderr.contains("failed"), "{held:?}");
     let _unknown = report(&small.out, &["--fail-on", "imges>1"]).expect(2);
     report(&small.out, &["--fail-on", "changed>0"]).expect_one_line(&["changed", "--against"]);
-    // Labels that are no classes of the model say nothing of accuracy.
+    // Without labels the accuracy is not known.
     let mut audit =
         camshaft_with_report(["audit", "--labels", "none", "--fail-on", "accuracy<0.9"]);
     let other = small.out.with_extension("other");
@@ -303,7 +303,7 @@ fn conditions_decide_the_exit_status() {
 }
 
 #[test]
-fn what_holds_no_run_or_no_embeddings_is_told_in_one_line() {
+fn a_missing_run_or_missing_embeddings_are_reported_in_one_line() {
     let small = SmallRun::new(4);
     report(&small.source, &[]).expect_one_line(&["no run", "run.json"]);
     let _audited = small.audit(&[]).expect(0);
@@ -321,7 +321,8 @@ fn what_holds_no_run_or_no_embeddings_is_told_in_one_line() {
 fn two_runs_are_compared_and_reports_can_lie_in_buckets() {
     let small = SmallRun::new(40);
     let _audited = small.audit(&[]).expect(0);
-    // The bundled model sees 224 pixels, the small one 64.
+    // The bundled model's input has 224 pixels a side, the small model's 64, so that the maps
+    // differ.
     let before = small.out.with_extension("before");
     let mut audit = camshaft(["audit"]);
     let _audited = run(audit.arg(&small.source).arg("--out").arg(&before)).expect(0);

@@ -1,4 +1,4 @@
-//! Enqueues of many images: killed and gone on with, listed from several places at once.
+//! Enqueues of many images: they are killed and continued, and list SOURCE in order of keys.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 const LIMIT: Duration = Duration::from_secs(120);
 const IMAGES: usize = 20_000;
 const KILLS: usize = 5;
-/// The most jobs that one kill, or one lost connection, may leave in the queue a second time.
+/// The largest number of jobs that one kill or one lost connection may leave in the queue twice.
 const MOST_SECOND_JOBS: usize = 256;
 
-/// An enqueue that can be started again and again.
+/// An enqueue that can be started repeatedly, and the jobs that it must publish.
 struct Enqueue {
     directory: TempDir,
     source: String,
@@ -38,7 +38,7 @@ struct Enqueue {
 }
 
 impl Enqueue {
-    /// Of files that nobody will read, in folders whose order is not that of a walk.
+    /// An enqueue of empty files. A walk of their folders does not give the order of keys.
     fn of_folder() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let images = directory.path().join("images");
@@ -56,7 +56,7 @@ impl Enqueue {
         Self { directory, source, base: None, expected }
     }
 
-    /// Of a list in no order, some of whose keys are there twice.
+    /// An enqueue of an unordered list that names some keys twice.
     fn of_list() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let list = directory.path().join("list.csv");
@@ -90,13 +90,13 @@ impl Enqueue {
         record["run"].as_str().unwrap().to_owned()
     }
 
-    /// Starts it, and kills it once `mark` jobs are there.
+    /// Starts it, and kills it when the queue has `mark` jobs.
     fn kill_at(&self, broker: &str, jobs: &Jobs, mark: usize) {
         let mut running = Running::start(&mut self.command(broker));
         let queued = || jobs.count("camshaft.jobs").unwrap_or(0);
         while queued() < mark {
             assert!(running.ended().is_none(), "it ended before {mark}: {:?}", running.output());
-            // Each look opens a channel, and the client trips over many at once.
+            // Each count opens a channel, and the client fails if there are too many at once.
             std::thread::sleep(Duration::from_millis(5));
         }
         running.kill();
@@ -107,11 +107,11 @@ impl Enqueue {
         self.assert_none_missing(jobs, 0);
     }
 
-    /// Asserts that no job is missing, that at most [`MOST_SECOND_JOBS`] are there a second time for
-    /// each of `interruptions`, and that each of those says so: a worker then looks for a result
-    /// before it works.
+    /// Asserts that no job is missing, and that each of the `interruptions` left at most
+    /// [`MOST_SECOND_JOBS`] jobs in the queue a second time. Each second job must be marked: a
+    /// worker then looks for a result before it works.
     fn assert_none_missing(&self, jobs: &Jobs, interruptions: usize) {
-        // The bookmark goes last.
+        // A completed enqueue deletes its bookmark at the end.
         let bookmark = format!("camshaft.enqueue.{}", self.run_id());
         assert_eq!(jobs.count(&bookmark), None, "{bookmark} is left");
         self.assert_taken(&jobs.take_all(), interruptions);
@@ -138,7 +138,7 @@ impl Enqueue {
     }
 }
 
-/// Marks by chance, other ones in every run, a fair part of the whole apart.
+/// Numbers of jobs at which to interrupt: random in every run, but spread over all jobs.
 fn marks() -> impl Iterator<Item = usize> {
     let part = IMAGES / (KILLS + 1);
     (1..=KILLS).map(move |kill| {
@@ -147,7 +147,7 @@ fn marks() -> impl Iterator<Item = usize> {
     })
 }
 
-fn killed_again_and_again(enqueue: &Enqueue) {
+fn assert_survives_kills(enqueue: &Enqueue) {
     let broker = Broker::shared().url();
     let jobs = Jobs::at(&broker);
     let mut ids = Vec::new();
@@ -164,17 +164,17 @@ fn killed_again_and_again(enqueue: &Enqueue) {
 }
 
 #[test]
-fn an_enqueue_killed_again_and_again_has_every_image_of_a_folder() {
-    killed_again_and_again(&Enqueue::of_folder());
+fn an_enqueue_killed_five_times_publishes_every_image_of_a_folder() {
+    assert_survives_kills(&Enqueue::of_folder());
 }
 
 #[test]
-fn an_enqueue_killed_again_and_again_has_every_line_of_a_list() {
-    killed_again_and_again(&Enqueue::of_list());
+fn an_enqueue_killed_five_times_publishes_every_line_of_a_list() {
+    assert_survives_kills(&Enqueue::of_list());
 }
 
 #[test]
-fn an_enqueue_whose_network_is_cut_has_every_image() {
+fn an_enqueue_whose_network_is_cut_publishes_every_image() {
     let enqueue = Enqueue::of_list();
     let broker = Broker::shared();
     let url = broker.url();
@@ -195,9 +195,9 @@ fn an_enqueue_whose_network_is_cut_has_every_image() {
     enqueue.assert_none_missing(&jobs, KILLS);
 }
 
-/// An enqueue that was killed goes on after others have changed the jobs in the queue. They change
-/// what it expects, too.
-fn goes_on_after(others: impl FnOnce(&mut Enqueue, &str, &Jobs)) {
+/// Asserts that a killed enqueue continues after `others` have changed the jobs in the queue.
+/// `others` also changes the expected jobs.
+fn assert_continues_after(others: impl FnOnce(&mut Enqueue, &str, &Jobs)) {
     let mut enqueue = Enqueue::of_list();
     let broker = Broker::shared().url();
     let jobs = Jobs::at(&broker);
@@ -209,8 +209,8 @@ fn goes_on_after(others: impl FnOnce(&mut Enqueue, &str, &Jobs)) {
 }
 
 #[test]
-fn an_enqueue_goes_on_behind_another_that_came_in_between() {
-    goes_on_after(|enqueue, broker, jobs| {
+fn an_enqueue_continues_after_another_enqueue_to_the_same_queue() {
+    assert_continues_after(|enqueue, broker, jobs| {
         let other = Enqueue::of_list();
         let list = PathBuf::from(other.source.strip_prefix("list:").unwrap());
         fs::write(&list, "key\nother-1.jpg\nother-2.jpg\n").unwrap();
@@ -218,7 +218,7 @@ fn an_enqueue_goes_on_behind_another_that_came_in_between() {
         for key in ["other-1.jpg", "other-2.jpg"] {
             enqueue.expected.insert(key.to_owned(), 1);
         }
-        // The queue has as many jobs as before.
+        // Take two jobs, so that the queue has as many as before.
         for key in jobs.take_first(2) {
             *enqueue.expected.get_mut(&key).unwrap() -= 1;
         }
@@ -227,8 +227,8 @@ fn an_enqueue_goes_on_behind_another_that_came_in_between() {
 }
 
 #[test]
-fn an_enqueue_goes_on_behind_messages_that_were_put_back() {
-    goes_on_after(|_enqueue, broker, _jobs| {
+fn an_enqueue_continues_after_messages_were_published_again() {
+    assert_continues_after(|_enqueue, broker, _jobs| {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let url = Secret::from(broker.to_owned());
@@ -246,7 +246,7 @@ fn an_enqueue_goes_on_behind_messages_that_were_put_back() {
 }
 
 #[test]
-fn of_two_enqueues_at_once_each_goes_on() {
+fn two_killed_enqueues_to_one_queue_both_continue() {
     let [first, second] = [Enqueue::of_folder(), Enqueue::of_list()];
     let broker = Broker::shared().url();
     let jobs = Jobs::at(&broker);
@@ -265,13 +265,13 @@ fn of_two_enqueues_at_once_each_goes_on() {
 }
 
 #[test]
-fn what_changed_meanwhile_is_enqueued_again_when_it_goes_on() {
+fn images_changed_meanwhile_are_enqueued_by_the_continued_enqueue() {
     let mut enqueue = Enqueue::of_folder();
     let broker = Broker::shared().url();
     let jobs = Jobs::at(&broker);
     enqueue.kill_at(&broker, &jobs, IMAGES / 2);
     let images = PathBuf::from(&enqueue.source);
-    // Both before the bookmark.
+    // Both keys are before the bookmark.
     fs::write(images.join("a-b/00001.jpg"), "another").unwrap();
     fs::write(images.join("a-b/00000.jpg"), "new").unwrap();
     enqueue.expected.insert("a-b/00001.jpg".to_owned(), 2);
@@ -281,7 +281,7 @@ fn what_changed_meanwhile_is_enqueued_again_when_it_goes_on() {
 }
 
 #[test]
-fn what_is_not_the_same_enqueue_starts_from_the_beginning() {
+fn an_enqueue_of_another_list_or_selection_starts_from_the_beginning() {
     let mut enqueue = Enqueue::of_list();
     let broker = Broker::shared().url();
     let jobs = Jobs::at(&broker);
@@ -289,7 +289,7 @@ fn what_is_not_the_same_enqueue_starts_from_the_beginning() {
     enqueue.kill_at(&broker, &jobs, IMAGES / 2);
     let before: usize = jobs.take().values().sum();
     assert!(before >= IMAGES / 2);
-    // Another line before the bookmark's, so that all others have moved.
+    // A line is added before the bookmark's, so that all later lines have moved.
     let lines = fs::read_to_string(&list).unwrap();
     fs::write(&list, lines.replacen("key,label\n", "key,label\nfirst.jpg,cat\n", 1)).unwrap();
     enqueue.expected.insert("first.jpg".to_owned(), 1);
@@ -312,7 +312,7 @@ fn a_broker_killed_after_its_enqueue_loses_no_image() {
     broker.start_again();
     let port = broker.port();
     wait::until("the broker is back", LIMIT, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-    // It has no bookmark any more: what has no result goes again.
+    // The bookmark is lost. All images without a result are enqueued again.
     let _ended = run(&mut enqueue.command(&url)).expect(0);
     let found = Jobs::at(&url).take();
     assert_eq!(found.len(), enqueue.expected.len());
@@ -321,8 +321,8 @@ fn a_broker_killed_after_its_enqueue_loses_no_image() {
     }
 }
 
-/// Folders enough for several stretches, names that sort otherwise as folders than as texts, and
-/// more of them than a page has.
+/// Keys that are hard to list in order: many folders, folder names that sort differently with a
+/// slash behind them, and more keys in a folder than one page of a listing has.
 fn awkward_keys() -> Vec<String> {
     let mut keys: Vec<_> = [
         "a",
@@ -345,7 +345,7 @@ fn awkward_keys() -> Vec<String> {
     keys
 }
 
-async fn is_listed_in_order(folder: &Folder, mut keys: Vec<String>) {
+async fn assert_listed_in_order(folder: &Folder, mut keys: Vec<String>) {
     for key in &keys {
         folder.put(key, Vec::new(), JSON).await.unwrap();
     }
@@ -367,9 +367,9 @@ async fn is_listed_in_order(folder: &Folder, mut keys: Vec<String>) {
 #[tokio::test]
 async fn a_folder_is_listed_in_order() {
     let directory = tempfile::tempdir().unwrap();
-    // A file and a folder can't have one name here.
+    // In a file system, a file and a folder cannot have the same name.
     let keys = awkward_keys().into_iter().filter(|key| key != "a").collect();
-    is_listed_in_order(&local(directory.path()), keys).await;
+    assert_listed_in_order(&local(directory.path()), keys).await;
 }
 
 #[tokio::test]
@@ -377,14 +377,14 @@ async fn a_bucket_of_s3s_fs_is_listed_in_order() {
     let server = S3Server::s3s_fs();
     server.make_bucket("in-order");
     let keys = awkward_keys().into_iter().filter(|key| key != "a").collect();
-    is_listed_in_order(&server.folder("s3://in-order/some/prefix"), keys).await;
+    assert_listed_in_order(&server.folder("s3://in-order/some/prefix"), keys).await;
 }
 
 #[tokio::test]
 async fn a_bucket_of_moto_is_listed_in_order() {
     let server = S3Server::moto();
     server.make_bucket("in-order");
-    is_listed_in_order(&server.folder("s3://in-order/some/prefix"), awkward_keys()).await;
+    assert_listed_in_order(&server.folder("s3://in-order/some/prefix"), awkward_keys()).await;
     server.make_bucket("in-order-at-the-root");
-    is_listed_in_order(&server.folder("s3://in-order-at-the-root"), awkward_keys()).await;
+    assert_listed_in_order(&server.folder("s3://in-order-at-the-root"), awkward_keys()).await;
 }

@@ -1,4 +1,4 @@
-//! What strangers' messages can't do, what no output shows, and the rights that suffice.
+//! Hostile messages do no harm, no output shows a secret, and the documented rights are enough.
 
 mod messages;
 mod places;

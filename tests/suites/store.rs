@@ -1,4 +1,4 @@
-//! What the programs need of a store, on local files and on real S3 servers.
+//! The contract of a store that the programs rely on, on local files and on real S3 servers.
 
 use camshaft_common::store::{Folder, JSON, StoreErrorKind};
 use camshaft_tests::results::local;
@@ -6,8 +6,8 @@ use camshaft_tests::s3::S3Server;
 use futures::TryStreamExt;
 use tempfile::tempdir;
 
-/// The contract every store has to keep.
-async fn keeps_the_contract(folder: &Folder) {
+/// Asserts the contract that every store has to keep.
+async fn assert_keeps_the_contract(folder: &Folder) {
     let missing = folder.get("cat/a.jpg", 100).await.unwrap_err();
     assert_eq!(missing.kind(), StoreErrorKind::NotFound, "{missing}");
     assert!(!folder.exists("cat/a.jpg").await.unwrap());
@@ -48,31 +48,31 @@ async fn keeps_the_contract(folder: &Folder) {
 #[tokio::test]
 async fn local_files_keep_the_contract() {
     let directory = tempdir().unwrap();
-    keeps_the_contract(&local(directory.path())).await;
+    assert_keeps_the_contract(&local(directory.path())).await;
 }
 
 #[tokio::test]
 async fn s3s_fs_keeps_the_contract() {
     let server = S3Server::s3s_fs();
     server.make_bucket("store-contract");
-    keeps_the_contract(&server.folder("s3://store-contract/some/prefix")).await;
+    assert_keeps_the_contract(&server.folder("s3://store-contract/some/prefix")).await;
 }
 
 #[tokio::test]
 async fn moto_keeps_the_contract() {
     let server = S3Server::moto();
     server.make_bucket("store-contract");
-    keeps_the_contract(&server.folder("s3://store-contract/some/prefix")).await;
+    assert_keeps_the_contract(&server.folder("s3://store-contract/some/prefix")).await;
 }
 
 #[tokio::test]
-async fn a_missing_bucket_is_told_from_a_missing_object() {
+async fn a_missing_bucket_is_another_error_than_a_missing_object() {
     for server in [S3Server::s3s_fs(), S3Server::moto()] {
         let listed: Result<Vec<_>, _> =
             server.folder("s3://no-such-bucket/x").list("").try_collect().await;
         assert_eq!(listed.unwrap_err().kind(), StoreErrorKind::NoBucket);
     }
-    // s3s-fs knows no missing bucket when asked for an object.
+    // Only moto: s3s-fs does not report a missing bucket for an object.
     let error = S3Server::moto().folder("s3://no-such-bucket/x").get("a", 1).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NoBucket, "{error}");
 }

@@ -1,5 +1,5 @@
-//! TLS to the broker and to the store, with an authority of one's own, and what is said where
-//! it fails.
+//! TLS to the broker and to the store, with a private certificate authority, and the messages if it
+//! fails.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -21,7 +21,7 @@ fn with_identity<'c>(command: &'c mut Command, identity: &Identity) -> &'c mut C
 }
 
 #[test]
-fn a_run_over_tls_with_ones_own_authority_and_a_client_certificate_ends_well() {
+fn a_run_over_tls_with_a_private_authority_and_a_client_certificate_succeeds() {
     let (broker, server) = (Broker::shared(), S3Server::s3s_fs());
     let url = broker.with_tls(&broker.url());
     let stores = Authority::new();
@@ -47,8 +47,8 @@ fn a_run_over_tls_with_ones_own_authority_and_a_client_certificate_ends_well() {
     assert!(redriven.stdout.starts_with("Moved 0"), "{}", redriven.stdout);
 }
 
-/// What `enqueue`, a worker and `status` say, given a broker URL and flags: each the same one
-/// line, and none goes on trying.
+/// Asserts that `enqueue`, a worker and `status` fail with the same one line and do not try again,
+/// given a broker URL and flags.
 fn each_says(url: &str, flags: &[&OsStr], parts: &[&str]) {
     let small = SmallRun::new(1);
     let _audited = small.audit(&[]).expect(0);
@@ -109,12 +109,12 @@ fn a_broker_that_wants_a_client_certificate_says_so_in_one_line() {
 }
 
 #[test]
-fn files_for_tls_that_cannot_be_used_are_told_before_connecting() {
+fn files_for_tls_that_cannot_be_used_are_reported_before_connecting() {
     let broker = Broker::shared();
     let authority = broker.authority();
     let client = broker.client();
     let other = authority.issue("other");
-    // Nobody listens there.
+    // No process listens there.
     let url = "amqps://user:pass@127.0.0.1:1/%2f";
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     let (ca, certificate, key) =
@@ -141,13 +141,13 @@ fn files_for_tls_that_cannot_be_used_are_told_before_connecting() {
     let plain = url.replace("amqps", "amqp");
     says(&plain, &ca_flag, &["is for amqps://", "says amqp://", "--broker-ca"]);
 
-    // A flag's other half is a matter of usage.
+    // A flag without its other half is wrong usage.
     let ended = run(&mut worker(["--broker", url, "--broker-cert", &certificate])).expect(2);
     assert!(ended.stderr.contains("--broker-key"), "{}", ended.stderr);
 }
 
 #[test]
-fn a_store_that_cannot_be_trusted_is_told_in_one_line() {
+fn a_store_that_cannot_be_trusted_is_refused_in_one_line() {
     let server = S3Server::s3s_fs();
     server.make_bucket("no-trust");
     let authority = Authority::new();

@@ -1,5 +1,5 @@
-//! Traces, as a real collector receives them, from the producer's message to the stored result;
-//! and what becomes of the work where there is none.
+//! Traces from the producer's message to the stored result, as a real collector receives them. A
+//! missing collector does not disturb the work.
 
 use std::fs;
 use std::net::TcpListener;
@@ -18,12 +18,12 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// What the programs may take to give up on a collector at their end, and to end.
+/// The time in which a program must end if the collector does not answer.
 const END_LIMIT: Duration = Duration::from_secs(8);
-/// A thread's name is cut off by the system.
+/// The start of the exporter's thread name, which Linux cuts off at 15 characters.
 const EXPORTER_THREAD: &str = "OpenTelemetry.T";
 const STAGES: [&str; 6] = ["fetch", "decode", "model", "render", "store", "settle"];
-/// Later than any test lasts: what arrives was sent at the end.
+/// An export interval longer than any test. Spans that arrive were sent when the program ended.
 const ONLY_AT_THE_END: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "3600000");
 
 fn enqueue(small: &SmallRun, broker: &str) -> Command {
@@ -36,7 +36,7 @@ fn idle_worker(broker: &str) -> Command {
     worker(["--broker", broker, "--exit-when-idle", "1"])
 }
 
-/// The spans of the image's trace, by when they began.
+/// The spans of the image's trace, in order of their start.
 fn trace_of(spans: &[ReceivedSpan], key: &str) -> Vec<ReceivedSpan> {
     let sent = spans.iter().filter(|span| span.attribute("camshaft.key") == key);
     let sent: Vec<_> = sent.filter(|span| span.kind == "PRODUCER").collect();
@@ -47,7 +47,7 @@ fn trace_of(spans: &[ReceivedSpan], key: &str) -> Vec<ReceivedSpan> {
     trace
 }
 
-/// Takes the only span of that name out of a trace.
+/// Removes the only span with this name from a trace.
 fn take(trace: &mut Vec<ReceivedSpan>, name: &str) -> ReceivedSpan {
     let found = trace.iter().position(|span| span.name == name);
     let span = trace.remove(found.unwrap_or_else(|| panic!("no {name} in {trace:#?}")));
@@ -55,7 +55,7 @@ fn take(trace: &mut Vec<ReceivedSpan>, name: &str) -> ReceivedSpan {
     span
 }
 
-/// Asserts that an image's trace goes from its message to its result, and returns its id.
+/// Asserts that an image's trace goes from its message to its result. Returns the trace's id.
 fn assert_whole(spans: &[ReceivedSpan], key: &str, services: [&str; 2], system: &str) -> String {
     let mut trace = trace_of(spans, key);
     let enqueued = spans.iter().find(|span| span.name == "enqueue").unwrap();
@@ -78,7 +78,7 @@ fn assert_whole(spans: &[ReceivedSpan], key: &str, services: [&str; 2], system: 
     }
     assert_eq!(process.attribute("camshaft.run"), send.attribute("camshaft.run"));
 
-    // What is left are the stages, in their order.
+    // The other spans are the stages, in order.
     let names: Vec<_> = trace.iter().map(|span| &*span.name).collect();
     assert_eq!(names, STAGES, "{trace:#?}");
     for (stage, next) in trace.iter().zip(trace.iter().skip(1)) {
@@ -107,7 +107,7 @@ fn the_trace_of_an_image_goes_from_the_producer_to_the_store() {
     let mut enqueue = enqueue(&small, &broker);
     let _ended = run(enqueue.envs(collector.variables()).envs([ONLY_AT_THE_END])).expect(0);
 
-    // Stopped as a cluster stops it, before it would have sent anything.
+    // SIGTERM stops the worker, as in a cluster, before its first export is due.
     let mut worker =
         worker(["--broker", &broker, "--log-format", "json", "--log", "debug,lapin=off"]);
     let running = Running::start(worker.envs(collector.variables()).envs([ONLY_AT_THE_END]));
@@ -122,7 +122,7 @@ fn the_trace_of_an_image_goes_from_the_producer_to_the_store() {
         ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for key in &small.keys {
         let id = assert_whole(&spans, key, ["camshaft", "camshaft-worker"], "rabbitmq");
-        // Log lines say as ever which image and which trace they belong to.
+        // Log lines name their image and their trace.
         let of_image = |line: &&Value| line["span"]["key"] == **key;
         let of_image: Vec<_> = lines.iter().filter(of_image).collect();
         assert!(of_image.iter().any(|line| line["message"] == "prediction stored"), "{lines:#?}");
@@ -141,13 +141,13 @@ fn the_trace_of_an_image_goes_from_the_producer_to_the_store() {
     assert!(decode.error.is_some() && decode.error == process.error, "{decode:#?} {process:#?}");
     let names: Vec<_> = bad.iter().map(|span| &*span.name).collect();
     assert_eq!(names, ["send camshaft.jobs", "fetch", "settle"]);
-    // Nothing but these: four images, whose run is a trace too.
+    // There are no other traces: four images, and the enqueue itself.
     let traces: std::collections::BTreeSet<_> = spans.iter().map(|span| &span.trace).collect();
     assert_eq!(traces.len(), 5, "{spans:#?}");
 }
 
 #[test]
-fn an_audit_has_the_same_spans() {
+fn an_audit_sends_the_same_spans() {
     let (small, collector) = (SmallRun::new(2), Collector::start());
     let mut audit = camshaft(["audit"]);
     audit.arg(&small.source).arg("--out").arg(&small.out).arg("--model").arg(&small.model);
@@ -160,10 +160,10 @@ fn an_audit_has_the_same_spans() {
 }
 
 #[test]
-fn each_further_try_is_a_span_of_the_same_trace() {
+fn each_retry_is_a_span_of_the_same_trace() {
     let (small, collector, broker) = (SmallRun::new(1), Collector::start(), Broker::shared().url());
     let _ended = run(enqueue(&small, &broker).envs(collector.variables())).expect(0);
-    // It has another model than the job asks for.
+    // The worker has another model than the job names, so that it cannot do it.
     let mut worker = idle_worker(&broker);
     worker.args(["--retry-delays", "1", "--model", "cats-vs-dogs"]);
     let _ended = run(worker.envs(collector.variables())).expect(0);
@@ -180,13 +180,13 @@ fn each_further_try_is_a_span_of_the_same_trace() {
 }
 
 #[test]
-fn what_is_not_sampled_is_not_recorded_by_anybody() {
+fn a_trace_that_the_producer_does_not_sample_is_recorded_by_no_program() {
     let (small, collector, broker) = (SmallRun::new(3), Collector::start(), Broker::shared().url());
     let never =
         [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")];
     let mut enqueue = enqueue(&small, &broker);
     let _ended = run(enqueue.envs(collector.variables()).envs(never)).expect(0);
-    // The worker goes by what the message says.
+    // The worker follows the sampling decision in the message.
     let _ended = run(idle_worker(&broker).envs(collector.variables())).expect(0);
     small.results().assert_exactly(&small.keys);
     assert_eq!(collector.spans().len(), 0, "{:#?}", collector.spans());
@@ -204,7 +204,7 @@ fn without_variables_there_are_no_traces() {
         delivery.receipt.settle(Outcome::Ack).await.unwrap();
         delivery.trace.unwrap().traceparent().to_owned()
     });
-    // Log lines have an id all the same; that nobody keeps the trace is said.
+    // The message has a trace id for log lines, but its flag says "not sampled".
     assert_eq!((traceparent.len(), &traceparent[53..]), (55, "00"), "{traceparent}");
 
     let running = Running::start(&mut worker(["--broker", &broker]));
@@ -214,7 +214,7 @@ fn without_variables_there_are_no_traces() {
 }
 
 #[test]
-fn traces_can_be_turned_off_where_a_collector_is_named() {
+fn traces_can_be_turned_off_though_a_collector_is_named() {
     let collector = Collector::start();
     for (name, value) in [
         ("OTEL_SDK_DISABLED", "true"),
@@ -236,14 +236,15 @@ fn traces_can_be_turned_off_where_a_collector_is_named() {
     assert_eq!(collector.spans().len(), 0, "{:#?}", collector.spans());
 }
 
-/// A run whose collector is at `port`: whole, told of once, and over soon.
+/// Asserts that a run is complete and ends in time though there is no collector at `port`. Each
+/// program reports it once.
 fn assert_undisturbed(port: u16) {
     const SECRET: &str = "h3ader-s3cret";
     let (small, broker) = (SmallRun::new(30), Broker::shared().url());
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://user:{SECRET}@127.0.0.1:{port}")),
         ("OTEL_EXPORTER_OTLP_HEADERS", format!("authorization={SECRET}")),
-        // Batches fail one after the other.
+        // Short, so that several batches fail.
         ("OTEL_BSP_SCHEDULE_DELAY", "20".to_owned()),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "200".to_owned()),
     ];

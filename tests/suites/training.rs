@@ -1,4 +1,4 @@
-//! `camshaft train` as a user runs it.
+//! Tests `camshaft train` as a user runs it.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,10 @@ use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::tempdir;
 
-/// Far above what any step takes, on a machine that does much else.
+/// Deadline of each step. It is generous, for a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Photographs of the classes `lying` and `upright`, so to speak: stripes.
+/// Writes pictures of stripes, of the classes `lying` and `upright`.
 fn write_stripes(root: &Path, images: u32) {
     for (upright, class) in [(false, "lying"), (true, "upright")] {
         fs::create_dir_all(root.join(class)).unwrap();
@@ -37,7 +37,7 @@ fn train(dataset: &Path, out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// `training.json`, without how long things took.
+/// `training.json` without durations.
 fn record(out: &Path) -> Value {
     let mut record: Value =
         serde_json::from_slice(&fs::read(out.join("training.json")).unwrap()).unwrap();
@@ -52,10 +52,10 @@ fn best_accuracy(record: &Value) -> f64 {
     history.map(|epoch| epoch["validation_accuracy"].as_f64().unwrap()).fold(0.0, f64::max)
 }
 
-/// A network small enough that an epoch takes a second.
+/// Arguments for a network so small that an epoch takes a second.
 const SMALL: [&str; 6] = ["--init", "random", "--architecture", "resnet18", "--image-size", "64"];
 
-/// As many as running statistics, by which validation goes, need to arrive.
+/// Arguments for enough steps: validation uses running statistics, which need them to settle.
 const MANY_STEPS: [&str; 6] = ["--learning-rate", "1e-3", "--batch", "4", "--epochs", "8"];
 
 #[test]
@@ -79,7 +79,7 @@ fn a_new_head_tells_cats_from_dogs() {
 }
 
 #[test]
-fn a_model_is_made_whatever_is_trained_and_can_be_audited_with() {
+fn a_trained_head_or_whole_network_can_be_used_in_an_audit() {
     let root = tempdir().unwrap();
     let dataset = root.path().join("stripes");
     write_stripes(&dataset, 24);
@@ -105,7 +105,7 @@ fn a_model_is_made_whatever_is_trained_and_can_be_audited_with() {
 }
 
 #[test]
-fn a_training_goes_on_after_kill_and_interrupt_as_if_nothing_had_happened() {
+fn a_killed_and_interrupted_training_gives_the_same_model() {
     let root = tempdir().unwrap();
     let dataset = root.path().join("stripes");
     write_stripes(&dataset, 24);
@@ -122,7 +122,7 @@ fn a_training_goes_on_after_kill_and_interrupt_as_if_nothing_had_happened() {
     wait::until("the second epoch ends", LIMIT, || printed(&running, "Epoch 2/4"));
     running.signal("INT");
     let stopped = running.end(LIMIT);
-    // It may have been done with the third, but not with all.
+    // The third epoch may have ended before the signal, but not all four.
     assert_eq!(stopped.status, Some(1), "{}", stopped.stdout);
     assert!(stopped.stderr.contains("run the same command again to go on"), "{}", stopped.stderr);
     let _ended = run(&mut train(&dataset, &pieces, &settings)).expect(0);
@@ -140,7 +140,7 @@ fn a_training_goes_on_after_kill_and_interrupt_as_if_nothing_had_happened() {
 }
 
 #[test]
-fn what_cannot_be_trained_on_is_one_clear_line() {
+fn a_training_that_cannot_run_says_why_in_one_line() {
     let root = tempdir().unwrap();
     let dataset = root.path().join("set");
     let out = root.path().join("out");
@@ -152,7 +152,7 @@ fn what_cannot_be_trained_on_is_one_clear_line() {
     fails(&["cat has no images"]);
     assert!(!out.exists(), "nothing was to be written");
 
-    // Enough of each class that a fifth of them is at least one.
+    // Enough images of each class, so that a fifth of them is at least one.
     write_stripes(&root.path().join("stripes"), 16);
     let stripes = root.path().join("stripes");
     for (more, part) in [
@@ -163,7 +163,7 @@ fn what_cannot_be_trained_on_is_one_clear_line() {
         let ended = run(&mut train(&stripes, &out, more)).expect(2);
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
-    // Another's model is not written over.
+    // A model that another program wrote is not overwritten.
     fs::create_dir_all(&out).unwrap();
     fs::write(out.join("model.safetensors"), b"precious").unwrap();
     run(&mut train(&stripes, &out, &[])).expect_one_line(&["no checkpoint", "another --out"]);

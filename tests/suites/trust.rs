@@ -1,4 +1,4 @@
-//! `camshaft audit --trust-sample` as a user runs it, and its measures on the bundled model.
+//! Tests `camshaft audit --trust-sample` as a user runs it, and its measures on the bundled model.
 
 use std::fs;
 use std::path::Path;
@@ -22,13 +22,13 @@ fn read(out: &Path) -> TrustRecord {
 }
 
 #[test]
-fn a_run_tells_whether_its_maps_can_be_trusted() {
+fn trust_sample_measures_maps_of_a_finished_run() {
     let small = SmallRun::new(12);
     let plain = small.audit(&[]).expect(0);
     assert!(!small.out.join("trust.json").exists(), "nobody asked for it");
     assert!(!plain.stdout.contains("Measured"), "{}", plain.stdout);
 
-    // On a finished OUT nothing else is done.
+    // The run is finished, so that the audit only measures.
     let sample = ["--trust-sample", "5"];
     let ended = small.audit(&sample).expect(0);
     assert!(ended.stdout.contains("Audited 0 images"), "{}", ended.stdout);
@@ -50,12 +50,12 @@ fn a_run_tells_whether_its_maps_can_be_trusted() {
         }
         assert_eq!(measures.deletion_curve.len(), trust.settings.curve_steps + 1);
     }
-    // What speaks against the maps is not only in the file.
+    // Warnings are printed too, not only in the file.
     for warning in &map.warnings {
         assert!(ended.stdout.contains(warning), "no {warning:?} in {}", ended.stdout);
     }
 
-    // The same again is the same file, to the byte.
+    // A second measurement writes the same file, byte for byte.
     let file = small.out.join("trust.json");
     let before = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
@@ -71,7 +71,7 @@ fn images_that_can_no_longer_be_read_are_left_out_and_counted() {
     let changed = small.source.join(&small.keys[1]);
     let modified = fs::metadata(&changed).unwrap().modified().unwrap();
     fs::write(&changed, b"no image").unwrap();
-    // Else the audit would do it again, as it should.
+    // With a new time the audit would do the image again.
     fs::File::options().write(true).open(&changed).unwrap().set_modified(modified).unwrap();
     let ended = small.audit(&["--trust-sample", "100"]).expect(0);
     assert!(ended.stdout.contains("2 could no longer be read"), "{}", ended.stdout);
@@ -80,7 +80,7 @@ fn images_that_can_no_longer_be_read_are_left_out_and_counted() {
     assert!(small.keys[2..].iter().all(|key| sample.keys.iter().any(|k| k.as_str() == key)));
 }
 
-/// Means over images.
+/// The mean of each measure over images.
 #[derive(Debug)]
 struct Means {
     deletion: f64,
@@ -134,13 +134,13 @@ fn real_maps_beat_inverted_ones_by_every_measure() {
     assert!(real.road > 0.0 && inverted.road < 0.0, "{real:?} and {inverted:?}");
 }
 
-/// Of a set, with intervals: on crops of one photo a single blind map can beat the real ones in
-/// deletion (0.62 against 0.66 where three were tried).
+/// This needs many photographs, and intervals. On three crops of one photo, a map that does not
+/// know the image beat the real ones in deletion (0.62 against 0.66).
 #[test]
 fn real_maps_beat_random_ones_on_photographs() {
     let Some(photographs) = repository::shared("data/pets/val") else { return };
     let out = tempfile::tempdir().unwrap();
-    // Dogs: of 12 cats, deletion alone tells no map from a random one (0.06 [0.01, 0.12] worse).
+    // Not cats: on 12 cats deletion is even worse for real maps (0.06 [0.01, 0.12]).
     let mut dogs = files_below(&photographs.join("dog"));
     dogs.sort();
     let names = dogs.iter().map(|dog| dog.file_name().unwrap().to_str().unwrap());

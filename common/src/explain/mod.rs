@@ -86,7 +86,7 @@ mod layer;
 
 pub use layer::{FusedLayers, TargetLayer};
 
-/// The error for a text that is none of an enum's words.
+/// The error for a text that is not one of an enum's words.
 fn unknown_word<T: VariantArray + fmt::Display>(
     what: &'static str,
     text: &str,

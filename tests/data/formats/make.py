@@ -1,4 +1,4 @@
-"""Writes the pictures of this folder and expected.json: kinds that the image crate can't write.
+"""Writes the pictures of this folder, of kinds that the image crate cannot write, and expected.json.
 
     python tests/data/formats/make.py        # needs Pillow and numpy
 

@@ -1,4 +1,5 @@
-//! A model's weights file: safetensors, or PyTorch's archive with its pickle.
+//! Reads a model's weights file: safetensors, or PyTorch's archive with its pickle. Memory stays
+//! bounded by the file's size.
 #![no_main]
 
 use bytes::Bytes;
@@ -12,7 +13,8 @@ use safetensors::SafeTensors;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// The smallest network there is: zeros stand for what a file lacks, until all is known.
+/// Config of the smallest network. The loader uses zeros for tensors that the file lacks, and then
+/// reports them.
 const CONFIG: &[u8] = br#"{
     "architecture": "resnet18", "classes": ["cat", "dog"],
     "input": {
@@ -21,9 +23,10 @@ const CONFIG: &[u8] = br#"{
     }
 }"#;
 
-/// Twice the network's.
+/// Memory allowed for any file: twice that of the network's weights.
 const FIXED_BYTES: usize = 2 * 4 * 11_700_000;
-/// Of memory for each byte of a file: values in JSON and in a pickle are small on disk.
+/// Memory allowed for each byte of the file. Values in JSON and in a pickle take more memory than
+/// disk.
 const BYTES_PER_BYTE: usize = 512;
 
 fuzz_target!(|weights: &[u8]| {
@@ -41,8 +44,8 @@ fuzz_target!(|weights: &[u8]| {
     assert!(used <= allowed, "{} bytes of file took {used} bytes of memory", weights.len());
 });
 
-/// Whether loading ends before a network of zeros is made, which takes a tenth of a second: at
-/// a header that can't be read, or a head of another number of classes.
+/// True if loading fails before it makes a network of zeros, which takes a tenth of a second. It
+/// fails early if the header cannot be read, or if the head has another number of classes.
 fn is_quick(file: &[u8]) -> bool {
     SafeTensors::deserialize(file).map_or(true, |tensors| tensors.tensor("fc.weight").is_ok())
 }

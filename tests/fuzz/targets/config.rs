@@ -1,12 +1,13 @@
-//! A model's `config.json`, and the `preprocessor_config.json` after a zero byte.
+//! Reads a model's `config.json`, and its `preprocessor_config.json`, which the input has after a
+//! zero byte.
 #![no_main]
 
 use camshaft_model::ModelConfig;
 use camshaft_vision::input::Resize;
 use libfuzzer_sys::fuzz_target;
 
-/// ResNet halves its input five times; a side beyond 4096 fits no memory. The documentation
-/// promises both.
+/// The sides of an input that the documentation promises. A ResNet halves its input five times, and
+/// a larger side would not fit into memory.
 const SIDES: std::ops::RangeInclusive<usize> = 32..=4096;
 
 fuzz_target!(|files: &[u8]| {
@@ -26,11 +27,11 @@ fuzz_target!(|files: &[u8]| {
         }
     }
     assert!(!config.classes.is_empty() && config.classes.iter().all(|name| !name.is_empty()));
-    // Every pixel has a finite value.
+    // Scaling gives every pixel a finite value.
     for (mean, std) in input.mean.into_iter().zip(input.std) {
         assert!(((255.0 - mean) / std).is_finite() && (-mean / std).is_finite(), "{input:?}");
     }
-    // Whosever format it was: ours says all of it.
+    // Our own format can hold every config that was read from another format.
     let ours = serde_json::to_vec(&config).expect("a config can be written");
     assert_eq!(ModelConfig::parse("model", &ours).expect("it is our own format"), config);
 });

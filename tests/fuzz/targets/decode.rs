@@ -1,7 +1,7 @@
-//! An image file of anyone's making: a picture within the limits, or an error with its class.
+//! Decodes any file: the result is a picture within the limits, or an error with its class.
 //!
-//! Models what the pipeline does: a panic of a decoder is caught there and reported as
-//! `undecodable`. A hang, an abort or memory without bound would take other images with it.
+//! Like the pipeline, this catches a decoder's panic, which the pipeline reports as `undecodable`.
+//! A hang, an abort or unbounded memory would harm other images, so each is a bug.
 #![no_main]
 
 use std::cell::Cell;
@@ -15,15 +15,15 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Small, so that mutations reach them and each try is quick.
+/// Small limits, so that mutations reach them and each try is quick.
 const LIMITS: ImageLimits =
     ImageLimits { max_bytes: 64 << 10, max_pixels: 256 << 10, max_side: 2048 };
 
-/// The decoder's own pixels of up to eight bytes, RGBA, RGB; of a progressive JPEG its
-/// coefficients; and what turns a picture upright.
+/// Memory allowed for each pixel: the decoder's pixels of up to eight bytes, RGBA and RGB copies,
+/// the coefficients of a progressive JPEG, and the copy that turns a picture upright.
 const BYTES_PER_PIXEL: u64 = 32;
-/// Tables and buffers of the decoders, and what a lossy WebP's partition may claim to have: its
-/// length has 24 bits.
+/// Memory allowed for any file: the decoders' tables and buffers, and the length that a lossy
+/// WebP's partition may claim, which has 24 bits.
 const FIXED_BYTES: u64 = 20 << 20;
 
 thread_local! {
@@ -53,7 +53,7 @@ fuzz_target!(
     }
 );
 
-/// A message tells what to do, on one line, and does not grow with the file.
+/// Checks that a message is one line whose length does not depend on the file.
 fn check(error: &DecodeError, bytes: u64) {
     let message = error.to_string();
     assert!(!message.contains('\n') && message.len() < 500, "{message:?}");
@@ -68,7 +68,7 @@ fn check(error: &DecodeError, bytes: u64) {
     assert_eq!(bytes > LIMITS.max_bytes, matches!(error, DecodeError::FileTooLarge { .. }));
 }
 
-/// libFuzzer's hook aborts at any panic; a decoder's is caught.
+/// Replaces libFuzzer's panic hook, which aborts at any panic: panics of decoders are caught.
 fn catch_decoders_panics() {
     let abort = take_hook();
     set_hook(Box::new(move |panic| {

@@ -1,6 +1,6 @@
-//! What names images: a list file's lines, keys and places.
+//! Reads places, list files and keys.
 //!
-//! The first line of the input is read as a place, the rest as a list.
+//! The first line of the input is read as a place, the rest as a list file.
 #![no_main]
 
 use camshaft_common::explain::{ExplainOptions, OverlayFormat};
@@ -62,12 +62,12 @@ fn check_key(key: &ImageKey) {
     ] {
         let below = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
         assert!(below.is_some_and(|below| below.starts_with(text)), "{path:?} left {folder}");
-        // A store's limit: S3's.
+        // S3's limit; other stores allow as much.
         assert!(path.len() <= 1024, "{} bytes are too long for a store", path.len());
     }
 }
 
-/// What a list says always fits a message, and comes out of it unchanged.
+/// Checks that a listed image fits into a message and comes out of it unchanged.
 fn check_message(key: ImageKey, label: Option<String>) {
     let place: Location = "s3://bucket/prefix".parse().expect("it is a place");
     let job = Job {

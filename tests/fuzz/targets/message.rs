@@ -1,4 +1,4 @@
-//! What arrives in a queue: any body is a job of this version, or an error.
+//! Reads a message's body: the result is a job of this version, or an error.
 #![no_main]
 
 use camshaft_common::job::{Job, MAX_JOB_BYTES};

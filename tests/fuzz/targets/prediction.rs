@@ -1,4 +1,4 @@
-//! What is read back from OUT: records written once are read and written again unchanged.
+//! Reads records from OUT: a record that was read, written and read again is unchanged.
 #![no_main]
 
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
-//! Bits into bytes, the first in the lowest place, as DEFLATE, GIF and WebP have them; and the
-//! smallest DEFLATE there is of many zeros.
+//! Writes bits into bytes, the lowest bit first, as DEFLATE, GIF and WebP need them; compresses
+//! zeros with DEFLATE; and makes pseudo-random numbers.
 
-/// Bytes being written bit by bit.
+/// Bytes that are written bit by bit.
 #[derive(Default)]
 pub(super) struct Bits {
     bytes: Vec<u8>,
@@ -26,12 +26,12 @@ impl Bits {
     }
 }
 
-/// So many zeros in zlib's format, in a 158th of their size: RFC 1951, section 3.2.6, a literal
-/// and copies of 258 bytes.
+/// `count` zeros in zlib's format, in a 158th of their size: literals, then copies of 258 bytes
+/// (RFC 1951, section 3.2.6).
 pub(super) fn zlib_zeros(count: usize) -> Vec<u8> {
     const LONGEST: usize = 258;
     let mut bits = Bits::default();
-    // The last block, with fixed codes.
+    // The header of the last block, with fixed codes.
     bits.push(0b011, 3);
     let copies = count.saturating_sub(1) / LONGEST;
     let literals = count - copies * LONGEST;
@@ -44,18 +44,17 @@ pub(super) fn zlib_zeros(count: usize) -> Vec<u8> {
         bits.push(0b1010_0011, 8);
         bits.push(0, 5);
     }
-    // The end: code 000_0000.
+    // The end of the block: code 000_0000.
     bits.push(0, 7);
     let mut zlib = vec![0x78, 0x9c];
     zlib.extend(bits.into_bytes());
-    // Adler-32: one and the sum of that after each byte.
+    // Adler-32 of zeros: its low half stays 1, and its high half adds that for each byte.
     let sum = (count % 65_521) as u32;
     zlib.extend((sum << 16 | 1).to_be_bytes());
     zlib
 }
 
-/// Numbers that look like chance and are the same in each run: SplitMix64 (Steele, Lea and
-/// Flood 2014).
+/// Pseudo-random numbers, the same in each run: SplitMix64 (Steele, Lea and Flood 2014).
 pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
@@ -67,7 +66,7 @@ impl Chance {
         bits ^ (bits >> 31)
     }
 
-    /// Less than `end`.
+    /// A number less than `end`.
     pub(super) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }

@@ -1,4 +1,5 @@
-//! Hostile Windows bitmaps, by the fields of `BITMAPFILEHEADER` and `BITMAPINFOHEADER`.
+//! Hostile Windows bitmaps. Constants are offsets of the fields of `BITMAPFILEHEADER` and
+//! `BITMAPINFOHEADER`.
 
 use image::ImageFormat;
 
@@ -41,8 +42,8 @@ fn lying_headers(corpus: &mut Corpus) {
         let bytes = with(&photo, DATA_AT, &at.to_le_bytes());
         corpus.add(format!("samples-at-{at}.bmp"), bytes, Expected::UNDECODABLE);
     }
-    // A version's header is known by its length: the shortest has twelve bytes, and longer ones
-    // than are known may come.
+    // The header's length tells its version. The shortest has twelve bytes. A length that is longer
+    // than all known headers may be a future version, so it is unsupported.
     for (length, expected) in [
         (0_u32, Expected::UNDECODABLE),
         (1, Expected::UNDECODABLE),
@@ -58,7 +59,7 @@ fn lying_headers(corpus: &mut Corpus) {
         let bytes = with(&photo, BITS, &bits.to_le_bytes());
         corpus.add(format!("samples-of-{bits}-bits.bmp"), bytes, Expected::UNDECODABLE);
     }
-    // JPEG or PNG in a bitmap, and CMYK, for printers; and what nobody has defined.
+    // 4 and 5 are JPEG and PNG in a bitmap, 11 and 12 are CMYK, and the last two are not defined.
     for (compression, expected) in [
         (4_u32, Expected::UNSUPPORTED),
         (5, Expected::UNSUPPORTED),
@@ -100,7 +101,7 @@ fn run_lengths(corpus: &mut Corpus) {
     let row = [&[8, 1, 0, 0][..]].concat();
     let whole = [row.repeat(8), vec![0, 1]].concat();
     corpus.add("runs.bmp", encoded_runs(8, 8, &whole), Expected::Prediction);
-    // What is left out by an early end or a step aside is colour 0, however much that is.
+    // Pixels that no run covers have colour 0.
     corpus.add("nothing-but-an-end.bmp", encoded_runs(9_000, 9_000, &[0, 1]), Expected::Prediction);
     let steps = [0, 2, 255, 255].repeat(1_000);
     let bytes = encoded_runs(8, 8, &[&steps[..], &[0, 1]].concat());

@@ -1,4 +1,5 @@
-//! What goes for every format: cut files, files that are no images, one in another, and noise.
+//! Hostile files of every format: cut and changed files, one file behind another, noise, and files
+//! that are not images.
 
 use std::fs;
 use std::io::Cursor;
@@ -10,7 +11,7 @@ use super::bits::Chance;
 use super::{Corpus, Expected};
 use crate::repository;
 
-/// Formats with the extension of their files.
+/// The formats, with their files' extensions.
 pub(super) const FORMATS: [(ImageFormat, &str); 6] = [
     (ImageFormat::Jpeg, "jpg"),
     (ImageFormat::Png, "png"),
@@ -39,13 +40,13 @@ pub(super) fn sample(name: &str) -> Vec<u8> {
     fs::read(repository::root().join("tests/data/formats").join(name)).expect("it is there")
 }
 
-/// Where the first `pattern` begins.
+/// The offset of the first `pattern`.
 pub(super) fn position(bytes: &[u8], pattern: &[u8]) -> usize {
     let found = bytes.windows(pattern.len()).position(|window| window == pattern);
     found.expect("the sample has it")
 }
 
-/// `bytes` with others in a place.
+/// `bytes` with `others` written over those at `at`.
 pub(super) fn with(bytes: &[u8], at: usize, others: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[at..at + others.len()].copy_from_slice(others);
@@ -60,7 +61,7 @@ pub(super) fn add(corpus: &mut Corpus) {
     no_images(corpus);
 }
 
-/// Cut at eighteen places, none so late that only an end mark is lost.
+/// Files cut at 18 places. Each cut removes more than an end mark.
 fn cut(corpus: &mut Corpus) {
     for (format, extension) in FORMATS {
         let bytes = encoded(format);
@@ -72,13 +73,13 @@ fn cut(corpus: &mut Corpus) {
     }
 }
 
-/// One byte differs. Where a checksum tells, the file is refused; samples that aren't compressed
-/// are others, and no less a picture.
+/// Files in which one bit differs. A format with checksums must refuse the file. Without
+/// compression it is still a picture, with other samples.
 fn flipped(corpus: &mut Corpus) {
     let mut chance = Chance(1);
     for (format, extension) in FORMATS {
         let bytes = encoded(format);
-        // Within the samples of all six.
+        // In all six formats this part of the file holds samples.
         let (first, end) = (bytes.len() * 2 / 5, bytes.len() * 4 / 5);
         let expected = match format {
             ImageFormat::Png => Expected::UNDECODABLE,
@@ -93,7 +94,7 @@ fn flipped(corpus: &mut Corpus) {
     }
 }
 
-/// What follows a picture doesn't matter, and its name neither.
+/// Pictures with other content behind them, or with a wrong extension. Neither matters.
 fn concatenated(corpus: &mut Corpus) {
     let jpeg = encoded(ImageFormat::Jpeg);
     for (format, extension) in FORMATS {
@@ -108,11 +109,11 @@ fn concatenated(corpus: &mut Corpus) {
     }
 }
 
-/// Noise, and noise behind what a format begins with.
+/// Noise, and noise behind a format's first bytes.
 fn noise(corpus: &mut Corpus) {
     let mut chance = Chance(2);
     for number in 0..12 {
-        // Begins like nothing known, whatever follows.
+        // No known kind of file begins with these two bytes.
         let bytes = [b"\x01\x02", &chance.bytes(1 << (2 + number))[..]].concat();
         corpus.add(format!("noise-{number}.jpg"), bytes, Expected::UNDECODABLE);
         let bytes = vec![if number % 2 == 0 { 0 } else { 0xff }; 1 << (2 * number)];

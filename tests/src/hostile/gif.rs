@@ -1,4 +1,4 @@
-//! Hostile GIFs: the GIF89a specification.
+//! Hostile GIFs, by the GIF89a specification.
 
 use image::ImageFormat;
 
@@ -6,7 +6,7 @@ use super::bits::Bits;
 use super::common::{encoded, with};
 use super::{Corpus, Expected};
 
-/// Eight colours, named by three bits.
+/// Flags of the screen: a colour table with eight colours.
 const COLORS: u8 = 0x82;
 
 pub(super) fn add(corpus: &mut Corpus) {
@@ -26,7 +26,8 @@ fn frame(left: u16, top: u16, width: u16, height: u16) -> Vec<u8> {
     [&[0x2c], &place[..], &[0, 3], &blocks(&lzw(usize::from(width) * usize::from(height)))].concat()
 }
 
-/// So many pixels of colour 1, cleared so often that a code stays four bits long.
+/// Compresses *n* `pixels` of colour 1. It clears the table every six pixels, so that each code
+/// stays four bits long.
 fn lzw(pixels: usize) -> Vec<u8> {
     let mut bits = Bits::default();
     for pixel in 0..pixels {
@@ -55,9 +56,9 @@ fn lying_screens(corpus: &mut Corpus) {
         ("no-size", 0, 0, Expected::UNDECODABLE),
         ("longest-sides", 65_535, 65_535, Expected::TOO_LARGE),
         ("above-the-limit", 10_001, 10_000, Expected::TOO_LARGE),
-        // Eight bytes a pixel to decode, where 100 megapixels may have six.
+        // Decoding takes eight bytes a pixel. The limit is six bytes for each of 100 megapixels.
         ("near-the-limit", 9_900, 9_900, Expected::TOO_LARGE),
-        // A small frame on a large screen is a picture, mostly transparent.
+        // A small frame on a large screen is a picture that is mostly transparent.
         ("half-the-limit", 7_000, 7_000, Expected::Prediction),
         ("longest-width", 65_535, 8, Expected::Prediction),
         ("longest-height", 8, 65_535, Expected::Prediction),
@@ -71,7 +72,7 @@ fn frames(corpus: &mut Corpus) {
     let many = vec![frame(0, 0, 8, 8); 5_000];
     corpus.add("five-thousand-frames.gif", file(screen(8, 8), &many), Expected::Prediction);
     corpus.add("no-frames.gif", file(screen(8, 8), &[]), Expected::UNDECODABLE);
-    // A comment with no end of blocks but the file's.
+    // A comment of a million bytes, in thousands of blocks.
     let comment = [&[0x21, 0xfe][..], &blocks(&[b'a'; 1_000_000])].concat();
     let bytes = file(screen(8, 8), &[comment.repeat(3), frame(0, 0, 8, 8)]);
     corpus.add("comments-of-3-megabytes.gif", bytes, Expected::Prediction);
@@ -92,7 +93,7 @@ fn frames(corpus: &mut Corpus) {
         file(screen(8, 8), &[huge(3_000, 3_000)]),
         Expected::UNDECODABLE,
     );
-    // More pixels than a frame has place for.
+    // More pixels than the frame's size.
     let rich = [&[0x2c, 0, 0, 0, 0, 8, 0, 8, 0, 0, 3][..], &blocks(&lzw(1_000_000))].concat();
     corpus.add("more-pixels-than-its-frame.gif", file(screen(8, 8), &[rich]), Expected::Prediction);
     let empty = with(&frame(0, 0, 8, 8), 5, &[0, 0, 0, 0]);
@@ -101,14 +102,14 @@ fn frames(corpus: &mut Corpus) {
 
 fn damage(corpus: &mut Corpus) {
     let whole = frame(0, 0, 8, 8);
-    // The smallest code's length lies behind the frame's place.
+    // Byte 10 of a frame, after its place and flags, is the length of the smallest code.
     for bits in [0_u8, 12, 13, 255] {
         let bytes = file(screen(8, 8), &[with(&whole, 10, &[bits])]);
         corpus.add(format!("codes-of-{bits}-bits.gif"), bytes, Expected::UNDECODABLE);
     }
     let bytes = [screen(8, 8), whole[..12].to_vec(), vec![0, 0x3b]].concat();
     corpus.add("no-pixels.gif", bytes, Expected::UNDECODABLE);
-    // A code that nothing has defined yet, right behind a clear.
+    // A code that is not defined yet, directly after a clear.
     let bytes = file(screen(8, 8), &[[&whole[..11], &blocks(&[0xf8, 0xff, 0xff])].concat()]);
     corpus.add("undefined-code.gif", bytes, Expected::UNDECODABLE);
     let no_colors = [b"GIF89a\x08\0\x08\0\0\0\0", &whole[..], &[0x3b]].concat();
@@ -117,6 +118,6 @@ fn damage(corpus: &mut Corpus) {
     corpus.add("unknown-blocks.gif", bytes, Expected::UNDECODABLE);
     let photo = encoded(ImageFormat::Gif);
     let version = with(&photo, 4, b"8");
-    // By its first bytes it is no GIF: those of no known kind are taken for a damaged image.
+    // Its first bytes are not those of a GIF. An unknown kind of file counts as a damaged image.
     corpus.add("of-another-version.gif", version, Expected::UNDECODABLE);
 }

@@ -1,4 +1,4 @@
-//! Hostile JPEGs. Markers and segments are ITU-T T.81's.
+//! Hostile JPEGs. Markers and segments are those of ITU-T T.81.
 
 use camshaft_common::prediction::FailureClass;
 use image::ImageFormat;
@@ -20,13 +20,13 @@ pub(super) fn add(corpus: &mut Corpus) {
     scans(corpus);
 }
 
-/// The segment that begins with a marker at `at`, marker and all.
+/// The segment whose marker is at `at`, with its marker.
 fn segment(bytes: &[u8], at: usize) -> &[u8] {
     let length = usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
     &bytes[at..at + 2 + length]
 }
 
-/// `bytes` without the first segment of that marker.
+/// `bytes` without the first segment with this marker.
 fn without(bytes: &[u8], marker: &[u8]) -> Vec<u8> {
     let at = position(bytes, marker);
     let end = at + segment(bytes, at).len();
@@ -54,7 +54,7 @@ fn lying_frames(corpus: &mut Corpus) {
         corpus.add(format!("claims-{name}-cut.jpg"), cut, expected);
         let at = position(&progressive, PROGRESSIVE_FRAME);
         let name = format!("claims-{name}-progressive.jpg");
-        // A progressive file's scans may end anywhere and leave the rest as it is.
+        // Scans of a progressive file may end anywhere: the pixels so far are a picture.
         let expected = match expected {
             Expected::Failure(FailureClass::TooLarge) => expected,
             Expected::Failure(_) if height == 0 || width == 0 => expected,
@@ -64,7 +64,8 @@ fn lying_frames(corpus: &mut Corpus) {
     }
 }
 
-/// Processes other than baseline and progressive, and samples of other sizes.
+/// Processes other than baseline and progressive, and other numbers of bits, components and
+/// sampling factors.
 fn other_processes(corpus: &mut Corpus) {
     let photo = encoded(ImageFormat::Jpeg);
     let at = position(&photo, FRAME);
@@ -101,7 +102,7 @@ fn tables(corpus: &mut Corpus) {
     let bytes = with(&photo, quantization + 4, &[0x0f]);
     corpus.add("table-15.jpg", bytes, Expected::UNDECODABLE);
     let codes = position(&photo, HUFFMAN);
-    // More codes of a length than there can be.
+    // More codes of each length than can exist.
     let bytes = with(&photo, codes + 5, &[0xff; 16]);
     corpus.add("countless-codes.jpg", bytes, Expected::UNDECODABLE);
     let bytes = with(&photo, codes + 5, &[3]);
@@ -118,7 +119,7 @@ fn tables(corpus: &mut Corpus) {
     corpus.add("no-scan.jpg", photo[..position(&photo, SCAN)].to_vec(), Expected::UNDECODABLE);
 }
 
-/// What an application adds is of no account, however much.
+/// Segments of applications. They do not matter to the picture, even if they are many or damaged.
 fn segments(corpus: &mut Corpus) {
     let photo = encoded(ImageFormat::Jpeg);
     let behind_start = |segments: &[u8]| [&photo[..2], segments, &photo[2..]].concat();
@@ -143,7 +144,7 @@ fn segments(corpus: &mut Corpus) {
     let cut = whole[..thumbnail.len() + photo.len() / 2].to_vec();
     corpus.add("only-its-thumbnail-is-whole.jpg", cut, Expected::UNDECODABLE);
 
-    // A directory of metadata that is its own next, and one of countless entries.
+    // A directory of metadata that names itself as the next, and one with 65535 entries.
     let cyclic = b"Exif\0\0II\x2a\0\x08\0\0\0\0\0\x08\0\0\0";
     corpus.add("cyclic-metadata.jpg", behind_start(&application(1, cyclic)), Expected::Prediction);
     let countless = b"Exif\0\0II\x2a\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff\xff\xff\x09\0\0\0";
@@ -159,16 +160,16 @@ fn scans(corpus: &mut Corpus) {
     let progressive = sample("progressive.jpg");
     let first = position(&progressive, SCAN);
     let rest = &progressive[first + 2..];
-    // Up to the next table or scan; a code of zero is a byte of the scan's own.
+    // The scan ends at the next marker. 0xff followed by zero is not a marker but data of the scan.
     let end = rest.windows(2).position(|pair| pair[0] == 0xff && pair[1] != 0);
     let end = first + 2 + end.expect("there are more scans");
-    // The decoder's own limit is a hundred; an honest file has ten.
+    // The decoder allows a hundred scans; an honest file has ten.
     for count in [100, 500, 3000] {
         let scans = progressive[first..end].repeat(count);
         let bytes = [&progressive[..first], &scans, &progressive[end..]].concat();
         corpus.add(format!("{count}-scans.jpg"), bytes, Expected::UNDECODABLE);
     }
-    // Scans of a frame of 80 megapixels, each of which says nothing of any pixel.
+    // One small scan for a frame of 64 megapixels.
     let at = position(&progressive, PROGRESSIVE_FRAME);
     let size = [8_000_u16.to_be_bytes(), 8_000_u16.to_be_bytes()].concat();
     let huge = with(&progressive, at + 5, &size);

@@ -1,5 +1,5 @@
-//! Hostile PNGs, their checksums right where nothing else is said. PNG specification, third
-//! edition.
+//! Hostile PNGs, by the third edition of the PNG specification. Checksums are right unless the name
+//! says otherwise.
 
 use image::ImageFormat;
 
@@ -22,7 +22,7 @@ pub(super) fn add(corpus: &mut Corpus) {
 
 fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let content = [kind, data].concat();
-    // CRC-32 by its definition: RFC 1952, section 8.
+    // CRC-32, as RFC 1952, section 8, defines it.
     let checksum = !content.iter().fold(!0_u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
             if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
@@ -40,7 +40,7 @@ fn file(chunks: &[Vec<u8>]) -> Vec<u8> {
     [SIGNATURE, &chunks.concat(), &chunk(b"IEND", &[])].concat()
 }
 
-/// A black picture, whole and small.
+/// A valid file of a black picture.
 fn black(width: u32, height: u32, bits: u8, color: u8) -> Vec<u8> {
     let samples = match color {
         RGB => 3,
@@ -79,12 +79,12 @@ fn lying_headers(corpus: &mut Corpus) {
     }
     let bytes = [SIGNATURE, &header(96, 64, 8, RGB, 9), rest].concat();
     corpus.add("no-such-interlace.png", bytes, Expected::UNDECODABLE);
-    // As if interlaced, there are too few rows.
+    // The header says interlaced, for which the data has too few rows.
     let bytes = [SIGNATURE, &header(96, 64, 8, RGB, 1), rest].concat();
     corpus.add("not-interlaced.png", bytes, Expected::UNDECODABLE);
 }
 
-/// Small files of huge pictures, all of them whole and valid.
+/// Small, valid files of huge pictures.
 fn bombs(corpus: &mut Corpus) {
     for (name, width, height, bits, color, expected) in [
         ("bits", 9_900, 9_900, 1, GREY, Expected::Prediction),
@@ -94,13 +94,13 @@ fn bombs(corpus: &mut Corpus) {
         ("line", 65_535, 1, 8, RGB, Expected::Prediction),
         ("column", 1, 65_535, 8, RGB, Expected::Prediction),
         ("line-above-the-limit", 65_536, 1, 8, RGB, Expected::TOO_LARGE),
-        // 11 bytes a pixel to decode, where 100 megapixels may have 6.
+        // Decoding takes 11 bytes a pixel. The limit is 6 bytes for each of 100 megapixels.
         ("deep", 9_000, 9_000, 16, RGBA, Expected::TOO_LARGE),
         ("deep-enough", 4_000, 4_000, 16, RGBA, Expected::Prediction),
     ] {
         corpus.add(format!("bomb-{name}.png"), black(width, height, bits, color), expected);
     }
-    // More samples than the header has place for: the picture is whole.
+    // More samples than the picture's size needs. The picture itself is complete.
     let pixels = chunk(b"IDAT", &zlib_zeros(50_000_000));
     let bytes = file(&[header(8, 8, 8, RGB, 0), pixels]);
     corpus.add("bomb-behind-the-picture.png", bytes, Expected::Prediction);
@@ -111,7 +111,7 @@ fn chunks(corpus: &mut Corpus) {
         let pixels = chunk(b"IDAT", &zlib_zeros(8 * 25));
         file(&[vec![header(8, 8, 8, RGB, 0)], before.to_vec(), vec![pixels]].concat())
     };
-    // Metadata of 30 MB, within the limit of a whole file.
+    // Metadata that unpacks to 30 MB, less than the limit of a whole file.
     let profile = |count| [b"a\0\0", &zlib_zeros(count)[..]].concat();
     let text = chunk(b"zTXt", &profile(30_000_000));
     corpus.add("bomb-in-text.png", small(&[text]), Expected::Prediction);
@@ -134,7 +134,7 @@ fn chunks(corpus: &mut Corpus) {
     corpus.add("no-palette.png", no_palette, Expected::UNDECODABLE);
     let no_zlib = file(&[header(8, 8, 8, RGB, 0), chunk(b"IDAT", &[0x55; 200])]);
     corpus.add("no-zlib.png", no_zlib, Expected::UNDECODABLE);
-    // Filter types go to 4.
+    // 9 is not a filter type: the last one is 4.
     let mut rows = Vec::new();
     rows.extend([0x78, 0x01, 0x01, 200, 0, !200, 0xff]);
     rows.extend([9; 200]);
@@ -145,7 +145,7 @@ fn chunks(corpus: &mut Corpus) {
     corpus.add("header-behind.png", header_behind.concat(), Expected::UNDECODABLE);
 }
 
-/// Two thousand frames, of which the first is the picture.
+/// An animation of two thousand frames. The first is the picture.
 fn animation(corpus: &mut Corpus) {
     let rows = zlib_zeros(8 * 25);
     let mut chunks = vec![

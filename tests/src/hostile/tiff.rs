@@ -1,4 +1,4 @@
-//! Hostile TIFFs: TIFF 6.0.
+//! Hostile TIFFs, by TIFF 6.0. Constants are tags and types of entries.
 
 use super::bits::zlib_zeros;
 use super::common::sample;
@@ -28,13 +28,14 @@ const ASCII: u16 = 2;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
 
-/// Samples lie behind the eight bytes of the header.
+/// Offset of the samples: directly after the header's eight bytes.
 const DATA_AT: u32 = 8;
 
-/// An entry: tag, type, number of values, the value or where they lie.
+/// An entry: tag, type, number of values, and the value or the offset of the values.
 type Entry = (u16, u16, u32, u32);
 
-/// One page: a header, `data`, a directory of `entries`, and where the next one lies.
+/// A file with one page: a header, `data`, a directory of `entries`, and the offset of the `next`
+/// directory.
 fn page(entries: &[Entry], data: &[u8], next: u32) -> Vec<u8> {
     let directory_at = DATA_AT + data.len() as u32;
     let mut file = b"II\x2a\0".to_vec();
@@ -68,13 +69,13 @@ fn grey() -> Vec<Entry> {
     .to_vec()
 }
 
-/// The grey picture with other entries, or more of them.
+/// The grey picture's entries with `others` replaced or added.
 fn changed(others: &[Entry]) -> Vec<Entry> {
     let kept = |entry: &Entry| !others.iter().any(|other| other.0 == entry.0);
     grey().into_iter().filter(kept).chain(others.iter().copied()).collect()
 }
 
-/// The grey picture with single values changed.
+/// The grey picture's entries with the values in `others` replaced or added.
 fn valued(others: &[(u16, u32)]) -> Vec<Entry> {
     let others: Vec<_> = others.iter().map(|&(tag, value)| (tag, LONG, 1, value)).collect();
     changed(&others)
@@ -95,7 +96,7 @@ fn lying_values(corpus: &mut Corpus) {
         ("no-height", &[(HEIGHT, 0)], Expected::UNDECODABLE),
         ("no-rows", &[(ROWS, 0)], Expected::UNDECODABLE),
         ("all-rows", &[(ROWS, u32::MAX)], Expected::Prediction),
-        // Its one strip of eight rows is not all there would have to be.
+        // One strip of eight rows is not enough for that height.
         ("longest-sides", &[(WIDTH, u32::MAX), (HEIGHT, u32::MAX)], Expected::UNDECODABLE),
         ("30000", &[(WIDTH, 30_000), (HEIGHT, 30_000), (ROWS, 30_000)], Expected::TOO_LARGE),
         (
@@ -105,7 +106,8 @@ fn lying_values(corpus: &mut Corpus) {
         ),
         ("samples-behind-the-end", &[(OFFSETS, 100_000)], Expected::UNDECODABLE),
         ("samples-at-the-last-byte", &[(OFFSETS, u32::MAX)], Expected::UNDECODABLE),
-        // Samples that aren't compressed are as many as the size says, and all there.
+        // Without compression, the picture's size gives the number of samples, and they are all
+        // there.
         ("counts-of-nothing", &[(COUNTS, 0)], Expected::Prediction),
         ("counts-of-too-few", &[(COUNTS, 20)], Expected::Prediction),
         ("no-such-predictor", &[(PREDICTOR, 77)], Expected::UNDECODABLE),
@@ -121,7 +123,7 @@ fn lying_values(corpus: &mut Corpus) {
     }
 }
 
-/// Kinds of samples and compression that aren't read.
+/// Kinds of samples and compression that are not supported.
 fn kinds(corpus: &mut Corpus) {
     for (name, values) in [
         ("fax", &[(COMPRESSION, 3), (BITS, 8)][..]),
@@ -146,7 +148,7 @@ fn kinds(corpus: &mut Corpus) {
     }
 }
 
-/// Entries that claim more values than there are, or anyone has.
+/// Entries that claim more values than the file has.
 fn counts(corpus: &mut Corpus) {
     for tag in [BITS, OFFSETS, COUNTS, EXTRA, FORMAT] {
         for kind in [BYTE, SHORT, LONG] {
@@ -159,7 +161,7 @@ fn counts(corpus: &mut Corpus) {
     }
     let bytes = page(&changed(&[(SAMPLES, LONG, 1, 60_000)]), &[0x80; 64], 0);
     corpus.add("60000-samples.tif", bytes, Expected::UNSUPPORTED);
-    // Not needed for a picture, and so not looked at.
+    // The decoder does not read these entries: the picture does not need them.
     let bytes = page(&changed(&[(PROFILE, BYTE, u32::MAX, 8)]), &[0x80; 64], 0);
     corpus.add("endless-profile.tif", bytes, Expected::Prediction);
     let bytes = page(&changed(&[(270, ASCII, u32::MAX, 8)]), &[0x80; 64], 0);
@@ -169,7 +171,7 @@ fn counts(corpus: &mut Corpus) {
 fn directories(corpus: &mut Corpus) {
     let whole = page(&grey(), &[0x80; 64], 0);
     let itself = page(&grey(), &[0x80; 64], DATA_AT + 64);
-    // A chain of pages has an end.
+    // The chain of pages never ends.
     corpus.add("its-own-next-page.tif", itself, Expected::UNDECODABLE);
     let nowhere = page(&grey(), &[0x80; 64], u32::MAX - 7);
     corpus.add("next-page-nowhere.tif", nowhere, Expected::Prediction);
@@ -190,7 +192,7 @@ fn directories(corpus: &mut Corpus) {
     );
     let mut bytes = whole;
     bytes[2] = 77;
-    // By its first bytes it is of no known kind.
+    // Its first bytes are of no known kind of file.
     corpus.add("of-another-version.tif", bytes, Expected::UNDECODABLE);
     let mut bytes = b"II\x2b\0\x08\0\0\0".to_vec();
     bytes.extend(u64::MAX.to_le_bytes());
@@ -232,7 +234,7 @@ fn compressed(corpus: &mut Corpus) {
         page(&entries, &[0x80; 64], 0)
     };
     corpus.add("tile-of-nothing.tif", tiled(0, 0), Expected::UNDECODABLE);
-    // Multiples of sixteen, as tiles have to be.
+    // The sides of a tile must be multiples of 16, as here.
     corpus.add("longest-tile.tif", tiled(0xffff_fff0, 0xffff_fff0), Expected::UNDECODABLE);
     corpus.add("huge-tile.tif", tiled(65_520, 65_520), Expected::UNDECODABLE);
 }

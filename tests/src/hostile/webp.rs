@@ -1,4 +1,4 @@
-//! Hostile WebPs: RFC 9649.
+//! Hostile WebPs, by RFC 9649.
 
 use image::ImageFormat;
 
@@ -22,18 +22,18 @@ fn file(chunks: &[Vec<u8>]) -> Vec<u8> {
     [b"RIFF", &(chunks.len() as u32 + 4).to_le_bytes()[..], b"WEBP", &chunks].concat()
 }
 
-/// A lossless picture of one colour: its five codes have one symbol each, and so a pixel takes
-/// no bit at all.
+/// A lossless picture of one colour. Its five codes have one symbol each, so that a pixel takes no
+/// bits.
 fn plain(width: u32, height: u32) -> Vec<u8> {
     let mut bits = Bits::default();
     bits.push(0x2f, 8);
     bits.push(u64::from(width - 1), 14);
     bits.push(u64::from(height - 1), 14);
-    // Without alpha, of version 0; no transform, no cache of colours, one group of codes.
+    // No alpha, version 0; then no transform, no colour cache, one group of codes.
     bits.push(0, 4);
     bits.push(0, 3);
     for symbol in [0x60, 0x90, 0x30, 0xff, 0] {
-        // A simple code of one symbol, of eight bits.
+        // A simple code with one symbol of eight bits.
         bits.push(0b101, 3);
         bits.push(symbol, 8);
     }
@@ -46,7 +46,7 @@ fn bombs(corpus: &mut Corpus) {
         (9_000, 9_000, Expected::Prediction),
         (16_383, 1, Expected::Prediction),
         (1, 16_383, Expected::Prediction),
-        // Seven bytes a pixel to decode, where 100 megapixels may have six.
+        // Decoding takes seven bytes a pixel. The limit is six bytes for each of 100 megapixels.
         (9_900, 9_900, Expected::TOO_LARGE),
         (16_383, 16_383, Expected::TOO_LARGE),
     ] {
@@ -61,7 +61,7 @@ fn lying_headers(corpus: &mut Corpus) {
         ("most-of-the-limit", (8_999_u32 << 14) | 8_999, Expected::UNDECODABLE),
         ("longest-sides", (16_382 << 14) | 16_382, Expected::TOO_LARGE),
     ] {
-        // Behind the signature; the lowest 28 bits.
+        // The lowest 28 bits after the signature are the size.
         let bytes = with(&lossless, 21, &size.to_le_bytes());
         corpus.add(format!("claims-{name}.webp"), bytes, expected);
     }
@@ -82,7 +82,7 @@ fn lying_headers(corpus: &mut Corpus) {
     }
     let bytes = with(&lossy, 23, &[0, 0, 0]);
     corpus.add("no-start-code.webp", bytes, Expected::UNDECODABLE);
-    // A frame that says what differs from another.
+    // An interframe: it only holds what differs from another frame.
     let bytes = with(&lossy, 20, &[lossy[20] | 1]);
     corpus.add("no-key-frame.webp", bytes, Expected::UNDECODABLE);
     for length in [0_u32, 1, 9] {
@@ -99,7 +99,7 @@ fn lying_headers(corpus: &mut Corpus) {
 const ANIMATED: u8 = 0b10;
 const ALPHA: u8 = 0b1_0000;
 
-/// 24 bits.
+/// A 24-bit number as bytes.
 fn three(value: u32) -> [u8; 3] {
     let [low, middle, high, _] = value.to_le_bytes();
     [low, middle, high]
@@ -110,7 +110,7 @@ fn canvas(flags: u8, width: u32, height: u32) -> Vec<u8> {
     chunk(b"VP8X", &[&[flags, 0, 0, 0], &sides[..]].concat())
 }
 
-/// A frame with its place in units of two pixels.
+/// An animation's frame. Its place is in units of two pixels.
 fn frame(left: u32, top: u32, width: u32, height: u32) -> Vec<u8> {
     let place = [three(left), three(top), three(width - 1), three(height - 1), three(100)].concat();
     let picture = chunk(b"VP8L", &plain(width, height));
@@ -144,7 +144,7 @@ fn extended(corpus: &mut Corpus) {
     let metadata = |kind: &[u8; 4], flag: u8| {
         file(&[canvas(flag, 8, 8), chunk(kind, &vec![0x11; 20_000_000]), still.clone()])
     };
-    // 20 megabytes that are there, and gigabytes that aren't.
+    // `metadata` has 20 MB that exist; `claims` says 4 GB that do not.
     let claims = |kind: &[u8; 4], flag: u8| {
         let whole = metadata(kind, flag);
         let at = 12 + 18 + 4;

@@ -1,4 +1,4 @@
-//! Brokers that go away, fall silent, run low or close what is open.
+//! Brokers that stop, fall silent, run low on memory or close connections.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -37,7 +37,7 @@ fn restarting_the_broker_five_times_loses_and_doubles_nothing() {
     let small = SmallRun::new(6000);
     let mut broker = Broker::start();
     let url = broker.url();
-    // Enqueue gets its list bit by bit, so that it is under way at every restart.
+    // Enqueue gets its list bit by bit, so that it is still running at every restart.
     let (mut enqueue, list) = small.enqueue_from_pipe(&url);
     let mut enqueue = Running::start(&mut enqueue);
     let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
@@ -83,7 +83,7 @@ fn a_silent_connection_is_noticed_and_replaced() {
     relay.set(Network::Silent);
     wait::until("its health says so", LIMIT, || health.problems().contains("broker"));
     assert_eq!(health.status(), 503);
-    // Connections that were silent stay so; new ones are carried.
+    // Silent connections stay silent; the relay carries new ones.
     relay.set(Network::Up);
     let _ended = running.end(LIMIT).expect(0);
     small.results().assert_exactly(&small.keys);
@@ -98,7 +98,7 @@ fn a_worker_stopped_past_its_heartbeat_goes_on() {
     let running = Running::start(&mut worker(["--broker", &url, "--exit-when-idle", "2"]));
     wait::until("the first predictions", LIMIT, || small.predictions() > 0);
     running.signal("STOP");
-    // The broker takes back what it held, so that another could have it.
+    // The broker takes back the worker's deliveries, so that another worker could get them.
     wait::until("the broker gives it up", LIMIT, || small.status(&url)["workers"] == 0);
     running.signal("CONT");
     let ended = running.end(LIMIT).expect(0);
@@ -108,11 +108,11 @@ fn a_worker_stopped_past_its_heartbeat_goes_on() {
 }
 
 #[test]
-fn a_broker_low_on_memory_holds_up_and_loses_nothing() {
+fn enqueue_waits_for_a_broker_low_on_memory_and_loses_nothing() {
     let small = SmallRun::new(500);
     let broker = Broker::start();
     let url = broker.url();
-    // It keeps one connection that publishes, which is what the broker stops.
+    // Low on memory, the broker blocks connections that publish.
     broker.control(&["set_vm_memory_high_watermark", "0.000001"]);
     let mut enqueue = camshaft(["enqueue", "--broker", &url]);
     enqueue.arg(&small.source).arg("--out").arg(&small.out).arg("--model").arg(&small.model);
@@ -129,7 +129,7 @@ fn a_broker_low_on_memory_holds_up_and_loses_nothing() {
 }
 
 #[test]
-fn a_worker_turned_away_while_it_runs_ends_with_one_clear_line() {
+fn a_worker_that_loses_its_access_ends_with_one_clear_line() {
     let small = SmallRun::new(50);
     let broker = Broker::start();
     let url = broker.url();
@@ -161,7 +161,7 @@ fn a_network_that_comes_and_goes_loses_nothing() {
         relay.set(Network::Up);
         wait::until("it is back", LIMIT, || said("consuming again") >= cut);
     }
-    // What was stored and not yet acknowledged comes again, and is settled without work.
+    // Jobs whose results were stored but not acknowledged come again, and need no work.
     wait::until("every image", LIMIT, || small.predictions() == small.keys.len());
     wait::until("the queue is empty", LIMIT, || small.status(&url)["queued"] == 0);
     running.signal("TERM");

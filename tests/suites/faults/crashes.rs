@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LIMIT;
 
-/// Numbers by chance, other ones in every run.
+/// Random numbers, different in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -76,7 +76,7 @@ fn killing_workers_loses_and_doubles_nothing() {
 fn killing_enqueue_loses_and_doubles_nothing() {
     let small = SmallRun::new(2000);
     let broker = Broker::shared().url();
-    // Its list comes bit by bit, so that it is in the middle of it when it is killed.
+    // Enqueue gets its list bit by bit, so that it is killed in the middle of it.
     let (mut enqueue, list) = small.enqueue_from_pipe(&broker);
     let killed = Running::start(&mut enqueue);
     let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
@@ -89,7 +89,7 @@ fn killing_enqueue_loses_and_doubles_nothing() {
     fs::write(&list, small.keys.join("\n")).unwrap();
     let _ended = run(&mut enqueue).expect(0);
 
-    // The second jobs come once the first have their results.
+    // The workers get the second jobs after the first jobs have their results.
     let second = set_second_jobs_aside(&broker);
     assert!((1..=256).contains(&second), "{second} second jobs");
     let work = || {
@@ -106,7 +106,8 @@ fn killing_enqueue_loses_and_doubles_nothing() {
     small.assert_adds_up(&broker);
 }
 
-/// Moves the jobs that say that they may be second ones to the dead letters; returns how many.
+/// Moves the jobs that are marked as possible second jobs to the dead letters; returns their
+/// number.
 fn set_second_jobs_aside(broker: &str) -> usize {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let url = Secret::from(broker.to_owned());
@@ -122,14 +123,14 @@ fn set_second_jobs_aside(broker: &str) -> usize {
                 let outcome = Outcome::DeadLetter { reason: "a second job".to_owned() };
                 delivery.receipt.settle(outcome).await.unwrap();
             }
-            // The others go back to the queue.
+            // A dropped delivery goes back to the queue.
         }
         queue.close().await;
         second
     })
 }
 
-/// What a worker logs when an image has been through the network.
+/// The worker logs this when an image has been through the network.
 const EXPLAINED: &str = "explained";
 
 fn count_explained(running: &Running) -> usize {
@@ -141,8 +142,8 @@ fn report(line: &str) {
     eprintln!("{line}");
 }
 
-/// An image that takes more memory than the process may have: its allocation fails, and a Rust
-/// program aborts. Every time, and nothing in the process can do anything about it.
+/// The image needs more memory than the process may have. The allocation fails, and a Rust program
+/// then aborts: the worker cannot prevent it.
 #[test]
 fn a_job_that_aborts_its_worker_is_dead_lettered_and_the_others_are_done() {
     const MEMORY_BYTES: u64 = 1_400_000_000;
@@ -172,7 +173,7 @@ fn a_job_that_aborts_its_worker_is_dead_lettered_and_the_others_are_done() {
             Some(_) => aborts += 1,
             None => break,
         }
-        // Two beside others, three alone.
+        // The job aborts two workers that have other jobs too, and three in which it is alone.
         assert!(aborts <= 5, "it was tried {aborts} times");
         running = start();
     }

@@ -1,4 +1,4 @@
-//! Messages that are no jobs.
+//! Messages that are not jobs.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::LIMIT;
 
 const KINDS: usize = 50;
 
-/// A sound job, to be spoilt.
+/// A valid job, which the test then changes.
 fn job(small: &SmallRun) -> Value {
     let digest = format!("sha256:{}", "0".repeat(64));
     json!({
@@ -31,7 +31,7 @@ fn job(small: &SmallRun) -> Value {
     })
 }
 
-/// Fifty ways to be no job.
+/// Fifty messages that are not jobs, each for another reason.
 fn malformed(small: &SmallRun) -> Vec<Vec<u8>> {
     let sound = job(small);
     let text = sound.to_string();
@@ -125,7 +125,7 @@ fn malformed_messages_are_dead_lettered_with_reasons_and_cost_no_memory() {
     let after = running.resident_bytes();
     assert!(after < before + 32_000_000, "{before} bytes became {after}");
 
-    // It works on as if nothing had been.
+    // The worker still works.
     small.enqueue(&broker, &[]);
     wait::until("the images", LIMIT, || small.predictions() == small.keys.len());
     running.signal("TERM");

@@ -1,4 +1,4 @@
-//! Places for results that fill up, can't be written, or go away half-way.
+//! An OUT that fills up, cannot be written, or goes away during a run.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,8 @@ use camshaft_tests::wait;
 
 use super::LIMIT;
 
-/// Runs a script in a mount namespace of its own, where it may mount a file system that is gone
-/// with it. Its `$1` is `camshaft`.
+/// Runs a script in a mount namespace of its own. It may mount file systems there, which end with
+/// the script. Its `$1` is `camshaft`.
 fn with_mounts(script: &str, arguments: &[&Path]) -> Ended {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-ec", script, "test"]);
@@ -27,7 +27,7 @@ fn last_line(ended: &Ended) -> &str {
 }
 
 #[test]
-fn a_full_disk_is_told_in_one_line_and_the_rest_done_when_there_is_room() {
+fn a_full_disk_is_reported_in_one_line_and_the_rest_is_done_later() {
     let small = SmallRun::new(300);
     fs::create_dir(&small.out).unwrap();
     let script = r#"
@@ -50,7 +50,7 @@ fn a_full_disk_is_told_in_one_line_and_the_rest_done_when_there_is_room() {
 }
 
 #[test]
-fn a_read_only_out_is_told_in_one_line() {
+fn a_read_only_out_is_reported_in_one_line() {
     let small = SmallRun::new(3);
     fs::create_dir(&small.out).unwrap();
     let script = r#"
@@ -63,7 +63,7 @@ fn a_read_only_out_is_told_in_one_line() {
 }
 
 #[test]
-fn an_out_that_turns_read_only_half_way_is_told_and_the_rest_done_later() {
+fn an_out_that_becomes_read_only_is_reported_and_the_rest_is_done_later() {
     let small = SmallRun::new(3000);
     fs::create_dir(&small.out).unwrap();
     let script = r#"
@@ -85,9 +85,9 @@ fn an_out_that_turns_read_only_half_way_is_told_and_the_rest_done_later() {
 }
 
 #[test]
-fn a_bucket_gone_half_way_is_told_in_one_line_and_the_rest_done_later() {
+fn a_bucket_deleted_during_a_run_is_reported_and_the_rest_is_done_later() {
     let small = SmallRun::new(600);
-    // s3s-fs would make the bucket anew.
+    // Not s3s-fs: it would make the bucket again.
     let server = S3Server::moto();
     server.make_bucket("vanishes");
     let relay = S3Relay::to(server);
@@ -104,7 +104,7 @@ fn a_bucket_gone_half_way_is_told_in_one_line_and_the_rest_done_later() {
     wait::until("the first predictions", LIMIT, || {
         runtime.block_on(out.exists(&first)).unwrap_or(false)
     });
-    // It can't end before the bucket does.
+    // Without its store the audit cannot end before the bucket is deleted.
     relay.set_down(true);
     let script = "import boto3,sys\n\
         s3=boto3.resource('s3',endpoint_url=sys.argv[1])\n\

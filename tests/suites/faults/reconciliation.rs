@@ -1,4 +1,4 @@
-//! Images that were lost all the same, by whoever emptied a queue or deleted results.
+//! Images that are lost because somebody emptied a queue or deleted results.
 
 use std::fs;
 use std::time::Duration;
@@ -16,11 +16,12 @@ fn status_names_lost_images_and_enqueue_repairs_them() {
     let small = SmallRun::new(60);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
-    // As a mistaken purge does.
+    // Seven jobs disappear, as after a purge by mistake.
     let mut lost = Jobs::at(&broker).take_first(7);
     lost.sort();
 
-    // Before the queue is empty there is a number; names would disturb who works.
+    // While the queue is not empty, the status has the number of lost images but not their names:
+    // to list them would disturb the workers.
     let status = small.status(&broker);
     assert_eq!((&status["queued"], &status["unaccounted"]), (&53.into(), &7.into()), "{status}");
     let mut early = camshaft(["enqueue", "--broker", &broker, "--only", "missing"]);
@@ -31,7 +32,7 @@ fn status_names_lost_images_and_enqueue_repairs_them() {
         let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
     };
     work();
-    // One more is lost at rest.
+    // One more image loses its result.
     let other = small.keys.iter().find(|key| !lost.contains(key)).unwrap();
     fs::remove_file(small.out.join(format!("predictions/{other}.json"))).unwrap();
     lost.push(other.clone());
@@ -65,7 +66,7 @@ fn an_image_with_two_results_is_named() {
     let status = small.status(&broker);
     assert_eq!(status["doubled_keys"], serde_json::json!([key]), "{status}");
     assert_eq!(status["remaining"], 0, "{status}");
-    // As it says.
+    // The status advises this command.
     let said = small.enqueue(&broker, &["--only", "failed"]);
     assert!(said.starts_with("Enqueued 1 of 3 images"), "{said}");
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
@@ -73,7 +74,7 @@ fn an_image_with_two_results_is_named() {
 }
 
 #[test]
-fn who_watches_until_nothing_happens_sees_an_end_without_every_image() {
+fn watching_until_idle_ends_though_an_image_is_lost() {
     let small = SmallRun::new(30);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
@@ -83,7 +84,7 @@ fn who_watches_until_nothing_happens_sees_an_end_without_every_image() {
         Running::start(watch.arg("--broker").arg(&broker).arg(&small.out).args(more))
     };
     let (watching, looking) = (watch(&[]), watch(&["--json"]));
-    // Two seconds apart: for longer than an empty queue would have been waited for.
+    // Four looks are two seconds apart: longer than `--exit-when-idle` waits at an empty queue.
     wait::until("it looked four times", LIMIT, || looking.output()[0].lines().count() >= 4);
     assert_eq!(small.status(&broker)["queued"], 29, "nobody works yet");
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);

@@ -1,4 +1,4 @@
-//! How a worker ends that is told to.
+//! How a worker ends after a signal.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use camshaft_tests::wait;
 use super::LIMIT;
 
 #[test]
-fn sigterm_finishes_what_is_in_work_and_hands_back_the_rest() {
+fn sigterm_finishes_images_in_work_and_hands_back_the_rest() {
     let small = SmallRun::new(500);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
@@ -35,11 +35,11 @@ fn sigterm_finishes_what_is_in_work_and_hands_back_the_rest() {
 }
 
 #[test]
-fn a_second_signal_hands_back_at_once() {
+fn a_second_signal_hands_back_all_images_at_once() {
     let small = SmallRun::new(300);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
-    // It can't finish what it holds: its network is gone, to the broker at least.
+    // The worker cannot finish its images: it has no connection to the broker.
     let relay = Relay::to(Broker::shared().port());
     let by_relay = Broker::shared().through(&broker, relay.port());
     let running = Running::start(&mut worker(["--broker", &by_relay]));

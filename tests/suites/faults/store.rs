@@ -1,4 +1,4 @@
-//! Stores that answer badly, late or not at all.
+//! Stores that answer with errors, late or not at all.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::LIMIT;
 
-/// A run on S3 by way of a relay.
+/// A run on S3 through a relay.
 struct S3Run {
     small: SmallRun,
     server: &'static S3Server,
@@ -25,12 +25,12 @@ struct S3Run {
 }
 
 impl S3Run {
-    /// Puts so many images into a bucket.
+    /// Puts *n* `images` into a bucket.
     fn new(bucket: &'static str, images: usize) -> Self {
         let small = SmallRun::new(images);
         let server = S3Server::s3s_fs();
         server.make_bucket(bucket);
-        // Its buckets are folders.
+        // The buckets of s3s-fs are folders.
         fs::rename(&small.source, server.bucket_folder(bucket).join("images")).unwrap();
         let (relay, broker) = (S3Relay::to(server), Broker::shared().url());
         Self { small, server, relay, bucket, broker }
@@ -84,7 +84,7 @@ impl S3Run {
 }
 
 #[test]
-fn a_fifth_of_bad_answers_fails_no_image() {
+fn no_image_fails_if_a_fifth_of_the_answers_are_bad() {
     let s3 = S3Run::new("bad-answers", 400);
     s3.relay.set_faults_in_100(20);
     let _ended = s3.enqueue().expect(0);
@@ -98,11 +98,11 @@ fn a_fifth_of_bad_answers_fails_no_image() {
 }
 
 #[test]
-fn a_store_that_is_out_is_waited_for_without_spending_tries() {
+fn waiting_for_a_store_costs_no_attempt() {
     let s3 = S3Run::new("outage", 300);
     let _ended = s3.enqueue().expect(0);
     let health = Health::at_free_port();
-    // With no retry at all, one try spent would be a dead letter.
+    // There are no retries, so that one failed attempt would be a dead letter.
     let mut command = worker(["--broker", &s3.broker, "--exit-when-idle", "2"]);
     command.args(["--retry-delays", ""]).args(health.arguments());
     let running = Running::start(command.envs(s3.relay.variables(s3.server)));
@@ -118,7 +118,7 @@ fn a_store_that_is_out_is_waited_for_without_spending_tries() {
 }
 
 #[test]
-fn a_worker_told_to_stop_while_its_store_is_out_hands_back_in_time() {
+fn a_worker_stopped_while_its_store_is_down_hands_back_in_time() {
     let s3 = S3Run::new("stopped-in-outage", 200);
     let _ended = s3.enqueue().expect(0);
     let running = s3.worker(&["--drain-timeout", "2"]);

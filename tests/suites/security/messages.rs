@@ -1,4 +1,4 @@
-//! Messages as they lie on the broker, taken and published without any of Camshaft's checks.
+//! Takes and publishes raw messages, without Camshaft's checks.
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use camshaft_queue::{REASON_HEADER, open_connection};
 
-/// A virtual host's queues, without rules.
+/// A connection to a virtual host's queues, without Camshaft's checks.
 pub(super) struct Raw {
     runtime: Runtime,
     channel: Channel,
@@ -27,7 +27,7 @@ impl Raw {
         Self { runtime, channel, _connection: connection }
     }
 
-    /// Takes every message of `camshaft.QUEUE` away.
+    /// Removes and returns every message of `camshaft.QUEUE`.
     pub(super) fn take(&self, queue: &str) -> Vec<BasicGetMessage> {
         let queue = format!("camshaft.{queue}");
         self.runtime.block_on(async {
@@ -42,13 +42,13 @@ impl Raw {
         })
     }
 
-    /// Takes the jobs away, as JSON.
+    /// Removes and returns the jobs, as JSON.
     pub(super) fn take_jobs(&self) -> Vec<Value> {
         let jobs = self.take("jobs");
         jobs.iter().map(|job| serde_json::from_slice(&job.delivery.data).unwrap()).collect()
     }
 
-    /// Takes the dead letters away: why each is one, and its key.
+    /// Removes and returns the dead letters: the key and the reason of each.
     pub(super) fn take_dead(&self) -> Vec<(String, String)> {
         let letters = self.take("dead").into_iter().map(|letter| {
             let headers = letter.delivery.properties.headers().clone().unwrap();

@@ -1,5 +1,5 @@
-//! No message makes a worker read outside of SOURCE or write outside of OUT, and with
-//! `--allow` SOURCE and OUT themselves can't be just anything.
+//! No message makes a worker read outside of SOURCE or write outside of OUT. With `--allow`, a
+//! message cannot choose any SOURCE and OUT either.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::messages::{Raw, with};
 
-/// Keys that try to climb; the image `outside.jpg` lies above SOURCE.
+/// Keys that try to leave SOURCE; the image `outside.jpg` is above it. None is a valid key.
 const CLIMBING: [&str; 11] = [
     "../outside.jpg",
     "x/../../outside.jpg",
@@ -30,7 +30,7 @@ const CLIMBING: [&str; 11] = [
     "even/",
 ];
 
-/// Keys that only look like it: plain names for a store, however odd.
+/// Keys that look similar but are plain, though odd, names to a store.
 const HARMLESS: [&str; 8] = [
     "%2e%2e/outside.jpg",
     "%2E%2e%2Foutside.jpg",
@@ -42,7 +42,7 @@ const HARMLESS: [&str; 8] = [
     "file:%2f%2foutside.jpg",
 ];
 
-/// Every file below a folder with its content.
+/// All files below a folder, with their content.
 fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files_below(folder)
         .into_iter()
@@ -50,16 +50,15 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-/// What is outside of OUT: nothing there may change, appear or go.
+/// The files in `folder` but outside of OUT. None may change, appear or disappear.
 fn outside_of(out: &Path, folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = snapshot(folder);
     files.retain(|file, _| !file.starts_with(out));
     files
 }
 
-/// Publishes a job for each hostile key and lets a worker loose on them. Every climbing key
-/// must end as a dead letter, and every harmless one as a failure below OUT: there is no such
-/// image in SOURCE.
+/// Publishes a job for each hostile key and runs a worker. Asserts that every climbing key becomes
+/// a dead letter. Every harmless key must become a failure in OUT, since SOURCE has no such image.
 fn hostile_keys_stay_inside(broker: &str, job: &Value, variables: &[(String, String)]) {
     let raw = Raw::connect(broker);
     for key in CLIMBING.iter().chain(&HARMLESS) {
@@ -119,7 +118,7 @@ fn no_key_leaves_source_or_out_on_s3() {
     let job = Raw::connect(&broker).take_jobs().remove(0);
     let buckets = bucket.parent().unwrap();
     let ours = |files: BTreeMap<PathBuf, Vec<u8>>| -> BTreeMap<PathBuf, Vec<u8>> {
-        // Other tests write to buckets of their own meanwhile.
+        // Other tests write to their own buckets at the same time.
         files.into_iter().filter(|(file, _)| file.starts_with(&bucket)).collect()
     };
     let before = ours(outside_of(&bucket.join("data/out"), buckets));
@@ -130,7 +129,7 @@ fn no_key_leaves_source_or_out_on_s3() {
 }
 
 #[test]
-fn with_allow_a_worker_touches_nothing_else() {
+fn with_allow_a_worker_reads_and_writes_nothing_else() {
     let small = SmallRun::new(2);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
@@ -190,7 +189,7 @@ fn with_allow_a_worker_touches_nothing_else() {
 }
 
 #[test]
-fn with_allow_a_bucket_is_not_its_look_alike() {
+fn allow_does_not_match_a_longer_name_or_a_climbing_path_in_a_bucket() {
     let (server, small) = (S3Server::s3s_fs(), SmallRun::new(1));
     server.make_bucket("allow");
     for place in ["s3://allow/data", "s3://allow/database"] {
@@ -210,7 +209,7 @@ fn with_allow_a_bucket_is_not_its_look_alike() {
     for (field, place) in hostile {
         raw.publish(&with(&job, field, place));
     }
-    // Two that are no places at all.
+    // Two texts that are not valid places.
     for place in ["s3://allow/data%2f..%2fdatabase", "s3://allow/data%2f%2e%2e"] {
         raw.publish(&with(&job, "source", place));
     }

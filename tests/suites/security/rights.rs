@@ -1,5 +1,5 @@
-//! The rights on the broker that docs/SECURITY.md gives to users are enough, and where they
-//! are not, that is said.
+//! The rights on the broker that docs/SECURITY.md gives to users are enough. With fewer rights, a
+//! program says what it lacks.
 
 use camshaft_tests::broker::{
     Broker, LimitedUser, PRODUCER, PRODUCER_WITHOUT_BOOKMARK, VIEWER, WORKER,
@@ -52,7 +52,7 @@ fn each_user_can_do_its_part_with_the_rights_in_the_documentation() {
     let enqueued = rights.enqueue(PRODUCER).expect(0);
     assert!(enqueued.stdout.starts_with("Enqueued 3 of 3"), "{}", enqueued.stdout);
     assert_eq!(enqueued.stderr, "");
-    // One that is dead at once, and one that is after a rest in a retry queue.
+    // The first becomes a dead letter at once, the second after a retry.
     let raw = Raw::connect(&Broker::shared().url_of(
         Broker::shared().user(),
         Broker::shared().password(),
@@ -75,9 +75,9 @@ fn each_user_can_do_its_part_with_the_rights_in_the_documentation() {
 }
 
 #[test]
-fn who_has_fewer_rights_is_told() {
+fn a_user_with_fewer_rights_gets_a_message_about_them() {
     let rights = Rights::new();
-    // Nobody has made the queues, and these may not.
+    // The queues do not exist yet, and these users may not create them.
     for user in [WORKER, VIEWER] {
         rights.work(user).expect_one_line(&[
             "refused access",
@@ -92,7 +92,7 @@ fn who_has_fewer_rights_is_told() {
     assert!(enqueued.stderr.contains("keep no bookmark"), "{}", enqueued.stderr);
     rights.work(VIEWER).expect_one_line(&["refused access", VIEWER.name, "camshaft.jobs"]);
     rights.enqueue(VIEWER).expect_one_line(&["refused access", VIEWER.name, "permissions"]);
-    // Dead letters are not the worker's to read, where there are any.
+    // A worker's user may not read dead letters. This shows only if there are any.
     let raw = Raw::connect(&rights.url(PRODUCER));
     raw.publish(&with(&raw.take_jobs()[0], "key", "../x"));
     let _ended = rights.work(WORKER).expect(0);

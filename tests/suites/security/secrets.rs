@@ -1,4 +1,5 @@
-//! A whole run, with everything that can fail failing, shows no secret anywhere.
+//! Runs all commands, with and without faults, and asserts that no output, object or message shows
+//! a secret.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,7 @@ const WRONG_SECRET_KEY: &str = "wr0ng/s3cret+k3y";
 const SESSION_TOKEN: &str = "s3ssion/t0ken+value";
 const HUB_TOKEN: &str = "hf_t0ken_that_must_n0t_show";
 
-/// The ways a secret may be written down.
+/// The texts as which a secret may appear.
 fn forms(secret: &str) -> Vec<String> {
     let encoded = utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string();
     let bytes: Vec<_> = secret.bytes().map(|byte| byte.to_string()).collect();
@@ -31,7 +32,8 @@ fn forms(secret: &str) -> Vec<String> {
         secret.replace('/', "%2F").replace('@', "%40"),
         bytes.join(", "),
     ];
-    // Wherever in a longer text it stands when that is encoded, less what its neighbours change.
+    // Base64 of a longer text that contains the secret, for each offset modulo 3. The first and
+    // last characters are cut off: they depend on the text around the secret.
     for before in 0..3 {
         let encoded = BASE64_STANDARD_NO_PAD.encode(format!("{}{secret}", "-".repeat(before)));
         forms.push(encoded[4..encoded.len() - 4].to_owned());
@@ -39,7 +41,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// Where a text shows a secret, with what stands before it.
+/// A line for each secret that a text shows, with the text before it.
 fn shown(secrets: &[String], what: &str, text: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
     let mut found = Vec::new();
@@ -55,12 +57,12 @@ fn shown(secrets: &[String], what: &str, text: &[u8]) -> Vec<String> {
     found
 }
 
-/// Everything the programs print, and what they were run for.
+/// The programs' output, with the command of each.
 #[derive(Default)]
 struct Printed(Vec<(String, String)>);
 
 impl Printed {
-    /// Runs a command once for each log format.
+    /// Runs a command once with each log format, and keeps its output.
     fn run(&mut self, status: i32, mut command: impl FnMut() -> Command) {
         for format in ["human", "json"] {
             let mut command = command();
@@ -120,7 +122,7 @@ impl Run {
         self.with_broker(camshaft(["status", OUT]), url)
     }
 
-    /// What must not be seen.
+    /// The secrets that must not appear.
     fn secrets(&self, broker: &Broker) -> Vec<String> {
         let known = [broker.password(), WRONG_PASSWORD, SECRET_KEY, WRONG_SECRET_KEY];
         let known = known.into_iter().chain([SESSION_TOKEN, HUB_TOKEN]);
@@ -141,7 +143,7 @@ fn audit() -> Command {
     with_stores(camshaft(["audit", SOURCE, "--out", "s3://secrets/audit"]))
 }
 
-/// Runs all there is, well and badly, and leaves dead letters.
+/// Runs each command with and without faults. Dead letters are left in the queue.
 fn print_all(run: &Run, raw: &Raw) -> Printed {
     let Run { url, wrong_url, small, .. } = run;
     let mut printed = Printed::default();

@@ -148,8 +148,8 @@ impl FromIterator<PixelRange> for PixelRanges {
     }
 }
 
-// SAFETY: a call is a description. Whoever runs it promises that its pointers are valid, and
-// that calls that run at the same time are parts of one call, which write different pixels or
+// SAFETY: a call is only a description. The code that runs it promises that its pointers are valid,
+// and that calls that run at the same time are parts of one call, which write different pixels or
 // planes.
 unsafe impl Sync for ConvolutionCall<'_> {}
 

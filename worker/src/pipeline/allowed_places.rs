@@ -1,8 +1,8 @@
 //! Which places jobs may name: `--allow`.
 //!
-//! Whoever may publish messages decides what is in them. A worker that was given places reads,
-//! writes and loads models nowhere else, whatever a message says. Reads nothing but symbolic
-//! links on this machine.
+//! Anyone who may publish messages decides their content. A worker with `--allow` reads, writes and
+//! loads models only in the allowed places, whatever a message says. This module reads nothing but
+//! symbolic links on this machine.
 
 use std::fmt;
 use std::io;

@@ -19,8 +19,8 @@ use crate::error::QueueError;
 use crate::message::{DeadLetter, Message, run_of};
 
 /// Dead letters moved at a time. The broker's channel passes up to 32 commands on to a quorum queue
-/// before the first is answered, and keeps the rest to itself, where they are lost when the channel
-/// closes. Below that, an acknowledgement is with the queue once it was sent.
+/// before the queue answers the first. It keeps the others itself, and loses them when the channel
+/// closes. With fewer than that, an acknowledgement reaches the queue once it was sent.
 const MOVED_AT_A_TIME: u64 = 16;
 /// How long dead letters that were handed back may take to be ready again.
 const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(10);

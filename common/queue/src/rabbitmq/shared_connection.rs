@@ -104,7 +104,7 @@ impl SharedConnection {
 
     /// The error that the broker takes no messages for now; `None` if it takes them.
     pub(super) fn blocked(&self) -> Option<QueueError> {
-        // Whoever holds the lock is about to find out.
+        // If another task holds the lock, it is connecting and will see for itself.
         let state = self.state.try_lock().ok()?;
         match &*state {
             ConnectionState::Connected(open) => self.blocked_error(open),

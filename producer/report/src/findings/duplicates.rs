@@ -68,9 +68,7 @@ pub(super) fn find(
         candidates.add(&signs.bits, &signs.exists, MAX_SIGN_BITS);
     }
     if candidates.truncated {
-        notes.push(
-            "so many images are alike that not all near duplicates were looked for".to_owned(),
-        );
+        notes.push("too many images are alike: not all near duplicates were looked for".to_owned());
     }
     let needed: HashSet<u32> =
         candidates.pairs.iter().flat_map(|&(one, other)| [one, other]).collect();
