@@ -2,10 +2,9 @@
 //! Pure functions: writing them is not done here. Downstream: [`drawing`] makes the shapes
 //! visible.
 
-use std::io::Cursor;
-
 use camshaft_training::EpochRecord;
-use image::{ImageError, ImageFormat, Rgb};
+use image::codecs::png::PngEncoder;
+use image::{ImageError, Rgb};
 
 use drawing::{Anchor, BLACK, Drawing, Point, TextSize, WHITE};
 
@@ -43,9 +42,9 @@ pub(crate) fn svg(title: &str, history: &[EpochRecord]) -> String {
 /// # Errors
 /// If the pixels can't be encoded.
 pub(crate) fn png(title: &str, history: &[EpochRecord]) -> Result<Vec<u8>, CurveError> {
-    let mut file = Cursor::new(Vec::new());
-    draw(title, history).to_pixels().write_to(&mut file, ImageFormat::Png)?;
-    Ok(file.into_inner())
+    let mut file = Vec::new();
+    draw(title, history).to_pixels().write_with_encoder(PngEncoder::new(&mut file))?;
+    Ok(file)
 }
 
 /// Where an epoch's accuracy lies in the picture.

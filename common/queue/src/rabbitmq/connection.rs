@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt;
 use url::{Host, Url};
 
 use super::tls::{TlsConnectors, TlsFiles};
-use super::transport::{self, TokioKit};
+use super::transport;
 use crate::error::QueueError;
 
 /// A connection or an answer that takes longer is not coming.
@@ -85,11 +85,7 @@ impl Connector {
         let properties = ConnectionProperties::default()
             .with_connection_name(self.connection_name.as_str().into());
         let tls = self.tls.as_ref().map(|tls| tls.connector());
-        let open = async move |uri: AMQPUri, _| {
-            Ok(transport::for_lapin(transport::connect(&uri, tls.as_ref()).await?))
-        };
-        let runtime = TokioKit::current();
-        let connecting = Connection::connector(self.uri.clone(), runtime, open, properties);
+        let connecting = transport::open(self.uri.clone(), tls, properties);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => match self.alert_behind(&error).await {

@@ -39,9 +39,20 @@ pub async fn open_connection(
     url: &str,
     properties: ConnectionProperties,
 ) -> Result<Connection, lapin::Error> {
-    let uri: AMQPUri = url.parse().map_err(io::Error::other)?;
-    let open = async |uri: AMQPUri, _| Ok(for_lapin(connect(&uri, None).await?));
-    Connection::connector(uri, TokioKit::current(), open, properties).await
+    open(url.parse().map_err(io::Error::other)?, None, properties).await
+}
+
+/// Connects and logs in, by TLS if there is a connector for it.
+pub(super) async fn open(
+    uri: AMQPUri,
+    tls: Option<TlsConnector>,
+    properties: ConnectionProperties,
+) -> Result<Connection, lapin::Error> {
+    let runtime = Runtime::new(TokioKit(Handle::current()));
+    let stream = async move |uri: AMQPUri, _| {
+        Ok(AsyncTcpStream::Plain(connect(&uri, tls.as_ref()).await?.compat()))
+    };
+    Connection::connector(uri, runtime, stream, properties).await
 }
 
 /// TCP, or TLS over it.
@@ -59,11 +70,6 @@ pub(super) async fn connect(uri: &AMQPUri, tls: Option<&TlsConnector>) -> io::Re
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     Ok(Transport::Encrypted(Box::new(tls.connect(name, stream).await?)))
-}
-
-/// A stream in the form that lapin takes.
-pub(super) fn for_lapin(stream: Transport) -> AsyncTcpStream<Compat<Transport>> {
-    AsyncTcpStream::Plain(stream.compat())
 }
 
 impl AsyncRead for Transport {
@@ -117,14 +123,7 @@ fn quiet_at_shutdown<T>(poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
 
 /// A Tokio runtime in the form that lapin takes.
 #[derive(Clone, Debug)]
-pub(super) struct TokioKit(Handle);
-
-impl TokioKit {
-    /// The runtime this is called in.
-    pub(super) fn current() -> Runtime<Self> {
-        Runtime::new(Self(Handle::current()))
-    }
-}
+struct TokioKit(Handle);
 
 impl RuntimeKit for TokioKit {}
 
@@ -189,7 +188,7 @@ impl Reactor for TokioKit {
 }
 
 /// A task of [`TokioKit`]. It goes on when this is dropped.
-pub(super) struct TokioTask<T>(JoinHandle<T>);
+struct TokioTask<T>(JoinHandle<T>);
 
 impl<T> Future for TokioTask<T> {
     type Output = T;

@@ -1,5 +1,5 @@
 //! Class activation maps: pure functions from activations and gradients to heat maps, and the
-//! numbers that describe a map. One file a method, each with its paper.
+//! numbers that describe a map. One file per method, each with its paper.
 //!
 //! Knows no network: functions are handed activations, gradients, and closures that run a network
 //! or the rest of one. Knows no images and no files. Upstream: `explain`.
