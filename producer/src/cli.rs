@@ -105,7 +105,7 @@ pub(crate) struct AuditArgs {
     /// OUT/trust.json. Takes about 130 passes of the network for each image
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) trust_sample: Option<u16>,
-    /// Leave OUT/report for `camshaft report` to build
+    /// Do not build OUT/report; `camshaft report` builds it later
     #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]
     pub(crate) no_report: bool,
     /// Conditions on the report.

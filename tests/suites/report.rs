@@ -58,7 +58,7 @@ fn found(out: &Path, condition: &str) -> BTreeSet<String> {
 fn the_sample_photos_show_every_planted_fault_and_no_other() {
     let out = tempdir().unwrap();
     let out = out.path();
-    let mut audit = camshaft(["audit"]);
+    let mut audit = camshaft_with_report(["audit"]);
     let ended = run(audit.arg(repository::photos()).arg("--out").arg(out)).expect(0);
     assert!(ended.stdout.contains("42 predicted, 1 failed"), "{}", ended.stdout);
 

@@ -51,7 +51,7 @@ pub(crate) struct TrainArgs {
     /// [default: 0.2]
     #[arg(long, env = "CAMSHAFT_VAL_SHARE", value_name = "R", value_parser = share)]
     pub(crate) val_share: Option<f64>,
-    /// How images are varied: horizontal mirrors each with a chance of one half
+    /// How images are varied: horizontal mirrors every second image at random
     #[arg(long, env = "CAMSHAFT_FLIP", value_enum, default_value_t)]
     pub(crate) flip: FlipChoice,
     /// Number that the head's first weights, the order of images and their mirroring are drawn

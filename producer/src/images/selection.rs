@@ -25,7 +25,7 @@ use crate::images::found_image::FoundImage;
 )]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Selection {
-    /// Those without a result, and those written after their result.
+    /// Those without a result, and those that changed after their result was written.
     #[default]
     New,
     /// Every image.

@@ -50,7 +50,7 @@ pub enum TrainingError {
     /// The checkpoint belongs to a training with other settings or data. The text says what
     /// differs.
     #[error(
-        "this is not how the training in that folder was started: {0}; use the same settings to go \
+        "the folder has a training that was started with other settings: {0}; use the same settings to go \
          on, or another folder"
     )]
     OtherTraining(String),

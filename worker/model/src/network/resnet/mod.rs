@@ -11,12 +11,13 @@ mod layers;
 mod shape;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use camshaft_common::explain::TargetLayer;
 use camshaft_kernels::{Backbone, BatchShape, Kernel, SMALLEST_SIDE};
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
+use parking_lot::Mutex;
 
 pub(crate) use architecture_hint::architecture_hint;
 pub(crate) use cut::{CutStart, CutState, LayerPoint};
@@ -222,7 +223,7 @@ impl ResNet {
     fn unfolded(&self, point: LayerPoint) -> Result<Option<Arc<UnfoldedConv>>> {
         let Some(named) = point.convolution(self.shape) else { return Ok(None) };
         // After a panic of another thread at worst an entry is missing.
-        let mut all = self.unfolded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.unfolded.lock();
         if let Some(unfolded) = all.get(&point) {
             return Ok(Some(Arc::clone(unfolded)));
         }
