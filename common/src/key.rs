@@ -42,6 +42,14 @@ impl ImageKey {
     ///
     /// # Errors
     /// If the text is empty, too long, has control characters, or is not a plain relative path.
+    ///
+    /// ```
+    /// use camshaft_common::key::ImageKey;
+    ///
+    /// let key = ImageKey::parse("cat/a.jpg").unwrap();
+    /// assert_eq!(key.folder(), Some("cat"));
+    /// assert!(ImageKey::parse("../secret.jpg").is_err());
+    /// ```
     pub fn parse(text: impl Into<String>) -> Result<Self, ImageKeyError> {
         let text = text.into();
         if text.is_empty() {

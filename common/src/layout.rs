@@ -22,6 +22,14 @@ pub const REPORT: &str = "report";
 const RESULT_SUFFIX: &str = ".json";
 
 /// `predictions/<image key>.json`.
+///
+/// ```
+/// use camshaft_common::key::ImageKey;
+/// use camshaft_common::layout;
+///
+/// let key = ImageKey::parse("cat/a.jpg").unwrap();
+/// assert_eq!(layout::prediction(&key), "predictions/cat/a.jpg.json");
+/// ```
 #[must_use]
 pub fn prediction(key: &ImageKey) -> String {
     format!("{PREDICTIONS}/{key}{RESULT_SUFFIX}")

@@ -1,9 +1,9 @@
 //! The `camshaft` program as a library: finds images and enqueues them, audits them in one process,
 //! trains models, builds reports, and tells how far a run has come.
 //!
-//! [`cli`] is the command line. Each command is a file of its own, with a folder of that name for
-//! its parts; [`images`], [`broker`] and [`terminal`] are what commands share. Only [`run`], [`Cli`]
-//! and [`CommandError`] are for the program; [`list_lines`] is public for a fuzz target.
+//! `cli` is the command line. Each command is a file of its own, with a folder of that name for
+//! its parts; `images`, `broker` and `terminal` are what commands share. Only `run`, [`Cli`]
+//! and [`CommandError`] are for the program; `list_lines` is public for a fuzz target.
 
 mod advice;
 #[cfg(feature = "embedded")]

@@ -40,6 +40,13 @@ use recognise::FileContent;
 ///
 /// If the file exceeds `limits`, is not of a supported kind, or is damaged. Its header is checked
 /// before a pixel is decoded. No part of a damaged picture is returned.
+///
+/// ```
+/// use camshaft_decoding::{ImageLimits, decode};
+///
+/// let error = decode(b"not an image", &ImageLimits::default()).unwrap_err();
+/// println!("{:?}: {error}", error.class());
+/// ```
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
     with_decoder(bytes, limits, DecodePicture)
 }

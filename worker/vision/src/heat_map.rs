@@ -30,6 +30,14 @@ impl HeatMap {
     ///
     /// # Panics
     /// If there is no map.
+    ///
+    /// ```
+    /// use camshaft_vision::heat_map::HeatMap;
+    ///
+    /// let coarse = HeatMap { height: 1, width: 1, values: vec![4.0] };
+    /// let fine = HeatMap { height: 1, width: 2, values: vec![0.0, 8.0] };
+    /// assert_eq!(HeatMap::fused(&[coarse, fine]).values, [0.5, 1.0]);
+    /// ```
     #[must_use]
     pub fn fused(maps: &[Self]) -> Self {
         let largest = maps.iter().max_by_key(|map| map.values.len()).expect("there is a map");
