@@ -5,7 +5,7 @@
 //! exhaustive, so that a new variant doesn't compile until somebody has thought of its option.
 
 pub(crate) use camshaft_arguments::advice::{
-    describe_queue_error, describe_run_record_error, describe_store_error, with_option,
+    describe_queue_error, describe_run_record_error, describe_store_error,
 };
 use camshaft_report::{ReportError, UnknownNumber, UnknownReason};
 #[cfg(feature = "embedded")]
@@ -48,7 +48,7 @@ mod embedded {
     use camshaft_trust::examination::ExaminationError;
     use camshaft_worker::advice::describe_model_error;
 
-    use super::with_option;
+    use camshaft_arguments::advice::with_option;
 
     /// The text of an error while maps are measured, with the option to change.
     #[must_use]
