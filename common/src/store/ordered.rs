@@ -21,7 +21,7 @@ use object_store::{ObjectMeta, ObjectStore, Result};
 use tokio::sync::mpsc;
 
 use super::error::may_pass;
-use crate::backoff::Backoff;
+use crate::backoff::Retries;
 
 mod local;
 
@@ -268,10 +268,12 @@ impl RangeListing {
 
 /// Repetitions of a failed request whose error may pass. The client repeats requests too, but not
 /// after a body that was cut off.
-#[derive(Default)]
-struct Tries {
-    failed: u32,
-    backoff: Backoff,
+struct Tries(Retries);
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self(Retries::at_most(MAX_REPEATS))
+    }
 }
 
 impl Tries {
@@ -280,11 +282,10 @@ impl Tries {
     /// # Errors
     /// The error itself, if another try would not help.
     async fn another(&mut self, error: object_store::Error) -> Result<()> {
-        self.failed += 1;
-        if self.failed > MAX_REPEATS || !may_pass(&error) {
-            return Err(error);
+        match self.0.next_delay() {
+            Some(delay) if may_pass(&error) => tokio::time::sleep(delay).await,
+            _ => return Err(error),
         }
-        tokio::time::sleep(self.backoff.next_delay()).await;
         Ok(())
     }
 }
