@@ -60,6 +60,7 @@ stamp() { mkdir -p "$tools/stamps" && touch "$tools/stamps/$1"; }
 
 install_compiler() {
   command -v c++ >/dev/null || apt_install g++ # libFuzzer, of the fuzz targets, is C++
+  command -v nasm >/dev/null || apt_install nasm # libjpeg's SIMD
 }
 
 install_rabbitmq() {
@@ -71,6 +72,7 @@ install_services() {
   install_compiler
   install_rabbitmq
   command -v chromium >/dev/null || apt_install chromium
+  command -v cjpeg >/dev/null || apt_install libjpeg-turbo-progs
   if ! "$tools/bin/s3s-fs" --version 2>/dev/null | grep -q "$s3s_fs_version"; then
     cargo install --quiet --locked s3s-fs --version "$s3s_fs_version" --features binary --root "$tools"
   fi

@@ -19,4 +19,5 @@ pub mod run;
 pub mod secret;
 pub mod store;
 pub mod tls;
+pub mod transparency;
 pub mod trust;

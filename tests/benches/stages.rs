@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use camshaft_common::explain::{Colormap, OverlayFormat};
+use camshaft_common::transparency::Transparency;
 use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::ModelFiles;
 use camshaft_vision::heat_map::HeatMap;
@@ -38,8 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let limits = ImageLimits::default();
-    let pictures: Vec<_> =
-        files.iter().map(|file| decode(file, &limits)).collect::<Result<_, _>>()?;
+    let pictures: Vec<_> = files
+        .iter()
+        .map(|file| decode(file, &limits, Transparency::OverWhite))
+        .collect::<Result<_, _>>()?;
     let model = ModelFiles::bundled();
     let rule = &model.config().input;
     let values = (0..49).map(|cell| (cell as f32 * 0.7).sin().max(0.0)).collect();
@@ -50,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let ms = time.as_secs_f64() * 1e3 / files.len() as f64;
         println!("{name:28} {ms:6.2} ms");
     };
-    line("decode", &mut |at| drop(decode(&files[at], &limits)));
+    line("decode", &mut |at| drop(decode(&files[at], &limits, Transparency::OverWhite)));
     line("input", &mut |at| drop(to_input(&pictures[at], rule)));
     for format in [OverlayFormat::Jpeg, OverlayFormat::Png, OverlayFormat::Webp] {
         line(&format!("overlay as {format}"), &mut |at| {

@@ -10,6 +10,7 @@ mod faults;
 mod golden;
 mod hostile;
 mod monitoring;
+mod pictures;
 mod queue;
 mod report;
 mod scale;

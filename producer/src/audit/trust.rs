@@ -169,8 +169,9 @@ impl TrustSampling {
                     return Ok(None);
                 };
                 let input = tokio::task::spawn_blocking(move || {
-                    let picture = decode(&image.bytes, &limits).ok()?;
-                    Some(to_input(&picture, &files.config().input))
+                    let config = files.config();
+                    let picture = decode(&image.bytes, &limits, config.transparency).ok()?;
+                    Some(to_input(&picture, &config.input))
                 });
                 // A decoder that panics also says that this is no image.
                 let input = input.await.unwrap_or_default();

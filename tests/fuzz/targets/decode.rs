@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::panic::{catch_unwind, set_hook, take_hook};
 
 use camshaft_common::prediction::FailureClass;
+use camshaft_common::transparency::Transparency;
 use camshaft_decoding::{DecodeError, ImageLimits};
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;
@@ -36,7 +37,7 @@ fuzz_target!(
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
         DECODING.set(true);
-        let decoded = catch_unwind(|| camshaft_decoding::decode(bytes, &LIMITS));
+        let decoded = catch_unwind(|| camshaft_decoding::decode(bytes, &LIMITS, Transparency::OverWhite));
         DECODING.set(false);
         let used = (MEMORY.peak_usage() - before) as u64;
         let allowed = FIXED_BYTES + LIMITS.max_bytes * 4 + LIMITS.max_pixels * BYTES_PER_PIXEL;

@@ -130,7 +130,9 @@ impl DecodeError {
             ImageError::Unsupported(error) => {
                 let detail = match error.kind() {
                     UnsupportedErrorKind::GenericFeature(feature) => feature.clone(),
-                    UnsupportedErrorKind::Color(color) => format!("colour type {color:?}"),
+                    UnsupportedErrorKind::Color(color) => {
+                        format!("{} bits a pixel", color.bits_per_pixel())
+                    }
                     _ => error.to_string(),
                 };
                 Self::UnsupportedKind { format, detail: one_line(&detail) }

@@ -1,21 +1,16 @@
 //! Decodes JPEGs to RGB, and refuses damaged ones.
 //!
-//! Owns colour spaces and the check that no data are missing. Uses zune-jpeg instead of the image
-//! crate's wrapper of it: the wrapper fills missing parts with grey and reports success. Does not
-//! recognise JPEGs. Upstream: `decode`.
+//! Owns which JPEGs are read, their size, orientation and memory, and the check that no data are
+//! missing. Does not recognise JPEGs, and calls no C: `camshaft-jpeg` does. Upstream: `decode`.
 //!
 //! Data sets contain JPEGs with flaws that lose no pixel, and Pillow reads them. So these are
 //! accepted: bytes after the end of the image, between markers and before the end of a scan; and a
-//! missing end marker, if there is one scan and it is complete. A scan with invalid codes is
-//! refused, although Pillow reads it.
+//! missing end marker, if there is one scan and it is complete. A scan with invalid codes or with
+//! too few data is refused, although Pillow reads it.
 
+use camshaft_jpeg::{JpegError, MAX_SIDE, Picture};
 use image::RgbImage;
 use image::metadata::Orientation;
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
 
 use super::error::{DecodeError, one_line};
 use super::limits::ImageLimits;
@@ -31,214 +26,213 @@ const SOS: u8 = 0xda;
 const DHT: u8 = 0xc4;
 const JPG: u8 = 0xc8;
 const DAC: u8 = 0xcc;
+const APP1: u8 = 0xe1;
+const SOF0: u8 = 0xc0;
 const PROGRESSIVE: u8 = 0xc2;
 /// The coding processes that can be read: baseline, extended and progressive. The others are
-/// lossless, differential or arithmetic.
-const READABLE_PROCESSES: [u8; 3] = [0xc0, 0xc1, PROGRESSIVE];
+/// lossless, hierarchical or arithmetic. Damage in arithmetic codes shows nowhere.
+const READABLE_PROCESSES: [u8; 3] = [SOF0, 0xc1, PROGRESSIVE];
+
+/// Bytes of the coefficients of a block: 64, of two bytes.
+const BLOCK_BYTES: u64 = 128;
+/// Tables, and rows of the widest picture, which libjpeg counts as coefficients.
+const WORKING_BYTES: u64 = 16 << 20;
 
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
     let structure = JpegStructure::read(bytes);
-    // Checked before the bytes are copied.
-    check_header(&structure, bytes, limits)?;
-    if let Some(end) = structure.end {
-        let (image, repeats) =
-            decode_whole(bytes, limits).map_err(|error| to_decode_error(error, false))?;
-        // An end marker does not prove that the scan is complete: it may belong to a thumbnail, or
-        // a program may have appended it to a truncated file. The decoder then reads zeros.
-        let complete = !(structure.one_scan && repeats)
-            || image == decode_with_tail(&bytes[..end], ONES, limits)?;
-        return if complete { Ok(image) } else { Err(DecodeError::Truncated { format: FORMAT }) };
-    }
-    if !structure.one_scan {
+    let Frame { width, height, .. } = *structure.check(limits)?;
+    // A further scan that refines the picture may be missing; nothing in the file tells.
+    if structure.end.is_none() && !structure.one_scan {
         return Err(DecodeError::Truncated { format: FORMAT });
     }
-    decode_without_end(bytes, limits)
+    let coefficient_bytes = structure.memory() + WORKING_BYTES;
+    let coefficient_bytes = usize::try_from(coefficient_bytes).unwrap_or(usize::MAX);
+    let picture = camshaft_jpeg::decode(bytes, (width, height), coefficient_bytes);
+    let Picture { pixels, .. } = picture.map_err(|error| structure.decode_error(error))?;
+    let image = RgbImage::from_raw(width, height, pixels)
+        .expect("three bytes were returned for each pixel");
+    let orientation = structure.exif.and_then(Orientation::from_exif_chunk);
+    Ok(upright(image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
 /// The most bytes that decoding holds at once.
 pub(super) fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
-    check_header(&JpegStructure::read(bytes), bytes, limits)
+    let structure = JpegStructure::read(bytes);
+    structure.check(limits)?;
+    Ok(structure.memory())
 }
 
-/// Refuses a JPEG of a kind that can't be read, or beyond the limits. Returns the most bytes that
-/// decoding holds at once.
-fn check_header(
-    structure: &JpegStructure,
-    bytes: &[u8],
-    limits: &ImageLimits,
-) -> Result<u64, DecodeError> {
-    if let Some(process) = structure.process.filter(|process| !READABLE_PROCESSES.contains(process))
-    {
-        let detail = format!("its coding process is number {}", process - READABLE_PROCESSES[0]);
-        return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
-    }
-    if structure.precision.is_some_and(|bits| bits != 8) {
-        let detail = "samples of other than 8 bits".to_owned();
-        return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
-    }
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
-    let size = read_header(&mut decoder, limits)
-        .map_err(|e| to_decode_error(e, structure.end.is_none()))?;
-    limits.check_memory(size, structure.bytes_per_pixel())
+fn unsupported(detail: impl Into<String>) -> DecodeError {
+    DecodeError::UnsupportedKind { format: FORMAT, detail: detail.into() }
 }
 
-/// Two bytes of zeros in a scan.
-const ZEROS: [u8; 2] = [0, 0];
-/// One byte of ones in a scan: T.81 writes 0xFF as 0xFF 0x00.
-const ONES: [u8; 2] = [0xff, 0];
-
-/// Decodes twice, with different bytes appended. The pictures are equal only if the scan is
-/// complete: then the decoder reads none of the appended bytes.
-fn decode_without_end(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
-    let zeros = decode_with_tail(bytes, ZEROS, limits)?;
-    let ones = decode_with_tail(bytes, ONES, limits)?;
-    if zeros == ones { Ok(zeros) } else { Err(DecodeError::Truncated { format: FORMAT }) }
+fn corrupt(reason: impl Into<String>) -> DecodeError {
+    DecodeError::Corrupt { format: FORMAT, reason: reason.into() }
 }
 
-/// Decodes with repetitions of `tail` and an end marker appended.
-fn decode_with_tail(
-    bytes: &[u8],
-    tail: [u8; 2],
-    limits: &ImageLimits,
-) -> Result<RgbImage, DecodeError> {
-    /// More than the decoder reads ahead.
-    const TAIL_BYTES: usize = 64;
-    let mut bytes = bytes.to_vec();
-    // The file may have the first half of an end marker.
-    if bytes.last() == Some(&0xff) {
-        bytes.pop();
-    }
-    bytes.extend(tail.repeat(TAIL_BYTES / 2));
-    bytes.extend([0xff, EOI]);
-    let (image, _) = decode_whole(&bytes, limits).map_err(|error| to_decode_error(error, true))?;
-    Ok(image)
+/// The frame header: T.81, section B.2.2.
+#[derive(Debug)]
+struct Frame {
+    process: u8,
+    /// Bits of a sample.
+    precision: u8,
+    width: u32,
+    height: u32,
+    components: Vec<Component>,
 }
 
-/// True if the last row of pixels repeats with the period of a block. It does if a whole row of
-/// blocks is missing, but also if the picture ends in one colour. A missing part of a row is not
-/// detected.
-fn last_row_repeats(image: &RgbImage) -> bool {
-    /// Width of the widest block: four blocks of 8 samples. The widths of all others divide it.
-    const PERIOD: u32 = 32;
-    let bottom = image.height() - 1;
-    let pixel = |x| image.get_pixel(x, bottom);
-    (PERIOD..image.width()).all(|x| pixel(x) == pixel(x - PERIOD))
+/// A component of the picture: luma, a chroma, a colour.
+#[derive(Debug)]
+struct Component {
+    id: u8,
+    horizontal_factor: u32,
+    vertical_factor: u32,
 }
 
-fn options() -> DecoderOptions {
-    // No limits here: `ImageLimits` checks the size in the header.
-    DecoderOptions::default()
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_out_colorspace(ColorSpace::RGB)
-        .set_strict_mode(false)
-}
-
-/// An error of zune-jpeg, or of our own checks.
-enum JpegError {
-    Decoder(DecodeErrors),
-    Check(DecodeError),
-}
-
-impl From<DecodeErrors> for JpegError {
-    fn from(error: DecodeErrors) -> Self {
-        Self::Decoder(error)
-    }
-}
-
-impl From<DecodeError> for JpegError {
-    fn from(error: DecodeError) -> Self {
-        Self::Check(error)
-    }
-}
-
-/// If the end marker is missing (`ends_early`), all damage counts as truncation.
-fn to_decode_error(error: JpegError, ends_early: bool) -> DecodeError {
-    match error {
-        JpegError::Check(error) => error,
-        JpegError::Decoder(DecodeErrors::Unsupported(kind)) => {
-            DecodeError::UnsupportedKind { format: FORMAT, detail: one_line(&format!("{kind:?}")) }
+impl Frame {
+    fn read(process: u8, segment: &[u8]) -> Option<Self> {
+        let &[precision, high, low, left, right, count, ref rest @ ..] = segment else {
+            return None;
+        };
+        if rest.len() != 3 * usize::from(count) {
+            return None;
         }
-        JpegError::Decoder(_) if ends_early => DecodeError::Truncated { format: FORMAT },
-        JpegError::Decoder(error) => {
-            DecodeError::Corrupt { format: FORMAT, reason: one_line(&error.to_string()) }
+        let components = rest.chunks_exact(3).map(|component| Component {
+            id: component[0],
+            horizontal_factor: u32::from(component[1] >> 4),
+            vertical_factor: u32::from(component[1] & 15),
+        });
+        Some(Self {
+            process,
+            precision,
+            width: u32::from(u16::from_be_bytes([left, right])),
+            height: u32::from(u16::from_be_bytes([high, low])),
+            components: components.collect(),
+        })
+    }
+
+    fn is_progressive(&self) -> bool {
+        self.process == PROGRESSIVE
+    }
+
+    /// Refuses a kind of JPEG that can't be read, and a size beyond the limits.
+    fn check(&self, limits: &ImageLimits) -> Result<(), DecodeError> {
+        if !READABLE_PROCESSES.contains(&self.process) {
+            return Err(unsupported(format!(
+                "its coding process is number {}, which is lossless, hierarchical or arithmetic",
+                self.process - SOF0
+            )));
+        }
+        if self.precision != 8 {
+            return Err(unsupported(format!("its samples have {} bits", self.precision)));
+        }
+        let (width, height) = (self.width, self.height);
+        limits.check_size(FORMAT, width, height)?;
+        if width.max(height) > MAX_SIDE {
+            return Err(DecodeError::SideTooLong { width, height, max_side: MAX_SIDE });
+        }
+        match self.components.len() {
+            1 | 3 | 4 => Ok(()),
+            count => Err(unsupported(format!("it has {count} components"))),
         }
     }
-}
 
-/// Reads the headers and checks the size and the colour space. Returns width and height.
-fn read_header(
-    decoder: &mut JpegDecoder<ZCursor<&[u8]>>,
-    limits: &ImageLimits,
-) -> Result<(u32, u32), JpegError> {
-    decoder.decode_headers()?;
-    let (width, height) = decoder.dimensions().expect("the header was read");
-    let (width, height) = (width as u32, height as u32);
-    limits.check_size(FORMAT, width, height)?;
-    match decoder.input_colorspace() {
-        // zune-jpeg treats samples of CMYK and YCCK as inverted, with or without Adobe's marker.
-        // Pillow and browsers do the same.
-        Some(
-            ColorSpace::Luma
-            | ColorSpace::YCbCr
-            | ColorSpace::RGB
-            | ColorSpace::CMYK
-            | ColorSpace::YCCK,
-        ) => Ok((width, height)),
-        other => {
-            let detail = format!("colour space {other:?}");
-            Err(DecodeError::UnsupportedKind { format: FORMAT, detail }.into())
-        }
+    /// The largest sampling factors of any component, at least 1.
+    fn max_factors(&self) -> (u32, u32) {
+        self.components.iter().fold((1, 1), |(wide, high), component| {
+            (wide.max(component.horizontal_factor), high.max(component.vertical_factor))
+        })
     }
-}
 
-/// Decodes the picture; the flag is true if rows may be missing at its end.
-fn decode_whole(bytes: &[u8], limits: &ImageLimits) -> Result<(RgbImage, bool), JpegError> {
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
-    let (width, height) = read_header(&mut decoder, limits)?;
-    // Strict for scans only: flaws between markers lose no pixel.
-    decoder.set_options(decoder.options().set_strict_mode(true));
-    let mut pixels = vec![0; width as usize * height as usize * 3];
-    decoder.decode_into(&mut pixels)?;
-    let image = RgbImage::from_raw(width, height, pixels)
-        .expect("three bytes were allocated for each pixel");
-    let repeats = last_row_repeats(&image);
-    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    Ok((upright(image, orientation.unwrap_or(Orientation::NoTransforms)), repeats))
+    /// Bytes of all coefficients for each pixel, rounded up.
+    fn coefficient_bytes_per_pixel(&self) -> u64 {
+        let (wide, high) = self.max_factors();
+        let samples = |component: &Component| {
+            u64::from(component.horizontal_factor) * u64::from(component.vertical_factor)
+        };
+        let all: u64 = self.components.iter().map(samples).sum();
+        (2 * all).div_ceil(u64::from(wide) * u64::from(high))
+    }
+
+    /// Bytes of all coefficients. The blocks of each component are padded to whole units: T.81,
+    /// section A.2.
+    fn coefficient_bytes(&self) -> u64 {
+        let (wide, high) = self.max_factors();
+        let units =
+            u64::from(self.width.div_ceil(8 * wide)) * u64::from(self.height.div_ceil(8 * high));
+        let blocks = |component: &Component| {
+            u64::from(component.horizontal_factor) * u64::from(component.vertical_factor)
+        };
+        units * self.components.iter().map(blocks).sum::<u64>() * BLOCK_BYTES
+    }
 }
 
 /// What a file's markers tell: how it is coded, and where it ends.
 #[derive(Debug, Default)]
-struct JpegStructure {
+struct JpegStructure<'a> {
+    frame: Option<Frame>,
     /// Position of the end marker after a scan.
     end: Option<usize>,
     /// True if a single scan holds the picture: not progressive, all components interleaved.
     one_scan: bool,
-    /// The coding process: the marker of the frame.
-    process: Option<u8>,
-    /// Bits of a sample.
-    precision: Option<u8>,
-    /// Bytes of all coefficients, for each pixel.
-    coefficient_bytes: u64,
+    /// The components that have a scan with their first coefficients.
+    scanned: Vec<u8>,
+    /// The content of the first segment with EXIF metadata.
+    exif: Option<&'a [u8]>,
 }
 
-impl JpegStructure {
-    /// The most bytes that decoding holds at once for each pixel. With one scan: RGB before and
-    /// after it is turned upright. With several scans: RGB, and the larger of a
-    /// second RGB and the coefficients of all scans.
-    fn bytes_per_pixel(&self) -> u64 {
-        if self.one_scan {
-            2 * RGB_BYTES
-        } else {
-            RGB_BYTES + self.coefficient_bytes.max(RGB_BYTES)
+impl<'a> JpegStructure<'a> {
+    /// Refuses a file without a whole frame, of a kind that can't be read, or beyond the limits.
+    fn check(&self, limits: &ImageLimits) -> Result<&Frame, DecodeError> {
+        let Some(frame) = &self.frame else {
+            return Err(match self.end {
+                None => DecodeError::Truncated { format: FORMAT },
+                Some(_) => corrupt("it has no valid frame header"),
+            });
+        };
+        frame.check(limits)?;
+        limits.check_memory((frame.width, frame.height), self.bytes_per_pixel(frame))?;
+        let mut unscanned =
+            frame.components.iter().filter(|component| !self.scanned.contains(&component.id));
+        match unscanned.next() {
+            None => Ok(frame),
+            Some(_) if self.end.is_none() => Err(DecodeError::Truncated { format: FORMAT }),
+            Some(Component { id, .. }) => Err(corrupt(format!("its component {id} has no scan"))),
+        }
+    }
+
+    /// The most bytes that decoding holds at once for each pixel: RGB, and the larger of a second
+    /// RGB that is turned upright and the coefficients of a file with several scans.
+    fn bytes_per_pixel(&self, frame: &Frame) -> u64 {
+        let coefficients = if self.one_scan { 0 } else { frame.coefficient_bytes_per_pixel() };
+        RGB_BYTES + coefficients.max(RGB_BYTES)
+    }
+
+    /// As [`Self::bytes_per_pixel`], for the whole picture, with the padding of coefficients.
+    fn memory(&self) -> u64 {
+        let Some(frame) = &self.frame else { return 0 };
+        let rgb = u64::from(frame.width) * u64::from(frame.height) * RGB_BYTES;
+        let coefficients = if self.one_scan { 0 } else { frame.coefficient_bytes() };
+        rgb + coefficients.max(rgb)
+    }
+
+    /// If the end marker is missing, all damage counts as truncation.
+    fn decode_error(&self, error: JpegError) -> DecodeError {
+        match error {
+            JpegError::Unsupported(detail) => unsupported(one_line(&detail)),
+            JpegError::TooMuchMemory => DecodeError::TooMuchMemory { format: FORMAT },
+            JpegError::Truncated => DecodeError::Truncated { format: FORMAT },
+            JpegError::Corrupt(_) if self.end.is_none() => {
+                DecodeError::Truncated { format: FORMAT }
+            }
+            JpegError::Corrupt(reason) => corrupt(one_line(&reason)),
         }
     }
 
     /// Reads the segments by their lengths. So an end marker of a thumbnail in a segment is not
     /// taken for the image's.
-    fn read(bytes: &[u8]) -> Self {
+    fn read(bytes: &'a [u8]) -> Self {
         let mut structure = Self::default();
-        let mut components = None;
         let mut scans = 0;
         let mut at = 2;
         while let Some(marker) = next_marker(bytes, &mut at) {
@@ -253,20 +247,18 @@ impl JpegStructure {
             // The length counts its own two bytes.
             let Some(&[high, low]) = bytes.get(at..at + 2) else { break };
             let length = usize::from(u16::from_be_bytes([high, low]));
-            let body = bytes.get(at + 2..at + length.max(2)).unwrap_or_default();
+            let segment = bytes.get(at + 2..at + length.max(2)).unwrap_or_default();
             match marker {
-                // Start of frame: precision, height, width, number of components. After a scan has
-                // begun, such a marker is damage.
+                // After a scan has begun, a frame is damage.
                 0xc0..=0xcf if scans == 0 && !matches!(marker, DHT | JPG | DAC) => {
-                    structure.process = Some(marker);
-                    structure.precision = body.first().copied();
-                    structure.coefficient_bytes = coefficient_bytes(body);
-                    components = body.get(5).copied().filter(|_| marker != PROGRESSIVE);
+                    structure.frame = Frame::read(marker, segment);
                 }
                 SOS => {
                     scans += 1;
-                    structure.one_scan =
-                        scans == 1 && components.is_some() && components == body.first().copied();
+                    structure.add_scan(segment, scans);
+                }
+                APP1 if structure.exif.is_none() => {
+                    structure.exif = segment.strip_prefix(b"Exif\0\0");
                 }
                 _ => {}
             }
@@ -274,24 +266,23 @@ impl JpegStructure {
         }
         structure
     }
-}
 
-/// Bytes of coefficients for each pixel, rounded up, from a frame's sampling factors: T.81, figure
-/// B.3. If the factors are invalid, as many as CMYK takes; the decoder then refuses the file.
-fn coefficient_bytes(frame: &[u8]) -> u64 {
-    const COEFFICIENT_BYTES: u64 = 2;
-    const MAX_BYTES: u64 = 4 * COEFFICIENT_BYTES;
-    let factors = || {
-        let components = frame.get(6..).unwrap_or_default().chunks_exact(3);
-        let count = usize::from(frame.get(5).copied().unwrap_or_default());
-        components.take(count).map(|component| (component[1] >> 4, component[1] & 15))
-    };
-    let most_wide = factors().map(|(wide, _)| u64::from(wide)).max().unwrap_or_default();
-    let most_high = factors().map(|(_, high)| u64::from(high)).max().unwrap_or_default();
-    let all: u64 = factors().map(|(wide, high)| u64::from(wide) * u64::from(high)).sum();
-    match most_wide * most_high {
-        0 => MAX_BYTES,
-        most => (COEFFICIENT_BYTES * all).div_ceil(most).min(MAX_BYTES),
+    /// Notes the header of scan number `number`: the number of its components, a selector and
+    /// tables for each, then the first coefficient. T.81, section B.2.3.
+    fn add_scan(&mut self, segment: &[u8], number: usize) {
+        let Some((&count, rest)) = segment.split_first() else { return };
+        let Some(frame) = &self.frame else { return };
+        self.one_scan =
+            number == 1 && !frame.is_progressive() && usize::from(count) == frame.components.len();
+        let selectors = rest.chunks_exact(2).take(usize::from(count)).map(|component| component[0]);
+        let first_coefficient = rest.get(2 * usize::from(count));
+        if !frame.is_progressive() || first_coefficient == Some(&0) {
+            for id in selectors {
+                if !self.scanned.contains(&id) {
+                    self.scanned.push(id);
+                }
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! Does not catch panics of decoders: the caller does. Upstream: the fetched bytes. Downstream:
 //! `camshaft-vision`.
 
+mod alpha;
 mod error;
 mod jpeg;
 mod limits;
@@ -17,9 +18,12 @@ mod webp;
 
 use std::io::Cursor;
 
+use alpha::AlphaKind;
+use camshaft_common::transparency::Transparency;
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
+use image::codecs::pnm::PnmDecoder;
 use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
@@ -32,8 +36,8 @@ use recognise::FileContent;
 
 /// Decodes an image to 8-bit RGB, turned upright by its EXIF orientation.
 ///
-/// Takes the first frame of an animation, blends transparency over white and rounds 16-bit samples
-/// to 8 bits. Does not apply colour profiles: nor do Pillow and torchvision, whose pixels the
+/// Takes the first frame of an animation, treats transparency as told and rounds 16-bit samples to 8
+/// bits. Does not apply colour profiles: nor do Pillow and torchvision, whose pixels the
 /// models were trained on.
 ///
 /// # Errors
@@ -42,13 +46,19 @@ use recognise::FileContent;
 /// before a pixel is decoded. No part of a damaged picture is returned.
 ///
 /// ```
+/// use camshaft_common::transparency::Transparency;
 /// use camshaft_decoding::{ImageLimits, decode};
 ///
-/// let error = decode(b"not an image", &ImageLimits::default()).unwrap_err();
+/// let limits = ImageLimits::default();
+/// let error = decode(b"not an image", &limits, Transparency::OverWhite).unwrap_err();
 /// println!("{:?}: {error}", error.class());
 /// ```
-pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
-    with_decoder(bytes, limits, DecodePicture)
+pub fn decode(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    transparency: Transparency,
+) -> Result<RgbImage, DecodeError> {
+    with_decoder(bytes, limits, DecodePicture { transparency })
 }
 
 /// The most bytes that [`decode`] will hold at once. Reads only the header.
@@ -60,16 +70,20 @@ pub fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, Decod
     with_decoder(bytes, limits, MeasureMemory)
 }
 
-/// Bytes that a decoder holds beside the pixels that it returns.
-#[derive(Clone, Copy, Default)]
-struct DecoderMemory {
+/// What is known about an open decoder besides its header.
+#[derive(Clone, Copy)]
+struct FileTraits {
+    format: EncodedFormat,
+    alpha: AlphaKind,
+    /// Bytes that the decoder holds for each pixel, besides the pixels that it returns.
     bytes_per_pixel: u64,
+    /// Further bytes that it holds.
     fixed_bytes: u64,
 }
 
-impl DecoderMemory {
-    fn per_pixel(bytes: u64) -> Self {
-        Self { bytes_per_pixel: bytes, fixed_bytes: 0 }
+impl FileTraits {
+    fn of(format: EncodedFormat) -> Self {
+        Self { format, alpha: AlphaKind::Straight, bytes_per_pixel: 0, fixed_bytes: 0 }
     }
 }
 
@@ -80,13 +94,14 @@ trait DecoderTask {
     fn other(
         self,
         decoder: impl ImageDecoder,
-        format: EncodedFormat,
+        file: FileTraits,
         limits: &ImageLimits,
-        beside: DecoderMemory,
     ) -> Result<Self::Output, DecodeError>;
 }
 
-struct DecodePicture;
+struct DecodePicture {
+    transparency: Transparency,
+}
 
 impl DecoderTask for DecodePicture {
     type Output = RgbImage;
@@ -98,11 +113,10 @@ impl DecoderTask for DecodePicture {
     fn other(
         self,
         decoder: impl ImageDecoder,
-        format: EncodedFormat,
+        file: FileTraits,
         limits: &ImageLimits,
-        beside: DecoderMemory,
     ) -> Result<RgbImage, DecodeError> {
-        decode_picture(decoder, format, limits, beside)
+        decode_picture(decoder, file, limits, self.transparency)
     }
 }
 
@@ -118,11 +132,10 @@ impl DecoderTask for MeasureMemory {
     fn other(
         self,
         decoder: impl ImageDecoder,
-        format: EncodedFormat,
+        file: FileTraits,
         limits: &ImageLimits,
-        beside: DecoderMemory,
     ) -> Result<u64, DecodeError> {
-        check_header(&decoder, format, limits, beside)
+        check_header(&decoder, file, limits)
     }
 }
 
@@ -141,32 +154,36 @@ fn with_decoder<T: DecoderTask>(
     };
     let source = Cursor::new(bytes);
     let failed = |error| DecodeError::from_image(format, error);
+    let file = FileTraits::of(format);
     match format {
         EncodedFormat::Jpeg => task.jpeg(bytes, limits),
         EncodedFormat::Png => {
             // These limits bound text and colour profiles, which come before the picture.
             let decoder =
                 PngDecoder::with_limits(source, limits.decoder_limits(0)).map_err(failed)?;
-            task.other(decoder, format, limits, DecoderMemory::default())
+            task.other(decoder, file, limits)
         }
         EncodedFormat::WebP => {
-            let webp::CheckedFile { file, code_bytes } = webp::check_file(bytes, limits)?;
-            let decoder = WebPDecoder::new(Cursor::new(file)).map_err(failed)?;
+            let webp::CheckedFile { file: content, code_bytes } = webp::check_file(bytes, limits)?;
+            let decoder = WebPDecoder::new(Cursor::new(content)).map_err(failed)?;
             // A lossless frame is always decoded to RGBA. An animation also has a canvas.
-            let bytes_per_pixel = match (decoder.has_animation(), file.get(12..16)) {
+            let bytes_per_pixel = match (decoder.has_animation(), content.get(12..16)) {
                 (true, _) => 2 * RGBA_BYTES,
                 // A byte of luma, and chroma at a quarter of the resolution, twice.
                 (false, Some(b"VP8 ")) => 2,
                 (false, _) => RGBA_BYTES,
             };
-            let beside = DecoderMemory { bytes_per_pixel, fixed_bytes: code_bytes };
             let decoder = webp_over_white(decoder).map_err(failed)?;
-            task.other(decoder, format, limits, beside)
+            task.other(
+                decoder,
+                FileTraits { bytes_per_pixel, fixed_bytes: code_bytes, ..file },
+                limits,
+            )
         }
         EncodedFormat::Gif => {
             let decoder = GifDecoder::new(source).map_err(failed)?;
             // A frame smaller than the screen is decoded into a buffer of its own.
-            task.other(decoder, format, limits, DecoderMemory::per_pixel(RGBA_BYTES))
+            task.other(decoder, FileTraits { bytes_per_pixel: RGBA_BYTES, ..file }, limits)
         }
         EncodedFormat::Bmp if bitmap_is_empty(bytes) => {
             let reason = "its header claims no pixels".to_owned();
@@ -174,14 +191,19 @@ fn with_decoder<T: DecoderTask>(
         }
         EncodedFormat::Bmp => {
             let decoder = BmpDecoder::new(source).map_err(failed)?;
-            task.other(decoder, format, limits, DecoderMemory::default())
+            task.other(decoder, FileTraits { alpha: AlphaKind::EmptyIfZero, ..file }, limits)
+        }
+        EncodedFormat::Pnm => {
+            let decoder = PnmDecoder::new(source).map_err(failed)?;
+            task.other(decoder, file, limits)
         }
         EncodedFormat::Tiff => {
-            tiff::check_directory(bytes)?;
+            let alpha = tiff::check_directory(bytes)?;
             let decoder = TiffDecoder::new(source).map_err(failed)?;
             // The decoder holds the whole picture, then copies it; it copies CMYK as RGB.
-            let beside = u64::from(decoder.original_color_type().bits_per_pixel().div_ceil(8));
-            task.other(decoder, format, limits, DecoderMemory::per_pixel(beside))
+            let bytes_per_pixel =
+                u64::from(decoder.original_color_type().bits_per_pixel().div_ceil(8));
+            task.other(decoder, FileTraits { alpha, bytes_per_pixel, ..file }, limits)
         }
     }
 }
@@ -217,9 +239,8 @@ const RGBA_BYTES: u64 = 4;
 /// at once.
 fn check_header(
     decoder: &impl ImageDecoder,
-    format: EncodedFormat,
+    FileTraits { format, bytes_per_pixel, fixed_bytes, .. }: FileTraits,
     limits: &ImageLimits,
-    beside: DecoderMemory,
 ) -> Result<u64, DecodeError> {
     let (width, height) = decoder.dimensions();
     limits.check_size(format, width, height)?;
@@ -228,25 +249,24 @@ fn check_header(
         return Err(DecodeError::UnsupportedKind { format, detail });
     }
     let pixel = u64::from(decoder.color_type().bytes_per_pixel());
-    let pixels =
-        limits.check_memory((width, height), pixel + beside.bytes_per_pixel.max(RGB_BYTES))?;
-    Ok(pixels + beside.fixed_bytes)
+    let pixels = limits.check_memory((width, height), pixel + bytes_per_pixel.max(RGB_BYTES))?;
+    Ok(pixels + fixed_bytes)
 }
 
 /// Checks the header, and decodes the picture to upright RGB.
 fn decode_picture(
     mut decoder: impl ImageDecoder,
-    format: EncodedFormat,
+    file: FileTraits,
     limits: &ImageLimits,
-    beside: DecoderMemory,
+    transparency: Transparency,
 ) -> Result<RgbImage, DecodeError> {
-    check_header(&decoder, format, limits, beside)?;
-    let failed = |error| DecodeError::from_image(format, error);
+    check_header(&decoder, file, limits)?;
+    let failed = |error| DecodeError::from_image(file.format, error);
     decoder.set_limits(limits.decoder_limits(decoder.total_bytes())).map_err(failed)?;
     // A picture is not refused because its metadata can't be read.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    Ok(upright(over_white(image), orientation))
+    Ok(upright(alpha::to_rgb(image, file.alpha, transparency), orientation))
 }
 
 /// Turns a picture upright. This comes last, because turning copies the pixels and RGB is smallest.
@@ -254,32 +274,4 @@ fn upright(image: RgbImage, orientation: Orientation) -> RgbImage {
     let mut image = DynamicImage::ImageRgb8(image);
     image.apply_orientation(orientation);
     image.into_rgb8()
-}
-
-/// Rows that are blended over white at once.
-const STRIP_ROWS: u32 = 64;
-
-/// Blends transparency over white.
-fn over_white(image: DynamicImage) -> RgbImage {
-    if !image.color().has_alpha() {
-        return image.into_rgb8();
-    }
-    let (width, height) = (image.width(), image.height());
-    let mut pixels = Vec::with_capacity(width as usize * height as usize * 3);
-    // In strips: 16-bit samples are copied to 8 bits, and a copy of the whole picture takes too
-    // much.
-    for top in (0..height).step_by(STRIP_ROWS as usize) {
-        let strip = image.crop_imm(0, top, width, STRIP_ROWS).into_rgba8();
-        let rgba = strip.as_chunks::<4>().0;
-        pixels.extend(rgba.iter().flat_map(|&[red, green, blue, alpha]| {
-            [red, green, blue].map(|channel| blend(channel, alpha))
-        }));
-    }
-    RgbImage::from_raw(width, height, pixels).expect("three bytes were written for each pixel")
-}
-
-/// Blends one channel over white, rounded to the nearest level.
-fn blend(channel: u8, alpha: u8) -> u8 {
-    let (channel, alpha) = (u32::from(channel), u32::from(alpha));
-    ((channel * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }

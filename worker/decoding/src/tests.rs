@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use camshaft_common::prediction::FailureClass;
+use camshaft_common::transparency::Transparency;
 use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -35,7 +36,11 @@ fn expected() -> BTreeMap<String, Expected> {
 }
 
 fn decoded(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
-    decode(bytes, &ImageLimits::default())
+    decode_within(bytes, &ImageLimits::default())
+}
+
+fn decode_within(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
+    decode(bytes, limits, Transparency::OverWhite)
 }
 
 fn class(bytes: &[u8]) -> FailureClass {
@@ -270,7 +275,7 @@ fn oversized_images_are_refused_by_their_header() {
 fn each_limit_holds() {
     let bytes = encoded(&gradient(40, 20), ImageFormat::Png);
     let generous = ImageLimits::default();
-    let with = |limits| decode(&bytes, &limits).map(|image| image.dimensions());
+    let with = |limits| decode_within(&bytes, &limits).map(|image| image.dimensions());
     assert_eq!(with(ImageLimits { max_pixels: 800, max_side: 40, ..generous }), Ok((40, 20)));
     assert_eq!(
         with(ImageLimits { max_pixels: 799, ..generous }),
@@ -293,7 +298,8 @@ fn pixels_that_take_more_memory_count_for_more() {
     let (width, height) = decoded(&bytes).unwrap().dimensions();
     let pixels = u64::from(width * height);
     let enough = (pixels * 11).div_ceil(super::BYTES_PER_PIXEL);
-    let with = |max_pixels| decode(&bytes, &ImageLimits { max_pixels, ..ImageLimits::default() });
+    let with =
+        |max_pixels| decode_within(&bytes, &ImageLimits { max_pixels, ..ImageLimits::default() });
     assert!(with(enough).is_ok());
     let error = with(enough - 1).unwrap_err();
     assert!(matches!(error, DecodeError::PixelsTooDeep { bytes_per_pixel: 11, .. }), "{error}");
@@ -304,7 +310,7 @@ fn pixels_that_take_more_memory_count_for_more() {
         let (width, height) = decoded(&bytes).unwrap().dimensions();
         let max_pixels = u64::from(width * height);
         let limits = ImageLimits { max_pixels, ..ImageLimits::default() };
-        assert!(decode(&bytes, &limits).is_ok(), "{name} takes more than it should");
+        assert!(decode_within(&bytes, &limits).is_ok(), "{name} takes more than it should");
     }
 }
 
@@ -350,13 +356,13 @@ fn files_that_are_no_images_are_named() {
         (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF picture"),
         (b"\0\0\0\x1cftypisom\0\0\0\0", "a film"),
         (b"PK\x03\x04\x14\0", "a ZIP archive"),
-        (b"P3 1 1 255 0 0 0", "a PNM picture"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\x04CgBI\x50\0\x20\x02", "a PNG for iPhones"),
     ];
     for (bytes, words) in cases {
         let error = decoded(bytes).unwrap_err();
         assert_eq!(error.class(), FailureClass::Unsupported, "{error}");
         assert!(error.to_string().contains(words), "{error}");
-        assert!(error.to_string().contains("JPEG, PNG, WebP, GIF, BMP and TIFF"), "{error}");
+        assert!(error.to_string().contains("JPEG, PNG, WebP, GIF, BMP, TIFF and PNM"), "{error}");
     }
     for name in ["refused-float.tif", "refused-palette.tif"] {
         let error = decoded(&file(name)).unwrap_err();
@@ -368,7 +374,7 @@ fn files_that_are_no_images_are_named() {
 fn bytes_of_no_known_kind_are_taken_for_a_damaged_image() {
     let error = decoded(b"\x01\x02\x03").unwrap_err();
     assert_eq!((&error, error.class()), (&DecodeError::Unrecognised, FailureClass::Undecodable));
-    assert!(error.to_string().contains("JPEG, PNG, WebP, GIF, BMP and TIFF"), "{error}");
+    assert!(error.to_string().contains("JPEG, PNG, WebP, GIF, BMP, TIFF and PNM"), "{error}");
 }
 
 #[test]
@@ -403,7 +409,7 @@ proptest! {
         rest in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let limits = ImageLimits { max_pixels: 100_000, ..ImageLimits::default() };
-        drop(decode(&[start, &rest].concat(), &limits));
+        drop(decode_within(&[start, &rest].concat(), &limits));
     }
 
     #[test]
@@ -421,6 +427,6 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let limits = ImageLimits { max_pixels: 100_000, ..ImageLimits::default() };
-        drop(decode(&bytes, &limits));
+        drop(decode_within(&bytes, &limits));
     }
 }

@@ -306,6 +306,8 @@ fn distance_in_pixels(distance: usize, width: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use camshaft_common::transparency::Transparency;
+
     use super::*;
     use crate::tests::webp::{chunk, webp};
     use crate::{DecodeError, ImageLimits, decode, memory_to_decode};
@@ -367,7 +369,8 @@ mod tests {
             animated(&lossless(&most)),
             animated(&[transparency, lossy].concat()),
         ] {
-            let error = decode(&bytes, &ImageLimits::default()).unwrap_err();
+            let error =
+                decode(&bytes, &ImageLimits::default(), Transparency::OverWhite).unwrap_err();
             assert!(matches!(error, DecodeError::Corrupt { .. }), "{error}");
             assert!(error.to_string().contains("prefix codes take more than 64 MiB"), "{error}");
         }
@@ -377,7 +380,7 @@ mod tests {
     fn codes_count_towards_the_memory_of_a_picture() {
         let bytes = webp(&[lossless(&groups(2000))]);
         let limits = ImageLimits::default();
-        assert!(decode(&bytes, &limits).is_ok());
+        assert!(decode(&bytes, &limits, Transparency::OverWhite).is_ok());
         let tables = 2000 * 5 * (ENTRY_BYTES << TABLE_BITS);
         let bytes = memory_to_decode(&bytes, &limits).unwrap();
         assert!((tables..tables * 11 / 10).contains(&bytes), "{bytes} of {tables}");
@@ -392,7 +395,9 @@ mod tests {
             ("lossy-alpha.webp", b"ALPH", 1),
         ] {
             let bytes = std::fs::read(format!("{folder}/{file}")).unwrap();
-            let (width, height) = decode(&bytes, &ImageLimits::default()).unwrap().dimensions();
+            let (width, height) = decode(&bytes, &ImageLimits::default(), Transparency::OverWhite)
+                .unwrap()
+                .dimensions();
             let start = bytes.windows(4).position(|found| found == name).unwrap() + 8 + header;
             let mut reader =
                 BitReader { stream: &bytes[start..], at: 0, code_bytes: 0, max_bytes: u64::MAX };

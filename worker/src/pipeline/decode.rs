@@ -92,7 +92,7 @@ impl DecodeStage {
             let FetchedFile { bytes, memory: _file_memory } = file;
             let mut memory = memory;
             let started = Instant::now();
-            let picture = decoding::decode(&bytes, &limits)?;
+            let picture = decoding::decode(&bytes, &limits, rule.config().transparency)?;
             memory.shrink(picture.as_raw().len() as u64);
             let input = input::to_input(&picture, &rule.config().input);
             let measures = measures::measure(&picture);

@@ -100,7 +100,7 @@ fn compute_features<'a>(
         watch.check()?;
         let chunk: Vec<_> = chunk.iter().collect();
         let (mut read, mut inputs) = (Vec::new(), Vec::new());
-        for (image, input) in chunk.iter().zip(inputs::read_inputs(&chunk, rule)) {
+        for (image, input) in chunk.iter().zip(inputs::read_inputs(&chunk, model.config())) {
             match input {
                 Ok(input) => {
                     read.push(*image);

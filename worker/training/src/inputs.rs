@@ -7,6 +7,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use camshaft_decoding::{ImageLimits, decode};
+use camshaft_model::ModelConfig;
 use camshaft_vision::input::{InputRule, to_input};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -16,16 +17,18 @@ use super::dataset::{Dataset, DatasetImage};
 use super::error::TrainingError;
 use super::learner::Watch;
 
-/// Reads one image to an input, `[3, height, width]`, f32, scaled as `rule` says.
+/// Reads one image to an input, `[3, height, width]`, f32, as the model's configuration says.
 ///
 /// # Errors
 /// If the image can't be read; the text says why.
-pub(super) fn read_input(image: &DatasetImage, rule: &InputRule) -> Result<Vec<f32>, String> {
+pub(super) fn read_input(image: &DatasetImage, model: &ModelConfig) -> Result<Vec<f32>, String> {
     let bytes = fs::read(&image.path).map_err(|error| error.to_string())?;
     // A decoder may panic on a file that was made to break it.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode(&bytes, &ImageLimits::default())));
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        decode(&bytes, &ImageLimits::default(), model.transparency)
+    }));
     match decoded {
-        Ok(Ok(image)) => Ok(to_input(&image, rule)),
+        Ok(Ok(image)) => Ok(to_input(&image, &model.input)),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("its decoder crashed".to_owned()),
     }
@@ -34,9 +37,9 @@ pub(super) fn read_input(image: &DatasetImage, rule: &InputRule) -> Result<Vec<f
 /// Reads several images on all cores; results are in the images' order.
 pub(super) fn read_inputs(
     images: &[&DatasetImage],
-    rule: &InputRule,
+    model: &ModelConfig,
 ) -> Vec<Result<Vec<f32>, String>> {
-    images.par_iter().map(|image| read_input(image, rule)).collect()
+    images.par_iter().map(|image| read_input(image, model)).collect()
 }
 
 /// Exchanges left and right of an input `[3, height, width]`.
@@ -61,13 +64,13 @@ pub(super) fn warn_skipped(image: &DatasetImage, reason: &str) {
 /// If the training was stopped.
 pub(super) fn find_readable(
     images: &[DatasetImage],
-    rule: &InputRule,
+    model: &ModelConfig,
     watch: &Watch,
 ) -> Result<(Vec<DatasetImage>, u64), TrainingError> {
     let mut kept = Vec::with_capacity(images.len());
     for chunk in images.chunks(64) {
         watch.check()?;
-        let found = read_inputs(&chunk.iter().collect::<Vec<_>>(), rule);
+        let found = read_inputs(&chunk.iter().collect::<Vec<_>>(), model);
         for (image, input) in chunk.iter().zip(found) {
             match input {
                 Ok(_) => kept.push(image.clone()),

@@ -219,7 +219,7 @@ fn what_is_exported_says_what_was_trained() {
             let mut loss = 0.0;
             for sample in &training.dataset.validation {
                 let rule = &training.settings.model.input;
-                let input = inputs::read_input(sample, rule).unwrap();
+                let input = inputs::read_input(sample, &training.settings.model).unwrap();
                 let batch = inputs::to_batch(&[input], rule).unwrap();
                 let logits =
                     tensor_values::copy(&model.forward(&batch, &[]).unwrap().logits).unwrap();

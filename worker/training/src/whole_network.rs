@@ -42,10 +42,10 @@ impl WholeNetwork {
         draw_head(&mut tensors, settings.head_shape(), settings.seed)?;
         let network = TrainedResNet::new(&tensors, settings.shape(), settings.head_shape())?;
         watch.begin(dataset.training.len() + dataset.validation.len());
-        let rule = &settings.model.input;
-        let (training, skipped) = inputs::find_readable(&dataset.training, rule, watch)?;
+        let model = &settings.model;
+        let (training, skipped) = inputs::find_readable(&dataset.training, model, watch)?;
         inputs::check_classes(dataset, &training, "train")?;
-        let (validation, more) = inputs::find_readable(&dataset.validation, rule, watch)?;
+        let (validation, more) = inputs::find_readable(&dataset.validation, model, watch)?;
         inputs::check_classes(dataset, &validation, "validate")?;
         Ok(Self {
             settings: settings.clone(),
@@ -59,7 +59,7 @@ impl WholeNetwork {
 
     /// Reads images that could be read before.
     fn inputs(&self, images: &[&DatasetImage]) -> Result<Vec<Vec<f32>>, TrainingError> {
-        let inputs = inputs::read_inputs(images, &self.settings.model.input);
+        let inputs = inputs::read_inputs(images, &self.settings.model);
         let read = images.iter().zip(inputs).map(|(image, input)| {
             input.map_err(|reason| TrainingError::ImageLost { key: image.key.clone(), reason })
         });

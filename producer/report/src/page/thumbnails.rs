@@ -4,15 +4,17 @@
 //! stays. Upstream: the wiring, which says which ones the page wants.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use camshaft_common::layout::REPORT;
 use camshaft_common::store::Folder;
+use camshaft_common::transparency::Transparency;
+use camshaft_decoding::{ImageLimits, decode, memory_to_decode};
 use chrono::{DateTime, Utc};
 use futures::stream::{StreamExt, TryStreamExt};
+use image::DynamicImage;
 use image::codecs::jpeg::JpegEncoder;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use tokio::sync::Semaphore;
 
 use crate::error::ReportError;
@@ -20,16 +22,9 @@ use crate::error::ReportError;
 /// The longer side in pixels: twice what the page shows, for dense screens.
 const SIDE: u32 = 320;
 const QUALITY: u8 = 82;
-/// The largest picture file that gets a thumbnail. Larger images have hardly been predicted either.
-const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// The most memory for the pixels of one picture.
-const MAX_PIXEL_BYTES: u64 = 1024 * 1024 * 1024;
 /// The memory for all pictures that are in work, in MiB. A picture that takes more is in work
 /// alone.
 const MEMORY_MIB: u32 = 512;
-/// The most memory that a decoder holds, as a multiple of the pixels that it returns: the pixels,
-/// and twice as much besides, such as the 16-bit coefficients of a progressive JPEG.
-const DECODER_FACTOR: u64 = 3;
 
 /// A picture that the page shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -138,18 +133,20 @@ async fn make_one(
         (PagePicture::Image(_), None) => return Ok(Err("SOURCE is not known".to_owned())),
         (PagePicture::Overlay(path), _) => (out, path),
     };
-    let content = match folder.get(path, MAX_FILE_BYTES).await {
+    // Larger pictures have no prediction either.
+    let limits = ImageLimits::default();
+    let content = match folder.get(path, limits.max_bytes).await {
         Ok(content) => content.bytes,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let permit = match memory_to_shrink(&content) {
+    let permit = match memory_to_shrink(&content, &limits) {
         Ok(mib) => Arc::clone(memory).acquire_many_owned(mib.min(MEMORY_MIB)).await,
         Err(error) => return Ok(Err(format!("{path}: {error}"))),
     };
     let small = tokio::task::spawn_blocking(move || {
         // The task holds the permit, because it goes on even if its caller is dropped.
         let _permit = permit;
-        shrink(&content)
+        shrink(&content, &limits)
     });
     match small.await.map_err(|_panicked| ReportError::Panicked)? {
         Ok(small) => {
@@ -160,32 +157,25 @@ async fn make_one(
     }
 }
 
-fn open_decoder(content: &[u8]) -> image::ImageResult<impl ImageDecoder> {
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXEL_BYTES);
-    let mut reader = ImageReader::new(Cursor::new(content)).with_guessed_format()?;
-    reader.limits(limits);
-    reader.into_decoder()
-}
-
 /// The memory in MiB that [`shrink`] takes, by the picture's header.
-fn memory_to_shrink(content: &[u8]) -> image::ImageResult<u32> {
-    let bytes = open_decoder(content)?.total_bytes().saturating_mul(DECODER_FACTOR);
+fn memory_to_shrink(content: &[u8], limits: &ImageLimits) -> Result<u32, String> {
+    let bytes = memory_to_decode(content, limits).map_err(|error| error.to_string())?;
     Ok(u32::try_from(bytes >> 20).unwrap_or(u32::MAX).saturating_add(1))
 }
 
 /// Decodes a picture and returns its thumbnail as a JPEG.
-fn shrink(content: &[u8]) -> image::ImageResult<Vec<u8>> {
-    let mut decoder = open_decoder(content)?;
-    let orientation = decoder.orientation()?;
-    let mut picture = DynamicImage::from_decoder(decoder)?;
+fn shrink(content: &[u8], limits: &ImageLimits) -> Result<Vec<u8>, String> {
+    // A decoder may panic on a file that was made to break it.
+    let decoded =
+        catch_unwind(AssertUnwindSafe(|| decode(content, limits, Transparency::OverWhite)));
+    let picture = decoded.map_err(|_panic| "its decoder crashed".to_owned())?;
+    let mut picture = DynamicImage::from(picture.map_err(|error| error.to_string())?);
     if picture.width().max(picture.height()) > SIDE {
         picture = picture.thumbnail(SIDE, SIDE);
     }
-    // Turning the small picture instead of the large one saves a copy of the large one.
-    picture.apply_orientation(orientation);
     let mut small = Vec::new();
-    JpegEncoder::new_with_quality(&mut small, QUALITY).encode_image(&picture.to_rgb8())?;
+    let encoder = JpegEncoder::new_with_quality(&mut small, QUALITY);
+    encoder.encode_image(&picture).map_err(|error| error.to_string())?;
     Ok(small)
 }
 
@@ -199,8 +189,9 @@ mod tests {
         let mut file = Vec::new();
         let png = image::codecs::png::PngEncoder::new(&mut file);
         picture.write_with_encoder(png).unwrap();
-        let small = image::load_from_memory(&shrink(&file).unwrap()).unwrap();
+        let limits = ImageLimits::default();
+        let small = image::load_from_memory(&shrink(&file, &limits).unwrap()).unwrap();
         assert_eq!((small.width(), small.height()), (320, 160));
-        assert!(shrink(b"no picture").is_err());
+        assert!(shrink(b"no picture", &limits).is_err());
     }
 }

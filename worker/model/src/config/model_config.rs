@@ -1,5 +1,6 @@
 //! A model's configuration in our own format, and whether it contradicts itself.
 
+use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{InputRule, Resize};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -19,6 +20,9 @@ pub struct ModelConfig {
     pub classes: Vec<String>,
     /// How an image becomes the network's input.
     pub input: InputRule,
+    /// What becomes of transparent pixels before that.
+    #[serde(default, skip_serializing_if = "Transparency::is_default")]
+    pub transparency: Transparency,
 }
 
 impl ModelConfig {

@@ -3,6 +3,7 @@
 //! It has `architecture` and `num_classes`, and in `pretrained_cfg` how
 //! `timm.data.create_transform` prepares an image for evaluation.
 
+use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 use serde_json::Value;
 
@@ -47,6 +48,7 @@ pub(super) fn read(config: &Value) -> Result<ModelConfig, Refusal> {
         head: HeadKind::AveragePool,
         classes: classes(config, pretrained)?,
         input: input(pretrained)?,
+        transparency: Transparency::default(),
     })
 }
 

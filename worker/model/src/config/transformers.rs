@@ -1,6 +1,7 @@
 //! transformers' `config.json` of a `ResNetForImageClassification`, and the
 //! `preprocessor_config.json` of the image processors that go with it.
 
+use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 use serde_json::Value;
 
@@ -37,7 +38,13 @@ pub(super) fn read(config: &Value, preprocessor: Option<&Value>) -> Result<Model
     )?;
     let input =
         input(preprocessor).map_err(|what| format!("in preprocessor_config.json {what}"))?;
-    Ok(ModelConfig { architecture, head: HeadKind::AveragePool, classes, input })
+    Ok(ModelConfig {
+        architecture,
+        head: HeadKind::AveragePool,
+        classes,
+        input,
+        transparency: Transparency::default(),
+    })
 }
 
 fn architecture(config: &Value) -> Result<Architecture, Refusal> {
