@@ -113,6 +113,20 @@ impl Location {
         last.or_else(|| self.0.host_str()).unwrap_or("model")
     }
 
+    /// The place that this one lies in, and its own name there, decoded; `None` for a bucket and
+    /// for the root of this machine's files.
+    #[must_use]
+    pub fn split_last(&self) -> Option<(Self, String)> {
+        let (parent, name) = self.0.path().rsplit_once('/')?;
+        let name = percent_decode_str(name).decode_utf8().ok()?.into_owned();
+        if name.is_empty() || name.contains('/') {
+            return None;
+        }
+        let mut folder = self.0.clone();
+        folder.set_path(parent);
+        Some((Self(folder), name))
+    }
+
     /// The path of `self` below `outer`: `Some("")` if both are the same place, `None` if `self` is
     /// not below `outer`.
     #[must_use]
@@ -194,6 +208,21 @@ mod tests {
 
     fn location(text: &str) -> Location {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_last_segment_is_split_off() {
+        for (text, folder, name) in [
+            ("/models/w.pth", "/models", "w.pth"),
+            ("/w x.pth", "/", "w x.pth"),
+            ("s3://bucket/w%2B.pth", "s3://bucket", "w+.pth"),
+            ("az://container@account/a/b.pth", "az://container@account/a", "b.pth"),
+        ] {
+            assert_eq!(location(text).split_last(), Some((location(folder), name.to_owned())));
+        }
+        for text in ["/", "s3://bucket", "s3://bucket/a%2Fb"] {
+            assert_eq!(location(text).split_last(), None, "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use camshaft_common::model::{HubModel, ModelReference, StoredModel};
+use camshaft_common::model::{
+    HubModel, ModelFilesError, ModelOptions, ModelReference, StoredModel,
+};
 use camshaft_common::store::StoreOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -130,6 +132,10 @@ fn model(text: &str) -> HubModel {
     }
 }
 
+async fn read(model: &HubModel, stores: &StoreOptions) -> Result<StoredModel, ModelFilesError> {
+    StoredModel::from_hub(model, &ModelOptions::default(), stores).await
+}
+
 const FILES: [(&str, &str); 5] = [
     ("config.json", "{\"a\": 1}"),
     ("preprocessor_config.json", "{}"),
@@ -143,8 +149,8 @@ async fn a_model_is_downloaded_once_and_then_had_without_the_hub() {
     let (hub, cache) = (Hub::new(&FILES), tempfile::tempdir().unwrap());
     let endpoint = hub.serve().await;
     let there = options(&endpoint, cache.path(), false);
-    let first = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap();
-    assert_eq!(&first.weights[..], b"the weights");
+    let first = read(&model("hf:owner/net"), &there).await.unwrap();
+    assert_eq!(first.weights, ["the weights"]);
     assert_eq!(first.preprocessor.as_deref(), Some(&b"{}"[..]));
     assert_eq!(first.identity.name, "net");
     assert_eq!(first.identity.reference.to_string(), format!("hf:owner/net@{COMMIT}"));
@@ -168,7 +174,7 @@ async fn a_model_is_downloaded_once_and_then_had_without_the_hub() {
         ("hf:owner/net", &nobody),
         (&at_commit, &nobody),
     ] {
-        let again = StoredModel::from_hub(&model(reference), options).await.unwrap();
+        let again = read(&model(reference), options).await.unwrap();
         assert_eq!(again.identity, first.identity);
     }
     assert_eq!(downloads(&hub).len(), 3);
@@ -186,7 +192,7 @@ async fn what_the_hub_refuses_is_told_in_a_line_without_the_token() {
         ("hf:owner/net", &options("http://127.0.0.1:9", cache.path(), false), "out of reach"),
         ("hf:owner/net", &options(&endpoint, cache.path(), true), "HF_HUB_OFFLINE is set"),
     ] {
-        let error = StoredModel::from_hub(&model(reference), options).await.unwrap_err();
+        let error = read(&model(reference), options).await.unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(error.to_string().contains(part), "{reference}: {error}");
         assert!(!text.contains(TOKEN) && !error.to_string().contains('\n'), "{text}");
@@ -197,7 +203,7 @@ async fn what_the_hub_refuses_is_told_in_a_line_without_the_token() {
 async fn a_repository_that_is_no_model_is_refused_before_anything_is_downloaded() {
     let (hub, cache) = (Hub::new(&[("config.json", "{}")]), tempfile::tempdir().unwrap());
     let there = options(&hub.serve().await, cache.path(), false);
-    let error = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap_err();
+    let error = read(&model("hf:owner/net"), &there).await.unwrap_err();
     assert!(error.to_string().contains("hf:owner/net has no weights"), "{error}");
     assert!(hub.requests.lock().unwrap().iter().all(|request| !request.contains("/resolve/")));
 }
@@ -209,8 +215,8 @@ async fn another_host_gives_the_weights_and_gets_no_token() {
     let files = FILES.into_iter().collect();
     let hub = Arc::new(Hub { files, weights_host, ..Hub::default() });
     let there = options(&hub.serve().await, cache.path(), false);
-    let stored = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap();
-    assert_eq!(&stored.weights[..], b"the weights");
+    let stored = read(&model("hf:owner/net"), &there).await.unwrap();
+    assert_eq!(stored.weights, ["the weights"]);
     assert_eq!(*content.requests.lock().unwrap(), ["GET /content/pytorch_model.bin"]);
     assert_eq!(content.with_token.load(Relaxed), 0);
     // As Hugging Face's own programs lay it out.
@@ -222,13 +228,38 @@ async fn another_host_gives_the_weights_and_gets_no_token() {
 }
 
 #[tokio::test]
+async fn the_shards_that_an_index_names_are_downloaded_and_no_others() {
+    let index = r#"{"weight_map": {"a": "m-1-of-2.safetensors", "b": "m-2-of-2.safetensors"}}"#;
+    let files = [
+        ("config.json", "{}"),
+        ("model.safetensors.index.json", index),
+        ("m-1-of-2.safetensors", "one"),
+        ("m-2-of-2.safetensors", "two"),
+        ("other.safetensors", "much"),
+    ];
+    let (hub, cache) = (Hub::new(&files), tempfile::tempdir().unwrap());
+    let there = options(&hub.serve().await, cache.path(), false);
+    let stored = read(&model("hf:owner/net"), &there).await.unwrap();
+    assert_eq!(stored.weights, ["one", "two"]);
+    assert!(hub.requests.lock().unwrap().iter().all(|request| !request.contains("other.")));
+
+    let (hub, cache) = (Hub::new(&files[..3]), tempfile::tempdir().unwrap());
+    let there = options(&hub.serve().await, cache.path(), false);
+    let error = read(&model("hf:owner/net"), &there).await.unwrap_err();
+    assert!(
+        error.to_string().contains("no m-2-of-2.safetensors, which its index names"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_whole_is_not_kept() {
     let cache = tempfile::tempdir().unwrap();
     let files = FILES.into_iter().collect();
     let hub = Arc::new(Hub { files, listed_size: Some(9), ..Hub::default() });
     let there = options(&hub.serve().await, cache.path(), false);
-    let error = StoredModel::from_hub(&model("hf:owner/net"), &there).await.unwrap_err();
+    let error = read(&model("hf:owner/net"), &there).await.unwrap_err();
     assert!(error.to_string().contains("bytes instead of 9"), "{error}");
     let offline = options("http://127.0.0.1:9", cache.path(), true);
-    assert!(StoredModel::from_hub(&model("hf:owner/net"), &offline).await.is_err());
+    assert!(read(&model("hf:owner/net"), &offline).await.is_err());
 }

@@ -5,7 +5,8 @@
 //! exhaustive, so that a new variant doesn't compile until somebody has thought of its option.
 
 pub(crate) use camshaft_arguments::advice::{
-    describe_queue_error, describe_run_record_error, describe_store_error,
+    describe_model_files_error, describe_queue_error, describe_run_record_error,
+    describe_store_error,
 };
 use camshaft_report::{ReportError, UnknownNumber, UnknownReason};
 #[cfg(feature = "embedded")]

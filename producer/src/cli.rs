@@ -224,7 +224,7 @@ impl RunArgs {
             labels: self.labels,
             limit: self.limit,
             out: self.out,
-            model: self.model.model.unwrap_or(ModelReference::Bundled),
+            model: self.model.resolve().unwrap_or_else(|| ModelReference::Bundled.into()),
             explain: ExplainOptions::from(self.explain),
         })
     }

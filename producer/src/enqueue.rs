@@ -17,7 +17,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
+use camshaft_common::model::{
+    ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
+};
 use camshaft_common::run::RunId;
 use camshaft_common::store::StoreOptions;
 use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
@@ -48,7 +50,7 @@ pub(crate) struct EnqueueConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// The model's files can't be read.
-    #[error(transparent)]
+    #[error("{}", advice::describe_model_files_error(.0))]
     Model(#[from] ModelFilesError),
     /// SOURCE can't be used.
     #[error(transparent)]
@@ -146,14 +148,17 @@ async fn images_of_dead_letters(
 
 /// Names a model by the digests of its files, without loading it.
 async fn identify_model(
-    reference: &ModelReference,
+    ModelRequest { reference, options }: &ModelRequest,
     stores: &StoreOptions,
 ) -> Result<ModelIdentity, ModelFilesError> {
     match reference {
-        ModelReference::Bundled => Ok(ModelIdentity::bundled()),
-        ModelReference::Folder(location) => {
-            Ok(StoredModel::from_folder(location, stores).await?.identity)
+        ModelReference::Bundled if options.is_default() => Ok(ModelIdentity::bundled()),
+        ModelReference::Bundled => Err(ModelFilesError::OptionsOfBundled),
+        ModelReference::Folder(place) => {
+            Ok(StoredModel::from_place(place, options, stores).await?.identity)
         }
-        ModelReference::Hub(model) => Ok(StoredModel::from_hub(model, stores).await?.identity),
+        ModelReference::Hub(model) => {
+            Ok(StoredModel::from_hub(model, options, stores).await?.identity)
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use camshaft_common::model::ModelReference;
+use camshaft_common::model::{ClassesReference, ModelReference, ModelRequest, folder_of_weights};
 use camshaft_common::store::StoreOptions;
 use camshaft_model::Architecture;
 use camshaft_training::{
@@ -211,7 +211,13 @@ async fn read_init(init: &InitConfig, stores: &StoreOptions) -> Result<Init, Mod
     match init {
         InitConfig::Random(architecture) => Ok(Init::Random(*architecture)),
         InitConfig::Model(reference) => {
-            Ok(Init::Model(Box::new(model_files::read(reference, stores).await?)))
+            let mut request = ModelRequest::from(reference.clone());
+            // A file of weights alone names no classes. None are needed: a new head replaces them.
+            if matches!(reference, ModelReference::Folder(place) if folder_of_weights(place).is_some())
+            {
+                request.options.classes = Some(ClassesReference::ImageNet1k);
+            }
+            Ok(Init::Model(Box::new(model_files::read(&request, stores).await?)))
         }
     }
 }

@@ -203,6 +203,29 @@ def main(root):
     made = folder("keras", own_config("resnet50-v1"), keras)
     save_keras(keras, made / "resnet50_weights.h5")
 
+    # As trainings leave them: averaged weights beside the last ones, a wrapped backbone with a head of
+    # its own, a checkpoint in several files, and a file of weights alone.
+    other = {name: torch.zeros_like(tensor) for name, tensor in shallow.state_dict().items()}
+    made = folder("averaged", own_config("resnet18"), shallow)
+    torch.save({"epoch": 9, "state_dict": other, "state_dict_ema": shallow.state_dict()},
+               made / "last.ckpt")
+    made = folder("wrapped", {k: v for k, v in own_config("resnet18").items() if k != "architecture"},
+                  shallow)
+    wrapped = {"module._orig_mod." + name.replace("fc.", "head.fc.") if "fc." in name
+               else "module._orig_mod.backbone." + name: t for name, t in shallow.state_dict().items()}
+    torch.save({"model": wrapped}, made / "model_best.pth.tar")
+    made = folder("sharded", own_config("resnet18"), shallow)
+    names = sorted(shallow.state_dict())
+    parts = {f"model-0000{n + 1}-of-00002.safetensors": names[n::2] for n in range(2)}
+    for file, part in parts.items():
+        save_file(numpy({name: shallow.state_dict()[name] for name in part}), made / file)
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    (made / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    made = folder("bare", None, shallow)
+    torch.save(shallow.state_dict(), made / "w.pth")
+    (made / "names.txt").write_text("\n".join(NAMES) + "\n")
+    (made / "names.json").write_text(json.dumps({name: n for n, name in enumerate(NAMES)}))
+
     # Files that cannot be read: the error must say why.
     for name, save in {
         "legacy": lambda path: torch.save(
@@ -212,8 +235,22 @@ def main(root):
             (root / "torchvision/resnet50-0123abcd.pth").read_bytes()[:1 << 20]),
         "lists": lambda path: torch.save({"losses": [0.1, 0.2]}, path),
         "shallow": lambda path: torch.save(shallow.state_dict(), path),
+        "quantised": lambda path: torch.save(
+            shallow.state_dict() | {"conv1.weight": torch.quantize_per_tensor(
+                shallow.conv1.weight.detach(), 0.1, 0, torch.qint8)}, path),
     }.items():
         save(folder(f"refused/{name}", own_config("resnet50"), shallow) / "weights.pth")
+
+    # Files that can be read and are another network's, or none that can be run.
+    more = {"se": {"layer1.0.se.fc1.weight": torch.zeros(4, 64, 1, 1)},
+            "nan": {"layer1.0.conv1.weight": torch.full((64, 64, 3, 3), float("nan"))},
+            "one": {"fc.weight": torch.zeros(1, 512), "fc.bias": torch.zeros(1)},
+            "projector": {"projector.weight": torch.zeros(128, 512)}}
+    for name, tensors in more.items():
+        made = folder(f"refused/{name}", own_config("resnet18"), shallow)
+        save_file(numpy(shallow.state_dict() | tensors), made / "model.safetensors")
+    made = folder("refused/deep", own_config("resnet18"), shallow)
+    save_file(numpy(ResNet([3, 4, 6, 3], deep=False).state_dict()), made / "model.safetensors")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,10 @@ def messages():
     write("message", "full.json", job | {
         "etag": '"abc"', "size": 9123, "label": "big \u201cdog\u201d", "replaces": True,
         "source": "file:///data/a%20b", "out": "az://box@account/x",
-        "model": MODEL | {"reference": "hf:owner/name@v1.0"},
+        "model": MODEL | {"reference": "hf:owner/name@v1.0", "options": {
+            "classes": "s3://data/names.txt", "ignore_tensors": ["projector.*"],
+            "weights_key": "state_dict_ema",
+        }},
         "explain": EXPLAIN | {
             "method": "layer-cam,grad-cam++", "layer": "layer3+layer4,layer2", "target": "class:dog",
         },

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use camshaft_common::model::ModelReference;
+use camshaft_common::model::{ModelOptions, ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{KernelChoice, Model, ModelFiles, Precision};
 use camshaft_tests::programs::{camshaft, run};
@@ -40,16 +40,24 @@ fn made(name: &str) -> PathBuf {
     MADE.path().join(name)
 }
 
-fn read(folder: &Path) -> Result<ModelFiles, String> {
-    let reference: ModelReference = folder.to_str().unwrap().parse().unwrap();
+fn read_with(model: &Path, options: ModelOptions) -> Result<ModelFiles, String> {
+    let reference: ModelReference = model.to_str().unwrap().parse().unwrap();
+    let request = ModelRequest { reference, options };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let read = runtime.block_on(model_files::read(&reference, &StoreOptions::default()));
+    let read = runtime.block_on(model_files::read(&request, &StoreOptions::default()));
     read.map_err(|error| error.to_string())
 }
 
+fn read(folder: &Path) -> Result<ModelFiles, String> {
+    read_with(folder, ModelOptions::default())
+}
+
 fn load(folder: &Path, kernel: KernelChoice) -> Result<Model, String> {
-    let files = read(folder)?;
-    Model::load(&files, &Device::Cpu, Precision::F32, kernel).map_err(|error| error.to_string())
+    load_files(&read(folder)?, kernel)
+}
+
+fn load_files(files: &ModelFiles, kernel: KernelChoice) -> Result<Model, String> {
+    Model::load(files, &Device::Cpu, Precision::F32, kernel).map_err(|error| error.to_string())
 }
 
 /// Largest difference between our logits and PyTorch's, as a share of PyTorch's largest logit.
@@ -126,6 +134,12 @@ fn a_checkpoint_that_cannot_be_read_says_why_and_what_to_do() {
         ("truncated", &["damaged", "copy it again"]),
         ("lists", &["no state_dict", "its keys are losses"]),
         ("shallow", &["resnet50 in its config.json", "layer1.0.conv1.weight", "\"resnet18\""]),
+        ("quantised", &["its tensor conv1.weight is quantised", "state_dict with plain f32"]),
+        ("deep", &["a resnet18 does not use: layer1.2.", "it looks like \"resnet34\""]),
+        ("se", &["layer1.0.se.fc1.weight", "\"seresnet18\"", "can't run"]),
+        ("nan", &["layer1.0.conv1.weight has 36864 of 36864 values that are NaN"]),
+        ("one", &["a single output (fc.weight)", "sigmoid"]),
+        ("projector", &["projector.weight [128, 512]", "ignore them"]),
     ] {
         let error = load(&made("refused").join(name), KernelChoice::Candle).unwrap_err();
         for part in parts {
@@ -137,6 +151,63 @@ fn a_checkpoint_that_cannot_be_read_says_why_and_what_to_do() {
     command.arg(repository::chelsea()).arg("--out").arg(out.path());
     let ended = run(command.arg("--model").arg(made("refused/legacy")));
     ended.expect_one_line(&["weights of model \"legacy\" can't be read", "before 1.6"]);
+}
+
+/// Loads a model with options, and compares its logits with PyTorch's.
+fn assert_logits_with(model: &Path, expected: &str, options: ModelOptions) {
+    let model = load_files(&read_with(model, options).unwrap(), KernelChoice::Candle).unwrap();
+    let difference = difference(&made(expected), &model);
+    assert!(difference < TOLERANCE, "{expected}: off by {difference}");
+}
+
+#[test]
+fn what_trainings_leave_gives_pytorchs_logits() {
+    let plain = ModelOptions::default;
+    assert_logits_with(&made("sharded"), "sharded", plain());
+    assert_logits_with(&made("wrapped"), "wrapped", plain());
+    let averaged = ModelOptions { weights_key: Some("state_dict_ema".into()), ..plain() };
+    assert_logits_with(&made("averaged"), "averaged", averaged);
+    // Without a key the last weights are taken, and it is said which.
+    let files = read(&made("averaged")).unwrap();
+    let choice = "state_dict was taken; the file also has state_dict_ema";
+    assert_eq!(files.weights().choice(), Some(choice));
+    let projector = ModelOptions { ignore_tensors: vec!["projector.*".into()], ..plain() };
+    assert_logits_with(&made("refused/projector"), "refused/projector", projector);
+    for names in ["names.txt", "names.json"] {
+        let names = made("bare").join(names).to_str().unwrap().parse().unwrap();
+        let named = ModelOptions { classes: Some(names), ..plain() };
+        assert_logits_with(&made("bare/w.pth"), "bare", named);
+    }
+}
+
+#[test]
+fn an_audit_of_weights_alone_says_what_it_assumes_and_records_its_options() {
+    let out = tempdir().unwrap();
+    let audit = |arguments: &[&str]| {
+        let mut command = camshaft(["audit"]);
+        command.arg(repository::chelsea()).arg("--out").arg(out.path()).arg("--no-report");
+        run(command.arg("--model").arg(made("bare/w.pth")).args(arguments))
+    };
+    audit(&[]).expect_one_line(&["without a config.json beside it", "(--classes)"]);
+    let names = made("bare").join("names.txt");
+    let named = ["--classes", names.to_str().unwrap()];
+    let ended = audit(&named).expect(0);
+    assert!(ended.stderr.contains("there is no config.json"), "{}", ended.stderr);
+    let record = fs::read_to_string(out.path().join("run.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let options = &record["model"]["options"];
+    assert!(options["classes"].as_str().unwrap().ends_with("/bare/names.txt"), "{record}");
+    // With other names it is another model.
+    let imagenet = audit(&["--classes", "imagenet-1k"]).expect(1);
+    let told = "of the same model with other --classes";
+    assert!(imagenet.stderr.contains(told), "{}", imagenet.stderr);
+    let bundled = run(camshaft(["audit"])
+        .arg(repository::chelsea())
+        .arg("--out")
+        .arg(out.path())
+        .args(["--model", "cats-vs-dogs"])
+        .args(named));
+    bundled.expect_one_line(&["has its own classes", "--classes"]);
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl ServiceArgs {
         ServiceConfig {
             broker: self.broker.broker,
             queue,
-            model: self.model.model,
+            model: self.model.resolve(),
             engine: self.engine.resolve(settings),
             exit_when_idle: self.exit_when_idle.map(Duration::from_secs),
             drain_timeout: Duration::from_secs(self.drain_timeout),

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use camshaft_common::model::ModelReference;
+use camshaft_common::model::ModelRequest;
 use camshaft_common::secret::Secret;
 use camshaft_decoding::ImageLimits;
 use camshaft_model::{DeviceChoice, KernelChoice, Precision};
@@ -72,7 +72,7 @@ pub struct ServiceConfig {
     /// The queues, their delays and TLS.
     pub queue: RabbitMqOptions,
     /// The only model to use; without one each job's own model is loaded.
-    pub model: Option<ModelReference>,
+    pub model: Option<ModelRequest>,
     /// The engine.
     pub engine: EngineConfig,
     /// End once the queue was empty, and nothing was in work here, for this long.

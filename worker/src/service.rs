@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camshaft_arguments::advice::describe_queue_error;
-use camshaft_common::model::ModelReference;
+use camshaft_common::model::{ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
 use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
 use tokio::task::{JoinError, JoinHandle};
@@ -128,8 +128,8 @@ async fn start(
     Ok((engine, queue))
 }
 
-fn bundled_if_any() -> Option<ModelReference> {
-    cfg!(feature = "bundled-model").then_some(ModelReference::Bundled)
+fn bundled_if_any() -> Option<ModelRequest> {
+    cfg!(feature = "bundled-model").then(|| ModelReference::Bundled.into())
 }
 
 type PipelineResult = Result<(), PipelineError>;

@@ -7,6 +7,7 @@
 
 use std::fmt::Display;
 
+use camshaft_common::model::{ModelFilesError, ModelFolderError};
 use camshaft_common::run::ReadRunError;
 use camshaft_common::store::{StoreError, StoreErrorKind};
 use camshaft_queue::{Advice, QueueError, TlsFile};
@@ -48,6 +49,26 @@ pub fn describe_store_error(error: &StoreError) -> String {
         | StoreErrorKind::BadCredentials
         | StoreErrorKind::TooLarge
         | StoreErrorKind::Transient => None,
+    };
+    with_option(error, option)
+}
+
+/// The text of an error about a model's files, with the option to change.
+#[must_use]
+pub fn describe_model_files_error(error: &ModelFilesError) -> String {
+    let option = match error {
+        ModelFilesError::Folder(
+            ModelFolderError::NoConfig { .. } | ModelFolderError::NoClasses { .. },
+        )
+        | ModelFilesError::ReadClasses(_)
+        | ModelFilesError::Classes(_) => Some("--classes"),
+        ModelFilesError::OptionsOfBundled => Some("--classes, --ignore-tensors, --weights-key"),
+        ModelFilesError::Folder(ModelFolderError::ManyWeights { .. }) => Some("--model"),
+        ModelFilesError::Folder(
+            ModelFolderError::NoWeights { .. } | ModelFolderError::Index { .. },
+        )
+        | ModelFilesError::Store(_)
+        | ModelFilesError::Hub(_) => None,
     };
     with_option(error, option)
 }

@@ -16,7 +16,7 @@ use clap::builder::BoolishValueParser;
 use camshaft_common::explain::{
     Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, Target,
 };
-use camshaft_common::model::ModelReference;
+use camshaft_common::model::{ClassesReference, ModelOptions, ModelReference, ModelRequest};
 use camshaft_common::secret::Secret;
 use camshaft_queue::{RetryDelays, TlsFiles};
 use camshaft_telemetry::LogFormat;
@@ -65,10 +65,44 @@ impl From<ExplainArgs> for ExplainOptions {
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
     /// The classifier: cats-vs-dogs, the model inside the program (the default); a folder or store
-    /// URL with a ResNet's weights (safetensors or PyTorch) and config.json; or hf:OWNER/NAME or
-    /// hf:OWNER/NAME@REVISION on the Hugging Face Hub. See docs/models.md
+    /// URL with a ResNet's weights (safetensors or PyTorch) and config.json; the file of weights
+    /// itself; or hf:OWNER/NAME or hf:OWNER/NAME@REVISION on the Hugging Face Hub. See
+    /// docs/models.md
     #[arg(long, env = "CAMSHAFT_MODEL")]
     pub model: Option<ModelReference>,
+    /// With --model, the names of its classes, if no config.json has them or others are wanted: a
+    /// file or URL with one name a line, or JSON (a list, or an object of names by id); or
+    /// imagenet-1k
+    #[arg(long, env = "CAMSHAFT_CLASSES", value_name = "FILE", requires = "model")]
+    pub classes: Option<ClassesReference>,
+    /// With --model, ignore the tensors whose names match, such as 'projector.*': they don't belong
+    /// to the classifier. May be given several times
+    #[arg(
+        long,
+        env = "CAMSHAFT_IGNORE_TENSORS",
+        value_name = "GLOB",
+        value_delimiter = ',',
+        requires = "model"
+    )]
+    pub ignore_tensors: Vec<String>,
+    /// With --model, which of several weights in its file to take: the key of a state_dict, such as
+    /// state_dict_ema, or the first part of tensors' names, such as encoder_q
+    #[arg(long, env = "CAMSHAFT_WEIGHTS_KEY", value_name = "KEY", requires = "model")]
+    pub weights_key: Option<String>,
+}
+
+impl ModelArgs {
+    /// The model that was asked for, if one was.
+    #[must_use]
+    pub fn resolve(self) -> Option<ModelRequest> {
+        let Self { model, classes, mut ignore_tensors, weights_key } = self;
+        // Their order means nothing, and the model's identity must not depend on it.
+        ignore_tensors.retain(|pattern| !pattern.is_empty());
+        ignore_tensors.sort();
+        ignore_tensors.dedup();
+        let options = ModelOptions { classes, ignore_tensors, weights_key };
+        model.map(|reference| ModelRequest { reference, options })
+    }
 }
 
 /// How to reach the broker.

@@ -6,12 +6,15 @@
 
 use bytes::Bytes;
 
+use super::class_names::{ClassNames, ClassNamesError, parse_class_names};
 use super::folder_files::{
-    CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE,
-    WEIGHTS_FILE, weights_among,
+    CONFIG_FILE, INDEX_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFolderError,
+    PREPROCESSOR_FILE, WEIGHTS_FILE, folder_of_weights, is_index, shards, weights_among,
 };
 use super::hub::{self, HubError, SnapshotError};
-use super::{HubModel, ModelIdentity, ModelReference};
+use super::{
+    BUNDLED_MODEL, ClassesReference, HubModel, ModelIdentity, ModelOptions, ModelReference,
+};
 use crate::location::Location;
 use crate::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
 
@@ -27,6 +30,18 @@ pub enum ModelFilesError {
     /// The folder or repository lacks a file, or its weights are ambiguous.
     #[error(transparent)]
     Folder(#[from] ModelFolderError),
+    /// The file of class names can't be read.
+    #[error("the class names can't be read: {0}")]
+    ReadClasses(#[source] StoreError),
+    /// The file of class names can't be used.
+    #[error(transparent)]
+    Classes(#[from] ClassNamesError),
+    /// Options for the model inside the program.
+    #[error(
+        "{BUNDLED_MODEL}, the model inside the program, has its own classes and tensors; leave out \
+         the options for other models"
+    )]
+    OptionsOfBundled,
 }
 
 impl From<SnapshotError> for ModelFilesError {
@@ -43,62 +58,149 @@ impl From<SnapshotError> for ModelFilesError {
 pub struct StoredModel {
     /// Name, place and digests. The revision of a model on the hub is a commit, not a branch.
     pub identity: ModelIdentity,
-    /// The weights, in any supported format.
-    pub weights: Bytes,
-    /// `config.json`.
-    pub config: Bytes,
+    /// The weights, in any supported format: one file, or all shards of one checkpoint.
+    pub weights: Vec<Bytes>,
+    /// `config.json`; it may be absent only if `classes` are given.
+    pub config: Option<Bytes>,
     /// `preprocessor_config.json`, if there is one.
     pub preprocessor: Option<Bytes>,
+    /// The class names that the options of the identity refer to.
+    pub classes: Option<ClassNames>,
 }
 
 impl StoredModel {
-    /// Reads a model from a folder on disk or in a store.
+    /// Reads a model from a folder on disk or in a store, or from a file of weights there.
     ///
     /// # Errors
-    /// If files are missing, ambiguous or too large, or if the store fails.
-    pub async fn from_folder(
+    /// If files are missing, ambiguous or too large, if the store fails, or if the file of class
+    /// names can't be used.
+    pub async fn from_place(
         location: &Location,
-        options: &StoreOptions,
+        options: &ModelOptions,
+        stores: &StoreOptions,
     ) -> Result<Self, ModelFilesError> {
-        let folder = Folder::open(location, options)?;
-        Self::read(&folder, &location.to_string(), ModelReference::Folder(location.clone())).await
+        let reference = ModelReference::Folder(location.clone());
+        if let Some((folder, name)) = folder_of_weights(location) {
+            let folder = Folder::open(&folder, stores)?;
+            let reader = Reader { folder, place: location.to_string(), options, stores };
+            match reader.read(Some(&name), reference.clone()).await {
+                // In a store, a folder may have the name of a file.
+                Err(ModelFilesError::Store(error))
+                    if error.kind() == StoreErrorKind::NotFound
+                        && location.local_path().is_none() => {}
+                read => return read,
+            }
+        }
+        let folder = Folder::open(location, stores)?;
+        let reader = Reader { folder, place: location.to_string(), options, stores };
+        reader.read(None, reference).await
     }
 
     /// Reads a model from the Hugging Face Hub or its cache.
     ///
     /// # Errors
-    /// As [`Self::from_folder`], and if neither the hub nor its cache has the model.
+    /// As [`Self::from_place`], and if neither the hub nor its cache has the model.
     pub async fn from_hub(
         model: &HubModel,
-        options: &StoreOptions,
+        options: &ModelOptions,
+        stores: &StoreOptions,
     ) -> Result<Self, ModelFilesError> {
-        let snapshot = hub::snapshot(model, options).await?;
-        let folder = Folder::open(&snapshot.folder, options)?;
+        let needs_config = options.classes.is_none();
+        let snapshot = hub::snapshot(model, needs_config, stores).await?;
+        let folder = Folder::open(&snapshot.folder, stores)?;
         let reference = ModelReference::Hub(model.at(&snapshot.commit));
-        Self::read(&folder, &model.to_string(), reference).await
+        Reader { folder, place: model.to_string(), options, stores }.read(None, reference).await
+    }
+}
+
+/// Reads the files of one model.
+struct Reader<'a> {
+    folder: Folder,
+    /// The model's place, for errors.
+    place: String,
+    options: &'a ModelOptions,
+    stores: &'a StoreOptions,
+}
+
+impl Reader<'_> {
+    /// Reads a model with the weights in the file `name`, or in the folder's only one.
+    async fn read(
+        &self,
+        name: Option<&str>,
+        reference: ModelReference,
+    ) -> Result<StoredModel, ModelFilesError> {
+        let Self { folder, .. } = self;
+        let config = bytes_if_found(folder.get(CONFIG_FILE, MAX_CONFIG_BYTES).await)?;
+        let preprocessor = bytes_if_found(folder.get(PREPROCESSOR_FILE, MAX_CONFIG_BYTES).await)?;
+        let classes = self.classes().await?;
+        // Before the weights, which may be large. But that a file is missing comes first.
+        if config.is_none() && classes.is_none() {
+            let place = self.place.clone();
+            return Err(match name {
+                None => ModelFolderError::NoConfig { place }.into(),
+                Some(name) => match folder.head(name).await {
+                    Ok(_) => ModelFolderError::NoClasses { place }.into(),
+                    Err(error) => error.into(),
+                },
+            });
+        }
+        let (index, weights) = match name {
+            Some(name) => (None, vec![folder.get(name, MAX_WEIGHTS_BYTES).await?.bytes]),
+            None => self.weights().await?,
+        };
+        let mut digested: Vec<&[u8]> = weights.iter().map(|shard| &shard[..]).collect();
+        digested.extend(index.as_deref());
+        let files = [&config, &preprocessor].map(|file| file.as_deref().unwrap_or_default());
+        let options = self.options.clone();
+        let identity =
+            ModelIdentity::of_content(reference, &digested, files, options, classes.as_ref());
+        Ok(StoredModel { identity, weights, config, preprocessor, classes })
     }
 
-    async fn read(
-        folder: &Folder,
-        place: &str,
-        reference: ModelReference,
-    ) -> Result<Self, ModelFilesError> {
-        let Some(config) = bytes_if_found(folder.get(CONFIG_FILE, MAX_CONFIG_BYTES).await)? else {
-            return Err(ModelFolderError::NoConfig { place: place.to_owned() }.into());
-        };
-        let preprocessor = bytes_if_found(folder.get(PREPROCESSOR_FILE, MAX_CONFIG_BYTES).await)?;
-        // Tried by name first: a bucket that forbids listing will do if the file has its usual
-        // name.
-        let weights = match bytes_if_found(folder.get(WEIGHTS_FILE, MAX_WEIGHTS_BYTES).await)? {
-            Some(weights) => weights,
+    /// The folder's weights. If they are several files, also the index that names them.
+    async fn weights(&self) -> Result<(Option<Bytes>, Vec<Bytes>), ModelFilesError> {
+        let Self { folder, place, .. } = self;
+        // Tried by name first: a bucket that forbids listing will do if the files have their usual
+        // names.
+        if let Some(weights) = bytes_if_found(folder.get(WEIGHTS_FILE, MAX_WEIGHTS_BYTES).await)? {
+            return Ok((None, vec![weights]));
+        }
+        let usual = bytes_if_found(folder.get(INDEX_FILE, MAX_CONFIG_BYTES).await)?;
+        let (name, index) = match usual {
+            Some(index) => (INDEX_FILE.to_owned(), index),
             None => {
                 let name = weights_among(&folder.names().await?, place)?;
-                folder.get(&name, MAX_WEIGHTS_BYTES).await?.bytes
+                let max_bytes = if is_index(&name) { MAX_CONFIG_BYTES } else { MAX_WEIGHTS_BYTES };
+                let content = folder.get(&name, max_bytes).await?.bytes;
+                if !is_index(&name) {
+                    return Ok((None, vec![content]));
+                }
+                (name, content)
             }
         };
-        let identity =
-            ModelIdentity::of_files(reference, &weights, &config, preprocessor.as_deref());
-        Ok(Self { identity, weights, config, preprocessor })
+        let names = shards(place, &name, &index)?;
+        let (mut weights, mut left) = (Vec::with_capacity(names.len()), MAX_WEIGHTS_BYTES);
+        for name in &names {
+            let shard = folder.get(name, left).await?.bytes;
+            left -= shard.len() as u64;
+            weights.push(shard);
+        }
+        // A checkpoint in one file is that file, with or without an index.
+        Ok(((weights.len() > 1).then_some(index), weights))
+    }
+
+    async fn classes(&self) -> Result<Option<ClassNames>, ModelFilesError> {
+        let place = match &self.options.classes {
+            None => return Ok(None),
+            Some(ClassesReference::ImageNet1k) => return Ok(Some(ClassNames::ImageNet1k)),
+            Some(ClassesReference::File(place)) => place,
+        };
+        let read = async {
+            let (folder, name) = place.split_last().unwrap_or((place.clone(), String::new()));
+            Folder::open(&folder, self.stores)?.get(&name, MAX_CONFIG_BYTES).await
+        };
+        let content = read.await.map_err(ModelFilesError::ReadClasses)?.bytes;
+        Ok(Some(ClassNames::List(parse_class_names(&place.to_string(), &content)?)))
     }
 }
 
@@ -125,17 +227,100 @@ mod tests {
         };
         let location: Location = directory.path().to_str().unwrap().parse().unwrap();
         let options = StoreOptions::default();
-        let read = async || StoredModel::from_folder(&location, &options).await;
+        let said = ModelOptions::default();
+        let read = async || StoredModel::from_place(&location, &said, &options).await;
         write("best.pth", "weights");
         let error = read().await.unwrap_err();
         assert!(matches!(error, ModelFilesError::Folder(ModelFolderError::NoConfig { .. })));
         write("config.json", "{}");
         let plain = read().await.unwrap();
-        assert_eq!((&plain.weights[..], &plain.config[..]), (&b"weights"[..], &b"{}"[..]));
+        assert_eq!(plain.weights, [&b"weights"[..]]);
+        assert_eq!(plain.config.as_deref(), Some(&b"{}"[..]));
         write("preprocessor_config.json", "{ }");
         let more = read().await.unwrap();
         assert_eq!(more.preprocessor.as_deref(), Some(&b"{ }"[..]));
         assert_eq!(plain.identity.digest, more.identity.digest);
         assert_ne!(plain.identity.config_digest, more.identity.config_digest);
+    }
+
+    fn write(folder: &tempfile::TempDir, files: &[(&str, &str)]) -> Location {
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder.path().to_str().unwrap().parse().unwrap()
+    }
+
+    async fn read(place: &Location, options: &ModelOptions) -> Result<StoredModel, String> {
+        let read = StoredModel::from_place(place, options, &StoreOptions::default()).await;
+        read.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn every_shard_and_the_index_count_in_the_digest() {
+        let index = |map: &str| format!("{{\"weight_map\":{map}}}");
+        let two = index(r#"{"a": "1.safetensors", "b": "2.safetensors"}"#);
+        let folder = tempfile::tempdir().unwrap();
+        let place = write(&folder, &[("config.json", "{}"), (INDEX_FILE, &two)]);
+        let plain = ModelOptions::default();
+        write(&folder, &[("1.safetensors", "one")]);
+        let error = read(&place, &plain).await.unwrap_err();
+        assert!(error.contains("2.safetensors"), "{error}");
+        let mut digests = std::collections::HashSet::new();
+        for (one, other, map) in [
+            ("one", "two", r#"{"a": "1.safetensors", "b": "2.safetensors"}"#),
+            ("eno", "two", r#"{"a": "1.safetensors", "b": "2.safetensors"}"#),
+            ("one", "owt", r#"{"a": "1.safetensors", "b": "2.safetensors"}"#),
+            ("one", "two", r#"{"a": "2.safetensors", "b": "1.safetensors"}"#),
+        ] {
+            let index = index(map);
+            let files =
+                [("1.safetensors", one), ("2.safetensors", other), (INDEX_FILE, index.as_str())];
+            write(&folder, &files);
+            let stored = read(&place, &plain).await.unwrap();
+            assert_eq!(stored.weights, [one, other]);
+            assert!(digests.insert(stored.identity.digest.to_string()), "{files:?}");
+        }
+        // One shard is the file that older programs read.
+        let one = index(r#"{"a": "1.safetensors"}"#);
+        write(&folder, &[(INDEX_FILE, &one)]);
+        let stored = read(&place, &plain).await.unwrap();
+        assert_eq!(stored.identity.digest, super::super::FileDigest::of(b"one"));
+    }
+
+    #[tokio::test]
+    async fn a_file_of_weights_is_a_model_if_something_names_its_classes() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = write(&folder, &[("w.pth", "weights"), ("v.pth", "others")]);
+        let file: Location = format!("{place}/w.pth").parse().unwrap();
+        let plain = ModelOptions::default();
+        let error = read(&file, &plain).await.unwrap_err();
+        assert!(error.contains("w.pth is a file of weights without a config.json"), "{error}");
+        let absent: Location = format!("{place}/x.pth").parse().unwrap();
+        let error = read(&absent, &plain).await.unwrap_err();
+        assert!(error.contains("x.pth: it isn't there"), "{error}");
+
+        let names = format!("{place}/names.txt");
+        let named = ModelOptions { classes: Some(names.parse().unwrap()), ..plain.clone() };
+        let error = read(&file, &named).await.unwrap_err();
+        assert!(
+            error.contains("class names can't be read") && error.contains("names.txt"),
+            "{error}"
+        );
+        write(&folder, &[("names.txt", "cat\ncat\n")]);
+        let error = read(&file, &named).await.unwrap_err();
+        assert!(error.contains("both called \"cat\""), "{error}");
+        write(&folder, &[("names.txt", "cat\ndog\n")]);
+        let stored = read(&file, &named).await.unwrap();
+        assert_eq!(stored.weights, ["weights"]);
+        assert_eq!(stored.identity.name, "w.pth");
+        assert_eq!(stored.classes, Some(ClassNames::List(vec!["cat".into(), "dog".into()])));
+
+        // With a config.json beside it, it is the model of the folder.
+        write(&folder, &[("config.json", "{}")]);
+        assert!(read(&place, &plain).await.unwrap_err().contains("several files"));
+        let stored = read(&file, &plain).await.unwrap();
+        assert_eq!(stored.config.as_deref(), Some(&b"{}"[..]));
+        std::fs::remove_file(folder.path().join("v.pth")).unwrap();
+        assert!(stored.identity.same_content(&read(&place, &plain).await.unwrap().identity));
     }
 }

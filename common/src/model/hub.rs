@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::HubModel;
 use super::folder_files::{
-    CONFIG_FILE, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE, weights_among,
+    CONFIG_FILE, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE, is_index, shards,
+    weights_among,
 };
 use crate::location::Location;
 use crate::store::StoreOptions;
@@ -53,9 +54,11 @@ pub(super) struct Snapshot {
     pub(super) commit: String,
 }
 
-/// Brings a model's files into the cache, unless they are there.
+/// Brings a model's files into the cache, unless they are there. `needs_config` refuses a
+/// repository without `config.json`.
 pub(super) async fn snapshot(
     model: &HubModel,
+    needs_config: bool,
     options: &StoreOptions,
 ) -> Result<Snapshot, SnapshotError> {
     let cache = Cache::open(model, options);
@@ -69,7 +72,7 @@ pub(super) async fn snapshot(
     }
     let client = HubClient::new(model, options)
         .map_err(|error| HubError { model: model.clone(), problem: describe(&error) })?;
-    match download(&client, &cache, model).await {
+    match download(&client, &cache, model, needs_config).await {
         Ok(folder) => snapshot_in(model, folder),
         Err(DownloadError::Refused(error)) => Err(error),
         Err(DownloadError::OutOfReach(reason)) => match find_cached(&cache, model)? {
@@ -105,15 +108,10 @@ async fn download(
     client: &HubClient,
     cache: &Cache,
     model: &HubModel,
+    needs_config: bool,
 ) -> Result<PathBuf, DownloadError> {
-    let refused =
-        |problem| DownloadError::Refused(HubError { model: model.clone(), problem }.into());
-    let failed = |error: RequestError| match is_out_of_reach(&error) {
-        true => DownloadError::OutOfReach(describe(&error)),
-        false => refused(describe(&error)),
-    };
     let not_written =
-        |error: std::io::Error| refused(format!("the cache can't be written: {error}"));
+        |error: std::io::Error| refused(model, format!("the cache can't be written: {error}"));
     let listing = async {
         let commit = client.commit(model.revision()).await?;
         let files = client.files(&commit).await?;
@@ -125,38 +123,82 @@ async fn download(
             LIST_TIMEOUT.as_secs()
         )));
     };
-    let (commit, files) = listed.map_err(failed)?;
+    let (commit, files) = listed.map_err(|error| failed(model, error))?;
+    let place = model.to_string();
     let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
-    let weights = weights_among(&names, &model.to_string())
-        .map_err(|error| DownloadError::Refused(error.into()))?;
-    if let Some(RemoteFile { size_bytes, .. }) = files.iter().find(|file| file.name == weights)
-        && *size_bytes > MAX_WEIGHTS_BYTES
-    {
-        let problem = format!("{weights} has {size_bytes} bytes; the limit is {MAX_WEIGHTS_BYTES}");
-        return Err(refused(problem));
-    }
-    if !names.iter().any(|name| name == CONFIG_FILE) {
-        let place = model.to_string();
+    let weights =
+        weights_among(&names, &place).map_err(|error| DownloadError::Refused(error.into()))?;
+    if needs_config && !names.iter().any(|name| name == CONFIG_FILE) {
         return Err(DownloadError::Refused(ModelFolderError::NoConfig { place }.into()));
     }
-    let snapshot = cache.snapshot(&commit);
-    let wanted = |file: &&RemoteFile| {
-        [CONFIG_FILE, PREPROCESSOR_FILE, &weights].contains(&file.name.as_str())
-    };
-    for file in files.iter().filter(wanted) {
-        if snapshot.join(&file.name).exists() {
-            continue;
+    let download = Download { client, cache, model, commit: &commit, files: &files };
+    // First, so that a file of weights that is too large stops the download before it begins.
+    download.file(&weights).await?;
+    for name in [CONFIG_FILE, PREPROCESSOR_FILE] {
+        if names.iter().any(|listed| listed == name) {
+            download.file(name).await?;
         }
-        let opened = client.open(&commit, &file.name).await.map_err(failed)?;
-        let etag = opened.etag.clone();
-        store_blob(cache, opened, file).await.map_err(|error| match error {
-            StoreBlobError::Request(error) => failed(error),
-            StoreBlobError::Disk(error) => not_written(error),
-        })?;
-        cache.link(&commit, &file.name, &etag).map_err(not_written)?;
+    }
+    let snapshot = cache.snapshot(&commit);
+    if is_index(&weights) {
+        let index = std::fs::read(snapshot.join(&weights)).map_err(not_written)?;
+        let shards = shards(&place, &weights, &index)
+            .map_err(|error| DownloadError::Refused(error.into()))?;
+        for shard in shards {
+            download.file(&shard).await?;
+        }
     }
     cache.remember(model.revision(), &commit).map_err(not_written)?;
     Ok(snapshot)
+}
+
+fn refused(model: &HubModel, problem: String) -> DownloadError {
+    DownloadError::Refused(HubError { model: model.clone(), problem }.into())
+}
+
+fn failed(model: &HubModel, error: RequestError) -> DownloadError {
+    match is_out_of_reach(&error) {
+        true => DownloadError::OutOfReach(describe(&error)),
+        false => refused(model, describe(&error)),
+    }
+}
+
+/// The download of a commit's files.
+struct Download<'a> {
+    client: &'a HubClient,
+    cache: &'a Cache,
+    model: &'a HubModel,
+    commit: &'a str,
+    /// What the repository has.
+    files: &'a [RemoteFile],
+}
+
+impl Download<'_> {
+    /// Brings a file into the cache, unless it is there.
+    async fn file(&self, name: &str) -> Result<(), DownloadError> {
+        let Self { client, cache, model, commit, files } = *self;
+        let Some(file) = files.iter().find(|file| file.name == name) else {
+            return Err(refused(model, format!("it has no {name}, which its index names")));
+        };
+        let size_bytes = file.size_bytes;
+        if size_bytes > MAX_WEIGHTS_BYTES {
+            let problem =
+                format!("{name} has {size_bytes} bytes; the limit is {MAX_WEIGHTS_BYTES}");
+            return Err(refused(model, problem));
+        }
+        if cache.snapshot(commit).join(name).exists() {
+            return Ok(());
+        }
+        let not_written =
+            |error: std::io::Error| refused(model, format!("the cache can't be written: {error}"));
+        let opened = client.open(commit, name).await.map_err(|error| failed(model, error))?;
+        let etag = opened.etag.clone();
+        store_blob(cache, opened, file).await.map_err(|error| match error {
+            StoreBlobError::Request(error) => failed(model, error),
+            StoreBlobError::Disk(error) => not_written(error),
+        })?;
+        cache.link(commit, name, &etag).map_err(not_written)
+    }
 }
 
 /// A file's content could not be downloaded into the cache.

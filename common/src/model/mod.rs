@@ -8,17 +8,21 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+mod class_names;
 mod files;
 mod folder_files;
 mod hub;
+mod options;
 mod reference;
 
+pub use class_names::{ClassNames, ClassNamesError, check_class_names};
 pub use files::{ModelFilesError, StoredModel};
 pub use folder_files::{
     CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE,
-    WEIGHTS_FILE,
+    WEIGHTS_FILE, folder_of_weights,
 };
 pub use hub::HubError;
+pub use options::{ClassesReference, ModelOptions, ModelRequest};
 pub use reference::{HubModel, ModelReference, ModelReferenceError};
 
 /// Name of the model that is built into the programs.
@@ -77,9 +81,13 @@ pub struct ModelIdentity {
     pub reference: ModelReference,
     /// The weights file's digest.
     pub digest: FileDigest,
-    /// The digest of `config.json` and, if there is one, `preprocessor_config.json`: input rules
-    /// and class names change results too.
+    /// The digest of `config.json` and, if there are some, `preprocessor_config.json` and
+    /// `options`: input rules and class names change results too.
     pub config_digest: FileDigest,
+    /// What the user says about the model. The field is absent if that is nothing, as in older
+    /// messages.
+    #[serde(skip_serializing_if = "ModelOptions::is_default", default)]
+    pub options: ModelOptions,
 }
 
 impl ModelIdentity {
@@ -97,6 +105,42 @@ impl ModelIdentity {
             reference,
             digest: FileDigest::of(weights),
             config_digest: FileDigest::of_parts(&[config, preprocessor.unwrap_or_default()]),
+            options: ModelOptions::default(),
+        }
+    }
+
+    /// Identifies a model by the content of all that it consists of: of the weights several files
+    /// if they are shards, of `classes` the names that `options` refer to.
+    ///
+    /// Without options, a model of one file has the identity that [`Self::of_files`] gives. With
+    /// options the digest differs, so that a program that doesn't know them refuses the model.
+    #[must_use]
+    pub fn of_content(
+        reference: ModelReference,
+        weights: &[&[u8]],
+        [config, preprocessor]: [&[u8]; 2],
+        options: ModelOptions,
+        classes: Option<&ClassNames>,
+    ) -> Self {
+        let mut rules = vec![config, preprocessor];
+        let said = if options.is_default() {
+            Vec::new()
+        } else {
+            // Not the place of the names: the same names elsewhere are the same model.
+            let names = classes.map(|names| match names {
+                ClassNames::ImageNet1k => serde_json::json!("imagenet-1k"),
+                ClassNames::List(names) => serde_json::json!(names),
+            });
+            let said = (names, &options.ignore_tensors, &options.weights_key);
+            serde_json::to_vec(&said).expect("it has only strings")
+        };
+        rules.push(&said);
+        Self {
+            name: reference.name().to_owned(),
+            reference,
+            digest: FileDigest::of_parts(weights),
+            config_digest: FileDigest::of_parts(&rules),
+            options,
         }
     }
 
@@ -113,6 +157,7 @@ impl ModelIdentity {
             config_digest: FileDigest(
                 "sha256:10bc063fa9d6b46ea2808e94facf3076f03d00edfc5d0fe6fec444bbbc46e535".into(),
             ),
+            options: ModelOptions::default(),
         }
     }
 
@@ -120,5 +165,48 @@ impl ModelIdentity {
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
         self.digest == other.digest && self.config_digest == other.config_digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_program_does_not_know_changes_the_digest_that_it_compares() {
+        let reference: ModelReference = "/models/pets".parse().unwrap();
+        let plain = ModelIdentity::of_files(reference.clone(), b"w", b"{}", None);
+        let identify = |options: ModelOptions, names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let names = (!names.is_empty()).then_some(ClassNames::List(names));
+            let files = [&b"{}"[..], b""];
+            ModelIdentity::of_content(reference.clone(), &[b"w"], files, options, names.as_ref())
+        };
+        assert_eq!(identify(ModelOptions::default(), &[]), plain);
+        let json = serde_json::to_value(&plain).unwrap();
+        assert!(json.get("options").is_none(), "written as before: {json}");
+
+        let classes = |place: &str| ModelOptions {
+            classes: Some(place.parse().unwrap()),
+            ..ModelOptions::default()
+        };
+        let key = ModelOptions { weights_key: Some("ema".into()), ..ModelOptions::default() };
+        let ignore = ModelOptions { ignore_tensors: vec!["a.*".into()], ..ModelOptions::default() };
+        let named = identify(classes("/names"), &["cat", "dog"]);
+        let all = [
+            plain,
+            named.clone(),
+            identify(classes("/names"), &["dog", "cat"]),
+            identify(key, &[]),
+            identify(ignore, &[]),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(one.digest, all[0].digest);
+            assert!(all[..at].iter().all(|other| !one.same_content(other)), "{one:?}");
+            let json = serde_json::to_string(one).unwrap();
+            assert_eq!(serde_json::from_str::<ModelIdentity>(&json).unwrap(), *one);
+        }
+        // The place of the names is not what they say.
+        assert!(named.same_content(&identify(classes("s3://bucket/names"), &["cat", "dog"])));
     }
 }

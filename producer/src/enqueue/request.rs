@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::model::{ModelIdentity, ModelReference};
+use camshaft_common::model::{ModelIdentity, ModelRequest};
 
 use crate::images::selection::Selection;
 use crate::images::source::Source;
@@ -23,7 +23,7 @@ pub(crate) struct RunConfig {
     /// OUT.
     pub(crate) out: Location,
     /// The model.
-    pub(crate) model: ModelReference,
+    pub(crate) model: ModelRequest,
     /// How to explain.
     pub(crate) explain: ExplainOptions,
 }

@@ -48,8 +48,13 @@ pub(crate) fn resume_or_start(
     if !has_same_source(request, &existing) {
         return refuse(format!("of another SOURCE, {}", existing.source), "");
     }
-    let difference = if !existing.model.same_content(&request.model) {
-        format!("of another model, {}", existing.model.name)
+    let (model, wanted) = (&existing.model, &request.model);
+    let difference = if !model.same_content(wanted) {
+        match model.digest == wanted.digest && model.options != wanted.options {
+            true => "of the same model with other --classes, --ignore-tensors or --weights-key"
+                .to_owned(),
+            false => format!("of another model, {}", model.name),
+        }
     } else if existing.explain != request.run.explain {
         let options = serde_json::to_string(&existing.explain).unwrap_or_default();
         format!("made with other options, {options}")

@@ -34,7 +34,7 @@ fuzz_target!(|weights: &[u8]| {
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
     if let Ok(files) = ModelFiles::from_bytes(ModelReference::Bundled, file, CONFIG)
-        && is_quick(&files.weights())
+        && is_quick(files.weights().bytes())
     {
         let loaded = Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle);
         assert!(loaded.is_err(), "{} bytes hold no network", weights.len());

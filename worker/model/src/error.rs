@@ -45,34 +45,96 @@ pub enum ModelError {
         #[source]
         source: candle_core::Error,
     },
-    /// The last layer has another number of classes than `config.json` names.
+    /// The last layer has another number of classes than are named.
     #[error(
-        "config.json of model {model:?} names {classes} classes, but {tensor} has {rows}; \
-         list one name for each, in order"
+        "{named_by} of model {model:?} names {classes} classes, but {tensor} has {rows}; list one \
+         name for each, in order"
     )]
     ClassCount {
         /// The model's name.
         model: String,
-        /// Number of class names in `config.json`.
+        /// The file with the class names.
+        named_by: String,
+        /// Number of class names in it.
         classes: usize,
         /// Name of the head's weight in the file.
         tensor: String,
         /// Number of classes of the head.
         rows: usize,
     },
+    /// The last layer has one output: a sigmoid follows, not a softmax.
+    #[error(
+        "model {model:?} has a single output ({tensor}), whose probability is a sigmoid's; only \
+         models with one output for each of several classes can be run"
+    )]
+    OneOutput {
+        /// The model's name.
+        model: String,
+        /// Name of the head's weight in the file.
+        tensor: String,
+    },
+    /// The weights are of no architecture that can be run, and nothing names one.
+    #[error(
+        "the architecture of model {model:?} can't be told from its weights{}: they have {found}; \
+         name it in a config.json as \"architecture\"",
+        looks_like.as_ref().map(|other| format!(", which look like {other}")).unwrap_or_default()
+    )]
+    NoArchitecture {
+        /// The model's name.
+        model: String,
+        /// The first tensors of the file, and the number of the others.
+        found: String,
+        /// The network that they seem to be of.
+        looks_like: Option<String>,
+    },
     /// Tensors are missing or have another shape than the network needs.
     #[error(
-        "weights of model {model:?} are not those of the {architecture} in its config.json: \
-         {misfits}; check \"architecture\" and \"head\", and that the parameters have the names of \
-         torchvision, timm, transformers or Keras"
+        "weights of model {model:?} are not those of the {architecture}: \
+         {misfits}; beside what fits, the file has {found}{hint}; check \"architecture\" and \
+         \"head\", and that the parameters have the names of torchvision, timm, transformers or \
+         Keras"
     )]
     Misfit {
         /// The model's name.
         model: String,
-        /// The network in `config.json`.
-        architecture: &'static str,
+        /// The network, and what names it.
+        architecture: String,
         /// The first tensors that don't fit, and the number of the others.
         misfits: String,
+        /// The first tensors that the network does not use, and the number of the others.
+        found: String,
+        /// What the file looks like, and which part of it was read.
+        hint: String,
+    },
+    /// The file has tensors that the network does not use: it is another network's.
+    #[error(
+        "weights of model {model:?} have tensors that a {architecture} does not use: {tensors}; {}",
+        match looks_like {
+            Some(other) if other.ends_with("can't run") => format!("it looks like {other}"),
+            Some(other) => format!("it looks like {other}; correct \"architecture\" in config.json"),
+            None => "if the classifier gives the same without them, ignore them".to_owned(),
+        }
+    )]
+    Unused {
+        /// The model's name.
+        model: String,
+        /// The network that was loaded.
+        architecture: &'static str,
+        /// The first of these tensors, and the number of the others.
+        tensors: String,
+        /// The network that the file seems to be of, if it is another.
+        looks_like: Option<String>,
+    },
+    /// Weights are NaN or infinite, or variances are below zero.
+    #[error(
+        "weights of model {model:?} have values that no trained network has: {tensors}; the \
+         training diverged, or the file is damaged: take an earlier checkpoint or copy it again"
+    )]
+    NotFinite {
+        /// The model's name.
+        model: String,
+        /// The first of these tensors, and the number of the others.
+        tensors: String,
     },
     /// The device is not there, or this build can't use it.
     #[error(transparent)]

@@ -8,13 +8,12 @@ use camshaft_common::prediction::ModelRecord;
 use camshaft_vision::input::InputRule;
 use candle_core::{Device, Tensor};
 
-use crate::checkpoint::{Weights, describe_misfits};
 use crate::compute::{ComputeMode, DeviceChoice, KernelChoice, Precision};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::model_files::ModelFiles;
+use crate::model_files::{ModelFiles, head};
 use crate::network::head::{HEAD_WEIGHT, HeadShape};
-use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape, architecture_hint};
+use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape};
 
 /// A loaded model: owned by the one thread that runs it.
 #[derive(Debug)]
@@ -51,31 +50,20 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let mut compute = ComputeMode::choose(device, precision, kernel)?;
         let (identity, config) = (files.identity().clone(), files.config().clone());
-        let model = || identity.name.clone();
         let file = files.weights();
-        let mut weights = Weights::read(&file)
-            .map_err(|source| ModelError::Weights { model: model(), source })?;
-        let classes = config.classes.len();
+        let mut weights = file
+            .open()
+            .map_err(|source| ModelError::Weights { model: identity.name.clone(), source })?;
         if let Some((tensor, shape)) = weights.find(HEAD_WEIGHT)
             && let Some(&rows) = shape.first()
-            && rows != classes
         {
-            return Err(ModelError::ClassCount { model: model(), classes, tensor, rows });
+            files.check_classes(tensor, rows)?;
         }
-        let head = HeadShape {
-            kind: config.head,
-            classes,
-            features: shape.features(config.input.height, config.input.width),
-        };
+        let features = shape.features(config.input.height, config.input.width);
+        let head = HeadShape { features, ..head(&config) };
         let shape = NetworkShape { backbone: shape, head };
         let network = ResNet::load(&mut weights, file.clone(), shape, device, &compute)?;
-        let hint = architecture_hint(&weights, config.architecture).unwrap_or_default();
-        let misfits = weights.into_misfits();
-        if !misfits.is_empty() {
-            let misfits = describe_misfits(&misfits) + &hint;
-            let architecture = config.architecture.name();
-            return Err(ModelError::Misfit { model: model(), architecture, misfits });
-        }
+        files.check_tensors(&weights)?;
         if compute.kernel.is_some() && network.kernel().is_none() {
             compute = ComputeMode::without_kernel(precision, kernel)?;
         }

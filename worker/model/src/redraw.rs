@@ -13,7 +13,7 @@ use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64;
 use safetensors::tensor::{SafeTensors, TensorView, View};
 
-use crate::checkpoint::TensorNames;
+use crate::checkpoint::WeightsFile;
 use crate::error::ModelError;
 use crate::model_files::ModelFiles;
 use crate::network::head::HEAD_WEIGHT;
@@ -56,15 +56,14 @@ pub fn redraw(
     seed: u64,
 ) -> std::result::Result<ModelFiles, ModelError> {
     let shape = ResNetShape::of(files.config().architecture);
-    let weights = redraw_tensors(&files.weights(), &part.weights(shape), seed)
+    let weights = redraw_tensors(files.weights(), &part.weights(shape), seed)
         .map_err(|source| ModelError::Weights { model: files.identity().name.clone(), source })?;
-    let config = serde_json::to_vec(files.config()).expect("it was read from JSON");
-    ModelFiles::from_bytes(files.identity().reference.clone(), weights.into(), &config)
+    Ok(files.with_weights(weights.into()))
 }
 
-fn redraw_tensors(file: &[u8], wanted: &[String], seed: u64) -> Result<Vec<u8>> {
-    let tensors = SafeTensors::deserialize(file)?;
-    let names = TensorNames::detect(tensors.names());
+fn redraw_tensors(file: &WeightsFile, wanted: &[String], seed: u64) -> Result<Vec<u8>> {
+    let tensors = SafeTensors::deserialize(file.bytes())?;
+    let names = file.names();
     let mut random = Pcg64::seed_from_u64(seed);
     let mut drawn = HashMap::new();
     for name in wanted.iter().map(|name| names.in_file(name)) {
@@ -117,8 +116,14 @@ mod tests {
         (mean, (values.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / count).sqrt())
     }
 
+    fn redraw_head(file: &[u8]) -> Vec<u8> {
+        let file = WeightsFile::of_safetensors(file.to_vec().into()).unwrap();
+        redraw_tensors(&file, &["fc.weight".to_owned()], 1).unwrap()
+    }
+
     fn small_files() -> ModelFiles {
-        let config = br#"{"architecture":"resnet50","classes":["c0"],"input":{
+        let config =
+            br#"{"architecture":"resnet50","classes":["c0","c1","c2","c3","c4","c5","c6"],"input":{
             "height":64,"width":64,"resize":"stretch","interpolation":"bilinear-antialiased",
             "scale":"1/255","mean":[0,0,0],"std":[1,1,1],"color":"rgb"}}"#;
         let reference: ModelReference = "/models/small".parse().unwrap();
@@ -128,14 +133,15 @@ mod tests {
     #[test]
     fn a_part_is_drawn_anew_and_nothing_else_changes() {
         let files = small_files();
-        let before = files.weights();
-        let tensors = SafeTensors::deserialize(&before).unwrap();
+        let before = files.weights().bytes();
+        let tensors = SafeTensors::deserialize(before).unwrap();
         for part in [NetworkPart::Head, NetworkPart::LastStage] {
-            let after = redraw(&files, part, 3).unwrap().weights();
-            assert_eq!(after, redraw(&files, part, 3).unwrap().weights());
-            assert_ne!(after, redraw(&files, part, 4).unwrap().weights());
+            let redrawn = |seed| redraw(&files, part, seed).unwrap().weights().bytes().clone();
+            let after = redrawn(3);
+            assert_eq!(after, redrawn(3));
+            assert_ne!(after, redrawn(4));
             for name in tensors.names() {
-                let [one, other] = [&before, &after].map(|file| values(file, name));
+                let [one, other] = [before, &after].map(|file| values(file, name));
                 let convolution = name.contains("conv") || name.contains("downsample.0");
                 let expected = match part {
                     NetworkPart::Head => name == "fc.weight",
@@ -154,7 +160,7 @@ mod tests {
             let trained = trained.reshape((40, 100)).unwrap();
             let tensors = HashMap::from([("fc.weight", trained)]);
             let file = safetensors::serialize(&tensors, None).unwrap();
-            let drawn = redraw_tensors(&file, &["fc.weight".to_owned()], 1).unwrap();
+            let drawn = redraw_head(&file);
             assert_eq!(drawn.len(), file.len());
             let (mean, deviation) = moments(&values(&drawn, "fc.weight"));
             assert!((mean - 6.0).abs() < 0.1 && (deviation - 2.0).abs() < 0.1, "{dtype:?}");
@@ -167,7 +173,7 @@ mod tests {
         let names = ["resnet.embedder.embedder.convolution.weight", "classifier.1.weight"];
         let tensors = names.map(|name| (name, ones(20).unwrap()));
         let file = safetensors::serialize(tensors, None).unwrap();
-        let drawn = redraw_tensors(&file, &["fc.weight".to_owned()], 1).unwrap();
+        let drawn = redraw_head(&file);
         assert_eq!(values(&file, names[0]), values(&drawn, names[0]));
         assert_ne!(values(&file, names[1]), values(&drawn, names[1]));
     }

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use camshaft_common::model::ModelReference;
 use candle_core::{Device, Tensor};
 
-use crate::checkpoint::Weights;
+use crate::checkpoint::WeightsFile;
 use crate::compute::{ComputeMode, KernelChoice, Precision};
 use crate::config::HeadKind;
 use crate::model::Model;
@@ -55,12 +54,13 @@ fn head(shape: ResNetShape, kind: HeadKind) -> HeadShape {
 fn weights(shape: ResNetShape, kind: HeadKind) -> Vec<u8> {
     // Every tensor is missing in an empty file: the misfits list what a file needs.
     let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).expect(VALID);
-    let mut none = Weights::read(&none).expect(VALID);
+    let file = WeightsFile::of_safetensors(none.into()).expect(VALID);
+    let mut none = file.open().expect(VALID);
     let compute =
         ComputeMode::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).expect(VALID);
     let shape = NetworkShape { backbone: shape, head: head(shape, kind) };
-    ResNet::load(&mut none, Bytes::new(), shape, &Device::Cpu, &compute).expect(VALID);
-    let tensors = (0..).zip(none.into_misfits()).map(|(seed, misfit)| {
+    ResNet::load(&mut none, file.clone(), shape, &Device::Cpu, &compute).expect(VALID);
+    let tensors = (0..).zip(none.misfits().to_vec()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();
         let tensor = (noise(&misfit.expected, seed) * scale).expect(VALID);

@@ -14,7 +14,7 @@ use camshaft_common::job::Job;
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout;
 use camshaft_common::location::{Location, LocationError};
-use camshaft_common::model::{HubModel, ModelReference};
+use camshaft_common::model::{ClassesReference, HubModel, ModelReference, folder_of_weights};
 
 /// The word that allows every model on the hub.
 const ANY_HUB_MODEL: &str = "hf:*";
@@ -169,7 +169,16 @@ impl AllowedPlaces {
             _ if self.any_model => {}
             ModelReference::Bundled => {}
             ModelReference::Hub(model) => self.check_hub(model)?,
-            ModelReference::Folder(place) => self.check_place(PlaceRole::Model, place)?,
+            ModelReference::Folder(place) => {
+                self.check_place(PlaceRole::Model, place)?;
+                // The config.json beside a file of weights is read too.
+                if let Some((folder, _)) = folder_of_weights(place) {
+                    self.check_place(PlaceRole::Model, &folder)?;
+                }
+            }
+        }
+        if let Some(ClassesReference::File(names)) = self.classes(job) {
+            self.check_place(PlaceRole::Model, names)?;
         }
         self.check_links(job)
     }
@@ -204,8 +213,14 @@ impl AllowedPlaces {
                 self.check_link(PlaceRole::Out, &out.join(result))?;
             }
         }
+        if let Some(ClassesReference::File(names)) = self.classes(job)
+            && let Some(names) = names.local_path()
+        {
+            self.check_link(PlaceRole::Model, &names)?;
+        }
         let ModelReference::Folder(model) = &job.model.reference else { return Ok(()) };
-        let Some(folder) = model.local_path().filter(|_| !self.any_model) else { return Ok(()) };
+        let folder = folder_of_weights(model).map_or_else(|| model.clone(), |(folder, _)| folder);
+        let Some(folder) = folder.local_path().filter(|_| !self.any_model) else { return Ok(()) };
         self.check_link(PlaceRole::Model, &folder)?;
         // A folder that can't be listed has no model that could be read.
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
@@ -213,6 +228,11 @@ impl AllowedPlaces {
             self.check_link(PlaceRole::Model, &entry.path())?;
         }
         Ok(())
+    }
+
+    /// Where the job's class names are read from, if anywhere.
+    fn classes<'a>(&self, job: &'a Job) -> Option<&'a ClassesReference> {
+        job.model.options.classes.as_ref().filter(|_| !self.any_model)
     }
 
     fn check_link(&self, role: PlaceRole, path: &Path) -> Result<(), PlaceRefused> {

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use camshaft_common::model::{ModelFilesError, ModelIdentity, ModelReference, StoredModel};
+use camshaft_arguments::advice::describe_model_files_error;
+use camshaft_common::model::{
+    ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
+};
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{ModelError, ModelFiles};
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use super::recently_used::RecentlyUsed;
+use crate::advice::describe_model_error;
 use crate::cores;
 
 /// How many models are kept, as files here and loaded on the device. A run has one model; with a
@@ -40,10 +45,10 @@ pub enum ModelUnavailable {
         wanted: String,
     },
     /// The files can't be read.
-    #[error(transparent)]
+    #[error("{}", describe_model_files_error(.0))]
     Files(#[from] ModelFilesError),
     /// The files are not a model that this worker can run.
-    #[error("{0}")]
+    #[error("{}", describe_model_error(.0))]
     Unusable(#[source] Arc<ModelError>),
     /// This program was built without the bundled model.
     #[error(
@@ -57,19 +62,40 @@ pub enum ModelUnavailable {
 /// # Errors
 /// If the files can't be read, or its config is not valid.
 pub async fn read(
-    reference: &ModelReference,
-    options: &StoreOptions,
+    request: &ModelRequest,
+    stores: &StoreOptions,
 ) -> Result<ModelFiles, ModelUnavailable> {
+    let ModelRequest { reference, options } = request;
     let stored = match reference {
-        ModelReference::Bundled => return bundled(),
-        ModelReference::Folder(location) => StoredModel::from_folder(location, options).await?,
-        ModelReference::Hub(model) => StoredModel::from_hub(model, options).await?,
+        ModelReference::Bundled if options.is_default() => return bundled(),
+        ModelReference::Bundled => return Err(ModelFilesError::OptionsOfBundled.into()),
+        ModelReference::Folder(place) => StoredModel::from_place(place, options, stores).await?,
+        ModelReference::Hub(model) => StoredModel::from_hub(model, options, stores).await?,
     };
     // Converting the weights of other programs takes a while.
     let files = cores::compute(move || ModelFiles::from_stored(stored)).await;
-    files
-        .expect("reading files never panics")
-        .map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))
+    let files = files.expect("reading files never panics");
+    let files = files.map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))?;
+    tell_choices(&files);
+    Ok(files)
+}
+
+/// Warns of what was chosen for the user, who may want something else.
+fn tell_choices(files: &ModelFiles) {
+    let model = &files.identity().name;
+    if let Some(choice) = files.weights().choice() {
+        warn!(model, "of several state_dicts {choice}; --weights-key takes another");
+    }
+    if files.input_is_assumed() {
+        let architecture = files.config().architecture.name();
+        warn!(
+            model,
+            architecture,
+            "there is no config.json: the architecture was told from the weights, and images are \
+             prepared as torchvision does (shorter side 256, the middle 224 × 224, ImageNet's mean \
+             and deviation); write a config.json if the model was trained otherwise"
+        );
+    }
 }
 
 #[cfg(feature = "bundled-model")]
@@ -124,7 +150,8 @@ impl ModelFilesCache {
         if let Some(files) = kept.find(|files| files.identity().same_content(wanted)) {
             return Ok(Arc::clone(files));
         }
-        let files = Arc::new(read(&wanted.reference, &self.options).await?);
+        let (reference, options) = (wanted.reference.clone(), wanted.options.clone());
+        let files = Arc::new(read(&ModelRequest { reference, options }, &self.options).await?);
         if !files.identity().same_content(wanted) {
             return Err(ModelUnavailable::Changed {
                 name: wanted.name.clone(),

@@ -1,6 +1,5 @@
 //! The weights that a training starts from: another model's or random ones, and a new head.
 
-use camshaft_model::checkpoint::{Weights, describe_misfits};
 use camshaft_model::network::convolution::NormalisedConv;
 use camshaft_model::network::head::{HEAD_BIAS, HEAD_WEIGHT, HeadShape};
 use camshaft_model::network::resnet::ResNetShape;
@@ -33,7 +32,7 @@ impl Init {
                 // Without ImageNet's statistics: the image is stretched, and divided by 255.
                 let config = serde_json::json!({
                     "architecture": architecture,
-                    "classes": ["none"],
+                    "classes": ["none", "none either"],
                     "input": {
                         "height": 224, "width": 224, "resize": "stretch",
                         "interpolation": "bilinear-antialiased", "scale": "1/255",
@@ -56,9 +55,8 @@ impl Init {
 
 fn read(files: &ModelFiles) -> Result<NamedTensors, ModelError> {
     let model = || files.identity().name.clone();
-    let file = files.weights();
-    let mut weights =
-        Weights::read(&file).map_err(|source| ModelError::Weights { model: model(), source })?;
+    let opened = files.weights().open();
+    let mut weights = opened.map_err(|source| ModelError::Weights { model: model(), source })?;
     let architecture = files.config().architecture;
     let mut tensors = NamedTensors::new();
     for named in ResNetShape::of(architecture).convolutions() {
@@ -71,12 +69,9 @@ fn read(files: &ModelFiles) -> Result<NamedTensors, ModelError> {
         tensors.insert(format!("{norm}.running_mean"), mean);
         tensors.insert(format!("{norm}.running_var"), variance);
     }
-    let misfits = weights.into_misfits();
-    if !misfits.is_empty() {
-        let misfits = describe_misfits(&misfits);
-        let architecture = architecture.name();
-        return Err(ModelError::Misfit { model: model(), architecture, misfits });
-    }
+    // A new head replaces it.
+    [HEAD_WEIGHT, HEAD_BIAS].into_iter().for_each(|name| weights.pass_over(name));
+    files.check_tensors(&weights)?;
     Ok(tensors)
 }
 

@@ -6,9 +6,22 @@ use bytes::Bytes;
 use safetensors::tensor::{Dtype, View};
 
 use super::error::CheckpointError;
+use super::state_dict::StateDictChoice;
 
 /// Largest converted checkpoint: views of one storage could otherwise claim any size.
 pub(super) const MAX_CONVERTED_BYTES: u64 = camshaft_common::model::MAX_WEIGHTS_BYTES;
+
+/// A checkpoint as one safetensors file.
+#[derive(Clone, Debug)]
+pub(crate) struct Converted {
+    /// The file.
+    pub(crate) file: Bytes,
+    /// Which of several state_dicts it holds.
+    pub(crate) choice: Option<StateDictChoice>,
+    /// The user's key, if it was not that of a state_dict: only tensors whose names begin with it
+    /// count.
+    pub(crate) part: Option<String>,
+}
 
 /// A tensor read from another format, to be written to a safetensors file.
 pub(super) struct ConvertedTensor {

@@ -36,4 +36,43 @@ pub enum CheckpointError {
     /// The file is truncated or corrupt. The text says what is wrong.
     #[error("the file is damaged ({0}); copy it again")]
     Damaged(String),
+    /// The file is not safetensors, or truncated. A file of no known format is taken for one.
+    #[error("the file is not a whole safetensors file ({0}); copy it again")]
+    NotSafetensors(#[source] safetensors::SafeTensorError),
+    /// A tensor of a state_dict is stored in a way that can't be read.
+    #[error(
+        "its tensor {name} is {kind}, which can't be read; write the model's state_dict with plain \
+         f32, f16 or bf16 tensors"
+    )]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What it is.
+        kind: String,
+    },
+    /// Two files of one checkpoint have a tensor of the same name.
+    #[error("two of its files have a tensor {0}; keep the files of one checkpoint only")]
+    TwoShards(String),
+    /// Several state_dicts could be the model's.
+    #[error("it has several state_dicts and nothing tells which is the model's: {0}; choose one")]
+    SeveralStateDicts(String),
+    /// Several networks lie in one state_dict. The text says what stands before their names.
+    #[error(
+        "it has several networks, whose names begin with {0}; choose one, or ignore the others"
+    )]
+    SeveralNetworks(String),
+    /// Several linear layers could be the head. The text names them.
+    #[error(
+        "it has several linear layers with the model's number of classes: {0}; ignore those that \
+         are not the head"
+    )]
+    SeveralHeads(String),
+    /// Neither a key of the file nor the first part of its names is what the user chose.
+    #[error("it has nothing under {key:?}; it has {there}")]
+    NoKey {
+        /// What the user chose.
+        key: String,
+        /// What is there.
+        there: String,
+    },
 }

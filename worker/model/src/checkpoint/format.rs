@@ -5,9 +5,14 @@
 //! trusted, and no code in it is run. Upstream: the bytes of a model's files. Downstream:
 //! [`weights`](super::weights).
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use safetensors::SafeTensors;
+
+use super::converted::Converted;
 use super::error::CheckpointError;
+use super::tensor_filter::TensorFilter;
 use super::torch;
 
 /// The format of a file of weights, told by its first bytes.
@@ -46,15 +51,46 @@ impl WeightsFormat {
     }
 }
 
-/// Converts a file of weights to safetensors. A file that is safetensors already, or of an unknown
-/// format, is returned as it is: the reader of safetensors says what is wrong with it.
+/// Converts a checkpoint to safetensors: one file, or all its shards. A file that is safetensors
+/// already, or of an unknown format, is returned as it is: the reader of safetensors says what is
+/// wrong with it.
 ///
 /// # Errors
-/// If the file has a format that can't be read, or is damaged.
-pub(crate) fn to_safetensors(file: Bytes) -> Result<Bytes, CheckpointError> {
+/// If a file has a format that can't be read, or is damaged, or has several state_dicts.
+pub(crate) fn to_safetensors(
+    mut files: Vec<Bytes>,
+    filter: &TensorFilter,
+) -> Result<Converted, CheckpointError> {
+    if files.len() == 1 {
+        return convert(files.remove(0), filter);
+    }
+    let converted: Vec<_> =
+        files.into_iter().map(|file| convert(file, filter)).collect::<Result<_, _>>()?;
+    let shards = converted.iter().map(|shard| SafeTensors::deserialize(&shard.file));
+    let shards: Vec<_> =
+        shards.collect::<Result<_, _>>().map_err(CheckpointError::NotSafetensors)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in shards.iter().flat_map(SafeTensors::iter) {
+        if tensors.insert(name, view).is_some() {
+            return Err(CheckpointError::TwoShards(name.to_owned()));
+        }
+    }
+    let file = safetensors::serialize(tensors, None)
+        .map_err(|error| CheckpointError::Damaged(error.to_string()))?;
+    // All are of one program, so that one speaks for all.
+    let (choice, part) = match &converted[..] {
+        [first, ..] => (first.choice.clone(), first.part.clone()),
+        [] => (None, None),
+    };
+    Ok(Converted { file: file.into(), choice, part })
+}
+
+fn convert(file: Bytes, filter: &TensorFilter) -> Result<Converted, CheckpointError> {
     match WeightsFormat::detect(&file) {
-        WeightsFormat::Safetensors => Ok(file),
-        WeightsFormat::Zip => torch::convert(&file),
+        WeightsFormat::Safetensors => {
+            Ok(Converted { file, choice: None, part: filter.key.clone() })
+        }
+        WeightsFormat::Zip => torch::convert(&file, filter),
         WeightsFormat::LegacyTorch => Err(CheckpointError::LegacyTorch),
         WeightsFormat::Hdf5 => Err(CheckpointError::Keras("HDF5")),
         WeightsFormat::LfsPointer => Err(CheckpointError::LfsPointer),

@@ -8,6 +8,9 @@
 pub(crate) enum Naming {
     /// torchvision, and timm: `layer1.0.conv1.weight`.
     Torchvision,
+    /// `nn.Sequential` of the modules of torchvision's network, in their order:
+    /// `4.0.conv1.weight`.
+    Sequential,
     /// transformers' `ResNetForImageClassification`:
     /// `resnet.encoder.stages.0.layers.0.layer.0.convolution.weight`.
     Transformers,
@@ -15,35 +18,48 @@ pub(crate) enum Naming {
     Keras,
 }
 
-/// Prefixes that training wrappers put before every name: PyTorch's data parallelism and
-/// compiler, and Lightning.
-const WRAPPERS: [&str; 3] = ["module.", "model.", "_orig_mod."];
+impl Naming {
+    /// Every one, in the order in which a file is tried.
+    pub(super) const ALL: [Self; 4] =
+        [Self::Torchvision, Self::Sequential, Self::Transformers, Self::Keras];
+
+    /// The library's own name of a tensor of the convolutions, which torchvision calls `name`.
+    pub(super) fn translate(self, name: &str) -> String {
+        match self {
+            Self::Torchvision => name.to_owned(),
+            Self::Sequential => sequential(name),
+            Self::Transformers => transformers(name),
+            Self::Keras => keras(name),
+        }
+    }
+}
 
 /// How a file names its tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TensorNames {
-    naming: Naming,
-    prefix: String,
+    pub(super) naming: Naming,
+    /// What stands before the name of every convolution.
+    pub(super) prefix: String,
+    /// What stands before `weight` and `bias` of the head, with the separator.
+    pub(super) head: String,
 }
 
+/// The head's tensors begin so in torchvision's names.
+const HEAD: &str = "fc.";
+
 impl TensorNames {
-    /// Detects it from the names in a file. Without a sign of another library, it is torchvision's.
-    pub(crate) fn detect<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        // A tensor that every ResNet of the library has.
-        const FIRST: [(Naming, &str); 3] = [
-            (Naming::Torchvision, "conv1.weight"),
-            (Naming::Transformers, "resnet.embedder.embedder.convolution.weight"),
-            (Naming::Keras, "conv1_conv/kernel"),
-        ];
-        for name in names {
-            for (naming, first) in FIRST {
-                let Some(prefix) = name.strip_suffix(first) else { continue };
-                if prefix.is_empty() || WRAPPERS.contains(&prefix) {
-                    return Self { naming, prefix: prefix.to_owned() };
-                }
+    /// The names of a library with `prefix` before them, and the head where the library has it.
+    pub(super) fn new(naming: Naming, prefix: &str) -> Self {
+        let head = match naming {
+            Naming::Torchvision | Naming::Sequential => format!("{prefix}{HEAD}"),
+            // Beside the backbone `resnet.`, not in it.
+            Naming::Transformers => {
+                let outer = prefix.strip_suffix("resnet.").unwrap_or(prefix);
+                format!("{outer}classifier.1.")
             }
-        }
-        Self { naming: Naming::Torchvision, prefix: String::new() }
+            Naming::Keras => format!("{prefix}predictions/"),
+        };
+        Self { naming, prefix: prefix.to_owned(), head }
     }
 
     /// The library whose names they are.
@@ -51,14 +67,18 @@ impl TensorNames {
         self.naming
     }
 
+    /// What stands before the name of every convolution; empty for nothing.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The name in the file of the tensor that torchvision calls `name`.
     pub(crate) fn in_file(&self, name: &str) -> String {
-        let name = match self.naming {
-            Naming::Torchvision => name.to_owned(),
-            Naming::Transformers => transformers(name),
-            Naming::Keras => keras(name),
-        };
-        format!("{}{name}", self.prefix)
+        match (name.strip_prefix(HEAD), self.naming) {
+            (Some("weight"), Naming::Keras) => format!("{}kernel", self.head),
+            (Some(parameter), _) => format!("{}{parameter}", self.head),
+            (None, naming) => format!("{}{}", self.prefix, naming.translate(name)),
+        }
     }
 }
 
@@ -94,16 +114,30 @@ impl<'a> ParameterName<'a> {
     }
 }
 
-/// The name in transformers' `ResNetForImageClassification`.
+/// The name in a sequence of torchvision's modules: `conv1`, `bn1`, ReLU, pooling, then the stages.
+fn sequential(name: &str) -> String {
+    let Some((module, rest)) = name.split_once('.') else { return name.to_owned() };
+    let place = match module {
+        "conv1" => "0",
+        "bn1" => "1",
+        "layer1" => "4",
+        "layer2" => "5",
+        "layer3" => "6",
+        "layer4" => "7",
+        other => other,
+    };
+    format!("{place}.{rest}")
+}
+
+/// The name in transformers' `ResNetForImageClassification`, without the `resnet.` before it.
 fn transformers(name: &str) -> String {
     let Some(parts) = ParameterName::parse(name) else { return name.to_owned() };
     let parameter = parts.parameter;
     let kind = if parts.is_norm() { "normalization" } else { "convolution" };
     match (parts.block, parts.place()) {
-        (None, _) if parts.module == "fc" => format!("classifier.1.{parameter}"),
-        (None, _) => format!("resnet.embedder.embedder.{kind}.{parameter}"),
+        (None, _) => format!("embedder.embedder.{kind}.{parameter}"),
         (Some((stage, block)), place) => {
-            let block = format!("resnet.encoder.stages.{stage}.layers.{block}");
+            let block = format!("encoder.stages.{stage}.layers.{block}");
             match place {
                 Some(place) => format!("{block}.layer.{place}.{kind}.{parameter}"),
                 None => format!("{block}.shortcut.{kind}.{parameter}"),
@@ -126,7 +160,6 @@ fn keras(name: &str) -> String {
     };
     let kind = if is_norm { "bn" } else { "conv" };
     match (parts.block, parts.place()) {
-        (None, _) if parts.module == "fc" => format!("predictions/{parameter}"),
         (None, _) => format!("conv1_{kind}/{parameter}"),
         (Some((stage, block)), place) => {
             // Keras numbers the shortcut 0 and the path from 1. Its first stage is conv2.
@@ -142,10 +175,9 @@ mod tests {
 
     #[test]
     fn each_library_has_its_own_names() {
-        let names = |first: &str| TensorNames::detect(["fc.bias", first]);
-        let transformers = names("resnet.embedder.embedder.convolution.weight");
-        let keras = names("conv1_conv/kernel");
-        let wrapped = names("module.conv1.weight");
+        let transformers = TensorNames::new(Naming::Transformers, "resnet.");
+        let keras = TensorNames::new(Naming::Keras, "");
+        let wrapped = TensorNames::new(Naming::Torchvision, "module.");
         for (name, in_transformers, in_keras) in [
             ("conv1.weight", "resnet.embedder.embedder.convolution.weight", "conv1_conv/kernel"),
             (
@@ -182,8 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_within_a_longer_name_decides_nothing() {
-        let names = TensorNames::detect(["layer1.0.conv1.weight", "backbone.conv1.weight"]);
-        assert_eq!(names.in_file("conv1.weight"), "conv1.weight");
+    fn a_sequence_of_modules_counts_those_without_weights_too() {
+        let names = TensorNames::new(Naming::Sequential, "encoder.");
+        for (name, in_file) in [
+            ("conv1.weight", "encoder.0.weight"),
+            ("bn1.running_var", "encoder.1.running_var"),
+            ("layer1.0.conv1.weight", "encoder.4.0.conv1.weight"),
+            ("layer4.2.downsample.0.weight", "encoder.7.2.downsample.0.weight"),
+        ] {
+            assert_eq!(names.in_file(name), in_file);
+        }
     }
 }

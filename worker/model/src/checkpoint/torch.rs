@@ -6,25 +6,22 @@
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 
-use bytes::Bytes;
 use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::converted::{ConvertedTensor, MAX_CONVERTED_BYTES, serialize};
+use super::converted::{Converted, ConvertedTensor, MAX_CONVERTED_BYTES, serialize};
 use super::error::CheckpointError;
 use super::pickle::{Pickle, PickleValue, ValueIndex};
+use super::state_dict::{self, is_tensor};
+use super::tensor_filter::TensorFilter;
 
 /// Largest pickle. A ResNet-152's has 100 kB; with an optimiser's state it is a few times larger.
 const MAX_PICKLE_BYTES: u64 = 16 << 20;
-/// Keys under which training programs store the state_dict, in the order they are looked up.
-const STATE_KEYS: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "weights"];
-/// Training programs nest it at most this deep: `{"checkpoint": {"model": {…}}}`.
-const MAX_NESTING: usize = 3;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// Converts the tensors of a state_dict to safetensors.
-pub(super) fn convert(file: &[u8]) -> Result<Bytes, CheckpointError> {
+/// Converts the tensors of a state_dict to safetensors, all but those that `filter` ignores.
+pub(super) fn convert(file: &[u8], filter: &TensorFilter) -> Result<Converted, CheckpointError> {
     let mut archive = ZipArchive::new(Cursor::new(file)).map_err(damaged)?;
     let folder = folder_of_pickle(&archive)?;
     let order = format!("{folder}byteorder");
@@ -33,12 +30,12 @@ pub(super) fn convert(file: &[u8]) -> Result<Bytes, CheckpointError> {
     }
     let pickle = read(&mut archive, &format!("{folder}data.pkl"), MAX_PICKLE_BYTES)?;
     let pickle = Pickle::read(&pickle).map_err(damaged)?;
-    let tensors = state_dict(&pickle)?;
+    let found = state_dict::find(&pickle, filter.key.as_deref())?;
 
     let mut storages = HashMap::new();
     let mut left = MAX_CONVERTED_BYTES;
-    let mut converted = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
+    let mut converted = Vec::new();
+    for (name, tensor) in tensors(&pickle, found.index, filter)? {
         let bytes = tensor.bytes().filter(|&bytes| bytes <= left);
         left -= bytes.ok_or_else(|| {
             CheckpointError::Damaged(format!("{name} is larger than any network known here"))
@@ -56,7 +53,43 @@ pub(super) fn convert(file: &[u8]) -> Result<Bytes, CheckpointError> {
         let StorageView { dtype, shape, .. } = tensor;
         converted.push((name.to_owned(), ConvertedTensor { dtype, shape, values }));
     }
-    serialize(&converted)
+    let part = filter.key.clone().filter(|_| !found.by_key);
+    Ok(Converted { file: serialize(&converted)?, choice: found.choice, part })
+}
+
+/// The tensors of a state_dict.
+fn tensors<'a>(
+    pickle: &'a Pickle,
+    state_dict: ValueIndex,
+    filter: &TensorFilter,
+) -> Result<Vec<(&'a str, StorageView<'a>)>, CheckpointError> {
+    let PickleValue::Dict(entries) = pickle.value(state_dict) else { return Ok(Vec::new()) };
+    let mut tensors = Vec::with_capacity(entries.len());
+    for &(key, value) in entries {
+        let (Some(name), true) = (pickle.text(key), is_tensor(pickle, value)) else { continue };
+        if !filter.takes(name) {
+            continue;
+        }
+        let tensor = StorageView::of(pickle, value).ok_or_else(|| {
+            let kind = kind_of(pickle, value);
+            CheckpointError::Tensor { name: name.to_owned(), kind }
+        })?;
+        tensors.push((name, tensor));
+    }
+    Ok(tensors)
+}
+
+/// What an unreadable tensor is, in words.
+fn kind_of(pickle: &Pickle, index: ValueIndex) -> String {
+    let function = pickle.call(index).and_then(|(callable, _)| pickle.global(callable));
+    match function.map(|(_, name)| name) {
+        Some("_rebuild_qtensor") => "quantised".to_owned(),
+        Some("_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => "sparse".to_owned(),
+        Some("_rebuild_meta_tensor_no_storage") => "a meta tensor without values".to_owned(),
+        Some("_rebuild_tensor_v2") => "of an unknown number format".to_owned(),
+        Some(name) => format!("made by {name}"),
+        None => "of an unknown kind".to_owned(),
+    }
 }
 
 /// The folder of `data.pkl` in the archive: `archive/`, or the file's name when it was written.
@@ -95,58 +128,6 @@ fn read(archive: &mut Archive<'_>, path: &str, max: u64) -> Result<Vec<u8>, Chec
 
 fn damaged(error: impl std::fmt::Display) -> CheckpointError {
     CheckpointError::Damaged(error.to_string())
-}
-
-/// Finds the dict of tensors, and returns the name and description of each tensor.
-fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, StorageView<'_>)>, CheckpointError> {
-    let mut index = pickle.root();
-    for _ in 0..=MAX_NESTING {
-        let PickleValue::Dict(entries) = pickle.value(index) else { break };
-        let mut tensors = Vec::new();
-        for &(key, value) in entries {
-            let (Some(name), true) = (pickle.text(key), is_tensor(pickle, value)) else { continue };
-            if let Some(tensor) = StorageView::of(pickle, value) {
-                tensors.push((name, tensor));
-            }
-        }
-        if !tensors.is_empty() {
-            return Ok(tensors);
-        }
-        let of = |wanted: &str| {
-            let entry = entries.iter().find(|&&(key, _)| pickle.text(key) == Some(wanted));
-            entry.map(|&(_, value)| value)
-        };
-        match STATE_KEYS.into_iter().find_map(of) {
-            Some(inner) => index = inner,
-            None => {
-                let keys = entries.iter().filter_map(|&(key, _)| pickle.text(key)).take(5);
-                let keys = keys.collect::<Vec<_>>().join(", ");
-                return Err(CheckpointError::NoStateDict(format!(
-                    "its keys are {keys}; put the tensors under \"state_dict\""
-                )));
-            }
-        }
-    }
-    Err(match class_of(pickle, index) {
-        Some(class) => CheckpointError::WholeModule { class },
-        None => CheckpointError::NoStateDict("it holds no dict of tensors".into()),
-    })
-}
-
-/// The class of a pickled object, as `module.Name`.
-fn class_of(pickle: &Pickle, index: ValueIndex) -> Option<String> {
-    let (callable, arguments) = pickle.call(index)?;
-    let (module, name) = match pickle.global(callable)? {
-        // `copyreg._reconstructor(class, object, None)`
-        ("copyreg" | "copy_reg", _) => pickle.global(*arguments.first()?)?,
-        global => global,
-    };
-    Some(format!("{module}.{name}"))
-}
-
-fn is_tensor(pickle: &Pickle, index: ValueIndex) -> bool {
-    let global = pickle.call(index).and_then(|(callable, _)| pickle.global(callable));
-    matches!(global, Some(("torch._utils" | "torch._tensor", name)) if name.starts_with("_rebuild"))
 }
 
 /// A tensor as a view of a storage: the arguments of `torch._utils._rebuild_tensor_v2`.

@@ -3,24 +3,34 @@
 //! Knows nothing of the network. Tensors come in PyTorch's order of axes, whatever the file's order
 //! is. Every tensor that doesn't fit is remembered, so that one error can name several.
 
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::sync::Arc;
+
 use candle_core::safetensors::{Load, SliceSafetensors};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use super::naming::{Naming, TensorNames};
+use super::structure::Shapes;
 
 /// Default of `nn.BatchNorm2d`, which torchvision and transformers use.
 const BATCH_NORM_EPS: f64 = 1e-5;
 /// The value in `keras.applications.resnet`.
 const KERAS_BATCH_NORM_EPS: f64 = 1.001e-5;
 
-/// An error names at most this many misfits, and counts the others.
-const NAMED_MISFITS: usize = 5;
+/// An error names at most this many tensors, and counts the others.
+const NAMED_TENSORS: usize = 5;
 
 /// The tensors of a safetensors file.
 pub struct Weights<'a> {
     tensors: SliceSafetensors<'a>,
+    /// The tensors that count; the file may have others.
+    shapes: Arc<Shapes>,
     names: TensorNames,
+    /// Names in the file of the tensors that were asked for.
+    used: HashSet<String>,
     misfits: Vec<Misfit>,
+    bad: Vec<BadTensor>,
 }
 
 /// A tensor that the network needs, and that is missing in the file or has another shape there.
@@ -34,32 +44,68 @@ pub struct Misfit {
     actual: Option<String>,
 }
 
-impl std::fmt::Display for Misfit {
+impl Display for Misfit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, expected, actual } = self;
         match actual {
             None => write!(f, "{name} is missing"),
+            Some(actual) if actual.starts_with(&format!("{expected:?} of ")) => {
+                write!(f, "{name} is {actual} instead of floating-point numbers")
+            }
             Some(actual) => write!(f, "{name} is {actual} instead of {expected:?}"),
         }
     }
 }
 
+/// A tensor with values that no trained network has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadTensor {
+    /// The name in the file.
+    name: String,
+    /// What is wrong, and in how many values.
+    problem: String,
+}
+
+impl Display for BadTensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} has {}", self.name, self.problem)
+    }
+}
+
 impl<'a> Weights<'a> {
-    /// Reads the header of a safetensors file.
-    ///
-    /// # Errors
-    /// If it is not a safetensors file, or a truncated one.
-    pub fn read(file: &'a [u8]) -> candle_core::Result<Self> {
+    /// Reads a file of which every tensor counts, and whose names are torchvision's.
+    #[cfg(test)]
+    fn read(file: &'a [u8]) -> candle_core::Result<Self> {
+        let all = SliceSafetensors::new(file)?;
+        let shapes = all.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec()));
+        Self::open(file, Arc::new(shapes.collect()), TensorNames::new(Naming::Torchvision, ""))
+    }
+
+    /// Opens a file whose network is found already.
+    pub(super) fn open(
+        file: &'a [u8],
+        shapes: Arc<Shapes>,
+        names: TensorNames,
+    ) -> candle_core::Result<Self> {
         let tensors = SliceSafetensors::new(file)?;
-        let all = tensors.tensors();
-        let names = TensorNames::detect(all.iter().map(|(name, _)| name.as_str()));
-        Ok(Self { tensors, names, misfits: Vec::new() })
+        let used = HashSet::new();
+        Ok(Self { tensors, shapes, names, used, misfits: Vec::new(), bad: Vec::new() })
+    }
+
+    /// The library whose names the file has.
+    pub(crate) fn naming(&self) -> Naming {
+        self.names.naming()
+    }
+
+    /// True if the file has a tensor whose name has `part` in it.
+    pub(crate) fn any_name_has(&self, part: &str) -> bool {
+        self.shapes.keys().any(|name| name.contains(part))
     }
 
     /// The number that a BatchNorm adds to the variance before the square root.
     pub(crate) fn batch_norm_eps(&self) -> f64 {
         match self.names.naming() {
-            Naming::Torchvision | Naming::Transformers => BATCH_NORM_EPS,
+            Naming::Torchvision | Naming::Sequential | Naming::Transformers => BATCH_NORM_EPS,
             Naming::Keras => KERAS_BATCH_NORM_EPS,
         }
     }
@@ -68,30 +114,74 @@ impl<'a> Weights<'a> {
     /// `name`. None if the tensor is missing.
     pub(crate) fn find(&self, name: &str) -> Option<(String, Vec<usize>)> {
         let name = self.names.in_file(name);
-        let shape = self.tensors.get(&name).ok()?.shape().to_vec();
-        Some((name, self.shape_in_pytorch_order(&shape)))
+        let shape = self.shapes.get(&name)?;
+        let shape = self.shape_in_pytorch_order(shape);
+        Some((name, shape))
+    }
+
+    /// Notes that the network has a tensor that torchvision calls `name`, without reading it.
+    pub fn pass_over(&mut self, name: &str) {
+        self.used.insert(self.names.in_file(name));
     }
 
     /// The tensor that torchvision calls `name`, on the CPU, converted to f32 from f16, bf16, f32
     /// or f64. A tensor that is missing, or has another shape or type, is remembered as a misfit,
-    /// and zeros are returned.
+    /// and zeros are returned. One with values that are not finite is remembered too.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
         let name = self.names.in_file(name);
+        self.used.insert(name.clone());
+        let counts = self.shapes.contains_key(&name);
         let actual = match self.tensors.get(&name) {
-            Err(_) => None,
-            Ok(view) => match DType::try_from(view.dtype()) {
+            Ok(view) if counts => match DType::try_from(view.dtype()) {
                 Ok(DType::F16 | DType::BF16 | DType::F32 | DType::F64)
                     if self.shape_in_pytorch_order(view.shape()) == shape =>
                 {
                     let tensor = view.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+                    self.note_values(name, &tensor, "NaN, infinite or too large", is_not_finite)?;
                     return self.to_pytorch_order(&tensor);
                 }
                 _ => Some(format!("{:?} of {:?}", view.shape(), view.dtype())),
             },
+            _ => None,
         };
         let expected = self.shape_in_file_order(shape);
         self.misfits.push(Misfit { name, expected, actual });
         Tensor::zeros(shape, DType::F32, &Device::Cpu)
+    }
+
+    /// As [`Self::tensor`], and remembers a variance below zero, which would make NaN of every
+    /// image.
+    pub(crate) fn variance(&mut self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
+        let variance = self.tensor(name, shape)?;
+        let lowest = -self.batch_norm_eps() as f32;
+        let name = self.names.in_file(name);
+        self.note_values(name, &variance, "below zero", move |value| value <= lowest)?;
+        Ok(variance)
+    }
+
+    /// Remembers a tensor with bad values. The values were copied just before, so that they are in
+    /// the CPU's caches.
+    fn note_values(
+        &mut self,
+        name: String,
+        tensor: &Tensor,
+        what: &str,
+        is_bad: impl Fn(f32) -> bool,
+    ) -> candle_core::Result<()> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
+            (&*storage, layout.contiguous_offsets())
+        else {
+            candle_core::bail!("a tensor that was just read is contiguous, on the CPU, and f32");
+        };
+        let values = &values[start..end];
+        // Without a branch, so that the compiler takes several values at once.
+        if values.iter().fold(false, |any, &value| any | is_bad(value)) {
+            let bad = values.iter().filter(|&&value| is_bad(value)).count();
+            let problem = format!("{bad} of {} values that are {what}", values.len());
+            self.bad.push(BadTensor { name, problem });
+        }
+        Ok(())
     }
 
     /// As [`Self::tensor`], but None if the tensor is missing.
@@ -133,17 +223,45 @@ impl<'a> Weights<'a> {
     }
 
     /// The tensors that didn't fit.
-    pub fn into_misfits(self) -> Vec<Misfit> {
-        self.misfits
+    #[must_use]
+    pub fn misfits(&self) -> &[Misfit] {
+        &self.misfits
+    }
+
+    /// The tensors that were read and have bad values.
+    #[must_use]
+    pub fn bad(&self) -> &[BadTensor] {
+        &self.bad
+    }
+
+    /// The tensors that count and that nothing has asked for, with their shapes, by name.
+    #[must_use]
+    pub fn unused(&self) -> Vec<String> {
+        let unused = self.shapes.iter().filter(|(name, _)| !self.used.contains(*name));
+        unused.map(|(name, shape)| format!("{name} {shape:?}")).collect()
     }
 }
 
-/// Describes the first misfits, and counts the others.
-pub fn describe_misfits(misfits: &[Misfit]) -> String {
-    let named: Vec<_> = misfits.iter().take(NAMED_MISFITS).map(ToString::to_string).collect();
-    let more = misfits.len() - named.len();
+/// A value that is NaN or infinite, by the bits of its exponent.
+fn is_not_finite(value: f32) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    value.to_bits() & EXPONENT == EXPONENT
+}
+
+/// Describes the first items, and counts the others.
+pub fn describe<T: Display>(items: &[T]) -> String {
+    let named: Vec<_> = items.iter().take(NAMED_TENSORS).map(ToString::to_string).collect();
+    let more = items.len() - named.len();
     let named = named.join(", ");
     if more == 0 { named } else { format!("{named}, and {more} more") }
+}
+
+/// Describes the names of some tensors.
+pub(crate) fn describe_names(shapes: &Shapes) -> String {
+    match shapes.is_empty() {
+        true => "no tensor".to_owned(),
+        false => describe(&shapes.keys().collect::<Vec<_>>()),
+    }
 }
 
 #[cfg(test)]
@@ -170,10 +288,40 @@ mod tests {
         weights.tensor("count", &[1]).unwrap();
         weights.tensor("none", &[3]).unwrap();
         assert_eq!(
-            describe_misfits(&weights.into_misfits()),
-            "half is [1, 2] of F16 instead of [2, 1], count is [1] of I64 instead of [1], \
-             none is missing"
+            describe(weights.misfits()),
+            "half is [1, 2] of F16 instead of [2, 1], count is [1] of I64 instead of \
+             floating-point numbers, none is missing"
         );
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named_in_every_format() {
+        let tensor = |values: &[f32; 2], dtype: DType| {
+            Tensor::new(values, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+        };
+        let large = Tensor::new(&[1e300f64, 0.0], &Device::Cpu).unwrap();
+        let file = HashMap::from([
+            ("a", tensor(&[f32::NAN, f32::INFINITY], DType::F32)),
+            ("b", tensor(&[1.0, f32::NEG_INFINITY], DType::F16)),
+            ("c", tensor(&[f32::NAN, 1.0], DType::BF16)),
+            ("d", large),
+            ("e", tensor(&[f32::MAX, f32::MIN], DType::F32)),
+            ("bn1.running_var", tensor(&[1.0, -0.5], DType::F32)),
+        ]);
+        let file = safetensors::serialize(&file, None).unwrap();
+        let mut weights = Weights::read(&file).unwrap();
+        for name in ["a", "b", "c", "d", "e"] {
+            weights.tensor(name, &[2]).unwrap();
+        }
+        assert_eq!(weights.unused(), ["bn1.running_var [2]"]);
+        weights.variance("bn1.running_var", &[2]).unwrap();
+        let one = "has 1 of 2 values that are NaN, infinite or too large";
+        let expected = format!(
+            "a has 2 of 2 values that are NaN, infinite or too large, b {one}, c {one}, d {one}, \
+             bn1.running_var has 1 of 2 values that are below zero"
+        );
+        assert_eq!(describe(weights.bad()), expected);
+        assert!(weights.misfits().is_empty() && weights.unused().is_empty());
     }
 
     #[test]

@@ -52,6 +52,18 @@ impl Architecture {
         Self::ResNet152V1,
     ];
 
+    /// True if its blocks are two 3×3 convolutions.
+    #[must_use]
+    pub(crate) fn is_basic(self) -> bool {
+        matches!(self, Self::ResNet18 | Self::ResNet34)
+    }
+
+    /// True if the first convolution of a bottleneck has its stride, as Keras has it.
+    #[must_use]
+    pub(crate) fn has_stride_first(self) -> bool {
+        matches!(self, Self::ResNet50V1 | Self::ResNet101V1 | Self::ResNet152V1)
+    }
+
     /// The name in `config.json` and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -8,15 +8,27 @@ mod architecture;
 mod classes;
 mod fields;
 mod model_config;
+mod outputs;
+mod own;
 mod timm;
 mod transformers;
 
+use camshaft_common::model::ClassNames;
 use serde_json::Value;
 
 pub use architecture::{Architecture, HeadKind};
 pub use model_config::ModelConfig;
 
 use crate::error::ModelError;
+
+/// What is known of a model beside its configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownParts {
+    /// The architecture that its tensors have, for a configuration that names none.
+    pub(crate) architecture: Option<Architecture>,
+    /// The classes that the user names, instead of those in the configuration.
+    pub(crate) classes: Option<ClassNames>,
+}
 
 impl ModelConfig {
     /// Reads the `config.json` of the model called `model`, in our own format or timm's.
@@ -34,23 +46,59 @@ impl ModelConfig {
     /// # Errors
     /// As [`Self::parse`].
     pub fn read(model: &str, json: &[u8], preprocessor: Option<&[u8]>) -> Result<Self, ModelError> {
+        Self::complete(model, json, preprocessor, &KnownParts::default())
+    }
+
+    /// As [`Self::read`], but of our own format parts may be missing that are known otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(crate) fn complete(
+        model: &str,
+        json: &[u8],
+        preprocessor: Option<&[u8]>,
+        known: &KnownParts,
+    ) -> Result<Self, ModelError> {
         let syntax = |source| ModelError::Config { model: model.to_owned(), source };
         let refused = |problem| ModelError::ConfigValue { model: model.to_owned(), problem };
-        let value: Value = serde_json::from_slice(json).map_err(syntax)?;
+        let mut value: Value = serde_json::from_slice(json).map_err(syntax)?;
+        outputs::check(&value).map_err(refused)?;
+        let names = known.classes.as_ref().map(|names| match names {
+            ClassNames::ImageNet1k => classes::imagenet_1k(),
+            ClassNames::List(names) => names.clone(),
+        });
         let config = if timm::is_timm(&value) {
-            timm::read(&value).map_err(refused)?
+            timm::read(&value, names).map_err(refused)?
         } else if transformers::is_transformers(&value) {
             let preprocessor = preprocessor.map(serde_json::from_slice).transpose();
             let preprocessor = preprocessor.map_err(|error| {
                 refused(format!("preprocessor_config.json is not JSON ({error})"))
             })?;
-            transformers::read(&value, preprocessor.as_ref()).map_err(refused)?
+            transformers::read(&value, preprocessor.as_ref(), names).map_err(refused)?
+        } else if own::fill_in(&mut value, known.architecture, names) {
+            serde_json::from_value(value).map_err(syntax)?
         } else {
             // From the text, not the value, so that errors say line and column.
             serde_json::from_slice(json).map_err(syntax)?
         };
-        config.check().map_err(|problem| refused(problem.to_owned()))?;
+        config.check().map_err(refused)?;
         Ok(config)
+    }
+
+    /// True if a `config.json` in our own format leaves the architecture to the tensors.
+    pub(crate) fn names_no_architecture(json: &[u8]) -> bool {
+        let Ok(value) = serde_json::from_slice::<Value>(json) else { return false };
+        let is_ours = !timm::is_timm(&value) && !transformers::is_transformers(&value);
+        is_ours && value.as_object().is_some_and(|fields| !fields.contains_key("architecture"))
+    }
+
+    /// The configuration of a file of weights that has none: torchvision's input.
+    ///
+    /// # Errors
+    /// If the classes can't be used.
+    pub(crate) fn of_weights(model: &str, known: &KnownParts) -> Result<Self, ModelError> {
+        let json = own::TORCHVISIONS_INPUT.as_bytes();
+        Self::complete(model, json, None, known)
     }
 }
 
@@ -112,6 +160,63 @@ mod tests {
         config["classes"] = "imagenet".into();
         let error = parse(&config).unwrap_err().to_string();
         assert!(error.contains("neither a list of names nor \"imagenet-1k\""), "{error}");
+    }
+
+    #[test]
+    fn what_is_known_otherwise_may_be_missing() {
+        let mut config = config();
+        config.as_object_mut().unwrap().remove("architecture");
+        let read = |config: &Value, known: &KnownParts| {
+            ModelConfig::complete("pets", config.to_string().as_bytes(), None, known)
+        };
+        let error = read(&config, &KnownParts::default()).unwrap_err().to_string();
+        assert!(error.contains("missing field `architecture`"), "{error}");
+        let list = ClassNames::List(vec!["a".into(), "b".into(), "c".into()]);
+        let known =
+            KnownParts { architecture: Some(Architecture::ResNet34), classes: Some(list.clone()) };
+        let told = read(&config, &known).unwrap();
+        assert_eq!(told.architecture, Architecture::ResNet34);
+        assert_eq!(told.classes, ["a", "b", "c"]);
+        // What the file names counts; classes are the user's.
+        config["architecture"] = "resnet18".into();
+        let told = read(&config, &known).unwrap();
+        assert_eq!(told.architecture, Architecture::ResNet18);
+        let bare = ModelConfig::of_weights("w.pth", &known).unwrap();
+        assert_eq!((bare.input.height, bare.classes.len()), (224, 3));
+        let words = KnownParts { classes: Some(ClassNames::ImageNet1k), ..known };
+        assert_eq!(ModelConfig::of_weights("w.pth", &words).unwrap().classes.len(), 1000);
+    }
+
+    #[test]
+    fn classes_that_cannot_be_told_apart_are_refused_by_name() {
+        let mut config = config();
+        for (classes, part) in [
+            (json!(["cat"]), "only one class"),
+            (json!([]), "there are none"),
+            (json!(["cat", ""]), "class 1 has an empty name"),
+            (json!(["cat", "\t"]), "class 1 has an empty name"),
+            (json!(["cat", "dog", "cat"]), "classes 0 and 2 are both called \"cat\""),
+            (json!(["cat", "cat "]), "classes 0 and 1 are both called \"cat\""),
+        ] {
+            config["classes"] = classes;
+            let error = parse(&config).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("\"classes\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_output_that_is_no_softmax_is_refused() {
+        for problem in ["multi_label_classification", "regression", "ranking"] {
+            let mut config = config();
+            config["problem_type"] = problem.into();
+            let error = parse(&config).unwrap_err().to_string();
+            assert!(error.contains(problem) && error.contains("one of several classes"), "{error}");
+        }
+        for problem in [json!("single_label_classification"), Value::Null] {
+            let mut config = config();
+            config["problem_type"] = problem;
+            assert!(parse(&config).is_ok());
+        }
     }
 
     #[test]

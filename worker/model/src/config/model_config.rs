@@ -1,11 +1,13 @@
 //! A model's configuration in our own format, and whether it contradicts itself.
 
+use camshaft_common::model::check_class_names;
 use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{InputRule, Resize};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::architecture::{Architecture, HeadKind};
 use super::classes;
+use super::fields::Refusal;
 
 /// Class names and how an image becomes the network's input.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -27,14 +29,22 @@ pub struct ModelConfig {
 
 impl ModelConfig {
     /// Finds a contradiction, and says what would be right.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        check_class_names(&self.classes)
+            .map_err(|problem| format!("of its \"classes\", {problem}"))?;
+        // The softmax of one number is 1, whatever the image.
+        if let [only] = &self.classes[..] {
+            return Err(format!(
+                "its \"classes\" are only one class, {only:?}; every image would get it with \
+                 probability 1. A model with a single output (a sigmoid) can't be run; train one \
+                 with two classes"
+            ));
+        }
+        self.check_input().map_err(str::to_owned)
+    }
+
+    fn check_input(&self) -> Result<(), &'static str> {
         let InputRule { height, width, resize, mean, std, .. } = &self.input;
-        if self.classes.is_empty() {
-            return Err("\"classes\" is empty; list the class names in order");
-        }
-        if self.classes.iter().any(String::is_empty) {
-            return Err("\"classes\" has an empty name; name every class");
-        }
         // A ResNet halves the image five times. Beyond 4096 pixels a batch fits no device.
         if [height, width].into_iter().any(|side| !(32..=MAX_SIDE).contains(side)) {
             return Err("\"input\" is not between 32 and 4096 pixels a side");

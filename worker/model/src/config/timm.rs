@@ -3,6 +3,8 @@
 //! It has `architecture` and `num_classes`, and in `pretrained_cfg` how
 //! `timm.data.create_transform` prepares an image for evaluation.
 
+use std::collections::HashMap;
+
 use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 use serde_json::Value;
@@ -27,8 +29,8 @@ pub(super) fn is_timm(config: &Value) -> bool {
     config.get("pretrained_cfg").is_some() || old
 }
 
-/// Converts it to our format.
-pub(super) fn read(config: &Value) -> Result<ModelConfig, Refusal> {
+/// Converts it to our format, with the classes in `names` if there are some.
+pub(super) fn read(config: &Value, names: Option<Vec<String>>) -> Result<ModelConfig, Refusal> {
     let pretrained = config.get("pretrained_cfg").unwrap_or(config);
     let pool = field(config, &["global_pool"]).and_then(Value::as_str);
     if let Some(other) = pool.filter(|&pool| pool != "avg") {
@@ -46,7 +48,7 @@ pub(super) fn read(config: &Value) -> Result<ModelConfig, Refusal> {
     Ok(ModelConfig {
         architecture: architecture(config)?,
         head: HeadKind::AveragePool,
-        classes: classes(config, pretrained)?,
+        classes: names.map_or_else(|| classes(config, pretrained), Ok)?,
         input: input(pretrained)?,
         transparency: Transparency::default(),
     })
@@ -77,16 +79,7 @@ fn classes(config: &Value, pretrained: &Value) -> Result<Vec<String>, Refusal> {
     let count = count.and_then(Value::as_u64).map(|count| count as usize);
     let either = |names: &[&str]| field(config, names).or_else(|| field(pretrained, names));
     if let Some(names) = either(&["label_names", "labels"]) {
-        let descriptions = either(&["label_descriptions"]);
-        let names = names.as_array().ok_or("\"label_names\" is not a list of class names")?;
-        let name = |name: &Value| {
-            let name = name.as_str()?;
-            // Names may be WordNet's numbers, such as n02121808; descriptions are words.
-            let described = descriptions.and_then(|all| all.get(name)).and_then(Value::as_str);
-            Some(described.unwrap_or(name).to_owned())
-        };
-        let names: Option<Vec<_>> = names.iter().map(name).collect();
-        return names.ok_or_else(|| "\"label_names\" has entries that are no names".to_owned());
+        return described(names, either(&["label_descriptions"]));
     }
     match count {
         None | Some(IMAGENET_CLASSES) => Ok(imagenet_1k()),
@@ -96,6 +89,33 @@ fn classes(config: &Value, pretrained: &Value) -> Result<Vec<String>, Refusal> {
              class names in order"
         )),
     }
+}
+
+/// The names of classes, with their descriptions if there are some. Names may be WordNet's numbers,
+/// such as n02121808; descriptions are words. WordNet has words for several things, such as the two
+/// cranes: these keep their number too.
+fn described(names: &Value, descriptions: Option<&Value>) -> Result<Vec<String>, Refusal> {
+    let names = names.as_array().ok_or("\"label_names\" is not a list of class names")?;
+    let word = |name| described_word(name, descriptions);
+    let words: Option<Vec<_>> = names.iter().map(word).collect();
+    let words = words.ok_or("\"label_names\" has entries that are no names")?;
+    let mut uses = HashMap::new();
+    words.iter().for_each(|(_, described)| *uses.entry(described).or_insert(0) += 1);
+    let named = words.iter().map(|(name, described)| match described {
+        Some(word) if uses[&Some(*word)] > 1 => format!("{word} ({name})"),
+        Some(word) => (*word).to_owned(),
+        None => (*name).to_owned(),
+    });
+    Ok(named.collect())
+}
+
+/// A name, and its description if there is one.
+fn described_word<'a>(
+    name: &'a Value,
+    descriptions: Option<&'a Value>,
+) -> Option<(&'a str, Option<&'a str>)> {
+    let name = name.as_str()?;
+    Some((name, descriptions.and_then(|all| all.get(name)).and_then(Value::as_str)))
 }
 
 fn input(config: &Value) -> Result<InputRule, Refusal> {
@@ -189,7 +209,7 @@ mod tests {
     #[test]
     fn a_config_of_the_hub_is_understood() {
         assert!(is_timm(&config()));
-        let ModelConfig { architecture, classes, input, .. } = read(&config()).unwrap();
+        let ModelConfig { architecture, classes, input, .. } = read(&config(), None).unwrap();
         assert_eq!(architecture, Architecture::ResNet50);
         assert_eq!(classes[281], "tabby");
         // floor(224 / 0.95)
@@ -206,9 +226,21 @@ mod tests {
         old["labels"] = json!(["n02121808", "dog"]);
         old["label_descriptions"] = json!({"n02121808": "domestic cat"});
         assert!(is_timm(&old));
-        let read = read(&old).unwrap();
+        let read = read(&old, None).unwrap();
         assert_eq!(read.architecture, Architecture::ResNet34);
         assert_eq!(read.classes, ["domestic cat", "dog"]);
+    }
+
+    #[test]
+    fn one_word_for_two_classes_keeps_their_numbers() {
+        let mut config = config();
+        config["label_names"] = json!(["n02012849", "n03126707", "n02121808"]);
+        config["label_descriptions"] =
+            json!({"n02012849": "crane", "n03126707": "crane", "n02121808": "domestic cat"});
+        let classes = read(&config, None).unwrap().classes;
+        assert_eq!(classes, ["crane (n02012849)", "crane (n03126707)", "domestic cat"]);
+        let own = read(&config, Some(vec!["a".into(), "b".into()])).unwrap().classes;
+        assert_eq!(own, ["a", "b"]);
     }
 
     #[test]
@@ -222,7 +254,7 @@ mod tests {
         ] {
             let mut config = config();
             config[field] = value;
-            assert!(read(&config).unwrap_err().contains(&format!("\"{field}\"")), "{field}");
+            assert!(read(&config, None).unwrap_err().contains(&format!("\"{field}\"")), "{field}");
         }
         for (field, value) in [
             ("input_size", json!([1, 224, 224])),
@@ -234,7 +266,7 @@ mod tests {
         ] {
             let mut config = config();
             config["pretrained_cfg"][field] = value;
-            let error = read(&config).unwrap_err();
+            let error = read(&config, None).unwrap_err();
             let known = error.contains(&format!("\"{field}\"")) || error.contains("crop_mode");
             assert!(known, "{field}: {error}");
         }
@@ -245,9 +277,9 @@ mod tests {
         let mut config = config();
         config["pretrained_cfg"]["crop_mode"] = "squash".into();
         config["pretrained_cfg"]["crop_pct"] = 0.875.into();
-        let resize = read(&config).unwrap().input.resize;
+        let resize = read(&config, None).unwrap().input.resize;
         assert_eq!(resize, Resize::StretchTo { height: 256, width: 256 });
         config["pretrained_cfg"]["crop_pct"] = 1.into();
-        assert_eq!(read(&config).unwrap().input.resize, Resize::Stretch);
+        assert_eq!(read(&config, None).unwrap().input.resize, Resize::Stretch);
     }
 }

@@ -28,10 +28,14 @@ pub(super) fn is_transformers(config: &Value) -> bool {
     config.get("model_type").is_some()
 }
 
-/// Converts both files to our format.
-pub(super) fn read(config: &Value, preprocessor: Option<&Value>) -> Result<ModelConfig, Refusal> {
+/// Converts both files to our format, with the classes in `names` if there are some.
+pub(super) fn read(
+    config: &Value,
+    preprocessor: Option<&Value>,
+    names: Option<Vec<String>>,
+) -> Result<ModelConfig, Refusal> {
     let architecture = architecture(config)?;
-    let classes = classes(config)?;
+    let classes = names.map_or_else(|| classes(config), Ok)?;
     let preprocessor = preprocessor.ok_or(
         "it is transformers', which says how an image becomes the input in \
          preprocessor_config.json; put that beside it",
@@ -105,7 +109,27 @@ fn classes(config: &Value) -> Result<Vec<String>, Refusal> {
         .collect();
     let in_order = in_order.ok_or("\"id2label\" doesn't name each class from 0 on")?;
     let unnamed = in_order.iter().enumerate().all(|(id, name)| *name == format!("LABEL_{id}"));
-    if unnamed && in_order.len() == IMAGENET_CLASSES { Ok(imagenet_1k()) } else { Ok(in_order) }
+    if unnamed && in_order.len() == IMAGENET_CLASSES {
+        return Ok(imagenet_1k());
+    }
+    Ok(tell_twins_apart(in_order))
+}
+
+/// ImageNet has a crane that is a bird and one that lifts loads, and two maillots. On the hub both
+/// have the same name; torchvision's names tell them apart.
+fn tell_twins_apart(mut names: Vec<String>) -> Vec<String> {
+    const TWINS: [(&str, [usize; 2]); 2] = [("crane", [134, 517]), ("maillot", [638, 639])];
+    if names.len() != IMAGENET_CLASSES {
+        return names;
+    }
+    let different = imagenet_1k();
+    for (word, twins @ [one, other]) in TWINS {
+        // Only if they are what they are in ImageNet.
+        if names[one] == names[other] && names[one].starts_with(word) {
+            twins.iter().for_each(|&class| names[class].clone_from(&different[class]));
+        }
+    }
+    names
 }
 
 fn input(config: &Value) -> Result<InputRule, Refusal> {
@@ -278,13 +302,28 @@ mod tests {
     #[test]
     fn a_model_of_the_hub_is_understood() {
         assert!(is_transformers(&config()));
-        let read = read(&config(), Some(&preprocessor())).unwrap();
+        let read = read(&config(), Some(&preprocessor()), None).unwrap();
         assert_eq!(read.architecture, Architecture::ResNet50);
         assert_eq!(read.classes[1], "goldfish, Carassius auratus");
         assert_eq!(read.input.resize, Resize::ShorterSide(256));
         assert_eq!((read.input.height, read.input.width), (224, 224));
         assert_eq!(read.input.interpolation, Interpolation::BicubicAntialiased);
         assert_eq!(read.input.scale, Scale::ByteToUnit);
+    }
+
+    #[test]
+    fn the_two_cranes_of_imagenet_get_different_names() {
+        let mut config = config();
+        let named = |class: usize| match class {
+            134 | 517 => "crane".to_owned(),
+            class => format!("class {class}"),
+        };
+        let names: serde_json::Map<_, _> =
+            (0..1000).map(|class| (class.to_string(), named(class).into())).collect();
+        config["id2label"] = names.into();
+        let classes = read(&config, Some(&preprocessor()), None).unwrap().classes;
+        assert_eq!([&classes[134], &classes[517]], ["crane bird", "crane"]);
+        assert_eq!(classes[638], "class 638");
     }
 
     #[test]
@@ -338,7 +377,7 @@ mod tests {
         ] {
             let mut config = config();
             config[field] = value;
-            let error = read(&config, Some(&preprocessor())).unwrap_err();
+            let error = read(&config, Some(&preprocessor()), None).unwrap_err();
             assert!(error.contains(&format!("\"{field}\"")), "{field}: {error}");
         }
         for (field, value) in [
@@ -352,10 +391,10 @@ mod tests {
         ] {
             let mut rule = preprocessor();
             rule[field] = value;
-            let error = read(&config(), Some(&rule)).unwrap_err();
+            let error = read(&config(), Some(&rule), None).unwrap_err();
             let named = error.contains(&format!("\"{field}\"")) || error.contains("processor_type");
             assert!(named && error.contains("preprocessor_config.json"), "{field}: {error}");
         }
-        assert!(read(&config(), None).unwrap_err().contains("put that beside it"));
+        assert!(read(&config(), None, None).unwrap_err().contains("put that beside it"));
     }
 }

@@ -180,11 +180,12 @@ impl NormalisedConv {
             weights.tensor(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel])?;
         let bias = weights.optional(&format!("{conv}.bias"), &[outputs])?;
         let mut part = |part: &str| weights.tensor(&format!("{norm}.{part}"), &[outputs]);
+        let (gamma, beta, mean) = (part("weight")?, part("bias")?, part("running_mean")?);
         let norm = BatchNorm {
-            gamma: part("weight")?,
-            beta: part("bias")?,
-            mean: part("running_mean")?,
-            variance: part("running_var")?,
+            gamma,
+            beta,
+            mean,
+            variance: weights.variance(&format!("{norm}.running_var"), &[outputs])?,
             eps: weights.batch_norm_eps(),
         };
         Ok(Self { weight, bias, norm, shape: *shape })

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::convolution::{FoldedConv, NormalisedConv};
 use super::convolution_shape::NamedConvolution;
 use super::placement::Placement;
-use crate::checkpoint::Weights;
+use crate::checkpoint::WeightsFile;
 
 /// A convolution and the BatchNorm after it, not folded into one.
 #[derive(Debug)]
@@ -18,16 +18,16 @@ pub(crate) struct UnfoldedConv {
 }
 
 impl UnfoldedConv {
-    /// Reads a convolution from `file`, a safetensors file.
+    /// Reads a convolution from `file`.
     ///
     /// # Errors
-    /// If `file` is not a safetensors file, or the device fails.
+    /// If `file` can't be read, or the device fails.
     pub(crate) fn load(
-        file: &[u8],
+        file: &WeightsFile,
         named: &NamedConvolution,
         placement: Placement<'_>,
     ) -> Result<Self> {
-        let mut weights = Weights::read(file)?;
+        let mut weights = file.open()?;
         let loaded = NormalisedConv::load(&mut weights, named)?;
         let (scale, shift) = loaded.norm.affine()?;
         let Placement { device, dtype } = placement;

@@ -104,6 +104,24 @@ fn each_place_of_a_job_is_looked_at() {
 }
 
 #[test]
+fn a_file_of_weights_and_class_names_are_looked_at() {
+    let places = only(&["s3://in", "s3://out", "s3://models", "s3://lone/w.pth"]);
+    let check = |model: &str, names: Option<&str>| {
+        let mut job = job("s3://in", "a.jpg", "s3://out", model);
+        job.model.options.classes = names.map(|names| names.parse().unwrap());
+        places.check(&job).map_err(|refused| refused.to_string())
+    };
+    assert_eq!(check("s3://models/w.pth", Some("s3://models/names.txt")), Ok(()));
+    assert_eq!(check("s3://models/w.pth", Some("imagenet-1k")), Ok(()));
+    // config.json beside it would be read too.
+    assert!(check("s3://lone/w.pth", None).unwrap_err().contains("model s3://lone"));
+    for names in ["s3://elsewhere/names.txt", "/etc/passwd"] {
+        assert!(check("s3://models/w.pth", Some(names)).unwrap_err().contains(names));
+        assert!(check("cats-vs-dogs", Some(names)).unwrap_err().contains(names));
+    }
+}
+
+#[test]
 fn items_that_promise_too_much_are_refused() {
     for text in ["", "hf:owner", "hf:owner/name@main", "hf:owner/*", "http://host", "s3://"] {
         assert!(text.parse::<AllowedPlace>().is_err(), "{text}");

@@ -13,20 +13,19 @@ mod shape;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use camshaft_common::explain::TargetLayer;
 use camshaft_kernels::{Backbone, BatchShape, Kernel, SMALLEST_SIDE};
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use parking_lot::Mutex;
 
-pub(crate) use architecture_hint::architecture_hint;
+pub(crate) use architecture_hint::{architecture_of, other_architecture};
 pub(crate) use cut::{CutStart, CutState, LayerPoint};
 pub use shape::{BlockKind, BlockShape, ResNetShape, STAGES};
 
 use super::head::{Head, HeadShape};
 use super::placement::Placement;
 use super::unfolded_convolution::UnfoldedConv;
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Weights, WeightsFile};
 use crate::compute::ComputeMode;
 use crate::config::HeadKind;
 use layers::{CandleLayers, FoldedNetwork};
@@ -56,8 +55,8 @@ pub struct ResNet {
     layers: OnceLock<CandleLayers>,
     /// Convolutions whose own output is explained.
     unfolded: Mutex<HashMap<LayerPoint, Arc<UnfoldedConv>>>,
-    /// The safetensors file that layers are made of.
-    file: Bytes,
+    /// The file that layers are made of.
+    file: WeightsFile,
 }
 
 /// What a forward pass gives.
@@ -78,7 +77,7 @@ impl ResNet {
     /// don't fit.
     pub(crate) fn load(
         weights: &mut Weights<'_>,
-        file: Bytes,
+        file: WeightsFile,
         shape: NetworkShape,
         device: &Device,
         &ComputeMode { dtype, kernel, .. }: &ComputeMode,
@@ -109,7 +108,7 @@ impl ResNet {
             return Ok(layers);
         }
         // Every tensor fits: otherwise there would be no backbone.
-        let folded = FoldedNetwork::load(&mut Weights::read(&self.file)?, self.shape)?;
+        let folded = FoldedNetwork::load(&mut self.file.open()?, self.shape)?;
         let layers = CandleLayers::new(&folded, self.placement())?;
         Ok(self.layers.get_or_init(|| layers))
     }
