@@ -4,8 +4,8 @@
 #   deploy/release.sh            builds target/release-archive/camshaft-VERSION-TRIPLE.tar.gz and SHA256SUMS
 #   deploy/release.sh --check    only checks, in seconds, that the files it needs are there
 #
-# The archive holds `camshaft`, `camshaft-worker`, README, CHANGELOG, the licences, and each program's
-# bill of materials (CycloneDX). The bill is read from the program: cargo-auditable writes the crates
+# The archive holds `camshaft`, `camshaft-worker`, README, CHANGELOG, the licences, completions for shells,
+# manual pages, and each program's bill of materials (CycloneDX). The bill is read from the program: cargo-auditable writes the crates
 # that a program was built from into it. The C library of the machine that builds must not be newer than
 # that of the machines that run the programs.
 set -euo pipefail
@@ -70,6 +70,12 @@ for program in "${programs[@]}"; do
   "$folder/$program" --version | grep -q "$version" || fail "$program does not say that it is $version"
 done
 install -m 644 "${documents[@]}" "$folder"
+# For shells and for `man`, which know each program by its name.
+mkdir "$folder/completions"
+"$folder/camshaft" completions bash >"$folder/completions/camshaft.bash"
+"$folder/camshaft" completions zsh >"$folder/completions/_camshaft"
+"$folder/camshaft" completions fish >"$folder/completions/camshaft.fish"
+"$folder/camshaft" man "$folder/man"
 # The licence of the checkpoint inside the programs.
 install -m 644 "$model_card" "$folder/cats-vs-dogs.md"
 

@@ -4,6 +4,7 @@
 //! both programs tell. To add an option, name it in the arm of its variant. Matches are
 //! exhaustive, so that a new variant doesn't compile until somebody has thought of its option.
 
+use camshaft_arguments::advice::with_option;
 pub(crate) use camshaft_arguments::advice::{
     describe_model_files_error, describe_queue_error, describe_run_record_error,
     describe_store_error,
@@ -24,6 +25,7 @@ pub(crate) fn describe_report_error(error: &ReportError) -> String {
             "{error}; run the audit with --embeddings (and --out elsewhere), or leave --embeddings \
              out here"
         ),
+        ReportError::NothingInCommon { .. } => with_option(error, Some("--against")),
         ReportError::NoResults(_)
         | ReportError::Table(_)
         | ReportError::Temporary(_)
@@ -45,7 +47,7 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
 /// Errors of what only the program with an embedded worker does.
 #[cfg(feature = "embedded")]
 mod embedded {
-    use camshaft_training::{DatasetError, TrainingError};
+    use camshaft_training::{DatasetError, SettingDifference, SettingDifferences, TrainingError};
     use camshaft_trust::examination::ExaminationError;
     use camshaft_worker::advice::describe_model_error;
 
@@ -64,13 +66,16 @@ mod embedded {
     #[must_use]
     pub(crate) fn describe_dataset_error(error: &DatasetError) -> String {
         let option = match error {
-            DatasetError::ShareAndFolder { .. } | DatasetError::OneSided { .. } => {
-                Some("--val-share")
-            }
+            DatasetError::ShareAndFolder { .. } => Some("--val-share"),
+            DatasetError::OutHasImages { .. } => Some("--out"),
             DatasetError::Unreadable { .. }
             | DatasetError::NoClasses { .. }
             | DatasetError::OneClass { .. }
             | DatasetError::EmptyClass { .. }
+            | DatasetError::TooFewImages { .. }
+            | DatasetError::Ambiguous { .. }
+            | DatasetError::TwoSplits { .. }
+            | DatasetError::SplitsInClass { .. }
             | DatasetError::UnknownClass { .. }
             | DatasetError::NoTraining { .. } => None,
         };
@@ -85,12 +90,51 @@ mod embedded {
             TrainingError::BatchOfOne => Some("--layers all needs --batch 2"),
             TrainingError::Compute(_) => Some("--batch"),
             TrainingError::Diverged { .. } => Some("--learning-rate and --out"),
-            TrainingError::Checkpoint(_) | TrainingError::OtherTraining(_) => Some("--out"),
+            TrainingError::OtherTraining(differences) => return describe_differences(differences),
+            TrainingError::Checkpoint(_) => Some("--out"),
             TrainingError::UnreadableClass { .. }
             | TrainingError::ImageLost { .. }
             | TrainingError::Stopped => None,
         };
         with_option(error, option)
+    }
+
+    /// The text of a refusal to go on with a training, with the options that go on with it.
+    fn describe_differences(differences: &SettingDifferences) -> String {
+        let mut ways = Vec::new();
+        for way in differences.iter().filter_map(way_back) {
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+        let go_on = match ways.as_slice() {
+            [] => String::new(),
+            ways => format!("to go on with it, {}; ", ways.join(", ")),
+        };
+        format!(
+            "the folder has a training that was started with other settings: {differences}; \
+             {go_on}to train anew, choose another folder (--out)"
+        )
+    }
+
+    /// What takes back a difference from the settings that a training was started with.
+    fn way_back(difference: &SettingDifference) -> Option<String> {
+        let then = &difference.then;
+        let option = match difference.setting.as_str() {
+            SettingDifference::IMAGES => return Some("restore the images".to_owned()),
+            "flip" if then == "true" => return Some("give --flip horizontal".to_owned()),
+            "flip" => return Some("give --flip none".to_owned()),
+            "init" => "--init",
+            "layers" => "--layers",
+            "batch" => "--batch",
+            "learning_rate" => "--learning-rate",
+            "seed" => "--seed",
+            "model.architecture" => "--architecture",
+            "model.head" => "--head",
+            "model.input.height" | "model.input.width" => "--image-size",
+            _ => return None,
+        };
+        Some(format!("give {option} {then}"))
     }
 }
 

@@ -34,7 +34,7 @@ use crate::images::selection::Selection;
 use crate::images::source::{Source, SourceError};
 use crate::interrupt::cancel_on_signal;
 use crate::report::{self, BuildError, ConditionsHold};
-use crate::terminal::output::{format_count, print_line};
+use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use trust::{TrustError, TrustSampling};
 
@@ -287,10 +287,15 @@ fn print_summary(
 ) {
     let seconds = started.elapsed().as_secs_f64();
     let skipped = enqueued.skipped.load(Relaxed);
+    // A run that was complete already has no rate.
+    let rate = match outcomes.finished() {
+        0 => String::new(),
+        finished => format!(" ({:.1} images/s)", finished as f64 / seconds),
+    };
     let mut line = format!(
-        "Audited {} in {seconds:.1} s ({:.1} images/s): {} predicted, {} failed",
+        "Audited {} in {}{rate}: {} predicted, {} failed",
         format_count(outcomes.finished(), "image"),
-        outcomes.finished() as f64 / seconds,
+        format_elapsed(seconds),
         outcomes.predicted,
         outcomes.failed_in_all(),
     );

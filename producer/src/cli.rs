@@ -3,9 +3,13 @@
 //! Each `…Args` becomes the `…Config` of its command by `resolve`, which fills in defaults and
 //! refuses arguments that don't go together. No command sees clap's types.
 
+mod examples;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "embedded")]
 mod train;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use camshaft_arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
@@ -33,7 +37,7 @@ use crate::status::{StatusConfig, WatchMode};
 
 /// Bulk Grad-CAM audits of image data sets: what a classifier predicts, and where it looked
 #[derive(Parser, Debug)]
-#[command(name = "camshaft", version)]
+#[command(name = "camshaft", version, after_help = examples::CAMSHAFT)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -49,19 +53,31 @@ pub(crate) enum Command {
     /// Do a whole audit in this process: find images, predict, explain, write results.
     /// Run again, it does only what is missing
     #[cfg(feature = "embedded")]
+    #[command(after_help = examples::AUDIT)]
     Audit(Box<AuditArgs>),
     /// Train a model on a folder of class folders: a new head, or all layers. Run again, it
     /// goes on after the last complete epoch
     #[cfg(feature = "embedded")]
+    #[command(after_help = examples::TRAIN)]
     Train(Box<train::TrainArgs>),
     /// Publish a job for each image to a broker, for workers to process
+    #[command(after_help = examples::ENQUEUE)]
     Enqueue(Box<EnqueueArgs>),
     /// Build OUT/report from what is in OUT: a page, tables, and findings to act on
+    #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
     /// Show how far a run has come
+    #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
     /// Move dead letters back to the job queue
+    #[command(after_help = examples::REDRIVE)]
     Redrive(RedriveArgs),
+    /// Print a script that completes commands and options in a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages of both programs
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// Which images, and where results go.
@@ -205,6 +221,22 @@ pub(crate) struct RedriveArgs {
     pub(crate) broker: BrokerArgs,
 }
 
+/// `camshaft completions`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `camshaft man`.
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// Where the pages go: a local folder
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+}
+
 /// Arguments that are each right but don't go together.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
@@ -215,6 +247,17 @@ pub enum UsageError {
     #[cfg(feature = "embedded")]
     #[error("--architecture goes with --init random; another model's own can't be changed")]
     ArchitectureOfModel,
+    /// A condition on a comparison, without a comparison.
+    #[error("--fail-on {condition} compares two runs; {advice}")]
+    NothingToCompare {
+        /// The condition.
+        condition: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A run compared with itself.
+    #[error("--against is OUT itself, {0}; give the other run")]
+    AgainstItself(Location),
 }
 
 impl RunArgs {
@@ -233,6 +276,8 @@ impl RunArgs {
 #[cfg(feature = "embedded")]
 impl AuditArgs {
     pub(crate) fn resolve(self) -> Result<AuditConfig, UsageError> {
+        let advice = "use it with camshaft report and --against";
+        self.fail_on.check(false, advice)?;
         let stop = CancellationToken::new();
         Ok(AuditConfig {
             run: self.run.resolve()?,
@@ -254,10 +299,28 @@ impl EnqueueArgs {
 }
 
 impl ReportArgs {
-    pub(crate) fn resolve(self) -> ReportConfig {
+    pub(crate) fn resolve(self) -> Result<ReportConfig, UsageError> {
         let Self { out, against, csv, embeddings, thumbnails, json, fail_on } = self;
+        fail_on.check(against.is_some(), "give the other one with --against")?;
+        if against.as_ref() == Some(&out) {
+            return Err(UsageError::AgainstItself(out));
+        }
         let options = ReportOptions { csv, embeddings, thumbnails, compare_with: against };
-        ReportConfig { out, options, json, fail_on: fail_on.fail_on }
+        Ok(ReportConfig { out, options, json, fail_on: fail_on.fail_on })
+    }
+}
+
+impl FailOnArgs {
+    /// Refuses conditions that can't be judged, before anything is done.
+    fn check(&self, compares: bool, advice: &'static str) -> Result<(), UsageError> {
+        let of_comparison = self.fail_on.iter().find(|condition| condition.is_of_comparison());
+        match of_comparison.filter(|_| !compares) {
+            Some(condition) => {
+                let condition = condition.to_string();
+                Err(UsageError::NothingToCompare { condition, advice })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -288,25 +351,5 @@ fn failure_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("use a number from 0 to 1".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn help_shows_no_password_from_the_environment() {
-        let mut command = Cli::command();
-        let enqueue = command.find_subcommand_mut("enqueue").unwrap();
-        let broker = enqueue.get_arguments().find(|a| a.get_id() == "broker").unwrap();
-        assert!(broker.is_hide_env_values_set());
     }
 }

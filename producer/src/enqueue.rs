@@ -4,6 +4,7 @@
 //! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed.
 
 pub(crate) mod counters;
+mod differences;
 pub(crate) mod outlet;
 pub(crate) mod plan;
 pub(crate) mod request;

@@ -5,6 +5,7 @@ use crate::audit::AuditError;
 use crate::cli::UsageError;
 use crate::enqueue::EnqueueError;
 use crate::images::source::SourceError;
+use crate::manual::ManualError;
 use crate::redrive::RedriveError;
 use crate::report::ReportCommandError;
 use crate::status::StatusError;
@@ -47,6 +48,9 @@ pub enum CommandError {
     /// `camshaft redrive`.
     #[error(transparent)]
     Redrive(#[from] RedriveError),
+    /// `camshaft man`.
+    #[error(transparent)]
+    Manual(#[from] ManualError),
 }
 
 impl CommandError {
@@ -54,11 +58,21 @@ impl CommandError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Enqueue(EnqueueError::Source(SourceError::OutIsSource)) => USAGE,
+            Self::Usage(_)
+            | Self::Enqueue(EnqueueError::Source(
+                SourceError::OutIsSource | SourceError::OutIsBase,
+            )) => USAGE,
+            Self::Enqueue(EnqueueError::Queue(error))
+            | Self::Status(StatusError::Queue(error))
+            | Self::Redrive(RedriveError(error))
+                if error.is_wrong_usage() =>
+            {
+                USAGE
+            }
             Self::Report(ReportCommandError::ConditionsHold(_)) => CONDITION_HOLDS,
             #[cfg(feature = "embedded")]
             Self::Audit(error) => match error {
-                AuditError::Source(SourceError::OutIsSource) => USAGE,
+                AuditError::Source(SourceError::OutIsSource | SourceError::OutIsBase) => USAGE,
                 AuditError::TooManyFailures { .. } => TOO_MANY_FAILURES,
                 AuditError::ConditionsHold(_) => CONDITION_HOLDS,
                 _ => FAILURE,
@@ -70,12 +84,19 @@ impl CommandError {
 
 #[cfg(test)]
 mod tests {
+    use camshaft_queue::QueueError;
+
     use super::*;
 
     #[test]
     fn exit_statuses_tell_wrong_usage_from_other_errors() {
         let out_is_source = EnqueueError::Source(SourceError::OutIsSource);
         assert_eq!(CommandError::from(out_is_source).exit_status(), 2);
+        let url = QueueError::InvalidUrl { reason: "no host".to_owned() };
+        assert_eq!(CommandError::from(EnqueueError::from(url.clone())).exit_status(), 2);
+        assert_eq!(CommandError::from(StatusError::from(url.clone())).exit_status(), 2);
+        assert_eq!(CommandError::from(RedriveError::from(url)).exit_status(), 2);
+        assert_eq!(CommandError::from(EnqueueError::from(QueueError::Closed)).exit_status(), 1);
         let missing = EnqueueError::Source(SourceError::Missing("cats".to_owned()));
         assert_eq!(CommandError::from(missing).exit_status(), 1);
     }

@@ -15,6 +15,7 @@ mod error;
 mod images;
 #[cfg(feature = "embedded")]
 mod interrupt;
+mod manual;
 mod redrive;
 mod report;
 mod status;
@@ -42,9 +43,11 @@ pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
         #[cfg(feature = "embedded")]
         Command::Train(args) => train::train(args.resolve()?, stores).await?,
         Command::Enqueue(args) => enqueue::enqueue(args.resolve()?, stores).await?,
-        Command::Report(args) => report::report(args.resolve(), stores).await?,
+        Command::Report(args) => report::report(args.resolve()?, stores).await?,
         Command::Status(args) => status::status(args.resolve(), stores).await?,
         Command::Redrive(args) => redrive::redrive(args.resolve()).await?,
+        Command::Completions(args) => manual::print_completions(args.shell),
+        Command::Man(args) => manual::write_pages(&args.folder)?,
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
+use camshaft_arguments::advice::with_option;
 use camshaft_common::store::StoreOptions;
 use camshaft_producer::{Cli, LogWriter};
 use camshaft_telemetry::{self as telemetry, Service};
-use clap::Parser;
 
 /// A person reads the results on standard output: the log has only what goes wrong. lapin logs the
 /// errors that it returns, and those are told once already.
@@ -17,11 +17,11 @@ const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = camshaft_arguments::help::parse();
     let filter = cli.log.log.as_deref().unwrap_or(DEFAULT_LOG);
     let _telemetry = match telemetry::start(SERVICE, cli.log.log_format, filter, LogWriter) {
         Ok(telemetry) => telemetry,
-        Err(error) => return complain(&error.to_string(), USAGE),
+        Err(error) => return complain(&with_option(&error, Some("--log")), USAGE),
     };
     // Stores have variables of their own, which clap doesn't read.
     let stores = match StoreOptions::from_environment() {

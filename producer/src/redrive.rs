@@ -19,7 +19,7 @@ pub(crate) struct RedriveConfig {
 /// Dead letters can't be moved.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", advice::describe_queue_error(.0))]
-pub struct RedriveError(#[from] QueueError);
+pub struct RedriveError(#[from] pub(crate) QueueError);
 
 /// Moves dead letters back to the job queue.
 ///

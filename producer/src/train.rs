@@ -3,6 +3,7 @@
 //! Wiring only: [`camshaft_training`] trains, and [`files`] writes. A training that was stopped or
 //! killed goes on from its checkpoint when the same command is run again.
 
+mod describe;
 pub(crate) mod files;
 pub(crate) mod learning_curve;
 
@@ -15,8 +16,8 @@ use camshaft_common::model::{ClassesReference, ModelReference, ModelRequest, fol
 use camshaft_common::store::StoreOptions;
 use camshaft_model::Architecture;
 use camshaft_training::{
-    Checkpoint, Dataset, DatasetError, EpochRecord, Init, Options, Settings, Trainer,
-    TrainingError, Watch, best,
+    Checkpoint, Dataset, DatasetError, DatasetOptions, EpochRecord, Init, Options, Settings,
+    SplitRule, Trainer, TrainingError, Watch,
 };
 use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
 use tokio::task::{JoinError, spawn_blocking};
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::advice;
 use crate::interrupt::cancel_on_signal;
-use crate::terminal::output::{format_count, format_duration, print_line};
+use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use files::{TrainingFileError, TrainingFiles, WriteRecordError};
 
@@ -102,23 +103,37 @@ pub enum TrainError {
 pub(crate) async fn train(config: TrainConfig, stores: StoreOptions) -> Result<(), TrainError> {
     let started = Instant::now();
     let init = read_init(&config.init, &stores).await?;
-    let (root, share) = (config.dataset, config.validation_share);
-    let dataset = spawn_blocking(move || Dataset::find(&root, share)).await;
+    let files = TrainingFiles::new(config.out);
+    let checkpoint = read_checkpoint(&files)?;
+    let options = DatasetOptions {
+        share: config.validation_share,
+        out: Some(files.folder().to_owned()),
+        split: checkpoint
+            .as_ref()
+            .map_or(SplitRule::Stratified, |checkpoint| checkpoint.settings().dataset.split),
+    };
+    let root = config.dataset;
+    let dataset = spawn_blocking(move || Dataset::find(&root, &options)).await;
     let dataset = dataset.map_err(TrainError::Panicked)??;
     let settings = Settings::new(&init, &config.options, &dataset)?;
-    let files = TrainingFiles::new(config.out);
-    let checkpoint = read_checkpoint(&files, &settings)?;
+    if let Some(checkpoint) = &checkpoint {
+        settings.check_same(checkpoint.settings())?;
+    }
     let done = checkpoint.as_ref().map_or(0, epochs_done);
     if let Some(checkpoint) = &checkpoint
         && done >= config.epochs
     {
         // The process may have been killed between the checkpoint and these files.
-        files.write_record(&settings, checkpoint.skipped_images(), checkpoint.history())?;
+        let (skipped, kept) = (checkpoint.skipped_images(), checkpoint.kept_epoch());
+        files.write_record(&settings, skipped, kept, checkpoint.history())?;
         print_line(&format!("Trained for {} already", format_count(u64::from(done), "epoch")));
-        print_summary(checkpoint.history(), &files);
+        print_summary(checkpoint.history(), kept, &files);
         return Ok(());
     }
-    print_start(&settings, done);
+    describe::dataset(&dataset).iter().for_each(|line| print_line(line));
+    if done > 0 {
+        print_line(&format!("Going on after epoch {done}"));
+    }
     let stop = CancellationToken::new();
     cancel_on_signal(stop.clone()).map_err(TrainError::Signals)?;
     let training = Training { settings, files, stop };
@@ -130,12 +145,12 @@ pub(crate) async fn train(config: TrainConfig, stores: StoreOptions) -> Result<(
     for epoch in done + 1..=config.epochs {
         trainer = training.train_epoch(trainer, epoch).await?;
         let last = trainer.history().last().expect("an epoch was trained");
-        print_line(&describe_epoch(last, config.epochs));
+        print_line(&describe::epoch(last, config.epochs));
     }
     let epochs = format_count(u64::from(config.epochs - done), "epoch");
-    let duration = format_duration(started.elapsed().as_secs_f64());
+    let duration = format_elapsed(started.elapsed().as_secs_f64());
     print_line(&format!("Trained {epochs} in {duration}"));
-    print_summary(trainer.history(), &training.files);
+    print_summary(trainer.history(), trainer.kept_epoch(), &training.files);
     Ok(())
 }
 
@@ -172,7 +187,8 @@ impl Training {
         let written = spawn_blocking(move || {
             // First: a model beside a record, but without a checkpoint, is from this training,
             // which was killed here. A model alone is not.
-            files.write_record(&settings, trainer.skipped_images(), trainer.history())?;
+            let (skipped, kept) = (trainer.skipped_images(), trainer.kept_epoch());
+            files.write_record(&settings, skipped, kept, trainer.history())?;
             if trainer.is_best() {
                 files.write_model(&settings, &trainer.model()?)?;
             }
@@ -195,7 +211,8 @@ impl Training {
         let shared = Arc::clone(&watch);
         let counts = move || ProgressCounts {
             done: watch.done.load(Relaxed),
-            total: Some(watch.total.load(Relaxed)),
+            // Not known before the work begins.
+            total: Some(watch.total.load(Relaxed)).filter(|total| *total > 0),
             failed: 0,
         };
         let work = spawn_blocking(move || work(&shared));
@@ -225,11 +242,8 @@ async fn read_init(init: &InitConfig, stores: &StoreOptions) -> Result<Init, Mod
 /// The checkpoint to go on from, if there is one.
 ///
 /// # Errors
-/// If the folder holds the checkpoint or the model of another training.
-fn read_checkpoint(
-    files: &TrainingFiles,
-    settings: &Settings,
-) -> Result<Option<Checkpoint>, TrainError> {
+/// If the folder's checkpoint can't be read, or the folder holds another model.
+fn read_checkpoint(files: &TrainingFiles) -> Result<Option<Checkpoint>, TrainError> {
     let Some(bytes) = files.read_checkpoint()? else {
         // A training that was killed at the end of its first epoch left a record with its model.
         if files.has_model() && !files.has_record() {
@@ -237,44 +251,16 @@ fn read_checkpoint(
         }
         return Ok(None);
     };
-    let checkpoint = Checkpoint::decode(&bytes)?;
-    match settings.difference(checkpoint.settings()) {
-        Some(difference) => Err(TrainingError::OtherTraining(difference).into()),
-        None => Ok(Some(checkpoint)),
-    }
+    Ok(Some(Checkpoint::decode(&bytes)?))
 }
 
 fn epochs_done(checkpoint: &Checkpoint) -> u32 {
     checkpoint.history().last().map_or(0, |last| last.epoch)
 }
 
-fn print_start(settings: &Settings, done: u32) {
-    let images = |number: usize| format_count(number as u64, "image");
-    print_line(&format!(
-        "{} classes, {} to train on, {} to validate on",
-        settings.model.classes.len(),
-        images(settings.dataset.training_images),
-        images(settings.dataset.validation_images),
-    ));
-    if done > 0 {
-        print_line(&format!("Going on after epoch {done}"));
-    }
-}
-
-fn describe_epoch(record: &EpochRecord, epochs: u32) -> String {
-    let EpochRecord { epoch, training_loss, validation_loss, seconds, .. } = record;
-    format!(
-        "Epoch {epoch}/{epochs}: training loss {training_loss:.4}, accuracy {:.1} %; validation \
-         loss {validation_loss:.4}, accuracy {:.1} %; {seconds:.1} s",
-        100.0 * record.training_accuracy,
-        100.0 * record.validation_accuracy,
-    )
-}
-
-fn print_summary(history: &[EpochRecord], files: &TrainingFiles) {
-    if let Some(best) = best(history) {
-        let accuracy = 100.0 * best.validation_accuracy;
-        print_line(&format!("Best validation accuracy {accuracy:.1} % in epoch {}", best.epoch));
+fn print_summary(history: &[EpochRecord], kept_epoch: Option<u32>, files: &TrainingFiles) {
+    if let Some(kept) = history.iter().find(|epoch| Some(epoch.epoch) == kept_epoch) {
+        print_line(&describe::kept_epoch(kept));
     }
     let folder = files.folder().display();
     print_line(&format!("The model is in {folder}; use it with --model {folder}"));

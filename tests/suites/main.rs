@@ -5,6 +5,7 @@
 mod accuracy;
 mod audit;
 mod checkpoints;
+mod command_line;
 mod distributed;
 mod faults;
 mod golden;

@@ -105,6 +105,38 @@ fn a_trained_head_or_whole_network_can_be_used_in_an_audit() {
 }
 
 #[test]
+fn splits_and_models_in_a_data_set_are_no_classes() {
+    let root = tempdir().unwrap();
+    let dataset = root.path().join("set");
+    write_stripes(&dataset.join("Training_Set"), 8);
+    write_stripes(&dataset.join("TEST"), 2);
+    fs::write(dataset.join("Training_Set/lying/Thumbs.db"), b"x").unwrap();
+    let head = ["--image-size", "64", "--epochs", "1"];
+    for out in ["model", "Training_Set/again"] {
+        let ended = run(&mut train(&dataset, &dataset.join(out), &head)).expect(0);
+        for line in [
+            "2 classes, 12 images to train on, 4 images to validate on",
+            "  lying: 6 to train on, 2 to validate on",
+            "Skipped 1 file of no known image type: Training_Set/lying/Thumbs.db",
+            "TEST (to test on",
+        ] {
+            assert!(ended.stdout.contains(line), "{line}\n{}", ended.stdout);
+        }
+        let record = record(&dataset.join(out));
+        assert_eq!(record["settings"]["model"]["classes"], serde_json::json!(["lying", "upright"]));
+        assert_eq!(record["best_epoch"], 1);
+    }
+    // The same command goes on, though OUT now has an image of its own.
+    let again = run(&mut train(&dataset, &dataset.join("model"), &head)).expect(0);
+    assert!(again.stdout.contains("Trained for 1 epoch already"), "{}", again.stdout);
+    run(&mut train(&dataset, &dataset.join("TEST"), &head)).expect_one_line(&[
+        "can't go to",
+        "TEST",
+        "(--out)",
+    ]);
+}
+
+#[test]
 fn a_killed_and_interrupted_training_gives_the_same_model() {
     let root = tempdir().unwrap();
     let dataset = root.path().join("stripes");
@@ -134,7 +166,8 @@ fn a_killed_and_interrupted_training_gives_the_same_model() {
     let again = run(&mut train(&dataset, &pieces, &settings)).expect(0);
     assert!(again.stdout.contains("Trained for 4 epochs already"), "{}", again.stdout);
     let other = [&settings[..], &["--seed", "1"]].concat();
-    run(&mut train(&dataset, &pieces, &other)).expect_one_line(&["seed was 0 and is 1 now"]);
+    run(&mut train(&dataset, &pieces, &other))
+        .expect_one_line(&["seed was 0 and is 1 now", "give --seed 0"]);
     fs::remove_file(dataset.join("lying/000.png")).unwrap();
     run(&mut train(&dataset, &pieces, &settings)).expect_one_line(&["another folder", "--out"]);
 }
@@ -147,12 +180,15 @@ fn a_training_that_cannot_run_says_why_in_one_line() {
     let fails = |parts: &[&str]| run(&mut train(&dataset, &out, &[])).expect_one_line(parts);
     fails(&["set can't be read"]);
     fs::create_dir_all(dataset.join("cat")).unwrap();
-    fails(&["one class only, \"cat\""]);
-    fs::create_dir_all(dataset.join("dog")).unwrap();
-    fails(&["cat has no images"]);
+    fails(&["no class folders with images", "cat has no images"]);
+    write_stripes(&dataset, 1);
+    fails(&["\"lying\" has 1 image", "at least 2"]);
+    fs::remove_dir_all(dataset.join("lying")).unwrap();
+    fails(&["one class only, \"upright\"", "cat has no images"]);
+    write_stripes(&dataset.join("train"), 2);
+    fails(&["train beside upright", "set/train"]);
     assert!(!out.exists(), "nothing was to be written");
 
-    // Enough images of each class, so that a fifth of them is at least one.
     write_stripes(&root.path().join("stripes"), 16);
     let stripes = root.path().join("stripes");
     for (more, part) in [

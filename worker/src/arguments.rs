@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use camshaft_arguments::{BrokerArgs, LogArgs, ModelArgs};
+use camshaft_arguments::{BrokerArgs, LogArgs, ModelArgs, size};
 use camshaft_decoding::ImageLimits;
 use camshaft_model::{DeviceChoice, KernelChoice, Precision};
 use camshaft_queue::RabbitMqOptions;
@@ -34,23 +34,21 @@ pub struct EngineArgs {
     /// speeds up the device
     #[arg(long, env = "CAMSHAFT_BATCH", default_value = "auto", value_name = "N")]
     pub batch: BatchChoice,
-    /// An image file with more bytes fails as too-large
-    #[arg(long, env = "CAMSHAFT_MAX_IMAGE_BYTES", default_value_t = ImageLimits::default().max_bytes, value_name = "BYTES")]
+    /// An image file with more bytes fails as too-large: a number, or with a unit as 10MB or 64MiB
+    #[arg(long, env = "CAMSHAFT_MAX_IMAGE_BYTES", default_value = "64MiB", value_name = "BYTES", value_parser = size::bytes)]
     pub max_image_bytes: u64,
-    /// An image with more pixels fails as too-large
-    #[arg(long, env = "CAMSHAFT_MAX_IMAGE_PIXELS", default_value_t = ImageLimits::default().max_pixels, value_name = "PIXELS")]
+    /// An image with more pixels fails as too-large: a number, or with a unit as 100M
+    #[arg(long, env = "CAMSHAFT_MAX_IMAGE_PIXELS", default_value = "100M", value_name = "PIXELS", value_parser = size::count)]
     pub max_image_pixels: u64,
     /// An image whose decoding takes longer fails as undecodable
     #[arg(long, env = "CAMSHAFT_MAX_DECODE_SECONDS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_decode_seconds: u64,
     /// Memory for the files, pixels and overlays of all images in work. The model's own memory
     /// comes on top
-    #[arg(long, env = "CAMSHAFT_MAX_HELD_BYTES", default_value_t = HELD_BYTES, value_name = "BYTES")]
+    // Eight photographs of 24 megapixels, or a thousand small ones, with their files.
+    #[arg(long, env = "CAMSHAFT_MAX_HELD_BYTES", default_value = "704MiB", value_name = "BYTES", value_parser = size::bytes)]
     pub max_held_bytes: u64,
 }
-
-/// Eight photographs of 24 megapixels, or a thousand small ones, with their files.
-const HELD_BYTES: u64 = 704 * 1024 * 1024;
 
 impl EngineArgs {
     /// The configuration of an engine with these arguments, on this machine.
@@ -72,9 +70,16 @@ impl EngineArgs {
     }
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f
+  camshaft-worker                              until SIGTERM
+  camshaft-worker --exit-when-idle 60          or until the work is done
+  camshaft-worker --allow s3://data --health 0.0.0.0:8080";
+
 /// Predicts and explains images from a RabbitMQ queue until it is told to stop
 #[derive(Parser, Debug)]
-#[command(name = "camshaft-worker", version)]
+#[command(name = "camshaft-worker", version, after_help = EXAMPLES)]
 pub struct ServiceArgs {
     #[command(flatten)]
     broker: BrokerArgs,

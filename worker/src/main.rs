@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use camshaft_arguments::advice::with_option;
 use camshaft_common::store::StoreOptions;
 use camshaft_telemetry::Service;
 use camshaft_worker::arguments::ServiceArgs;
+use camshaft_worker::service::ServiceError;
 use camshaft_worker::{health, service};
-use clap::Parser;
 use tracing::{error, info};
 
 /// What an operator wants to know of a worker, without a line for each image. lapin is off because it
@@ -16,22 +17,27 @@ const DEFAULT_LOG: &str = "info,lapin=off,object_store=warn";
 
 const SERVICE: Service = Service { name: "camshaft-worker", version: env!("CARGO_PKG_VERSION") };
 
+/// Wrong usage, as clap's.
+const USAGE: u8 = 2;
+
 /// Tasks that still run at the end work on images that were handed back. Nobody needs them.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let args = ServiceArgs::parse();
+    let args: ServiceArgs = camshaft_arguments::help::parse();
     if let Some(address) = args.worker_to_check() {
         return match health::check(address) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => print_error(&error, ExitCode::FAILURE),
+            Err(error) => print_error(&error.to_string(), ExitCode::FAILURE),
         };
     }
     let filter = args.log().log.as_deref().unwrap_or(DEFAULT_LOG);
     let format = args.log().log_format;
     let _telemetry = match camshaft_telemetry::start(SERVICE, format, filter, std::io::stderr) {
         Ok(telemetry) => telemetry,
-        Err(error) => return print_error(&error, ExitCode::from(2)),
+        Err(error) => {
+            return print_error(&with_option(&error, Some("--log")), ExitCode::from(USAGE));
+        }
     };
     let runtime = match camshaft_arguments::runtime::start() {
         Ok(runtime) => runtime,
@@ -64,13 +70,16 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             error!("{error}");
-            ExitCode::FAILURE
+            match error {
+                ServiceError::Queue(error) if error.is_wrong_usage() => ExitCode::from(USAGE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
 
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
-fn print_error(error: &dyn std::error::Error, status: ExitCode) -> ExitCode {
+fn print_error(error: &str, status: ExitCode) -> ExitCode {
     eprintln!("camshaft-worker: {error}");
     status
 }

@@ -5,7 +5,9 @@
 //! the types of the crates that the options configure.
 
 pub mod advice;
+pub mod help;
 pub mod runtime;
+pub mod size;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -102,7 +102,7 @@ pub enum QueueError {
 pub enum Advice {
     /// Choose another name for the queues.
     ChooseAnotherQueueName,
-    /// Correct the host or the port in the broker's URL.
+    /// Correct the broker's URL.
     CorrectBrokerUrl,
     /// Name a file of the authorities to trust.
     NameTrustedAuthorities,
@@ -131,15 +131,22 @@ impl QueueError {
         }
     }
 
+    /// True if what was asked for can't be tried at all: another try, or another broker, doesn't
+    /// help.
+    #[must_use]
+    pub fn is_wrong_usage(&self) -> bool {
+        matches!(self, Self::InvalidUrl { .. } | Self::QueueNameTooLong)
+    }
+
     /// The setting to change, if there is one.
     #[must_use]
     pub fn advice(&self) -> Option<Advice> {
         match self {
             Self::Tls { source, .. } => source.advice(),
             Self::QueueNameTooLong | Self::Topology { .. } => Some(Advice::ChooseAnotherQueueName),
+            Self::InvalidUrl { .. } => Some(Advice::CorrectBrokerUrl),
             Self::Unreachable { .. }
             | Self::AccessRefused { .. }
-            | Self::InvalidUrl { .. }
             | Self::Blocked { .. }
             | Self::Rejected { .. }
             | Self::SequenceInUse { .. }

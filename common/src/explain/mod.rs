@@ -58,11 +58,16 @@ fn unit_interval<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f3
 
 /// The text is not one of the known words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a {what}; use {choices}")]
+#[error("{text:?} is not {} {what}; use {choices}", article(what))]
 pub struct ParseChoiceError {
     what: &'static str,
     text: String,
     choices: String,
+}
+
+/// `a` or `an`, as the first letter of the words to come asks for.
+fn article(words: &str) -> &'static str {
+    if words.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 /// Serialises a type through `Display` and `FromStr`: JSON has the same words as the command line.
@@ -445,6 +450,11 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "\"rainbow\" is not a colour map; use jet, turbo, viridis, inferno, magma"
+        );
+        let error = "tiff".parse::<OverlayFormat>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "\"tiff\" is not an overlay format; use jpeg, png, webp, none"
         );
     }
 }

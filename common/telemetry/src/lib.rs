@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use tracing::{Level, Metadata, Subscriber, warn};
-use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -47,6 +47,17 @@ pub enum TelemetryError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The filter has a word that is no level.
+    #[error(
+        "log filter {filter:?} is not valid: {word:?} is no level; use error, warn, info, debug, \
+         trace or off, or target=level,…"
+    )]
+    Level {
+        /// The filter.
+        filter: String,
+        /// The word.
+        word: String,
+    },
 }
 
 /// Keep it as long as the program runs. When it is dropped, the last spans are sent, within
@@ -70,8 +81,7 @@ pub fn start<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
+    let filter = parse_filter(filter)?;
     let (traces, refused) = match Traces::start(service) {
         Ok(traces) => (traces, None),
         Err(reason) => (None, Some(reason)),
@@ -86,6 +96,24 @@ where
         warn!("traces are off: {reason}");
     }
     Ok(Telemetry { _traces: traces })
+}
+
+/// Reads a filter. A word alone must be a level: the library would take `loud` for the name of a
+/// target whose every event is logged, so that a mistyped level logs nothing else.
+fn parse_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+    // The fields of a span may have commas: the library reads those.
+    if !text.contains('[') {
+        for directive in text.split(',').map(str::trim) {
+            let level = directive.rsplit_once('=').map_or(directive, |(_target, level)| level);
+            let is_missing = level.is_empty() && !directive.is_empty();
+            if is_missing || level.parse::<LevelFilter>().is_err() {
+                let (filter, word) = (text.to_owned(), directive.to_owned());
+                return Err(TelemetryError::Level { filter, word });
+            }
+        }
+    }
+    EnvFilter::try_new(text)
+        .map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
 }
 
 /// The layer that writes log lines.
@@ -121,4 +149,22 @@ fn is_log(event: &Metadata<'_>) -> bool {
 /// contains the password.
 fn has_no_password(event: &Metadata<'_>) -> bool {
     *event.level() != Level::TRACE || !event.target().starts_with("lapin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_level_is_refused() {
+        for filter in ["loud", "warn,loud", "camshaft=loud", "verbose", "lapin=", "warning", "-1"] {
+            let error = parse_filter(filter).unwrap_err().to_string();
+            assert!(error.contains("use error, warn, info"), "{error}");
+        }
+        for filter in ["", "warn", "INFO", "off", "warn,lapin=off", "info, object_store=debug", "2"]
+        {
+            parse_filter(filter).unwrap();
+        }
+        parse_filter("warn,camshaft[job{key=a,run=b}]=debug").unwrap();
+    }
 }

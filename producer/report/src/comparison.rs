@@ -233,6 +233,18 @@ pub(crate) fn compare_runs(
     Ok(total)
 }
 
+/// The key of the first image with a prediction.
+pub(crate) fn first_predicted(table: &TableReader) -> Result<Option<String>, TableError> {
+    for group in 0..table.groups() {
+        let rows = table.texts(group, "key")?.into_iter().zip(table.texts(group, "predicted")?);
+        let mut predicted = rows.filter_map(|(key, class)| class.and(key));
+        if let Some(key) = predicted.next() {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
 /// Adds an image with a distance. Sorts out the nearer ones now and then, to bound memory.
 fn keep_farthest(farthest: &mut Vec<ComparedImage>, image: &ComparedImage) {
     if image.distance.is_some() {

@@ -114,6 +114,12 @@ impl fmt::Display for Condition {
 }
 
 impl Condition {
+    /// True if the condition is about a comparison with another run.
+    #[must_use]
+    pub fn is_of_comparison(&self) -> bool {
+        ["changed", "fixed", "broken"].contains(&self.number)
+    }
+
     /// The number if the condition holds, none if it does not. `numbers` are those of the report,
     /// by name.
     ///
@@ -124,9 +130,10 @@ impl Condition {
         numbers: &BTreeMap<&'static str, f64>,
     ) -> Result<Option<f64>, UnknownNumber> {
         let Some(&value) = numbers.get(self.number) else {
-            let reason = match self.number {
-                "changed" | "fixed" | "broken" => UnknownReason::NoComparison,
-                _ => UnknownReason::NoLabels,
+            let reason = if self.is_of_comparison() {
+                UnknownReason::NoComparison
+            } else {
+                UnknownReason::NoLabels
             };
             return Err(UnknownNumber { condition: self.to_string(), number: self.number, reason });
         };

@@ -14,6 +14,19 @@ pub enum ReportError {
     /// The run has no results yet.
     #[error("{0} holds no results yet; run the audit first, or wait for the workers")]
     NoResults(String),
+    /// The two runs to compare have no image in common that both predicted.
+    #[error(
+        "nothing can be compared with {against}: no image is predicted in both runs ({here}; \
+         {there}); compare runs of the same SOURCE, whose keys are the same"
+    )]
+    NothingInCommon {
+        /// Where the other run is.
+        against: String,
+        /// How many images this run predicted, and an example.
+        here: String,
+        /// How many images the other run predicted, and an example.
+        there: String,
+    },
     /// Embeddings were asked for, and the run recorded none.
     #[error("no result holds an embedding")]
     NoEmbeddings,

@@ -198,13 +198,28 @@ async fn compare(
     RunRecord::read_existing(&folder).await?;
     let before = build_table(&folder, &ReportOptions::default(), progress).await?;
     let (table, name) = (table.try_clone()?, other.to_string());
-    blocking(move || {
+    let (comparison, file, examples) = blocking(move || {
         let file = tempfile::tempfile()?;
         let (now, before) = (TableReader::open(table)?, TableReader::open(before.table)?);
         let comparison = comparison::compare_runs(&now, &before, name, file.try_clone()?)?;
-        Ok((comparison, file))
+        let examples = [comparison::first_predicted(&now)?, comparison::first_predicted(&before)?];
+        Ok((comparison, file, examples))
     })
-    .await
+    .await?;
+    if comparison.both > 0 {
+        return Ok((comparison, file));
+    }
+    // A condition as broken>0 would never hold.
+    let describe = |count: u64, place, example: Option<String>| match example {
+        Some(key) => format!("{count} {place}, such as {key}"),
+        None => format!("none {place}"),
+    };
+    let [here, there] = examples;
+    Err(ReportError::NothingInCommon {
+        here: describe(comparison.only_here, "here", here),
+        there: describe(comparison.only_there, "there", there),
+        against: comparison.against,
+    })
 }
 
 async fn blocking<T: Send + 'static>(

@@ -28,7 +28,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::advice;
-use crate::terminal::output::{format_count, print_line};
+use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 
 /// Images read at once.
@@ -213,9 +213,9 @@ async fn choose_sample(out: &Folder, count: usize) -> Result<Vec<ImageKey>, Stor
 fn print_record(record: &TrustRecord, started: Instant, out: &Location) {
     let sample = &record.sample;
     let mut line = format!(
-        "Measured the maps of {} in {:.1} s",
+        "Measured the maps of {} in {}",
         format_count(sample.measured, "image"),
-        started.elapsed().as_secs_f64()
+        format_elapsed(started.elapsed().as_secs_f64())
     );
     if sample.left_out > 0 {
         line.push_str(&format!("; {} could no longer be read", sample.left_out));

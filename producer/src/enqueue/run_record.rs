@@ -6,15 +6,16 @@ use camshaft_common::run::{RunId, RunRecord, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError};
 use chrono::Utc;
 
+use crate::enqueue::differences::{self, Difference};
 use crate::enqueue::request::EnqueueRequest;
 use crate::images::selection::Selection;
 
 /// OUT holds the results of another run.
 #[derive(Debug, thiserror::Error)]
-#[error("{out} holds results {difference}; choose another --out{redo}")]
+#[error("{out} holds results {}; {}, or choose another --out{redo}", .difference.text, .difference.go_on)]
 pub struct OtherRun {
     out: String,
-    difference: String,
+    difference: Difference,
     /// What else the user can do, if anything.
     redo: &'static str,
 }
@@ -41,23 +42,19 @@ pub(crate) fn resume_or_start(
     existing: Option<RunRecord>,
 ) -> Result<RunRecord, OtherRun> {
     let Some(existing) = existing else { return Ok(start(request)) };
-    let refuse = |difference: String, redo| {
+    let refuse = |difference, redo| {
         let out = request.run.out.to_string();
         Err(OtherRun { out, difference, redo })
     };
     if !has_same_source(request, &existing) {
-        return refuse(format!("of another SOURCE, {}", existing.source), "");
+        let source = &request.run.source;
+        let then = (existing.source.as_str(), existing.base.as_ref());
+        return refuse(differences::of_source(then, (&source.argument(), source.base())), "");
     }
-    let (model, wanted) = (&existing.model, &request.model);
-    let difference = if !model.same_content(wanted) {
-        match model.digest == wanted.digest && model.options != wanted.options {
-            true => "of the same model with other --classes, --ignore-tensors or --weights-key"
-                .to_owned(),
-            false => format!("of another model, {}", model.name),
-        }
+    let difference = if !existing.model.same_content(&request.model) {
+        differences::of_model(&existing.model, &request.model)
     } else if existing.explain != request.run.explain {
-        let options = serde_json::to_string(&existing.explain).unwrap_or_default();
-        format!("made with other options, {options}")
+        differences::of_options(&existing.explain, &request.run.explain)
     } else {
         // The number of images is unknown until they are listed again: there may be more by now.
         let limit = request.run.limit;
@@ -65,7 +62,7 @@ pub(crate) fn resume_or_start(
     };
     match (request.selection, request.can_redo_all) {
         (Selection::All, _) => Ok(start(request)),
-        (_, true) => refuse(difference, ", or redo every image with --only all"),
+        (_, true) => refuse(difference, " or redo every image with --only all"),
         (_, false) => refuse(difference, ""),
     }
 }

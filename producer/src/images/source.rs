@@ -36,9 +36,15 @@ pub enum SourceError {
     /// No such folder.
     #[error("SOURCE {0} doesn't exist; is the path right?")]
     Missing(String),
+    /// No such folder, of a list's keys.
+    #[error("--base {0} doesn't exist; is the path right?")]
+    BaseMissing(String),
     /// SOURCE and OUT are one place.
     #[error("OUT is SOURCE itself; choose another --out, a folder below it for instance")]
     OutIsSource,
+    /// The folder of a list's keys and OUT are one place.
+    #[error("OUT is --base itself; choose another --out, a folder below it for instance")]
+    OutIsBase,
 }
 
 /// SOURCE, opened: where its images are, and which files count as its images.
@@ -74,10 +80,13 @@ impl Source {
             SourceConfig::List { path, base } => (base, Keys::Listed(path)),
             SourceConfig::Place(place) => single_file(&place)?.unwrap_or((place, Keys::All)),
         };
+        let is_base = matches!(keys, Keys::Listed(_));
         if location.local_path().is_some_and(|path| !path.exists()) {
-            return Err(SourceError::Missing(location.to_string()));
+            let missing = if is_base { SourceError::BaseMissing } else { SourceError::Missing };
+            return Err(missing(location.to_string()));
         }
         let excluded_prefix = match out.below(&location) {
+            Some(path) if path.is_empty() && is_base => return Err(SourceError::OutIsBase),
             Some(path) if path.is_empty() => return Err(SourceError::OutIsSource),
             Some(path) => Some(format!("{path}/")),
             None => None,
@@ -220,6 +229,22 @@ mod tests {
             keys(&directory.path().join("cat/a.jpg"), "/elsewhere"),
             [("a.jpg".into(), None)]
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_base_is_not_blamed_on_source() {
+        let open = |base: &str, out: &str| {
+            let base = base.parse().unwrap();
+            let config = SourceConfig::List { path: "keys.csv".to_owned(), base };
+            let out = out.parse().unwrap();
+            let opened = Source::open(config, LabelRule::None, &out, &StoreOptions::default());
+            opened.unwrap_err().to_string()
+        };
+        let missing = open("/nonexistent", "/out");
+        assert_eq!(missing, "--base /nonexistent doesn't exist; is the path right?");
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().to_str().unwrap();
+        assert!(open(place, place).starts_with("OUT is --base itself"));
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(crate) struct ResultCounts {
     /// Results of the last minute.
     recent: u64,
     first_recent: Option<DateTime<Utc>>,
-    newest: Option<DateTime<Utc>>,
+    /// When the last result was written.
+    pub(crate) newest: Option<DateTime<Utc>>,
 }
 
 impl ResultCounts {

@@ -3,11 +3,12 @@
 use camshaft_common::key::ImageKey;
 use camshaft_common::run::{RunId, RunRecord};
 use camshaft_queue::QueueDepth;
+use chrono::Utc;
 use serde::Serialize;
 
 use crate::status::reconciliation::DeadJob;
 use crate::status::result_counts::ResultCounts;
-use crate::terminal::output::format_duration;
+use crate::terminal::output::{format_duration, format_rate};
 
 /// Keys and dead letters that a person is shown.
 const MAX_SHOWN: usize = 20;
@@ -46,6 +47,9 @@ pub(crate) struct RunStatus {
     pub(crate) images_per_second: f64,
     /// Seconds until every image is done at this rate; null if that is not known.
     pub(crate) seconds_left: Option<f64>,
+    /// How many seconds ago the last result was written; for lines only.
+    #[serde(skip)]
+    pub(crate) seconds_since_last: Option<f64>,
 }
 
 /// What the broker says about the queue.
@@ -90,6 +94,7 @@ impl RunStatus {
             dead_letters: Vec::new(),
             images_per_second: (rate * 100.0).round() / 100.0,
             seconds_left: seconds_left.map(f64::round),
+            seconds_since_last: results.newest.map(|newest| (Utc::now() - newest).as_seconds_f64()),
         }
     }
 
@@ -125,11 +130,27 @@ impl RunStatus {
         self.push_queue(&mut text);
         self.push_unaccounted(&mut text);
         self.push_doubled(&mut text);
-        text.push_str(&format!("\nrate     {:.1} images/s", self.images_per_second));
-        if let Some(seconds) = self.seconds_left.filter(|_| !self.is_complete()) {
-            text.push_str(&format!("\nleft     {}", format_duration(seconds)));
-        }
+        self.push_time(&mut text);
         text
+    }
+
+    /// The rate and the time left, or when the last result came if there is no rate: a complete run
+    /// has none.
+    fn push_time(&self, text: &mut String) {
+        let since_last = self.seconds_since_last.map(format_duration);
+        if self.is_complete() {
+            if let Some(since_last) = since_last {
+                text.push_str(&format!("\nended    {since_last} ago"));
+            }
+        } else if self.images_per_second > 0.0 {
+            let rate = format_rate(self.images_per_second);
+            text.push_str(&format!("\nrate     {rate} images/s"));
+            if let Some(seconds) = self.seconds_left {
+                text.push_str(&format!("\nleft     {}", format_duration(seconds)));
+            }
+        } else if let Some(since_last) = since_last {
+            text.push_str(&format!("\nrate     none: the last result came {since_last} ago"));
+        }
     }
 
     fn push_queue(&self, text: &mut String) {
@@ -185,5 +206,44 @@ fn push_list(text: &mut String, items: impl ExactSizeIterator<Item = String>) {
     }
     if left_out > 0 {
         text.push_str(&format!("\n           and {left_out} more (--json has them)"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(remaining: u64, images_per_second: f64) -> RunStatus {
+        RunStatus {
+            run: RunId::generate(),
+            images: Some(43),
+            done: 43 - remaining,
+            failed: 0,
+            remaining: Some(remaining),
+            queued: None,
+            retrying: None,
+            dead: None,
+            workers: None,
+            unaccounted: None,
+            unaccounted_keys: Vec::new(),
+            doubled_keys: Vec::new(),
+            dead_letters: Vec::new(),
+            images_per_second,
+            seconds_left: (images_per_second > 0.0).then(|| remaining as f64 / images_per_second),
+            seconds_since_last: Some(7300.0),
+        }
+    }
+
+    #[test]
+    fn a_run_without_rate_tells_when_its_last_result_came() {
+        let complete = status(0, 0.0).to_lines();
+        assert!(complete.ends_with("ended    2 h 1 min ago"), "{complete}");
+        let waiting = status(3, 0.0).to_lines();
+        assert!(
+            waiting.ends_with("rate     none: the last result came 2 h 1 min ago"),
+            "{waiting}"
+        );
+        let running = status(30, 0.05).to_lines();
+        assert!(running.ends_with("rate     0.05 images/s\nleft     10 min"), "{running}");
     }
 }

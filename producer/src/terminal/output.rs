@@ -17,6 +17,17 @@ pub(crate) fn format_count(number: u64, noun: &str) -> String {
     }
 }
 
+/// How long something took: `0.4 s`, `1 min 50 s`, `3 h 20 min`.
+#[cfg(feature = "embedded")]
+#[must_use]
+pub(crate) fn format_elapsed(seconds: f64) -> String {
+    match seconds.round() as u64 {
+        _ if seconds < 59.95 => format!("{seconds:.1} s"),
+        whole @ 0..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format_duration(seconds),
+    }
+}
+
 /// `59 s`, `12 min`, `3 h 20 min`, `2 d 4 h`.
 #[must_use]
 pub(crate) fn format_duration(seconds: f64) -> String {
@@ -30,6 +41,16 @@ pub(crate) fn format_duration(seconds: f64) -> String {
     }
 }
 
+/// A rate above zero, with at least one digit that is not zero: `72.0`, `0.10`, `0.0021`.
+#[must_use]
+pub(crate) fn format_rate(rate: f64) -> String {
+    match rate {
+        0.95.. => format!("{rate:.1}"),
+        0.01.. => format!("{rate:.2}"),
+        _ => format!("{rate:.4}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +61,12 @@ mod tests {
         assert_eq!(texts, ["0 s", "59 s", "12 min", "3 h 20 min", "2 d 4 h"]);
         let texts = [1, 0].map(|number| format_count(number, "image"));
         assert_eq!(texts, ["1 image", "0 images"]);
+    }
+
+    #[cfg(feature = "embedded")]
+    #[test]
+    fn what_took_minutes_is_not_told_in_seconds() {
+        let texts = [0.04, 12.34, 59.94, 59.96, 110.4, 7261.0].map(format_elapsed);
+        assert_eq!(texts, ["0.0 s", "12.3 s", "59.9 s", "1 min 0 s", "1 min 50 s", "2 h 1 min"]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::terminal::output::format_duration;
+use crate::terminal::output::{format_duration, format_rate};
 
 /// How often a plain line is printed.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -73,19 +73,10 @@ impl Progress {
     }
 
     fn show(&self, counts: ProgressCounts) {
-        let ProgressCounts { done, total, failed } = counts;
-        let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-        let left = total
-            .filter(|_| rate > 0.0)
-            .map(|total| total.saturating_sub(done) as f64 / rate)
-            .map(|seconds| format!(", {} left", format_duration(seconds)));
-        let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-        let rest = format!("{failures}, {rate:.1} images/s{}", left.unwrap_or_default());
+        let ProgressCounts { done, total, .. } = counts;
+        let rest = describe(counts, self.started.elapsed());
         if let Some(bar) = &self.bar {
-            if let Some(total) = total.filter(|_| bar.length().is_none()) {
-                bar.set_length(total);
-                bar.set_style(style("{bar:30.cyan/blue} {pos}/{len} {msg}"));
-            }
+            set_length(bar, total);
             bar.set_position(done);
             bar.set_message(format!("{}{rest}", self.verb));
             bar.tick();
@@ -95,6 +86,34 @@ impl Progress {
             writeln!(io::stderr(), "{done}{total} {}{rest}", self.verb).unwrap_or_default();
         }
     }
+}
+
+/// Gives a bar its length. The total may become known late, and may change.
+fn set_length(bar: &ProgressBar, total: Option<u64>) {
+    let Some(total) = total.filter(|total| bar.length() != Some(*total)) else { return };
+    if bar.length().is_none() {
+        bar.set_style(style("{bar:30.cyan/blue} {pos}/{len} {msg}"));
+    }
+    bar.set_length(total);
+}
+
+/// What follows the numbers: failures, rate and time left, as far as they say something.
+fn describe(counts: ProgressCounts, elapsed: Duration) -> String {
+    let ProgressCounts { done, total, failed } = counts;
+    let mut text = String::new();
+    if failed > 0 {
+        text.push_str(&format!(", {failed} failed"));
+    }
+    // Nothing is done yet, or everything was done before.
+    if done == 0 {
+        return text;
+    }
+    let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
+    text.push_str(&format!(", {} images/s", format_rate(rate)));
+    if let Some(left) = total.and_then(|total| total.checked_sub(done)).filter(|left| *left > 0) {
+        text.push_str(&format!(", {} left", format_duration(left as f64 / rate)));
+    }
+    text
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -120,5 +139,35 @@ impl MakeWriter<'_> for LogWriter {
 
     fn make_writer(&self) -> Self {
         Self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_whose_total_comes_late_shows_it() {
+        // As of a training: the first look is before the number of images is known.
+        let bar = ProgressBar::no_length();
+        for (total, length) in [(None, None), (Some(0), Some(0)), (Some(720), Some(720))] {
+            set_length(&bar, total);
+            assert_eq!(bar.length(), length);
+        }
+        set_length(&bar, None);
+        assert_eq!(bar.length(), Some(720));
+    }
+
+    #[test]
+    fn progress_tells_no_rate_of_nothing() {
+        let describe = |done, total, failed| {
+            describe(ProgressCounts { done, total, failed }, Duration::from_secs(10))
+        };
+        assert_eq!(describe(0, Some(720), 0), "");
+        assert_eq!(describe(0, None, 1), ", 1 failed");
+        assert_eq!(describe(20, None, 0), ", 2.0 images/s");
+        assert_eq!(describe(20, Some(720), 3), ", 3 failed, 2.0 images/s, 5 min left");
+        assert_eq!(describe(720, Some(720), 0), ", 72.0 images/s");
+        assert_eq!(describe(1, Some(3), 0), ", 0.10 images/s, 20 s left");
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use camshaft_common::model::{CONFIG_FILE, WEIGHTS_FILE};
-use camshaft_training::{EpochRecord, Settings, TrainedLayers, TrainingRecord, best};
+use camshaft_training::{EpochRecord, Settings, TrainedLayers, TrainingRecord};
 
 use crate::train::learning_curve::{self, CurveError};
 
@@ -88,14 +88,15 @@ impl TrainingFiles {
         self.write(WEIGHTS_FILE, weights)
     }
 
-    /// Writes the settings and history, and a picture of it.
+    /// Writes the settings and history, and a picture of it. `best_epoch` is the epoch whose
+    /// weights are the model's.
     pub(crate) fn write_record(
         &self,
         settings: &Settings,
         skipped_images: u64,
+        best_epoch: Option<u32>,
         history: &[EpochRecord],
     ) -> Result<(), WriteRecordError> {
-        let best_epoch = best(history).map(|best| best.epoch);
         let record =
             TrainingRecord { schema: SCHEMA, settings, skipped_images, best_epoch, history };
         self.write(RECORD_FILE, &json(&record))?;

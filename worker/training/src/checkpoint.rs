@@ -12,7 +12,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainingError;
-use super::record::EpochRecord;
+use super::record::{EpochRecord, most_accurate};
 use super::settings::Settings;
 
 /// Key of the JSON in the file's metadata.
@@ -33,6 +33,9 @@ struct CheckpointMetadata {
     schema: u32,
     settings: Settings,
     history: Vec<EpochRecord>,
+    /// The epoch whose weights are the model's. Older checkpoints don't name it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    kept_epoch: Option<u32>,
     skipped_images: u64,
     steps: u64,
 }
@@ -40,13 +43,13 @@ struct CheckpointMetadata {
 impl Checkpoint {
     pub(super) fn new(
         settings: Settings,
-        history: Vec<EpochRecord>,
-        skipped_images: u64,
-        steps: u64,
+        (history, kept_epoch): (Vec<EpochRecord>, Option<u32>),
+        (skipped_images, steps): (u64, u64),
         tensors: Vec<(String, Tensor)>,
     ) -> Self {
+        let schema = SCHEMA;
         let metadata =
-            CheckpointMetadata { schema: SCHEMA, settings, history, skipped_images, steps };
+            CheckpointMetadata { schema, settings, history, kept_epoch, skipped_images, steps };
         Self { metadata, tensors: tensors.into_iter().collect() }
     }
 
@@ -92,6 +95,13 @@ impl Checkpoint {
         &self.metadata.history
     }
 
+    /// The epoch whose weights are in `model.safetensors`.
+    #[must_use]
+    pub fn kept_epoch(&self) -> Option<u32> {
+        let older = || most_accurate(self.history()).map(|epoch| epoch.epoch);
+        self.metadata.kept_epoch.or_else(older)
+    }
+
     /// Number of images that were left out because they can't be read.
     #[must_use]
     pub fn skipped_images(&self) -> u64 {
@@ -107,5 +117,36 @@ impl Checkpoint {
             Some(tensor) => Ok(tensor.clone()),
             None => candle_core::bail!("{name} is missing"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_names_no_kept_epoch_kept_the_most_accurate_one() {
+        let json = r#"{
+            "schema": 1, "skipped_images": 0, "steps": 4,
+            "settings": {
+                "init": {"name": "random", "digest": null},
+                "layers": "head", "flip": true, "batch": 16, "learning_rate": 0.001, "seed": 0,
+                "dataset": {"training_images": 4, "validation_images": 2, "digest": "sha256:0"},
+                "model": MODEL
+            },
+            "history": [
+                {"epoch": 1, "training_loss": 1, "training_accuracy": 1, "seconds": 1,
+                 "validation_loss": 0.9, "validation_accuracy": 0.945},
+                {"epoch": 2, "training_loss": 1, "training_accuracy": 1, "seconds": 1,
+                 "validation_loss": 0.2, "validation_accuracy": 0.94}
+            ]
+        }"#;
+        let model = camshaft_model::testing::small_model().config().clone();
+        let json = json.replace("MODEL", &serde_json::to_string(&model).unwrap());
+        let metadata: CheckpointMetadata = serde_json::from_str(&json).unwrap();
+        let checkpoint = Checkpoint { metadata, tensors: HashMap::new() };
+        assert_eq!(checkpoint.kept_epoch(), Some(1));
+        let written = serde_json::to_string(&checkpoint.metadata).unwrap();
+        assert!(!written.contains("kept_epoch") && !written.contains("split"), "{written}");
     }
 }

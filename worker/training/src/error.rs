@@ -2,6 +2,8 @@
 
 use camshaft_model::ModelError;
 
+use super::settings::SettingDifferences;
+
 /// Why a training can't start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
@@ -50,10 +52,10 @@ pub enum TrainingError {
     /// The checkpoint belongs to a training with other settings or data. The text says what
     /// differs.
     #[error(
-        "the folder has a training that was started with other settings: {0}; use the same settings to go \
-         on, or another folder"
+        "the folder has a training that was started with other settings: {0}; use the same \
+         settings to go on, or another folder"
     )]
-    OtherTraining(String),
+    OtherTraining(SettingDifferences),
     /// The user stopped the training.
     #[error("stopped")]
     Stopped,

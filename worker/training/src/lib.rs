@@ -28,10 +28,15 @@ mod trainer;
 mod whole_network;
 
 pub use checkpoint::Checkpoint;
-pub use dataset::{Dataset, DatasetError, DatasetImage};
+pub use dataset::{
+    Dataset, DatasetError, DatasetImage, DatasetOptions, LeftOut, LeftOutFolder, SplitRule,
+};
 pub use error::TrainingError;
 pub use initial_weights::Init;
 pub use learner::Watch;
 pub use record::{EpochRecord, TrainingRecord, best};
-pub use settings::{DatasetRecord, InitRecord, Options, Settings, TrainedLayers};
+pub use settings::{
+    DatasetRecord, InitRecord, Options, SettingDifference, SettingDifferences, Settings,
+    TrainedLayers,
+};
 pub use trainer::Trainer;

@@ -21,14 +21,30 @@ pub struct EpochRecord {
     pub seconds: f64,
 }
 
-/// The epoch with the best validation accuracy; of several, the one with the lowest loss.
+impl EpochRecord {
+    /// True if this epoch's weights are kept rather than those of the earlier epoch `kept`: if its
+    /// validation loss is lower; if both are the same, if its accuracy is higher.
+    ///
+    /// The loss, since it also counts how sure the network is: with some wrong labels accuracy is
+    /// often best after so many epochs that the network is sure of them.
+    pub(super) fn is_better_than(&self, kept: &Self) -> bool {
+        (-self.validation_loss, self.validation_accuracy)
+            > (-kept.validation_loss, kept.validation_accuracy)
+    }
+}
+
+/// The epoch whose weights a training from its first epoch keeps: the one with the lowest
+/// validation loss.
 #[must_use]
 pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
-    history.iter().reduce(|best, next| {
-        let better = (next.validation_accuracy, -next.validation_loss)
-            > (best.validation_accuracy, -best.validation_loss);
-        if better { next } else { best }
-    })
+    history.iter().reduce(|best, next| if next.is_better_than(best) { next } else { best })
+}
+
+/// The epoch whose weights were kept by versions whose checkpoints don't name it: the one with the
+/// best validation accuracy; of several, the one with the lowest loss.
+pub(super) fn most_accurate(history: &[EpochRecord]) -> Option<&EpochRecord> {
+    let rank = |epoch: &EpochRecord| (epoch.validation_accuracy, -epoch.validation_loss);
+    history.iter().reduce(|best, next| if rank(next) > rank(best) { next } else { best })
 }
 
 /// `training.json`.
@@ -50,19 +66,31 @@ pub struct TrainingRecord<'a> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn of_equally_accurate_epochs_the_one_with_the_least_loss_is_best() {
-        let record = |epoch, validation_accuracy, validation_loss| EpochRecord {
+    fn record(epoch: u32, validation_accuracy: f64, validation_loss: f64) -> EpochRecord {
+        EpochRecord {
             epoch,
             training_loss: 0.0,
             training_accuracy: 0.0,
             validation_loss,
             validation_accuracy,
             seconds: 0.0,
-        };
+        }
+    }
+
+    #[test]
+    fn the_epoch_with_the_least_validation_loss_is_best_however_accurate_others_are() {
+        let history =
+            [record(1, 0.8, 0.4), record(2, 0.9, 0.3), record(3, 0.945, 0.5), record(4, 0.91, 0.3)];
+        assert_eq!(best(&history).unwrap().epoch, 4, "of equal losses the more accurate");
+        assert_eq!(best(&history[..3]).unwrap().epoch, 2);
+        assert_eq!(best(&[]), None);
+    }
+
+    #[test]
+    fn of_equally_accurate_epochs_older_trainings_kept_the_one_with_the_least_loss() {
         let history =
             [record(1, 0.8, 0.1), record(2, 0.9, 0.5), record(3, 0.9, 0.4), record(4, 0.9, 0.4)];
-        assert_eq!(best(&history).unwrap().epoch, 3);
-        assert_eq!(best(&[]), None);
+        assert_eq!(most_accurate(&history).unwrap().epoch, 3);
+        assert_eq!(most_accurate(&[]), None);
     }
 }

@@ -1,6 +1,8 @@
 //! The settings of a training. They don't change: a checkpoint can be resumed only with the same
 //! settings.
 
+use std::fmt;
+
 use camshaft_model::network::head::HeadShape;
 use camshaft_model::network::resnet::ResNetShape;
 use camshaft_model::{HeadKind, ModelConfig};
@@ -8,7 +10,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::dataset::Dataset;
+use super::dataset::{Dataset, SplitRule};
 use super::error::TrainingError;
 use super::initial_weights::{Init, RANDOM};
 
@@ -80,6 +82,61 @@ pub struct DatasetRecord {
     pub validation_images: usize,
     /// Digest of the images' keys and sizes.
     pub digest: String,
+    /// How the images to validate on were chosen. Absent in records of versions that had one rule.
+    #[serde(
+        default = "SplitRule::of_older_record",
+        skip_serializing_if = "SplitRule::is_of_older_record"
+    )]
+    pub split: SplitRule,
+}
+
+/// A setting that differs from the one that a training was started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingDifference {
+    /// Its path in the settings, such as `model.input.height`.
+    pub setting: String,
+    /// Its value when the training was started; empty for the images.
+    pub then: String,
+    /// What differs, as a sentence.
+    text: String,
+}
+
+impl SettingDifference {
+    /// The path of a difference that is about the images.
+    pub const IMAGES: &str = "dataset";
+
+    pub(super) fn of_images(text: String) -> Self {
+        Self { setting: Self::IMAGES.to_owned(), then: String::new(), text }
+    }
+
+    fn of_values(setting: &str, then: String, now: &str) -> Self {
+        let text = format!("{setting} was {then} and is {now} now");
+        Self { setting: setting.to_owned(), then, text }
+    }
+}
+
+/// The settings that differ, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingDifferences(Vec<SettingDifference>);
+
+impl SettingDifferences {
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, SettingDifference> {
+        self.0.iter()
+    }
+}
+
+impl From<Vec<SettingDifference>> for SettingDifferences {
+    fn from(differences: Vec<SettingDifference>) -> Self {
+        Self(differences)
+    }
+}
+
+impl fmt::Display for SettingDifferences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.0.iter().map(|difference| difference.text.as_str()).collect();
+        f.write_str(&texts.join(", "))
+    }
 }
 
 impl Settings {
@@ -112,26 +169,62 @@ impl Settings {
             training_images: dataset.training.len(),
             validation_images: dataset.validation.len(),
             digest: dataset.digest(),
+            split: dataset.split,
         };
         Ok(Self { init, layers, flip, batch, learning_rate, seed, dataset, model })
     }
 
-    /// Describes the first difference from the settings that a training was started with.
-    #[must_use]
-    pub fn difference(&self, started: &Self) -> Option<String> {
+    /// Checks that these are the settings that a training was started with.
+    ///
+    /// # Errors
+    /// If they differ. The error names each difference.
+    pub fn check_same(&self, started: &Self) -> Result<(), TrainingError> {
+        let mut differences = Vec::new();
+        differences.extend(self.init.difference(&started.init));
+        differences.extend(self.image_difference(started));
         let json = |settings: &Self| {
             let mut settings = settings.clone();
-            // The name of an initial model doesn't matter: its digest is compared.
-            if settings.init.digest.is_some() {
-                settings.init.name.clear();
-            }
+            // These three have been compared.
+            settings.init.clone_from(&self.init);
+            settings.dataset.clone_from(&self.dataset);
+            settings.model.classes.clear();
             serde_json::to_value(settings).expect("settings can be written as JSON")
         };
-        let (path, then, now) = first_difference("", &json(started), &json(self))?;
-        Some(match path.as_str() {
-            "dataset.digest" => "the images' names or sizes have changed".to_owned(),
-            _ => format!("{path} was {then} and is {now} now"),
-        })
+        add_differences("", &json(started), &json(self), &mut differences);
+        match differences.as_slice() {
+            [] => Ok(()),
+            _ => Err(TrainingError::OtherTraining(differences.into())),
+        }
+    }
+
+    fn image_difference(&self, started: &Self) -> Option<SettingDifference> {
+        let (now, then) = (&self.dataset, &started.dataset);
+        let mut text = if self.model.classes != started.model.classes {
+            let [now, then] = [self, started].map(|settings| settings.model.classes.join(", "));
+            format!("the classes were {then} and are {now} now")
+        } else if now.digest == then.digest {
+            return None;
+        } else if (now.training_images, now.validation_images)
+            == (then.training_images, then.validation_images)
+        {
+            "the images' names or sizes have changed".to_owned()
+        } else {
+            format!(
+                "the data set had {} images to train on and {} to validate on, and has {} and {} \
+                 now",
+                then.training_images,
+                then.validation_images,
+                now.training_images,
+                now.validation_images
+            )
+        };
+        if then.split == SplitRule::ByPath {
+            text.push_str(
+                " (or an earlier version of Camshaft, which started the training, told classes \
+                 and images from other files in another way)",
+            );
+        }
+        Some(SettingDifference::of_images(text))
     }
 
     pub(super) fn shape(&self) -> ResNetShape {
@@ -152,17 +245,47 @@ impl Settings {
     }
 }
 
-/// The path of the first difference, and the two values there.
-fn first_difference(path: &str, then: &Value, now: &Value) -> Option<(String, Value, Value)> {
-    if let (Value::Object(a), Value::Object(b)) = (then, now) {
-        let keys = a.keys().chain(b.keys());
-        let missing = &Value::Null;
-        return keys.into_iter().find_map(|key| {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            first_difference(&path, a.get(key).unwrap_or(missing), b.get(key).unwrap_or(missing))
-        });
+impl InitRecord {
+    /// The name of an initial model doesn't matter: its digest is compared.
+    fn difference(&self, started: &Self) -> Option<SettingDifference> {
+        let same = match (&self.digest, &started.digest) {
+            (None, None) => self.name == started.name,
+            (now, then) => now == then,
+        };
+        let describe = |record: &Self| match &record.digest {
+            Some(digest) => format!("{} ({digest})", record.name),
+            None => record.name.clone(),
+        };
+        let differs = || SettingDifference {
+            then: started.name.clone(),
+            ..SettingDifference::of_values("init", describe(started), &describe(self))
+        };
+        (!same).then(differs)
     }
-    (then != now).then(|| (path.to_owned(), then.clone(), now.clone()))
+}
+
+/// Adds every difference between two values, with its path.
+fn add_differences(
+    path: &str,
+    then: &Value,
+    now: &Value,
+    differences: &mut Vec<SettingDifference>,
+) {
+    if let (Value::Object(a), Value::Object(b)) = (then, now) {
+        let only_in_b = b.keys().filter(|key| !a.contains_key(*key));
+        for key in a.keys().chain(only_in_b) {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let [then, now] = [a, b].map(|object| object.get(key).unwrap_or(&Value::Null));
+            add_differences(&path, then, now, differences);
+        }
+    } else if then != now {
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "absent".to_owned(),
+            other => other.to_string(),
+        };
+        differences.push(SettingDifference::of_values(path, text(then), &text(now)));
+    }
 }
 
 #[cfg(test)]
@@ -182,25 +305,50 @@ mod tests {
         };
         change(&mut options);
         let classes = vec!["a".to_owned(), "b".to_owned()];
-        let dataset = Dataset { classes, training: Vec::new(), validation: Vec::new() };
+        let dataset = Dataset { classes, ..Dataset::default() };
         Settings::new(&Init::Random(Architecture::ResNet18), &options, &dataset)
     }
 
     #[test]
     fn a_difference_is_named() {
         let started = settings(|_| ()).unwrap();
-        assert_eq!(started.difference(&started), None);
-        let difference = |change: fn(&mut Options)| settings(change).unwrap().difference(&started);
-        let batch = difference(|options| options.batch = 8).unwrap();
+        started.check_same(&started).unwrap();
+        let text = |now: &Settings| match now.check_same(&started).unwrap_err() {
+            TrainingError::OtherTraining(differences) => differences.to_string(),
+            other => panic!("{other}"),
+        };
+        let difference = |change: fn(&mut Options)| text(&settings(change).unwrap());
+        let batch = difference(|options| options.batch = 8);
         assert_eq!(batch, "batch was 16 and is 8 now");
-        let size = difference(|options| options.image_size = Some(64)).unwrap();
-        assert_eq!(size, "model.input.height was 224 and is 64 now");
-        let rate = difference(|options| options.learning_rate = 0.1).unwrap();
+        let size = difference(|options| options.image_size = Some(64));
+        assert!(size.starts_with("model.input.height was 224 and is 64 now, "), "{size}");
+        let rate = difference(|options| options.learning_rate = 0.1);
         assert_eq!(rate, "learning_rate was 0.0001 and is 0.1 now");
-        let mut other = started.clone();
-        other.dataset.digest = "sha256:0".to_owned();
-        let images = other.difference(&started).unwrap();
+        let both = difference(|options| (options.batch, options.seed) = (8, 3));
+        assert_eq!(both, "batch was 16 and is 8 now, seed was 0 and is 3 now");
+        let change = |change: fn(&mut Settings)| {
+            let mut other = started.clone();
+            change(&mut other);
+            text(&other)
+        };
+        let images = change(|other| other.dataset.digest = "sha256:0".to_owned());
         assert_eq!(images, "the images' names or sizes have changed");
+        let classes = change(|other| other.model.classes = vec!["Test".into(), "Train".into()]);
+        assert_eq!(classes, "the classes were a, b and are Test, Train now");
+        let init = change(|other| {
+            other.init = InitRecord { name: "pets".into(), digest: Some("sha256:1".into()) };
+        });
+        assert_eq!(init, "init was random and is pets (sha256:1) now");
+    }
+
+    #[test]
+    fn records_of_older_versions_tell_no_split() {
+        let mut settings = settings(|_| ()).unwrap();
+        settings.dataset.split = SplitRule::ByPath;
+        let json = serde_json::to_string(&settings).unwrap();
+        assert!(!json.contains("split"), "{json}");
+        let read: Settings = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.dataset.split, SplitRule::ByPath);
     }
 
     #[test]

@@ -55,7 +55,7 @@ struct Training {
 
 impl Training {
     fn new(root: &Path, options: &Options) -> Self {
-        let dataset = Dataset::find(root, None).unwrap();
+        let dataset = Dataset::find(root, &DatasetOptions::default()).unwrap();
         let init = Init::Random(Architecture::ResNet18);
         let settings = Settings::new(&init, options, &dataset).unwrap();
         Self { dataset, init, settings }
@@ -110,6 +110,23 @@ fn going_on_from_a_checkpoint_is_as_if_never_stopped() {
 }
 
 #[test]
+fn going_on_keeps_the_epoch_that_the_checkpoint_names() {
+    let root = tempfile::tempdir().unwrap();
+    write_stripes(root.path(), 6, 3);
+    let training = Training::new(root.path(), &options(TrainedLayers::Head));
+    let mut trainer = training.prepare(None).unwrap();
+    for _ in 0..3 {
+        trainer.train_epoch(&Watch::default()).unwrap();
+        assert_eq!(trainer.kept_epoch(), best(trainer.history()).map(|best| best.epoch));
+    }
+    let file = trainer.checkpoint().unwrap().encode().unwrap();
+    let checkpoint = Checkpoint::decode(&file).unwrap();
+    assert_eq!(checkpoint.kept_epoch(), trainer.kept_epoch());
+    let resumed = training.prepare(Some(&checkpoint)).unwrap();
+    assert_eq!(resumed.kept_epoch(), trainer.kept_epoch());
+}
+
+#[test]
 fn a_checkpoint_of_another_training_is_refused_with_what_differs() {
     let root = tempfile::tempdir().unwrap();
     write_stripes(root.path(), 3, 2);
@@ -125,7 +142,7 @@ fn a_checkpoint_of_another_training_is_refused_with_what_differs() {
     std::fs::remove_file(root.path().join("train/lying/000.png")).unwrap();
     let fewer = Training::new(root.path(), &options(TrainedLayers::Head));
     let error = fewer.prepare(Some(&checkpoint)).unwrap_err().to_string();
-    assert!(error.contains("names or sizes have changed"), "{error}");
+    assert!(error.contains("had 6 images to train on and 4 to validate on, and has 5"), "{error}");
     let error = Checkpoint::decode(&file[..file.len() - 1]).unwrap_err().to_string();
     assert!(error.contains("can't be used"), "{error}");
 }

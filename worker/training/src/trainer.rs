@@ -14,14 +14,16 @@ use super::initial_weights::Init;
 use super::learner::{Learner, Watch};
 use super::loss::Score;
 use super::random::{EpochImage, draw_epoch};
-use super::record::{EpochRecord, best};
-use super::settings::{Settings, TrainedLayers};
+use super::record::EpochRecord;
+use super::settings::{SettingDifference, Settings, TrainedLayers};
 use super::whole_network::WholeNetwork;
 
 /// A training, between two epochs.
 pub struct Trainer {
     settings: Settings,
     history: Vec<EpochRecord>,
+    /// The epoch whose weights are the model's.
+    kept_epoch: Option<u32>,
     learner: Box<dyn Learner>,
 }
 
@@ -50,25 +52,25 @@ impl Trainer {
             }
             TrainedLayers::All => Box::new(WholeNetwork::prepare(&settings, init, dataset, watch)?),
         };
-        let mut history = Vec::new();
+        let (mut history, mut kept_epoch) = (Vec::new(), None);
         if let Some(checkpoint) = checkpoint {
-            if let Some(difference) = settings.difference(checkpoint.settings()) {
-                return Err(TrainingError::OtherTraining(difference));
-            }
+            settings.check_same(checkpoint.settings())?;
             if learner.skipped() != checkpoint.skipped_images() {
                 let difference = format!(
-                    "{} images could not be read, and {} can't now",
+                    "{} unreadable images were left out, and {} would be now",
                     checkpoint.skipped_images(),
                     learner.skipped()
                 );
-                return Err(TrainingError::OtherTraining(difference));
+                let difference = SettingDifference::of_images(difference);
+                return Err(TrainingError::OtherTraining(vec![difference].into()));
             }
             learner
                 .restore(checkpoint.steps(), &|name| checkpoint.tensor(name))
                 .map_err(|error| TrainingError::Checkpoint(error.to_string()))?;
             history = checkpoint.history().to_vec();
+            kept_epoch = checkpoint.kept_epoch();
         }
-        Ok(Self { settings, history, learner })
+        Ok(Self { settings, history, kept_epoch, learner })
     }
 
     /// Trains one epoch and validates.
@@ -105,6 +107,10 @@ impl Trainer {
             validation_accuracy: validated.accuracy(),
             seconds: started.elapsed().as_secs_f64(),
         };
+        let kept = self.history.iter().find(|epoch| Some(epoch.epoch) == self.kept_epoch);
+        if kept.is_none_or(|kept| record.is_better_than(kept)) {
+            self.kept_epoch = Some(number);
+        }
         self.history.push(record);
         Ok(record)
     }
@@ -121,10 +127,16 @@ impl Trainer {
         self.learner.skipped()
     }
 
+    /// The epoch whose weights are the model's: the best so far.
+    #[must_use]
+    pub fn kept_epoch(&self) -> Option<u32> {
+        self.kept_epoch
+    }
+
     /// True if the last epoch is the best so far.
     #[must_use]
     pub fn is_best(&self) -> bool {
-        best(&self.history) == self.history.last()
+        self.history.last().is_some_and(|last| Some(last.epoch) == self.kept_epoch)
     }
 
     /// The content of `model.safetensors` with the current weights.
@@ -141,8 +153,9 @@ impl Trainer {
     /// If memory runs out.
     pub fn checkpoint(&self) -> Result<Checkpoint, TrainingError> {
         let (skipped, steps) = (self.learner.skipped(), self.learner.steps());
-        let (settings, history) = (self.settings.clone(), self.history.clone());
-        Ok(Checkpoint::new(settings, history, skipped, steps, self.learner.save()?))
+        let history = (self.history.clone(), self.kept_epoch);
+        let tensors = self.learner.save()?;
+        Ok(Checkpoint::new(self.settings.clone(), history, (skipped, steps), tensors))
     }
 }
 

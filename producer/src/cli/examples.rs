@@ -1,0 +1,50 @@
+//! Examples at the end of each command's help. Everything else there is computed from the options.
+
+pub(super) const CAMSHAFT: &str = "\
+Examples:
+  camshaft audit ~/images --out ~/audit     then open ~/audit/report/index.html
+  camshaft audit --help                     the options of a command";
+
+#[cfg(feature = "embedded")]
+pub(super) const AUDIT: &str = "\
+Examples:
+  camshaft audit ~/images --out ~/audit
+  camshaft audit s3://data/images --out s3://data/audit --limit 1000
+  camshaft audit list:keys.csv --base s3://data/images --out audit
+  camshaft audit ~/images --out ~/audit --model ~/my-resnet --target label
+  camshaft audit ~/images --out ~/audit --fail-on 'label-errors>10,accuracy<0.9'";
+
+#[cfg(feature = "embedded")]
+pub(super) const TRAIN: &str = "\
+Examples:
+  camshaft train ~/pets --out ~/pets-model
+  camshaft train ~/pets --out ~/pets-model --layers all --epochs 20
+  camshaft audit ~/pets/val --out ~/pets-audit --model ~/pets-model";
+
+pub(super) const ENQUEUE: &str = "\
+Examples:
+  export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f
+  camshaft enqueue s3://data/images --out s3://data/audit
+  camshaft enqueue s3://data/images --out s3://data/audit --only failed";
+
+pub(super) const REPORT: &str = "\
+Examples:
+  camshaft report ~/audit
+  camshaft report ~/audit --against ~/audit-of-last-month --fail-on 'broken>0'
+  camshaft report s3://data/audit --json";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  camshaft status ~/audit
+  camshaft status s3://data/audit --watch      with CAMSHAFT_BROKER also the queue";
+
+pub(super) const REDRIVE: &str = "\
+Examples:
+  export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f
+  camshaft redrive";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  camshaft completions bash > ~/.local/share/bash-completion/completions/camshaft
+  camshaft completions zsh > \"${fpath[1]}/_camshaft\"
+  camshaft completions fish > ~/.config/fish/completions/camshaft.fish";
