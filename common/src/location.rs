@@ -12,6 +12,8 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::printable::printable;
+
 /// A folder on disk or a prefix in a bucket, as an absolute URL without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -143,6 +145,20 @@ impl Location {
         Some(rest.trim_matches('/').to_owned())
     }
 
+    /// The same place without symbolic links in its path, as far as the path exists.
+    #[must_use]
+    pub fn resolved(&self) -> Self {
+        let resolved = self.local_path().and_then(|path| {
+            let existing = path.ancestors().find(|ancestor| ancestor.exists())?;
+            let rest = path.strip_prefix(existing).ok()?;
+            let real = existing.canonicalize().ok()?;
+            // `join` with nothing would add a `/`.
+            let real = if rest.as_os_str().is_empty() { real } else { real.join(rest) };
+            Url::from_file_path(real).ok().map(Self)
+        });
+        resolved.unwrap_or_else(|| self.clone())
+    }
+
     fn decoded_path(&self) -> Cow<'_, str> {
         percent_decode_str(self.0.path()).decode_utf8_lossy()
     }
@@ -193,10 +209,10 @@ impl From<Location> for String {
 }
 
 impl fmt::Display for Location {
-    /// A path if it is on this machine, else the URL.
+    /// A path if it is on this machine, else the URL. Safe on a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.local_path() {
-            Some(path) => path.display().fmt(f),
+            Some(path) => f.write_str(&printable(&path.display().to_string())),
             None => self.0.fmt(f),
         }
     }
@@ -246,6 +262,23 @@ mod tests {
         assert_eq!(location(&text("link/../x")), location(&text("real/x")));
         assert_eq!(location(&text("nowhere/../x")), location(&text("x")));
         assert_eq!(location("/../x"), location("/x"));
+    }
+
+    #[test]
+    fn a_resolved_place_has_no_links_and_need_not_exist() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", root.join("link")).unwrap();
+        let place = |path: &str| location(root.join(path).to_str().unwrap());
+        assert_eq!(place("link").resolved(), place("real"));
+        assert_eq!(place("link/new/out").resolved(), place("real/new/out"));
+        assert_eq!(location("s3://bucket/a").resolved(), location("s3://bucket/a"));
+    }
+
+    #[test]
+    fn a_place_is_shown_without_control_characters() {
+        assert_eq!(location("/a\u{1b}[2J\nb").to_string(), "/a\\u{1b}[2J\\nb");
     }
 
     #[test]

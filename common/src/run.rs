@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::explain::ExplainOptions;
+use crate::image_files::ImageFiles;
+use crate::key::ImageKey;
 use crate::layout::RUN_FILE;
 use crate::location::Location;
 use crate::model::ModelIdentity;
+use crate::skipped::SkippedCounts;
 use crate::store::{Folder, StoreError, StoreErrorKind};
 
 /// The most bytes of a run record; a real one has a few kilobytes.
@@ -61,12 +64,19 @@ pub struct RunRecord {
     /// The number of SOURCE's images to use, from the first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<u64>,
+    /// Which files of SOURCE are images. Absent if every file is: for a list, for a single image, and
+    /// for a run of an older version that has not been gone on with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image_files: Option<ImageFiles>,
     /// The model all results come from.
     pub model: ModelIdentity,
     /// The options all results come from.
     pub explain: ExplainOptions,
     /// Number of images in SOURCE, once they have been listed to the end.
     pub images: Option<u64>,
+    /// What else lies in SOURCE, once it has been listed to the end. Absent in older runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub skipped: Option<SkippedCounts>,
     /// When the run was first started.
     pub created_at: DateTime<Utc>,
     /// When it was last started, or finished listing.
@@ -96,6 +106,13 @@ pub enum ReadRunError {
 }
 
 impl RunRecord {
+    /// True if a file with this key is an image of the run. OUT may hold results of others: of files
+    /// that counted as images when they were written.
+    #[must_use]
+    pub fn selects(&self, key: &ImageKey) -> bool {
+        self.image_files.as_ref().is_none_or(|files| files.selects(key))
+    }
+
     /// Reads OUT's `run.json`, if it has one.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ use crate::enqueue::outlet::Outlet;
 use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError};
 use crate::enqueue::request::{EnqueueRequest, RunConfig};
 use crate::images::selection::Selection;
-use crate::images::source::{Source, SourceError};
+use crate::images::source::SourceError;
 use crate::interrupt::cancel_on_signal;
 use crate::report::{self, BuildError, ConditionsHold};
 use crate::terminal::output::{format_count, format_elapsed, print_line};
@@ -157,7 +157,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, engine, stop } = config;
     let (out, explain) = (run.out.clone(), run.explain.clone());
     let files = Arc::new(model_files::read(&run.model, &stores).await?);
-    let source = Source::open(run.source.clone(), run.labels, &run.out, &stores)?;
+    let source = run.open_source(&stores)?;
     // Tells a wrong option once, and not for each image.
     files.check(&explain)?;
     let trust = trust_sample.map(|images| TrustSampling {
@@ -306,5 +306,6 @@ fn print_summary(
     for (class, number) in &outcomes.failed {
         print_line(&format!("  {number} {class}"));
     }
+    enqueued.left_out.to_lines().iter().for_each(|line| print_line(line));
     print_line(&format!("Results are in {out}"));
 }

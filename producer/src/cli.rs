@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use camshaft_arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
 use camshaft_common::explain::ExplainOptions;
+use camshaft_common::image_files::{Glob, ImageFiles};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
 use camshaft_common::run::RunId;
@@ -93,6 +94,16 @@ pub(crate) struct RunArgs {
     /// With list:PATH, the folder or URL that its keys are below
     #[arg(long, env = "CAMSHAFT_BASE", value_name = "URL")]
     pub(crate) base: Option<Location>,
+    /// Take only files that match as images, and not those of image types by name: '*.jpg', or with
+    /// a slash for the whole key, 'cat/**'. Repeatable; {a,b}, * and ** as in .gitignore
+    #[arg(long, env = "CAMSHAFT_INCLUDE", value_name = "GLOB", value_delimiter = '\n')]
+    pub(crate) include: Vec<Glob>,
+    /// Leave out files that match, as for --include. Repeatable
+    #[arg(long, env = "CAMSHAFT_EXCLUDE", value_name = "GLOB", value_delimiter = '\n')]
+    pub(crate) exclude: Vec<Glob>,
+    /// Print everything in SOURCE that is left out, with the reason
+    #[arg(long, env = "CAMSHAFT_LIST_SKIPPED", value_parser = BoolishValueParser::new())]
+    pub(crate) list_skipped: bool,
     /// Where an image's label comes from, unless a list names it
     #[arg(long, env = "CAMSHAFT_LABELS", value_enum, default_value_t)]
     pub(crate) labels: LabelRule,
@@ -262,8 +273,15 @@ pub enum UsageError {
 
 impl RunArgs {
     fn resolve(self) -> Result<RunConfig, UsageError> {
+        let image_files = ImageFiles { include: self.include, exclude: self.exclude };
+        let source = SourceConfig::new(self.source, self.base)?;
+        if matches!(source, SourceConfig::List { .. }) && image_files != ImageFiles::default() {
+            return Err(SourceConfigError::GlobsWithList.into());
+        }
         Ok(RunConfig {
-            source: SourceConfig::new(self.source, self.base)?,
+            source,
+            image_files,
+            list_skipped: self.list_skipped,
             labels: self.labels,
             limit: self.limit,
             out: self.out,

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::advice;
 use crate::broker::{self, BrokerConfig};
 use crate::images::selection::Selection;
-use crate::images::source::{Source, SourceError};
+use crate::images::source::SourceError;
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use counters::EnqueueCounters;
@@ -84,7 +84,7 @@ pub(crate) async fn enqueue(
     let EnqueueConfig { run, selection, broker } = config;
     let model = identify_model(&run.model, &stores).await?;
     let queue = broker::connect(broker).await?;
-    let source = Source::open(run.source.clone(), run.labels, &run.out, &stores)?;
+    let source = run.open_source(&stores)?;
     let dead_images = match selection {
         Selection::Missing => images_of_dead_letters(&queue, &run.out).await?,
         Selection::New | Selection::All | Selection::Failed => HashSet::new(),
@@ -124,6 +124,7 @@ fn print_summary(counters: &EnqueueCounters, run: RunId) {
         format_count(counters.found.load(Relaxed), "image"),
         counters.skipped.load(Relaxed),
     ));
+    counters.left_out.to_lines().iter().for_each(|line| print_line(line));
 }
 
 /// The images of dead letters, which are not missing. Needs an empty queue: the image of a message

@@ -58,10 +58,8 @@ impl CommandError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Usage(_)
-            | Self::Enqueue(EnqueueError::Source(
-                SourceError::OutIsSource | SourceError::OutIsBase,
-            )) => USAGE,
+            Self::Usage(_) => USAGE,
+            Self::Enqueue(EnqueueError::Source(error)) if is_usage(error) => USAGE,
             Self::Enqueue(EnqueueError::Queue(error))
             | Self::Status(StatusError::Queue(error))
             | Self::Redrive(RedriveError(error))
@@ -72,7 +70,7 @@ impl CommandError {
             Self::Report(ReportCommandError::ConditionsHold(_)) => CONDITION_HOLDS,
             #[cfg(feature = "embedded")]
             Self::Audit(error) => match error {
-                AuditError::Source(SourceError::OutIsSource | SourceError::OutIsBase) => USAGE,
+                AuditError::Source(error) if is_usage(error) => USAGE,
                 AuditError::TooManyFailures { .. } => TOO_MANY_FAILURES,
                 AuditError::ConditionsHold(_) => CONDITION_HOLDS,
                 _ => FAILURE,
@@ -80,6 +78,14 @@ impl CommandError {
             _ => FAILURE,
         }
     }
+}
+
+/// True if the arguments don't go with the SOURCE that is there.
+fn is_usage(error: &SourceError) -> bool {
+    matches!(
+        error,
+        SourceError::OutIsSource | SourceError::OutIsBase | SourceError::GlobsForOneImage(_)
+    )
 }
 
 #[cfg(test)]

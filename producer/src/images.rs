@@ -6,6 +6,8 @@
 pub(crate) mod found_image;
 mod list_file;
 pub mod list_lines;
+pub(crate) mod run_folders;
 pub(crate) mod selection;
+pub(crate) mod skipped_log;
 pub(crate) mod source;
 pub(crate) mod source_config;

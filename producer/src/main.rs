@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use camshaft_arguments::advice::with_option;
+use camshaft_common::printable::printable_lines;
 use camshaft_common::store::StoreOptions;
 use camshaft_producer::{Cli, LogWriter};
 use camshaft_telemetry::{self as telemetry, Service};
@@ -40,6 +41,6 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the one place that tells the caller why it ended")]
 fn complain(message: &str, status: u8) -> ExitCode {
-    eprintln!("camshaft: {message}");
+    eprintln!("camshaft: {}", printable_lines(message));
     ExitCode::from(status)
 }

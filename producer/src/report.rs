@@ -12,7 +12,7 @@ use camshaft_report::{
 };
 
 use crate::advice;
-use crate::terminal::output::{format_count, print_line};
+use crate::terminal::output::{format_count, print_json, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 
 /// What `camshaft report` is to do.
@@ -65,7 +65,7 @@ pub(crate) async fn report(
 ) -> Result<(), ReportCommandError> {
     let summary = build(&config.out, &config.options, &stores).await?;
     if config.json {
-        print_line(&serde_json::to_string(&summary).expect("a summary has only texts and numbers"));
+        print_json(&serde_json::to_string(&summary).expect("a summary has only texts and numbers"));
     } else {
         print_summary(&summary);
     }

@@ -16,7 +16,7 @@ use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
 
 use crate::advice;
 use crate::broker::{self, BrokerConfig};
-use crate::terminal::output::print_line;
+use crate::terminal::output::{print_json, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use reconciliation::ReconciliationError;
 use result_counts::ResultCounts;
@@ -108,7 +108,11 @@ pub(crate) async fn status(config: StatusConfig, stores: StoreOptions) -> Result
 }
 
 fn print_status(status: &RunStatus, json: bool) {
-    print_line(&if json { status.to_json() } else { status.to_lines() });
+    if json {
+        print_json(&status.to_json());
+    } else {
+        print_line(&status.to_lines());
+    }
 }
 
 /// The places that tell how far a run is.
@@ -128,7 +132,7 @@ impl WatchedRun {
             }
             None => None,
         };
-        let results = ResultCounts::list(&self.out).await?;
+        let results = ResultCounts::list(&self.out, &record).await?;
         let status = RunStatus::new(&record, results, queue);
         Ok((record, status))
     }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use camshaft_common::layout::{self, FAILURES, OVERLAYS, PREDICTIONS};
+use camshaft_common::layout::{FAILURES, OVERLAYS, PREDICTIONS};
 use camshaft_common::prediction::{FailureRecord, PredictionRecord};
+use camshaft_common::results::{self, ResultFile};
 use camshaft_common::store::{Folder, StoreOptions};
 use futures::TryStreamExt;
 
@@ -86,13 +87,12 @@ pub fn local(out: &std::path::Path) -> Folder {
     Folder::open(&location, &StoreOptions::default()).expect("a folder needs no settings")
 }
 
-async fn keys(out: &Folder, folder: &str) -> Vec<(String, String)> {
+async fn keys(out: &Folder, folder: &'static str) -> Vec<(String, String)> {
     let objects: Vec<_> = out.list(folder).try_collect().await.expect("OUT can be listed");
-    let keys = objects.into_iter().map(|object| {
-        let key = layout::image_of_result(&object.path).expect("only results lie here");
-        (key.to_string(), format!("{folder}/{}", object.path))
-    });
-    keys.collect()
+    let files: Vec<ResultFile> =
+        results::list(out, folder).try_collect().await.expect("OUT can be listed");
+    assert_eq!(objects.len(), files.len(), "only results lie here");
+    files.into_iter().map(|file| (file.key.to_string(), file.path)).collect()
 }
 
 /// Asserts that the results of two runs are the same: classes are equal, probabilities and maps

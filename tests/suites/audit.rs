@@ -168,7 +168,7 @@ fn each_bad_image_among_a_thousand_fails_by_its_class() {
         ("empty.jpg", Vec::new(), Some(FailureClass::Undecodable)),
         ("really-a-png.jpg", png, None),
         ("huge.png", blank_png(30_000), Some(FailureClass::TooLarge)),
-        ("notes.txt", b"remember the milk\n".to_vec(), Some(FailureClass::Unsupported)),
+        ("notes.tif", b"remember the milk\n".to_vec(), Some(FailureClass::Unsupported)),
     ];
     for (name, bytes, _) in &odd {
         fs::write(small.source.join(name), bytes).unwrap();

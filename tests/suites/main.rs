@@ -10,6 +10,7 @@ mod distributed;
 mod faults;
 mod golden;
 mod hostile;
+mod messy_folders;
 mod monitoring;
 mod pictures;
 mod queue;

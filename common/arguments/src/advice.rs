@@ -48,6 +48,7 @@ pub fn describe_store_error(error: &StoreError) -> String {
         | StoreErrorKind::AccessDenied
         | StoreErrorKind::BadCredentials
         | StoreErrorKind::TooLarge
+        | StoreErrorKind::Unusable
         | StoreErrorKind::Transient => None,
     };
     with_option(error, option)

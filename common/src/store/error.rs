@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io;
 
 use super::authorities::CA_BUNDLE;
+use crate::printable::printable;
 use crate::tls;
 
 /// Most characters of a store's answer in an error; some answer with pages of XML or HTML.
@@ -17,6 +18,9 @@ const TLS_SETTINGS: tls::Settings = tls::Settings {
     address: "the store's endpoint (AWS_ENDPOINT_URL)",
     identity: "a proxy: stores are not asked with one",
 };
+
+/// What `object_store` calls its store of local files in an error.
+const LOCAL: &str = "LocalFileSystem";
 
 /// A failed request to a store, told in one line.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,9 @@ pub enum StoreErrorKind {
     BadCredentials,
     /// The object has more bytes than allowed.
     TooLarge,
+    /// This object can never be read or written: its name is too long or not allowed there, or names
+    /// a loop of links, a pipe or a device.
+    Unusable,
     /// The disk or the store's quota is full.
     NoSpace,
     /// Anything else: it may work later.
@@ -59,7 +66,8 @@ impl StoreErrorKind {
             | Self::NoBucket
             | Self::AccessDenied
             | Self::BadCredentials
-            | Self::TooLarge => false,
+            | Self::TooLarge
+            | Self::Unusable => false,
         }
     }
 }
@@ -81,7 +89,9 @@ impl StoreError {
             StoreErrorKind::NoSpace => {
                 "no space is left there; free some, or choose another --out".to_owned()
             }
-            StoreErrorKind::TooLarge | StoreErrorKind::Transient => summary(&source, &whole),
+            StoreErrorKind::TooLarge | StoreErrorKind::Unusable | StoreErrorKind::Transient => {
+                summary(&source, &whole)
+            }
         };
         Self { action, place, reason, kind, source: Some(Box::new(source)) }
     }
@@ -125,12 +135,20 @@ fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
     let code = tag(whole, "Code");
     /// The codes for a full disk or quota: of Ceph, of Google and others, of MinIO.
     const FULL: [&str; 3] = ["QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"];
+    /// The codes for a name that the store does not take: of S3, of MinIO, of Azure.
+    const BAD_NAME: [&str; 3] =
+        ["KeyTooLongError", "XMinioInvalidObjectName", "InvalidResourceName"];
     match error {
         _ if code.is_some_and(|code| FULL.contains(&code)) => StoreErrorKind::NoSpace,
+        _ if code.is_some_and(|code| BAD_NAME.contains(&code)) => StoreErrorKind::Unusable,
         _ if code == Some("NoSuchBucket") || whole.contains("ContainerNotFound") => {
             StoreErrorKind::NoBucket
         }
         E::NotFound { .. } => StoreErrorKind::NotFound,
+        E::InvalidPath { .. } => StoreErrorKind::Unusable,
+        E::Generic { store: LOCAL | "file", .. } if io_error(error).is_some_and(is_about_name) => {
+            StoreErrorKind::Unusable
+        }
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => match code {
             // An object without the right to read it answers AccessDenied, or nothing (HEAD). All
             // other codes (InvalidAccessKeyId, SignatureDoesNotMatch, ExpiredToken,
@@ -152,14 +170,29 @@ fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
 }
 
 fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
+    io_error(error).map(io::Error::kind)
+}
+
+fn io_error(error: &dyn Error) -> Option<&io::Error> {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
+            return Some(error);
         }
         cause = error.source();
     }
     None
+}
+
+/// True if a system's error is about the name, or about what has that name, and lasts as long.
+fn is_about_name(error: &io::Error) -> bool {
+    /// Names that a file system does not take, and what can't be opened as a file.
+    const LASTING: [i32; 6] =
+        [libc::ENAMETOOLONG, libc::EINVAL, libc::ELOOP, libc::EILSEQ, libc::ENXIO, libc::ENODEV];
+    match error.raw_os_error() {
+        Some(code) => LASTING.contains(&code),
+        None => error.kind() == io::ErrorKind::InvalidInput,
+    }
 }
 
 /// The content of the first `<name>…</name>`, as S3 and Azure answer errors.
@@ -192,9 +225,10 @@ fn summary(error: &(dyn Error + 'static), whole: &str) -> String {
 
 fn shorten(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable(&line);
     match line.char_indices().nth(MAX_REASON_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+        None => line.into_owned(),
     }
 }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -27,15 +26,21 @@ use crate::tls;
 
 mod authorities;
 mod error;
+mod found;
+mod images;
+mod listed_names;
+mod listing;
 mod ordered;
 #[cfg(test)]
 mod tests;
 
 use authorities::{Authorities, CA_BUNDLE};
+use listed_names::ListingConnector;
 use ordered::Seekable;
 
 pub use authorities::CaBundleError;
 pub use error::{StoreError, StoreErrorKind};
+pub use images::{ListedImage, SkippedEntry, SourceEntry};
 
 /// Size of a large object's parts: S3 takes 10,000 of at least 5 MiB.
 const PART_BYTES: usize = 16 * 1024 * 1024;
@@ -209,7 +214,8 @@ impl Folder {
                 let client = options.authorities.beside_the_systems(client_options());
                 let mut builder = GoogleCloudStorageBuilder::new()
                     .with_url(url.as_str())
-                    .with_client_options(client);
+                    .with_client_options(client)
+                    .with_http_connector(ListingConnector::default());
                 for (key, value) in options.for_builder() {
                     builder = builder.with_config(key, value);
                 }
@@ -217,8 +223,10 @@ impl Folder {
             }
             "az" | "abfs" | "abfss" => {
                 let client = options.authorities.beside_the_systems(client_options());
-                let mut builder =
-                    MicrosoftAzureBuilder::new().with_url(url.as_str()).with_client_options(client);
+                let mut builder = MicrosoftAzureBuilder::new()
+                    .with_url(url.as_str())
+                    .with_client_options(client)
+                    .with_http_connector(ListingConnector::default());
                 for (key, value) in options.for_builder() {
                     builder = builder.with_config(key, value);
                 }
@@ -227,8 +235,10 @@ impl Folder {
             }
             _ => {
                 let client = options.authorities.instead_of_the_systems(client_options());
-                let mut builder =
-                    AmazonS3Builder::new().with_url(url.as_str()).with_client_options(client);
+                let mut builder = AmazonS3Builder::new()
+                    .with_url(url.as_str())
+                    .with_client_options(client)
+                    .with_http_connector(ListingConnector::default());
                 for (key, value) in options.for_builder() {
                     builder = builder.with_config(key, value);
                 }
@@ -351,67 +361,6 @@ impl Folder {
         }
     }
 
-    /// Every object below `folder` (`""` for all), in the store's order. An item is an
-    /// error if one entry cannot be read; the others follow if the store can go on.
-    pub fn list(&self, folder: &str) -> BoxStream<'static, Result<Listed, StoreError>> {
-        let prefix = match self.path(folder) {
-            Ok(prefix) => prefix,
-            Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
-        };
-        let found = self.store.list(Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()));
-        self.listed(folder, &prefix, found)
-    }
-
-    /// As [`Folder::list`], but in the order of paths as text, and faster for many objects: several
-    /// ranges are listed at once, in bounded memory. A store that cannot start at a name is listed in
-    /// its own order.
-    pub fn list_in_order(&self, folder: &str) -> BoxStream<'static, Result<Listed, StoreError>> {
-        let prefix = match self.path(folder) {
-            Ok(prefix) => prefix,
-            Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
-        };
-        let found = match &self.listing {
-            Listing::Plain => return self.list(folder),
-            Listing::Seekable(seekable) => ordered::list(seekable.clone(), prefix.clone()),
-            Listing::Local => {
-                let directory = std::path::PathBuf::from(format!("/{prefix}"));
-                ordered::list_local(directory, prefix.clone())
-            }
-        };
-        self.listed(folder, &prefix, found)
-    }
-
-    fn listed(
-        &self,
-        folder: &str,
-        prefix: &Path,
-        found: BoxStream<'static, object_store::Result<ObjectMeta>>,
-    ) -> BoxStream<'static, Result<Listed, StoreError>> {
-        let prefix_length = if prefix.as_ref().is_empty() { 0 } else { prefix.as_ref().len() + 1 };
-        let place = self.name_of(folder);
-        found
-            .map_ok(move |meta| Listed {
-                path: meta.location.as_ref()[prefix_length..].to_owned(),
-                etag: meta.e_tag,
-                size_bytes: meta.size,
-                last_modified: meta.last_modified,
-            })
-            .map_err(move |source| StoreError::new("list", place.clone(), source))
-            .boxed()
-    }
-
-    /// The names of the objects directly in this folder.
-    ///
-    /// # Errors
-    /// As the store says.
-    pub async fn names(&self) -> Result<Vec<String>, StoreError> {
-        let root = Some(&self.root).filter(|root| !root.as_ref().is_empty());
-        let found = self.store.list_with_delimiter(root).await;
-        let found = found.map_err(|source| self.error("list", "", source))?;
-        let names = found.objects.iter().filter_map(|object| object.location.filename());
-        Ok(names.map(str::to_owned).collect())
-    }
-
     /// An object's size, entity tag and time, without its content.
     ///
     /// # Errors
@@ -460,9 +409,7 @@ impl Folder {
 
 fn seekable<S: ObjectStore + PaginatedListStore>(store: S) -> (Arc<dyn ObjectStore>, Listing) {
     let store = Arc::new(store);
-    let pages: Arc<dyn PaginatedListStore> = Arc::clone(&store) as _;
-    let seekable = Seekable { store: Arc::clone(&store) as _, pages };
-    (store, Listing::Seekable(seekable))
+    (Arc::clone(&store) as _, Listing::Seekable(store))
 }
 
 /// A few quick repetitions. An error that lasts longer is answered by the queue's retry delays, so

@@ -3,7 +3,8 @@
 //! A store lists a page of 1,000 objects at a time, and a page can be asked for only after the one
 //! before it. So the names are cut into ranges, at the folders that a first request finds, and several
 //! ranges are listed at once. A range is all names after one name and up to another. Any name can be a
-//! cut; no object is left out or listed twice.
+//! cut; no object is left out or listed twice. Names are compared as the store has them: a
+//! [`Path`] drops a `/` at an end, and would be in another order.
 //!
 //! Local folders are not ordered: [`local`] sorts the names of one folder at a time.
 //!
@@ -15,17 +16,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, Result};
+use object_store::{ObjectMeta, Result};
 use tokio::sync::mpsc;
 
 use super::error::may_pass;
+use super::found::{FoundEntry, FoundObject};
+use super::listed_names::name_of;
 use crate::backoff::Retries;
 
 mod local;
 
-pub(super) use local::list as list_local;
+pub(super) use local::{etag, list as list_local};
 
 /// Ranges listed at a time.
 const RANGES_AT_ONCE: usize = 8;
@@ -44,30 +47,33 @@ const SMALL_RANGE_OBJECTS: u64 = 500;
 const MAX_REPEATS: u32 = 4;
 
 /// A store that can start a listing anywhere.
-#[derive(Clone)]
-pub(super) struct Seekable {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) pages: Arc<dyn PaginatedListStore>,
-}
+pub(super) type Seekable = Arc<dyn PaginatedListStore>;
 
 /// All names after one and up to another; the latter is included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NameRange {
-    after: Option<Path>,
-    until: Option<Path>,
+    after: Option<String>,
+    until: Option<String>,
 }
 
 /// Every object below `prefix`, in the order of their names.
-pub(super) fn list(seekable: Seekable, prefix: Path) -> BoxStream<'static, Result<ObjectMeta>> {
+pub(super) fn list(store: Seekable, prefix: &Path) -> BoxStream<'static, Result<FoundEntry>> {
+    let prefix = Some(format!("{prefix}/")).filter(|_| !prefix.as_ref().is_empty());
+    let prefix_bytes = prefix.as_ref().map_or(0, String::len);
     let ranges = stream::once(async move {
         // Beside the ranges in the channel, one is being handed on.
         let (sender, receiver) = mpsc::channel(RANGES_AT_ONCE - 1);
-        tokio::spawn(async move { RangeCutter::new(seekable, prefix).cut(sender).await });
+        tokio::spawn(async move { RangeCutter::new(store, prefix).cut(sender).await });
         stream::unfold(receiver, |mut receiver: mpsc::Receiver<Pages>| async move {
             receiver.recv().await.map(|pages| (pages, receiver))
         })
     });
-    ranges.flatten().flat_map(objects).boxed()
+    let found = ranges.flatten().flat_map(objects);
+    found
+        .try_filter_map(move |meta| async move {
+            Ok(FoundObject::in_store(meta, prefix_bytes).map(FoundEntry::Object))
+        })
+        .boxed()
 }
 
 type Pages = mpsc::Receiver<Result<Vec<ObjectMeta>>>;
@@ -83,24 +89,26 @@ fn objects(pages: Pages) -> BoxStream<'static, Result<ObjectMeta>> {
 
 /// Cuts the names below a prefix into ranges and starts to list them.
 struct RangeCutter {
-    seekable: Seekable,
-    prefix: Path,
+    store: Seekable,
+    /// The start of all names, a `/` at its end.
+    prefix: Option<String>,
     /// The end of the last range.
-    last: Option<Path>,
+    last: Option<String>,
     started: u64,
     listed: Arc<AtomicU64>,
 }
 
 impl RangeCutter {
-    fn new(seekable: Seekable, prefix: Path) -> Self {
-        Self { seekable, prefix, last: None, started: 0, listed: Arc::default() }
+    fn new(store: Seekable, prefix: Option<String>) -> Self {
+        Self { store, prefix, last: None, started: 0, listed: Arc::default() }
     }
 
     async fn cut(mut self, sender: mpsc::Sender<Pages>) {
         let mut token = None;
         let mut first = true;
         loop {
-            let (mut folders, next) = match self.folders(&self.prefix.clone(), token.take()).await {
+            let (mut folders, next) = match self.folders(self.prefix.as_deref(), token.take()).await
+            {
                 Ok(found) => found,
                 Err(error) => {
                     let (failed, pages) = mpsc::channel(1);
@@ -129,13 +137,13 @@ impl RangeCutter {
         }
     }
 
-    /// One page of the folders directly in `inside`, in order, and the token of the next page.
+    /// One page of the folders directly in `inside`, in order and without their last `/`, and the
+    /// token of the next page.
     async fn folders(
         &self,
-        inside: &Path,
+        inside: Option<&str>,
         page_token: Option<String>,
-    ) -> Result<(Vec<Path>, Option<String>)> {
-        let prefix = Some(format!("{inside}/")).filter(|_| !inside.as_ref().is_empty());
+    ) -> Result<(Vec<String>, Option<String>)> {
         let mut tries = Tries::default();
         let page = loop {
             let options = PaginatedListOptions {
@@ -143,18 +151,20 @@ impl RangeCutter {
                 page_token: page_token.clone(),
                 ..PaginatedListOptions::default()
             };
-            match self.seekable.pages.list_paginated(prefix.as_deref(), options).await {
+            match self.store.list_paginated(inside, options).await {
                 Ok(page) => break page,
                 Err(error) => tries.another(error).await?,
             }
         };
-        let mut folders = page.result.common_prefixes;
+        let folders = page.result.common_prefixes.into_iter().map(String::from);
+        // A folder whose name is no path has none here. It needs no cut of its own.
+        let mut folders: Vec<_> = folders.filter(|folder| !folder.is_empty()).collect();
         folders.sort_unstable();
         Ok((folders, page.page_token))
     }
 
     /// Adds the folders inside of few folders: those of a data set are often `train` and `val`.
-    async fn with_those_inside(&self, folders: Vec<Path>) -> Vec<Path> {
+    async fn with_those_inside(&self, folders: Vec<String>) -> Vec<String> {
         let mut found = folders.clone();
         let mut unseen = VecDeque::from(folders);
         for _ in 0..MAX_FOLDER_REQUESTS {
@@ -163,7 +173,8 @@ impl RangeCutter {
             }
             let Some(folder) = unseen.pop_front() else { break };
             // An error here changes only the cuts; the listing itself will show it.
-            let Ok((inside, _)) = self.folders(&folder, None).await else { break };
+            let inside = self.folders(Some(&format!("{folder}/")), None).await;
+            let Ok((inside, _)) = inside else { break };
             found.extend(inside.iter().cloned());
             unseen.extend(inside);
         }
@@ -174,13 +185,13 @@ impl RangeCutter {
     /// Starts to list the range from the last range's end.
     async fn start(
         &mut self,
-        until: Option<Path>,
+        until: Option<String>,
         ranges: &mpsc::Sender<Pages>,
     ) -> Result<(), mpsc::error::SendError<Pages>> {
         let after = std::mem::replace(&mut self.last, until.clone());
         let (sender, pages) = mpsc::channel(PAGES_HELD);
         let range = NameRange { after, until };
-        let listing = list_range(&self.seekable, &self.prefix, range);
+        let listing = list_range(&self.store, self.prefix.clone(), range);
         let listed = Arc::clone(&self.listed);
         // Waits for room first, so that a range is started only when its turn is near.
         ranges.send(pages).await?;
@@ -202,17 +213,16 @@ impl RangeCutter {
 }
 
 fn list_range(
-    seekable: &Seekable,
-    prefix: &Path,
+    store: &Seekable,
+    prefix: Option<String>,
     range: NameRange,
 ) -> BoxStream<'static, Result<ObjectMeta>> {
-    let prefix = Some(prefix.clone()).filter(|prefix| !prefix.as_ref().is_empty());
     let listing = RangeListing {
-        store: Arc::clone(&seekable.store),
+        store: Arc::clone(store),
         prefix,
         range,
-        answers: None,
-        tries: Tries::default(),
+        next_page: NextPage::First,
+        page: VecDeque::new(),
     };
     stream::unfold(Some(listing), |listing| async move {
         let mut listing = listing?;
@@ -224,43 +234,63 @@ fn list_range(
     .boxed()
 }
 
-/// A range being listed. After an error it goes on behind the last object it returned.
+/// A range being listed.
 struct RangeListing {
-    store: Arc<dyn ObjectStore>,
-    prefix: Option<Path>,
-    /// The rest of the range.
+    store: Seekable,
+    prefix: Option<String>,
     range: NameRange,
-    answers: Option<BoxStream<'static, Result<ObjectMeta>>>,
-    tries: Tries,
+    next_page: NextPage,
+    /// The rest of the last page.
+    page: VecDeque<ObjectMeta>,
+}
+
+/// The page that is asked for next.
+enum NextPage {
+    First,
+    /// The one that the page before it names.
+    Token(String),
+    None,
 }
 
 impl RangeListing {
     async fn next(&mut self) -> Option<Result<ObjectMeta>> {
         loop {
-            let (store, prefix) = (&self.store, self.prefix.as_ref());
-            let answers = self.answers.get_or_insert_with(|| match &self.range.after {
-                None => store.list(prefix),
-                Some(after) => store.list_with_offset(prefix, after),
-            });
-            let object = match answers.next().await? {
-                Ok(object) => object,
-                Err(error) => {
-                    self.answers = None;
-                    match self.tries.another(error).await {
-                        Ok(()) => continue,
-                        Err(error) => return Some(Err(error)),
-                    }
-                }
-            };
             let NameRange { after, until } = &self.range;
-            if until.as_ref().is_some_and(|until| object.location > *until) {
-                return None;
+            while let Some(object) = self.page.pop_front() {
+                let name = name_of(&object.location);
+                if until.as_deref().is_some_and(|until| *name > *until) {
+                    return None;
+                }
+                // A server that does not support an offset starts at the beginning.
+                if after.as_deref().is_none_or(|after| *name > *after) {
+                    return Some(Ok(object));
+                }
             }
-            // A server that does not support an offset starts at the beginning.
-            if after.as_ref().is_none_or(|after| object.location > *after) {
-                self.range.after = Some(object.location.clone());
-                self.tries = Tries::default();
-                return Some(Ok(object));
+            let page_token = match &self.next_page {
+                NextPage::First => None,
+                NextPage::Token(token) => Some(token.clone()),
+                NextPage::None => return None,
+            };
+            let PaginatedListResult { result, page_token } = match self.ask(page_token).await {
+                Ok(page) => page,
+                Err(error) => return Some(Err(error)),
+            };
+            self.page = result.objects.into();
+            self.next_page = page_token.map_or(NextPage::None, NextPage::Token);
+        }
+    }
+
+    async fn ask(&self, page_token: Option<String>) -> Result<PaginatedListResult> {
+        let mut tries = Tries::default();
+        loop {
+            let options = PaginatedListOptions {
+                offset: self.range.after.clone(),
+                page_token: page_token.clone(),
+                ..PaginatedListOptions::default()
+            };
+            match self.store.list_paginated(self.prefix.as_deref(), options).await {
+                Ok(page) => return Ok(page),
+                Err(error) => tries.another(error).await?,
             }
         }
     }
@@ -299,3 +329,6 @@ trait StepByMost: ExactSizeIterator + Sized {
 }
 
 impl<I: ExactSizeIterator> StepByMost for I {}
+
+#[cfg(test)]
+mod tests;

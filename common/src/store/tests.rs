@@ -1,3 +1,5 @@
+use futures::TryStreamExt;
+
 use super::*;
 
 fn folder(directory: &std::path::Path) -> Folder {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use camshaft_common::layout::REPORT;
 use camshaft_common::location::Location;
 use camshaft_common::run::{RunRecord, SCHEMA};
+use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreOptions};
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
@@ -67,7 +68,7 @@ pub async fn build(
 ) -> Result<Summary, ReportError> {
     let out = Folder::open(location, stores)?;
     let run = RunRecord::read_existing(&out).await?;
-    let built = build_table(&out, options, progress).await?;
+    let built = build_table(&out, &run, options, progress).await?;
     let mut overview = built.totals.into_overview(run.images);
     if overview.images == 0 {
         return Err(ReportError::NoResults(location.to_string()));
@@ -122,6 +123,7 @@ pub async fn build(
     Ok(Summary {
         run: run.run.to_string(),
         overview,
+        not_images: run.skipped.as_ref().map(SkippedCounts::not_images),
         findings: summary::count_findings(&list),
         comparison,
         page: format!("{}/{path}", location.to_string().trim_end_matches('/')),
@@ -141,6 +143,7 @@ struct BuiltTable {
 
 async fn build_table(
     out: &Folder,
+    run: &RunRecord,
     options: &ReportOptions,
     progress: &Arc<ReadProgress>,
 ) -> Result<BuiltTable, ReportError> {
@@ -148,7 +151,8 @@ async fn build_table(
     let csv = options.csv;
     let writing = blocking(move || write_table(received, csv));
     let reading = async {
-        let reader = ResultReader { out, embeddings: options.embeddings, progress, rows: &rows };
+        let embeddings = options.embeddings;
+        let reader = ResultReader { out, run, embeddings, progress, rows: &rows };
         let read = reader.send_results().await;
         drop(rows);
         read
@@ -195,8 +199,8 @@ async fn compare(
     progress: &Arc<ReadProgress>,
 ) -> Result<(RunComparison, File), ReportError> {
     let folder = Folder::open(other, stores)?;
-    RunRecord::read_existing(&folder).await?;
-    let before = build_table(&folder, &ReportOptions::default(), progress).await?;
+    let run = RunRecord::read_existing(&folder).await?;
+    let before = build_table(&folder, &run, &ReportOptions::default(), progress).await?;
     let (table, name) = (table.try_clone()?, other.to_string());
     let (comparison, file, examples) = blocking(move || {
         let file = tempfile::tempfile()?;

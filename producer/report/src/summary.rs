@@ -16,6 +16,8 @@ pub struct Summary {
     /// The numbers of the run.
     #[serde(flatten)]
     pub overview: Overview,
+    /// Files in SOURCE that are no images; none if they were not counted.
+    pub not_images: Option<u64>,
     /// The number of findings, by kind and by problem.
     pub findings: BTreeMap<&'static str, u64>,
     /// What changed since the other run, if there is one.

@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{self, PREDICTIONS, TRUST_FILE};
+use camshaft_common::layout::{Layout, PREDICTIONS, TRUST_FILE};
 use camshaft_common::location::Location;
 use camshaft_common::model::FileDigest;
 use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
+use camshaft_common::results::{self, ResultFile};
 use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
@@ -156,11 +157,12 @@ impl TrustSampling {
         keys: Vec<ImageKey>,
     ) -> Result<Vec<SampledImage>, StoreError> {
         let limits = self.engine.image_limits;
+        let layout = Layout::of(&self.out);
         let read = |key: ImageKey| {
             let files = Arc::clone(&self.files);
             async move {
-                let record = out.get(&layout::prediction(&key), MAX_RECORD_BYTES).await;
-                let image = source.get(key.as_str(), limits.max_bytes).await;
+                let record = out.get(&layout.prediction(&key), MAX_RECORD_BYTES).await;
+                let image = source.get_image(&key, limits.max_bytes).await;
                 let (Some(record), Some(image)) = (if_readable(record)?, if_readable(image)?)
                 else {
                     return Ok(None);
@@ -188,7 +190,10 @@ impl TrustSampling {
 fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read.map_err(|error| (error.kind(), error)) {
         Ok(object) => Ok(Some(object)),
-        Err((StoreErrorKind::NotFound | StoreErrorKind::TooLarge, _)) => Ok(None),
+        Err((
+            StoreErrorKind::NotFound | StoreErrorKind::TooLarge | StoreErrorKind::Unusable,
+            _,
+        )) => Ok(None),
         Err((_, error)) => Err(error),
     }
 }
@@ -197,9 +202,8 @@ fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> 
 /// spread over the data set whatever its order, and stay the same when a run is interrupted.
 async fn choose_sample(out: &Folder, count: usize) -> Result<Vec<ImageKey>, StoreError> {
     let mut smallest = BTreeSet::new();
-    let mut objects = out.list(PREDICTIONS);
-    while let Some(object) = objects.try_next().await? {
-        let Some(key) = layout::image_of_result(&object.path) else { continue };
+    let mut files = results::list(out, PREDICTIONS);
+    while let Some(ResultFile { key, .. }) = files.try_next().await? {
         let digest = FileDigest::of(key.as_str().as_bytes());
         smallest.insert((digest.as_str().to_owned(), key));
         if smallest.len() > count {
@@ -268,7 +272,7 @@ mod tests {
         let out = Folder::open(&location, &StoreOptions::default()).unwrap();
         for key in keys {
             let key = ImageKey::parse(key).unwrap();
-            out.put(&layout::prediction(&key), "{}", JSON).await.unwrap();
+            out.put(&Layout::of(&location).prediction(&key), "{}", JSON).await.unwrap();
         }
         let keys = choose_sample(&out, count).await.unwrap();
         keys.into_iter().map(|key| key.to_string()).collect()

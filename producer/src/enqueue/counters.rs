@@ -1,12 +1,17 @@
 //! What an enqueue has done so far, for the progress bar and the last line.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::images::skipped_log::SkippedLog;
 
 /// Counters that change while jobs are published.
 #[derive(Debug, Default)]
 pub(crate) struct EnqueueCounters {
     /// Images found in SOURCE.
     pub(crate) found: AtomicU64,
+    /// What else lies in SOURCE.
+    pub(crate) left_out: Arc<SkippedLog>,
     /// Jobs that the queue has taken.
     pub(crate) published: AtomicU64,
     /// Images that got no job because of their result.

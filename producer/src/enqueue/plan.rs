@@ -11,6 +11,7 @@ use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::{ReadRunError, RunId, RunRecord};
+use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_queue::{Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
@@ -28,6 +29,7 @@ use crate::enqueue::run_record::{self, OtherRun};
 use crate::enqueue::traces;
 use crate::images::found_image::FoundImage;
 use crate::images::selection::{Decision, ExistingResults, Selection};
+use crate::images::skipped_log::SkippedLog;
 use crate::images::source::{Source, SourceError};
 
 /// Why a run can't start or go on.
@@ -59,8 +61,23 @@ pub enum EnqueuePlanError {
         key: ImageKey,
     },
     /// SOURCE has no images at all.
-    #[error("no images in {0}: is the path or prefix right?")]
-    NoImages(String),
+    #[error("no images in {source_name}{}", advice_on_none(.skipped))]
+    NoImages {
+        /// SOURCE.
+        source_name: String,
+        /// What else lies there.
+        skipped: SkippedCounts,
+    },
+}
+
+fn advice_on_none(skipped: &SkippedCounts) -> String {
+    if skipped.is_empty() {
+        return ": is the path or prefix right?".to_owned();
+    }
+    format!(
+        ", only {skipped}; --list-skipped names them, and --include 'GLOB' says which files are \
+         images"
+    )
 }
 
 /// What the jobs of a run have in common, and which images get one.
@@ -106,9 +123,11 @@ impl EnqueuePlan {
         };
         let record = run_record::resume_or_start(&request, existing.filter(|_| counts))?;
         run_record::write(&out, &record).await?;
-        let EnqueueRequest { source, selection, dead_images, model, .. } = request;
+        let EnqueueRequest { run, source, selection, dead_images, model, .. } = request;
         results.set_dead(dead_images);
-        let notes = NoteTemplate::new(selection, source.labels());
+        let notes = NoteTemplate::new(selection, source.labels(), source.image_files().cloned());
+        let left_out = Arc::new(SkippedLog::new(run.list_skipped));
+        let counters = Arc::new(EnqueueCounters { left_out, ..EnqueueCounters::default() });
         Ok(Self {
             source,
             out,
@@ -116,7 +135,7 @@ impl EnqueuePlan {
             model,
             record,
             results,
-            counters: Arc::default(),
+            counters,
             notes,
             interrupted: None,
             last: None,
@@ -181,7 +200,7 @@ impl EnqueuePlan {
     ) -> Result<(), EnqueuePlanError> {
         let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
         let counters = Arc::clone(&self.counters);
-        let mut images = self.source.images().take(limit.unwrap_or(usize::MAX));
+        let mut images = self.source.images(&counters.left_out).take(limit.unwrap_or(usize::MAX));
         let mut must_be_in_order = !self.source.is_list();
         let interrupted = self.interrupted.as_ref();
         let max_unconfirmed = interrupted.map_or(0, InterruptedEnqueue::unconfirmed);
@@ -227,9 +246,12 @@ impl EnqueuePlan {
         let found = counters.found.load(Relaxed);
         if found == 0 {
             outlet.forget().await?;
-            return Err(EnqueuePlanError::NoImages(self.record.source));
+            let (source_name, skipped) = (self.record.source, counters.left_out.counts());
+            return Err(EnqueuePlanError::NoImages { source_name, skipped });
         }
         self.record.images = Some(found);
+        self.record.skipped =
+            self.source.image_files().is_some().then(|| counters.left_out.counts());
         self.record.updated_at = Utc::now();
         run_record::write(&self.out, &self.record).await?;
         outlet.end().await?;

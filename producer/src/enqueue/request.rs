@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 
 use camshaft_common::explain::ExplainOptions;
+use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelIdentity, ModelRequest};
+use camshaft_common::store::StoreOptions;
 
 use crate::images::selection::Selection;
-use crate::images::source::Source;
+use crate::images::source::{Source, SourceError};
 use crate::images::source_config::{LabelRule, SourceConfig};
 
 /// The options that `audit` and `enqueue` have in common, validated. Nothing is opened yet.
@@ -16,6 +18,10 @@ use crate::images::source_config::{LabelRule, SourceConfig};
 pub(crate) struct RunConfig {
     /// SOURCE.
     pub(crate) source: SourceConfig,
+    /// Which files of SOURCE are images.
+    pub(crate) image_files: ImageFiles,
+    /// Whether to print what is left out.
+    pub(crate) list_skipped: bool,
     /// Where labels come from.
     pub(crate) labels: LabelRule,
     /// Take only the first `limit` images of SOURCE.
@@ -26,6 +32,17 @@ pub(crate) struct RunConfig {
     pub(crate) model: ModelRequest,
     /// How to explain.
     pub(crate) explain: ExplainOptions,
+}
+
+impl RunConfig {
+    /// Opens SOURCE.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub(crate) fn open_source(&self, stores: &StoreOptions) -> Result<Source, SourceError> {
+        let files = Some(self.image_files.clone());
+        Source::open(self.source.clone(), files, self.labels, &self.out, stores)
+    }
 }
 
 /// A run's options with SOURCE opened and the model identified.

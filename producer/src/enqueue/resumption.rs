@@ -4,6 +4,7 @@
 //! [`Sequence`](camshaft_queue::Sequence). A bookmark's note says what the enqueue was about, so
 //! that an enqueue of other images doesn't continue from it.
 
+use camshaft_common::image_files::ImageFiles;
 use camshaft_common::job::Job;
 use camshaft_common::key::ImageKey;
 use camshaft_queue::Bookmark;
@@ -24,6 +25,12 @@ struct BookmarkNote {
     at: u64,
     only: Selection,
     labels: LabelRule,
+    /// Which files are images. An older version took every file and left out others that can be
+    /// images now, so it passed other images.
+    #[serde(default)]
+    files: Option<ImageFiles>,
+    #[serde(default)]
+    version: u32,
 }
 
 /// Makes the notes of one enqueue, which differ only in the image's place.
@@ -33,20 +40,25 @@ pub(crate) struct NoteTemplate {
     since: DateTime<Utc>,
     only: Selection,
     labels: LabelRule,
+    files: Option<ImageFiles>,
 }
+
+/// The version of the notes: 1 if every name can be a key.
+const NOTE_VERSION: u32 = 1;
 
 impl NoteTemplate {
     /// For an enqueue that starts now.
     #[must_use]
-    pub(crate) fn new(only: Selection, labels: LabelRule) -> Self {
-        Self { since: Utc::now(), only, labels }
+    pub(crate) fn new(only: Selection, labels: LabelRule, files: Option<ImageFiles>) -> Self {
+        Self { since: Utc::now(), only, labels, files }
     }
 
     /// The note of the image at a place in SOURCE, from 1.
     #[must_use]
     pub(crate) fn note(&self, at: u64) -> String {
-        let Self { since, only, labels } = *self;
-        let note = BookmarkNote { since: since.timestamp_millis(), at, only, labels };
+        let Self { since, only, labels, ref files } = *self;
+        let (since, files, version) = (since.timestamp_millis(), files.clone(), NOTE_VERSION);
+        let note = BookmarkNote { since, at, only, labels, files, version };
         serde_json::to_string(&note).expect("a note has only words and numbers")
     }
 }
@@ -79,7 +91,9 @@ impl InterruptedEnqueue {
         let note: BookmarkNote = serde_json::from_str(&bookmark.note).ok()?;
         let key = Job::parse(&bookmark.body).ok()?.key;
         let since = DateTime::from_timestamp_millis(note.since)?;
-        if (note.only, note.labels) != (notes.only, notes.labels) {
+        let is_same =
+            (note.only, note.labels, &note.files) == (notes.only, notes.labels, &notes.files);
+        if !is_same || (note.version != NOTE_VERSION && !source.is_list()) {
             return None;
         }
         let last = if !source.is_list() {

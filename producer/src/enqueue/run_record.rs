@@ -58,7 +58,10 @@ pub(crate) fn resume_or_start(
     } else {
         // The number of images is unknown until they are listed again: there may be more by now.
         let limit = request.run.limit;
-        return Ok(RunRecord { limit, images: None, updated_at: Utc::now(), ..existing });
+        // Which files are images may change: results of others then no longer count.
+        let image_files = request.source.image_files().cloned();
+        let (images, skipped, updated_at) = (None, None, Utc::now());
+        return Ok(RunRecord { limit, image_files, images, skipped, updated_at, ..existing });
     };
     match (request.selection, request.can_redo_all) {
         (Selection::All, _) => Ok(start(request)),
@@ -75,9 +78,11 @@ fn start(request: &EnqueueRequest) -> RunRecord {
         source: request.run.source.argument(),
         base: request.run.source.base().cloned(),
         limit: request.run.limit,
+        image_files: request.source.image_files().cloned(),
         model: request.model.clone(),
         explain: request.run.explain.clone(),
         images: None,
+        skipped: None,
         created_at: now,
         updated_at: now,
         camshaft: env!("CARGO_PKG_VERSION").to_owned(),

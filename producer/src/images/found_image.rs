@@ -1,7 +1,7 @@
 //! An image of SOURCE, with what is known before it is read.
 
-use camshaft_common::key::{ImageKey, ImageKeyError};
-use camshaft_common::store::Listed;
+use camshaft_common::key::ImageKey;
+use camshaft_common::store;
 use chrono::{DateTime, Utc};
 
 use crate::images::list_lines::ListedImage;
@@ -23,20 +23,6 @@ pub(crate) struct FoundImage {
 }
 
 impl FoundImage {
-    /// An object of a store.
-    ///
-    /// # Errors
-    /// If its name cannot be a key.
-    pub(crate) fn from_object(object: Listed) -> Result<Self, ImageKeyError> {
-        Ok(Self {
-            key: ImageKey::parse(object.path)?,
-            etag: object.etag,
-            size_bytes: Some(object.size_bytes),
-            last_modified: Some(object.last_modified),
-            label: None,
-        })
-    }
-
     /// The image, labelled as `rule` says.
     #[must_use]
     pub(crate) fn with_label(mut self, rule: LabelRule) -> Self {
@@ -48,6 +34,19 @@ impl FoundImage {
             LabelRule::Folder => {}
         }
         self
+    }
+}
+
+impl From<store::ListedImage> for FoundImage {
+    fn from(listed: store::ListedImage) -> Self {
+        let store::ListedImage { key, etag, size_bytes, last_modified } = listed;
+        Self {
+            key,
+            etag,
+            size_bytes: Some(size_bytes),
+            last_modified: Some(last_modified),
+            label: None,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct ListedImage {
 /// Why a line names no image.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    /// It has no key, or one that no image can have.
+    /// Its key is longer than that of any image.
     #[error(transparent)]
     Key(#[from] ImageKeyError),
     /// It is not CSV.
@@ -56,7 +56,7 @@ impl ListLines {
             return Ok(None);
         }
         let (key, label) = self.fields(text)?;
-        Ok(Some(ListedImage { key: ImageKey::parse(key)?, label }))
+        Ok(Some(ListedImage { key: ImageKey::from_list(&key)?, label }))
     }
 
     /// True if the line is a CSV header with a column `key`.
@@ -74,7 +74,7 @@ impl ListLines {
         let fields = record(text)?;
         let field = |column: usize| fields.get(column).map(str::to_owned);
         let label = label.and_then(field).filter(|label| !label.is_empty());
-        // A missing key becomes an empty one, which is refused with its line number.
+        // A missing key becomes an empty one: no image has it, so it fails alone.
         Ok((field(key).unwrap_or_default(), label))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout;
+use camshaft_common::layout::{FAILURES, PREDICTIONS};
 use camshaft_common::store::{Folder, StoreError};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
@@ -96,13 +96,11 @@ impl ExistingResults {
         let mut results = Self::default();
         // Failures last: an image that has both counts as failed.
         for (folder, kind) in
-            [(layout::PREDICTIONS, ResultKind::Prediction), (layout::FAILURES, ResultKind::Failure)]
+            [(PREDICTIONS, ResultKind::Prediction), (FAILURES, ResultKind::Failure)]
         {
-            let mut objects = out.list_in_order(folder);
-            while let Some(object) = objects.try_next().await? {
-                if let Some(key) = layout::image_of_result(&object.path) {
-                    results.insert(&key, kind, object.last_modified);
-                }
+            let mut files = camshaft_common::results::list(out, folder);
+            while let Some(file) = files.try_next().await? {
+                results.insert(&file.key, kind, file.last_modified);
             }
         }
         Ok(results)

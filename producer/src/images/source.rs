@@ -1,18 +1,28 @@
 //! SOURCE, opened: a stream of its images.
 //!
-//! Owns listing a folder or a prefix of a bucket in the order of its keys, and reading a list.
-//! Does not decide which images get a job: that is [`selection`](crate::images::selection).
+//! Owns listing a folder or a prefix of a bucket in the order of its keys, which of its files are
+//! images, and reading a list. Does not decide which images get a job: that is
+//! [`selection`](crate::images::selection).
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::{ImageKey, ImageKeyError};
 use camshaft_common::location::{Location, LocationError};
+use camshaft_common::printable::printable;
 use camshaft_common::run::RunRecord;
-use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::skipped::SkipReason;
+use camshaft_common::store::{
+    Folder, ListedImage, SkippedEntry, SourceEntry, StoreError, StoreOptions,
+};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::images::found_image::FoundImage;
 use crate::images::list_file::{self, ListFileError};
+use crate::images::run_folders::RunFolders;
+use crate::images::skipped_log::SkippedLog;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
 
 /// Why images can't be found.
@@ -24,8 +34,8 @@ pub enum SourceError {
     /// The list can't be read.
     #[error(transparent)]
     List(#[from] ListFileError),
-    /// A store has an object whose name can't be a key.
-    #[error("an object in SOURCE can't be audited: {0}; rename it")]
+    /// The single image has a name that can't be a key.
+    #[error("SOURCE can't be audited: {0}; rename it")]
     Key(#[from] ImageKeyError),
     /// `run.json` names a SOURCE that can't be read.
     #[error("the run's SOURCE can't be listed again: {0}")]
@@ -45,6 +55,11 @@ pub enum SourceError {
     /// The folder of a list's keys and OUT are one place.
     #[error("OUT is --base itself; choose another --out, a folder below it for instance")]
     OutIsBase,
+    /// SOURCE is a single image, and globs choose among several.
+    #[error(
+        "--include and --exclude choose files of a folder, and SOURCE {0} is one file; leave them out"
+    )]
+    GlobsForOneImage(String),
 }
 
 /// SOURCE, opened: where its images are, and which files count as its images.
@@ -53,46 +68,51 @@ pub(crate) struct Source {
     folder: Folder,
     keys: Keys,
     labels: LabelRule,
-    /// OUT may be below SOURCE: the results below this prefix are no images.
-    excluded_prefix: Option<String>,
 }
 
 #[derive(Debug)]
 enum Keys {
-    All,
+    /// Those of the files that count as images; if it is `None`, of all files.
+    Of(Option<ImageFiles>),
     One(ImageKey),
     /// The path of a list.
     Listed(String),
 }
 
 impl Source {
-    /// Opens SOURCE and makes sure that it is there.
+    /// Opens SOURCE and makes sure that it is there. `files` says which files are images; lists and
+    /// single images are taken as they are.
     ///
     /// # Errors
-    /// If it is not there, or if it is `out` itself.
+    /// If it is not there, if it is `out` itself, or if it is a single image and `files` has globs.
     pub(crate) fn open(
         config: SourceConfig,
+        files: Option<ImageFiles>,
         labels: LabelRule,
         out: &Location,
         stores: &StoreOptions,
     ) -> Result<Self, SourceError> {
         let (location, keys) = match config {
             SourceConfig::List { path, base } => (base, Keys::Listed(path)),
-            SourceConfig::Place(place) => single_file(&place)?.unwrap_or((place, Keys::All)),
+            SourceConfig::Place(place) => match single_file(&place)? {
+                Some(_) if files.as_ref().is_some_and(|files| *files != ImageFiles::default()) => {
+                    return Err(SourceError::GlobsForOneImage(place.to_string()));
+                }
+                Some(one) => one,
+                None => (place, Keys::Of(files)),
+            },
         };
         let is_base = matches!(keys, Keys::Listed(_));
         if location.local_path().is_some_and(|path| !path.exists()) {
             let missing = if is_base { SourceError::BaseMissing } else { SourceError::Missing };
             return Err(missing(location.to_string()));
         }
-        let excluded_prefix = match out.below(&location) {
-            Some(path) if path.is_empty() && is_base => return Err(SourceError::OutIsBase),
-            Some(path) if path.is_empty() => return Err(SourceError::OutIsSource),
-            Some(path) => Some(format!("{path}/")),
-            None => None,
-        };
+        // Links may make one place look like two.
+        if out.resolved().below(&location.resolved()).is_some_and(|path| path.is_empty()) {
+            return Err(if is_base { SourceError::OutIsBase } else { SourceError::OutIsSource });
+        }
         let folder = Folder::open(&location, stores)?;
-        Ok(Self { folder, keys, labels, excluded_prefix })
+        Ok(Self { folder, keys, labels })
     }
 
     /// Opens the SOURCE that `run.json` names, for its keys only: images get no labels.
@@ -106,7 +126,16 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let argument: SourceArgument = record.source.parse()?;
         let config = SourceConfig::new(argument, record.base.clone())?;
-        Self::open(config, LabelRule::None, out, stores)
+        Self::open(config, record.image_files.clone(), LabelRule::None, out, stores)
+    }
+
+    /// Which files of SOURCE are images; `None` if all that it names are.
+    #[must_use]
+    pub(crate) fn image_files(&self) -> Option<&ImageFiles> {
+        match &self.keys {
+            Keys::Of(files) => files.as_ref(),
+            Keys::One(_) | Keys::Listed(_) => None,
+        }
     }
 
     /// Where labels come from.
@@ -141,18 +170,27 @@ impl Source {
         matches!(images.try_next().await, Ok(Some(image)) if image.key == *key)
     }
 
-    /// Every image, as it is found. Hidden files and the results in OUT are left out. Every other
-    /// file counts as an image, so that one that can't be read becomes a failure and is not
-    /// silently missing from the audit.
-    pub(crate) fn images(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
+    /// Every image, as it is found. What is no image is noted in `skipped`: hidden files, results of
+    /// runs, and whatever does not count as an image by its name. A file that counts as one and can't
+    /// be read becomes a failure, and is not silently missing from the audit.
+    pub(crate) fn images(
+        &self,
+        skipped: &Arc<SkippedLog>,
+    ) -> BoxStream<'static, Result<FoundImage, SourceError>> {
         let labels = self.labels;
         let found = match &self.keys {
-            Keys::All => self.list(),
+            Keys::Of(files) => self.list(files.clone(), Arc::clone(skipped)),
             Keys::One(key) => {
                 let (folder, key) = (self.folder.clone(), key.clone());
                 let image = async move {
-                    let object = folder.head(key.as_str()).await?;
-                    Ok(FoundImage::from_object(object)?)
+                    let head = folder.head_image(&key).await?;
+                    Ok(FoundImage {
+                        key,
+                        etag: head.etag,
+                        size_bytes: Some(head.size_bytes),
+                        last_modified: Some(head.last_modified),
+                        label: None,
+                    })
                 };
                 stream::once(image).boxed()
             }
@@ -161,17 +199,54 @@ impl Source {
         found.map_ok(move |image| image.with_label(labels)).boxed()
     }
 
-    fn list(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
-        let excluded = self.excluded_prefix.clone();
+    fn list(
+        &self,
+        files: Option<ImageFiles>,
+        skipped: Arc<SkippedLog>,
+    ) -> BoxStream<'static, Result<FoundImage, SourceError>> {
+        let sieve = Arc::new(Sieve { files, runs: RunFolders::new(self.folder.clone()), skipped });
         self.folder
-            .list_in_order("")
+            .list_images()
             .map_err(SourceError::from)
-            .and_then(|object| async move { Ok(FoundImage::from_object(object)?) })
-            .try_filter(move |image| {
-                let in_out = excluded.as_deref().is_some_and(|p| image.key.as_str().starts_with(p));
-                std::future::ready(!in_out && !image.key.is_hidden())
+            .try_filter_map(move |entry| {
+                let sieve = Arc::clone(&sieve);
+                async move {
+                    match entry {
+                        SourceEntry::Image(listed) => Ok(sieve.image(listed).await?),
+                        SourceEntry::Skipped(entry) => {
+                            sieve.skipped.note(&entry);
+                            Ok(None)
+                        }
+                    }
+                }
             })
             .boxed()
+    }
+}
+
+/// Tells the images among the files of SOURCE.
+struct Sieve {
+    files: Option<ImageFiles>,
+    runs: RunFolders,
+    skipped: Arc<SkippedLog>,
+}
+
+impl Sieve {
+    async fn image(&self, listed: ListedImage) -> Result<Option<FoundImage>, StoreError> {
+        let key = &listed.key;
+        let reason = if key.is_hidden() {
+            SkipReason::Hidden
+        } else if self.runs.is_result(key).await? {
+            SkipReason::Result
+        } else if let Some(why) = self.files.as_ref().and_then(|files| files.why_not(key)) {
+            self.skipped.note_not_selected(key.as_str(), &why);
+            return Ok(None);
+        } else {
+            return Ok(Some(listed.into()));
+        };
+        let name = printable(key.as_str()).into_owned();
+        self.skipped.note(&SkippedEntry { name, reason, detail: None });
+        Ok(None)
     }
 }
 
@@ -185,7 +260,7 @@ fn single_file(place: &Location) -> Result<Option<(Location, Keys)>, SourceError
     };
     let missing = || SourceError::Missing(place.to_string());
     let folder = folder.to_str().and_then(|text| text.parse().ok()).ok_or_else(missing)?;
-    let key = ImageKey::parse(name.to_str().ok_or_else(missing)?)?;
+    let key = ImageKey::from_name(name.as_bytes())?;
     Ok(Some((folder, Keys::One(key))))
 }
 
@@ -193,42 +268,27 @@ fn single_file(place: &Location) -> Result<Option<(Location, Keys)>, SourceError
 mod tests {
     use super::*;
 
-    fn open(place: &str, out: &str, labels: LabelRule) -> Result<Source, SourceError> {
-        let config = SourceConfig::Place(place.parse().unwrap());
-        Source::open(config, labels, &out.parse().unwrap(), &StoreOptions::default())
+    fn open(place: &Path, out: &Path, files: Option<ImageFiles>) -> Result<Source, SourceError> {
+        let [place, out] = [place, out].map(|path| path.to_str().unwrap().parse().unwrap());
+        let config = SourceConfig::Place(place);
+        Source::open(config, files, LabelRule::Folder, &out, &StoreOptions::default())
     }
 
-    fn keys(place: &Path, out: &str) -> Vec<(String, Option<String>)> {
-        let source = open(place.to_str().unwrap(), out, LabelRule::Folder).unwrap();
+    fn found(place: &Path, files: Option<ImageFiles>) -> (Vec<(String, Option<String>)>, String) {
+        let source = open(place, Path::new("/elsewhere"), files).unwrap();
+        let skipped = Arc::new(SkippedLog::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut keys: Vec<_> = runtime
-            .block_on(source.images().try_collect::<Vec<_>>())
-            .unwrap()
-            .into_iter()
-            .map(|image| (image.key.to_string(), image.label))
-            .collect();
-        keys.sort();
-        keys
+        let images = runtime.block_on(source.images(&skipped).try_collect::<Vec<_>>()).unwrap();
+        let keys = images.into_iter().map(|image| (image.key.to_string(), image.label)).collect();
+        (keys, skipped.counts().to_string())
     }
 
-    #[test]
-    fn folders_are_labels_and_results_and_hidden_files_are_no_images() {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["cat/a.jpg", ".DS_Store", "cat/.b.jpg.swp", "c.png", "out/overlays/c.png.jpg"]
-        {
-            let path = directory.path().join(name);
+    fn write(folder: &Path, names: &[&str]) {
+        for name in names {
+            let path = folder.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
         }
-        let out = directory.path().join("out");
-        assert_eq!(
-            keys(directory.path(), out.to_str().unwrap()),
-            [("c.png".into(), None), ("cat/a.jpg".into(), Some("cat".into()))]
-        );
-        assert_eq!(
-            keys(&directory.path().join("cat/a.jpg"), "/elsewhere"),
-            [("a.jpg".into(), None)]
-        );
     }
 
     #[test]
@@ -237,7 +297,8 @@ mod tests {
             let base = base.parse().unwrap();
             let config = SourceConfig::List { path: "keys.csv".to_owned(), base };
             let out = out.parse().unwrap();
-            let opened = Source::open(config, LabelRule::None, &out, &StoreOptions::default());
+            let stores = StoreOptions::default();
+            let opened = Source::open(config, LabelRule::None, None, &out, &stores);
             opened.unwrap_err().to_string()
         };
         let missing = open("/nonexistent", "/out");
@@ -248,10 +309,58 @@ mod tests {
     }
 
     #[test]
-    fn out_may_not_be_source() {
+    fn folders_are_labels_and_what_is_no_image_is_counted() {
         let directory = tempfile::tempdir().unwrap();
-        let place = directory.path().to_str().unwrap();
-        let error = open(place, place, LabelRule::None);
-        assert!(matches!(error, Err(SourceError::OutIsSource)));
+        let names = ["cat/a.jpg", ".DS_Store", "cat/.b.jpg.swp", "c.png", "cat/a.txt", "Thumbs.db"];
+        write(directory.path(), &names);
+        let images = vec![("c.png".into(), None), ("cat/a.jpg".into(), Some("cat".into()))];
+        let left_out = "4 not images (1 db, 1 txt, 2 hidden files)".to_owned();
+        let by_name = Some(ImageFiles::default());
+        assert_eq!(found(directory.path(), by_name.clone()), (images, left_out));
+        // A single file is an image because the user says so.
+        for name in ["cat/a.jpg", "Thumbs.db"] {
+            let path = directory.path().join(name);
+            let key = path.file_name().unwrap().to_str().unwrap().to_owned();
+            assert_eq!(found(&path, by_name.clone()).0, [(key, None)]);
+        }
+        // As in a run of an older version.
+        assert_eq!(found(directory.path(), None).0.len(), 4);
+    }
+
+    #[test]
+    fn results_of_any_run_are_no_images() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = r#"{"schema":1,"run":"01890a5d-ac96-774b-bcce-b302099a8057","source":"file:///x",
+            "camshaft":"0.1.0"}"#;
+        write(
+            directory.path(),
+            &["a.jpg", "run1/overlays/a.jpg", "run1/report/b.jpg", "report/c.jpg"],
+        );
+        std::fs::write(directory.path().join("run1/run.json"), run).unwrap();
+        let (keys, left_out) = found(directory.path(), Some(ImageFiles::default()));
+        let keys: Vec<_> = keys.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["a.jpg", "report/c.jpg"]);
+        assert_eq!(left_out, "3 results of runs");
+    }
+
+    #[test]
+    fn out_may_not_be_source_nor_a_link_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (place, link) = (directory.path().join("images"), directory.path().join("link"));
+        std::fs::create_dir(&place).unwrap();
+        std::os::unix::fs::symlink("images", &link).unwrap();
+        for (source, out) in [(&place, &place), (&place, &link), (&link, &place)] {
+            assert!(matches!(open(source, out, None), Err(SourceError::OutIsSource)));
+        }
+        assert!(open(&link, &place.join("out"), None).is_ok());
+    }
+
+    #[test]
+    fn globs_choose_nothing_of_a_single_image() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), &["a.jpg"]);
+        let files = ImageFiles { include: vec!["*.jpg".parse().unwrap()], exclude: Vec::new() };
+        let opened = open(&directory.path().join("a.jpg"), Path::new("/elsewhere"), Some(files));
+        assert!(matches!(opened, Err(SourceError::GlobsForOneImage(_))));
     }
 }

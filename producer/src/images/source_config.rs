@@ -66,6 +66,11 @@ pub enum SourceConfigError {
     /// `list:` without `--base`.
     #[error("a list of keys needs --base: the folder or URL that its keys are below")]
     BaseMissing,
+    /// `--include` or `--exclude` with `list:`.
+    #[error(
+        "--include and --exclude choose files of a folder, and a list names its images; leave them out"
+    )]
+    GlobsWithList,
     /// `--base` without `list:`.
     #[error("--base goes with list:PATH, and SOURCE is {0}; leave out --base")]
     BaseWithoutList(String),

@@ -4,6 +4,7 @@
 //! Lists SOURCE and OUT again, so `status` asks for it only if the numbers don't add up.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::run::{RunId, RunRecord};
@@ -90,7 +91,7 @@ pub(crate) async fn unaccounted(
     let dead: HashSet<_> = dead.iter().filter_map(|job| job.key.as_ref()).collect();
     let source = Source::open_recorded(record, out.location(), stores)?;
     let limit = record.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    let mut images = source.images().take(limit);
+    let mut images = source.images(&Arc::default()).take(limit);
     let mut found = Unaccounted::default();
     while let Some(image) = images.try_next().await? {
         if results.has(&image.key) || dead.contains(&image.key) {

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{self, FAILURES, PREDICTIONS};
+use camshaft_common::layout::{FAILURES, PREDICTIONS};
+use camshaft_common::results::{self, ResultFile};
+use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
@@ -28,19 +30,23 @@ pub(crate) struct ResultCounts {
 }
 
 impl ResultCounts {
-    /// Lists the results in OUT.
+    /// Lists the results in OUT. Those of files that are no images of the run do not count: an older
+    /// version took every file for an image.
     ///
     /// # Errors
     /// If OUT can't be listed.
-    pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
+    pub(crate) async fn list(out: &Folder, record: &RunRecord) -> Result<Self, StoreError> {
         let mut counts = Self::default();
         let window_start = Utc::now() - RATE_WINDOW;
         // There are few failures: their keys are kept to find the images that have both.
         let mut failed = HashSet::new();
         for folder in [FAILURES, PREDICTIONS] {
-            let mut objects = out.list_in_order(folder);
-            while let Some(object) = objects.try_next().await? {
-                let Some(key) = layout::image_of_result(&object.path) else { continue };
+            let mut files = results::list(out, folder);
+            while let Some(file) = files.try_next().await? {
+                let ResultFile { key, last_modified, .. } = file;
+                if !record.selects(&key) {
+                    continue;
+                }
                 if folder == FAILURES {
                     counts.failed += 1;
                     failed.insert(key);
@@ -50,7 +56,7 @@ impl ResultCounts {
                         counts.doubled.push(key);
                     }
                 }
-                counts.add_time(object.last_modified, window_start);
+                counts.add_time(last_modified, window_start);
             }
         }
         Ok(counts)

@@ -2,6 +2,7 @@
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::run::{RunId, RunRecord};
+use camshaft_common::skipped::SkippedCounts;
 use camshaft_queue::QueueDepth;
 use chrono::Utc;
 use serde::Serialize;
@@ -20,6 +21,11 @@ pub(crate) struct RunStatus {
     pub(crate) run: RunId,
     /// Images in SOURCE; null until they have been listed to the end.
     pub(crate) images: Option<u64>,
+    /// Files in SOURCE that are no images; null until they are known.
+    pub(crate) not_images: Option<u64>,
+    /// What else lies in SOURCE, by reason and extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) skipped: Option<SkippedCounts>,
     /// Images with a prediction.
     pub(crate) done: u64,
     /// Images with a failure.
@@ -81,6 +87,8 @@ impl RunStatus {
         Self {
             run: record.run,
             images,
+            not_images: record.skipped.as_ref().map(SkippedCounts::not_images),
+            skipped: record.skipped.clone().filter(|skipped| !skipped.is_empty()),
             done: results.done,
             failed: results.failed,
             remaining,
@@ -124,6 +132,9 @@ impl RunStatus {
             "run      {}\nimages   {images}\ndone     {}\nfailed   {}",
             self.run, self.done, self.failed
         );
+        if let Some(skipped) = &self.skipped {
+            text.push_str(&format!("\nleft out {skipped}"));
+        }
         if let Some(remaining) = self.remaining {
             text.push_str(&format!("\nto do    {remaining}"));
         }

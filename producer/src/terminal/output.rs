@@ -2,10 +2,18 @@
 
 use std::io::Write;
 
-/// Prints a line. Does nothing if the reader has closed the pipe.
+use camshaft_common::printable::{printable_json, printable_lines};
+
+/// Prints a line, with control characters escaped. Does nothing if the reader has closed the pipe.
 pub(crate) fn print_line(line: &str) {
+    let line = printable_lines(line);
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).unwrap_or_default();
+}
+
+/// Prints JSON on a line, with control characters escaped as JSON does.
+pub(crate) fn print_json(json: &str) {
+    print_line(&printable_json(json));
 }
 
 /// `1 image`, `2 images`.

@@ -3,10 +3,12 @@
 //! The first line of the input is read as a place, the rest as a list file.
 #![no_main]
 
+use std::path::Component;
+
 use camshaft_common::explain::{ExplainOptions, OverlayFormat};
 use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{self, OverlayDifference};
+use camshaft_common::layout::{self, Layout, OverlayDifference};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::RunId;
@@ -18,6 +20,7 @@ fuzz_target!(|input: &str| {
     check_place(place);
     let mut lines = ListLines::default();
     for line in list.split_inclusive('\n') {
+        check_name(line.as_bytes());
         // An error ends the reading of a list.
         let Ok(listed) = lines.read(line) else { return };
         if let Some(ListedImage { key, label }) = listed {
@@ -49,21 +52,38 @@ fn check_place(text: &str) {
     assert_eq!(again, place);
 }
 
+/// Checks that a name has one key, and that the key leads to nothing else.
+fn check_name(name: &[u8]) {
+    let Ok(key) = ImageKey::from_name(name) else { return };
+    assert_eq!(&*key.name(), name);
+    check_key(&key);
+    let Some(path) = key.local_path() else { return };
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    assert!(path.components().all(is_plain), "{} leads elsewhere", path.display());
+}
+
 fn check_key(key: &ImageKey) {
     let text = key.as_str();
     assert!(!text.starts_with('/') && !text.chars().any(char::is_control), "{text:?}");
     assert!(text.split('/').all(|segment| !matches!(segment, "" | "." | "..")), "{text:?}");
     assert_eq!(ImageKey::parse(text).as_ref(), Ok(key));
-    let overlay = layout::overlay(key, OverlayDifference::default(), OverlayFormat::Jpeg);
-    for (folder, path) in [
-        (layout::PREDICTIONS, layout::prediction(key)),
-        (layout::FAILURES, layout::failure(key)),
-        (layout::OVERLAYS, overlay.expect("a format was given")),
-    ] {
-        let below = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
-        assert!(below.is_some_and(|below| below.starts_with(text)), "{path:?} left {folder}");
-        // S3's limit; other stores allow as much.
-        assert!(path.len() <= 1024, "{} bytes are too long for a store", path.len());
+    for out in ["s3://bucket", "s3://bucket/some/prefix", "/out"] {
+        let layout = Layout::of(&out.parse().expect("it is a place"));
+        let overlay = layout.overlay(key, OverlayDifference::default(), OverlayFormat::Jpeg);
+        for (folder, path) in [
+            (layout::PREDICTIONS, layout.prediction(key)),
+            (layout::FAILURES, layout.failure(key)),
+            (layout::OVERLAYS, overlay.expect("a format was given")),
+        ] {
+            let below = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+            let below = below.expect("it is in its folder");
+            assert!(below.starts_with(text) || below.starts_with("%~"), "{path:?} left {folder}");
+            // S3's limit; other stores allow as much.
+            assert!(path.len() + "some/prefix/".len() <= 1024 || out != "s3://bucket/some/prefix");
+            assert!(path.len() <= 4096, "{} bytes are too long for a store", path.len());
+            let is_local = out.starts_with('/');
+            assert!(!is_local || path.split('/').all(|name| name.len() <= 255), "{path:?}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use camshaft_common::job::{Job, MAX_JOB_BYTES};
-use camshaft_common::layout;
+use camshaft_common::layout::{self, Layout, ResultName};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
@@ -14,8 +14,13 @@ fuzz_target!(|body: &[u8]| {
         assert!(folder.as_url().password().is_none(), "{folder} has a password");
         assert!(!folder.as_url().scheme().starts_with("http"), "{folder} is fetched from the web");
     }
-    for path in [layout::prediction(&job.key), layout::failure(&job.key)] {
+    let layout = Layout::of(&job.out);
+    for path in [layout.prediction(&job.key), layout.failure(&job.key)] {
         let (_, below) = path.split_once('/').expect("a result lies in a folder");
-        assert_eq!(layout::image_of_result(below).as_ref(), Some(&job.key));
+        match layout::result_name(below) {
+            Some(ResultName::Key(key)) => assert_eq!(key, job.key),
+            Some(ResultName::Shortened) => {}
+            None => panic!("{path:?} is no result's name"),
+        }
     }
 });

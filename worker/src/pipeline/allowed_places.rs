@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use camshaft_common::job::Job;
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout;
+use camshaft_common::layout::{self, Layout};
 use camshaft_common::location::{Location, LocationError};
 use camshaft_common::model::{ClassesReference, HubModel, ModelReference, folder_of_weights};
 
@@ -205,11 +205,12 @@ impl AllowedPlaces {
 
     /// Checks where the links lead in every path of this machine that the job's work uses.
     fn check_links(&self, job: &Job) -> Result<(), PlaceRefused> {
-        if let Some(source) = job.source.local_path() {
-            self.check_link(PlaceRole::Source, &source.join(job.key.as_str()))?;
+        // A key that can be no file's is never read.
+        if let (Some(source), Some(image)) = (job.source.local_path(), job.key.local_path()) {
+            self.check_link(PlaceRole::Source, &source.join(image))?;
         }
         if let Some(out) = job.out.local_path() {
-            for result in results(&job.key) {
+            for result in results(Layout::of(&job.out), &job.key) {
                 self.check_link(PlaceRole::Out, &out.join(result))?;
             }
         }
@@ -255,12 +256,13 @@ impl AllowedPlaces {
     }
 }
 
-/// The paths below OUT that are written for an image. Of overlays only the folder, because their
-/// names depend on what is explained.
-fn results(key: &ImageKey) -> [String; 3] {
+/// The paths below OUT that are written for an image. Of overlays only the folders, because their
+/// names depend on what is explained. A name that is too long with its ending lies in none.
+fn results(layout: Layout, key: &ImageKey) -> [String; 4] {
     let overlays = Path::new(layout::OVERLAYS).join(key.as_str());
     let overlays = overlays.parent().unwrap_or(&overlays).to_string_lossy().into_owned();
-    [layout::prediction(key), layout::failure(key), overlays]
+    let shortened = layout::OVERLAYS.to_owned();
+    [layout.prediction(key), layout.failure(key), overlays, shortened]
 }
 
 /// Resolves the links in as much of a path as exists.

@@ -55,6 +55,7 @@ pub fn classify(cause: &ExitCause) -> Classification {
                 (Failure(FailureClass::AccessDenied), Affects::OneImage)
             }
             StoreErrorKind::TooLarge => (Failure(FailureClass::TooLarge), Affects::OneImage),
+            StoreErrorKind::Unusable => (Failure(FailureClass::Unsupported), Affects::OneImage),
             // As failures, a missing bucket or expired credentials would spoil a whole run.
             StoreErrorKind::NoBucket | StoreErrorKind::BadCredentials => {
                 (Retry, Affects::EveryImage)
@@ -69,6 +70,8 @@ pub fn classify(cause: &ExitCause) -> Classification {
             | StoreErrorKind::NoSpace => (Retry, Affects::EveryImage),
             StoreErrorKind::Transient => (Retry, Affects::EveryImageIfOutIsOut),
             StoreErrorKind::NotFound | StoreErrorKind::TooLarge => (Retry, Affects::OneImage),
+            // No failure could be stored under that name either.
+            StoreErrorKind::Unusable => (DeadLetter, Affects::OneImage),
         },
         ExitCause::Model(error) => match error {
             // Another worker may have the model, or its store may be back by then.

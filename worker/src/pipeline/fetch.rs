@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use camshaft_common::layout;
+use camshaft_common::layout::Layout;
 use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::store::StoreErrorKind;
 use camshaft_model::ModelFiles;
@@ -83,8 +83,8 @@ impl FetchStage {
         if image.may_have_a_result() && !image.job.replaces && self.is_done(image).await? {
             return Err(ExitCause::AlreadyDone);
         }
-        let key = image.job.key.as_str();
-        let fetched = source.get(key, self.max_image_bytes, &self.file_budget).await;
+        let key = &image.job.key;
+        let fetched = source.get_image(key, self.max_image_bytes, &self.file_budget).await;
         let (object, memory) = fetched.map_err(ExitCause::Source)?;
         image.timings.fetch = started.elapsed().as_secs_f64() * 1000.0;
         image.record.etag = object.etag;
@@ -100,7 +100,8 @@ impl FetchStage {
     async fn is_done(&self, image: &AdmittedImage) -> Result<bool, ExitCause> {
         let job = &image.job;
         let out = self.stores.folder(&job.out).map_err(ExitCause::Out)?;
-        let path = layout::prediction(&job.key);
+        let layout = Layout::of(&job.out);
+        let path = layout.prediction(&job.key);
         let stored = match out.get(&path, MAX_RECORD_BYTES, &self.file_budget).await {
             Ok((stored, _memory)) => stored,
             Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
@@ -113,13 +114,13 @@ impl FetchStage {
             return Ok(false);
         }
         let source = self.stores.folder(&job.source).map_err(ExitCause::Source)?;
-        let now = source.head(job.key.as_str()).await.map_err(ExitCause::Source)?;
+        let now = source.head_image(&job.key).await.map_err(ExitCause::Source)?;
         if now.etag != record.image.etag {
             return Ok(false);
         }
         // The earlier try may have ended after it wrote the prediction and before it removed an
         // old failure.
-        out.delete(&layout::failure(&job.key)).await.map_err(ExitCause::Out)?;
+        out.delete(&layout.failure(&job.key)).await.map_err(ExitCause::Out)?;
         Ok(true)
     }
 }

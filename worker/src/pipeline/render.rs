@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{self, OverlayDifference};
+use camshaft_common::layout::{Layout, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use camshaft_model::{ClassMap, ExplainedImage, embedding};
@@ -85,6 +85,7 @@ impl Stage for RenderStage {
         let span = admitted.delivery.spans.logs.clone();
         let subject = Subject {
             key: admitted.image.job.key.clone(),
+            layout: Layout::of(&admitted.image.job.out),
             options: admitted.image.job.explain.clone(),
             picture,
             region: admitted.image.record.region,
@@ -107,6 +108,8 @@ impl Stage for RenderStage {
 /// An image to draw on.
 struct Subject {
     key: ImageKey,
+    /// Where its results lie.
+    layout: Layout,
     options: ExplainOptions,
     picture: RgbImage,
     /// The part of the picture that the maps lie over.
@@ -140,7 +143,7 @@ fn draw(
     subject: &Subject,
     maps: Vec<ClassMap>,
 ) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), EncodeOverlayError> {
-    let Subject { key, options, picture, region } = subject;
+    let Subject { key, layout, options, picture, region } = subject;
     let mut explanations = Vec::with_capacity(maps.len());
     let mut overlays = Vec::new();
     let (method, layer) = (options.method.first(), options.layer.first());
@@ -151,7 +154,7 @@ fn draw(
             layer: Some(&map.layer).filter(|other| *other != layer),
             class: Some(map.class).filter(|other| Some(*other) != class),
         };
-        let path = layout::overlay(key, difference, options.overlay);
+        let path = layout.overlay(key, difference, options.overlay);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
             let style = OverlayStyle {
                 colormap: options.colormap,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use camshaft_common::backoff::Backoff;
+use camshaft_common::key::ImageKey;
 use camshaft_common::store::{FetchedObject, Folder, Listed, StoreError};
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout};
@@ -60,6 +61,24 @@ impl RetryingFolder {
         self.retry(path, || Box::pin(read())).await
     }
 
+    /// Does what [`Folder::get_image`] does, once `budget` has room for the content.
+    ///
+    /// # Errors
+    /// As [`Folder::get_image`].
+    pub async fn get_image(
+        &self,
+        key: &ImageKey,
+        max_bytes: u64,
+        budget: &MemoryBudget,
+    ) -> Result<(FetchedObject, ImageMemoryPermit), StoreError> {
+        let read = async move || {
+            let opened = self.folder.open_image(key, max_bytes).await?;
+            let memory = budget.reserve(opened.size_bytes()).await;
+            Ok((opened.read().await?, memory))
+        };
+        self.retry(key.as_str(), || Box::pin(read())).await
+    }
+
     /// Does what [`Folder::put`] does.
     ///
     /// # Errors
@@ -83,12 +102,12 @@ impl RetryingFolder {
         self.retry(path, || Box::pin(self.folder.delete(path))).await
     }
 
-    /// Does what [`Folder::head`] does.
+    /// Does what [`Folder::head_image`] does.
     ///
     /// # Errors
-    /// As [`Folder::head`].
-    pub async fn head(&self, path: &str) -> Result<Listed, StoreError> {
-        self.retry(path, || Box::pin(self.folder.head(path))).await
+    /// As [`Folder::head_image`].
+    pub async fn head_image(&self, key: &ImageKey) -> Result<Listed, StoreError> {
+        self.retry(key.as_str(), || Box::pin(self.folder.head_image(key))).await
     }
 
     async fn retry<'r, T>(

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use camshaft_common::layout;
+use camshaft_common::layout::Layout;
 use camshaft_common::prediction::{FailureClass, FailureReason, FailureRecord};
 use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError};
@@ -158,11 +158,12 @@ impl SettleStage {
         };
         let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
         let out = self.stores.folder(&image.job.out)?;
+        let layout = Layout::of(&image.job.out);
         let bytes = json.len();
-        out.put(&layout::failure(&image.job.key), json, JSON).await?;
+        out.put(&layout.failure(&image.job.key), json, JSON).await?;
         self.reporting.metrics.count_written(WrittenObject::Failure, bytes);
         if image.may_have_a_result() {
-            out.delete(&layout::prediction(&image.job.key)).await?;
+            out.delete(&layout.prediction(&image.job.key)).await?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use camshaft_common::layout;
+use camshaft_common::layout::Layout;
 use camshaft_common::prediction::{ModelRecord, PredictionRecord, StageTimings};
 use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError};
@@ -67,6 +67,7 @@ impl StoreStage {
         let RenderedResults { predictions, entropy, embedding, explanations, overlays } = results;
         let started = Instant::now();
         let out = self.stores.folder(&image.job.out)?;
+        let layout = Layout::of(&image.job.out);
         let metrics = &self.reporting.metrics;
         let mut overlay_bytes = 0;
         for overlay in overlays {
@@ -93,10 +94,10 @@ impl StoreStage {
         let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
         let bytes = json.len();
         traces::note_bytes(overlay_bytes + bytes);
-        out.put(&layout::prediction(&image.job.key), json, JSON).await?;
+        out.put(&layout.prediction(&image.job.key), json, JSON).await?;
         metrics.count_written(WrittenObject::Prediction, bytes);
         if image.may_have_a_result() {
-            out.delete(&layout::failure(&image.job.key)).await?;
+            out.delete(&layout.failure(&image.job.key)).await?;
         }
         Ok(())
     }

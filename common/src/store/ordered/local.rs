@@ -1,7 +1,7 @@
 //! A local folder's files in the order of their names, as `object_store` would tell them.
 //!
-//! It follows symbolic links, leaves out what is no file and the store's own unfinished uploads,
-//! and makes the same entity tags: workers compare them with those they read by.
+//! It follows symbolic links, and makes the same entity tags: workers compare them with those they
+//! read by. Unlike `object_store` it takes any name, and one entry that can't be read stops nothing.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -11,23 +11,26 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::SystemTime;
 
 use futures::stream::{self, BoxStream, StreamExt};
-use object_store::path::Path;
-use object_store::{Error, ObjectMeta, Result};
+use object_store::{Error, Result};
 use tokio::sync::mpsc;
+
+use super::super::found::{FoundEntry, FoundObject, FoundOther};
+use crate::skipped::SkipReason;
 
 /// Files handed on together.
 const BATCH_FILES: usize = 256;
 const BATCHES_HELD: usize = 16;
 
-/// Every file below `folder`, which is at `prefix` in the store.
-pub(crate) fn list(folder: PathBuf, prefix: Path) -> BoxStream<'static, Result<ObjectMeta>> {
+/// Every file below `folder`, and whatever else lies there that is no folder with files. An error
+/// only if `folder` itself can't be listed.
+pub(crate) fn list(folder: PathBuf) -> BoxStream<'static, Result<FoundEntry>> {
     let batches = stream::once(async move {
         let (sender, receiver) = mpsc::channel(BATCHES_HELD);
         tokio::task::spawn_blocking(move || {
-            let mut walk =
-                FolderWalk { sender, batch: Vec::with_capacity(BATCH_FILES), above: Vec::new() };
+            let batch = Vec::with_capacity(BATCH_FILES);
+            let mut walk = FolderWalk { sender, batch, above: Vec::new() };
             // An error means that the reader is gone.
-            if walk.folder(&folder, &prefix).is_ok() {
+            if walk.folder(&folder, &[]).is_ok() {
                 walk.flush().unwrap_or_default();
             }
         });
@@ -42,61 +45,85 @@ pub(crate) fn list(folder: PathBuf, prefix: Path) -> BoxStream<'static, Result<O
 struct ReaderGone;
 
 struct FolderWalk {
-    sender: mpsc::Sender<Vec<Result<ObjectMeta>>>,
-    batch: Vec<Result<ObjectMeta>>,
+    sender: mpsc::Sender<Vec<Result<FoundEntry>>>,
+    batch: Vec<Result<FoundEntry>>,
     /// Device and inode of the folders above, to notice links that lead back to one.
     above: Vec<(u64, u64)>,
 }
 
 impl FolderWalk {
-    fn folder(&mut self, folder: &FilePath, prefix: &Path) -> std::result::Result<(), ReaderGone> {
+    /// `below` is the folder's name below the first one, a `/` at its end; empty for the first.
+    fn folder(&mut self, folder: &FilePath, below: &[u8]) -> std::result::Result<(), ReaderGone> {
         let read = fs::metadata(folder).and_then(|facts| {
             let here = (facts.dev(), facts.ino());
             if self.above.contains(&here) {
-                return Err(io::Error::other("a symbolic link leads back to a folder above it"));
+                return Ok(None);
             }
-            Ok((here, FolderNames::read(folder)?))
+            Ok(Some((here, FolderNames::read(folder)?)))
         });
         let (here, names) = match read {
-            Ok(read) => read,
+            Ok(Some(read)) => read,
+            Ok(None) => return self.skip(below, SkipReason::LinkLoop, None),
             // It was deleted meanwhile, or never existed. A store has no empty folders either.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return self.push(Err(failed(folder, error))),
+            Err(error) if below.is_empty() => return self.push(Err(failed(folder, error))),
+            Err(error) => return self.skip(below, SkipReason::Unreadable, Some(&error)),
         };
         self.above.push(here);
         for name in names.iter() {
-            let (name, is_folder) = match name.strip_suffix(b"/") {
-                Some(name) => (name, true),
-                None => (name, false),
-            };
             let path = folder.join(std::ffi::OsStr::from_bytes(name));
-            let location = match location(prefix, name) {
-                Ok(location) => location,
-                Err(error) => {
-                    self.push(Err(error))?;
-                    continue;
-                }
-            };
-            if is_folder {
-                self.folder(&path, &location)?;
-            } else if !is_unfinished(name) {
-                self.file(&path, location)?;
+            let whole = [below, name].concat();
+            if name.ends_with(b"/") {
+                self.folder(&path, &whole)?;
+            } else {
+                self.file(&path, whole)?;
             }
         }
         self.above.pop();
-        Ok(())
-    }
-
-    fn file(&mut self, path: &FilePath, location: Path) -> std::result::Result<(), ReaderGone> {
-        match fs::metadata(path) {
-            Ok(facts) if facts.is_file() => self.push(object(&facts, location)),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => self.push(Err(failed(path, error))),
+        match names.cut_short {
+            Some(error) if below.is_empty() => self.push(Err(failed(folder, error))),
+            Some(error) => self.skip(below, SkipReason::Unreadable, Some(&error)),
+            None => Ok(()),
         }
     }
 
-    fn push(&mut self, item: Result<ObjectMeta>) -> std::result::Result<(), ReaderGone> {
+    fn file(&mut self, path: &FilePath, name: Vec<u8>) -> std::result::Result<(), ReaderGone> {
+        let error = match fs::metadata(path) {
+            Ok(facts) if facts.is_file() => {
+                let object = FoundObject {
+                    name,
+                    etag: Some(etag(&facts)),
+                    size_bytes: facts.len(),
+                    last_modified: modified(&facts).into(),
+                };
+                return self.push(Ok(FoundEntry::Object(object)));
+            }
+            Ok(_) => return self.skip(&name, SkipReason::NotAFile, None),
+            Err(error) => error,
+        };
+        if error.raw_os_error() == Some(libc::ELOOP) {
+            self.skip(&name, SkipReason::LinkLoop, None)
+        } else if error.kind() != ErrorKind::NotFound {
+            self.skip(&name, SkipReason::Unreadable, Some(&error))
+        } else if fs::symlink_metadata(path).is_ok() {
+            self.skip(&name, SkipReason::BrokenLink, None)
+        } else {
+            // It was deleted meanwhile.
+            Ok(())
+        }
+    }
+
+    fn skip(
+        &mut self,
+        name: &[u8],
+        reason: SkipReason,
+        error: Option<&io::Error>,
+    ) -> std::result::Result<(), ReaderGone> {
+        let detail = error.map(ToString::to_string);
+        self.push(Ok(FoundEntry::Skipped(FoundOther { name: name.to_owned(), reason, detail })))
+    }
+
+    fn push(&mut self, item: Result<FoundEntry>) -> std::result::Result<(), ReaderGone> {
         self.batch.push(item);
         if self.batch.len() >= BATCH_FILES { self.flush() } else { Ok(()) }
     }
@@ -113,19 +140,25 @@ struct FolderNames {
     text: Vec<u8>,
     /// Start and length of each name.
     spans: Vec<(usize, u16)>,
+    /// Why there may be more names that could not be read.
+    cut_short: Option<io::Error>,
 }
 
 impl FolderNames {
     fn read(folder: &FilePath) -> io::Result<Self> {
-        let mut names = Self { text: Vec::new(), spans: Vec::new() };
+        let mut names = Self { text: Vec::new(), spans: Vec::new(), cut_short: None };
         for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            let is_folder = if kind.is_symlink() {
-                // A link that leads nowhere is left out when its file is looked at.
-                fs::metadata(entry.path()).is_ok_and(|target| target.is_dir())
-            } else {
-                kind.is_dir()
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    names.cut_short = Some(error);
+                    break;
+                }
+            };
+            let is_folder = match entry.file_type() {
+                Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+                // A link that leads nowhere is noticed when its file is looked at.
+                _ => fs::metadata(entry.path()).is_ok_and(|target| target.is_dir()),
             };
             let start = names.text.len();
             names.text.extend_from_slice(entry.file_name().as_bytes());
@@ -135,7 +168,7 @@ impl FolderNames {
             let length = u16::try_from(names.text.len() - start).map_err(io::Error::other)?;
             names.spans.push((start, length));
         }
-        let Self { text, spans } = &mut names;
+        let Self { text, spans, .. } = &mut names;
         spans.sort_unstable_by(|a, b| name(text, *a).cmp(name(text, *b)));
         Ok(names)
     }
@@ -149,34 +182,16 @@ fn name(text: &[u8], (start, length): (usize, u16)) -> &[u8] {
     &text[start..start + usize::from(length)]
 }
 
-fn location(prefix: &Path, name: &[u8]) -> Result<Path> {
-    let name = str::from_utf8(name).map_err(|source| {
-        let path = format!("{prefix}/{}", String::from_utf8_lossy(name));
-        object_store::path::Error::NonUnicode { path, source }
-    })?;
-    let whole =
-        if prefix.as_ref().is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-    Ok(Path::parse(whole)?)
-}
-
-/// True for `name#123`: the store writes a file under such a name before it renames it.
-fn is_unfinished(name: &[u8]) -> bool {
-    let Some(at) = name.iter().position(|&byte| byte == b'#') else { return false };
-    let suffix = &name[at + 1..];
-    !suffix.is_empty() && suffix.iter().all(u8::is_ascii_digit)
-}
-
-fn object(facts: &Metadata, location: Path) -> Result<ObjectMeta> {
-    let modified = facts.modified().map_err(|error| failed(FilePath::new(""), error))?;
-    let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+/// The entity tag that `object_store` makes for a local file.
+pub(crate) fn etag(facts: &Metadata) -> String {
+    let since = modified(facts).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (inode, micros, size) = (facts.ino(), since.as_micros(), facts.len());
-    Ok(ObjectMeta {
-        location,
-        last_modified: modified.into(),
-        size,
-        e_tag: Some(format!("\"{inode:x}-{micros:x}-{size:x}\"")),
-        version: None,
-    })
+    format!("\"{inode:x}-{micros:x}-{size:x}\"")
+}
+
+/// The time of the last change. Every file system of Linux has it.
+fn modified(facts: &Metadata) -> SystemTime {
+    facts.modified().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn failed(path: &FilePath, error: io::Error) -> Error {
@@ -189,13 +204,26 @@ mod tests {
     use futures::TryStreamExt;
     use object_store::ObjectStore;
     use object_store::local::LocalFileSystem;
+    use object_store::path::Path;
 
     use super::*;
+
+    fn write(directory: &FilePath, names: &[&[u8]]) {
+        for name in names {
+            let path = directory.join(std::ffi::OsStr::from_bytes(name));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+    }
+
+    fn text(name: &[u8]) -> String {
+        name.escape_ascii().to_string()
+    }
 
     #[tokio::test]
     async fn the_order_is_that_of_whole_names_and_the_facts_are_the_stores() {
         let directory = tempfile::tempdir().unwrap();
-        for name in [
+        let names = [
             "a/x.jpg",
             "a/b/y.jpg",
             "a-b/x.jpg",
@@ -204,40 +232,61 @@ mod tests {
             "A.jpg",
             "a0/x.jpg",
             "é/猫.jpg",
-            "z#12",
             "z#1x",
-            "half#7",
             ".hidden/x",
             "sp ace%20.jpg",
-        ] {
-            let path = directory.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, name).unwrap();
-        }
+        ];
+        write(directory.path(), &names.map(str::as_bytes));
         fs::create_dir(directory.path().join("empty")).unwrap();
-        for (target, link) in [("a", "linked"), ("a.jpg", "link.jpg"), ("nowhere", "broken")] {
+        for (target, link) in [("a", "linked"), ("a.jpg", "link.jpg")] {
             std::os::unix::fs::symlink(target, directory.path().join(link)).unwrap();
         }
         let prefix = Path::from_absolute_path(directory.path()).unwrap();
         let store = LocalFileSystem::new();
-        let mut expected: Vec<_> = store.list(Some(&prefix)).try_collect().await.unwrap();
-        expected.sort_by(|a, b| a.location.as_ref().cmp(b.location.as_ref()));
-        let found: Vec<_> = list(directory.path().to_owned(), prefix).try_collect().await.unwrap();
-        assert_eq!(found, expected);
+        let expected: Vec<_> = store.list(Some(&prefix)).try_collect().await.unwrap();
+        let prefix_bytes = prefix.as_ref().len() + 1;
+        let in_store = |meta| FoundObject::in_store(meta, prefix_bytes);
+        let mut expected: Vec<_> = expected.into_iter().filter_map(in_store).collect();
+        expected.sort_by(|a, b| a.name.cmp(&b.name));
+        let found: Vec<_> = list(directory.path().to_owned()).try_collect().await.unwrap();
+        assert_eq!(found, expected.into_iter().map(FoundEntry::Object).collect::<Vec<_>>());
         assert!(found.len() > 10, "{found:?}");
     }
 
     #[tokio::test]
-    async fn what_leads_back_or_has_no_name_is_an_error_and_the_rest_still_comes() {
+    async fn what_is_no_file_is_told_and_the_rest_still_comes() {
+        use std::os::unix::fs::symlink;
         let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("a")).unwrap();
-        std::os::unix::fs::symlink("..", directory.path().join("a/back")).unwrap();
-        fs::write(directory.path().join(std::ffi::OsStr::from_bytes(b"b\xff.jpg")), "").unwrap();
-        fs::write(directory.path().join("c.jpg"), "").unwrap();
-        let prefix = Path::from_absolute_path(directory.path()).unwrap();
-        let found: Vec<_> = list(directory.path().to_owned(), prefix).collect().await;
-        assert!(matches!(found.as_slice(), [Err(_), Err(_), Ok(_)]), "{found:?}");
-        let none = list(directory.path().join("not-there"), Path::default());
-        assert_eq!(none.count().await, 0);
+        let at = |name: &str| directory.path().join(name);
+        let odd: [&[u8]; 5] = [b"b\xff.jpg", b"c\n.jpg", b"d\xfe/e.jpg", b"photo#1", b"z.jpg"];
+        write(directory.path(), &odd);
+        fs::create_dir(at("a")).unwrap();
+        symlink("..", at("a/back")).unwrap();
+        symlink("self", at("self")).unwrap();
+        symlink("nowhere", at("broken")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        let found: Vec<_> = list(directory.path().to_owned()).try_collect().await.unwrap();
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|entry| match entry {
+                FoundEntry::Object(object) => text(&object.name),
+                FoundEntry::Skipped(other) => format!("{} {}", text(&other.name), other.reason),
+            })
+            .collect();
+        let expected = [
+            "a/back/ link-loop",
+            "broken broken-link",
+            "b\\xff.jpg",
+            "c\\n.jpg",
+            "d\\xfe/e.jpg",
+            "photo#1",
+            "self link-loop",
+            "socket not-a-file",
+            "z.jpg",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(list(at("not-there")).count().await, 0);
+        let no_folder: Vec<_> = list(at("z.jpg")).collect().await;
+        assert!(matches!(no_folder.as_slice(), [Err(_)]), "{no_folder:?}");
     }
 }

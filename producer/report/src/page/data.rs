@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::run::RunRecord;
 use chrono::{DateTime, Utc};
@@ -194,9 +195,10 @@ impl AvailablePictures<'_> {
 
     /// The address of an original image.
     fn original(&self, key: &str) -> Option<String> {
-        let segment =
-            |part| percent_encoding::utf8_percent_encode(part, ENCODED_IN_SEGMENT).to_string();
-        let path: Vec<_> = key.split('/').map(segment).collect();
+        let key = ImageKey::parse(key).ok()?;
+        let name = key.name();
+        let segment = |part| percent_encoding::percent_encode(part, ENCODED_IN_SEGMENT).to_string();
+        let path: Vec<_> = name.split(|byte| *byte == b'/').map(segment).collect();
         Some(format!("{}/{}", self.originals?, path.join("/")))
     }
 

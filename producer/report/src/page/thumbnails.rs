@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use camshaft_common::key::ImageKey;
 use camshaft_common::layout::REPORT;
-use camshaft_common::store::Folder;
+use camshaft_common::store::{Folder, StoreErrorKind};
 use camshaft_common::transparency::Transparency;
 use camshaft_decoding::{ImageLimits, decode, memory_to_decode};
 use chrono::{DateTime, Utc};
@@ -128,14 +129,18 @@ async fn make_one(
     picture: &PagePicture,
     memory: &Arc<Semaphore>,
 ) -> Result<Result<(), String>, ReportError> {
-    let (folder, path) = match (picture, source) {
-        (PagePicture::Image(key), Some(source)) => (source, key),
-        (PagePicture::Image(_), None) => return Ok(Err("SOURCE is not known".to_owned())),
-        (PagePicture::Overlay(path), _) => (out, path),
-    };
+    let (PagePicture::Image(path) | PagePicture::Overlay(path)) = picture;
     // Larger pictures have no prediction either.
     let limits = ImageLimits::default();
-    let content = match folder.get(path, limits.max_bytes).await {
+    let content = match (picture, source) {
+        (PagePicture::Image(key), Some(source)) => match ImageKey::parse(key) {
+            Ok(key) => source.get_image(&key, limits.max_bytes).await,
+            Err(error) => return Ok(Err(error.to_string())),
+        },
+        (PagePicture::Image(_), None) => return Ok(Err("SOURCE is not known".to_owned())),
+        (PagePicture::Overlay(path), _) => out.get(path, limits.max_bytes).await,
+    };
+    let content = match content {
         Ok(content) => content.bytes,
         Err(error) => return Ok(Err(error.to_string())),
     };
@@ -149,10 +154,12 @@ async fn make_one(
         shrink(&content, &limits)
     });
     match small.await.map_err(|_panicked| ReportError::Panicked)? {
-        Ok(small) => {
-            out.put(&picture.thumbnail_path(), small, "image/jpeg").await?;
-            Ok(Ok(()))
-        }
+        Ok(small) => match out.put(&picture.thumbnail_path(), small, "image/jpeg").await {
+            Ok(()) => Ok(Ok(())),
+            // The name is longer than the store can hold.
+            Err(error) if error.kind() == StoreErrorKind::Unusable => Ok(Err(error.to_string())),
+            Err(error) => Err(error.into()),
+        },
         Err(error) => Ok(Err(format!("{path}: {error}"))),
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use camshaft_common::layout::{FAILURES, PREDICTIONS, image_of_result};
-use camshaft_common::prediction::MAX_RECORD_BYTES;
+use camshaft_common::layout::{FAILURES, PREDICTIONS, result_name};
+use camshaft_common::prediction::{FailureRecord, ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
+use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
 use futures::stream::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
@@ -37,6 +38,9 @@ pub(crate) type RowChunk = Vec<Result<ImageRow, String>>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResultReader<'a> {
     pub(crate) out: &'a Folder,
+    /// The run. Results of files that are no images of it are left out: an older version took every
+    /// file for an image.
+    pub(crate) run: &'a RunRecord,
     /// Whether rows keep whole embeddings.
     pub(crate) embeddings: bool,
     pub(crate) progress: &'a Arc<ReadProgress>,
@@ -47,24 +51,34 @@ impl ResultReader<'_> {
     /// Sends every result in the order of the listing, predictions first. An image with a
     /// prediction and a failure is sent once, with its prediction.
     pub(crate) async fn send_results(&self) -> Result<(), ReportError> {
-        let failures = self.out.list(FAILURES).map_ok(|object| object.path);
+        let failures = self.out.list_in_order(FAILURES).map_ok(|object| object.path);
         let failures: Vec<String> = failures.try_collect().await?;
         let failed: HashSet<String> = failures.iter().cloned().collect();
         let mut predicted_too = HashSet::new();
-        let predictions = self.out.list(PREDICTIONS).map_ok(|object| object.path);
+        let predictions = self.out.list_in_order(PREDICTIONS).map_ok(|object| object.path);
         let predictions = predictions.inspect_ok(|path| {
             if failed.contains(path) {
                 predicted_too.insert(path.clone());
             }
         });
         let embeddings = self.embeddings;
-        let to_row = move |record| ImageRow::predicted(record, embeddings);
+        let selects = || {
+            let run = self.run.clone();
+            move |image: &ImageRecord| run.selects(&image.key)
+        };
+        let selected = selects();
+        let to_row = move |record: PredictionRecord| {
+            selected(&record.image).then(|| ImageRow::predicted(record, embeddings))
+        };
         self.send_folder(PREDICTIONS, predictions, to_row).await?;
         // An image that failed at first has both for a moment: its prediction is written before its
         // failure is deleted.
         let failures = failures.into_iter().filter(|path| !predicted_too.contains(path));
         let failures = futures::stream::iter(failures.map(Ok).collect::<Vec<_>>());
-        self.send_folder(FAILURES, failures, ImageRow::failed).await
+        let selected = selects();
+        let to_row =
+            move |record: FailureRecord| selected(&record.image).then(|| ImageRow::failed(record));
+        self.send_folder(FAILURES, failures, to_row).await
     }
 
     /// Sends the results at these paths below `folder`.
@@ -72,16 +86,17 @@ impl ResultReader<'_> {
         &self,
         folder: &'static str,
         paths: impl Stream<Item = Result<String, StoreError>>,
-        to_row: impl Fn(T) -> ImageRow + Copy + Send + Sync + 'static,
+        to_row: impl Fn(T) -> Option<ImageRow> + Send + Sync + 'static,
     ) -> Result<(), ReportError> {
+        let to_row = Arc::new(to_row);
         let tasks = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-        let paths =
-            paths.try_filter(|path| futures::future::ready(image_of_result(path).is_some()));
+        let paths = paths.try_filter(|path| futures::future::ready(result_name(path).is_some()));
         let chunks = paths.try_chunks(CHUNK).map_err(|error| error.1).map_ok(|chunk| {
             let (out, progress) = (self.out.clone(), Arc::clone(self.progress));
+            let to_row = Arc::clone(&to_row);
             let read = tokio::spawn(async move {
                 let paths = futures::stream::iter(chunk);
-                let read = paths.map(|path| read_one(&out, folder, path, to_row));
+                let read = paths.map(|path| read_one(&out, folder, path, &*to_row));
                 let read: Vec<_> = read.buffered(REQUESTS).try_collect().await?;
                 progress.read.fetch_add(read.len() as u64, Relaxed);
                 Ok::<_, ReportError>(read)
@@ -100,12 +115,13 @@ impl ResultReader<'_> {
     }
 }
 
-/// A result's row, or why its file can't be read; none if the file has gone since it was listed.
+/// A result's row, or why its file can't be read; none if the file has gone since it was listed, or
+/// has no row.
 async fn read_one<T: DeserializeOwned>(
     out: &Folder,
     folder: &str,
     path: String,
-    to_row: impl Fn(T) -> ImageRow,
+    to_row: impl Fn(T) -> Option<ImageRow>,
 ) -> Result<Option<Result<ImageRow, String>>, ReportError> {
     let path = format!("{folder}/{path}");
     let content = match out.get(&path, MAX_RECORD_BYTES).await {
@@ -114,5 +130,5 @@ async fn read_one<T: DeserializeOwned>(
         Err(error) => return Err(error.into()),
     };
     let record = serde_json::from_slice(&content.bytes);
-    Ok(Some(record.map(to_row).map_err(|error| format!("{path}: {error}"))))
+    Ok(record.map(to_row).map_err(|error| format!("{path}: {error}")).transpose())
 }

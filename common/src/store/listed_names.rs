@@ -1,0 +1,237 @@
+//! Names in a store's listing that `object_store` can't take: with an empty segment, `.`, `..` or a
+//! control character, or with a `/` or a space at an end, which it drops. One of them makes it fail
+//! the whole page.
+//!
+//! So they are changed before `object_store` reads the answer, and changed back when an object leaves
+//! this folder. The listing's order and cuts are those of the real names.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use async_trait::async_trait;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+use object_store::path::Path;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// The start of a changed name.
+const CHANGED: &str = "%=";
+/// What stays in a changed name.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
+
+/// A name as `object_store` can take it.
+fn changed(name: &str) -> Option<String> {
+    let is_kept = !name.starts_with(CHANGED)
+        && name.trim() == name
+        && !name.is_empty()
+        && Path::parse(name).is_ok_and(|path| path.as_ref() == name);
+    (!is_kept).then(|| format!("{CHANGED}{}", utf8_percent_encode(name, KEPT)))
+}
+
+/// The real name of a listed object.
+pub(super) fn name_of(location: &Path) -> Cow<'_, str> {
+    match location.as_ref().strip_prefix(CHANGED) {
+        Some(changed) => percent_decode_str(changed).decode_utf8_lossy(),
+        None => Cow::Borrowed(location.as_ref()),
+    }
+}
+
+/// What a listed object is called in a test's page.
+#[cfg(test)]
+pub(super) fn location_of(name: &str) -> Path {
+    Path::parse(changed(name).as_deref().unwrap_or(name)).expect("it was made to be a path")
+}
+
+/// Connects to a store, and changes the names in its listings.
+#[derive(Debug, Default)]
+pub(super) struct ListingConnector(ReqwestConnector);
+
+impl HttpConnector for ListingConnector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        self.0.connect(options).map(|client| HttpClient::new(ListingClient(client)))
+    }
+}
+
+struct ListingClient(HttpClient);
+
+impl fmt::Debug for ListingClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ListingClient")
+    }
+}
+
+#[async_trait]
+impl HttpService for ListingClient {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let listing = Listing::asked_by(&request);
+        let response = self.0.execute(request).await?;
+        let Some(listing) = listing.filter(|_| response.status().is_success()) else {
+            return Ok(response);
+        };
+        let (mut parts, body) = response.into_parts();
+        let mut body = body.bytes().await?;
+        if let Some(with_changes) = str::from_utf8(&body).ok().and_then(|xml| listing.change(xml)) {
+            parts.headers.remove("content-length");
+            body = with_changes.into();
+        }
+        Ok(HttpResponse::from_parts(parts, body.into()))
+    }
+}
+
+/// Whose listing it is: they name objects in different elements.
+#[derive(Clone, Copy, Debug)]
+enum Listing {
+    /// S3's second version, which Google has too.
+    S3,
+    /// Azure's.
+    Azure,
+}
+
+impl Listing {
+    fn asked_by(request: &HttpRequest) -> Option<Self> {
+        if request.method() != "GET" {
+            return None;
+        }
+        let asks = |wanted: &str| {
+            let query = request.uri().query().unwrap_or_default();
+            query.split('&').any(|parameter| parameter == wanted)
+        };
+        if asks("list-type=2") { Some(Self::S3) } else { asks("comp=list").then_some(Self::Azure) }
+    }
+
+    /// The listing with its names changed; `None` if there is nothing to change.
+    fn change(self, xml: &str) -> Option<String> {
+        let name = match self {
+            Self::S3 => ("<Key>", "</Key>"),
+            Self::Azure => ("<Name>", "</Name>"),
+        };
+        let names = replace_each(xml, name, |name| changed(&unescape(name)?));
+        let whole = names.as_deref().unwrap_or(xml);
+        // A folder is only a place to cut the listing: without a name it is none.
+        let folder = ("<CommonPrefixes>", "</CommonPrefixes>");
+        let folders = replace_each(whole, folder, |folder| {
+            replace_each(folder, ("<Prefix>", "</Prefix>"), |prefix| {
+                let prefix = unescape(prefix)?;
+                let name = prefix.strip_suffix('/').unwrap_or(&prefix);
+                changed(name).map(|_| String::new())
+            })
+        });
+        folders.or(names)
+    }
+}
+
+/// Replaces the content of each element for which `replacement` returns one. `None` if it never does.
+fn replace_each(
+    xml: &str,
+    (start, end): (&str, &str),
+    replacement: impl Fn(&str) -> Option<String>,
+) -> Option<String> {
+    let mut replaced: Option<String> = None;
+    let mut copied = 0;
+    let mut at = 0;
+    while let Some(found) = xml[at..].find(start) {
+        let from = at + found + start.len();
+        let Some(length) = xml[from..].find(end) else { break };
+        at = from + length;
+        if let Some(content) = replacement(&xml[from..at]) {
+            let text = replaced.get_or_insert_default();
+            text.push_str(&xml[copied..from]);
+            text.push_str(&content);
+            copied = at;
+        }
+    }
+    replaced.map(|text| text + &xml[copied..])
+}
+
+/// The text of an element; `None` if it is more than text, or has unknown entities.
+fn unescape(xml: &str) -> Option<Cow<'_, str>> {
+    if xml.contains('<') {
+        return None;
+    }
+    if !xml.contains('&') {
+        return Some(Cow::Borrowed(xml));
+    }
+    let mut text = String::with_capacity(xml.len());
+    let mut rest = xml;
+    while let Some((before, entity)) = rest.split_once('&') {
+        text.push_str(before);
+        let (entity, after) = entity.split_once(';')?;
+        text.push(match entity {
+            "amp" => '&',
+            "lt" => '<',
+            "gt" => '>',
+            "quot" => '"',
+            "apos" => '\'',
+            _ => {
+                let number = entity.strip_prefix('#')?;
+                let code = match number.strip_prefix(['x', 'X']) {
+                    Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+                    None => number.parse().ok()?,
+                };
+                char::from_u32(code)?
+            }
+        });
+        rest = after;
+    }
+    text.push_str(rest);
+    Some(Cow::Owned(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::client::HttpRequestBody;
+
+    use super::*;
+
+    #[test]
+    fn only_names_that_object_store_cannot_take_are_changed_and_they_come_back() {
+        for name in ["a/b.jpg", "a b%2e.jpg", "é#?.jpg", "%20", "a&b"] {
+            assert_eq!(changed(name), None, "{name:?}");
+        }
+        for name in
+            ["a//b", "/a", "a/", "a/../b", "./a", "a\tb", "\u{1}", " a", "a\n", "%=a", "", "//"]
+        {
+            let path = Path::parse(changed(name).expect(name)).unwrap();
+            assert_eq!(name_of(&path), name);
+        }
+    }
+
+    #[test]
+    fn a_listing_with_odd_names_is_changed_where_they_are() {
+        let xml = "<ListBucketResult><Prefix>p//</Prefix>\
+            <Contents><Key>p/a.jpg</Key><Size>1</Size></Contents>\
+            <Contents><Key>p//b&amp;.jpg</Key></Contents><Contents><Key>p/c&#9;.jpg</Key></Contents>\
+            <CommonPrefixes><Prefix>p/d/</Prefix></CommonPrefixes>\
+            <CommonPrefixes><Prefix>p//</Prefix></CommonPrefixes></ListBucketResult>";
+        let expected = "<ListBucketResult><Prefix>p//</Prefix>\
+            <Contents><Key>p/a.jpg</Key><Size>1</Size></Contents>\
+            <Contents><Key>%=p%2F%2Fb%26.jpg</Key></Contents><Contents><Key>%=p%2Fc%09.jpg</Key></Contents>\
+            <CommonPrefixes><Prefix>p/d/</Prefix></CommonPrefixes>\
+            <CommonPrefixes><Prefix></Prefix></CommonPrefixes></ListBucketResult>";
+        assert_eq!(Listing::S3.change(xml).as_deref(), Some(expected));
+        assert_eq!(Listing::S3.change("<Key>a.jpg</Key><Key>b</Key>"), None);
+        let xml = "<Blobs><Blob><Name>a//b</Name></Blob></Blobs>";
+        let changed = Listing::Azure.change(xml).unwrap();
+        assert_eq!(changed, "<Blobs><Blob><Name>%=a%2F%2Fb</Name></Blob></Blobs>");
+        for broken in ["<Key>a//b", "<Key>&what;//</Key>", "<Key><x/>//</Key>", "<Key>a&//</Key>"] {
+            assert_eq!(Listing::S3.change(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn only_questions_for_a_listing_are_looked_at() {
+        let request = |method: &str, uri: &str| {
+            let mut request = HttpRequest::new(HttpRequestBody::empty());
+            *request.method_mut() = method.parse().unwrap();
+            *request.uri_mut() = uri.parse().unwrap();
+            request
+        };
+        let is_listing = |method, uri| Listing::asked_by(&request(method, uri)).is_some();
+        assert!(is_listing("GET", "http://s3/bucket?delimiter=%2F&list-type=2&prefix=a"));
+        assert!(is_listing("GET", "https://x.blob/container?restype=container&comp=list"));
+        assert!(!is_listing("GET", "http://s3/bucket/list-type=2"));
+        assert!(!is_listing("PUT", "http://s3/bucket?list-type=2"));
+    }
+}

@@ -1,0 +1,161 @@
+//! Lists a folder: every object, in the store's order or in that of names.
+
+use std::path::PathBuf;
+use std::{fs, io};
+
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, Result as StoreResult};
+
+use super::found::{FoundEntry, FoundObject, FoundOther};
+use super::{Folder, Listed, Listing, StoreError, ordered};
+use crate::skipped::SkipReason;
+
+impl Folder {
+    /// Every object below `folder` (`""` for all), in the store's order. An item is an
+    /// error if one entry cannot be read; the others follow if the store can go on.
+    pub fn list(&self, folder: &str) -> BoxStream<'static, Result<Listed, StoreError>> {
+        let prefix = match self.path(folder) {
+            Ok(prefix) => prefix,
+            Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
+        };
+        self.listed(folder, self.list_plainly(&prefix))
+    }
+
+    /// As [`Folder::list`], but in the order of paths as text, and faster for many objects: several
+    /// ranges are listed at once, in bounded memory. A store that cannot start at a name is listed in
+    /// its own order.
+    pub fn list_in_order(&self, folder: &str) -> BoxStream<'static, Result<Listed, StoreError>> {
+        match self.path(folder) {
+            Ok(prefix) => self.listed(folder, self.list_entries(&prefix)),
+            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    /// The names of the objects directly in this folder. Local names that are no text are left out.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn names(&self) -> Result<Vec<String>, StoreError> {
+        let root = Some(&self.root).filter(|root| !root.as_ref().is_empty());
+        let names = match &self.listing {
+            Listing::Local => local_names(PathBuf::from(format!("/{}", self.root))).await,
+            Listing::Seekable(_) | Listing::Plain => {
+                let found = self.store.list_with_delimiter(root).await;
+                found.map(|found| found.objects.iter().filter_map(file_name).collect())
+            }
+        };
+        names.map_err(|source| self.error("list", "", source))
+    }
+
+    /// Every entry below `prefix`, in order if the store can do that.
+    pub(super) fn list_entries(
+        &self,
+        prefix: &Path,
+    ) -> BoxStream<'static, StoreResult<FoundEntry>> {
+        match &self.listing {
+            Listing::Plain => self.list_plainly(prefix),
+            Listing::Seekable(store) => ordered::list(store.clone(), prefix),
+            Listing::Local => ordered::list_local(PathBuf::from(format!("/{prefix}"))),
+        }
+    }
+
+    fn list_plainly(&self, prefix: &Path) -> BoxStream<'static, StoreResult<FoundEntry>> {
+        let prefix = Some(prefix).filter(|prefix| !prefix.as_ref().is_empty());
+        let prefix_bytes = prefix.map_or(0, |prefix| prefix.as_ref().len() + 1);
+        let found = self.store.list(prefix);
+        let entry = move |meta: ObjectMeta| FoundObject::in_store(meta, prefix_bytes);
+        found
+            .try_filter_map(move |meta| async move { Ok(entry(meta).map(FoundEntry::Object)) })
+            .boxed()
+    }
+
+    /// The objects among entries. Names that are no text, and files that the store is still writing,
+    /// are nothing that Camshaft wrote; but a folder that can't be read may have any number of objects.
+    fn listed(
+        &self,
+        folder: &str,
+        found: BoxStream<'static, StoreResult<FoundEntry>>,
+    ) -> BoxStream<'static, Result<Listed, StoreError>> {
+        let place = self.name_of(folder);
+        let is_local = matches!(self.listing, Listing::Local);
+        found
+            .map(move |entry| {
+                let failed = |source| StoreError::new("list", place.clone(), source);
+                match entry.map_err(failed)? {
+                    FoundEntry::Object(object) if is_local && is_unfinished(&object.name) => {
+                        Ok(None)
+                    }
+                    FoundEntry::Object(object) => Ok(listed(object)),
+                    FoundEntry::Skipped(other) => match other.reason {
+                        SkipReason::Unreadable => Err(failed(unreadable(&other))),
+                        _ => Ok(None),
+                    },
+                }
+            })
+            .try_filter_map(|listed| async { Ok(listed) })
+            .boxed()
+    }
+}
+
+fn listed(object: FoundObject) -> Option<Listed> {
+    let FoundObject { name, etag, size_bytes, last_modified } = object;
+    Some(Listed { path: String::from_utf8(name).ok()?, etag, size_bytes, last_modified })
+}
+
+/// True for `name#123`: the store writes a local file under such a name before it renames it.
+fn is_unfinished(name: &[u8]) -> bool {
+    let Some(at) = name.iter().rposition(|byte| matches!(byte, b'#' | b'/')) else { return false };
+    let suffix = &name[at + 1..];
+    name[at] == b'#' && !suffix.is_empty() && suffix.iter().all(u8::is_ascii_digit)
+}
+
+fn file_name(object: &ObjectMeta) -> Option<String> {
+    object.location.filename().map(str::to_owned)
+}
+
+/// The names of the files in a folder; none if there is no folder.
+async fn local_names(folder: PathBuf) -> StoreResult<Vec<String>> {
+    let reading = tokio::task::spawn_blocking(move || {
+        use io::ErrorKind::{NotADirectory, NotFound};
+        let entries = match fs::read_dir(folder) {
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if fs::metadata(entry.path()).is_ok_and(|facts| facts.is_file()) {
+                names.extend(entry.file_name().into_string().ok());
+            }
+        }
+        Ok::<_, io::Error>(names)
+    });
+    let names = reading.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    names.map_err(|error| object_store::Error::Generic { store: "file", source: error.into() })
+}
+
+fn unreadable(other: &FoundOther) -> object_store::Error {
+    let name = String::from_utf8_lossy(&other.name);
+    let detail = other.detail.as_deref().unwrap_or_default();
+    let source = io::Error::other(format!("{name}: {detail}"));
+    object_store::Error::Generic { store: "file", source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_file_is_told_by_its_last_name() {
+        for (name, unfinished) in [
+            ("a.json#1", true),
+            ("a#1/b.json", false),
+            ("a#1x", false),
+            ("a#", false),
+            ("a", false),
+        ] {
+            assert_eq!(is_unfinished(name.as_bytes()), unfinished, "{name}");
+        }
+    }
+}
