@@ -32,9 +32,14 @@ pub struct Job {
     /// Its size in bytes when it was listed; absent if the list does not tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub size: Option<u64>,
-    /// Its label: the class it was given, if any.
+    /// Its label, if it has one, in words that name one of the model's classes if possible. It is not
+    /// always the given one: see `given_label`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
+    /// The label as a folder or list gives it, if a label map replaced it. Results name this one.
+    /// Workers of older versions don't read it: they name `label`, and compare that with classes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub given_label: Option<String>,
     /// The place of the images.
     pub source: Location,
     /// The place for results.
@@ -108,6 +113,7 @@ mod tests {
             etag: Some("\"abc\"".into()),
             size: Some(9123),
             label,
+            given_label: None,
             source: "s3://data/pets".parse().unwrap(),
             out: "s3://data/out".parse().unwrap(),
             model: ModelIdentity::bundled(),
@@ -130,6 +136,14 @@ mod tests {
         let mut value = serde_json::to_value(job("a.jpg", None)).unwrap();
         value["key"] = "../../etc/passwd".into();
         assert!(matches!(Job::parse(value.to_string().as_bytes()), Err(JobError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_label_that_no_map_replaced_is_written_as_before() {
+        let mapped = Job { given_label: Some("0".into()), ..job("a.jpg", Some("cat".into())) };
+        assert_eq!(Job::parse(&mapped.to_json()).unwrap(), mapped);
+        let plain = job("a.jpg", Some("cat".into()));
+        assert!(!String::from_utf8(plain.to_json()).unwrap().contains("given_label"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What Camshaft's producer and worker must agree on.
 //!
-//! Owns the words both sides use: image keys, jobs, run records, results and where they
+//! Owns the words both sides use: image keys, labels, jobs, run records, results and where they
 //! lie in the store; the job queue; access to object stores; logging. Knows nothing of
 //! models and pixels. Upstream: nothing. Downstream: `camshaft-producer`, `camshaft-worker`.
 #![warn(missing_docs)]
@@ -11,6 +11,7 @@ mod finite;
 pub mod image_files;
 pub mod job;
 pub mod key;
+pub mod label;
 pub mod layout;
 pub mod location;
 pub mod measure;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::explain::{FusedLayers, Method};
 use crate::finite::finite;
 use crate::key::ImageKey;
+use crate::label::LabelProblem;
 use crate::measure::{Embedding, ImageMeasures};
 use crate::model::FileDigest;
 use crate::run::RunId;
@@ -27,7 +28,7 @@ pub struct PredictionRecord {
     pub image: ImageRecord,
     /// The model it comes from.
     pub model: ModelRecord,
-    /// The most probable classes, and every explained one, most probable first.
+    /// The most probable classes, every explained one, and the label's, most probable first.
     pub predictions: Vec<ClassPrediction>,
     /// Entropy of the softmax over all classes, divided by ln(classes): 0 if the model is sure of one
     /// class, 1 if all classes are equally probable.
@@ -64,8 +65,16 @@ pub struct ImageRecord {
     /// edge as shares of width and height. Absent if it is the whole image.
     #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]
     pub region: Option<[f32; 4]>,
-    /// Its label: the class it was given, if any.
+    /// Its label, as a folder or list gives it, if it has one.
     pub label: Option<String>,
+    /// Index of the class that the label means. Absent if it means none, if there is no label, in
+    /// failures, and in older results.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub class: Option<usize>,
+    /// Why the label means no class of the model. Absent if it means one, and where `class` cannot be
+    /// known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label_problem: Option<LabelProblem>,
     /// SHA-256 of the file; unknown if it could not be read.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<FileDigest>,

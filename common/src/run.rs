@@ -2,6 +2,7 @@
 //!
 //! `status`, `report` and the next `enqueue` or `audit` read it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -17,8 +18,8 @@ use crate::model::ModelIdentity;
 use crate::skipped::SkippedCounts;
 use crate::store::{Folder, StoreError, StoreErrorKind};
 
-/// The most bytes of a run record; a real one has a few kilobytes.
-const MAX_RUN_FILE_BYTES: u64 = 1 << 20;
+/// The most bytes of a run record. One without a label map has a few kilobytes.
+const MAX_RUN_FILE_BYTES: u64 = 16 << 20;
 
 /// The version of the files written under OUT.
 pub const SCHEMA: u32 = 1;
@@ -61,6 +62,12 @@ pub struct RunRecord {
     /// The place that the keys of a list are below.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub base: Option<Location>,
+    /// The column of a list that has the keys, if the user named it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_column: Option<String>,
+    /// What a label map decided: by given label, the words for it in jobs, which name a class.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub label_map: BTreeMap<String, String>,
     /// The number of SOURCE's images to use, from the first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<u64>,

@@ -11,6 +11,8 @@ pub(crate) use camshaft_arguments::advice::{
 };
 use camshaft_report::{ReportError, UnknownNumber, UnknownReason};
 #[cfg(feature = "embedded")]
+pub(crate) use camshaft_worker::advice::describe_model_error;
+#[cfg(feature = "embedded")]
 pub(crate) use embedded::{
     describe_dataset_error, describe_examination_error, describe_training_error,
 };
@@ -40,6 +42,9 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
     let reason = match reason {
         UnknownReason::NoComparison => "there is no --against".to_owned(),
         UnknownReason::NoLabels => reason.to_string(),
+        UnknownReason::UnknownLabels => {
+            format!("{reason}; say with --label-map which classes they are")
+        }
     };
     format!("--fail-on {condition}: {number} is not known, since {reason}")
 }

@@ -33,6 +33,7 @@ use crate::enqueue::request::{EnqueueRequest, RunConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
 use crate::interrupt::cancel_on_signal;
+use crate::label_map::{LabelMap, LabelMapError};
 use crate::report::{self, BuildError, ConditionsHold};
 use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -86,6 +87,9 @@ pub enum AuditError {
     /// SOURCE can't be used.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The label map can't be used.
+    #[error(transparent)]
+    LabelMap(#[from] LabelMapError),
     /// The run can't start or go on.
     #[error(transparent)]
     Plan(#[from] EnqueuePlanError),
@@ -160,6 +164,10 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let source = run.open_source(&stores)?;
     // Tells a wrong option once, and not for each image.
     files.check(&explain)?;
+    let label_map = match &run.label_map {
+        Some(path) => LabelMap::read(path, &files.config().label_matcher())?,
+        None => LabelMap::default(),
+    };
     let trust = trust_sample.map(|images| TrustSampling {
         images,
         source: source.location().clone(),
@@ -172,6 +180,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         run,
         source,
         model: files.identity().clone(),
+        label_map,
         selection: Selection::New,
         dead_images: Default::default(),
         can_redo_all: false,

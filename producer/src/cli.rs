@@ -30,6 +30,7 @@ use crate::audit::{self, AuditConfig};
 use crate::broker::BrokerConfig;
 use crate::enqueue::EnqueueConfig;
 use crate::enqueue::request::RunConfig;
+use crate::images::list_lines::ListColumns;
 use crate::images::selection::Selection;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
 use crate::redrive::RedriveConfig;
@@ -85,7 +86,8 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// Images: a folder, an image, a file://, s3://, gs:// or az:// URL, or list:PATH with
-    /// one key a line or CSV with header key,label (list:- reads standard input)
+    /// one key a line, CSV with a header such as key,label, or JSON Lines (list:- reads standard
+    /// input)
     #[arg(value_name = "SOURCE")]
     pub(crate) source: SourceArgument,
     /// Where results go: a folder or URL as for SOURCE
@@ -107,6 +109,18 @@ pub(crate) struct RunArgs {
     /// Where an image's label comes from, unless a list names it
     #[arg(long, env = "CAMSHAFT_LABELS", value_enum, default_value_t)]
     pub(crate) labels: LabelRule,
+    /// Which of the model's classes labels mean: CSV with the columns label and class, or a JSON
+    /// object; a class is a name or an index
+    #[arg(long, env = "CAMSHAFT_LABEL_MAP", value_name = "FILE")]
+    pub(crate) label_map: Option<PathBuf>,
+    /// With list:PATH, the column of keys: its name, or its number from 1. Otherwise a column with a
+    /// usual name, such as key, path or filename
+    #[arg(long, env = "CAMSHAFT_KEY_COLUMN", value_name = "COLUMN")]
+    pub(crate) key_column: Option<String>,
+    /// With list:PATH, the column of labels. Otherwise a column with a usual name, such as label or
+    /// class
+    #[arg(long, env = "CAMSHAFT_LABEL_COLUMN", value_name = "COLUMN")]
+    pub(crate) label_column: Option<String>,
     /// Take only the first N images of SOURCE
     #[arg(long, env = "CAMSHAFT_LIMIT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
@@ -189,7 +203,7 @@ pub(crate) struct FailOnArgs {
     /// Exit with status 4 if one of these conditions on the report holds, such as label-errors>10 or accuracy<0.9.
     /// Names: images, predicted, failed, failure-rate, accuracy, ece, findings, label-errors,
     /// estimated-label-errors, duplicates, leaks, conflicts, image-problems, outliers, attention,
-    /// shortcuts, unreadable, and with --against changed, fixed, broken
+    /// shortcuts, unreadable, unknown-labels, and with --against changed, fixed, broken
     #[arg(long, env = "CAMSHAFT_FAIL_ON", value_name = "CONDITION,…", value_delimiter = ',')]
     pub(crate) fail_on: Vec<Condition>,
 }
@@ -269,20 +283,28 @@ pub enum UsageError {
     /// A run compared with itself.
     #[error("--against is OUT itself, {0}; give the other run")]
     AgainstItself(Location),
+    /// A label map without labels.
+    #[error("--label-map goes with labels, and --labels is none; leave one of them out")]
+    LabelMapWithoutLabels,
 }
 
 impl RunArgs {
     fn resolve(self) -> Result<RunConfig, UsageError> {
         let image_files = ImageFiles { include: self.include, exclude: self.exclude };
-        let source = SourceConfig::new(self.source, self.base)?;
+        let columns = ListColumns { key: self.key_column, label: self.label_column };
+        let source = SourceConfig::new(self.source, self.base)?.with_columns(columns)?;
         if matches!(source, SourceConfig::List { .. }) && image_files != ImageFiles::default() {
             return Err(SourceConfigError::GlobsWithList.into());
+        }
+        if self.label_map.is_some() && self.labels == LabelRule::None {
+            return Err(UsageError::LabelMapWithoutLabels);
         }
         Ok(RunConfig {
             source,
             image_files,
             list_skipped: self.list_skipped,
             labels: self.labels,
+            label_map: self.label_map,
             limit: self.limit,
             out: self.out,
             model: self.model.resolve().unwrap_or_else(|| ModelReference::Bundled.into()),

@@ -13,6 +13,7 @@ pub(crate) mod run_record;
 pub(crate) mod traces;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -23,6 +24,8 @@ use camshaft_common::model::{
 };
 use camshaft_common::run::RunId;
 use camshaft_common::store::StoreOptions;
+#[cfg(feature = "embedded")]
+use camshaft_model::ModelFiles;
 use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +33,7 @@ use crate::advice;
 use crate::broker::{self, BrokerConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
+use crate::label_map::{LabelMap, LabelMapError};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use counters::EnqueueCounters;
@@ -56,6 +60,20 @@ pub enum EnqueueError {
     /// SOURCE can't be used.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The label map can't be used.
+    #[error(transparent)]
+    LabelMap(#[from] LabelMapError),
+    /// The model's classes can't be read.
+    #[cfg(feature = "embedded")]
+    #[error("{}", advice::describe_model_error(.0))]
+    Classes(#[from] camshaft_model::ModelError),
+    /// There is a label map, and this program knows no models.
+    #[cfg(not(feature = "embedded"))]
+    #[error(
+        "this camshaft was built without models, so it can't look up the classes of --label-map; use \
+         one that was built with the feature embedded"
+    )]
+    NoModels,
     /// The broker can't be used.
     #[error("{}", advice::describe_queue_error(.0))]
     Queue(#[from] QueueError),
@@ -82,14 +100,22 @@ pub(crate) async fn enqueue(
     stores: StoreOptions,
 ) -> Result<(), EnqueueError> {
     let EnqueueConfig { run, selection, broker } = config;
-    let model = identify_model(&run.model, &stores).await?;
+    let (model, label_map) = identify_model(&run, &stores).await?;
     let queue = broker::connect(broker).await?;
     let source = run.open_source(&stores)?;
     let dead_images = match selection {
         Selection::Missing => images_of_dead_letters(&queue, &run.out).await?,
         Selection::New | Selection::All | Selection::Failed => HashSet::new(),
     };
-    let request = EnqueueRequest { run, source, model, selection, dead_images, can_redo_all: true };
+    let request = EnqueueRequest {
+        run,
+        source,
+        model,
+        label_map,
+        selection,
+        dead_images,
+        can_redo_all: true,
+    };
     let mut plan = EnqueuePlan::new(request, Some(&queue), &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());
     let outlet = plan.open_outlet(&queue).await?;
@@ -148,19 +174,39 @@ async fn images_of_dead_letters(
     Ok(targets.filter(|job: &JobTarget| job.out == *out).map(|job| job.key).collect())
 }
 
-/// Names a model by the digests of its files, without loading it.
+/// Names a model by the digests of its files, without loading it, and looks up the classes of the
+/// label map among its own.
 async fn identify_model(
-    ModelRequest { reference, options }: &ModelRequest,
+    run: &RunConfig,
     stores: &StoreOptions,
-) -> Result<ModelIdentity, ModelFilesError> {
-    match reference {
-        ModelReference::Bundled if options.is_default() => Ok(ModelIdentity::bundled()),
-        ModelReference::Bundled => Err(ModelFilesError::OptionsOfBundled),
+) -> Result<(ModelIdentity, LabelMap), EnqueueError> {
+    let ModelRequest { reference, options } = &run.model;
+    let stored = match reference {
+        ModelReference::Bundled if options.is_default() => None,
+        ModelReference::Bundled => return Err(ModelFilesError::OptionsOfBundled.into()),
         ModelReference::Folder(place) => {
-            Ok(StoredModel::from_place(place, options, stores).await?.identity)
+            Some(StoredModel::from_place(place, options, stores).await?)
         }
-        ModelReference::Hub(model) => {
-            Ok(StoredModel::from_hub(model, options, stores).await?.identity)
-        }
-    }
+        ModelReference::Hub(model) => Some(StoredModel::from_hub(model, options, stores).await?),
+    };
+    let map = match &run.label_map {
+        Some(path) => read_label_map(path, stored.as_ref())?,
+        None => LabelMap::default(),
+    };
+    Ok((stored.map_or_else(ModelIdentity::bundled, |stored| stored.identity), map))
+}
+
+/// Reads a label map for a model, the bundled one if it is not stored elsewhere.
+#[cfg(feature = "embedded")]
+fn read_label_map(path: &Path, model: Option<&StoredModel>) -> Result<LabelMap, EnqueueError> {
+    let classes = match model {
+        Some(stored) => ModelFiles::from_stored(stored.clone())?.config().label_matcher(),
+        None => ModelFiles::bundled().config().label_matcher(),
+    };
+    Ok(LabelMap::read(path, &classes)?)
+}
+
+#[cfg(not(feature = "embedded"))]
+fn read_label_map(_path: &Path, _model: Option<&StoredModel>) -> Result<LabelMap, EnqueueError> {
+    Err(EnqueueError::NoModels)
 }

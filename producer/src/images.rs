@@ -4,8 +4,13 @@
 //! makes a job of each image, and [`status`](crate::status).
 
 pub(crate) mod found_image;
+mod list_columns;
+pub(crate) mod list_fields;
 mod list_file;
+pub(crate) mod list_format;
+mod list_key;
 pub mod list_lines;
+mod list_repetitions;
 pub(crate) mod run_folders;
 pub(crate) mod selection;
 pub(crate) mod skipped_log;

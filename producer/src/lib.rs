@@ -15,6 +15,7 @@ mod error;
 mod images;
 #[cfg(feature = "embedded")]
 mod interrupt;
+mod label_map;
 mod manual;
 mod redrive;
 mod report;

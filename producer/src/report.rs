@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use camshaft_common::label::LabelProblem;
 use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{
-    Condition, ReadProgress, ReportError, ReportOptions, Summary, UnknownNumber,
+    Condition, Overview, ReadProgress, ReportError, ReportOptions, Summary, UnknownLabel,
+    UnknownLabels, UnknownNumber,
 };
 
 use crate::advice;
@@ -104,6 +106,7 @@ async fn build(
 
 fn print_summary(summary: &Summary) {
     let overview = &summary.overview;
+    print_unknown_labels(overview);
     if let Some(accuracy) = overview.accuracy {
         let ece = overview.ece.unwrap_or_default();
         let labelled = overview.labelled;
@@ -139,6 +142,36 @@ fn print_summary(summary: &Summary) {
         ));
     }
     print_line(&format!("The report is {}", summary.page));
+}
+
+/// Labels of unknown meaning that are named.
+const NAMED_LABELS: usize = 5;
+
+/// Says which labels mean none of the model's classes, if there are any.
+fn print_unknown_labels(overview: &Overview) {
+    let UnknownLabels { images, labels, listed } = &overview.unknown_labels;
+    if *images == 0 {
+        return;
+    }
+    let named = listed.iter().take(NAMED_LABELS).map(|UnknownLabel { label, images, problem }| {
+        // A label may hold any characters, those that move a terminal's cursor among them.
+        let label = label.escape_debug();
+        match problem {
+            LabelProblem::Unknown => format!("{label} ({images})"),
+            LabelProblem::Ambiguous => format!("{label} ({images}, could be several classes)"),
+        }
+    });
+    let mut named = named.collect::<Vec<_>>().join(", ");
+    let more = labels.saturating_sub(NAMED_LABELS as u64);
+    if more > 0 {
+        named.push_str(&format!(" and {}", format_count(more, "other label")));
+    }
+    let all = overview.labelled + images;
+    print_line(&format!(
+        "{images} of {} have a label that is none of the model's classes, and no number about \
+         labels counts them: {named}. Say with --label-map which classes they are",
+        format_count(all, "labelled image"),
+    ));
 }
 
 fn conditions_that_hold(

@@ -42,7 +42,7 @@ def messages():
     # This number was once read as infinity, which JSON cannot write.
     write("message", "alpha.json", job | {"explain": EXPLAIN | {"alpha": 1e39}})
     write("message", "full.json", job | {
-        "etag": '"abc"', "size": 9123, "label": "big \u201cdog\u201d", "replaces": True,
+        "etag": '"abc"', "size": 9123, "label": "dog", "given_label": "big \u201cdog\u201d", "replaces": True,
         "source": "file:///data/a%20b", "out": "az://box@account/x",
         "model": MODEL | {"reference": "hf:owner/name@v1.0", "options": {
             "classes": "s3://data/names.txt", "ignore_tensors": ["projector.*"],
@@ -100,6 +100,9 @@ def listings():
     write("listing", "lines.txt", "s3://bucket/prefix\ncat/a.jpg\r\n\ndog/b, c.jpg\n")
     write("listing", "labels.csv", "/data/pets/../x\n\ufeffkey,label\na.jpg,cat\n\"b,1.jpg\",\"a \"\"b\"\"\"\n")
     write("listing", "turned.csv", "file:///a%20b/%23\nlabel,key\ncat,\u732b/\u5199\u771f.png\n")
+    write("listing", "semicolons.csv", "/data/pets\nFilename; Class\n./a, b.jpg; cat\n/data/pets/c.jpg;\"two\nlines\"\n")
+    write("listing", "lines.jsonl", 's3://bucket/x\n{"file_name": "a.jpg", "label": 3}\n{"file_name": "s3://bucket/x/b.jpg", "label": null}\n')
+    write("listing", "twice.tsv", "/data/pets\nclass\tpath\ncat\ta.jpg\ncat\t./a.jpg\n")
     for number, place in enumerate(["az://box@account/x", "gs://b/x/", "s3://k:s@b/x", "http://x/y", "s3://b/a?v=1"]):
         write("listing", f"place-{number}.txt", place)
 

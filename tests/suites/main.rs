@@ -10,6 +10,8 @@ mod distributed;
 mod faults;
 mod golden;
 mod hostile;
+mod labels;
+mod lists;
 mod messy_folders;
 mod monitoring;
 mod pictures;

@@ -139,6 +139,17 @@ impl OtherRun {
         Ok(this)
     }
 
+    /// The class that a row's label meant to the other run's model, which may have another name for
+    /// it; `now` if the other run had no label. None if its model did not know the label.
+    fn label_class<'a>(&'a self, row: u32, now: &'a str) -> Option<&'a str> {
+        let name = |id: u32| (id != NO_NAME).then(|| self.classes.names.name(id));
+        let row = row as usize;
+        match (name(self.classes.label[row]), name(self.classes.given[row])) {
+            (None, None) => Some(now),
+            (class, _) => class,
+        }
+    }
+
     /// The Hellinger distance of the map of a row to another map; none if one of them is absent.
     fn distance(&self, row: u32, map: Option<&MapDistribution>) -> Option<f32> {
         let before = &self.maps[row as usize];
@@ -177,6 +188,7 @@ pub(crate) fn compare_runs(
     let mut farthest: Vec<ComparedImage> = Vec::new();
     for group in 0..now.groups() {
         let (keys, labels) = (now.texts(group, "key")?, now.texts(group, "label")?);
+        let label_classes = now.texts(group, "label_class")?;
         let (classes, overlays) = (now.texts(group, "predicted")?, now.texts(group, "overlay")?);
         let probabilities = now.floats(group, "probability")?;
         let maps = map_distribution::read(now, group)?;
@@ -190,8 +202,10 @@ pub(crate) fn compare_runs(
             total.both += 1;
             let class_before =
                 before.classes.names.name(before.classes.predicted[row as usize]).to_owned();
-            if let Some(label) = &label {
-                let (is_right, was_right) = (*label == class, *label == class_before);
+            if let Some(label) = &label_classes[at]
+                && let Some(label_before) = before.label_class(row, label)
+            {
+                let (is_right, was_right) = (*label == class, label_before == class_before);
                 labelled += 1;
                 right_now += u64::from(is_right);
                 right_before += u64::from(was_right);
@@ -274,6 +288,61 @@ fn mcnemar_p(fixed: u64, broken: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::predictions::{self, ImageRow, LabelMeaning, RowPrediction};
+
+    fn table(rows: Vec<ImageRow>) -> TableReader {
+        let file = tempfile::tempfile().unwrap();
+        let mut writer = TableWriter::new(file.try_clone().unwrap(), predictions::COLUMNS).unwrap();
+        rows.into_iter().for_each(|row| writer.push(row).unwrap());
+        writer.finish().unwrap();
+        TableReader::open(file).unwrap()
+    }
+
+    /// A row with this label, its class if the model knows it, and the predicted class.
+    fn row(key: &str, label: Option<&str>, class: Option<&str>, predicted: &str) -> ImageRow {
+        let meaning = match class {
+            Some(name) => LabelMeaning::Class(0, name.to_owned()),
+            None => LabelMeaning::NoClass,
+        };
+        let predicted = RowPrediction {
+            labels: vec![predicted.to_owned()],
+            probabilities: vec![0.9],
+            ..RowPrediction::default()
+        };
+        ImageRow {
+            key: key.to_owned(),
+            label: label.map(str::to_owned),
+            meaning,
+            predicted: Some(predicted),
+            ..ImageRow::default()
+        }
+    }
+
+    #[test]
+    fn each_run_is_judged_by_what_its_own_model_calls_the_label() {
+        let now = table(vec![
+            row("a", Some("0"), Some("cat"), "cat"),
+            row("b", Some("0"), Some("cat"), "dog"),
+            row("c", Some("0"), Some("cat"), "cat"),
+            row("d", Some("0"), Some("cat"), "cat"),
+            row("e", Some("wolf"), None, "dog"),
+        ]);
+        let before = table(vec![
+            // The other model calls its classes otherwise.
+            row("a", Some("0"), Some("tabby, cat"), "tabby, cat"),
+            row("b", Some("0"), Some("tabby, cat"), "tabby, cat"),
+            // It did not know the label.
+            row("c", Some("0"), None, "dog"),
+            // The run had no labels.
+            row("d", None, None, "dog"),
+            row("e", Some("wolf"), None, "dog"),
+        ]);
+        let file = tempfile::tempfile().unwrap();
+        let compared = compare_runs(&now, &before, "there".to_owned(), file).unwrap();
+        assert_eq!((compared.fixed, compared.broken), (1, 1));
+        assert_eq!(compared.accuracy_here, Some(2.0 / 3.0));
+        assert_eq!(compared.accuracy_there, Some(2.0 / 3.0));
+    }
 
     #[test]
     fn mcnemar_is_the_exact_binomial() {

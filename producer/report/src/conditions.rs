@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The names of the numbers that conditions may be about.
-pub const NUMBER_NAMES: [&str; 20] = [
+pub const NUMBER_NAMES: [&str; 21] = [
     "images",
     "predicted",
     "failed",
@@ -29,6 +29,7 @@ pub const NUMBER_NAMES: [&str; 20] = [
     "fixed",
     "broken",
     "unreadable",
+    "unknown-labels",
 ];
 
 /// A condition such as `accuracy<0.9`.
@@ -85,6 +86,9 @@ pub enum UnknownReason {
     /// The number is about labels.
     #[error("no image has both a label and a prediction")]
     NoLabels,
+    /// The number is about labels, and none of them means a class.
+    #[error("no label is one of the model's classes")]
+    UnknownLabels,
 }
 
 impl FromStr for Condition {
@@ -132,6 +136,8 @@ impl Condition {
         let Some(&value) = numbers.get(self.number) else {
             let reason = if self.is_of_comparison() {
                 UnknownReason::NoComparison
+            } else if numbers.get("unknown-labels").is_some_and(|&images| images > 0.0) {
+                UnknownReason::UnknownLabels
             } else {
                 UnknownReason::NoLabels
             };
@@ -171,6 +177,16 @@ mod tests {
             error.to_string(),
             "changed>0: changed is not known, since the report compares no other run"
         );
+    }
+
+    #[test]
+    fn a_condition_on_labels_that_the_model_does_not_know_says_so() {
+        let numbers = BTreeMap::from([("unknown-labels", 6.0)]);
+        let condition: Condition = "accuracy<0.5".parse().unwrap();
+        let error = condition.value_if_true(&numbers).unwrap_err();
+        assert_eq!(error.reason, UnknownReason::UnknownLabels);
+        let condition: Condition = "unknown-labels>0".parse().unwrap();
+        assert_eq!(condition.value_if_true(&numbers).unwrap(), Some(6.0));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber
 pub use error::ReportError;
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
-    MeanMap, Overview, Throughput, WorkerImages,
+    MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,
 };
 pub use predictions::read_results::ReadProgress;
 pub use report::{ReportOptions, build};

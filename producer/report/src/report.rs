@@ -8,10 +8,13 @@
 //! Tables are written to temporary files, read from there, and put into OUT once they are complete.
 //! The page comes last, so that it never refers to a table that is not there.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
+use camshaft_common::label::LabelMatcher;
 use camshaft_common::layout::REPORT;
 use camshaft_common::location::Location;
 use camshaft_common::run::{RunRecord, SCHEMA};
@@ -26,8 +29,8 @@ use crate::findings::{self, Cluster, Finding, Findings};
 use crate::overview::OverviewTotals;
 use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
 use crate::page::{self, AvailablePictures, PageData, RunFacts};
-use crate::predictions;
 use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk};
+use crate::predictions::{self, LabelMeaning, NamedClasses};
 use crate::summary::{self, Summary};
 use crate::table::{CsvWriter, TableError, TableReader, TableWriter};
 
@@ -137,22 +140,44 @@ struct BuiltTable {
     csv: Option<File>,
     totals: OverviewTotals,
     has_embeddings: bool,
+    /// The classes that results name.
+    named_classes: NamedClasses,
+    /// The labels of older results whose class is not known.
+    open_labels: HashSet<String>,
     /// The results that can't be read, each with the reason.
     unreadable: Vec<String>,
 }
 
+/// Builds the table of all images. Reads results a second time if older ones have labels whose
+/// classes only other results name.
 async fn build_table(
     out: &Folder,
     run: &RunRecord,
     options: &ReportOptions,
     progress: &Arc<ReadProgress>,
 ) -> Result<BuiltTable, ReportError> {
+    let built = read_table(out, run, options, progress, None).await?;
+    let classes = built.named_classes.matcher();
+    if !built.open_labels.iter().any(|label| classes.find(label).is_ok()) {
+        return Ok(built);
+    }
+    progress.read.store(0, Relaxed);
+    read_table(out, run, options, progress, Some(&Arc::new(classes))).await
+}
+
+async fn read_table(
+    out: &Folder,
+    run: &RunRecord,
+    options: &ReportOptions,
+    progress: &Arc<ReadProgress>,
+    classes: Option<&Arc<LabelMatcher>>,
+) -> Result<BuiltTable, ReportError> {
     let (rows, received) = mpsc::channel(WAITING_CHUNKS);
     let csv = options.csv;
     let writing = blocking(move || write_table(received, csv));
     let reading = async {
         let embeddings = options.embeddings;
-        let reader = ResultReader { out, run, embeddings, progress, rows: &rows };
+        let reader = ResultReader { out, run, embeddings, classes, progress, rows: &rows };
         let read = reader.send_results().await;
         drop(rows);
         read
@@ -168,6 +193,7 @@ fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTab
     let mut writer = TableWriter::new(table.try_clone()?, predictions::COLUMNS)?;
     let mut csv = if csv { Some(CsvWriter::new(predictions::COLUMNS)?) } else { None };
     let (mut totals, mut has_embeddings) = (OverviewTotals::default(), false);
+    let (mut named_classes, mut open_labels) = (NamedClasses::default(), HashSet::new());
     let mut unreadable = Vec::new();
     while let Some(chunk) = rows.blocking_recv() {
         for row in chunk {
@@ -179,6 +205,12 @@ fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTab
                 }
             };
             totals.add(&row);
+            named_classes.add(&row);
+            if let (LabelMeaning::Open, Some(label)) = (&row.meaning, &row.label)
+                && !open_labels.contains(label)
+            {
+                open_labels.insert(label.clone());
+            }
             has_embeddings |= row.predicted.as_ref().is_some_and(|p| p.embedding.is_some());
             if let Some(csv) = &mut csv {
                 csv.push(&row)?;
@@ -188,7 +220,7 @@ fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTab
     }
     writer.finish()?;
     let csv = csv.map(CsvWriter::finish).transpose()?;
-    Ok(BuiltTable { table, csv, totals, has_embeddings, unreadable })
+    Ok(BuiltTable { table, csv, totals, has_embeddings, named_classes, open_labels, unreadable })
 }
 
 /// Compares with the run at `other`. Returns the table `comparison.parquet` as well.

@@ -41,6 +41,7 @@ impl Summary {
             ("predicted", Some(predicted)),
             ("failed", Some(failed)),
             ("unreadable", Some(self.unreadable)),
+            ("unknown-labels", Some(self.overview.unknown_labels.images)),
             ("findings", Some(all_findings)),
             ("leaks", Some(found(Problem::Leak.name()))),
             ("conflicts", Some(found(Problem::Conflict.name()))),

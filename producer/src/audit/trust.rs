@@ -13,7 +13,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{Layout, PREDICTIONS, TRUST_FILE};
 use camshaft_common::location::Location;
 use camshaft_common::model::FileDigest;
-use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
+use camshaft_common::prediction::{ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::results::{self, ResultFile};
 use camshaft_common::run::{RunId, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
@@ -158,6 +158,7 @@ impl TrustSampling {
     ) -> Result<Vec<SampledImage>, StoreError> {
         let limits = self.engine.image_limits;
         let layout = Layout::of(&self.out);
+        let labels = &self.files.config().label_matcher();
         let read = |key: ImageKey| {
             let files = Arc::clone(&self.files);
             async move {
@@ -170,6 +171,9 @@ impl TrustSampling {
                 let Ok(record) = serde_json::from_slice::<PredictionRecord>(&record.bytes) else {
                     return Ok(None);
                 };
+                // A label map may have said which class the given label is.
+                let ImageRecord { class, label, .. } = record.image;
+                let label = class.and_then(|class| labels.label_of(class)).or(label);
                 let input = tokio::task::spawn_blocking(move || {
                     let config = files.config();
                     let picture = decode(&image.bytes, &limits, config.transparency).ok()?;
@@ -177,7 +181,7 @@ impl TrustSampling {
                 });
                 // A decoder that panics also says that this is no image.
                 let input = input.await.unwrap_or_default();
-                Ok(input.map(|input| SampledImage { key, label: record.image.label, input }))
+                Ok(input.map(|input| SampledImage { key, label, input }))
             }
         };
         let images: Vec<_> =

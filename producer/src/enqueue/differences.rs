@@ -2,6 +2,8 @@
 //!
 //! Pure: makes texts. Upstream: [`run_record`](super::run_record), which refuses to mix them.
 
+use std::collections::BTreeMap;
+
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelIdentity, ModelOptions};
@@ -113,6 +115,19 @@ pub(super) fn of_options(then: &ExplainOptions, now: &ExplainOptions) -> Differe
     Difference {
         text: format!("made with other options: {}", texts.join(", ")),
         go_on: format!("{} to go on with them", ways.join(", ")),
+    }
+}
+
+/// The label maps differ.
+#[must_use]
+pub(super) fn of_label_maps(then: &BTreeMap<String, String>) -> Difference {
+    if then.is_empty() {
+        let text = "made without a label map".to_owned();
+        return Difference { text, go_on: "leave out --label-map to go on with them".to_owned() };
+    }
+    Difference {
+        text: "made with another label map".to_owned(),
+        go_on: "give --label-map with the file of then to go on with them".to_owned(),
     }
 }
 

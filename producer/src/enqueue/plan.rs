@@ -31,6 +31,7 @@ use crate::images::found_image::FoundImage;
 use crate::images::selection::{Decision, ExistingResults, Selection};
 use crate::images::skipped_log::SkippedLog;
 use crate::images::source::{Source, SourceError};
+use crate::label_map::{JobLabel, LabelMap};
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,7 @@ pub(crate) struct EnqueuePlan {
     out: Folder,
     selection: Selection,
     model: ModelIdentity,
+    label_map: LabelMap,
     record: RunRecord,
     results: ExistingResults,
     counters: Arc<EnqueueCounters>,
@@ -123,7 +125,7 @@ impl EnqueuePlan {
         };
         let record = run_record::resume_or_start(&request, existing.filter(|_| counts))?;
         run_record::write(&out, &record).await?;
-        let EnqueueRequest { run, source, selection, dead_images, model, .. } = request;
+        let EnqueueRequest { run, source, selection, dead_images, model, label_map, .. } = request;
         results.set_dead(dead_images);
         let notes = NoteTemplate::new(selection, source.labels(), source.image_files().cloned());
         let left_out = Arc::new(SkippedLog::new(run.list_skipped));
@@ -133,6 +135,7 @@ impl EnqueuePlan {
             out,
             selection,
             model,
+            label_map,
             record,
             results,
             counters,
@@ -313,13 +316,15 @@ impl EnqueuePlan {
         again: bool,
         trace: TraceContext,
     ) -> Message {
+        let JobLabel { label, given: given_label } = self.label_map.apply(image.label);
         let job = Job {
             v: JOB_VERSION,
             run: self.record.run,
             key: image.key,
             etag: image.etag,
             size: image.size_bytes,
-            label: image.label,
+            label,
+            given_label,
             source: self.source.location().clone(),
             out: self.out.location().clone(),
             model: self.model.clone(),

@@ -1,6 +1,7 @@
 //! What the user asks of a run, before OUT is opened.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::image_files::ImageFiles;
@@ -12,6 +13,7 @@ use camshaft_common::store::StoreOptions;
 use crate::images::selection::Selection;
 use crate::images::source::{Source, SourceError};
 use crate::images::source_config::{LabelRule, SourceConfig};
+use crate::label_map::LabelMap;
 
 /// The options that `audit` and `enqueue` have in common, validated. Nothing is opened yet.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct RunConfig {
     pub(crate) list_skipped: bool,
     /// Where labels come from.
     pub(crate) labels: LabelRule,
+    /// `--label-map`: a file that says which classes labels mean.
+    pub(crate) label_map: Option<PathBuf>,
     /// Take only the first `limit` images of SOURCE.
     pub(crate) limit: Option<u64>,
     /// OUT.
@@ -54,6 +58,8 @@ pub(crate) struct EnqueueRequest {
     pub(crate) source: Source,
     /// The model by the digests of its files.
     pub(crate) model: ModelIdentity,
+    /// What the label map says.
+    pub(crate) label_map: LabelMap,
     /// Which images get a job.
     pub(crate) selection: Selection,
     /// Images whose job is a dead letter. Only [`Selection::Missing`] needs them.

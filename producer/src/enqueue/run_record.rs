@@ -25,10 +25,12 @@ pub(crate) fn is_same_run(request: &EnqueueRequest, record: &RunRecord) -> bool 
     has_same_source(request, record)
         && record.model.same_content(&request.model)
         && record.explain == request.run.explain
+        && record.label_map == *request.label_map.words()
 }
 
 fn has_same_source(request: &EnqueueRequest, record: &RunRecord) -> bool {
-    record.source == request.run.source.argument()
+    record.key_column.as_ref() == request.run.source.key_column()
+        && record.source == request.run.source.argument()
         && record.base.as_ref() == request.run.source.base()
 }
 
@@ -46,6 +48,14 @@ pub(crate) fn resume_or_start(
         let out = request.run.out.to_string();
         Err(OtherRun { out, difference, redo })
     };
+    if record_differs_in_key_column(request, &existing) {
+        let column = existing.key_column.as_deref().unwrap_or("the usual one");
+        let difference = Difference {
+            text: format!("of the same list with other keys, of column {column}"),
+            go_on: format!("give --key-column {column} to go on with them"),
+        };
+        return refuse(difference, "");
+    }
     if !has_same_source(request, &existing) {
         let source = &request.run.source;
         let then = (existing.source.as_str(), existing.base.as_ref());
@@ -55,6 +65,8 @@ pub(crate) fn resume_or_start(
         differences::of_model(&existing.model, &request.model)
     } else if existing.explain != request.run.explain {
         differences::of_options(&existing.explain, &request.run.explain)
+    } else if existing.label_map != *request.label_map.words() {
+        differences::of_label_maps(&existing.label_map)
     } else {
         // The number of images is unknown until they are listed again: there may be more by now.
         let limit = request.run.limit;
@@ -70,6 +82,11 @@ pub(crate) fn resume_or_start(
     }
 }
 
+fn record_differs_in_key_column(request: &EnqueueRequest, record: &RunRecord) -> bool {
+    record.source == request.run.source.argument()
+        && record.key_column.as_ref() != request.run.source.key_column()
+}
+
 fn start(request: &EnqueueRequest) -> RunRecord {
     let now = Utc::now();
     RunRecord {
@@ -77,6 +94,8 @@ fn start(request: &EnqueueRequest) -> RunRecord {
         run: RunId::generate(),
         source: request.run.source.argument(),
         base: request.run.source.base().cloned(),
+        key_column: request.run.source.key_column().cloned(),
+        label_map: request.label_map.words().clone(),
         limit: request.run.limit,
         image_files: request.source.image_files().cloned(),
         model: request.model.clone(),

@@ -51,7 +51,7 @@ impl From<store::ListedImage> for FoundImage {
 }
 
 impl From<ListedImage> for FoundImage {
-    fn from(ListedImage { key, label }: ListedImage) -> Self {
+    fn from(ListedImage { key, label, line: _ }: ListedImage) -> Self {
         Self { key, etag: None, size_bytes: None, last_modified: None, label }
     }
 }

@@ -20,7 +20,8 @@ use camshaft_common::store::{
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::images::found_image::FoundImage;
-use crate::images::list_file::{self, ListFileError};
+use crate::images::list_columns::ListColumns;
+use crate::images::list_file::{ListFile, ListFileError};
 use crate::images::run_folders::RunFolders;
 use crate::images::skipped_log::SkippedLog;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
@@ -75,8 +76,7 @@ enum Keys {
     /// Those of the files that count as images; if it is `None`, of all files.
     Of(Option<ImageFiles>),
     One(ImageKey),
-    /// The path of a list.
-    Listed(String),
+    Listed(Box<ListFile>),
 }
 
 impl Source {
@@ -93,7 +93,10 @@ impl Source {
         stores: &StoreOptions,
     ) -> Result<Self, SourceError> {
         let (location, keys) = match config {
-            SourceConfig::List { path, base } => (base, Keys::Listed(path)),
+            SourceConfig::List { path, base, columns } => {
+                let list = ListFile::new(path, &base, columns);
+                (base, Keys::Listed(Box::new(list)))
+            }
             SourceConfig::Place(place) => match single_file(&place)? {
                 Some(_) if files.as_ref().is_some_and(|files| *files != ImageFiles::default()) => {
                     return Err(SourceError::GlobsForOneImage(place.to_string()));
@@ -126,6 +129,8 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let argument: SourceArgument = record.source.parse()?;
         let config = SourceConfig::new(argument, record.base.clone())?;
+        let columns = ListColumns { key: record.key_column.clone(), label: None };
+        let config = config.with_columns(columns)?;
         Self::open(config, record.image_files.clone(), LabelRule::None, out, stores)
     }
 
@@ -160,12 +165,12 @@ impl Source {
     /// True if SOURCE is a list in a file and has `key` at `position`, counted from 1. The list
     /// then counts as the one that an earlier process read. Standard input can't be read twice.
     pub(crate) async fn lists_at(&self, position: u64, key: &ImageKey) -> bool {
-        let Keys::Listed(path) = &self.keys else { return false };
+        let Keys::Listed(list) = &self.keys else { return false };
         let Ok(images_before) = usize::try_from(position.saturating_sub(1)) else { return false };
-        if !Path::new(path).is_file() {
+        if !Path::new(list.path()).is_file() {
             return false;
         }
-        let mut images = list_file::read(path.clone()).skip(images_before);
+        let mut images = list.read().skip(images_before);
         // An error is reported later, when `images` reads the same list.
         matches!(images.try_next().await, Ok(Some(image)) if image.key == *key)
     }
@@ -194,7 +199,7 @@ impl Source {
                 };
                 stream::once(image).boxed()
             }
-            Keys::Listed(path) => list_file::read(path.clone()).map_err(Into::into).boxed(),
+            Keys::Listed(list) => list.read().map_err(Into::into).boxed(),
         };
         found.map_ok(move |image| image.with_label(labels)).boxed()
     }

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use camshaft_common::location::{Location, LocationError};
 
+use crate::images::list_columns::ListColumns;
+
 /// The argument SOURCE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SourceArgument {
@@ -57,6 +59,8 @@ pub(crate) enum SourceConfig {
         path: String,
         /// The folder or prefix that the keys are below.
         base: Location,
+        /// Which of its columns are keys and labels.
+        columns: ListColumns,
     },
 }
 
@@ -74,6 +78,9 @@ pub enum SourceConfigError {
     /// `--base` without `list:`.
     #[error("--base goes with list:PATH, and SOURCE is {0}; leave out --base")]
     BaseWithoutList(String),
+    /// `--key-column` or `--label-column` without `list:`.
+    #[error("--key-column and --label-column go with list:PATH, and SOURCE is {0}; leave them out")]
+    ColumnsWithoutList(String),
 }
 
 impl SourceConfig {
@@ -86,12 +93,35 @@ impl SourceConfig {
         base: Option<Location>,
     ) -> Result<Self, SourceConfigError> {
         match (argument, base) {
-            (SourceArgument::List(path), Some(base)) => Ok(Self::List { path, base }),
+            (SourceArgument::List(path), Some(base)) => {
+                Ok(Self::List { path, base, columns: ListColumns::default() })
+            }
             (SourceArgument::List(_), None) => Err(SourceConfigError::BaseMissing),
             (SourceArgument::Place(place), None) => Ok(Self::Place(place)),
             (SourceArgument::Place(place), Some(_)) => {
                 Err(SourceConfigError::BaseWithoutList(place.to_string()))
             }
+        }
+    }
+
+    /// The same with the columns that the user names.
+    ///
+    /// # Errors
+    /// If the user names columns and it is no list.
+    pub(crate) fn with_columns(self, columns: ListColumns) -> Result<Self, SourceConfigError> {
+        match self {
+            Self::List { path, base, .. } => Ok(Self::List { path, base, columns }),
+            Self::Place(_) if columns.is_empty() => Ok(self),
+            Self::Place(place) => Err(SourceConfigError::ColumnsWithoutList(place.to_string())),
+        }
+    }
+
+    /// The column of keys that the user names, as `run.json` records it.
+    #[must_use]
+    pub(crate) fn key_column(&self) -> Option<&String> {
+        match self {
+            Self::Place(_) => None,
+            Self::List { columns, .. } => columns.key.as_ref(),
         }
     }
 
@@ -129,7 +159,14 @@ mod tests {
         let error = SourceConfig::new(place.clone(), Some(base.clone())).unwrap_err();
         assert!(error.to_string().contains("leave out --base"), "{error}");
 
+        let columns = ListColumns { key: Some("path".to_owned()), label: None };
+        let folder = SourceConfig::new(place.clone(), None).unwrap();
+        let error = folder.with_columns(columns.clone()).unwrap_err();
+        assert!(error.to_string().contains("--key-column"), "{error}");
+
         let list = SourceConfig::new(list, Some(base.clone())).unwrap();
+        let list = list.with_columns(columns).unwrap();
+        assert_eq!(list.key_column().map(String::as_str), Some("path"));
         assert_eq!((list.argument().as_str(), list.base()), ("list:keys.csv", Some(&base)));
         let place = SourceConfig::new(place, None).unwrap();
         assert_eq!((place.argument().as_str(), place.base()), ("s3://bucket/images", None));

@@ -8,27 +8,47 @@ use std::path::Component;
 use camshaft_common::explain::{ExplainOptions, OverlayFormat};
 use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
+use camshaft_common::label::{LabelMatcher, NamedClass, fold};
 use camshaft_common::layout::{self, Layout, OverlayDifference};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::RunId;
-use camshaft_producer::list_lines::{ListLines, ListedImage};
+use camshaft_producer::list_lines::{KeyBase, ListColumns, ListFormat, ListLines, ListedImage};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {
     let (place, list) = input.split_once('\n').unwrap_or((input, ""));
     check_place(place);
-    let mut lines = ListLines::default();
+    let base: Location =
+        place.parse().unwrap_or_else(|_| "s3://bucket/prefix".parse().expect("it is a place"));
+    let columns = ListColumns::default();
+    let Ok(format) = ListFormat::recognise(list, false, &columns) else { return };
+    let mut lines = ListLines::new(format, KeyBase::new(&base));
     for line in list.split_inclusive('\n') {
         check_name(line.as_bytes());
         // An error ends the reading of a list.
         let Ok(listed) = lines.read(line) else { return };
-        if let Some(ListedImage { key, label }) = listed {
+        if let Some(ListedImage { key, label, .. }) = listed {
             check_key(&key);
+            if let Some(label) = &label {
+                check_label(label);
+            }
             check_message(key, label);
         }
     }
+    // An open quote is an error; nothing else is left to read.
+    lines.end().unwrap_or_default();
 });
+
+/// Checks that no label is without its class, or in two, by however little labels differ.
+fn check_label(label: &str) {
+    let folded = fold(label);
+    assert_eq!(fold(&folded), folded, "{label:?}");
+    let named = [NamedClass { index: 7, name: label, aliases: &[] }];
+    assert_eq!(LabelMatcher::new(named).find(label), Ok(7), "{label:?}");
+    let twice = [named[0], NamedClass { index: 9, ..named[0] }];
+    assert!(LabelMatcher::new(twice).find(label).is_err(), "{label:?}");
+}
 
 fn check_place(text: &str) {
     let Ok(place) = text.parse::<Location>() else { return };
@@ -97,6 +117,7 @@ fn check_message(key: ImageKey, label: Option<String>) {
         etag: None,
         size: None,
         label,
+        given_label: None,
         source: place.clone(),
         out: place,
         model: ModelIdentity::bundled(),

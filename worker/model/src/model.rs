@@ -3,6 +3,7 @@
 //! Owns the weights on a device. Maps and predictions are computed by
 //! [`explain`](crate::explain). Upstream: [`ModelFiles`]. Downstream: the pipeline's model stage.
 
+use camshaft_common::label::LabelMatcher;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use camshaft_vision::input::InputRule;
@@ -20,6 +21,7 @@ use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape};
 pub struct Model {
     identity: ModelIdentity,
     config: ModelConfig,
+    labels: LabelMatcher,
     network: ResNet,
     device: Device,
     compute: ComputeMode,
@@ -67,7 +69,8 @@ impl Model {
         if compute.kernel.is_some() && network.kernel().is_none() {
             compute = ComputeMode::without_kernel(precision, kernel)?;
         }
-        Ok(Self { identity, config, network, device: device.clone(), compute })
+        let labels = config.label_matcher();
+        Ok(Self { identity, config, labels, network, device: device.clone(), compute })
     }
 
     /// Name and digests.
@@ -80,6 +83,12 @@ impl Model {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Finds the classes that labels mean.
+    #[must_use]
+    pub(crate) fn labels(&self) -> &LabelMatcher {
+        &self.labels
     }
 
     /// The network itself.

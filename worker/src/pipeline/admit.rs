@@ -80,7 +80,10 @@ fn new_record(job: &Job) -> ImageRecord {
         width: None,
         height: None,
         region: None,
-        label: job.label.clone(),
+        // The one in `label` is for the model if a label map has replaced the given one.
+        label: job.given_label.clone().or_else(|| job.label.clone()),
+        class: None,
+        label_problem: None,
         digest: None,
         measures: None,
     }

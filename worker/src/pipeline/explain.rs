@@ -149,6 +149,9 @@ impl ModelThread {
             admitted.delivery.spans.logs.in_scope(|| debug!("explained"));
             match result {
                 Ok(explanation) => {
+                    let label = explanation.label;
+                    admitted.image.record.class = label.and_then(Result::ok);
+                    admitted.image.record.label_problem = label.and_then(Result::err);
                     let model = record.clone();
                     Ok(Explained { admitted, picture, explanation, model, memory })
                 }

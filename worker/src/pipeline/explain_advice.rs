@@ -12,6 +12,9 @@ pub(super) fn advice_on(error: &ExplainError) -> &'static str {
         ExplainError::LogitsNotFinite | ExplainError::MapNotFinite { .. } => {
             "; if it runs in f16, use --precision f32"
         }
+        ExplainError::UnknownLabel { .. } | ExplainError::AmbiguousLabel { .. } => {
+            "; say with --label-map which class it is, or use another --target"
+        }
         ExplainError::UnknownClass { .. }
         | ExplainError::AmbiguousClass { .. }
         | ExplainError::UnknownLayer { .. } => "",
@@ -38,6 +41,11 @@ mod tests {
         assert_eq!(
             text(ExplainError::MapNotFinite { class: "cat".to_owned() }),
             "the map for class \"cat\" is not finite; if it runs in f16, use --precision f32"
+        );
+        assert_eq!(
+            text(ExplainError::AmbiguousLabel { label: "crane".to_owned() }),
+            "the label \"crane\" could be several of the model's classes; say with --label-map \
+             which class it is, or use another --target"
         );
         let classes = "cat, dog".to_owned();
         assert_eq!(

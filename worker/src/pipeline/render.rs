@@ -129,7 +129,7 @@ fn render(
     mut memory: ImageMemoryPermit,
 ) -> Result<Drawn, EncodeOverlayError> {
     let started = Instant::now();
-    let ExplainedImage { predictions, entropy, features, explanations } = explanation;
+    let ExplainedImage { predictions, entropy, features, explanations, .. } = explanation;
     let embedding = embedding::embedding(&features, subject.options.embeddings);
     let (explanations, overlays) = draw(&subject, explanations)?;
     // The pixels are freed before their memory is given back.

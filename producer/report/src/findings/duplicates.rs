@@ -8,6 +8,8 @@
 
 use std::collections::HashSet;
 
+use camshaft_common::label::fold;
+
 use super::finding::{Problem, RowFinding};
 use crate::predictions::sketches::{self, CentredSketches};
 use crate::predictions::{ImageClasses, NO_NAME};
@@ -172,6 +174,20 @@ impl CandidatePairs {
     }
 }
 
+/// The labels of two rows if they mean different classes. Labels that mean no class of the model
+/// are compared as words.
+fn different_labels(classes: &ImageClasses, one: usize, other: usize) -> Option<(&str, &str)> {
+    let either = |column: &[u32]| {
+        let (one, other) = (column[one], column[other]);
+        let both = one != NO_NAME && other != NO_NAME;
+        both.then(|| (classes.names.name(one), classes.names.name(other)))
+    };
+    match either(&classes.label) {
+        Some(pair) => Some(pair).filter(|(one, other)| one != other),
+        None => either(&classes.given).filter(|(one, other)| fold(one) != fold(other)),
+    }
+}
+
 /// A finding for each image of a group except the first.
 fn describe(sets: &mut DisjointSets, digests: &[u128], classes: &ImageClasses) -> Vec<RowFinding> {
     let mut found = Vec::new();
@@ -179,12 +195,10 @@ fn describe(sets: &mut DisjointSets, digests: &[u128], classes: &ImageClasses) -
         for row in members {
             let same_file = digests[row] != 0 && digests[row] == digests[first];
             let what = if same_file { "The same file" } else { "Nearly the same picture" };
-            let (label, split) = (classes.label[row], classes.split[row]);
-            let (other_label, other_split) = (classes.label[first], classes.split[first]);
-            let (problem, score, reason) = if label != other_label
-                && label.max(other_label) != NO_NAME
+            let (split, other_split) = (classes.split[row], classes.split[first]);
+            let (problem, score, reason) = if let Some((one, other)) =
+                different_labels(classes, row, first)
             {
-                let (one, other) = (classes.names.name(label), classes.names.name(other_label));
                 let reason = format!("{what} is labelled {one} here and {other} there");
                 (Problem::Conflict, 0.99, reason)
             } else if split != other_split && split.max(other_split) != NO_NAME {

@@ -157,6 +157,8 @@ pub(crate) struct Finding {
     pub(crate) other: Option<String>,
     /// The given label of the image.
     pub(crate) label: Option<String>,
+    /// The name of the class that the label means.
+    pub(crate) label_class: Option<String>,
     /// The label that the image should probably have.
     pub(crate) suggested: Option<String>,
     /// The most probable class of the image.
@@ -211,6 +213,7 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
     text("overlay", |finding| Cell::Text(finding.overlay.as_deref())),
     text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
     text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
+    text("label_class", |finding| Cell::Text(finding.label_class.as_deref())),
 ];
 
 /// A column of texts.

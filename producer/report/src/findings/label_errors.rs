@@ -37,14 +37,14 @@ pub(super) fn find(
     notes: &mut Vec<String>,
 ) -> Result<LabelErrors, TableError> {
     let thresholds = thresholds(table, classes)?;
-    let without_class: u64 = classes
-        .label
-        .iter()
-        .zip(&classes.predicted)
-        .filter(|(label, predicted)| {
-            **label != NO_NAME && **predicted != NO_NAME && thresholds[**label as usize].is_none()
+    let has_no_class = |label: u32| label == NO_NAME || thresholds[label as usize].is_none();
+    let without_class = (0..classes.given.len())
+        .filter(|&row| {
+            classes.given[row] != NO_NAME
+                && classes.predicted[row] != NO_NAME
+                && has_no_class(classes.label[row])
         })
-        .count() as u64;
+        .count();
     if without_class > 0 {
         notes.push(format!(
             "label errors were not looked for in {without_class} images: their labels are none of \

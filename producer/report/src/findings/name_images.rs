@@ -15,6 +15,7 @@ use crate::table::{TableError, TableReader};
 struct NamedImage {
     key: String,
     label: Option<String>,
+    label_class: Option<String>,
     predicted: Option<String>,
     probability: Option<f32>,
     overlay: Option<String>,
@@ -58,6 +59,7 @@ pub(super) fn rank_and_name(
             key: image.key.clone(),
             other: other.map(|other| other.key.clone()),
             label: image.label.clone(),
+            label_class: image.label_class.clone(),
             suggested: found.suggested,
             predicted: image.predicted.clone(),
             probability: image.probability,
@@ -82,6 +84,7 @@ fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedIm
         left = later;
         if !here.is_empty() {
             let (mut keys, mut labels) = (table.texts(group, "key")?, table.texts(group, "label")?);
+            let mut label_classes = table.texts(group, "label_class")?;
             let mut predicted = table.texts(group, "predicted")?;
             let probabilities = table.floats(group, "probability")?;
             let mut overlays = table.texts(group, "overlay")?;
@@ -92,6 +95,7 @@ fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedIm
                 let image = NamedImage {
                     key: keys[at].take().unwrap_or_default(),
                     label: labels[at].take(),
+                    label_class: label_classes[at].take(),
                     predicted: predicted[at].take(),
                     probability: Some(probabilities[at]).filter(|p| !p.is_nan()),
                     overlay: overlays[at].take(),

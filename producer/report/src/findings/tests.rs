@@ -4,7 +4,7 @@
 use camshaft_common::measure::{ImageMeasures, PerceptualHash};
 
 use super::{FindingKind, Findings, Problem, find};
-use crate::predictions::{COLUMNS, ImageRow, RowPrediction};
+use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
 use crate::table::{TableReader, TableWriter};
 
 fn found(rows: Vec<ImageRow>) -> Findings {
@@ -33,6 +33,7 @@ fn old(key: &str, label: &str, cat: f32) -> ImageRow {
     ImageRow {
         key: key.to_owned(),
         label: Some(label.to_owned()),
+        meaning: LabelMeaning::Class(usize::from(label != "cat"), label.to_owned()),
         predicted: Some(predicted),
         ..ImageRow::default()
     }
@@ -94,6 +95,7 @@ fn labels_that_are_no_classes_are_told_not_suspected() {
     let strange = |at: usize| {
         let mut row = old(&format!("cats/{at}.jpg"), "cats", 0.95);
         row.predicted.as_mut().unwrap().label_probability = None;
+        row.meaning = LabelMeaning::NoClass;
         row
     };
     let findings = found((0..20).map(strange).collect());
@@ -127,6 +129,38 @@ fn copies_are_conflicts_leaks_or_plain_duplicates() {
         ]
     );
     assert_eq!(findings.list[0].other.as_deref(), Some("train/cat/03.jpg"));
+}
+
+#[test]
+fn labels_that_mean_one_class_are_no_conflict() {
+    let mut rows: Vec<_> =
+        (0..30).map(|seed| measured(&format!("cat/{seed:02}.jpg"), "cat", seed)).collect();
+    let copy = |key: &str, label: &str, meaning: LabelMeaning, seed| {
+        let row = ImageRow {
+            key: key.to_owned(),
+            label: Some(label.to_owned()),
+            ..measured(key, "cat", seed)
+        };
+        ImageRow { meaning, ..row }
+    };
+    let cat = || LabelMeaning::Class(0, "cat".to_owned());
+    rows.push(copy("x/id.jpg", "n02121808", cat(), 3));
+    rows.push(copy("x/spelling.jpg", "Cat", LabelMeaning::NoClass, 4));
+    rows.push(copy("x/other.jpg", "wolf", LabelMeaning::NoClass, 5));
+    let dog = LabelMeaning::Class(1, "dog".to_owned());
+    rows.push(copy("x/dog.jpg", "canine", dog, 6));
+    let findings = found(rows);
+    let mut duplicates = of_kind(&findings, FindingKind::Duplicate);
+    duplicates.sort_unstable();
+    assert_eq!(
+        duplicates,
+        [
+            ("x/dog.jpg", Some(Problem::Conflict)),
+            ("x/id.jpg", Some(Problem::Exact)),
+            ("x/other.jpg", Some(Problem::Conflict)),
+            ("x/spelling.jpg", Some(Problem::Exact)),
+        ]
+    );
 }
 
 #[test]

@@ -7,6 +7,6 @@ mod totals;
 
 pub use run_overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
-    MeanMap, Overview, Throughput, WorkerImages,
+    MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,
 };
 pub(crate) use totals::OverviewTotals;

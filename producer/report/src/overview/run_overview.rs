@@ -1,6 +1,7 @@
 //! The numbers of a run, as the page and the program show them. Describes them only; `totals`
 //! counts.
 
+use camshaft_common::label::LabelProblem;
 use camshaft_common::prediction::StageTimings;
 use serde::Serialize;
 
@@ -16,9 +17,11 @@ pub struct Overview {
     pub failed: u64,
     /// Images in SOURCE; none if it has not been listed to the end.
     pub expected: Option<u64>,
-    /// Predicted images with a given label.
+    /// Predicted images with a label that means one of the model's classes.
     pub labelled: u64,
-    /// Share of the labelled images whose most probable class is the label.
+    /// Predicted images with another label. No number about labels counts them.
+    pub unknown_labels: UnknownLabels,
+    /// Share of the labelled images whose most probable class is the label's.
     pub accuracy: Option<f64>,
     /// Lower end of Wilson's 95 % interval of the accuracy.
     pub accuracy_low: Option<f64>,
@@ -42,6 +45,28 @@ pub struct Overview {
     pub throughput: Option<Throughput>,
     /// What the report leaves out, and why.
     pub notes: Vec<String>,
+}
+
+/// Labels that mean none of the model's classes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct UnknownLabels {
+    /// Predicted images with such a label.
+    pub images: u64,
+    /// The number of different labels.
+    pub labels: u64,
+    /// The most frequent ones.
+    pub listed: Vec<UnknownLabel>,
+}
+
+/// A label that means none of the model's classes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UnknownLabel {
+    /// The label.
+    pub label: String,
+    /// Predicted images with this label.
+    pub images: u64,
+    /// Why it means no class.
+    pub problem: LabelProblem,
 }
 
 /// One bin of the calibration curve.

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use camshaft_common::label::LabelProblem;
 use camshaft_common::prediction::StageTimings;
 
 use super::run_overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
-    MeanMap, Overview, Throughput, WorkerImages,
+    MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,
 };
 use crate::predictions::ImageRow;
 use crate::statistics::proportion::{share, wilson_interval};
@@ -22,6 +23,8 @@ const CONFIDENCE_BINS: usize = 20;
 const SHOWN_CLASSES: usize = 24;
 /// Classes that are listed.
 const LISTED_CLASSES: usize = 1000;
+/// Labels that mean no class that are listed.
+const LISTED_UNKNOWN_LABELS: usize = 20;
 /// Failures of each kind that are shown.
 const SHOWN_FAILURES: usize = 20;
 /// The longest time between two results that counts as work; the rest of a longer one is a pause.
@@ -37,7 +40,9 @@ pub(crate) struct OverviewTotals {
     calibration: [CalibrationTotals; CALIBRATION_BINS],
     confidence: [ConfidenceTotals; CONFIDENCE_BINS],
     classes: HashMap<String, ClassTotals>,
-    /// By given label and predicted class.
+    /// By label that means no class.
+    unknown_labels: HashMap<String, UnknownLabelTotals>,
+    /// By the label's class and predicted class.
     confusion: HashMap<String, HashMap<String, u64>>,
     /// By kind of failure.
     failures: BTreeMap<String, FailureTotals>,
@@ -64,6 +69,12 @@ struct ConfidenceTotals {
     right: u64,
     wrong: u64,
     unlabelled: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct UnknownLabelTotals {
+    images: u64,
+    is_ambiguous: bool,
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +134,12 @@ impl OverviewTotals {
         let of_class = self.classes.entry(class.to_owned()).or_default();
         of_class.predicted += 1;
         of_class.probability += probability;
-        if let (Some(label), Some(correct)) = (row.label.as_deref(), correct) {
+        if let (Some(label), None) = (&row.label, correct) {
+            let unknown = self.unknown_labels.entry(label.clone()).or_default();
+            unknown.images += 1;
+            unknown.is_ambiguous |= row.is_ambiguous;
+        }
+        if let (Some(label), Some(correct)) = (row.label_class(), correct) {
             of_class.labelled_predicted += 1;
             of_class.right += u64::from(correct);
             self.classes.entry(label.to_owned()).or_default().images += 1;
@@ -176,6 +192,7 @@ impl OverviewTotals {
             failed: self.failed,
             expected,
             labelled: self.labelled,
+            unknown_labels: self.unknown_labels(),
             accuracy,
             accuracy_low: interval.map(|(low, _)| low),
             accuracy_high: interval.map(|(_, high)| high),
@@ -189,6 +206,22 @@ impl OverviewTotals {
             notes: Vec::new(),
             classes: self.into_classes(),
         }
+    }
+
+    fn unknown_labels(&self) -> UnknownLabels {
+        let listed = self.unknown_labels.iter().map(|(label, totals)| UnknownLabel {
+            label: label.clone(),
+            images: totals.images,
+            problem: match totals.is_ambiguous {
+                true => LabelProblem::Ambiguous,
+                false => LabelProblem::Unknown,
+            },
+        });
+        let mut listed: Vec<_> = listed.collect();
+        let (images, labels) = (listed.iter().map(|label| label.images).sum(), listed.len());
+        listed.sort_by(|a, b| b.images.cmp(&a.images).then_with(|| a.label.cmp(&b.label)));
+        listed.truncate(LISTED_UNKNOWN_LABELS);
+        UnknownLabels { images, labels: labels as u64, listed }
     }
 
     /// The expected calibration error: the mean gap between confidence and accuracy, weighted by

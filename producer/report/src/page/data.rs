@@ -107,6 +107,9 @@ struct ListedFinding<'a> {
     other: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
+    /// The class that the label means, if it has another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label_class: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     suggested: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -229,6 +232,10 @@ impl AvailablePictures<'_> {
             key: &finding.key,
             other: finding.other.as_deref(),
             label: finding.label.as_deref(),
+            label_class: finding
+                .label_class
+                .as_deref()
+                .filter(|_| finding.label_class != finding.label),
             suggested: finding.suggested.as_deref(),
             predicted: finding.predicted.as_deref(),
             probability: finding.probability,

@@ -46,7 +46,7 @@ function cardHead(row) {
 /** The given label, the suggested label and the prediction, as far as they are known. */
 function labelsOfFinding(row) {
   const facts = [
-    ['Given', row.label], ['Suggested', row.suggested],
+    ['Given', row.label_class ? `${row.label} (${row.label_class})` : row.label], ['Suggested', row.suggested],
     ['Predicted', row.predicted && (isNumber(row.probability) ? `${row.predicted} ${percent(row.probability)}` : row.predicted)],
   ].filter(([, value]) => value);
   return facts.length > 0 && el('dl', { class: 'verdict' }, facts.map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value))));

@@ -24,7 +24,7 @@ class FindingsIndex {
     this.rows = rows;
     this.kind = dictionary(rows, (row) => row.kind);
     this.problem = dictionary(rows, (row) => row.problem);
-    this.label = dictionary(rows, (row) => row.label);
+    this.label = dictionary(rows, (row) => row.label_class ?? row.label);
     this.predicted = dictionary(rows, (row) => row.predicted);
     this.score = Float64Array.from(rows, (row) => (isNumber(row.score) ? row.score : -Infinity));
     this.done = new Uint8Array(rows.length);

@@ -40,10 +40,11 @@ function tile(name, value, line, tone) {
 }
 
 function accuracyLine(overview) {
-  if (!isNumber(overview.accuracy)) return 'No labels to compare with';
+  const unknown = overview.unknown_labels?.images > 0 && `${counted(overview.unknown_labels.images, 'label')} not known`;
+  if (!isNumber(overview.accuracy)) return unknown || 'No labels to compare with';
   const interval = isNumber(overview.accuracy_low) && isNumber(overview.accuracy_high)
     ? `${percent(overview.accuracy_low)} to ${percent(overview.accuracy_high)}` : null;
-  return [interval, isNumber(overview.labelled) && `${count(overview.labelled)} labelled`].filter(Boolean).join(' · ');
+  return [interval, isNumber(overview.labelled) && `${count(overview.labelled)} labelled`, unknown].filter(Boolean).join(' · ');
 }
 
 /** The number of findings by kind and by problem; each kind and problem is a link into the list. */

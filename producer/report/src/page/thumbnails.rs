@@ -181,7 +181,7 @@ fn shrink(content: &[u8], limits: &ImageLimits) -> Result<Vec<u8>, String> {
         picture = picture.thumbnail(SIDE, SIDE);
     }
     let mut small = Vec::new();
-    let encoder = JpegEncoder::new_with_quality(&mut small, QUALITY);
+    let mut encoder = JpegEncoder::new_with_quality(&mut small, QUALITY);
     encoder.encode_image(&picture).map_err(|error| error.to_string())?;
     Ok(small)
 }

@@ -51,7 +51,9 @@ impl NameIds {
 pub(crate) struct ImageClasses {
     /// The names of labels and classes.
     pub(crate) names: NameIds,
-    /// By row, the given label; [`NO_NAME`] without.
+    /// By row, the label as it is given; [`NO_NAME`] without.
+    pub(crate) given: Vec<u32>,
+    /// By row, the class that the label means; [`NO_NAME`] without.
     pub(crate) label: Vec<u32>,
     /// By row, the most probable class; [`NO_NAME`] without.
     pub(crate) predicted: Vec<u32>,
@@ -66,18 +68,21 @@ pub(crate) struct ImageClasses {
 }
 
 impl ImageClasses {
-    /// Reads the four columns of a finished `predictions.parquet`.
+    /// Reads the five columns of a finished `predictions.parquet`.
     pub(crate) fn read(table: &TableReader) -> Result<Self, TableError> {
         let rows = table.rows();
         let column = || Vec::with_capacity(rows);
         let (names, splits) = (NameIds::default(), NameIds::default());
-        let (label, predicted, target, split) = (column(), column(), column(), column());
+        let (given, label, predicted) = (column(), column(), column());
+        let (target, split) = (column(), column());
         let group_starts = Vec::new();
-        let mut classes = Self { names, label, predicted, target, splits, split, group_starts };
+        let mut classes =
+            Self { names, given, label, predicted, target, splits, split, group_starts };
         for group in 0..table.groups() {
             classes.group_starts.push(classes.label.len());
-            let Self { names, label, predicted, target, splits, split, .. } = &mut classes;
-            label.extend(table.texts(group, "label")?.into_iter().map(|name| names.id_of(name)));
+            let Self { names, given, label, predicted, target, splits, split, .. } = &mut classes;
+            given.extend(table.texts(group, "label")?.into_iter().map(|name| names.id_of(name)));
+            label.extend(table.texts(group, "label_class")?.into_iter().map(|n| names.id_of(n)));
             predicted.extend(table.texts(group, "predicted")?.into_iter().map(|n| names.id_of(n)));
             target.extend(table.texts(group, "target")?.into_iter().map(|name| names.id_of(name)));
             split.extend(table.texts(group, "split")?.into_iter().map(|name| splits.id_of(name)));

@@ -1,11 +1,13 @@
 //! One image as a row of `predictions.parquet`: its prediction or its failure, and the columns.
 
+use camshaft_common::label::{LabelMatcher, LabelProblem};
 use camshaft_common::measure::ImageMeasures;
 use camshaft_common::prediction::{
     Explanation, FailureRecord, ImageRecord, PredictionRecord, StageTimings,
 };
 use chrono::{DateTime, Utc};
 
+use super::label_class::LabelMeaning;
 use crate::table::{Cell, Column, ColumnKind};
 
 /// Usual names of the folders that hold the splits of a data set.
@@ -17,6 +19,10 @@ const SPLITS: [&str; 9] =
 pub(crate) struct ImageRow {
     pub(crate) key: String,
     pub(crate) label: Option<String>,
+    /// What the label means. [`LabelMeaning::NoClass`] for a failure.
+    pub(crate) meaning: LabelMeaning,
+    /// True if the label could be several classes.
+    pub(crate) is_ambiguous: bool,
     pub(crate) bytes: Option<u64>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
@@ -34,6 +40,8 @@ pub(crate) struct ImageRow {
 pub(crate) struct RowPrediction {
     /// Class names, most probable first.
     pub(crate) labels: Vec<String>,
+    /// Class indices, in the same order.
+    pub(crate) classes: Vec<usize>,
     pub(crate) probabilities: Vec<f32>,
     /// The probability of the given label.
     pub(crate) label_probability: Option<f32>,
@@ -75,12 +83,20 @@ pub(crate) fn split_of(key: &str) -> Option<&str> {
 
 impl ImageRow {
     /// The row of a prediction. `embeddings` says whether the row keeps the whole embedding.
-    pub(crate) fn predicted(record: PredictionRecord, embeddings: bool) -> Self {
+    /// `classes` are those that results name, for labels of older results; none while they are not
+    /// known.
+    pub(crate) fn predicted(
+        record: PredictionRecord,
+        embeddings: bool,
+        classes: Option<&LabelMatcher>,
+    ) -> Self {
         let PredictionRecord { image, predictions, entropy, embedding, explanations, .. } = record;
-        let label = image.label.as_deref();
+        let meaning = LabelMeaning::of(&image, &predictions, classes);
+        let is_given =
+            |class: usize| matches!(meaning, LabelMeaning::Class(given, _) if given == class);
         let margin = predictions.get(1).map(|second| predictions[0].logit - second.logit);
-        let of_label = predictions.iter().find(|class| Some(&*class.label) == label);
-        let given = explanations.iter().skip(1).find(|other| Some(&*other.label) == label);
+        let of_label = predictions.iter().find(|listed| is_given(listed.class));
+        let given = explanations.iter().skip(1).find(|other| is_given(other.class));
         let predicted = RowPrediction {
             label_probability: of_label.map(|class| class.probability),
             logit_margin: margin,
@@ -97,11 +113,12 @@ impl ImageRow {
             given_overlay: given.and_then(|given| given.overlay.clone()),
             explanation: explanations.into_iter().next(),
             probabilities: predictions.iter().map(|class| class.probability).collect(),
+            classes: predictions.iter().map(|class| class.class).collect(),
             labels: predictions.into_iter().map(|class| class.label).collect(),
             timings: record.timings_ms,
         };
         let row = Self::without_result(image, record.worker, record.finished_at);
-        Self { predicted: Some(predicted), ..row }
+        Self { predicted: Some(predicted), meaning, ..row }
     }
 
     /// The row of a failure.
@@ -116,6 +133,7 @@ impl ImageRow {
         Self {
             key: image.key.into(),
             label: image.label,
+            is_ambiguous: image.label_problem == Some(LabelProblem::Ambiguous),
             bytes: image.bytes,
             width: image.width,
             height: image.height,
@@ -138,9 +156,18 @@ impl ImageRow {
         self.predicted.as_ref()?.probabilities.first().copied()
     }
 
-    /// Whether the most probable class is the given label; none if one of them is missing.
+    /// The name of the class that the label means; none without a label, if it means no class, and
+    /// for a failure.
+    pub(crate) fn label_class(&self) -> Option<&str> {
+        match &self.meaning {
+            LabelMeaning::Class(_, name) => Some(name),
+            LabelMeaning::NoClass | LabelMeaning::Open => None,
+        }
+    }
+
+    /// Whether the most probable class is that of the label; none if one of them is missing.
     pub(crate) fn correct(&self) -> Option<bool> {
-        Some(self.class()? == self.label.as_deref()?)
+        Some(self.class()? == self.label_class()?)
     }
 
     /// The first explanation.
@@ -233,6 +260,7 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
     "attempts" Integer |row| Cell::Integer(row.failure.as_ref().map(|f| i64::from(f.attempts)));
     "worker" Text |row| Cell::Text(Some(&row.worker));
     "finished_at" Time |row| Cell::Time(Some(row.finished_at));
+    "label_class" Text |row| Cell::Text(row.label_class());
 };
 
 #[cfg(test)]

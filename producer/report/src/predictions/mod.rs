@@ -7,7 +7,9 @@
 
 mod image_classes;
 mod image_row;
+mod label_class;
 pub(crate) mod map_distribution;
+mod named_classes;
 pub(crate) mod read_results;
 pub(crate) mod sketches;
 
@@ -15,3 +17,5 @@ pub(crate) use image_classes::{ImageClasses, NO_NAME};
 #[cfg(test)]
 pub(crate) use image_row::RowPrediction;
 pub(crate) use image_row::{COLUMNS, ImageRow};
+pub(crate) use label_class::LabelMeaning;
+pub(crate) use named_classes::NamedClasses;

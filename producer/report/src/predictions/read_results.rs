@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use camshaft_common::label::LabelMatcher;
 use camshaft_common::layout::{FAILURES, PREDICTIONS, result_name};
 use camshaft_common::prediction::{FailureRecord, ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::run::RunRecord;
@@ -43,6 +44,9 @@ pub(crate) struct ResultReader<'a> {
     pub(crate) run: &'a RunRecord,
     /// Whether rows keep whole embeddings.
     pub(crate) embeddings: bool,
+    /// The classes that results name, for the labels of older results; none while they are not
+    /// known.
+    pub(crate) classes: Option<&'a Arc<LabelMatcher>>,
     pub(crate) progress: &'a Arc<ReadProgress>,
     pub(crate) rows: &'a Sender<RowChunk>,
 }
@@ -62,13 +66,15 @@ impl ResultReader<'_> {
             }
         });
         let embeddings = self.embeddings;
+        let classes = self.classes.cloned();
         let selects = || {
             let run = self.run.clone();
             move |image: &ImageRecord| run.selects(&image.key)
         };
         let selected = selects();
         let to_row = move |record: PredictionRecord| {
-            selected(&record.image).then(|| ImageRow::predicted(record, embeddings))
+            selected(&record.image)
+                .then(|| ImageRow::predicted(record, embeddings, classes.as_deref()))
         };
         self.send_folder(PREDICTIONS, predictions, to_row).await?;
         // An image that failed at first has both for a moment: its prediction is written before its

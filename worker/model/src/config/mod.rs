@@ -220,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn labels_may_use_wordnet_ids_and_further_names() {
+        let mut config = config();
+        config["aliases"] = json!([["n02121808", "kitty"], []]);
+        let written = serde_json::to_value(parse(&config).unwrap()).unwrap();
+        assert_eq!(written["aliases"], config["aliases"]);
+        let matcher = parse(&config).unwrap().label_matcher();
+        assert_eq!(matcher.find("Kitty"), Ok(0));
+        assert_eq!(matcher.find("n02121808"), Ok(0));
+        config["aliases"] = json!([["n02121808"]]);
+        assert!(parse(&config).unwrap_err().to_string().contains("\"aliases\""));
+        config["classes"] = "imagenet-1k".into();
+        config["aliases"] = json!([]);
+        let matcher = parse(&config).unwrap().label_matcher();
+        for label in ["n02123045", "tabby", "Tabby", "281"] {
+            assert_eq!(matcher.find(label), Ok(281), "{label}");
+        }
+    }
+
+    #[test]
     fn an_input_larger_than_what_it_is_cut_from_is_refused() {
         let mut config = config();
         config["input"]["resize"] = json!({"shorter-side": 223});

@@ -1,5 +1,6 @@
 //! A model's configuration in our own format, and whether it contradicts itself.
 
+use camshaft_common::label::{LabelMatcher, NamedClass};
 use camshaft_common::model::check_class_names;
 use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{InputRule, Resize};
@@ -20,6 +21,10 @@ pub struct ModelConfig {
     /// Class names, by class index. A file may say `"imagenet-1k"` instead of a list.
     #[serde(deserialize_with = "class_names")]
     pub classes: Vec<String>,
+    /// Further names of the classes, by class index, which labels may use: WordNet ids, for
+    /// example. Empty if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub aliases: Vec<Vec<String>>,
     /// How an image becomes the network's input.
     pub input: InputRule,
     /// What becomes of transparent pixels before that.
@@ -28,6 +33,24 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Finds the classes that labels mean.
+    #[must_use]
+    pub fn label_matcher(&self) -> LabelMatcher {
+        let ids = classes::wordnet_ids(&self.classes);
+        let aliases: Vec<_> = (0..self.classes.len())
+            .map(|index| {
+                let id = ids.get(index).copied().flatten().map(str::to_owned);
+                self.aliases.get(index).into_iter().flatten().cloned().chain(id).collect::<Vec<_>>()
+            })
+            .collect();
+        let classes = self.classes.iter().zip(&aliases).enumerate();
+        LabelMatcher::new(classes.map(|(index, (name, aliases))| NamedClass {
+            index,
+            name,
+            aliases,
+        }))
+    }
+
     /// Finds a contradiction, and says what would be right.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         check_class_names(&self.classes)
@@ -45,6 +68,12 @@ impl ModelConfig {
 
     fn check_input(&self) -> Result<(), &'static str> {
         let InputRule { height, width, resize, mean, std, .. } = &self.input;
+        if !self.aliases.is_empty() && self.aliases.len() != self.classes.len() {
+            return Err(
+                "\"aliases\" has not one list of names for each class; write [] for a class \
+                        that has none",
+            );
+        }
         // A ResNet halves the image five times. Beyond 4096 pixels a batch fits no device.
         if [height, width].into_iter().any(|side| !(32..=MAX_SIDE).contains(side)) {
             return Err("\"input\" is not between 32 and 4096 pixels a side");

@@ -45,10 +45,15 @@ pub(super) fn read(config: &Value, names: Option<Vec<String>>) -> Result<ModelCo
             ));
         }
     }
+    let (classes, aliases) = match names {
+        Some(names) => (names, Vec::new()),
+        None => classes(config, pretrained)?,
+    };
     Ok(ModelConfig {
         architecture: architecture(config)?,
         head: HeadKind::AveragePool,
-        classes: names.map_or_else(|| classes(config, pretrained), Ok)?,
+        classes,
+        aliases,
         input: input(pretrained)?,
         transparency: Transparency::default(),
     })
@@ -74,15 +79,21 @@ fn architecture(config: &Value) -> Result<Architecture, Refusal> {
     })
 }
 
-fn classes(config: &Value, pretrained: &Value) -> Result<Vec<String>, Refusal> {
+/// The names of the classes, and their further names if they have any.
+type NamesAndAliases = (Vec<String>, Vec<Vec<String>>);
+
+fn classes(config: &Value, pretrained: &Value) -> Result<NamesAndAliases, Refusal> {
     let count = field(config, &["num_classes"]).or_else(|| field(pretrained, &["num_classes"]));
     let count = count.and_then(Value::as_u64).map(|count| count as usize);
     let either = |names: &[&str]| field(config, names).or_else(|| field(pretrained, names));
     if let Some(names) = either(&["label_names", "labels"]) {
-        return described(names, either(&["label_descriptions"]));
+        let names = names.as_array().ok_or("\"label_names\" is not a list of class names")?;
+        let names: Option<Vec<_>> = names.iter().map(Value::as_str).collect();
+        let names = names.ok_or("\"label_names\" has entries that are no names")?;
+        return Ok(described(&names, either(&["label_descriptions"])));
     }
     match count {
-        None | Some(IMAGENET_CLASSES) => Ok(imagenet_1k()),
+        None | Some(IMAGENET_CLASSES) => Ok((imagenet_1k(), Vec::new())),
         Some(0) => Err("\"num_classes\" is 0: a backbone without classes; use a classifier".into()),
         Some(count) => Err(format!(
             "\"num_classes\" is {count} and nothing names them; add \"label_names\", a list of \
@@ -91,31 +102,23 @@ fn classes(config: &Value, pretrained: &Value) -> Result<Vec<String>, Refusal> {
     }
 }
 
-/// The names of classes, with their descriptions if there are some. Names may be WordNet's numbers,
-/// such as n02121808; descriptions are words. WordNet has words for several things, such as the two
-/// cranes: these keep their number too.
-fn described(names: &Value, descriptions: Option<&Value>) -> Result<Vec<String>, Refusal> {
-    let names = names.as_array().ok_or("\"label_names\" is not a list of class names")?;
-    let word = |name| described_word(name, descriptions);
-    let words: Option<Vec<_>> = names.iter().map(word).collect();
-    let words = words.ok_or("\"label_names\" has entries that are no names")?;
+/// The classes called by their descriptions, if they have any. Names may be WordNet's ids, such as
+/// n02121808; descriptions are words. WordNet has words for several things, such as the two cranes:
+/// these keep their id too.
+fn described(names: &[&str], descriptions: Option<&Value>) -> NamesAndAliases {
+    let description =
+        |name: &&str| descriptions.and_then(|all| all.get(name)).and_then(Value::as_str);
     let mut uses = HashMap::new();
-    words.iter().for_each(|(_, described)| *uses.entry(described).or_insert(0) += 1);
-    let named = words.iter().map(|(name, described)| match described {
-        Some(word) if uses[&Some(*word)] > 1 => format!("{word} ({name})"),
-        Some(word) => (*word).to_owned(),
+    names.iter().filter_map(description).for_each(|word| *uses.entry(word).or_insert(0) += 1);
+    let class = |name: &&str| match description(name) {
+        Some(word) if uses[word] > 1 => format!("{word} ({name})"),
+        Some(word) => word.to_owned(),
         None => (*name).to_owned(),
-    });
-    Ok(named.collect())
-}
-
-/// A name, and its description if there is one.
-fn described_word<'a>(
-    name: &'a Value,
-    descriptions: Option<&'a Value>,
-) -> Option<(&'a str, Option<&'a str>)> {
-    let name = name.as_str()?;
-    Some((name, descriptions.and_then(|all| all.get(name)).and_then(Value::as_str)))
+    };
+    let alias = |name: &&str| description(name).map(|_| (*name).to_owned());
+    let aliases: Vec<Vec<_>> = names.iter().map(|name| alias(name).into_iter().collect()).collect();
+    let has_aliases = aliases.iter().any(|aliases| !aliases.is_empty());
+    (names.iter().map(class).collect(), if has_aliases { aliases } else { Vec::new() })
 }
 
 fn input(config: &Value) -> Result<InputRule, Refusal> {
@@ -229,6 +232,10 @@ mod tests {
         let read = read(&old, None).unwrap();
         assert_eq!(read.architecture, Architecture::ResNet34);
         assert_eq!(read.classes, ["domestic cat", "dog"]);
+        let matcher = read.label_matcher();
+        for (label, class) in [("n02121808", 0), ("Domestic_Cat", 0), ("dog", 1), ("1", 1)] {
+            assert_eq!(matcher.find(label), Ok(class), "{label}");
+        }
     }
 
     #[test]

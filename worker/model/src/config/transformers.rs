@@ -46,6 +46,7 @@ pub(super) fn read(
         architecture,
         head: HeadKind::AveragePool,
         classes,
+        aliases: Vec::new(),
         input,
         transparency: Transparency::default(),
     })
@@ -305,6 +306,10 @@ mod tests {
         let read = read(&config(), Some(&preprocessor()), None).unwrap();
         assert_eq!(read.architecture, Architecture::ResNet50);
         assert_eq!(read.classes[1], "goldfish, Carassius auratus");
+        let matcher = read.label_matcher();
+        for label in ["goldfish", "Carassius_auratus", "goldfish, Carassius auratus", "1"] {
+            assert_eq!(matcher.find(label), Ok(1), "{label}");
+        }
         assert_eq!(read.input.resize, Resize::ShorterSide(256));
         assert_eq!((read.input.height, read.input.width), (224, 224));
         assert_eq!(read.input.interpolation, Interpolation::BicubicAntialiased);

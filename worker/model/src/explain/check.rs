@@ -1,6 +1,7 @@
 //! Whether a model has the layers and classes that it is asked to explain.
 
 use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Target};
+use camshaft_common::label::LabelProblem;
 
 use super::error::ExplainError;
 use crate::config::ModelConfig;
@@ -55,13 +56,31 @@ impl ModelConfig {
                 Err(ExplainError::AmbiguousClass { name: name.to_owned(), count: more + 1 })
             }
             (None, _) => {
-                let mut listed = classes[..classes.len().min(NAMED_CLASSES)].join(", ");
-                if classes.len() > NAMED_CLASSES {
-                    listed += &format!(" and {} more", classes.len() - NAMED_CLASSES);
-                }
-                Err(ExplainError::UnknownClass { name: name.to_owned(), classes: listed })
+                let classes = self.listed_classes();
+                Err(ExplainError::UnknownClass { name: name.to_owned(), classes })
             }
         }
+    }
+
+    /// The error for a label that is to be explained and means no class.
+    pub(super) fn label_error(&self, label: &str, problem: LabelProblem) -> ExplainError {
+        let label = label.to_owned();
+        match problem {
+            LabelProblem::Unknown => {
+                ExplainError::UnknownLabel { label, classes: self.listed_classes() }
+            }
+            LabelProblem::Ambiguous => ExplainError::AmbiguousLabel { label },
+        }
+    }
+
+    /// The first classes, and the number of the others.
+    fn listed_classes(&self) -> String {
+        let classes = &self.classes;
+        let mut listed = classes[..classes.len().min(NAMED_CLASSES)].join(", ");
+        if classes.len() > NAMED_CLASSES {
+            listed += &format!(" and {} more", classes.len() - NAMED_CLASSES);
+        }
+        listed
     }
 }
 

@@ -8,7 +8,21 @@ pub enum ExplainError {
     /// The label is to be explained, and the image has none.
     #[error("the image has no label to explain")]
     NoLabel,
-    /// A label or class name that is not one of the model's classes.
+    /// The label is to be explained, and means none of the model's classes.
+    #[error("the label {label:?} is none of the model's classes, which are {classes}")]
+    UnknownLabel {
+        /// The label.
+        label: String,
+        /// The first classes of the model, and the number of the others.
+        classes: String,
+    },
+    /// The label is to be explained, and several classes are called so.
+    #[error("the label {label:?} could be several of the model's classes")]
+    AmbiguousLabel {
+        /// The label.
+        label: String,
+    },
+    /// A class name that is not one of the model's classes.
     #[error("the model has no class {name:?}; its classes are {classes}")]
     UnknownClass {
         /// The name.

@@ -60,7 +60,9 @@ impl Model {
             .into_iter()
             .zip(logits.iter().zip(requests))
             .map(|(usable, (logits, request))| {
-                usable.and_then(|()| ImageScores::of(logits)?.plan(self.config(), request))
+                let plan =
+                    |scores: ImageScores<'_>| scores.plan(self.config(), self.labels(), request);
+                usable.and_then(|()| plan(ImageScores::of(logits)?))
             })
             .collect();
         let mut maps = self.maps(&input, &forward, &plans, requests)?;
@@ -127,14 +129,15 @@ impl Model {
             Ok(ClassMap { method, layer, class, label, map, statistics })
         });
         let explanations = explanations.collect::<Result<_, _>>()?;
-        let ScorePlan { predictions, entropy, targets: _ } = plan;
-        Ok(ExplainedImage { predictions, entropy, features, explanations })
+        let ScorePlan { predictions, entropy, targets: _, label } = plan;
+        Ok(ExplainedImage { predictions, entropy, label, features, explanations })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use camshaft_common::explain::{Choices, Target, TargetLayer};
+    use camshaft_common::label::LabelProblem;
     use camshaft_common::model::ModelReference;
     use candle_core::{DType, Device};
 
@@ -295,5 +298,29 @@ mod tests {
         let error = load(config.as_bytes()).to_string();
         let first = "conv1.weight is [4, 3, 7, 7] of F32 instead of [64, 3, 7, 7]";
         assert!(error.contains(first) && error.contains("more; check \"architecture\""), "{error}");
+    }
+
+    #[test]
+    fn a_label_in_other_spelling_is_explained_and_listed() {
+        let model = small_model();
+        let input = images(1);
+        let explained = |target: Target, label: &str| {
+            let options = options(4, target);
+            let request = ExplainRequest { options: &options, label: Some(label) };
+            model.explain_batch(&input, &[request]).unwrap().remove(0)
+        };
+        for class in 0..CLASSES {
+            for label in [format!("c{class}"), format!("C{class}"), class.to_string()] {
+                let by_label = explained(Target::Label, &label).unwrap();
+                assert_eq!(by_label.label, Some(Ok(class)));
+                assert_eq!(by_label.explanations[0].class, class);
+                let by_class = explained(Target::Class("c0".into()), &label).unwrap();
+                assert!(by_class.predictions.iter().any(|listed| listed.class == class));
+            }
+        }
+        let unknown = explained(Target::Top(1), "whale").unwrap();
+        assert_eq!(unknown.label, Some(Err(LabelProblem::Unknown)));
+        let error = explained(Target::Label, "whale").unwrap_err();
+        assert!(matches!(error, ExplainError::UnknownLabel { .. }), "{error}");
     }
 }

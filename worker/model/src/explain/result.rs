@@ -1,6 +1,7 @@
 //! A request to explain an image, and the result.
 
 use camshaft_common::explain::{ExplainOptions, FusedLayers, Method};
+use camshaft_common::label::LabelProblem;
 use camshaft_common::prediction::ClassPrediction;
 use camshaft_vision::heat_map::HeatMap;
 
@@ -11,17 +12,19 @@ use crate::cam::MapStatistics;
 pub struct ExplainRequest<'a> {
     /// Methods, layers and classes.
     pub options: &'a ExplainOptions,
-    /// The image's label, if it has one.
+    /// The image's label, if it has one, in any spelling.
     pub label: Option<&'a str>,
 }
 
 /// An image's predictions and maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExplainedImage {
-    /// The five most probable classes and every explained class, most probable first.
+    /// The five most probable classes, every explained class and the label's, most probable first.
     pub predictions: Vec<ClassPrediction>,
     /// Entropy of the softmax over all classes, divided by ln(classes).
     pub entropy: f32,
+    /// Index of the class that the label means, if there is a label.
+    pub label: Option<Result<usize, LabelProblem>>,
     /// The last stage's output averaged over space, one number for each channel, zero or more.
     pub features: Vec<f32>,
     /// One for each method, layer and target class, in this order. The most probable classes come

@@ -2,6 +2,7 @@
 //! network is.
 
 use camshaft_common::explain::Target;
+use camshaft_common::label::{LabelMatcher, LabelProblem};
 use camshaft_common::prediction::ClassPrediction;
 
 use super::error::ExplainError;
@@ -19,6 +20,8 @@ pub(super) struct ScorePlan {
     pub(super) entropy: f32,
     /// Classes to explain, in the order of the result.
     pub(super) targets: Vec<usize>,
+    /// The class that the label means, if there is a label.
+    pub(super) label: Option<Result<usize, LabelProblem>>,
 }
 
 /// The ranked logits of one image.
@@ -41,37 +44,45 @@ impl<'a> ImageScores<'a> {
         Ok(Self { logits, probabilities, entropy, ranking })
     }
 
-    /// Decides which classes are listed and which are explained.
+    /// Decides which classes are listed and which are explained. The class of the label is always
+    /// listed.
     pub(super) fn plan(
         &self,
         config: &ModelConfig,
+        labels: &LabelMatcher,
         request: &ExplainRequest<'_>,
     ) -> Result<ScorePlan, ExplainError> {
+        let label = request.label.map(|label| labels.find(label));
         let targets = match &request.options.target {
             Target::Top(count) => {
                 let mut targets: Vec<_> = self.ranking.iter().copied().take(*count).collect();
-                // A label may be none of the model's classes; that is no error here.
-                let given = request.label.and_then(|name| config.class_named(name).ok());
+                // A label may mean none of the model's classes; that is no error here.
+                let given = label.and_then(Result::ok);
                 targets.extend(given.filter(|given| !targets.contains(given)));
                 targets
             }
             Target::Label => {
-                let label = config.class_named(request.label.ok_or(ExplainError::NoLabel)?)?;
+                let given = request.label.ok_or(ExplainError::NoLabel)?;
+                let label =
+                    labels.find(given).map_err(|problem| config.label_error(given, problem))?;
                 let top = self.ranking[0];
                 if top == label { vec![label] } else { vec![label, top] }
             }
             Target::Class(name) => vec![config.class_named(name)?],
         };
+        let is_listed = |rank: usize, class: usize| {
+            rank < LISTED_CLASSES || targets.contains(&class) || label == Some(Ok(class))
+        };
         let listed = self.ranking.iter().enumerate();
-        let listed =
-            listed.filter(|&(rank, class)| rank < LISTED_CLASSES || targets.contains(class));
+        let listed = listed.filter(|&(rank, &class)| is_listed(rank, class));
         let predictions = listed.map(|(_, &class)| ClassPrediction {
             class,
             label: config.classes[class].clone(),
             probability: self.probabilities[class],
             logit: self.logits[class],
         });
-        Ok(ScorePlan { predictions: predictions.collect(), entropy: self.entropy, targets })
+        let (predictions, entropy) = (predictions.collect(), self.entropy);
+        Ok(ScorePlan { predictions, entropy, targets, label })
     }
 }
 

@@ -14,6 +14,7 @@ fn job(source: &str, key: &str, out: &str, model: &str) -> Job {
         etag: None,
         size: None,
         label: None,
+        given_label: None,
         source: source.parse().unwrap(),
         out: out.parse().unwrap(),
         model: ModelIdentity { reference: model.parse().unwrap(), ..ModelIdentity::bundled() },
