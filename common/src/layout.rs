@@ -115,12 +115,6 @@ impl Layout {
         Some(self.place(OVERLAYS, key.as_str(), &difference, &extension))
     }
 
-    /// `<folder>/<name><suffix>`, or with a digest in place of the name if that is too long.
-    #[must_use]
-    pub fn file(&self, folder: &str, name: &str, suffix: &str) -> String {
-        self.place(folder, name, "", suffix)
-    }
-
     fn place(&self, folder: &str, name: &str, difference: &str, suffix: &str) -> String {
         let whole = format!("{folder}/{name}{difference}{suffix}");
         if self.fits(&whole) {

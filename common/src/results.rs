@@ -3,6 +3,8 @@
 //! A result's name tells its image's key. If the name has a digest in the key's place, the result's
 //! content tells it, and is read. Downstream: whatever asks which images have a result.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use serde::Deserialize;
@@ -33,10 +35,10 @@ pub fn list(
     folder: &'static str,
 ) -> BoxStream<'static, Result<ResultFile, StoreError>> {
     let objects = out.list_in_order(folder);
-    let out = out.clone();
+    let out = Arc::new(out.clone());
     objects
         .map(move |object| {
-            let out = out.clone();
+            let out = Arc::clone(&out);
             async move {
                 let Listed { path, last_modified, .. } = object?;
                 let Some(name) = layout::result_name(&path) else { return Ok(None) };

@@ -52,6 +52,7 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
 /// Errors of what only the program with an embedded worker does.
 #[cfg(feature = "embedded")]
 mod embedded {
+    use camshaft_model::ModelError;
     use camshaft_training::{DatasetError, SettingDifference, SettingDifferences, TrainingError};
     use camshaft_trust::examination::ExaminationError;
     use camshaft_worker::advice::describe_model_error;
@@ -91,6 +92,8 @@ mod embedded {
     #[must_use]
     pub(crate) fn describe_training_error(error: &TrainingError) -> String {
         let option = match error {
+            // `train` takes a model as it is.
+            TrainingError::Model(error @ ModelError::Unused { .. }) => return error.to_string(),
             TrainingError::Model(error) => return describe_model_error(error),
             TrainingError::BatchOfOne => Some("--layers all needs --batch 2"),
             TrainingError::Compute(_) => Some("--batch"),

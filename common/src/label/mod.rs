@@ -2,7 +2,7 @@
 //!
 //! A label is what a folder or a list calls a class; a model has names of its own. Owns the rules by
 //! which the two are matched, in this order: the name as it is, the name in other spelling
-//! ([`folded`]), a further name such as a WordNet id, the class index, a synonym. The first rule that
+//! ([`fold`]), a further name such as a WordNet id, the class index, a synonym. The first rule that
 //! finds a class decides. A label that two classes could mean is not matched. Upstream: the names in a
 //! model's configuration, or in results. Downstream: the worker, the report, `--label-map`.
 

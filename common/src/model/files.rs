@@ -145,7 +145,7 @@ impl Reader<'_> {
             });
         }
         let (index, weights) = match name {
-            Some(name) => (None, vec![folder.get(name, MAX_WEIGHTS_BYTES).await?.bytes]),
+            Some(name) => self.weights_in(name).await?,
             None => self.weights().await?,
         };
         let mut digested: Vec<&[u8]> = weights.iter().map(|shard| &shard[..]).collect();
@@ -165,23 +165,30 @@ impl Reader<'_> {
         if let Some(weights) = bytes_if_found(folder.get(WEIGHTS_FILE, MAX_WEIGHTS_BYTES).await)? {
             return Ok((None, vec![weights]));
         }
-        let usual = bytes_if_found(folder.get(INDEX_FILE, MAX_CONFIG_BYTES).await)?;
-        let (name, index) = match usual {
-            Some(index) => (INDEX_FILE.to_owned(), index),
-            None => {
-                let name = weights_among(&folder.names().await?, place)?;
-                let max_bytes = if is_index(&name) { MAX_CONFIG_BYTES } else { MAX_WEIGHTS_BYTES };
-                let content = folder.get(&name, max_bytes).await?.bytes;
-                if !is_index(&name) {
-                    return Ok((None, vec![content]));
-                }
-                (name, content)
-            }
-        };
-        let names = shards(place, &name, &index)?;
+        if let Some(index) = bytes_if_found(folder.get(INDEX_FILE, MAX_CONFIG_BYTES).await)? {
+            return self.shards(INDEX_FILE, index).await;
+        }
+        self.weights_in(&weights_among(&folder.names().await?, place)?).await
+    }
+
+    /// The weights in the file `name`, or in the files that it lists.
+    async fn weights_in(&self, name: &str) -> Result<(Option<Bytes>, Vec<Bytes>), ModelFilesError> {
+        if is_index(name) {
+            let index = self.folder.get(name, MAX_CONFIG_BYTES).await?.bytes;
+            return self.shards(name, index).await;
+        }
+        Ok((None, vec![self.folder.get(name, MAX_WEIGHTS_BYTES).await?.bytes]))
+    }
+
+    async fn shards(
+        &self,
+        name: &str,
+        index: Bytes,
+    ) -> Result<(Option<Bytes>, Vec<Bytes>), ModelFilesError> {
+        let names = shards(&self.place, name, &index)?;
         let (mut weights, mut left) = (Vec::with_capacity(names.len()), MAX_WEIGHTS_BYTES);
         for name in &names {
-            let shard = folder.get(name, left).await?.bytes;
+            let shard = self.folder.get(name, left).await?.bytes;
             left -= shard.len() as u64;
             weights.push(shard);
         }
@@ -278,6 +285,8 @@ mod tests {
             write(&folder, &files);
             let stored = read(&place, &plain).await.unwrap();
             assert_eq!(stored.weights, [one, other]);
+            let named: Location = format!("{place}/{INDEX_FILE}").parse().unwrap();
+            assert!(read(&named, &plain).await.unwrap().identity.same_content(&stored.identity));
             assert!(digests.insert(stored.identity.digest.to_string()), "{files:?}");
         }
         // One shard is the file that older programs read.

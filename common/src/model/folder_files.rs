@@ -34,8 +34,18 @@ const WEIGHTS: [WeightsName; 8] = [
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// How the names of files end that can be a model alone.
-const FILES: [&str; 9] =
-    [".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".h5", ".hdf5", ".keras"];
+const FILES: [&str; 10] = [
+    ".safetensors",
+    ".pth",
+    ".pt",
+    ".bin",
+    ".ckpt",
+    ".pth.tar",
+    ".index.json",
+    ".h5",
+    ".hdf5",
+    ".keras",
+];
 
 /// How the names of files begin that a training writes beside the weights.
 const NOT_WEIGHTS: [&str; 4] = ["optimizer.", "scheduler.", "rng_state", "training_args."];

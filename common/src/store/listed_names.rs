@@ -6,7 +6,6 @@
 //! this folder. The listing's order and cuts are those of the real names.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use async_trait::async_trait;
 use object_store::ClientOptions;
@@ -54,13 +53,8 @@ impl HttpConnector for ListingConnector {
     }
 }
 
+#[derive(Debug)]
 struct ListingClient(HttpClient);
-
-impl fmt::Debug for ListingClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ListingClient")
-    }
-}
 
 #[async_trait]
 impl HttpService for ListingClient {

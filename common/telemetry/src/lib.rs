@@ -161,7 +161,7 @@ mod tests {
             let error = parse_filter(filter).unwrap_err().to_string();
             assert!(error.contains("use error, warn, info"), "{error}");
         }
-        for filter in ["", "warn", "INFO", "off", "warn,lapin=off", "info, object_store=debug", "2"]
+        for filter in ["", "warn", "INFO", "off", "warn,lapin=off", "info,object_store=debug", "2"]
         {
             parse_filter(filter).unwrap();
         }

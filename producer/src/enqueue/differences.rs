@@ -184,7 +184,7 @@ mod tests {
         let pets = ModelIdentity::of_files(reference, b"weights", b"config", None);
         let difference = of_model(&bundled, &pets);
         assert!(
-            difference.text.contains("--model was cats-vs-dogs and is file:///models/pets now"),
+            difference.text.contains("--model was cats-vs-dogs and is /models/pets now"),
             "{difference:?}"
         );
         let changed = ModelIdentity::of_files(pets.reference.clone(), b"others", b"config", None);

@@ -129,17 +129,19 @@ pub(crate) fn resembles_key_name(name: &str) -> bool {
 
 /// The position of the first of the known names that a column has.
 fn find_known(names: &[String], known: &[&str]) -> Result<Option<usize>, ColumnsError> {
-    for spelling in [plain, singular] {
-        let spelled: Vec<_> = names.iter().map(|name| spelling(name)).collect();
-        for wanted in known {
-            let mut found = (0..names.len()).filter(|&at| spelled[at] == *wanted);
-            match (found.next(), found.next()) {
-                (Some(_), Some(second)) => {
-                    return Err(ColumnsError::TwoColumns { name: names[second].clone() });
-                }
-                (Some(only), None) => return Ok(Some(only)),
-                (None, _) => {}
+    let spell =
+        |spelling: fn(&str) -> String| names.iter().map(|name| spelling(name)).collect::<Vec<_>>();
+    let spellings = [spell(plain), spell(singular)];
+    for (wanted, spelled) in
+        known.iter().flat_map(|wanted| spellings.each_ref().map(|s| (wanted, s)))
+    {
+        let mut found = (0..names.len()).filter(|&at| spelled[at] == *wanted);
+        match (found.next(), found.next()) {
+            (Some(_), Some(second)) => {
+                return Err(ColumnsError::TwoColumns { name: names[second].clone() });
             }
+            (Some(only), None) => return Ok(Some(only)),
+            (None, _) => {}
         }
     }
     Ok(None)

@@ -5,7 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use camshaft_common::prediction::FailureClass;
-use camshaft_tests::programs::{camshaft, camshaft_with_report, run};
+use camshaft_tests::broker::Broker;
+use camshaft_tests::programs::{camshaft, camshaft_with_report, run, worker};
 use camshaft_tests::small_run::SmallRun;
 use serde_json::Value;
 
@@ -74,6 +75,25 @@ fn keys_of_results_name_the_same_images_in_a_list() {
     ] {
         assert_eq!(results.failures[key].error.class, class, "{key}");
     }
+}
+
+#[test]
+fn odd_names_travel_through_the_queue() {
+    let mut small = SmallRun::new(2);
+    let long = format!("{}.jpg", "x".repeat(248));
+    for name in [&b"caf\xe9\n.jpg"[..], long.as_bytes()] {
+        copy_to(&small, name);
+    }
+    write(&small, "notes.txt", b"no image");
+    let broker = Broker::shared().url();
+    let enqueued = small.enqueue(&broker, &[]);
+    assert!(enqueued.starts_with("Enqueued 4 of 4 images"), "{enqueued}");
+    assert!(enqueued.contains("1 not images (1 txt)"), "{enqueued}");
+    let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
+    small.keys.extend(["%=caf%E9%0A.jpg".to_owned(), long]);
+    small.results().assert_exactly(&small.keys);
+    assert_eq!(small.predictions(), 4);
+    small.assert_adds_up(&broker);
 }
 
 #[test]
@@ -150,8 +170,8 @@ fn what_may_not_be_read_fails_or_is_left_out_alone() {
     let closed = copy_to(&small, b"closed/a.jpg");
     let folder = closed.parent().unwrap();
     let secret = copy_to(&small, b"secret.jpg");
-    fs::set_permissions(folder, fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
     let is_root = fs::read_dir(folder).is_ok();
     let ended = small.audit(&["--max-failure-rate", "0.5"]).expect(0);
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();

@@ -84,7 +84,7 @@ pub async fn read(
 fn tell_choices(files: &ModelFiles) {
     let model = &files.identity().name;
     if let Some(choice) = files.weights().choice() {
-        warn!(model, "of several state_dicts {choice}; --weights-key takes another");
+        warn!(model, "of the model's weights, {choice}; --weights-key takes another");
     }
     if files.input_is_assumed() {
         let architecture = files.config().architecture.name();

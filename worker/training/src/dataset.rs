@@ -260,11 +260,7 @@ impl Dataset {
                 (images(&layout.training)?, images(folder)?)
             }
             None => {
-                layout::check_no_splits_inside(
-                    root,
-                    &scan,
-                    &found.keys_of(&layout.training, &classes),
-                )?;
+                layout::check_no_splits_inside(root, &scan, &layout.training)?;
                 let share = options.share.unwrap_or(VALIDATION_SHARE);
                 let images = found.images(&layout.training, &classes)?;
                 match options.split {
@@ -383,10 +379,6 @@ impl Found<'_> {
         names.filter(|name| !name.contains('/') && !with_images.contains_key(name)).collect()
     }
 
-    fn keys_of(&self, side: &str, classes: &[String]) -> Vec<String> {
-        classes.iter().map(|class| join(side, class)).collect()
-    }
-
     /// Checks that a folder to validate on has no class that can't be learnt.
     fn check_known(&self, side: &str, classes: &[String]) -> Result<(), DatasetError> {
         let folders = folders_with_images(self.scan, side);
@@ -407,14 +399,16 @@ impl Found<'_> {
         classes: &[String],
         images: &[DatasetImage],
     ) -> Result<(), DatasetError> {
-        for (index, class) in classes.iter().enumerate() {
-            let images = images.iter().filter(|image| image.class == index).count();
-            if images < MIN_CLASS_IMAGES {
-                let path = self.root.join(join(side, class));
-                return Err(DatasetError::TooFewImages { class: class.clone(), path, images });
-            }
+        let mut counts = vec![0_usize; classes.len()];
+        images.iter().for_each(|image| counts[image.class] += 1);
+        match counts.iter().position(|count| *count < MIN_CLASS_IMAGES) {
+            Some(index) => Err(DatasetError::TooFewImages {
+                class: classes[index].clone(),
+                path: self.root.join(side).join(&classes[index]),
+                images: counts[index],
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The images of every class in the folder `side`, in the order of classes and names.
@@ -449,7 +443,10 @@ impl Found<'_> {
         };
         let beside = self.scan.images.iter().map(|image| &image.key);
         let beside = beside.filter(|key| !is_used(key) && !is_unused(key));
-        let empty = sides.iter().flat_map(|side| {
+        // Beside the sides, too: an empty val/ is not validated on.
+        let top = String::new();
+        let parents = if sides.contains(&&top) { vec![] } else { vec![&top] };
+        let empty = parents.iter().chain(&sides).flat_map(|side| {
             let names = self.folders_without_images(side);
             names
                 .into_iter()

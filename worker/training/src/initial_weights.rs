@@ -69,8 +69,8 @@ fn read(files: &ModelFiles) -> Result<NamedTensors, ModelError> {
         tensors.insert(format!("{norm}.running_mean"), mean);
         tensors.insert(format!("{norm}.running_var"), variance);
     }
-    // A new head replaces it.
-    [HEAD_WEIGHT, HEAD_BIAS].into_iter().for_each(|name| weights.pass_over(name));
+    // A new head replaces the old one, and a projector or other heads beside it.
+    weights.pass_over_heads();
     files.check_tensors(&weights)?;
     Ok(tensors)
 }
@@ -131,6 +131,7 @@ pub(super) fn draw_head(
 mod tests {
     use super::*;
     use crate::network::tensor_values;
+    use camshaft_common::model::ModelReference;
     use camshaft_model::network::convolution::BatchNorm;
     use camshaft_model::testing::noise;
 
@@ -154,6 +155,30 @@ mod tests {
         let found = ((x - mean).unwrap() / (variance + EPS).unwrap().sqrt().unwrap()).unwrap();
         let difference = tensor_values::copy(&(expected - found).unwrap()).unwrap();
         assert!(difference.iter().all(|value| value.abs() < 1e-5), "{difference:?}");
+    }
+
+    #[test]
+    fn other_heads_are_left_behind_and_another_network_is_refused() {
+        let shape = ResNetShape::of(Architecture::ResNet18);
+        let backbone = |more: &[&str]| {
+            let mut tensors = random(shape, 1).unwrap();
+            for name in more {
+                let extra = Tensor::zeros((2, 512), DType::F32, &Device::Cpu).unwrap();
+                tensors.insert((*name).to_owned(), extra);
+            }
+            let weights = safetensors::serialize(&tensors, None).unwrap().into();
+            let config = Init::Random(Architecture::ResNet18).config().unwrap();
+            let config = serde_json::to_vec(&config).unwrap();
+            let files = ModelFiles::from_bytes(ModelReference::Bundled, weights, &config).unwrap();
+            Init::Model(Box::new(files)).backbone(0).map_err(|error| error.to_string())
+        };
+        let plain = backbone(&[]).unwrap().len();
+        assert_eq!(backbone(&["fc.weight", "projector.0.weight"]).unwrap().len(), plain);
+        let error = backbone(&["fc.weight", "layer1.0.se.fc1.weight"]).unwrap_err();
+        assert!(
+            error.contains("layer1.0.se.fc1.weight") && error.contains("seresnet18"),
+            "{error}"
+        );
     }
 
     #[test]

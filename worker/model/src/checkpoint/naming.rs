@@ -72,6 +72,19 @@ impl TensorNames {
         &self.prefix
     }
 
+    /// True if the tensor `name` of the file lies in one of the stages. Some blocks have linear layers
+    /// there.
+    pub(crate) fn is_in_stages(&self, name: &str) -> bool {
+        let Some(rest) = name.strip_prefix(&self.prefix) else { return false };
+        let starts: &[&str] = match self.naming {
+            Naming::Torchvision => &["layer1.", "layer2.", "layer3.", "layer4."],
+            Naming::Sequential => &["4.", "5.", "6.", "7."],
+            Naming::Transformers => &["encoder."],
+            Naming::Keras => &["conv"],
+        };
+        starts.iter().any(|start| rest.starts_with(start))
+    }
+
     /// The name in the file of the tensor that torchvision calls `name`.
     pub(crate) fn in_file(&self, name: &str) -> String {
         match (name.strip_prefix(HEAD), self.naming) {

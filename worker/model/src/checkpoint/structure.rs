@@ -97,21 +97,9 @@ fn linear_layers(shapes: &Shapes, names: &TensorNames) -> Vec<(String, [usize; 2
         let head = prefix_of(name, weight)?;
         let &[rows, columns] = &shape[..] else { return None };
         let shape = if keras { [columns, rows] } else { [rows, columns] };
-        (!is_convolutional(names, head)).then(|| (head.to_owned(), shape))
+        (!names.is_in_stages(head)).then(|| (head.to_owned(), shape))
     });
     linear.collect()
-}
-
-/// True if a tensor lies among the convolutions. Some blocks have linear layers there.
-fn is_convolutional(names: &TensorNames, name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(&names.prefix) else { return false };
-    let starts: &[&str] = match names.naming {
-        Naming::Torchvision => &["layer1.", "layer2.", "layer3.", "layer4."],
-        Naming::Sequential => &["4.", "5.", "6.", "7."],
-        Naming::Transformers => &["encoder."],
-        Naming::Keras => &["conv"],
-    };
-    starts.iter().any(|start| rest.starts_with(start))
 }
 
 #[cfg(test)]

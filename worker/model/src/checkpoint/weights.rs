@@ -119,9 +119,11 @@ impl<'a> Weights<'a> {
         Some((name, shape))
     }
 
-    /// Notes that the network has a tensor that torchvision calls `name`, without reading it.
-    pub fn pass_over(&mut self, name: &str) {
-        self.used.insert(self.names.in_file(name));
+    /// Counts every tensor outside the stages as used: heads and whatever else follows the
+    /// convolutions, for a network that gets a new head.
+    pub fn pass_over_heads(&mut self) {
+        let outside = self.shapes.keys().filter(|name| !self.names.is_in_stages(name));
+        self.used.extend(outside.cloned());
     }
 
     /// The tensor that torchvision calls `name`, on the CPU, converted to f32 from f16, bf16, f32

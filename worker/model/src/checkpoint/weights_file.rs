@@ -12,6 +12,9 @@ use super::structure::{Shapes, find_head, find_network};
 use super::tensor_filter::{TensorFilter, is_under};
 use super::weights::{Weights, describe_names};
 
+/// With more networks in a file, none is compared with another.
+const MOST_COMPARED: usize = 4;
+
 /// A file of weights, with the names of the network's tensors in it.
 #[derive(Clone, Debug)]
 pub struct WeightsFile {
@@ -124,7 +127,8 @@ fn read_shapes(
 /// that two others refer to is in a file twice.
 fn drop_copies(tensors: &SafeTensors<'_>, networks: &[TensorNames], shapes: &mut Shapes) {
     let Some((first, further)) = networks.split_first() else { return };
-    if first.naming() != Naming::Torchvision {
+    // A file made to do harm could have thousands.
+    if first.naming() != Naming::Torchvision || networks.len() > MOST_COMPARED {
         return;
     }
     let own: Vec<_> = shapes.keys().filter_map(|name| name.strip_prefix(first.prefix())).collect();

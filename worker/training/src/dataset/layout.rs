@@ -3,7 +3,7 @@
 //! Pure: works on the keys of a [`Scan`]. A layout that can be read in two ways is refused: a wrong
 //! guess would train a model that tells `train` from `test`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::scan::Scan;
@@ -154,27 +154,34 @@ fn without_wrappers(scan: &Scan, folder: &str, split: Split) -> String {
     }
 }
 
-/// Refuses class folders that hold splits: `cat/train` and `cat/val`. Their images must not be
-/// mixed.
+/// Refuses class folders in the folder `side` that hold splits: `cat/train` and `cat/val`. Their
+/// images must not be mixed.
 ///
 /// # Errors
 /// If a class has such folders; the error names the first.
 pub(super) fn check_no_splits_inside(
     root: &Path,
     scan: &Scan,
-    classes: &[String],
+    side: &str,
 ) -> Result<(), DatasetError> {
-    for class in classes {
-        let names: Vec<_> = folders_with_images(scan, class).into_keys().collect();
-        let inside = splits(&names);
+    let mut inside: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for image in &scan.images {
+        let class = below(&image.key, side).and_then(|rest| rest.split_once('/'));
+        let folder = class.and_then(|(class, rest)| Some((class, rest.split_once('/')?.0)));
+        if let Some((class, folder)) = folder {
+            inside.entry(class).or_default().insert(folder);
+        }
+    }
+    for (class, names) in inside {
+        let inside = splits(&names.into_iter().collect::<Vec<_>>());
         let training = inside.iter().find(|(_, split)| *split == Split::Training);
         let other = inside.iter().find(|(_, split)| *split != Split::Training);
         if let (Some((training, _)), Some((other, _))) = (training, other) {
             return Err(DatasetError::SplitsInClass {
-                path: root.join(class),
+                path: root.join(side).join(class),
                 training: (*training).to_owned(),
                 other: (*other).to_owned(),
-                class: class.clone(),
+                class: class.to_owned(),
             });
         }
     }

@@ -158,7 +158,9 @@ fn is_image(path: &Path) -> Result<bool, DatasetError> {
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(SIGNATURE_BYTES).read_to_end(&mut start));
     read.map_err(|source| DatasetError::Unreadable { path: path.to_owned(), source })?;
-    Ok(image::guess_format(&start).is_ok())
+    // Text may also begin as a bitmap ("BM") does; no picture of these formats is only text.
+    let is_text = start.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
+    Ok(!is_text && image::guess_format(&start).is_ok())
 }
 
 /// Paths and names of what a folder holds, by name, without hidden files.

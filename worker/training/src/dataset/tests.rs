@@ -67,6 +67,9 @@ fn splits_are_no_classes_whatever_they_are_called() {
     let all = ["train/cat", "train/dog", "valid/cat", "valid/dog", "test/cat", "test/dog"];
     let found = find(&folder(&images(&all, 3))).unwrap();
     assert_eq!(found.class_counts(), [[3, 3], [3, 3]]);
+    let root = folder(&images(&all[..2], 3));
+    fs::create_dir(root.path().join("val")).unwrap();
+    assert_eq!(find(&root).unwrap().left_out.folders[0].key, "val");
     let unlabelled = [&images(&all[..2], 5)[..], &["test/1.jpg".to_owned()]].concat();
     assert_eq!(find(&folder(&unlabelled)).unwrap().classes, ["cat", "dog"]);
 }
@@ -146,7 +149,7 @@ fn files_of_other_types_are_no_images() {
     for file in ["cat/SCAN.JPEG", "cat/new.heic"] {
         fs::write(root.path().join(file), b"x").unwrap();
     }
-    fs::write(root.path().join("dog/0a1b2c"), b"\xff\xd8\xff\xe0").unwrap();
+    fs::write(root.path().join("dog/0a1b2c"), b"\xff\xd8\xff\xe0\0\x10JFIF").unwrap();
     fs::write(root.path().join("beside.png"), b"x").unwrap();
     let found = find(&root).unwrap();
     assert_eq!(found.left_out.images_beside, ["beside.png"]);
