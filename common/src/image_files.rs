@@ -176,7 +176,9 @@ fn extension(name: &[u8]) -> Option<String> {
     (!extension.is_empty()).then(|| extension.to_owned())
 }
 
-fn is_image_extension(extension: &str) -> bool {
+/// True for the extension of an image, in any case: also of one that can't be read.
+#[must_use]
+pub fn is_image_extension(extension: &str) -> bool {
     !extension.contains(' ')
         && IMAGE_EXTENSIONS.contains(&format!(" {} ", extension.to_ascii_lowercase()))
 }

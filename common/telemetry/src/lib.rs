@@ -165,6 +165,6 @@ mod tests {
         {
             parse_filter(filter).unwrap();
         }
-        parse_filter("warn,camshaft[job{key=a,run=b}]=debug").unwrap();
+        parse_filter("warn,camshaft[job{key=a}]=debug").unwrap();
     }
 }

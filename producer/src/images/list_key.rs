@@ -158,7 +158,8 @@ mod tests {
             ("s3://b/images", "s3://b/images/../a.jpg"),
             ("s3://b", "s3://b//a.jpg"),
         ] {
-            assert!(matches!(key(base, text), Err(ListKeyError::Key(_))), "{text}");
+            // A key that no file can have: it fails alone.
+            assert!(key(base, text).unwrap().contains("%="), "{text}");
         }
     }
 

@@ -294,7 +294,6 @@ mod tests {
     fn records_of_another_shape_are_refused() {
         for (content, expected) in [
             ("key,label\na, b.jpg,cat\n", "3 fields, and the first line has 2"),
-            ("key,label\n,cat\n", "empty"),
             ("key,label\n\"a\"b.jpg,cat\n", "closing quote"),
             ("key,label\n/other/a.jpg,cat\n", "not below --base, /data"),
             ("{\"key\": \"a.jpg\"}\n{\"key\": 3}\n", "is a number and not a text"),

@@ -300,10 +300,14 @@ mod tests {
     fn what_is_wrong_with_a_base_is_not_blamed_on_source() {
         let open = |base: &str, out: &str| {
             let base = base.parse().unwrap();
-            let config = SourceConfig::List { path: "keys.csv".to_owned(), base };
+            let config = SourceConfig::List {
+                path: "keys.csv".to_owned(),
+                base,
+                columns: ListColumns::default(),
+            };
             let out = out.parse().unwrap();
             let stores = StoreOptions::default();
-            let opened = Source::open(config, LabelRule::None, None, &out, &stores);
+            let opened = Source::open(config, None, LabelRule::None, &out, &stores);
             opened.unwrap_err().to_string()
         };
         let missing = open("/nonexistent", "/out");

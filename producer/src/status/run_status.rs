@@ -228,6 +228,8 @@ mod tests {
         RunStatus {
             run: RunId::generate(),
             images: Some(43),
+            not_images: None,
+            skipped: None,
             done: 43 - remaining,
             failed: 0,
             remaining: Some(remaining),

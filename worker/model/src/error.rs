@@ -90,7 +90,7 @@ pub enum ModelError {
     /// Tensors are missing or have another shape than the network needs.
     #[error(
         "weights of model {model:?} are not those of the {architecture}: \
-         {misfits}; beside what fits, the file has {found}{hint}; check \"architecture\" and \
+         {misfits}; beside what fits, the file has {found}; check \"architecture\" and \
          \"head\", and that the parameters have the names of torchvision, timm, transformers or \
          Keras"
     )]
@@ -101,10 +101,9 @@ pub enum ModelError {
         architecture: String,
         /// The first tensors that don't fit, and the number of the others.
         misfits: String,
-        /// The first tensors that the network does not use, and the number of the others.
+        /// The first tensors that the network does not use, and the number of the others; what the
+        /// file looks like, and which part of it was read.
         found: String,
-        /// What the file looks like, and which part of it was read.
-        hint: String,
     },
     /// The file has tensors that the network does not use: it is another network's.
     #[error(

@@ -150,7 +150,7 @@ impl ModelFiles {
                 false => "in its config.json",
             };
             let architecture = format!("{name} {named_by}");
-            return Err(ModelError::Misfit { model, architecture, misfits, found, hint });
+            return Err(ModelError::Misfit { model, architecture, misfits, found: found + &hint });
         }
         if !unused.is_empty() {
             let (tensors, looks_like) = (describe(&unused) + &choice, looks_like());

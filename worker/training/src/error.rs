@@ -2,7 +2,7 @@
 
 use camshaft_model::ModelError;
 
-use super::settings::SettingDifferences;
+use super::setting_differences::SettingDifferences;
 
 /// Why a training can't start or continue.
 #[derive(Debug, thiserror::Error)]

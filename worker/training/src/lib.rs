@@ -21,6 +21,7 @@ mod loss;
 mod network;
 mod random;
 mod record;
+mod setting_differences;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -35,8 +36,6 @@ pub use error::TrainingError;
 pub use initial_weights::Init;
 pub use learner::Watch;
 pub use record::{EpochRecord, TrainingRecord, best};
-pub use settings::{
-    DatasetRecord, InitRecord, Options, SettingDifference, SettingDifferences, Settings,
-    TrainedLayers,
-};
+pub use setting_differences::{SettingDifference, SettingDifferences};
+pub use settings::{DatasetRecord, InitRecord, Options, Settings, TrainedLayers};
 pub use trainer::Trainer;

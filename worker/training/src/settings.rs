@@ -1,8 +1,6 @@
 //! The settings of a training. They don't change: a checkpoint can be resumed only with the same
 //! settings.
 
-use std::fmt;
-
 use camshaft_model::network::head::HeadShape;
 use camshaft_model::network::resnet::ResNetShape;
 use camshaft_model::{HeadKind, ModelConfig};
@@ -13,6 +11,7 @@ use serde_json::Value;
 use super::dataset::{Dataset, SplitRule};
 use super::error::TrainingError;
 use super::initial_weights::{Init, RANDOM};
+use super::setting_differences::SettingDifference;
 
 /// Which layers are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,55 +87,6 @@ pub struct DatasetRecord {
         skip_serializing_if = "SplitRule::is_of_older_record"
     )]
     pub split: SplitRule,
-}
-
-/// A setting that differs from the one that a training was started with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingDifference {
-    /// Its path in the settings, such as `model.input.height`.
-    pub setting: String,
-    /// Its value when the training was started; empty for the images.
-    pub then: String,
-    /// What differs, as a sentence.
-    text: String,
-}
-
-impl SettingDifference {
-    /// The path of a difference that is about the images.
-    pub const IMAGES: &str = "dataset";
-
-    pub(super) fn of_images(text: String) -> Self {
-        Self { setting: Self::IMAGES.to_owned(), then: String::new(), text }
-    }
-
-    fn of_values(setting: &str, then: String, now: &str) -> Self {
-        let text = format!("{setting} was {then} and is {now} now");
-        Self { setting: setting.to_owned(), then, text }
-    }
-}
-
-/// The settings that differ, at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingDifferences(Vec<SettingDifference>);
-
-impl SettingDifferences {
-    /// Each of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, SettingDifference> {
-        self.0.iter()
-    }
-}
-
-impl From<Vec<SettingDifference>> for SettingDifferences {
-    fn from(differences: Vec<SettingDifference>) -> Self {
-        Self(differences)
-    }
-}
-
-impl fmt::Display for SettingDifferences {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<_> = self.0.iter().map(|difference| difference.text.as_str()).collect();
-        f.write_str(&texts.join(", "))
-    }
 }
 
 impl Settings {

@@ -15,7 +15,8 @@ use super::learner::{Learner, Watch};
 use super::loss::Score;
 use super::random::{EpochImage, draw_epoch};
 use super::record::EpochRecord;
-use super::settings::{SettingDifference, Settings, TrainedLayers};
+use super::setting_differences::SettingDifference;
+use super::settings::{Settings, TrainedLayers};
 use super::whole_network::WholeNetwork;
 
 /// A training, between two epochs.

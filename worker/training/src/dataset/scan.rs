@@ -7,16 +7,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use camshaft_common::image_files::is_image_extension;
+
 use super::{DatasetError, LeftOutFolder};
 
-/// Extensions of images, in lower case. The second line's can't be decoded: they count, so that
-/// each gets a warning with its reason, and a class of them an error.
-const EXTENSIONS: [&str; 29] = [
-    "jpg", "jpeg", "jpe", "jfif", "pjpeg", "png", "apng", "webp", "gif", "bmp", "dib", "tif",
-    "tiff", //
-    "heic", "heif", "avif", "jxl", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "tga", "dng", "cr2",
-    "nef", "arw", "qoi",
-];
 /// Files that make a folder a training's, or another model's.
 const MODEL_FILES: [&str; 3] = ["checkpoint.safetensors", "training.json", "model.safetensors"];
 /// The image that a training writes.
@@ -148,8 +142,9 @@ fn is_image(path: &Path) -> Result<bool, DatasetError> {
         return Ok(false);
     }
     if let Some(extension) = path.extension() {
-        let extension = extension.to_string_lossy().to_lowercase();
-        return Ok(EXTENSIONS.contains(&extension.as_str()));
+        // Those that can't be decoded count: each gets a warning with its reason, and a class of
+        // them an error.
+        return Ok(is_image_extension(&extension.to_string_lossy()));
     }
     // Not a pipe, which would be waited for.
     if !path.is_file() {
