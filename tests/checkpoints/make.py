@@ -155,7 +155,7 @@ def main(root):
     torch.set_num_threads(2)
     image = torch.rand(2, 3, SIDE, SIDE)
 
-    def folder(name, config, model):
+    def folder(name, config, model, image=image):
         made = root / name
         made.mkdir(parents=True)
         if config:
@@ -221,7 +221,7 @@ def main(root):
         save_file(numpy({name: shallow.state_dict()[name] for name in part}), made / file)
     weight_map = {name: file for file, part in parts.items() for name in part}
     (made / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    made = folder("bare", None, shallow)
+    made = folder("bare", None, shallow, torch.rand(2, 3, 224, 224))
     torch.save(shallow.state_dict(), made / "w.pth")
     (made / "names.txt").write_text("\n".join(NAMES) + "\n")
     (made / "names.json").write_text(json.dumps({name: n for n, name in enumerate(NAMES)}))

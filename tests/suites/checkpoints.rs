@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 
 use camshaft_common::model::{ModelOptions, ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
+use camshaft_common::transparency::Transparency;
+use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::{KernelChoice, Model, ModelFiles, Precision};
 use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
@@ -199,7 +201,7 @@ fn an_audit_of_weights_alone_says_what_it_assumes_and_records_its_options() {
     assert!(options["classes"].as_str().unwrap().ends_with("/bare/names.txt"), "{record}");
     // With other names it is another model.
     let imagenet = audit(&["--classes", "imagenet-1k"]).expect(1);
-    let told = "of the same model with other --classes";
+    let told = "of the same model read otherwise: it was --classes";
     assert!(imagenet.stderr.contains(told), "{}", imagenet.stderr);
     let bundled = run(camshaft(["audit"])
         .arg(repository::chelsea())
@@ -220,7 +222,8 @@ fn an_overlay_has_heat_only_in_the_region_that_a_cropping_model_saw() {
     let results = Results::read(&local(out.path()));
     let mut cut = 0;
     for (key, record) in &results.predictions {
-        let photo = image::open(repository::chelsea().join(key)).unwrap().into_rgb8();
+        let photo = fs::read(repository::chelsea().join(key)).unwrap();
+        let photo = decode(&photo, &ImageLimits::default(), Transparency::OverWhite).unwrap();
         let overlay = record.explanations[0].overlay.as_ref().unwrap();
         let overlay = image::open(out.path().join(overlay)).unwrap().into_rgb8();
         let [left, top, right, bottom] = record.image.region.unwrap();

@@ -40,8 +40,8 @@ fn a_worker_or_enqueue_that_cannot_start_says_why_in_one_line() {
 
     enqueue(&broker.url_of(broker.user(), broker.password(), "no-such-host"))
         .expect_one_line(&["refused access", "no-such-host"]);
-    run(&mut worker(["--broker", "http://localhost"]))
-        .expect_one_line(&["broker URL is not valid"]);
+    let wrong_usage = run(&mut worker(["--broker", "http://localhost"])).expect(2);
+    assert!(wrong_usage.stderr.contains("broker URL is not valid"), "{}", wrong_usage.stderr);
     run(&mut worker(["--broker", &broker.url(), "--model", "/no/such/model"]))
         .expect_one_line(&["/no/such/model"]);
 }
