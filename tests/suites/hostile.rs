@@ -50,6 +50,8 @@ fn audit(small: &SmallRun) -> (Ended, usize) {
         .arg(&small.out)
         .arg("--model")
         .arg(&small.model);
+    // Some have the name of another kind of file.
+    command.args(["--include", "*"]);
     let ended = run(command.args(["--max-failure-rate", "1"]));
     let peak = ended.stdout.lines().find_map(|line| line.strip_prefix("peak ")?.parse().ok());
     let peak = peak.unwrap_or_else(|| panic!("no peak in {ended:?}"));

@@ -154,9 +154,10 @@ fn a_label_map_says_which_class_a_label_is() {
     }
     // The same results with another map would be a mixture.
     fs::write(&map, "kitty,dog\n").unwrap();
-    audit_labelled(&small, &labels, &["--label-map", &map_argument])
+    let target = ["--target", "label"];
+    audit_labelled(&small, &labels, &[&target[..], &["--label-map", &map_argument]].concat())
         .expect_one_line(&["label map", "--out"]);
-    audit_labelled(&small, &labels, &[]).expect_one_line(&["label map", "--out"]);
+    audit_labelled(&small, &labels, &target).expect_one_line(&["label map", "--out"]);
 }
 
 #[test]

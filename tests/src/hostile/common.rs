@@ -152,11 +152,20 @@ fn no_images(corpus: &mut Corpus) {
         ("icon.jpg", b"\0\0\x01\0\x01\0\x10\x10\0\0".to_vec()),
         ("layers.jpg", b"8BPS\0\x01\0\0\0\0\0\0\0\x03".to_vec()),
         ("array.jpg", b"\x93NUMPY\x01\0v\0".to_vec()),
-        ("plain-map.jpg", b"P3 60000 60000 255\n0 0 0\n".to_vec()),
         ("xl.jpg", b"\xff\x0a\0\0\0\0".to_vec()),
     ];
     for (name, bytes) in files {
         corpus.add(name, bytes, Expected::UNSUPPORTED);
+    }
+    for (name, header, expected) in [
+        ("as-text-and-huge.ppm", "P3 60000 60000 255\n0 0 0\n", Expected::TOO_LARGE),
+        ("huge.ppm", "P6 60000 60000 255\n", Expected::TOO_LARGE),
+        ("most-of-the-limit.pgm", "P5 9990 9990 255\n", Expected::UNDECODABLE),
+        ("no-width.ppm", "P6 0 8 255\n", Expected::UNDECODABLE),
+        ("no-maximum.pgm", "P5 8 8 0\n", Expected::UNDECODABLE),
+        ("a-size-of-many-digits.ppm", "P6 99999999999999999999 8 255\n", Expected::UNDECODABLE),
+    ] {
+        corpus.add(name, header.as_bytes().to_vec(), expected);
     }
     corpus.add("empty.jpg", Vec::new(), Expected::UNDECODABLE);
     for (number, start) in

@@ -28,6 +28,8 @@ const SAMPLES_PER_PIXEL: u16 = 277;
 const EXTRA_SAMPLES: u16 = 338;
 const SAMPLE_FORMAT: u16 = 339;
 const DNG_VERSION: u16 = 50_706;
+/// A type of values.
+const BYTE: u16 = 1;
 
 /// Tags that the decoder reads, from TIFF 6.0, sections 8 to 22: size, sample layout, compression,
 /// orientation, strips, tiles. Others, such as colour profiles, may have any length.
@@ -63,7 +65,9 @@ pub(super) fn check_directory(bytes: &[u8]) -> Result<AlphaKind, DecodeError> {
 fn unreadable_kind(directory: &Directory<'_>) -> Option<String> {
     let value = |tag| directory.first_value(tag);
     let reduced = value(NEW_SUBFILE_TYPE).is_some_and(|kind| kind & 1 == 1);
-    if reduced || directory.entries().any(|entry| entry.tag == DNG_VERSION) {
+    let is_dng =
+        |entry: &Entry<'_>| entry.tag == DNG_VERSION && (entry.kind, entry.count) == (BYTE, 4);
+    if reduced || directory.entries().any(|entry| is_dng(&entry)) {
         return Some("a camera's raw picture, or one that begins with a thumbnail".to_owned());
     }
     let photometric = match value(PHOTOMETRIC_INTERPRETATION) {
@@ -159,7 +163,7 @@ impl<'a> Directory<'a> {
         let Entry { kind, count, field, .. } = self.entries().find(|entry| entry.tag == tag)?;
         // BYTE, SHORT, LONG, LONG8.
         let length = match kind {
-            1 => 1,
+            BYTE => 1,
             3 => 2,
             4 => 4,
             16 => 8,
