@@ -18,6 +18,9 @@ const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 const RECORD_FILE: &str = "training.json";
 /// Version of the record's format.
 const SCHEMA: u32 = 1;
+/// The extensions of weights that a training must not write beside: they would be ignored from then
+/// on.
+const WEIGHTS_EXTENSIONS: [&str; 6] = ["safetensors", "pth", "pt", "bin", "ckpt", "h5"];
 
 /// A file of a training can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +59,15 @@ impl TrainingFiles {
         &self.folder
     }
 
+    /// True if the folder has a configuration or weights, of any program.
     pub(crate) fn has_model(&self) -> bool {
-        self.folder.join(WEIGHTS_FILE).exists()
+        let Ok(entries) = fs::read_dir(&self.folder) else { return false };
+        entries.flatten().any(|entry| {
+            let path = entry.path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            entry.file_name() == CONFIG_FILE
+                || extension.is_some_and(|extension| WEIGHTS_EXTENSIONS.contains(&extension))
+        })
     }
 
     pub(crate) fn has_record(&self) -> bool {

@@ -33,8 +33,10 @@ const PROGRESSIVE: u8 = 0xc2;
 /// lossless, hierarchical or arithmetic. Damage in arithmetic codes shows nowhere.
 const READABLE_PROCESSES: [u8; 3] = [SOF0, 0xc1, PROGRESSIVE];
 
-/// Bytes of the coefficients of a block: 64, of two bytes.
-const BLOCK_BYTES: u64 = 128;
+/// Coefficients of a block.
+const COEFFICIENTS: usize = 64;
+/// Bytes of the coefficients of a block, of two bytes each.
+const BLOCK_BYTES: u64 = 2 * COEFFICIENTS as u64;
 /// Tables, and rows of the widest picture, which libjpeg counts as coefficients.
 const WORKING_BYTES: u64 = 16 << 20;
 
@@ -87,6 +89,15 @@ struct Component {
     id: u8,
     horizontal_factor: u32,
     vertical_factor: u32,
+    /// For each coefficient, the lowest bit that a scan has told; `None` before the first scan.
+    known_bits: [Option<u8>; COEFFICIENTS],
+}
+
+impl Component {
+    /// True if its scans have told all bits of all coefficients.
+    fn is_complete(&self) -> bool {
+        self.known_bits.iter().all(|&bit| bit == Some(0))
+    }
 }
 
 impl Frame {
@@ -101,6 +112,7 @@ impl Frame {
             id: component[0],
             horizontal_factor: u32::from(component[1] >> 4),
             vertical_factor: u32::from(component[1] & 15),
+            known_bits: [None; COEFFICIENTS],
         });
         Some(Self {
             process,
@@ -175,8 +187,6 @@ struct JpegStructure<'a> {
     end: Option<usize>,
     /// True if a single scan holds the picture: not progressive, all components interleaved.
     one_scan: bool,
-    /// The components that have a scan with their first coefficients.
-    scanned: Vec<u8>,
     /// The content of the first segment with EXIF metadata.
     exif: Option<&'a [u8]>,
 }
@@ -192,12 +202,12 @@ impl<'a> JpegStructure<'a> {
         };
         frame.check(limits)?;
         limits.check_memory((frame.width, frame.height), self.bytes_per_pixel(frame))?;
-        let mut unscanned =
-            frame.components.iter().filter(|component| !self.scanned.contains(&component.id));
-        match unscanned.next() {
+        match frame.components.iter().find(|component| !component.is_complete()) {
             None => Ok(frame),
             Some(_) if self.end.is_none() => Err(DecodeError::Truncated { format: FORMAT }),
-            Some(Component { id, .. }) => Err(corrupt(format!("its component {id} has no scan"))),
+            Some(Component { id, .. }) => {
+                Err(corrupt(format!("scans of its component {id} are missing")))
+            }
         }
     }
 
@@ -267,20 +277,26 @@ impl<'a> JpegStructure<'a> {
         structure
     }
 
-    /// Notes the header of scan number `number`: the number of its components, a selector and
-    /// tables for each, then the first coefficient. T.81, section B.2.3.
+    /// Notes the header of scan number `number`: the number of its components; a selector and tables
+    /// for each; the first and the last coefficient; and the bits that it tells. T.81, section B.2.3.
     fn add_scan(&mut self, segment: &[u8], number: usize) {
         let Some((&count, rest)) = segment.split_first() else { return };
-        let Some(frame) = &self.frame else { return };
-        self.one_scan =
-            number == 1 && !frame.is_progressive() && usize::from(count) == frame.components.len();
-        let selectors = rest.chunks_exact(2).take(usize::from(count)).map(|component| component[0]);
-        let first_coefficient = rest.get(2 * usize::from(count));
-        if !frame.is_progressive() || first_coefficient == Some(&0) {
-            for id in selectors {
-                if !self.scanned.contains(&id) {
-                    self.scanned.push(id);
-                }
+        let Some(frame) = &mut self.frame else { return };
+        let count = usize::from(count);
+        let is_progressive = frame.is_progressive();
+        self.one_scan = number == 1 && !is_progressive && count == frame.components.len();
+        let Some((selectors, parameters)) = rest.split_at_checked(2 * count) else { return };
+        let (coefficients, bit) = match *parameters {
+            [first, last, bits, ..] if is_progressive => {
+                (usize::from(first)..usize::from(last) + 1, bits & 15)
+            }
+            // A sequential scan tells everything, whatever these fields say.
+            _ => (0..COEFFICIENTS, 0),
+        };
+        for selector in selectors.chunks_exact(2) {
+            for component in frame.components.iter_mut().filter(|found| found.id == selector[0]) {
+                let known = component.known_bits.get_mut(coefficients.clone());
+                known.into_iter().flatten().for_each(|known| *known = Some(bit));
             }
         }
     }

@@ -210,6 +210,20 @@ fn a_progressive_jpeg_without_its_end_is_truncated() {
 }
 
 #[test]
+fn a_progressive_jpeg_without_one_of_its_scans_is_corrupt() {
+    let bytes = file("progressive.jpg");
+    let starts: Vec<_> =
+        (0..bytes.len() - 1).filter(|&at| bytes[at..at + 2] == [0xff, 0xda]).collect();
+    assert!(starts.len() > 5);
+    let ends = starts[1..].iter().copied().chain([bytes.len() - 2]);
+    for (start, end) in starts.iter().copied().zip(ends) {
+        // Tables of codes may lie between scans; without them the file is damaged otherwise.
+        let without = [&bytes[..start], &bytes[end..]].concat();
+        assert_eq!(class(&without), FailureClass::Undecodable, "without the scan at {start}");
+    }
+}
+
+#[test]
 fn an_almost_empty_scan_is_complete() {
     // The last rows take fewer bytes than the decoder reads ahead.
     for size in [1, 7, 8, 9, 64, 333] {

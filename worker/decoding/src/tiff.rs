@@ -24,7 +24,10 @@ const NEW_SUBFILE_TYPE: u16 = 254;
 const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
 const PHOTOMETRIC_INTERPRETATION: u16 = 262;
+const FILL_ORDER: u16 = 266;
 const SAMPLES_PER_PIXEL: u16 = 277;
+const PLANAR_CONFIGURATION: u16 = 284;
+const TILE_WIDTH: u16 = 322;
 const EXTRA_SAMPLES: u16 = 338;
 const SAMPLE_FORMAT: u16 = 339;
 const DNG_VERSION: u16 = 50_706;
@@ -108,7 +111,12 @@ fn unreadable_kind(directory: &Directory<'_>) -> Option<String> {
             _ => None,
         }
     };
-    photometric.or_else(compression).or_else(samples)
+    let layout = || match (value(FILL_ORDER), value(PLANAR_CONFIGURATION), value(TILE_WIDTH)) {
+        (Some(2), ..) => Some("bits in the reverse order".to_owned()),
+        (_, Some(2), Some(_)) => Some("tiles of separate colours".to_owned()),
+        _ => None,
+    };
+    photometric.or_else(compression).or_else(samples).or_else(layout)
 }
 
 struct Directory<'a> {

@@ -69,13 +69,16 @@ impl Scanner {
         for (path, name) in entries(folder)? {
             let key = if key.is_empty() { name.clone() } else { format!("{key}/{name}") };
             if path.is_dir() {
-                match self.reason_to_exclude(&path, &name)? {
+                match self.reason_to_exclude(folder, &path, &name)? {
                     Some(reason) => scan.excluded.push(LeftOutFolder { key, reason }),
                     None => {
                         scan.folders.push(key.clone());
                         self.scan(&path, &key, scan)?;
                     }
                 }
+            } else if !path.is_file() {
+                // A link to nothing, or a pipe, which would be waited for.
+                scan.other_files.push(key);
             } else if self.every_file || is_image(&path)? {
                 let failed = |source| DatasetError::Unreadable { path: path.clone(), source };
                 let bytes = fs::metadata(&path).map_err(failed)?.len();
@@ -89,9 +92,13 @@ impl Scanner {
 
     fn reason_to_exclude(
         &self,
+        parent: &Path,
         folder: &Path,
         name: &str,
     ) -> Result<Option<&'static str>, DatasetError> {
+        if leads_back(parent, folder) {
+            return Ok(Some("a link that leads back"));
+        }
         if name == MACOS_FOLDER {
             return Ok(Some("made by macOS"));
         }
@@ -113,6 +120,15 @@ impl Scanner {
             false => Err(DatasetError::OutHasImages { path: folder.to_owned() }),
         }
     }
+}
+
+/// True if a folder is a link to one that it lies in.
+fn leads_back(parent: &Path, folder: &Path) -> bool {
+    folder.is_symlink()
+        && match (parent.canonicalize(), folder.canonicalize()) {
+            (Ok(parent), Ok(folder)) => parent.starts_with(folder),
+            _ => false,
+        }
 }
 
 /// True if a training or another program wrote a model into the folder.
@@ -145,10 +161,6 @@ fn is_image(path: &Path) -> Result<bool, DatasetError> {
         // Those that can't be decoded count: each gets a warning with its reason, and a class of
         // them an error.
         return Ok(is_image_extension(&extension.to_string_lossy()));
-    }
-    // Not a pipe, which would be waited for.
-    if !path.is_file() {
-        return Ok(false);
     }
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(SIGNATURE_BYTES).read_to_end(&mut start));
