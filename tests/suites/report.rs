@@ -75,7 +75,7 @@ fn the_sample_photos_show_every_planted_fault_and_no_other() {
     let poor = |problem, key| [Some("image-problem"), Some(problem), Some(key), None];
     let swapped = |key| [Some("label-error"), None, Some(key), None];
     let planted = [
-        duplicate("conflict", "cat/kitten.jpg", "dog/conflict-kitten.jpg"),
+        duplicate("conflict", "dog/conflict-kitten.jpg", "cat/kitten.jpg"),
         duplicate("exact", "cat/tortoiseshell.jpg", "cat/tortoiseshell-copy.jpg"),
         duplicate("near", "dog/shepherd.jpg", "dog/shepherd-resaved.jpg"),
         poor("blurred", "dog/blurred-shepherd.jpg"),

@@ -135,7 +135,7 @@ fn noise(corpus: &mut Corpus) {
 
 fn no_images(corpus: &mut Corpus) {
     let jpeg = encoded(ImageFormat::Jpeg);
-    let files: [(&str, Vec<u8>); 18] = [
+    let files: [(&str, Vec<u8>); 17] = [
         ("text.jpg", b"remember the milk\n".to_vec()),
         ("long-text.jpg", b"all work and no play ".repeat(10_000)),
         ("list.png", b"key,label\na.jpg,cat\n".to_vec()),
