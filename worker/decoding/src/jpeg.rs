@@ -286,17 +286,20 @@ impl<'a> JpegStructure<'a> {
         let is_progressive = frame.is_progressive();
         self.one_scan = number == 1 && !is_progressive && count == frame.components.len();
         let Some((selectors, parameters)) = rest.split_at_checked(2 * count) else { return };
-        let (coefficients, bit) = match *parameters {
+        let (coefficients, above, bit) = match *parameters {
             [first, last, bits, ..] if is_progressive => {
-                (usize::from(first)..usize::from(last) + 1, bits & 15)
+                (usize::from(first)..usize::from(last) + 1, bits >> 4, bits & 15)
             }
             // A sequential scan tells everything, whatever these fields say.
-            _ => (0..COEFFICIENTS, 0),
+            _ => (0..COEFFICIENTS, 0, 0),
         };
+        // A scan that refines tells the bit below those that are known.
+        let follows = |known: &Option<u8>| above == 0 || *known == Some(above);
         for selector in selectors.chunks_exact(2) {
             for component in frame.components.iter_mut().filter(|found| found.id == selector[0]) {
                 let known = component.known_bits.get_mut(coefficients.clone());
-                known.into_iter().flatten().for_each(|known| *known = Some(bit));
+                let known = known.into_iter().flatten().filter(|known| follows(known));
+                known.for_each(|known| *known = Some(bit));
             }
         }
     }
