@@ -149,7 +149,7 @@ fn a_job_that_aborts_its_worker_is_dead_lettered_and_the_others_are_done() {
     const MEMORY_BYTES: u64 = 1_400_000_000;
     let mut small = SmallRun::new(999);
     let killer = small.source.join("even/killer.jpg");
-    write_flat_jpeg(&killer, 16_000, 16_000);
+    write_flat_jpeg(&killer, 24_000, 24_000);
     small.keys.push("even/killer.jpg".to_owned());
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
