@@ -94,7 +94,7 @@ impl LabelMap {
     /// Reads the file at `path`, whose classes are those of `classes`.
     ///
     /// # Errors
-    /// If the file can't be read, or if it names something that is none of the classes.
+    /// If the file can't be read, or if it names a class that the model does not have.
     #[cfg_attr(
         not(feature = "embedded"),
         expect(dead_code, reason = "it needs the model's classes")

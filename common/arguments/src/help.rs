@@ -11,7 +11,7 @@ use clap::{Arg, Command, Parser};
 
 /// The widest line of a help text.
 const MAX_COLUMNS: usize = 100;
-/// The widest line of what is not wrapped by itself. Most terminals have at least so many columns.
+/// The widest line of what is not wrapped by itself. Most terminals are at least that wide.
 const TABLE_COLUMNS: usize = 80;
 
 /// Reads the program's arguments and environment. Ends the program if it can't, or if only help was

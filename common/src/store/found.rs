@@ -6,7 +6,7 @@ use object_store::ObjectMeta;
 use super::listed_names;
 use crate::skipped::SkipReason;
 
-/// An object, or something that is none.
+/// An object, or an entry that is not one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum FoundEntry {
     Object(FoundObject),

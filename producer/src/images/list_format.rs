@@ -1,7 +1,7 @@
 //! What kind of list a file is, by its first lines: one key a line, a table with columns, or JSON
 //! Lines.
 //!
-//! A file that is none of these is refused before any of its lines is taken for a key. Upstream: the
+//! A file of another format is refused before any of its lines is taken for a key. Upstream: the
 //! first lines of the list. Downstream: [`list_lines`](crate::images::list_lines).
 
 use serde_json::{Map, Value};

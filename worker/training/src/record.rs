@@ -26,7 +26,7 @@ impl EpochRecord {
     /// validation loss is lower; if both are the same, if its accuracy is higher.
     ///
     /// The loss, since it also counts how sure the network is: with some wrong labels accuracy is
-    /// often best after so many epochs that the network is sure of them.
+    /// often best in a late epoch, when the network is sure of the wrong labels, too.
     pub(super) fn is_better_than(&self, kept: &Self) -> bool {
         (-self.validation_loss, self.validation_accuracy)
             > (-kept.validation_loss, kept.validation_accuracy)
