@@ -5,9 +5,9 @@
 #   deploy/release.sh --check    only checks, in seconds, that the files it needs are there
 #
 # The archive holds `camshaft`, `camshaft-worker`, README, CHANGELOG, the licences, completions for shells,
-# manual pages, and each program's bill of materials (CycloneDX). The bill is read from the program: cargo-auditable writes the crates
-# that a program was built from into it. The C library of the machine that builds must not be newer than
-# that of the machines that run the programs.
+# manual pages, and each program's bill of materials (CycloneDX). The bill is read from the program:
+# cargo-auditable writes the crates that a program was built from into it. The C library of the machine
+# that builds must not be newer than that of the machines that run the programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -78,6 +78,10 @@ mkdir "$folder/completions"
 "$folder/camshaft" man "$folder/man"
 # The licence of the checkpoint inside the programs.
 install -m 644 "$model_card" "$folder/cats-vs-dogs.md"
+# libjpeg-turbo's, which asks for its notice beside programs that have it inside.
+libjpeg=$(cargo metadata --locked --format-version 1 |
+  python3 -c 'import json, sys; print(*[p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "mozjpeg-sys"])')
+install -m 644 "$(dirname "$libjpeg")/LICENSE" "$folder/libjpeg-turbo.txt"
 
 # Sorted, without names or ids of this machine's users, and with the time of the commit: the same
 # files give the same archive.

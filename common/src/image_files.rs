@@ -55,7 +55,8 @@ impl FromStr for Glob {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let whole_key = text.contains('/');
-        let mut pattern = text.trim_start_matches('/').to_owned();
+        // Globs are below SOURCE, as keys are, whichever way that is written.
+        let mut pattern = text.trim_start_matches("./").trim_start_matches('/').to_owned();
         if pattern.is_empty() {
             return Err(GlobError::Empty);
         }
@@ -241,6 +242,7 @@ mod tests {
             ("*.{jpg,png}", &["a.jpg", "b.png"], &["c.gif"]),
             ("cat/*", &["cat/a.jpg"], &["cat/x/a.jpg", "x/cat/a.jpg"]),
             ("/cat/*", &["cat/a.jpg"], &["x/cat/a.jpg"]),
+            ("./cat/*", &["cat/a.jpg"], &["x/cat/a.jpg"]),
             ("/*", &["a.jpg"], &["cat/a.jpg"]),
             ("cat/", &["cat/a.jpg", "cat/x/a.jpg"], &["x/cat/a.jpg", "cat"]),
             ("**/cat/**", &["cat/a.jpg", "x/cat/y/a.jpg"], &["cat"]),

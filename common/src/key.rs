@@ -45,10 +45,12 @@ pub enum ImageKeyError {
     #[error("an image key is empty")]
     Empty,
     /// The name is longer than any store's.
-    #[error("image key of {bytes} bytes is longer than {MAX_NAME_BYTES}: {start}…")]
+    #[error("image key of {bytes} bytes is longer than {limit}: {start}…")]
     TooLong {
         /// Length of the name or key.
         bytes: usize,
+        /// The longest.
+        limit: usize,
         /// Its first characters.
         start: String,
     },
@@ -83,7 +85,7 @@ impl ImageKey {
             return Err(ImageKeyError::Empty);
         }
         if text.len() > MAX_KEY_BYTES {
-            return Err(too_long(text.as_bytes()));
+            return Err(too_long(text.as_bytes(), MAX_KEY_BYTES));
         }
         if text.chars().any(char::is_control) {
             return Err(ImageKeyError::ControlCharacter(text));
@@ -119,7 +121,7 @@ impl ImageKey {
     /// ```
     pub fn from_name(name: &[u8]) -> Result<Self, ImageKeyError> {
         if name.len() > MAX_NAME_BYTES {
-            return Err(too_long(name));
+            return Err(too_long(name, MAX_NAME_BYTES));
         }
         let mut text = String::with_capacity(name.len());
         for (at, segment) in name.split(|byte| *byte == b'/').enumerate() {
@@ -199,10 +201,10 @@ impl ImageKey {
     }
 }
 
-fn too_long(name: &[u8]) -> ImageKeyError {
+fn too_long(name: &[u8], limit: usize) -> ImageKeyError {
     let text = String::from_utf8_lossy(name);
     let start = text.chars().filter(|c| !c.is_control()).take(60).collect();
-    ImageKeyError::TooLong { bytes: name.len(), start }
+    ImageKeyError::TooLong { bytes: name.len(), limit, start }
 }
 
 /// The escaped form of a segment that needs one.

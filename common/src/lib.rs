@@ -22,6 +22,7 @@ pub mod results;
 pub mod run;
 pub mod secret;
 pub mod skipped;
+pub mod split_names;
 pub mod store;
 pub mod tls;
 pub mod transparency;

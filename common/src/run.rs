@@ -19,7 +19,7 @@ use crate::skipped::SkippedCounts;
 use crate::store::{Folder, StoreError, StoreErrorKind};
 
 /// The most bytes of a run record. One without a label map has a few kilobytes.
-const MAX_RUN_FILE_BYTES: u64 = 16 << 20;
+pub const MAX_RUN_FILE_BYTES: u64 = 16 << 20;
 
 /// The version of the files written under OUT.
 pub const SCHEMA: u32 = 1;
@@ -65,6 +65,9 @@ pub struct RunRecord {
     /// The column of a list that has the keys, if the user named it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub key_column: Option<String>,
+    /// The column of a list that has the labels, if the user named it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label_column: Option<String>,
     /// What a label map decided: by given label, the words for it in jobs, which name a class.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub label_map: BTreeMap<String, String>,

@@ -152,7 +152,8 @@ impl fmt::Display for SkippedCounts {
         let not_images = self.not_images();
         let mut separator = "";
         if not_images > 0 {
-            write!(f, "{not_images} not images ({})", self.describe_not_images())?;
+            let not_images = counted(not_images, SkipReason::NotAnImage.nouns());
+            write!(f, "{not_images} ({})", self.describe_not_images())?;
             separator = ", ";
         }
         for (reason, count) in &self.by_reason {
@@ -200,6 +201,9 @@ mod tests {
         }
         let text = "4 not images (2 txt, 1 xml, 1 hidden file), 2 broken links";
         assert_eq!(counts.to_string(), text);
+        let mut one = SkippedCounts::default();
+        one.count(SkipReason::Hidden);
+        assert_eq!(one.to_string(), "1 not an image (1 hidden file)");
         let json = serde_json::to_string(&counts).unwrap();
         assert!(json.contains(r#""broken-link":2"#) && json.contains(r#""txt":2"#), "{json}");
         assert_eq!(serde_json::from_str::<SkippedCounts>(&json).unwrap(), counts);

@@ -168,6 +168,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         Some(path) => LabelMap::read(path, &files.config().label_matcher())?,
         None => LabelMap::default(),
     };
+    let image_files = source.image_files().cloned();
     let trust = trust_sample.map(|images| TrustSampling {
         images,
         source: source.location().clone(),
@@ -209,7 +210,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         return Err(AuditError::Unfinished { images, reason: last.reason.clone() });
     }
     if let Some(trust) = trust {
-        trust.measure(run, &stores, &stop).await?;
+        trust.measure(run, image_files.as_ref(), &stores, &stop).await?;
     }
     let mut conditions = None;
     if report {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use camshaft_arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
 use camshaft_common::explain::ExplainOptions;
-use camshaft_common::image_files::{Glob, ImageFiles};
+use camshaft_common::image_files::{Glob, GlobError, ImageFiles};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
 use camshaft_common::run::RunId;
@@ -97,12 +97,15 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "CAMSHAFT_BASE", value_name = "URL")]
     pub(crate) base: Option<Location>,
     /// Take only files that match as images, and not those of image types by name: '*.jpg', or with
-    /// a slash for the whole key, 'cat/**'. Repeatable; {a,b}, * and ** as in .gitignore
-    #[arg(long, env = "CAMSHAFT_INCLUDE", value_name = "GLOB", value_delimiter = '\n')]
-    pub(crate) include: Vec<Glob>,
+    /// a slash for the whole key, 'cat/**'. ** is any number of folders, {a,b} one of several.
+    /// Repeatable
+    #[arg(long, env = "CAMSHAFT_INCLUDE", value_name = "GLOB", value_delimiter = '\n',
+          value_parser = parse_glob)]
+    pub(crate) include: Vec<Option<Glob>>,
     /// Leave out files that match, as for --include. Repeatable
-    #[arg(long, env = "CAMSHAFT_EXCLUDE", value_name = "GLOB", value_delimiter = '\n')]
-    pub(crate) exclude: Vec<Glob>,
+    #[arg(long, env = "CAMSHAFT_EXCLUDE", value_name = "GLOB", value_delimiter = '\n',
+          value_parser = parse_glob)]
+    pub(crate) exclude: Vec<Option<Glob>>,
     /// Print everything in SOURCE that is left out, with the reason
     #[arg(long, env = "CAMSHAFT_LIST_SKIPPED", value_parser = BoolishValueParser::new())]
     pub(crate) list_skipped: bool,
@@ -288,9 +291,16 @@ pub enum UsageError {
     LabelMapWithoutLabels,
 }
 
+/// A glob; none for an empty line, such as the last one of a variable.
+fn parse_glob(text: &str) -> Result<Option<Glob>, GlobError> {
+    if text.trim().is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
 impl RunArgs {
     fn resolve(self) -> Result<RunConfig, UsageError> {
-        let image_files = ImageFiles { include: self.include, exclude: self.exclude };
+        let [include, exclude] =
+            [self.include, self.exclude].map(|globs| globs.into_iter().flatten().collect());
+        let image_files = ImageFiles { include, exclude };
         let columns = ListColumns { key: self.key_column, label: self.label_column };
         let source = SourceConfig::new(self.source, self.base)?.with_columns(columns)?;
         if matches!(source, SourceConfig::List { .. }) && image_files != ImageFiles::default() {

@@ -153,14 +153,13 @@ fn print_unknown_labels(overview: &Overview) {
     if *images == 0 {
         return;
     }
-    let named = listed.iter().take(NAMED_LABELS).map(|UnknownLabel { label, images, problem }| {
-        // A label may hold any characters, those that move a terminal's cursor among them.
-        let label = label.escape_debug();
-        match problem {
-            LabelProblem::Unknown => format!("{label} ({images})"),
-            LabelProblem::Ambiguous => format!("{label} ({images}, could be several classes)"),
-        }
-    });
+    let named =
+        listed.iter().take(NAMED_LABELS).map(
+            |UnknownLabel { label, images, problem }| match problem {
+                LabelProblem::Unknown => format!("{label} ({images})"),
+                LabelProblem::Ambiguous => format!("{label} ({images}, could be several classes)"),
+            },
+        );
     let mut named = named.collect::<Vec<_>>().join(", ");
     let more = labels.saturating_sub(NAMED_LABELS as u64);
     if more > 0 {
@@ -169,7 +168,8 @@ fn print_unknown_labels(overview: &Overview) {
     let all = overview.labelled + images;
     print_line(&format!(
         "{images} of {} have a label that is none of the model's classes, and no number about \
-         labels counts them: {named}. Say with --label-map which classes they are",
+         labels counts them: {named}. To say which classes they are, audit with --label-map and \
+         another --out",
         format_count(all, "labelled image"),
     ));
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use camshaft_common::model::{ClassesReference, ModelReference, ModelRequest, folder_of_weights};
+use camshaft_common::model::{ClassesReference, ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
 use camshaft_model::Architecture;
 use camshaft_training::{
@@ -115,8 +115,9 @@ pub(crate) async fn train(config: TrainConfig, stores: StoreOptions) -> Result<(
     let root = config.dataset;
     let dataset = spawn_blocking(move || Dataset::find(&root, &options)).await;
     let dataset = dataset.map_err(TrainError::Panicked)??;
-    let settings = Settings::new(&init, &config.options, &dataset)?;
+    let mut settings = Settings::new(&init, &config.options, &dataset)?;
     if let Some(checkpoint) = &checkpoint {
+        settings = settings.as_begun(&init, checkpoint.settings())?;
         settings.check_same(checkpoint.settings())?;
     }
     let done = checkpoint.as_ref().map_or(0, epochs_done);
@@ -229,9 +230,8 @@ async fn read_init(init: &InitConfig, stores: &StoreOptions) -> Result<Init, Mod
         InitConfig::Random(architecture) => Ok(Init::Random(*architecture)),
         InitConfig::Model(reference) => {
             let mut request = ModelRequest::from(reference.clone());
-            // A file of weights alone names no classes. None are needed: a new head replaces them.
-            if matches!(reference, ModelReference::Folder(place) if folder_of_weights(place).is_some())
-            {
+            // Weights alone name no classes. None are needed: a new head replaces them.
+            if matches!(reference, ModelReference::Folder(_)) {
                 request.options.classes = Some(ClassesReference::ImageNet1k);
             }
             Ok(Init::Model(Box::new(model_files::read(&request, stores).await?)))

@@ -60,11 +60,12 @@ fn sample_photos() -> Vec<RgbImage> {
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder can be listed") {
-        let path = entry.expect("its entries can be read").path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
+        let entry = entry.expect("its entries can be read");
+        let kind = entry.file_type().expect("its entries can be read");
+        if kind.is_dir() {
+            files.extend(files_below(&entry.path()));
         } else {
-            files.push(path);
+            files.push(entry.path());
         }
     }
     files

@@ -2,14 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+/// The shortest pause between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A pause is at least so many times as long as the look before it, which may list a folder or start a
+/// program: what is waited for needs the cores.
+const PAUSE_PER_LOOK: u32 = 4;
+
 /// Waits until `condition` holds.
 ///
 /// # Panics
 /// If it does not hold within `limit`. The message names `what`.
 pub fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
-    while !condition() {
+    loop {
+        let looked = Instant::now();
+        if condition() {
+            return;
+        }
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(PAUSE.max(looked.elapsed() * PAUSE_PER_LOOK));
     }
 }

@@ -19,7 +19,8 @@ pub fn describe_model_error(error: &ModelError) -> String {
             }
             CheckpointError::SeveralNetworks(_) => Some("--weights-key or --ignore-tensors"),
             CheckpointError::SeveralHeads(_) => Some("--ignore-tensors"),
-            CheckpointError::LfsPointer
+            CheckpointError::Empty
+            | CheckpointError::LfsPointer
             | CheckpointError::WebPage
             | CheckpointError::LegacyTorch
             | CheckpointError::WholeModule { .. }

@@ -66,7 +66,9 @@ pub fn describe_model_files_error(error: &ModelFilesError) -> String {
         ModelFilesError::OptionsOfBundled => Some("--classes, --ignore-tensors, --weights-key"),
         ModelFilesError::Folder(ModelFolderError::ManyWeights { .. }) => Some("--model"),
         ModelFilesError::Folder(
-            ModelFolderError::NoWeights { .. } | ModelFolderError::Index { .. },
+            ModelFolderError::Absent { .. }
+            | ModelFolderError::NoWeights { .. }
+            | ModelFolderError::Index { .. },
         )
         | ModelFilesError::Store(_)
         | ModelFilesError::Hub(_) => None,

@@ -34,7 +34,8 @@ fn parse(text: &str, unit: fn(&str) -> Option<u64>) -> Option<u64> {
         // There is no fraction of a byte.
         Some(_) if unit == 1 => return None,
         Some((whole_part, fraction)) => {
-            let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+            let digits = fraction.bytes().filter(u8::is_ascii_digit).count();
+            let scale = 10_u128.checked_pow(u32::try_from(digits).ok()?)?;
             let part = u128::from(whole(fraction)?).checked_mul(unit.into())? / scale;
             whole(whole_part)?.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)?
         }

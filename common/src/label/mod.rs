@@ -170,6 +170,8 @@ impl LabelMatcher {
     }
 
     fn by_index(&self, label: &str) -> Option<Result<usize, LabelProblem>> {
+        // Programs that read tables take a column of numbers with gaps for fractions, and write 281.0.
+        let label = label.strip_suffix(".0").unwrap_or(label);
         if self.numbers_are_names || !is_number(label) {
             return None;
         }
@@ -272,7 +274,8 @@ mod tests {
                 ("01", Ok(1)),
                 ("2", UNKNOWN),
                 ("-1", UNKNOWN),
-                ("1.0", UNKNOWN),
+                ("1.0", Ok(1)),
+                ("1.5", UNKNOWN),
             ],
         );
         check(&matcher(&["cat", "0"]), &[("0", Ok(1)), ("1", Ok(1))]);

@@ -91,9 +91,12 @@ impl StoredModel {
                 read => return read,
             }
         }
+        let place = location.to_string();
+        if location.local_path().is_some_and(|path| !path.exists()) {
+            return Err(ModelFolderError::Absent { place }.into());
+        }
         let folder = Folder::open(location, stores)?;
-        let reader = Reader { folder, place: location.to_string(), options, stores };
-        reader.read(None, reference).await
+        Reader { folder, place, options, stores }.read(None, reference).await
     }
 
     /// Reads a model from the Hugging Face Hub or its cache.
@@ -236,6 +239,9 @@ mod tests {
         let options = StoreOptions::default();
         let said = ModelOptions::default();
         let read = async || StoredModel::from_place(&location, &said, &options).await;
+        let absent: Location = format!("{location}/absent").parse().unwrap();
+        let error = StoredModel::from_place(&absent, &said, &options).await.unwrap_err();
+        assert!(error.to_string().contains("/absent; a model is a folder"), "{error}");
         write("best.pth", "weights");
         let error = read().await.unwrap_err();
         assert!(matches!(error, ModelFilesError::Folder(ModelFolderError::NoConfig { .. })));

@@ -4,6 +4,7 @@
 //! Does not read or download anything. Downstream: [`files`](super::files) reads the files from a
 //! folder, [`hub`](super::hub) downloads them.
 
+use super::BUNDLED_MODEL;
 use crate::location::Location;
 
 /// File with the weights in a model folder, if it has its usual name.
@@ -73,6 +74,15 @@ impl WeightsName {
 /// A folder or repository does not have the files of a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFolderError {
+    /// The folder isn't there.
+    #[error(
+        "there is no folder or file {place}; a model is a folder or store URL with its files, \
+         hf:OWNER/NAME, or {BUNDLED_MODEL}, which is inside the program"
+    )]
+    Absent {
+        /// The folder.
+        place: String,
+    },
     /// There is no `config.json`.
     #[error(
         "{place} has no {CONFIG_FILE}, which names the architecture, the classes and the input; \

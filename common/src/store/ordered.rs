@@ -123,6 +123,11 @@ impl RangeCutter {
             first = false;
             // If there are many folders, a range covers several.
             for folder in folders.into_iter().step_by_most(MAX_RANGES_PER_PAGE) {
+                // A store sorts `cat-1/` before `cat/`, and `cat` before both: a page may begin with
+                // a cut that is below the last one of the page before.
+                if self.last.as_ref().is_some_and(|last| folder <= *last) {
+                    continue;
+                }
                 if self.start(Some(folder), &sender).await.is_err() {
                     return;
                 }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use camshaft_common::explain::ExplainOptions;
+use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{Layout, PREDICTIONS, TRUST_FILE};
 use camshaft_common::location::Location;
@@ -77,13 +78,14 @@ impl TrustSampling {
     pub(crate) async fn measure(
         self,
         run: RunId,
+        files: Option<&ImageFiles>,
         stores: &StoreOptions,
         stop: &CancellationToken,
     ) -> Result<(), TrustError> {
         let started = Instant::now();
         let source = Folder::open(&self.source, stores)?;
         let out = Folder::open(&self.out, stores)?;
-        let keys = choose_sample(&out, self.images.into()).await?;
+        let keys = choose_sample(&out, files, self.images.into()).await?;
         let chosen = keys.len() as u64;
         let images = self.read_images(&source, &out, keys).await?;
         let examined = self.examine(images, stop).await?;
@@ -202,12 +204,20 @@ fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> 
     }
 }
 
-/// The `count` images whose keys have the smallest digests, of those with a prediction. They are
-/// spread over the data set whatever its order, and stay the same when a run is interrupted.
-async fn choose_sample(out: &Folder, count: usize) -> Result<Vec<ImageKey>, StoreError> {
+/// The `count` images whose keys have the smallest digests, of those with a prediction that are
+/// images by `files` still. They are spread over the data set whatever its order, and stay the same
+/// when a run is interrupted.
+async fn choose_sample(
+    out: &Folder,
+    files: Option<&ImageFiles>,
+    count: usize,
+) -> Result<Vec<ImageKey>, StoreError> {
     let mut smallest = BTreeSet::new();
-    let mut files = results::list(out, PREDICTIONS);
-    while let Some(ResultFile { key, .. }) = files.try_next().await? {
+    let mut predictions = results::list(out, PREDICTIONS);
+    while let Some(ResultFile { key, .. }) = predictions.try_next().await? {
+        if files.is_some_and(|files| !files.selects(&key)) {
+            continue;
+        }
         let digest = FileDigest::of(key.as_str().as_bytes());
         smallest.insert((digest.as_str().to_owned(), key));
         if smallest.len() > count {
@@ -270,7 +280,7 @@ fn format_interval(estimate: &Estimate) -> String {
 mod tests {
     use super::*;
 
-    async fn sampled(keys: &[String], count: usize) -> Vec<String> {
+    async fn sampled(keys: &[String], files: Option<&ImageFiles>, count: usize) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         let location = directory.path().to_str().unwrap().parse().unwrap();
         let out = Folder::open(&location, &StoreOptions::default()).unwrap();
@@ -278,25 +288,29 @@ mod tests {
             let key = ImageKey::parse(key).unwrap();
             out.put(&Layout::of(&location).prediction(&key), "{}", JSON).await.unwrap();
         }
-        let keys = choose_sample(&out, count).await.unwrap();
+        let keys = choose_sample(&out, files, count).await.unwrap();
         keys.into_iter().map(|key| key.to_string()).collect()
     }
 
     #[tokio::test]
     async fn the_sample_is_stable_and_spread_over_the_set() {
         let keys: Vec<_> = (0..200).map(|at| format!("{}/{at:03}.jpg", at / 50)).collect();
-        let twenty = sampled(&keys, 20).await;
+        let twenty = sampled(&keys, None, 20).await;
         assert_eq!(twenty.len(), 20);
         for folder in 0..4 {
             let prefix = format!("{folder}/");
             assert!(twenty.iter().any(|key| key.starts_with(&prefix)), "{twenty:?}");
         }
-        let ten = sampled(&keys, 10).await;
+        let exclude = vec!["0/*".parse().unwrap()];
+        let files = ImageFiles { exclude, ..ImageFiles::default() };
+        let others = sampled(&keys, Some(&files), 20).await;
+        assert!(others.iter().all(|key| !key.starts_with("0/")), "{others:?}");
+        let ten = sampled(&keys, None, 10).await;
         assert_eq!(ten, twenty[..10], "a larger sample has the smaller one in front");
         let (half, _) = keys.split_at(100);
         let kept: Vec<_> = twenty.into_iter().filter(|key| half.contains(key)).collect();
-        assert_eq!(sampled(half, 20).await[..kept.len()], kept);
-        assert_eq!(sampled(&keys[..3], 10).await.len(), 3);
+        assert_eq!(sampled(half, None, 20).await[..kept.len()], kept);
+        assert_eq!(sampled(&keys[..3], None, 10).await.len(), 3);
     }
 
     #[test]

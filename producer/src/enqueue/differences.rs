@@ -9,6 +9,8 @@ use camshaft_common::location::Location;
 use camshaft_common::model::{ModelIdentity, ModelOptions};
 use serde_json::{Map, Value};
 
+use crate::images::list_lines::ListColumns;
+
 /// A difference between two runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Difference {
@@ -34,6 +36,29 @@ pub(super) fn of_source(
     Difference { text, go_on: format!("give --base {then} to go on with it") }
 }
 
+/// The columns of a list differ that the user names.
+#[must_use]
+pub(super) fn of_columns(then: &ListColumns, now: &ListColumns) -> Difference {
+    let (mut texts, mut ways) = (Vec::new(), Vec::new());
+    for (option, before, after) in
+        [("--key-column", &then.key, &now.key), ("--label-column", &then.label, &now.label)]
+    {
+        if before != after {
+            let text =
+                |column: &Option<String>| column.as_deref().map_or("absent".into(), shell_word);
+            texts.push(format!("{option} was {} and is {} now", text(before), text(after)));
+            ways.push(match before {
+                Some(column) => format!("give {option} {}", shell_word(column)),
+                None => format!("leave out {option}"),
+            });
+        }
+    }
+    Difference {
+        text: format!("of other columns of the list: {}", texts.join(", ")),
+        go_on: format!("{} to go on with them", ways.join(", ")),
+    }
+}
+
 /// The models differ.
 #[must_use]
 pub(super) fn of_model(then: &ModelIdentity, now: &ModelIdentity) -> Difference {
@@ -50,7 +75,12 @@ pub(super) fn of_model(then: &ModelIdentity, now: &ModelIdentity) -> Difference 
     if then.reference == now.reference {
         // The same place has other files by now.
         let (what, then_digest, now_digest) = if then.digest == now.digest {
-            ("the configuration files", &then.config_digest, &now.config_digest)
+            // The file that names the classes may lie elsewhere.
+            let what = match then.options.classes {
+                Some(_) => "the configuration files, or what --classes names,",
+                None => "the configuration files",
+            };
+            (what, &then.config_digest, &now.config_digest)
         } else {
             ("the weights", &then.digest, &now.digest)
         };
@@ -175,6 +205,19 @@ mod tests {
         let then = ExplainOptions { target: Target::Class("great dane".into()), ..then };
         let difference = of_options(&then, &ExplainOptions::default());
         assert_eq!(difference.go_on, "give --target 'class:great dane' to go on with them");
+    }
+
+    #[test]
+    fn columns_that_differ_are_named() {
+        let columns = |key: Option<&str>, label: Option<&str>| ListColumns {
+            key: key.map(str::to_owned),
+            label: label.map(str::to_owned),
+        };
+        let difference = of_columns(&columns(None, Some("y")), &columns(Some("a b"), Some("y")));
+        assert!(difference.text.ends_with("--key-column was absent and is 'a b' now"));
+        assert_eq!(difference.go_on, "leave out --key-column to go on with them");
+        let difference = of_columns(&columns(None, Some("y")), &columns(None, Some("z")));
+        assert_eq!(difference.go_on, "give --label-column y to go on with them");
     }
 
     #[test]

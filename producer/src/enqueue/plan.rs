@@ -76,7 +76,7 @@ fn advice_on_none(skipped: &SkippedCounts) -> String {
         return ": is the path or prefix right?".to_owned();
     }
     format!(
-        ", only {skipped}; --list-skipped names them, and --include 'GLOB' says which files are \
+        ": left out {skipped}; --list-skipped names them, and --include 'GLOB' says which files are \
          images"
     )
 }

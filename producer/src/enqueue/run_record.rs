@@ -8,6 +8,7 @@ use chrono::Utc;
 
 use crate::enqueue::differences::{self, Difference};
 use crate::enqueue::request::EnqueueRequest;
+use crate::images::list_lines::ListColumns;
 use crate::images::selection::Selection;
 
 /// OUT holds the results of another run.
@@ -29,7 +30,7 @@ pub(crate) fn is_same_run(request: &EnqueueRequest, record: &RunRecord) -> bool 
 }
 
 fn has_same_source(request: &EnqueueRequest, record: &RunRecord) -> bool {
-    record.key_column.as_ref() == request.run.source.key_column()
+    recorded_columns(record) == request.run.source.columns()
         && record.source == request.run.source.argument()
         && record.base.as_ref() == request.run.source.base()
 }
@@ -48,13 +49,9 @@ pub(crate) fn resume_or_start(
         let out = request.run.out.to_string();
         Err(OtherRun { out, difference, redo })
     };
-    if record_differs_in_key_column(request, &existing) {
-        let column = existing.key_column.as_deref().unwrap_or("the usual one");
-        let difference = Difference {
-            text: format!("of the same list with other keys, of column {column}"),
-            go_on: format!("give --key-column {column} to go on with them"),
-        };
-        return refuse(difference, "");
+    let (then, now) = (recorded_columns(&existing), request.run.source.columns());
+    if existing.source == request.run.source.argument() && then != now {
+        return refuse(differences::of_columns(&then, &now), "");
     }
     if !has_same_source(request, &existing) {
         let source = &request.run.source;
@@ -82,19 +79,20 @@ pub(crate) fn resume_or_start(
     }
 }
 
-fn record_differs_in_key_column(request: &EnqueueRequest, record: &RunRecord) -> bool {
-    record.source == request.run.source.argument()
-        && record.key_column.as_ref() != request.run.source.key_column()
+fn recorded_columns(record: &RunRecord) -> ListColumns {
+    ListColumns { key: record.key_column.clone(), label: record.label_column.clone() }
 }
 
 fn start(request: &EnqueueRequest) -> RunRecord {
     let now = Utc::now();
+    let ListColumns { key: key_column, label: label_column } = request.run.source.columns();
     RunRecord {
         schema: SCHEMA,
         run: RunId::generate(),
         source: request.run.source.argument(),
         base: request.run.source.base().cloned(),
-        key_column: request.run.source.key_column().cloned(),
+        key_column,
+        label_column,
         label_map: request.label_map.words().clone(),
         limit: request.run.limit,
         image_files: request.source.image_files().cloned(),

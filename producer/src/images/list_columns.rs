@@ -89,6 +89,17 @@ pub enum ColumnsError {
         /// The columns that it has.
         columns: String,
     },
+    /// It is JSON, but not JSON Lines.
+    #[error("it is one JSON document; write JSON Lines, an object with key and label on each line")]
+    JsonDocument,
+    /// A line of JSON Lines is no object. Blank lines are not counted.
+    #[error("its line {line} is not a JSON object: {error}")]
+    NotJson {
+        /// Counted from 1.
+        line: u64,
+        /// Why.
+        error: String,
+    },
     /// Two columns have the same name.
     #[error(
         "it has two columns {name:?}; say with --key-column and --label-column which one counts, by its number"

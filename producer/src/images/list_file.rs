@@ -381,7 +381,14 @@ mod tests {
             ["a.jpg", "%=%2E%2E/b.jpg", "c/%=/%=d%09.jpg", "%=x%0A.jpg"]
                 .map(|key| (key.to_owned(), None))
         );
-        assert_eq!(list("key,label\n,cat\n").await.unwrap(), [("%=".into(), Some("cat".into()))]);
+    }
+
+    #[tokio::test]
+    async fn a_record_without_a_key_is_named_by_its_line() {
+        for content in ["key,label\na.jpg,cat\n,cat\n", "key\na.jpg\n\"\"\n"] {
+            let error = list(content).await.unwrap_err().to_string();
+            assert!(error.contains("line 3: it has no key"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use crate::images::list_columns::{
 use crate::images::list_fields::split;
 
 /// The delimiters of tables.
-pub(crate) const DELIMITERS: [char; 3] = [',', ';', '\t'];
+pub(crate) const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 
 /// How a list is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum ListFormat {
         key: String,
         /// The field with the label.
         label: Option<String>,
+        /// The number of fields.
+        fields: usize,
     },
 }
 
@@ -57,14 +59,13 @@ impl ListFormat {
         let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
         let Some(first) = lines.first() else { return Ok(Self::Keys) };
         let start = first.trim_start();
-        let object = serde_json::from_str::<Map<String, Value>>(start);
-        match object {
-            Ok(object) => return json_lines(&object, wanted, first),
-            // What is wrong with the line is told when it is read.
-            Err(_) if is_json_lines || start.starts_with("{\"") => {
-                return json_lines(&Map::new(), wanted, first);
-            }
-            Err(_) => {}
+        let inside = start.strip_prefix('{').map(str::trim_start);
+        if is_json_lines || inside.is_some_and(|inside| inside.starts_with(['"', '}'])) {
+            return json_lines(&lines, wanted);
+        }
+        // No name of a file. The lines of a JSON document would be taken for keys.
+        if matches!(start.trim_end(), "[" | "{" | "[{" | "[]") || start.starts_with("[{\"") {
+            return Err(ColumnsError::JsonDocument);
         }
         if !wanted.is_empty() {
             return table_with_columns(&lines, wanted);
@@ -94,17 +95,28 @@ impl ListFormat {
             Self::Table(TableFormat {
                 width, columns: FoundColumns { label: None, .. }, ..
             }) => Some(*width).filter(|width| *width > 1),
+            Self::JsonLines { label: None, fields, .. } => {
+                Some(*fields).filter(|fields| *fields > 1)
+            }
             _ => None,
         }
     }
 }
 
-fn json_lines(
-    object: &Map<String, Value>,
-    wanted: &ListColumns,
-    line: &str,
-) -> Result<ListFormat, ColumnsError> {
-    let names: Vec<_> = object.keys().cloned().collect();
+/// The fields of JSON Lines with keys and labels. An object may lack a label, so that the first alone
+/// does not name all fields.
+fn json_lines(lines: &[&str], wanted: &ListColumns) -> Result<ListFormat, ColumnsError> {
+    let mut names = Vec::new();
+    for (number, line) in (1..).zip(lines) {
+        let object = serde_json::from_str::<Map<String, Value>>(line);
+        let object = object
+            .map_err(|error| ColumnsError::NotJson { line: number, error: error.to_string() })?;
+        for name in object.into_iter().map(|(name, _)| name) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
     // The fields of an object have no order.
     for wanted in [&wanted.key, &wanted.label].into_iter().flatten() {
         if number(wanted).is_some() && !names.contains(wanted) {
@@ -112,10 +124,11 @@ fn json_lines(
             return Err(ColumnsError::NoSuchColumn { column, columns });
         }
     }
-    let FoundColumns { key, label } = choose(&names, wanted, line)?;
+    let FoundColumns { key, label } = choose(&names, wanted, lines[0])?;
     Ok(ListFormat::JsonLines {
         key: names[key].clone(),
         label: label.map(|label| names[label].clone()),
+        fields: names.len(),
     })
 }
 
@@ -376,10 +389,22 @@ mod tests {
         let usual = ListColumns::default();
         let json = |key: &str, label: Option<&str>| {
             let label = label.map(str::to_owned);
-            Ok(ListFormat::JsonLines { key: key.to_owned(), label })
+            Ok(ListFormat::JsonLines { key: key.to_owned(), label, fields: 2 })
         };
+        let first = "{\"file_name\": \"a.jpg\"}\n";
         let lines = "{\"file_name\": \"a.jpg\", \"label\": 3}\n";
         assert_eq!(recognised(lines, &usual), json("file_name", Some("label")));
+        // The first object may lack a label.
+        assert_eq!(recognised(&[first, lines].concat(), &usual), json("file_name", Some("label")));
+        let problem = |lines: &str| recognised(lines, &usual).unwrap_err().to_string();
+        let not_a_number =
+            problem(&[lines, "{\"file_name\": \"b.jpg\", \"label\": NaN}\n"].concat());
+        assert!(not_a_number.contains("line 2 is not a JSON object"), "{not_a_number}");
+        for document in
+            ["{\n \"images\": [\n", "[\n {\"file_name\": \"a.jpg\"}\n", "[{\"a\": 1}]\n"]
+        {
+            assert!(problem(document).contains("write JSON Lines"), "{document}");
+        }
         let other = "{\"photo\": \"a.jpg\", \"breed\": \"pug\"}\n";
         let error = recognised(other, &usual).unwrap_err().to_string();
         assert!(error.contains("photo"), "{error}");

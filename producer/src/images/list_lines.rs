@@ -11,8 +11,8 @@ pub use crate::images::list_format::ListFormat;
 use crate::images::list_format::TableFormat;
 pub use crate::images::list_key::{KeyBase, ListKeyError};
 
-/// The longest line, with its end, and the longest record of several lines. A key has less than
-/// 1 KiB, and the label has to fit into a job's message, where JSON may write one byte as six.
+/// The longest line, with its end, and the longest record of several lines: the longest name of an
+/// image, or a key and a label that fit into a job's message, where JSON may write one byte as six.
 pub const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// An image as a record names it.
@@ -43,6 +43,9 @@ pub enum LineProblem {
     /// Its key is none that an image can have.
     #[error(transparent)]
     Key(#[from] ListKeyError),
+    /// It has none.
+    #[error("it has no key; fill it in, or take the line out")]
+    NoKey,
     /// Its quotes don't match.
     #[error(transparent)]
     Fields(#[from] FieldsError),
@@ -148,7 +151,7 @@ impl ListLines {
         let record = text.trim_end_matches(['\n', '\r']);
         let (key, label) = match &self.format {
             ListFormat::Keys => (record.to_owned(), None),
-            ListFormat::JsonLines { key, label } => json_fields(record, key, label.as_deref())?,
+            ListFormat::JsonLines { key, label, .. } => json_fields(record, key, label.as_deref())?,
             ListFormat::Table(table) if is_first && table.has_header => return Ok(None),
             ListFormat::Table(table) => match table_fields(record, table) {
                 Err(LineProblem::Fields(FieldsError::OpenQuote))
@@ -164,13 +167,15 @@ impl ListLines {
                 fields => fields?,
             },
         };
+        if key.is_empty() {
+            return Err(LineProblem::NoKey);
+        }
         let key = self.base.key(&key)?;
         Ok(Some(ListedImage { key, label, line: first_line }))
     }
 }
 
-/// The key and the label of a record of a table. A missing key becomes an empty one, which is
-/// refused as such.
+/// The key and the label of a record of a table.
 fn table_fields(
     record: &str,
     table: &TableFormat,
@@ -298,7 +303,6 @@ mod tests {
             ("key,label\n/other/a.jpg,cat\n", "not below --base, /data"),
             ("{\"key\": \"a.jpg\"}\n{\"key\": 3}\n", "is a number and not a text"),
             ("{\"key\": \"a.jpg\"}\n{\"path\": \"b.jpg\"}\n", "is missing"),
-            ("{\"key\": \"a.jpg\"}\nb.jpg\n", "not a JSON object"),
             ("{\"key\": \"a.jpg\", \"label\": [1]}\n", "is a list"),
         ] {
             let error = read(content).unwrap_err().to_string();

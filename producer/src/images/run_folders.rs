@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{FAILURES, OVERLAYS, PREDICTIONS, REPORT, RUN_FILE, TRUST_FILE};
-use camshaft_common::run::RunId;
+use camshaft_common::run::{MAX_RUN_FILE_BYTES, RunId};
 use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -17,8 +17,6 @@ const RESULT_FOLDERS: [&str; 6] =
     [PREDICTIONS, OVERLAYS, FAILURES, REPORT, "decisions", "manifest"];
 /// The files of OUT.
 const RESULT_FILES: [&str; 3] = [RUN_FILE, TRUST_FILE, "decisions.parquet"];
-/// The most bytes of a `run.json`; a real one has a few kilobytes.
-const MAX_RUN_FILE_BYTES: u64 = 1 << 20;
 /// Answers that are kept. A data set may have a folder `report` in each of a million folders.
 const MAX_KNOWN: usize = 10_000;
 

@@ -47,9 +47,15 @@ pub enum SourceError {
     /// No such folder.
     #[error("SOURCE {0} doesn't exist; is the path right?")]
     Missing(String),
+    /// A pipe, a socket or a device.
+    #[error("SOURCE {0} is no folder and no image; for a list of images, write list:{0}")]
+    NotAFolder(String),
     /// No such folder, of a list's keys.
     #[error("--base {0} doesn't exist; is the path right?")]
     BaseMissing(String),
+    /// The keys of a list would be below a file.
+    #[error("--base {0} is no folder; name the one that the list's keys are below")]
+    BaseIsNoFolder(String),
     /// SOURCE and OUT are one place.
     #[error("OUT is SOURCE itself; choose another --out, a folder below it for instance")]
     OutIsSource,
@@ -110,6 +116,12 @@ impl Source {
             let missing = if is_base { SourceError::BaseMissing } else { SourceError::Missing };
             return Err(missing(location.to_string()));
         }
+        if location.local_path().is_some_and(|path| !path.is_dir()) {
+            return Err(match is_base {
+                true => SourceError::BaseIsNoFolder(location.to_string()),
+                false => SourceError::NotAFolder(location.to_string()),
+            });
+        }
         // Links may make one place look like two.
         if out.resolved().below(&location.resolved()).is_some_and(|path| path.is_empty()) {
             return Err(if is_base { SourceError::OutIsBase } else { SourceError::OutIsSource });
@@ -129,7 +141,8 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let argument: SourceArgument = record.source.parse()?;
         let config = SourceConfig::new(argument, record.base.clone())?;
-        let columns = ListColumns { key: record.key_column.clone(), label: None };
+        let columns =
+            ListColumns { key: record.key_column.clone(), label: record.label_column.clone() };
         let config = config.with_columns(columns)?;
         Self::open(config, record.image_files.clone(), LabelRule::None, out, stores)
     }

@@ -116,12 +116,12 @@ impl SourceConfig {
         }
     }
 
-    /// The column of keys that the user names, as `run.json` records it.
+    /// The columns that the user names, as `run.json` records them.
     #[must_use]
-    pub(crate) fn key_column(&self) -> Option<&String> {
+    pub(crate) fn columns(&self) -> ListColumns {
         match self {
-            Self::Place(_) => None,
-            Self::List { columns, .. } => columns.key.as_ref(),
+            Self::Place(_) => ListColumns::default(),
+            Self::List { columns, .. } => columns.clone(),
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
 
         let list = SourceConfig::new(list, Some(base.clone())).unwrap();
         let list = list.with_columns(columns).unwrap();
-        assert_eq!(list.key_column().map(String::as_str), Some("path"));
+        assert_eq!(list.columns().key.as_deref(), Some("path"));
         assert_eq!((list.argument().as_str(), list.base()), ("list:keys.csv", Some(&base)));
         let place = SourceConfig::new(place, None).unwrap();
         assert_eq!((place.argument().as_str(), place.base()), ("s3://bucket/images", None));

@@ -107,9 +107,12 @@ fn parse_table(content: &str) -> Result<Vec<MappedLabel>, LabelMapFileError> {
     let lines = content.lines().zip(1_u64..).filter(|(line, _)| !line.trim().is_empty());
     let mut lines = lines.peekable();
     let Some(&(first, _)) = lines.peek() else { return Ok(Vec::new()) };
-    // The first that makes two fields. A name may have a comma, but hardly a tab.
-    let two = |delimiter: &char| split(first, Some(*delimiter)).is_ok_and(|f| f.len() == 2);
-    let delimiter = DELIMITERS.into_iter().find(two).unwrap_or(',');
+    // The one that makes two fields of most lines; of equals the rarest in names, the last.
+    let two = |delimiter: &char| {
+        let lines = lines.clone();
+        lines.filter(|(line, _)| split(line, Some(*delimiter)).is_ok_and(|f| f.len() == 2)).count()
+    };
+    let delimiter = DELIMITERS.into_iter().max_by_key(two).unwrap_or(',');
     let mut order = [0, 1];
     if let Ok(fields) = split(first, Some(delimiter))
         && let Some(found) = header_order(&fields)

@@ -88,7 +88,7 @@ fn odd_names_travel_through_the_queue() {
     let broker = Broker::shared().url();
     let enqueued = small.enqueue(&broker, &[]);
     assert!(enqueued.starts_with("Enqueued 4 of 4 images"), "{enqueued}");
-    assert!(enqueued.contains("1 not images (1 txt)"), "{enqueued}");
+    assert!(enqueued.contains("1 not an image (1 txt)"), "{enqueued}");
     let _ended = run(&mut worker(["--broker", &broker, "--exit-when-idle", "1"])).expect(0);
     small.keys.extend(["%=caf%E9%0A.jpg".to_owned(), long]);
     small.results().assert_exactly(&small.keys);

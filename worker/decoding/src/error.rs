@@ -147,11 +147,18 @@ impl DecodeError {
 /// messages have line breaks, and some quote the file.
 pub(super) fn one_line(message: &str) -> String {
     const MAX_CHARS: usize = 200;
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+    let mut line = String::new();
+    for word in message.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        let left = MAX_CHARS.saturating_sub(line.chars().count());
+        match word.char_indices().nth(left) {
+            Some((end, _)) => return line + &word[..end] + "…",
+            None => line.push_str(word),
+        }
     }
+    line
 }
 
 /// True if the decoder reached the end of the file too early.

@@ -8,7 +8,7 @@
 //! missing end marker, if there is one scan and it is complete. A scan with invalid codes or with
 //! too few data is refused, although Pillow reads it.
 
-use camshaft_jpeg::{JpegError, MAX_SIDE, Picture};
+use camshaft_jpeg::{JpegError, MAX_SIDE};
 use image::RgbImage;
 use image::metadata::Orientation;
 
@@ -33,6 +33,8 @@ const PROGRESSIVE: u8 = 0xc2;
 /// lossless, hierarchical or arithmetic. Damage in arithmetic codes shows nowhere.
 const READABLE_PROCESSES: [u8; 3] = [SOF0, 0xc1, PROGRESSIVE];
 
+/// The most components of a readable file: CMYK's.
+const MAX_COMPONENTS: u8 = 4;
 /// Coefficients of a block.
 const COEFFICIENTS: usize = 64;
 /// Bytes of the coefficients of a block, of two bytes each.
@@ -50,8 +52,8 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
     let coefficient_bytes = structure.memory() + WORKING_BYTES;
     let coefficient_bytes = usize::try_from(coefficient_bytes).unwrap_or(usize::MAX);
     let picture = camshaft_jpeg::decode(bytes, (width, height), coefficient_bytes);
-    let Picture { pixels, .. } = picture.map_err(|error| structure.decode_error(error))?;
-    let image = RgbImage::from_raw(width, height, pixels)
+    let picture = picture.map_err(|error| structure.decode_error(error))?;
+    let image = RgbImage::from_raw(width, height, picture)
         .expect("three bytes were returned for each pixel");
     let orientation = structure.exif.and_then(Orientation::from_exif_chunk);
     Ok(upright(image, orientation.unwrap_or(Orientation::NoTransforms)))
@@ -80,6 +82,8 @@ struct Frame {
     precision: u8,
     width: u32,
     height: u32,
+    component_count: u8,
+    /// The components; none if there are more than a readable file has.
     components: Vec<Component>,
 }
 
@@ -105,9 +109,12 @@ impl Frame {
         let &[precision, high, low, left, right, count, ref rest @ ..] = segment else {
             return None;
         };
+        // Of more than four components this says only how many: each scan of a file made to do harm
+        // would cost time for each of them.
         if rest.len() != 3 * usize::from(count) {
             return None;
         }
+        let rest = if count > MAX_COMPONENTS { &[][..] } else { rest };
         let components = rest.chunks_exact(3).map(|component| Component {
             id: component[0],
             horizontal_factor: u32::from(component[1] >> 4),
@@ -117,6 +124,7 @@ impl Frame {
         Some(Self {
             process,
             precision,
+            component_count: count,
             width: u32::from(u16::from_be_bytes([left, right])),
             height: u32::from(u16::from_be_bytes([high, low])),
             components: components.collect(),
@@ -143,7 +151,7 @@ impl Frame {
         if width.max(height) > MAX_SIDE {
             return Err(DecodeError::SideTooLong { width, height, max_side: MAX_SIDE });
         }
-        match self.components.len() {
+        match self.component_count {
             1 | 3 | 4 => Ok(()),
             count => Err(unsupported(format!("it has {count} components"))),
         }
@@ -282,6 +290,9 @@ impl<'a> JpegStructure<'a> {
     fn add_scan(&mut self, segment: &[u8], number: usize) {
         let Some((&count, rest)) = segment.split_first() else { return };
         let Some(frame) = &mut self.frame else { return };
+        if count > MAX_COMPONENTS {
+            return;
+        }
         let count = usize::from(count);
         let is_progressive = frame.is_progressive();
         self.one_scan = number == 1 && !is_progressive && count == frame.components.len();

@@ -70,6 +70,12 @@ pub fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, Decod
     with_decoder(bytes, limits, MeasureMemory)
 }
 
+/// True if a file that begins with these bytes is an image of a format that can be decoded.
+#[must_use]
+pub fn begins_as_image(start: &[u8]) -> bool {
+    matches!(recognise::recognise(start), FileContent::Image(_))
+}
+
 /// What is known about an open decoder besides its header.
 #[derive(Clone, Copy)]
 struct FileTraits {
@@ -195,6 +201,12 @@ fn with_decoder<T: DecoderTask>(
         }
         EncodedFormat::Pnm => {
             let decoder = PnmDecoder::new(source).map_err(failed)?;
+            // The decoder takes the samples of a PAM that doesn't say what they are for bytes.
+            let header = decoder.header().as_arbitrary();
+            if header.is_some_and(|h| h.tupltype.is_none() && h.maxval > u32::from(u8::MAX)) {
+                let detail = "16-bit samples without a TUPLTYPE".to_owned();
+                return Err(DecodeError::UnsupportedKind { format, detail });
+            }
             task.other(decoder, file, limits)
         }
         EncodedFormat::Tiff => {

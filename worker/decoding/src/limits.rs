@@ -30,7 +30,7 @@ impl Default for ImageLimits {
             max_bytes: 64 << 20,
             // More than today's largest camera sensors have; 300 MB as RGB.
             max_pixels: 100_000_000,
-            // The longest side that a JPEG can have.
+            // The longest side that the format JPEG has. libjpeg reads 65,500.
             max_side: 65_535,
         }
     }

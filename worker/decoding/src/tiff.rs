@@ -58,9 +58,10 @@ pub(super) fn check_directory(bytes: &[u8]) -> Result<AlphaKind, DecodeError> {
         return Err(DecodeError::UnsupportedKind { format: FORMAT, detail });
     }
     Ok(match directory.first_value(EXTRA_SAMPLES) {
-        Some(0) => AlphaKind::Unspecified,
         Some(1) => AlphaKind::Premultiplied,
-        _ => AlphaKind::Straight,
+        Some(2) => AlphaKind::Straight,
+        // No tag says what it means, or "unspecified".
+        _ => AlphaKind::Unspecified,
     })
 }
 
@@ -94,6 +95,7 @@ fn unreadable_kind(directory: &Directory<'_>) -> Option<String> {
         Some(50_001 | 50_002) => Some("WebP or JPEG XL compression inside it".to_owned()),
         Some(other) => Some(format!("compression {other}")),
     };
+    let is_ink = value(PHOTOMETRIC_INTERPRETATION) == Some(5);
     let samples = || {
         let bits = match value(BITS_PER_SAMPLE) {
             Some(bits) => bits,
@@ -108,6 +110,10 @@ fn unreadable_kind(directory: &Directory<'_>) -> Option<String> {
             (_, count) if !matches!((bits, count), (1, 1) | (8 | 16, 1 | 3..)) => {
                 Some(format!("{count} samples of {bits} bits for each pixel"))
             }
+            _ if is_ink && value(SAMPLES_PER_PIXEL).is_some_and(|count| count != 4) => Some(
+                "other inks than cyan, magenta, yellow and black, or opacity beside them"
+                    .to_owned(),
+            ),
             _ => None,
         }
     };

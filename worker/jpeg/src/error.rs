@@ -4,6 +4,7 @@
 //! [`session`](super::session), which receives the messages.
 
 use std::ffi::c_int;
+use std::ops::RangeInclusive;
 
 /// Why a JPEG can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +28,6 @@ pub enum JpegError {
 pub(crate) enum Meaning {
     /// All pixels are still right.
     Harmless,
-    /// The file has ended. If the picture is already complete, only its end marker is missing.
-    EndOfFile,
     ScanEndsEarly,
     Corrupt,
     /// Says what is unusual about the file.
@@ -36,19 +35,26 @@ pub(crate) enum Meaning {
     TooMuchMemory,
 }
 
-/// What a warning means: libjpeg would go on.
-pub(crate) fn meaning_of_warning(code: c_int) -> Meaning {
+/// What a warning means: libjpeg would go on. `number` is the second in its text.
+pub(crate) fn meaning_of_warning(code: c_int, number: u32) -> Meaning {
     use mozjpeg_sys as sys;
+    /// The markers that divide a scan: T.81, table B.1.
+    const RESTART_MARKERS: RangeInclusive<u32> = 0xd0..=0xd7;
     match code {
-        // Bytes between segments, or after a complete scan. Others describe metadata.
+        // A part of a scan has data left: its blocks ended too early.
+        sys::JWRN_EXTRANEOUS_DATA if RESTART_MARKERS.contains(&number) => Meaning::Corrupt,
+        // Bytes between segments, or after a complete scan.
         sys::JWRN_EXTRANEOUS_DATA
+        // The file has ended. If the scan is complete, only an end marker is missing; if not, there
+        // is a warning of that, too.
+        | sys::JWRN_JPEG_EOF
+        // Metadata.
         | sys::JWRN_ADOBE_XFORM
         | sys::JWRN_JFIF_MAJOR
         // A baseline scan with fields that only a progressive one needs.
         | sys::JWRN_NOT_SEQUENTIAL
         // The scans of a progressive file in an unusual order.
         | sys::JWRN_BOGUS_PROGRESSION => Meaning::Harmless,
-        sys::JWRN_JPEG_EOF => Meaning::EndOfFile,
         sys::JWRN_HIT_MARKER => Meaning::ScanEndsEarly,
         // Invalid codes, and restart markers that are missing or out of order.
         _ => Meaning::Corrupt,

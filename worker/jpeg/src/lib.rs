@@ -15,21 +15,11 @@ use session::{Colors, OutputColors, Session};
 /// The longest side that libjpeg reads, in pixels: its `JPEG_MAX_DIMENSION`.
 pub const MAX_SIDE: u32 = 65_500;
 
-/// A decoded picture.
-#[derive(Debug)]
-pub struct Picture {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// RGB, row by row: `height * width * 3` bytes.
-    pub pixels: Vec<u8>,
-    /// True if the file ended before its end marker. If the file has one scan, the picture is
-    /// complete nevertheless; scans of another file may be missing.
-    pub file_ended: bool,
-}
-
-/// Decodes a file of the size `(width, height)` in pixels.
+/// Decodes a file of the size `(width, height)` in pixels. Returns RGB, row by row:
+/// `height * width * 3` bytes.
+///
+/// A file may end before its end marker. If it has one scan, the picture is complete nevertheless;
+/// whether scans of another file are missing is for the caller to find out.
 ///
 /// Grey, YCbCr, RGB, CMYK and YCCK; any sampling factors that libjpeg has; baseline, extended and
 /// progressive processes with Huffman codes. CMYK is taken as inverted, with or
@@ -43,7 +33,7 @@ pub fn decode(
     bytes: &[u8],
     (width, height): (u32, u32),
     max_coefficient_bytes: usize,
-) -> Result<Picture, JpegError> {
+) -> Result<Vec<u8>, JpegError> {
     let mut session = Session::open(bytes, max_coefficient_bytes)?;
     let header = session.read_header()?;
     if (header.width, header.height) != (width, height) {
@@ -63,7 +53,7 @@ pub fn decode(
         OutputColors::Rgb => read_rgb(&mut session, &mut pixels, row_bytes)?,
         OutputColors::Cmyk => read_cmyk(&mut session, &mut pixels, row_bytes)?,
     }
-    Ok(Picture { width, height, pixels, file_ended: session.file_ended() })
+    Ok(pixels)
 }
 
 fn read_rgb(

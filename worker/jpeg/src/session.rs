@@ -25,8 +25,6 @@ struct State {
     decompress: sys::jpeg_decompress_struct,
     errors: sys::jpeg_error_mgr,
     progress: sys::jpeg_progress_mgr,
-    /// True once libjpeg has read beyond the last byte of the file.
-    file_ended: bool,
 }
 
 /// What a callback unwinds with.
@@ -151,12 +149,6 @@ impl<'bytes> Session<'bytes> {
             }
         })
     }
-
-    /// True if libjpeg has read beyond the last byte of the file.
-    pub(crate) fn file_ended(&self) -> bool {
-        // SAFETY: the state is valid, and no call of libjpeg is running.
-        unsafe { (*self.state.as_ptr()).file_ended }
-    }
 }
 
 impl Drop for Session<'_> {
@@ -233,7 +225,7 @@ fn stop(error: JpegError) -> ! {
 
 fn stop_for(meaning: Meaning, common: &mut sys::jpeg_common_struct) -> ! {
     stop(match meaning {
-        Meaning::ScanEndsEarly | Meaning::EndOfFile => JpegError::Truncated,
+        Meaning::ScanEndsEarly => JpegError::Truncated,
         Meaning::Unsupported(detail) => JpegError::Unsupported(detail.to_owned()),
         Meaning::TooMuchMemory => JpegError::TooMuchMemory,
         Meaning::Harmless | Meaning::Corrupt => JpegError::Corrupt(message(common)),
@@ -252,15 +244,12 @@ unsafe extern "C-unwind" fn note_warning(common: &mut sys::jpeg_common_struct, l
     if level >= 0 {
         return;
     }
-    // SAFETY: as in `stop_at_error`; and so it has set `client_data`.
-    unsafe {
-        match meaning_of_warning((*common.err).msg_code) {
-            Meaning::Harmless => {}
-            Meaning::EndOfFile => {
-                (*common.client_data.cast::<State>()).file_ended = true;
-            }
-            meaning => stop_for(meaning, common),
-        }
+    // SAFETY: as in `stop_at_error`. All bits are a valid value of the numbers in a message.
+    let (code, numbers) =
+        unsafe { ((*common.err).msg_code, (*common.err).msg_parm._bindgen_data_) };
+    match meaning_of_warning(code, numbers[1]) {
+        Meaning::Harmless => {}
+        meaning => stop_for(meaning, common),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::compute::{DeviceError, PrecisionError};
+use crate::network::resnet::OtherNetwork;
 
 /// Why a model can't be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +76,12 @@ pub enum ModelError {
     },
     /// The weights are of no architecture that can be run, and nothing names one.
     #[error(
-        "the architecture of model {model:?} can't be told from its weights{}: they have {found}; \
-         name it in a config.json as \"architecture\"",
-        looks_like.as_ref().map(|other| format!(", which look like {other}")).unwrap_or_default()
+        "the architecture of model {model:?} can't be told from its weights: they have {found}; \
+         {}",
+        match looks_like {
+            Some(other @ OtherNetwork::Foreign(_)) => format!("they look like {other}"),
+            _ => "name it in a config.json as \"architecture\"".to_owned(),
+        }
     )]
     NoArchitecture {
         /// The model's name.
@@ -85,7 +89,7 @@ pub enum ModelError {
         /// The first tensors of the file, and the number of the others.
         found: String,
         /// The network that they seem to be of.
-        looks_like: Option<String>,
+        looks_like: Option<OtherNetwork>,
     },
     /// Tensors are missing or have another shape than the network needs.
     #[error(
@@ -109,7 +113,7 @@ pub enum ModelError {
     #[error(
         "weights of model {model:?} have tensors that a {architecture} does not use: {tensors}; {}",
         match looks_like {
-            Some(other) if other.ends_with("can't run") => format!("it looks like {other}"),
+            Some(other @ OtherNetwork::Foreign(_)) => format!("it looks like {other}"),
             Some(other) => format!("it looks like {other}; correct \"architecture\" in config.json"),
             None => "if the classifier gives the same without them, ignore them".to_owned(),
         }
@@ -122,7 +126,7 @@ pub enum ModelError {
         /// The first of these tensors, and the number of the others.
         tensors: String,
         /// The network that the file seems to be of, if it is another.
-        looks_like: Option<String>,
+        looks_like: Option<OtherNetwork>,
     },
     /// Weights are NaN or infinite, or variances are below zero.
     #[error(

@@ -30,5 +30,5 @@ pub use error::ModelError;
 pub use explain::{ClassMap, ExplainError, ExplainRequest, ExplainedImage};
 pub use model::Model;
 pub use model_files::ModelFiles;
-pub use network::resnet::{ForwardOutput, STAGES};
+pub use network::resnet::{ForwardOutput, OtherNetwork, STAGES};
 pub use redraw::{NetworkPart, redraw};

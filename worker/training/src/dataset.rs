@@ -6,7 +6,6 @@
 
 mod layout;
 mod scan;
-mod split_names;
 
 use std::path::{Path, PathBuf};
 

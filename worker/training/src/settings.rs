@@ -102,8 +102,10 @@ impl Settings {
         let mut model = init.config()?;
         model.head = head;
         model.classes.clone_from(&dataset.classes);
+        // They are other names of the initial model's classes.
+        model.aliases.clear();
         if let Some(side) = image_size {
-            (model.input.height, model.input.width) = (side, side);
+            model.input = model.input.with_side(side);
         }
         // The trained model's configuration must be readable.
         let json = serde_json::to_vec(&model).expect("a config can be written as JSON");
@@ -122,6 +124,19 @@ impl Settings {
             split: dataset.split,
         };
         Ok(Self { init, layers, flip, batch, learning_rate, seed, dataset, model })
+    }
+
+    /// These settings, with the input of the training `begun` that they go on with. Earlier versions
+    /// resized images as the initial model does, also for an input of another size.
+    ///
+    /// # Errors
+    /// If the initial model's configuration can't be used.
+    pub fn as_begun(mut self, init: &Init, begun: &Self) -> Result<Self, TrainingError> {
+        let resize = init.config()?.input.resize;
+        if begun.model.input.resize == resize {
+            self.model.input.resize = resize;
+        }
+        Ok(self)
     }
 
     /// Checks that these are the settings that a training was started with.
@@ -242,6 +257,7 @@ fn add_differences(
 mod tests {
     use super::*;
     use camshaft_model::Architecture;
+    use camshaft_vision::input::Resize;
 
     fn settings(change: impl FnOnce(&mut Options)) -> Result<Settings, TrainingError> {
         let mut options = Options {
@@ -289,6 +305,16 @@ mod tests {
             other.init = InitRecord { name: "pets".into(), digest: Some("sha256:1".into()) };
         });
         assert_eq!(init, "init was random and is pets (sha256:1) now");
+    }
+
+    #[test]
+    fn a_training_of_an_earlier_version_goes_on_with_the_resize_that_it_began_with() {
+        let init = Init::Random(Architecture::ResNet18);
+        let begun = settings(|options| options.image_size = Some(112)).unwrap();
+        let mut now = begun.clone();
+        now.model.input.resize = Resize::ShorterSide(128);
+        assert_eq!(now.clone().as_begun(&init, &begun).unwrap(), begun);
+        assert_eq!(now.clone().as_begun(&init, &now).unwrap(), now);
     }
 
     #[test]

@@ -66,7 +66,9 @@ impl FolderWalk {
             Ok(None) => return self.skip(below, SkipReason::LinkLoop, None),
             // It was deleted meanwhile, or never existed. A store has no empty folders either.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) if below.is_empty() => return self.push(Err(failed(folder, error))),
+            Err(error) if below.is_empty() || !concerns_one_entry(&error) => {
+                return self.push(Err(failed(folder, error)));
+            }
             Err(error) => return self.skip(below, SkipReason::Unreadable, Some(&error)),
         };
         self.above.push(here);
@@ -81,7 +83,9 @@ impl FolderWalk {
         }
         self.above.pop();
         match names.cut_short {
-            Some(error) if below.is_empty() => self.push(Err(failed(folder, error))),
+            Some(error) if below.is_empty() || !concerns_one_entry(&error) => {
+                self.push(Err(failed(folder, error)))
+            }
             Some(error) => self.skip(below, SkipReason::Unreadable, Some(&error)),
             None => Ok(()),
         }
@@ -103,8 +107,10 @@ impl FolderWalk {
         };
         if error.raw_os_error() == Some(libc::ELOOP) {
             self.skip(&name, SkipReason::LinkLoop, None)
-        } else if error.kind() != ErrorKind::NotFound {
+        } else if concerns_one_entry(&error) {
             self.skip(&name, SkipReason::Unreadable, Some(&error))
+        } else if error.kind() != ErrorKind::NotFound {
+            self.push(Err(failed(path, error)))
         } else if fs::symlink_metadata(path).is_ok() {
             self.skip(&name, SkipReason::BrokenLink, None)
         } else {
@@ -132,6 +138,16 @@ impl FolderWalk {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_FILES));
         self.sender.blocking_send(batch).map_err(|_| ReaderGone)
     }
+}
+
+/// True for an error that this file or folder will always give, whatever becomes of the others. Any
+/// other error would leave out images in silence that are there: a network's file system may be away,
+/// or too many files open.
+fn concerns_one_entry(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [libc::EACCES, libc::EPERM, libc::ELOOP, libc::ENAMETOOLONG, libc::EINVAL, libc::ENOTDIR]
+        .into_iter()
+        .any(|lasting| code == Some(lasting))
 }
 
 /// The names in one folder, sorted as whole paths are: the name of a folder ends in `/`, so that

@@ -40,7 +40,7 @@ function tile(name, value, line, tone) {
 }
 
 function accuracyLine(overview) {
-  const unknown = overview.unknown_labels?.images > 0 && `${counted(overview.unknown_labels.images, 'label')} not known`;
+  const unknown = overview.unknown_labels?.images > 0 && `${counted(overview.unknown_labels.images, 'image')} with an unknown label`;
   if (!isNumber(overview.accuracy)) return unknown || 'No labels to compare with';
   const interval = isNumber(overview.accuracy_low) && isNumber(overview.accuracy_high)
     ? `${percent(overview.accuracy_low)} to ${percent(overview.accuracy_high)}` : null;

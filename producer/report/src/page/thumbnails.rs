@@ -11,7 +11,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::layout::REPORT;
 use camshaft_common::store::{Folder, StoreErrorKind};
 use camshaft_common::transparency::Transparency;
-use camshaft_decoding::{ImageLimits, decode, memory_to_decode};
+use camshaft_decoding::{BYTES_PER_PIXEL, ImageLimits, decode, memory_to_decode};
 use chrono::{DateTime, Utc};
 use futures::stream::{StreamExt, TryStreamExt};
 use image::DynamicImage;
@@ -26,6 +26,11 @@ const QUALITY: u8 = 82;
 /// The memory for all pictures that are in work, in MiB. A picture that takes more is in work
 /// alone.
 const MEMORY_MIB: u32 = 512;
+
+/// The largest picture that gets a thumbnail. An audit may have been given higher limits than its
+/// usual ones; this holds 1 GiB while it is decoded.
+const LIMITS: ImageLimits =
+    ImageLimits { max_bytes: 256 << 20, max_pixels: (1 << 30) / BYTES_PER_PIXEL, max_side: 65_535 };
 
 /// A picture that the page shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -130,8 +135,7 @@ async fn make_one(
     memory: &Arc<Semaphore>,
 ) -> Result<Result<(), String>, ReportError> {
     let (PagePicture::Image(path) | PagePicture::Overlay(path)) = picture;
-    // Larger pictures have no prediction either.
-    let limits = ImageLimits::default();
+    let limits = LIMITS;
     let content = match (picture, source) {
         (PagePicture::Image(key), Some(source)) => match ImageKey::parse(key) {
             Ok(key) => source.get_image(&key, limits.max_bytes).await,

@@ -5,14 +5,11 @@ use camshaft_common::measure::ImageMeasures;
 use camshaft_common::prediction::{
     Explanation, FailureRecord, ImageRecord, PredictionRecord, StageTimings,
 };
+use camshaft_common::split_names;
 use chrono::{DateTime, Utc};
 
 use super::label_class::LabelMeaning;
 use crate::table::{Cell, Column, ColumnKind};
-
-/// Usual names of the folders that hold the splits of a data set.
-const SPLITS: [&str; 9] =
-    ["train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"];
 
 /// An image and its result: a prediction, a failure, or neither in tests.
 #[derive(Debug, Default)]
@@ -78,7 +75,9 @@ pub(crate) struct RowFailure {
 /// The split that an image belongs to by its key: `train` for `train/cat/a.jpg`.
 pub(crate) fn split_of(key: &str) -> Option<&str> {
     let (folders, _name) = key.rsplit_once('/')?;
-    folders.split('/').find(|folder| SPLITS.iter().any(|split| folder.eq_ignore_ascii_case(split)))
+    folders
+        .split('/')
+        .find(|folder| split_names::read(folder).is_some_and(|name| name.rest.is_empty()))
 }
 
 impl ImageRow {
@@ -273,7 +272,9 @@ mod tests {
             ("train/cat/a.jpg", Some("train")),
             ("pets/Val/cat/a.jpg", Some("Val")),
             ("cat/test", None),
-            ("training-set/a.jpg", None),
+            ("data/Test_Set/cat/a.jpg", Some("Test_Set")),
+            ("training-set/a.jpg", Some("training-set")),
+            ("train_station/a.jpg", None),
             ("a.jpg", None),
         ] {
             assert_eq!(split_of(key), split, "{key}");

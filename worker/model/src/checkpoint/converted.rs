@@ -8,9 +8,6 @@ use safetensors::tensor::{Dtype, View};
 use super::error::CheckpointError;
 use super::state_dict::StateDictChoice;
 
-/// Largest converted checkpoint: views of one storage could otherwise claim any size.
-pub(super) const MAX_CONVERTED_BYTES: u64 = camshaft_common::model::MAX_WEIGHTS_BYTES;
-
 /// A checkpoint as one safetensors file.
 #[derive(Clone, Debug)]
 pub(crate) struct Converted {

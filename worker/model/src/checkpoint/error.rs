@@ -3,6 +3,9 @@
 /// Why a file of weights can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
+    /// Nothing was written into the file, or nothing of it was copied.
+    #[error("the file is empty; copy it again")]
+    Empty,
     /// A repository was cloned without Git LFS.
     #[error("the file is a Git LFS pointer, not the weights; run `git lfs pull`")]
     LfsPointer,

@@ -18,6 +18,7 @@ use super::torch;
 /// The format of a file of weights, told by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WeightsFormat {
+    Empty,
     Safetensors,
     Zip,
     LegacyTorch,
@@ -31,7 +32,9 @@ impl WeightsFormat {
         // Pickle protocols 2 to 5, and a long of ten bytes: torch.save's magic number.
         let legacy = matches!(file, [0x80, 2..=5, 0x8a, 10, 0x6c, 0xfc, ..]);
         let start = file.trim_ascii_start();
-        if file.starts_with(b"PK\x03\x04") {
+        if file.is_empty() {
+            Self::Empty
+        } else if file.starts_with(b"PK\x03\x04") {
             Self::Zip
         } else if file.starts_with(b"\x89HDF\r\n\x1a\n") {
             Self::Hdf5
@@ -70,7 +73,9 @@ pub(crate) fn to_safetensors(
     let shards: Vec<_> =
         shards.collect::<Result<_, _>>().map_err(CheckpointError::NotSafetensors)?;
     let mut tensors = BTreeMap::new();
-    for (name, view) in shards.iter().flat_map(SafeTensors::iter) {
+    let all = shards.iter().flat_map(SafeTensors::iter);
+    // What is ignored may be in each of them.
+    for (name, view) in all.filter(|(name, _)| filter.takes(name)) {
         if tensors.insert(name, view).is_some() {
             return Err(CheckpointError::TwoShards(name.to_owned()));
         }
@@ -93,6 +98,7 @@ fn convert(file: Bytes, filter: &TensorFilter) -> Result<Converted, CheckpointEr
         WeightsFormat::Zip => torch::convert(&file, filter),
         WeightsFormat::LegacyTorch => Err(CheckpointError::LegacyTorch),
         WeightsFormat::Hdf5 => Err(CheckpointError::Keras("HDF5")),
+        WeightsFormat::Empty => Err(CheckpointError::Empty),
         WeightsFormat::LfsPointer => Err(CheckpointError::LfsPointer),
         WeightsFormat::WebPage => Err(CheckpointError::WebPage),
     }
@@ -108,10 +114,10 @@ mod tests {
             (&b"PK\x03\x04"[..], WeightsFormat::Zip),
             (b"\x89HDF\r\n\x1a\n", WeightsFormat::Hdf5),
             (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", WeightsFormat::LegacyTorch),
+            (b"", WeightsFormat::Empty),
             (b"version https://git-lfs.github.com/spec/v1\n", WeightsFormat::LfsPointer),
             (b"\n<!DOCTYPE html>", WeightsFormat::WebPage),
             (b"\x08\0\0\0\0\0\0\0{}", WeightsFormat::Safetensors),
-            (b"", WeightsFormat::Safetensors),
         ] {
             assert_eq!(WeightsFormat::detect(start), format);
         }

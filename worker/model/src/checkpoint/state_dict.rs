@@ -4,16 +4,19 @@
 //! one with averaged weights. If there are several, the usual key decides, and the choice is told.
 //! Upstream: [`pickle`](super::pickle). Downstream: [`torch`](super::torch).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
 use super::error::CheckpointError;
 use super::pickle::{Pickle, PickleValue, ValueIndex};
+use super::weights::describe;
 
 /// Keys under which training programs store the state_dict, in the order they are looked up.
 const STATE_KEYS: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "weights"];
 /// Training programs nest it at most this deep: `{"checkpoint": {"model": {…}}}`.
 const MAX_NESTING: usize = 3;
+/// The longest name of a tensor. Names of networks that are wrapped several times have some hundred.
+pub(super) const MAX_TENSOR_NAME_BYTES: usize = 1024;
 /// A convolution's weight has this many axes.
 const CONVOLUTION_RANK: usize = 4;
 
@@ -37,24 +40,24 @@ pub(crate) struct StateDictChoice {
 
 impl fmt::Display for StateDictChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} was taken; the file also has {}", self.taken, self.others.join(", "))
+        write!(f, "{} was taken; the file also has {}", self.taken, describe(&self.others))
     }
 }
 
 /// A dict that holds a network's weights, and the keys that lead to it.
-struct Candidate {
-    path: Vec<String>,
+struct Candidate<'a> {
+    path: Vec<&'a str>,
     index: ValueIndex,
 }
 
-impl Candidate {
+impl Candidate<'_> {
     fn name(&self) -> String {
         if self.path.is_empty() { "the top level".to_owned() } else { self.path.join(".") }
     }
 
     /// Smaller for a more usual place. None if a key is not a usual one.
     fn rank(&self) -> Option<Vec<usize>> {
-        let place = |key: &String| STATE_KEYS.iter().position(|known| key == known);
+        let place = |key: &&str| STATE_KEYS.iter().position(|known| key == known);
         self.path.iter().map(place).collect()
     }
 }
@@ -62,16 +65,10 @@ impl Candidate {
 /// Finds the state_dict of a pickled checkpoint: the one under `key` if there is one, else the only
 /// one, else the one under the most usual key.
 pub(super) fn find(pickle: &Pickle, key: Option<&str>) -> Result<FoundStateDict, CheckpointError> {
-    let mut candidates = Vec::new();
-    collect(pickle, pickle.root(), &mut Vec::new(), &mut HashMap::new(), &mut candidates);
-    if let Some(key) = key
-        && let Some(chosen) = candidates.iter().find(|candidate| candidate.path.join(".") == key)
-    {
-        return Ok(FoundStateDict { index: chosen.index, choice: None, by_key: true });
+    if let Some(index) = key.and_then(|key| under(pickle, pickle.root(), key, 0)) {
+        return Ok(FoundStateDict { index, choice: None, by_key: true });
     }
-    // Two keys may lead to one dict.
-    let mut known = HashSet::new();
-    candidates.retain(|candidate| known.insert(candidate.index));
+    let candidates = candidates(pickle);
     let found = |index, choice| FoundStateDict { index, choice, by_key: false };
     let taken = match &candidates[..] {
         [] => return Ok(found(find_any(pickle)?, None)),
@@ -80,52 +77,74 @@ pub(super) fn find(pickle: &Pickle, key: Option<&str>) -> Result<FoundStateDict,
             several.iter().filter_map(|one| Some((one.rank()?, one))).min_by(|a, b| a.0.cmp(&b.0))
         }
     };
-    let names = |which: &dyn Fn(&Candidate) -> bool| -> Vec<String> {
+    let names = |which: &dyn Fn(&Candidate<'_>) -> bool| -> Vec<String> {
         candidates.iter().filter(|one| which(one)).map(Candidate::name).collect()
     };
     let Some((_, taken)) = taken else {
-        return Err(CheckpointError::SeveralStateDicts(names(&|_| true).join(", ")));
+        return Err(CheckpointError::SeveralStateDicts(describe(&names(&|_| true))));
     };
     let others = names(&|one| one.index != taken.index);
     Ok(found(taken.index, Some(StateDictChoice { taken: taken.name(), others })))
 }
 
-/// Collects the dicts that hold a network's weights. Looks into each dict once, however often the
-/// file refers to it; `seen` remembers what it is.
-fn collect(
-    pickle: &Pickle,
-    index: ValueIndex,
-    path: &mut Vec<String>,
-    seen: &mut HashMap<ValueIndex, bool>,
-    candidates: &mut Vec<Candidate>,
-) {
-    let PickleValue::Dict(entries) = pickle.value(index) else { return };
-    let first = !seen.contains_key(&index);
-    let has_weights = *seen
-        .entry(index)
-        .or_insert_with(|| entries.iter().any(|&(key, value)| is_convolution(pickle, key, value)));
-    if has_weights {
-        candidates.push(Candidate { path: path.clone(), index });
-    }
-    if !first || path.len() == MAX_NESTING {
-        return;
-    }
-    for &(key, value) in entries {
-        if let Some(key) = pickle.text(key) {
-            path.push(key.to_owned());
-            collect(pickle, value, path, seen, candidates);
-            path.pop();
+/// The dicts that hold a network's weights, those nearest to the top first. Each dict is looked into
+/// once, however often the file refers to it.
+fn candidates(pickle: &Pickle) -> Vec<Candidate<'_>> {
+    let mut candidates = Vec::new();
+    let mut seen = HashSet::from([pickle.root()]);
+    let mut level = vec![Candidate { path: Vec::new(), index: pickle.root() }];
+    for depth in 0..=MAX_NESTING {
+        let mut next = Vec::new();
+        for Candidate { path, index } in level {
+            let PickleValue::Dict(entries) = pickle.value(index) else { continue };
+            let inner = entries.iter().filter_map(|&(key, value)| {
+                let key = pickle.text(key)?;
+                let is_new =
+                    matches!(pickle.value(value), PickleValue::Dict(_)) && seen.insert(value);
+                is_new.then(|| Candidate { path: [&path[..], &[key]].concat(), index: value })
+            });
+            if depth < MAX_NESTING {
+                next.extend(inner);
+            }
+            if has_weights(pickle, entries) {
+                candidates.push(Candidate { path, index });
+            }
         }
+        level = next;
     }
+    candidates
+}
+
+/// The dict with a network's weights under the user's key, whose parts are separated by dots.
+fn under(pickle: &Pickle, index: ValueIndex, key: &str, depth: usize) -> Option<ValueIndex> {
+    let PickleValue::Dict(entries) = pickle.value(index) else { return None };
+    // Of two entries with one key Python keeps the last.
+    let last = |rest: &dyn Fn(&str) -> Option<usize>| {
+        entries.iter().rev().find_map(|&(key, value)| Some((rest(pickle.text(key)?)?, value)))
+    };
+    if let Some((_, value)) = last(&|text| (text == key).then_some(0)) {
+        let PickleValue::Dict(entries) = pickle.value(value) else { return None };
+        return has_weights(pickle, entries).then_some(value);
+    }
+    let (skipped, value) = last(&|text| {
+        let is_first = key.strip_prefix(text).is_some_and(|rest| rest.starts_with('.'));
+        is_first.then_some(text.len() + 1)
+    })?;
+    if depth + 1 == MAX_NESTING { None } else { under(pickle, value, &key[skipped..], depth + 1) }
+}
+
+fn has_weights(pickle: &Pickle, entries: &[(ValueIndex, ValueIndex)]) -> bool {
+    entries.iter().any(|&(key, value)| is_convolution(pickle, key, value))
 }
 
 /// True for a network's convolution: a tensor of four axes whose name has several parts. An
 /// optimiser's state of a parameter has such tensors too, called `exp_avg`.
 fn is_convolution(pickle: &Pickle, key: ValueIndex, value: ValueIndex) -> bool {
-    let named = pickle.text(key).is_some_and(|name| name.contains(['.', '/']));
-    named
-        && is_tensor(pickle, value)
+    // Names are read last: a file made to do harm may refer to a long one countless times.
+    let is_name = |name: &str| name.len() <= MAX_TENSOR_NAME_BYTES && name.contains(['.', '/']);
+    is_tensor(pickle, value)
         && rank(pickle, value, 0).is_none_or(|r| r == CONVOLUTION_RANK)
+        && pickle.text(key).is_some_and(is_name)
 }
 
 /// The number of axes of a tensor; none if it is of an unknown kind.
@@ -271,6 +290,34 @@ mod tests {
         let optimizer = Dict(vec![("layer1.0.conv1.weight", state)]);
         let both = Dict(vec![("optimizer", optimizer), ("params", weights())]);
         assert_eq!(chosen(&both, None).unwrap(), "");
+    }
+
+    #[test]
+    fn a_dict_that_is_met_first_too_deep_is_found_nearer_to_the_top() {
+        // {"a": {"b": {"c": {"d": D}}}, "x": D}
+        let mut bytes = b"\x80\x02}U\x01a}U\x01b}U\x01c}U\x01d".to_vec();
+        write(&weights(), &mut bytes);
+        bytes.extend(b"q\x00ssssU\x01xh\x00s.");
+        let pickle = Pickle::read(&bytes).unwrap();
+        let found = find(&pickle, None).unwrap();
+        assert!(
+            matches!(pickle.value(found.index), PickleValue::Dict(entries) if entries.len() == 1)
+        );
+        assert_eq!(find(&pickle, Some("x")).unwrap().index, found.index);
+    }
+
+    #[test]
+    fn a_dict_that_is_referred_to_countless_times_costs_no_more_than_its_references() {
+        // A key of a megabyte, for one dict, a million times.
+        let mut bytes = b"\x80\x02}(X\x00\x00\x10\x00".to_vec();
+        bytes.extend(vec![b'k'; 1 << 20]);
+        bytes.extend(b"q\x00");
+        write(&weights(), &mut bytes);
+        bytes.extend(b"q\x01");
+        bytes.extend(b"h\x00h\x01".repeat(1_000_000));
+        bytes.extend(b"u.");
+        let pickle = Pickle::read(&bytes).unwrap();
+        assert_eq!(candidates(&pickle).len(), 1);
     }
 
     #[test]

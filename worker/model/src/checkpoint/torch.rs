@@ -3,20 +3,27 @@
 //! Such a file is a zip archive. Its pickle, `data.pkl`, describes tensors as views of storages,
 //! and each storage is a file of the archive.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
 
 use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::converted::{Converted, ConvertedTensor, MAX_CONVERTED_BYTES, serialize};
+use super::converted::{Converted, ConvertedTensor, serialize};
 use super::error::CheckpointError;
 use super::pickle::{Pickle, PickleValue, ValueIndex};
-use super::state_dict::{self, is_tensor};
+use super::state_dict::{self, MAX_TENSOR_NAME_BYTES, is_tensor};
 use super::tensor_filter::TensorFilter;
 
 /// Largest pickle. A ResNet-152's has 100 kB; with an optimiser's state it is a few times larger.
 const MAX_PICKLE_BYTES: u64 = 16 << 20;
+
+/// How often the file's bytes may be in the tensors: weights that two layers share are there twice.
+const MAX_COPIES: u64 = 4;
+/// What tensors may take beside that: numbers that are expanded from one.
+const SMALL_BYTES: u64 = 1 << 20;
+/// The most axes of a tensor. A convolution's weight has four.
+const MAX_RANK: usize = 8;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
@@ -33,18 +40,23 @@ pub(super) fn convert(file: &[u8], filter: &TensorFilter) -> Result<Converted, C
     let found = state_dict::find(&pickle, filter.key.as_deref())?;
 
     let mut storages = HashMap::new();
-    let mut left = MAX_CONVERTED_BYTES;
+    // torch.save writes each storage once and compresses nothing. Two tensors of one storage are both
+    // copied out of it.
+    let mut left_to_read = file.len() as u64;
+    let mut left = file.len() as u64 * MAX_COPIES + SMALL_BYTES;
     let mut converted = Vec::new();
     for (name, tensor) in tensors(&pickle, found.index, filter)? {
         let bytes = tensor.bytes().filter(|&bytes| bytes <= left);
         left -= bytes.ok_or_else(|| {
-            CheckpointError::Damaged(format!("{name} is larger than any network known here"))
+            CheckpointError::Damaged(format!("{name} has more values than the file"))
         })?;
         let storage = match storages.entry(tensor.storage) {
             std::collections::hash_map::Entry::Occupied(read) => read.into_mut(),
             std::collections::hash_map::Entry::Vacant(empty) => {
                 let path = format!("{folder}data/{}", tensor.storage);
-                empty.insert(read(&mut archive, &path, MAX_CONVERTED_BYTES)?)
+                let content = read(&mut archive, &path, left_to_read)?;
+                left_to_read -= content.len() as u64;
+                empty.insert(content)
             }
         };
         let values = tensor.values(storage).ok_or_else(|| {
@@ -65,18 +77,36 @@ fn tensors<'a>(
 ) -> Result<Vec<(&'a str, StorageView<'a>)>, CheckpointError> {
     let PickleValue::Dict(entries) = pickle.value(state_dict) else { return Ok(Vec::new()) };
     let mut tensors = Vec::with_capacity(entries.len());
+    let mut names = HashSet::new();
     for &(key, value) in entries {
         let (Some(name), true) = (pickle.text(key), is_tensor(pickle, value)) else { continue };
+        if name.len() > MAX_TENSOR_NAME_BYTES {
+            let length = name.len();
+            let problem = format!("the name {} of a tensor has {length} bytes", shown(name));
+            return Err(CheckpointError::Damaged(problem));
+        }
         if !filter.takes(name) {
             continue;
         }
+        if !names.insert(name) {
+            return Err(CheckpointError::Damaged(format!("it has two tensors {}", shown(name))));
+        }
         let tensor = StorageView::of(pickle, value).ok_or_else(|| {
             let kind = kind_of(pickle, value);
-            CheckpointError::Tensor { name: name.to_owned(), kind }
+            CheckpointError::Tensor { name: shown(name), kind }
         })?;
         tensors.push((name, tensor));
     }
     Ok(tensors)
+}
+
+/// The name of a tensor for a message: a file made to do harm may have one of megabytes.
+fn shown(name: &str) -> String {
+    const SHOWN: usize = 200;
+    match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// What an unreadable tensor is, in words.
@@ -86,7 +116,9 @@ fn kind_of(pickle: &Pickle, index: ValueIndex) -> String {
         Some("_rebuild_qtensor") => "quantised".to_owned(),
         Some("_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => "sparse".to_owned(),
         Some("_rebuild_meta_tensor_no_storage") => "a meta tensor without values".to_owned(),
-        Some("_rebuild_tensor_v2") => "of an unknown number format".to_owned(),
+        Some("_rebuild_tensor_v2") => {
+            format!("of an unknown number format, or has more than {MAX_RANK} axes")
+        }
         Some(name) => format!("made by {name}"),
         None => "of an unknown kind".to_owned(),
     }
@@ -180,6 +212,12 @@ impl<'a> StorageView<'a> {
             "BoolStorage" => Dtype::BOOL,
             _ => return None,
         };
+        if [shape, strides]
+            .iter()
+            .any(|&axes| pickle.tuple(axes).is_some_and(|a| a.len() > MAX_RANK))
+        {
+            return None;
+        }
         let (shape, strides) = (pickle.sizes(shape)?, pickle.sizes(strides)?);
         let (storage, offset) = (pickle.text(key)?, pickle.size(offset)?);
         (shape.len() == strides.len()).then_some(Self { dtype, storage, offset, shape, strides })

@@ -10,7 +10,7 @@ use super::error::CheckpointError;
 use super::naming::{Naming, TensorNames};
 use super::structure::{Shapes, find_head, find_network};
 use super::tensor_filter::{TensorFilter, is_under};
-use super::weights::{Weights, describe_names};
+use super::weights::{Weights, describe, describe_names};
 
 /// With more networks in a file, none is compared with another.
 const MOST_COMPARED: usize = 4;
@@ -47,7 +47,7 @@ impl WeightsFile {
                 prefix => prefix.to_owned(),
             };
             let found: Vec<_> = found.into_iter().map(prefix).collect();
-            CheckpointError::SeveralNetworks(found.join(", "))
+            CheckpointError::SeveralNetworks(describe(&found))
         })?;
         let choice = choice.map(|choice| choice.to_string());
         Ok(Self { bytes, shapes: Arc::new(shapes), names, choice })
@@ -89,7 +89,7 @@ impl WeightsFile {
     pub(crate) fn with_head(self, classes: usize, inputs: usize) -> Result<Self, CheckpointError> {
         let names = find_head(&self.shapes, self.names, classes, inputs).map_err(|found| {
             let found: Vec<_> = found.iter().map(|head| format!("{head}*")).collect();
-            CheckpointError::SeveralHeads(found.join(", "))
+            CheckpointError::SeveralHeads(describe(&found))
         })?;
         Ok(Self { names, ..self })
     }

@@ -1,5 +1,6 @@
 //! Reading single fields of other programs' configurations.
 
+use camshaft_common::transparency::Transparency;
 use serde_json::Value;
 
 /// Why a configuration of another program can't be converted to our format.
@@ -8,6 +9,15 @@ pub(super) type Refusal = String;
 /// The first of the fields `names` that `object` has and that is not null.
 pub(super) fn field<'a>(object: &'a Value, names: &[&str]) -> Option<&'a Value> {
     names.iter().filter_map(|name| object.get(name)).find(|value| !value.is_null())
+}
+
+/// What becomes of transparency: a word of our own format that may be added to the others.
+pub(super) fn transparency(config: &Value) -> Result<Transparency, Refusal> {
+    match config.get("transparency") {
+        None => Ok(Transparency::default()),
+        Some(word) => serde_json::from_value(word.clone())
+            .map_err(|error| format!("\"transparency\" is {word}: {error}")),
+    }
 }
 
 /// Three numbers: a mean or a standard deviation.

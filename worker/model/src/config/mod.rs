@@ -75,11 +75,13 @@ impl ModelConfig {
                 refused(format!("preprocessor_config.json is not JSON ({error})"))
             })?;
             transformers::read(&value, preprocessor.as_ref(), names).map_err(refused)?
-        } else if own::fill_in(&mut value, known.architecture, names) {
-            serde_json::from_value(value).map_err(syntax)?
         } else {
-            // From the text, not the value, so that errors say line and column.
-            serde_json::from_slice(json).map_err(syntax)?
+            own::check_fields(&value).map_err(refused)?;
+            match own::fill_in(&mut value, known.architecture, names) {
+                true => serde_json::from_value(value).map_err(syntax)?,
+                // From the text, not the value, so that errors say line and column.
+                false => serde_json::from_slice(json).map_err(syntax)?,
+            }
         };
         config.check().map_err(refused)?;
         Ok(config)
@@ -141,6 +143,32 @@ mod tests {
             error.contains("`vgg16`, expected one of `resnet18`, `resnet34`, `resnet50`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_field_that_would_be_ignored_is_refused() {
+        for (place, field, part) in [
+            ("", "transparancy", "did you mean \"transparency\""),
+            ("", "Classes", "did you mean \"classes\""),
+            ("", "mean", "it belongs into it"),
+            ("/input", "gamma", "unknown field \"gamma\"; there can be height, width"),
+            ("/input", "colour", "unknown field \"colour\""),
+            ("/input", "transparency", "it belongs beside it"),
+        ] {
+            let mut config = config();
+            config.pointer_mut(place).unwrap()[field] = "ignore".into();
+            let error = parse(&config).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        // All that a configuration can have is known, and notes may be there.
+        let mut config = config();
+        config["aliases"] = json!([[], ["hound"]]);
+        config["transparency"] = "ignore".into();
+        config["notes"] = "trained in May".into();
+        let parsed = parse(&config).unwrap();
+        let written = serde_json::to_value(&parsed).unwrap();
+        assert_eq!(written.as_object().unwrap().len(), 6);
+        assert_eq!(parse(&written).unwrap(), parsed);
     }
 
     #[test]

@@ -1,8 +1,18 @@
-//! Our own format: what may be missing in it, because it is known otherwise.
+//! Our own format: what may be missing in it, because it is known otherwise, and what must not be
+//! there.
 
 use serde_json::Value;
 
 use super::architecture::Architecture;
+use super::fields::Refusal;
+
+/// Fields of a configuration, and of its `input`.
+const FIELDS: [&str; 6] = ["architecture", "head", "classes", "aliases", "input", "transparency"];
+const INPUT_FIELDS: [&str; 8] =
+    ["height", "width", "resize", "interpolation", "scale", "mean", "std", "color"];
+/// A field whose name differs from a known one by one letter, or in a long name by two, is taken for a
+/// misspelling.
+const LONG_NAME: usize = 8;
 
 /// A configuration without architecture and classes, for a file of weights alone: the input that
 /// torchvision's `ImageClassification` preset prepares, for its weights of before 2022 and most
@@ -29,7 +39,51 @@ pub(super) fn fill_in(
         fields.insert("architecture".to_owned(), architecture.name().into());
     }
     if let Some(classes) = classes {
+        // The file's further names are of its own classes.
+        let aliases = fields.get("aliases").and_then(Value::as_array);
+        if aliases.is_some_and(|aliases| aliases.len() != classes.len()) {
+            fields.remove("aliases");
+        }
         fields.insert("classes".to_owned(), classes.into());
     }
     changes
+}
+
+/// Refuses a field that would be ignored although it was meant to do something: every unknown one in
+/// `input`, and elsewhere those with nearly the name of a known one. Others are notes, such as
+/// `license`.
+pub(super) fn check_fields(config: &Value) -> Result<(), Refusal> {
+    for name in names(config) {
+        if FIELDS.contains(&name) {
+            continue;
+        }
+        if INPUT_FIELDS.contains(&name) {
+            return Err(format!("{name:?} is beside \"input\"; it belongs into it"));
+        }
+        if let Some(known) = FIELDS.iter().find(|known| is_like(name, known)) {
+            return Err(format!("it has an unknown field {name:?}; did you mean {known:?}?"));
+        }
+    }
+    for name in config.get("input").into_iter().flat_map(names) {
+        if FIELDS.contains(&name) {
+            return Err(format!("{name:?} is in \"input\"; it belongs beside it"));
+        }
+        if !INPUT_FIELDS.contains(&name) {
+            return Err(format!(
+                "its \"input\" has an unknown field {name:?}; there can be {}",
+                INPUT_FIELDS.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn names(object: &Value) -> impl Iterator<Item = &str> {
+    object.as_object().into_iter().flat_map(|fields| fields.keys().map(String::as_str))
+}
+
+fn is_like(name: &str, known: &str) -> bool {
+    let name = name.to_lowercase();
+    let limit = if known.len() < LONG_NAME { 1 } else { 2 };
+    strsim::osa_distance(&name, known) <= limit
 }

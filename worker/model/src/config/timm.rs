@@ -5,13 +5,12 @@
 
 use std::collections::HashMap;
 
-use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 use serde_json::Value;
 
 use super::architecture::{Architecture, HeadKind};
 use super::classes::{IMAGENET_CLASSES, imagenet_1k};
-use super::fields::{Refusal, field, pixels, triple};
+use super::fields::{Refusal, field, pixels, transparency, triple};
 use super::model_config::ModelConfig;
 
 /// `timm.data.constants`: `IMAGENET_DEFAULT_MEAN`, `IMAGENET_DEFAULT_STD`, `DEFAULT_CROP_PCT`.
@@ -55,7 +54,7 @@ pub(super) fn read(config: &Value, names: Option<Vec<String>>) -> Result<ModelCo
         classes,
         aliases,
         input: input(pretrained)?,
-        transparency: Transparency::default(),
+        transparency: transparency(config)?,
     })
 }
 

@@ -1,13 +1,12 @@
 //! transformers' `config.json` of a `ResNetForImageClassification`, and the
 //! `preprocessor_config.json` of the image processors that go with it.
 
-use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 use serde_json::Value;
 
 use super::architecture::{Architecture, HeadKind};
 use super::classes::{IMAGENET_CLASSES, imagenet_1k};
-use super::fields::{Refusal, field, pixels, triple};
+use super::fields::{Refusal, field, pixels, transparency, triple};
 use super::model_config::ModelConfig;
 
 /// Defaults of `ConvNextImageProcessor`.
@@ -48,7 +47,7 @@ pub(super) fn read(
         classes,
         aliases: Vec::new(),
         input,
-        transparency: Transparency::default(),
+        transparency: transparency(config)?,
     })
 }
 

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use camshaft_common::split_names::{self, Split, SplitName};
+
 use super::scan::Scan;
-use super::split_names::{self, Split, SplitName};
 use super::{DatasetError, LeftOutFolder};
 
 /// Where the class folders are. Each is a key without a slash at its end; empty for the data set

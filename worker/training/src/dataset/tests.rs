@@ -1,4 +1,6 @@
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 
@@ -47,6 +49,20 @@ fn folders_say_what_is_validated_on() {
 }
 
 #[test]
+fn class_folders_that_are_no_utf8_stay_apart_and_are_called_as_in_an_audit() {
+    let root = tempfile::tempdir().unwrap();
+    for name in [&b"caf\xe9"[..], b"caf\xe8", b"tea\n"] {
+        let folder = root.path().join(OsStr::from_bytes(name));
+        fs::create_dir(&folder).unwrap();
+        (0..3).for_each(|n| fs::write(folder.join(format!("{n}.jpg")), b"x").unwrap());
+    }
+    let found = find(&root).unwrap();
+    assert_eq!(found.classes, ["%=caf%E8", "%=caf%E9", "%=tea%0A"]);
+    assert_eq!(found.class_counts(), [[2, 1]; 3]);
+    assert!(found.training.iter().all(|image| image.path.exists()));
+}
+
+#[test]
 fn splits_are_no_classes_whatever_they_are_called() {
     for (train, test) in [
         ("Train", "Test"),
@@ -72,6 +88,25 @@ fn splits_are_no_classes_whatever_they_are_called() {
     assert_eq!(find(&root).unwrap().left_out.folders[0].key, "val");
     let unlabelled = [&images(&all[..2], 5)[..], &["test/1.jpg".to_owned()]].concat();
     assert_eq!(find(&folder(&unlabelled)).unwrap().classes, ["cat", "dog"]);
+}
+
+#[test]
+fn links_between_classes_end() {
+    let root = folder(&images(&["cat", "dog"], 3));
+    for (one, other) in [("cat", "dog"), ("dog", "cat")] {
+        let target = format!("../{other}");
+        std::os::unix::fs::symlink(target, root.path().join(one).join("more")).unwrap();
+    }
+    let found = find(&root).unwrap();
+    // Three of its own, and three of the other class.
+    assert_eq!(found.class_counts().iter().map(|[a, b]| a + b).collect::<Vec<_>>(), [6, 6]);
+}
+
+#[test]
+fn annotations_called_as_a_trainings_record_leave_nothing_out() {
+    let root = folder(&images(&["cat", "dog"], 3));
+    fs::write(root.path().join("cat/training.json"), r#"{"images": []}"#).unwrap();
+    assert_eq!(find(&root).unwrap().classes, ["cat", "dog"]);
 }
 
 #[test]
@@ -117,7 +152,9 @@ fn a_model_in_the_data_set_is_no_class() {
     };
     let digest = find("model").unwrap().digest();
     write(&["model/learning-curve.png", "model/training.json", "model/model.safetensors"]);
-    write(&["earlier/learning-curve.png", "earlier/training.json"]);
+    write(&["earlier/learning-curve.png"]);
+    let record = r#"{"schema": 1, "settings": {}, "skipped_images": 0, "history": []}"#;
+    fs::write(root.path().join("earlier/training.json"), record).unwrap();
     write(&["models/deep/checkpoint.safetensors", "models/deep/learning-curve.png"]);
     write(&["audit/run.json", "audit/predictions/a.json", "audit/overlays/cat/1.jpg.jpg"]);
     write(&["__MACOSX/cat/._1.jpg", "__MACOSX/1.jpg", ".hidden/1.jpg"]);

@@ -27,6 +27,26 @@ pub struct InputRule {
     pub color: ChannelOrder,
 }
 
+impl InputRule {
+    /// The rule for a square input of `side` pixels. The image that it is cut from changes in
+    /// proportion, so that the network sees the same part of it.
+    #[must_use]
+    pub fn with_side(&self, side: usize) -> Self {
+        let scaled = |pixels: usize, old: usize| (pixels * side).div_ceil(old.max(1));
+        let resize = match self.resize {
+            Resize::Stretch => Resize::Stretch,
+            Resize::ShorterSide(pixels) => {
+                Resize::ShorterSide(scaled(pixels, self.height.max(self.width)))
+            }
+            Resize::StretchTo { height, width } => Resize::StretchTo {
+                height: scaled(height, self.height),
+                width: scaled(width, self.width),
+            },
+        };
+        Self { height: side, width: side, resize, ..self.clone() }
+    }
+}
+
 /// How an image's size becomes the input's. If the resized image is larger than the input, the
 /// input is cropped from its middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -78,4 +98,32 @@ pub enum ChannelOrder {
     Rgb,
     /// Blue, green, red: Keras' "caffe" preprocessing.
     Bgr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_of_another_size_is_cut_from_an_image_of_another_size() {
+        let rule = |side, resize| InputRule {
+            height: side,
+            width: side,
+            resize,
+            interpolation: Interpolation::BilinearAntialiased,
+            scale: Scale::ByteToUnit,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            color: ChannelOrder::Rgb,
+        };
+        let to = |height, width| Resize::StretchTo { height, width };
+        for (old, new) in [
+            (Resize::Stretch, Resize::Stretch),
+            (Resize::ShorterSide(256), Resize::ShorterSide(74)),
+            (to(256, 240), to(74, 69)),
+        ] {
+            assert_eq!(rule(224, old).with_side(64), rule(64, new));
+            assert_eq!(rule(224, old).with_side(224), rule(224, old));
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Which architecture a checkpoint has, told by the names and shapes of its tensors: to run it if
 //! the configuration names none, and to name it in an error if it is another.
 
+use std::fmt;
+
 use super::shape::{ResNetShape, STAGES};
 use crate::checkpoint::{Naming, Weights};
 use crate::config::Architecture;
@@ -44,12 +46,34 @@ pub(crate) fn architecture_of(weights: &Weights<'_>) -> Option<Architecture> {
     matching.iter().find(usual).copied()
 }
 
-/// What a file looks like, if that is not `wanted`: `"resnet34"`, or `"seresnet50", which this
-/// version can't run`. None if it can be `wanted`, or if nothing can be told.
+/// The network that a file looks like, if it is another than was wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OtherNetwork {
+    /// One of these, which can be run. They differ only in their strides.
+    Runnable(Vec<Architecture>),
+    /// One that can't be run, by timm's name or in words.
+    Foreign(String),
+}
+
+impl fmt::Display for OtherNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Runnable(networks) => {
+                let names: Vec<_> =
+                    networks.iter().map(|network| format!("{:?}", network.name())).collect();
+                f.write_str(&names.join(" or "))
+            }
+            Self::Foreign(name) => write!(f, "{name}, which this version can't run"),
+        }
+    }
+}
+
+/// What a file looks like, if that is not `wanted`. None if it can be `wanted`, or if nothing can be
+/// told.
 pub(crate) fn other_architecture(
     weights: &Weights<'_>,
     wanted: Option<Architecture>,
-) -> Option<String> {
+) -> Option<OtherNetwork> {
     let foreign = foreign_parts(weights);
     let matching = matching_architectures(weights);
     if foreign.is_empty() {
@@ -57,8 +81,7 @@ pub(crate) fn other_architecture(
             return None;
         }
         if !matching.is_empty() {
-            let names: Vec<_> = matching.iter().map(|fits| format!("{:?}", fits.name())).collect();
-            return Some(names.join(" or "));
+            return Some(OtherNetwork::Runnable(matching));
         }
     }
     let name = match describe(weights) {
@@ -74,7 +97,7 @@ pub(crate) fn other_architecture(
     }
     let with =
         if with.is_empty() { String::new() } else { format!(" with {}", with.join(" and ")) };
-    Some(format!("{name}{with}, which this version can't run"))
+    Some(OtherNetwork::Foreign(name + &with))
 }
 
 /// Parts of a file that no architecture here has, in the field's words.

@@ -1,18 +1,23 @@
 //! Names of folders that say what their images are for: to train, to validate or to test on.
 //!
-//! Pure: looks at names only. Downstream: [`layout`](super::layout).
+//! Pure: looks at names only. Downstream: training, which tells splits from classes, and the report,
+//! which looks for images that are in two splits.
 
 /// What the images of a split are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Split {
+pub enum Split {
+    /// A network learns from it.
     Training,
+    /// It tells when to stop.
     Validation,
+    /// It tells how good the network is.
     Test,
 }
 
 impl Split {
     /// Completes "a folder to … on".
-    pub(super) fn purpose(self) -> &'static str {
+    #[must_use]
+    pub fn purpose(self) -> &'static str {
         match self {
             Self::Training => "train",
             Self::Validation => "validate",
@@ -23,12 +28,13 @@ impl Split {
 
 /// A folder's name, read as a split's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SplitName {
-    pub(super) split: Split,
+pub struct SplitName {
+    /// What its images are for.
+    pub split: Split,
     /// The other words of the name: `seg` of `seg_train`. Empty for `train` and `training_set`.
-    pub(super) rest: String,
+    pub rest: String,
     /// True for a word that means a split only beside a folder to train on: `dev` may be a class.
-    pub(super) is_weak: bool,
+    pub is_weak: bool,
 }
 
 const WORDS: [(&str, Split, bool); 15] = [
@@ -58,7 +64,8 @@ const FILLERS: [&str; 14] = [
 
 /// Reads a name, whatever its case and whatever stands between its words. `None` if it has no
 /// split's word, or several.
-pub(super) fn read(name: &str) -> Option<SplitName> {
+#[must_use]
+pub fn read(name: &str) -> Option<SplitName> {
     let mut found = None;
     let mut rest = Vec::new();
     for word in words(name) {
