@@ -158,10 +158,11 @@ cargo_test() {
   return "$status"
 }
 
+# Many suites wait for a broker or a worker, and leave cores to another.
 lane_tests() {
   install_services
   cargo build --release --workspace
-  cargo_test --workspace
+  RUST_TEST_THREADS=$(($(nproc) + 1)) cargo_test --workspace
 }
 
 lane_fuzz() {
