@@ -62,7 +62,8 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(folder).expect("the folder can be listed") {
         let entry = entry.expect("its entries can be read");
         let kind = entry.file_type().expect("its entries can be read");
-        if kind.is_dir() {
+        // A look at each file would take long: only links are followed.
+        if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
             files.extend(files_below(&entry.path()));
         } else {
             files.push(entry.path());

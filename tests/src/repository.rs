@@ -51,20 +51,27 @@ pub fn chelsea() -> PathBuf {
 pub fn shared(path: &str) -> Option<PathBuf> {
     let found = root().join("../shared").join(path);
     if !found.exists() {
-        record_skip(path).expect("a skipped check can be recorded");
+        skip(&format!("there is no ../shared/{path} on this machine"));
         return None;
     }
     Some(found)
 }
 
 /// Prints that the current test skips a check, and appends a line to [`SKIPPED_FILE`] if it is set.
+///
+/// # Panics
+/// If the line cannot be written.
 #[expect(clippy::print_stderr, reason = "a skipped check must be seen")]
-fn record_skip(path: &str) -> io::Result<()> {
-    eprintln!("SKIPPED: there is no ../shared/{path} on this machine");
+pub fn skip(reason: &str) {
+    eprintln!("SKIPPED: {reason}");
+    record_skip(reason).expect("a skipped check can be recorded");
+}
+
+fn record_skip(reason: &str) -> io::Result<()> {
     let Some(file) = env::var_os(SKIPPED_FILE) else { return Ok(()) };
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    let line = format!("{test}: no ../shared/{path}\n");
+    let line = format!("{test}: {reason}\n");
     // One write to the end of the file, so that lines of parallel tests do not mix.
     OpenOptions::new().create(true).append(true).open(file)?.write_all(line.as_bytes())
 }

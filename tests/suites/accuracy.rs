@@ -13,7 +13,7 @@ const LEAST_ACCURACY: f64 = 0.992 - 0.005;
 const LEAST_COSINE: f64 = 0.99;
 
 #[test]
-fn the_model_reaches_the_accuracy_of_its_card() {
+fn the_model_reaches_the_accuracy_of_its_card_and_its_maps_show_no_shortcut() {
     let Some(photographs) = repository::shared("data/pets/val") else { return };
     let out = tempdir().unwrap();
     let mut command = camshaft(["audit"]);
@@ -27,6 +27,11 @@ fn the_model_reaches_the_accuracy_of_its_card() {
     let accuracy = right.count() as f64 / 400.0;
     println!("accuracy on 400 photographs: {accuracy}");
     assert!(accuracy >= LEAST_ACCURACY, "{accuracy}");
+
+    let mut report = camshaft(["report", "--thumbnails", "0", "--json"]);
+    let reported = run(report.arg(out.path())).expect(0);
+    let reported: serde_json::Value = serde_json::from_str(&reported.stdout).unwrap();
+    assert_eq!(reported["findings"]["shortcut"], 0, "{reported}");
 
     // Two of the reference images are among them.
     let golden = repository::shared("golden/cats-vs-dogs.json").unwrap();

@@ -220,7 +220,7 @@ fn an_audit_that_cannot_run_says_why_in_one_line() {
     audit(&empty, &out, &[]).expect_one_line(&["no images in", "empty"]);
 
     audit(&photos, &out, &["--model", "/no/such/model"])
-        .expect_one_line(&["/no/such/model has no config.json"]);
+        .expect_one_line(&["there is no folder or file /no/such/model"]);
 
     let broken = folder.path().join("broken");
     write_small_model(&broken);

@@ -113,8 +113,8 @@ fn maps_are_those_of_pytorch_at_every_layer() {
         let mut compared = 0;
         for layer in ["layer2", "layer3", "layer4", "layer4.2.conv3"] {
             let layer: TargetLayer = layer.parse().unwrap();
-            // The two that need a pass for each channel take minutes with candle's kernels, and have a
-            // test of their own.
+            // The two that need a pass for each channel take minutes with candle's kernels, and have
+            // tests of their own.
             let there = |method: &Method| {
                 let mut cases = golden.cases.iter();
                 !PASS_FOR_EACH_CHANNEL.contains(method)
@@ -132,11 +132,27 @@ fn maps_are_those_of_pytorch_at_every_layer() {
 const PASS_FOR_EACH_CHANNEL: [Method; 2] = [Method::ScoreCam, Method::AblationCam];
 
 #[test]
-fn maps_of_methods_with_a_pass_for_each_channel_are_those_of_pytorch() {
+fn ablation_cam_maps_are_those_of_pytorch() {
+    maps_with_a_pass_for_each_channel(Method::AblationCam);
+}
+
+/// Each of its 2,048 passes goes through the whole network: 400 seconds of a core.
+#[test]
+fn score_cam_maps_are_those_of_pytorch() {
+    const LEAST_CORES: usize = 4;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < LEAST_CORES {
+        let reason = format!("its 2,048 passes take too long on fewer than {LEAST_CORES} cores");
+        return repository::skip(&reason);
+    }
+    maps_with_a_pass_for_each_channel(Method::ScoreCam);
+}
+
+fn maps_with_a_pass_for_each_channel(method: Method) {
     let Some(golden) = golden(KernelChoice::Auto) else { return };
-    let (methods, layer) = (PASS_FOR_EACH_CHANNEL, TargetLayer::Stage(4));
-    let compared = maps_are_those_of_pytorch(KernelChoice::Auto, &golden, &methods, layer, 1);
-    assert_eq!(compared, 2);
+    let layer = TargetLayer::Stage(4);
+    let compared = maps_are_those_of_pytorch(KernelChoice::Auto, &golden, &[method], layer, 1);
+    assert_eq!(compared, 1);
 }
 
 /// Compares the maps of the first *n* `images` for all `methods`, and returns the number of maps.

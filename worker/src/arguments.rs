@@ -40,7 +40,8 @@ pub struct EngineArgs {
     /// An image with more pixels fails as too-large: a number, or with a unit as 100M
     #[arg(long, env = "CAMSHAFT_MAX_IMAGE_PIXELS", default_value = "100M", value_name = "PIXELS", value_parser = size::count)]
     pub max_image_pixels: u64,
-    /// An image whose decoding takes longer fails as undecodable
+    /// An image whose decoding takes more processor time than this, or twice as long, fails as
+    /// undecodable
     #[arg(long, env = "CAMSHAFT_MAX_DECODE_SECONDS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_decode_seconds: u64,
     /// Memory for the files, pixels and overlays of all images in work. The model's own memory
@@ -60,9 +61,9 @@ impl EngineArgs {
             image_limits: ImageLimits {
                 max_bytes: self.max_image_bytes,
                 max_pixels: self.max_image_pixels,
+                max_time: Duration::from_secs(self.max_decode_seconds),
                 ..ImageLimits::default()
             },
-            decode_time: Duration::from_secs(self.max_decode_seconds),
             held_bytes: self.max_held_bytes,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             settings,

@@ -37,10 +37,8 @@ pub struct ComputeConfig {
 pub struct EngineConfig {
     /// How the network runs.
     pub compute: ComputeConfig,
-    /// The size that one image may have.
+    /// The size that one image may have, and how long its decoding may take.
     pub image_limits: ImageLimits,
-    /// How long the decoding of one image may take.
-    pub decode_time: Duration,
     /// Memory for files, pixels and overlays together. The model's own is not in it.
     pub held_bytes: u64,
     /// Cores of this machine.
@@ -138,7 +136,6 @@ impl EngineConfig {
             stores: STORE_REQUESTS,
             file_bytes,
             pixel_bytes: self.held_bytes - file_bytes,
-            decode_time: self.decode_time,
             image: self.image_limits,
         }
     }

@@ -87,6 +87,7 @@ impl Engine {
 
         let monitor = EngineMonitor {
             prefetch: limits.prefetch(),
+            cores: limits.cores,
             batch_size: Arc::clone(&batch_size),
             file_budget: Arc::clone(&file_budget),
             pixel_budget: Arc::clone(&pixel_budget),
@@ -111,7 +112,8 @@ impl Engine {
             decode: DecodeStage {
                 pixel_budget,
                 image_limits: limits.image,
-                time_limit: limits.decode_time,
+                cores: limits.cores,
+                reporting: Arc::clone(&reporting),
             },
             batch: BatchStage { size: Arc::clone(&batch_size), wait: limits.batch_wait },
             model: ModelStage { thread, batch_size, metrics },

@@ -40,7 +40,7 @@ pub struct HealthError {
 /// How long a worker that runs may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a client may take to send the head of a request. After that its connection is closed.
+/// How long a client may take to send a request and read the answer. After that its connection is closed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The wait after a connection could not be accepted, for instance because no file is left to open.
@@ -134,7 +134,8 @@ impl Health {
 
     async fn accept(self, listener: TcpListener) {
         let mut server = http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
+        // Probes and Prometheus ask once in some seconds: no connection is kept for the next.
+        server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).keep_alive(false);
         loop {
             let connection = match listener.accept().await {
                 Ok((connection, _address)) => TokioIo::new(connection),
@@ -151,8 +152,12 @@ impl Health {
             });
             let serving = server.serve_connection(connection, answer);
             tokio::spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::debug!(%error, "a health check's connection broke");
+                match tokio::time::timeout(REQUEST_TIMEOUT, serving).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "a health check's connection broke"),
+                    Err(_elapsed) => {
+                        tracing::debug!("a health check's client sends or reads nothing")
+                    }
                 }
             });
         }
@@ -202,6 +207,7 @@ impl Health {
             let snapshot = engine.snapshot();
             problems.extend(snapshot.outages);
             problems.extend(snapshot.lasting_error);
+            problems.extend(snapshot.lost_decoders);
             counts = snapshot.counts;
         }
         Readiness {

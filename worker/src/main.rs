@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use camshaft_arguments::advice::with_option;
+use camshaft_common::printable::printable_lines;
 use camshaft_common::store::StoreOptions;
 use camshaft_telemetry::Service;
 use camshaft_worker::arguments::ServiceArgs;
@@ -80,6 +81,6 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn print_error(error: &str, status: ExitCode) -> ExitCode {
-    eprintln!("camshaft-worker: {error}");
+    eprintln!("camshaft-worker: {}", printable_lines(error));
     status
 }

@@ -14,6 +14,7 @@ use crate::snapshot::EngineSnapshot;
 #[derive(Clone, Debug)]
 pub struct EngineMonitor {
     pub(crate) prefetch: u16,
+    pub(crate) cores: usize,
     pub(crate) batch_size: Arc<BatchSize>,
     pub(crate) file_budget: Arc<MemoryBudget>,
     pub(crate) pixel_budget: Arc<MemoryBudget>,
@@ -33,6 +34,7 @@ impl EngineMonitor {
             batch_limit: self.batch_size.now(),
             outages: self.stores.outages(),
             lasting_error: self.reporting.lasting_errors.recent(),
+            lost_decoders: self.decoders_problem(),
         }
     }
 
@@ -52,6 +54,12 @@ impl EngineMonitor {
     #[must_use]
     pub fn first_lasting_error(&self) -> Option<String> {
         self.reporting.lasting_errors.first()
+    }
+
+    /// Why this process can't go on: too many decoders have not come back.
+    #[must_use]
+    pub fn decoders_problem(&self) -> Option<String> {
+        self.pixel_budget.lost().problem(self.cores)
     }
 
     /// The worker's name in results.

@@ -18,7 +18,6 @@
 //! each one what it needs.
 
 use camshaft_queue::{Deliveries, Delivery};
-use futures::StreamExt;
 
 pub mod admit;
 pub mod admitted;
@@ -93,7 +92,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If a stage panicked. The messages that it held are handed back to the queue.
-    pub async fn run(self, mut deliveries: Deliveries) -> Result<(), PipelineError> {
+    pub async fn run(self, deliveries: Deliveries) -> Result<(), PipelineError> {
         let Self { limits, metrics, .. } = self;
         let mut stages = Stages::new(metrics, limits.stores);
         let (delivered, incoming) = channel::<Delivery>(1);
@@ -107,12 +106,7 @@ impl Pipeline {
         let stored = stages.run(self.store, limits.stores, rendered);
         self.settle.start(&mut stages, limits.stores, stored);
 
-        while let Some(delivery) = deliveries.next().await {
-            if delivered.send(delivery).await.is_err() {
-                break;
-            }
-        }
-        drop(delivered);
+        stages.feed(deliveries, delivered).await;
         stages.finish().await
     }
 }

@@ -29,6 +29,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often progress is logged, if there is any.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 
+/// How often a worker looks whether its decoders come back.
+const DECODERS_PERIOD: Duration = Duration::from_secs(1);
+
 /// Why a worker can't start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -41,6 +44,9 @@ pub enum ServiceError {
     /// A bug.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// Decoders have not come back.
+    #[error("{0}")]
+    DecodersLost(String),
     /// Health checks can't be answered.
     #[error(transparent)]
     Health(#[from] HealthError),
@@ -83,6 +89,10 @@ pub async fn serve(
             info!("stopping: the queue has been empty");
             None
         }
+        () = decoders_lost(&monitor) => {
+            warn!("stopping: too many decoders are lost");
+            None
+        }
         () = log_progress(&monitor) => None,
         // Deliveries end by themselves only if the broker refuses the worker.
         ended = &mut work => Some(ended),
@@ -103,9 +113,10 @@ pub async fn serve(
     if tokio::time::timeout(CLOSE_TIMEOUT, queue.close()).await.is_err() {
         warn!("the broker did not confirm the end of the connection");
     }
-    match queue.failure() {
-        Some(error) => Err(error.into()),
-        None => Ok(monitor.counts()),
+    match (queue.failure(), monitor.decoders_problem()) {
+        (Some(error), _) => Err(error.into()),
+        (None, Some(problem)) => Err(ServiceError::DecodersLost(problem)),
+        (None, None) => Ok(monitor.counts()),
     }
 }
 
@@ -178,6 +189,14 @@ async fn idle(queue: &RabbitMqQueue, monitor: &EngineMonitor, limit: Option<Dura
         } else if idle_since.elapsed() >= limit {
             return;
         }
+    }
+}
+
+/// Returns once too many decoders have not come back.
+async fn decoders_lost(monitor: &EngineMonitor) {
+    let mut ticks = interval(DECODERS_PERIOD);
+    while monitor.decoders_problem().is_none() {
+        ticks.tick().await;
     }
 }
 

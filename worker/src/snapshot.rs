@@ -20,4 +20,6 @@ pub struct EngineSnapshot {
     pub outages: Vec<String>,
     /// A recent error that every further image of a run would meet.
     pub lasting_error: Option<String>,
+    /// Why the process can't go on: too many decoders have not come back.
+    pub lost_decoders: Option<String>,
 }

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::panic::{catch_unwind, set_hook, take_hook};
+use std::time::Duration;
 
 use camshaft_common::prediction::FailureClass;
 use camshaft_common::transparency::Transparency;
@@ -17,8 +18,12 @@ use peak_alloc::PeakAlloc;
 static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Small limits, so that mutations reach them and each try is quick.
-const LIMITS: ImageLimits =
-    ImageLimits { max_bytes: 64 << 10, max_pixels: 256 << 10, max_side: 2048 };
+const LIMITS: ImageLimits = ImageLimits {
+    max_bytes: 64 << 10,
+    max_pixels: 256 << 10,
+    max_side: 2048,
+    max_time: Duration::from_secs(5),
+};
 
 /// Memory allowed for each pixel: the decoder's pixels of up to eight bytes, RGBA and RGB copies,
 /// the coefficients of a progressive JPEG, and the copy that turns a picture upright.

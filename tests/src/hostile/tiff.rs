@@ -112,6 +112,13 @@ fn lying_values(corpus: &mut Corpus) {
         ("counts-of-too-few", &[(COUNTS, 20)], Expected::Prediction),
         ("no-such-predictor", &[(PREDICTOR, 77)], Expected::UNDECODABLE),
         ("no-such-planes", &[(PLANES, 9)], Expected::UNDECODABLE),
+        // 4,096 tiles of a megapixel each; one of 17 gigapixels.
+        (
+            "tiles-wider-than-the-picture",
+            &[(WIDTH, 1), (HEIGHT, 65_535), (TILE_WIDTH, 65_520), (TILE_HEIGHT, 16)],
+            Expected::UNSUPPORTED,
+        ),
+        ("a-huge-tile", &[(TILE_WIDTH, 131_072), (TILE_HEIGHT, 131_072)], Expected::UNSUPPORTED),
     ] {
         let bytes = page(&valued(values), &[0x80; 64], 0);
         corpus.add(format!("{name}.tif"), bytes, expected);

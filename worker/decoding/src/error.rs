@@ -99,6 +99,14 @@ pub enum DecodeError {
         /// The limit.
         max_side: u32,
     },
+    /// Decoding takes longer than [`ImageLimits::max_time`](super::ImageLimits::max_time).
+    #[error(
+        "decoding takes more than {seconds} s of processor time; the file is damaged, or made to"
+    )]
+    TookTooLong {
+        /// The limit.
+        seconds: u64,
+    },
     /// Decoding would take far more memory than a picture of this size needs.
     #[error("decoding the {format} file takes too much memory; save it anew without metadata")]
     TooMuchMemory {
@@ -112,9 +120,11 @@ impl DecodeError {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Empty | Self::Truncated { .. } | Self::Corrupt { .. } | Self::Unrecognised => {
-                FailureClass::Undecodable
-            }
+            Self::Empty
+            | Self::Truncated { .. }
+            | Self::Corrupt { .. }
+            | Self::Unrecognised
+            | Self::TookTooLong { .. } => FailureClass::Undecodable,
             Self::NotAnImage { .. } | Self::UnsupportedKind { .. } => FailureClass::Unsupported,
             Self::FileTooLarge { .. }
             | Self::TooManyPixels { .. }

@@ -15,6 +15,7 @@ use image::metadata::Orientation;
 use super::error::{DecodeError, one_line};
 use super::limits::ImageLimits;
 use super::recognise::EncodedFormat;
+use super::watch::Watch;
 use super::{RGB_BYTES, upright};
 
 const FORMAT: EncodedFormat = EncodedFormat::Jpeg;
@@ -42,7 +43,11 @@ const BLOCK_BYTES: u64 = 2 * COEFFICIENTS as u64;
 /// Tables, and rows of the widest picture, which libjpeg counts as coefficients.
 const WORKING_BYTES: u64 = 16 << 20;
 
-pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    watch: &Watch,
+) -> Result<RgbImage, DecodeError> {
     let structure = JpegStructure::read(bytes);
     let Frame { width, height, .. } = *structure.check(limits)?;
     // A further scan that refines the picture may be missing; nothing in the file tells.
@@ -51,7 +56,8 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Dec
     }
     let coefficient_bytes = structure.memory() + WORKING_BYTES;
     let coefficient_bytes = usize::try_from(coefficient_bytes).unwrap_or(usize::MAX);
-    let picture = camshaft_jpeg::decode(bytes, (width, height), coefficient_bytes);
+    let is_late = || watch.step();
+    let picture = camshaft_jpeg::decode(bytes, (width, height), coefficient_bytes, &is_late);
     let picture = picture.map_err(|error| structure.decode_error(error))?;
     let image = RgbImage::from_raw(width, height, picture)
         .expect("three bytes were returned for each pixel");
@@ -239,6 +245,8 @@ impl<'a> JpegStructure<'a> {
         match error {
             JpegError::Unsupported(detail) => unsupported(one_line(&detail)),
             JpegError::TooMuchMemory => DecodeError::TooMuchMemory { format: FORMAT },
+            // The caller knows the limit.
+            JpegError::Late => corrupt("it takes too long"),
             JpegError::Truncated => DecodeError::Truncated { format: FORMAT },
             JpegError::Corrupt(_) if self.end.is_none() => {
                 DecodeError::Truncated { format: FORMAT }

@@ -14,9 +14,8 @@ mod recognise;
 mod tests;
 mod tiff;
 mod vp8l;
+mod watch;
 mod webp;
-
-use std::io::Cursor;
 
 use alpha::AlphaKind;
 use camshaft_common::transparency::Transparency;
@@ -33,6 +32,7 @@ pub use error::DecodeError;
 pub use limits::{BYTES_PER_PIXEL, ImageLimits};
 pub use recognise::EncodedFormat;
 use recognise::FileContent;
+use watch::{Watch, WatchedFile};
 
 /// Decodes an image to 8-bit RGB, turned upright by its EXIF orientation.
 ///
@@ -96,7 +96,12 @@ impl FileTraits {
 /// What to do with a decoder once it is open: decode the picture, or measure the memory it takes.
 trait DecoderTask {
     type Output;
-    fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<Self::Output, DecodeError>;
+    fn jpeg(
+        self,
+        bytes: &[u8],
+        limits: &ImageLimits,
+        watch: &Watch,
+    ) -> Result<Self::Output, DecodeError>;
     fn other(
         self,
         decoder: impl ImageDecoder,
@@ -112,8 +117,13 @@ struct DecodePicture {
 impl DecoderTask for DecodePicture {
     type Output = RgbImage;
 
-    fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, DecodeError> {
-        jpeg::decode(bytes, limits)
+    fn jpeg(
+        self,
+        bytes: &[u8],
+        limits: &ImageLimits,
+        watch: &Watch,
+    ) -> Result<RgbImage, DecodeError> {
+        jpeg::decode(bytes, limits, watch)
     }
 
     fn other(
@@ -131,7 +141,7 @@ struct MeasureMemory;
 impl DecoderTask for MeasureMemory {
     type Output = u64;
 
-    fn jpeg(self, bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
+    fn jpeg(self, bytes: &[u8], limits: &ImageLimits, _watch: &Watch) -> Result<u64, DecodeError> {
         jpeg::memory_to_decode(bytes, limits)
     }
 
@@ -145,24 +155,39 @@ impl DecoderTask for MeasureMemory {
     }
 }
 
-/// Finds the format, opens its decoder and runs the task.
+/// Finds the format, opens its decoder and runs the task. Stops it if that takes too long.
 fn with_decoder<T: DecoderTask>(
     bytes: &[u8],
     limits: &ImageLimits,
     task: T,
 ) -> Result<T::Output, DecodeError> {
     limits.check_bytes(bytes.len())?;
+    let watch = Watch::start(limits.max_time);
+    let result = with_watched_decoder(bytes, limits, &watch, task);
+    // A decoder that gets an error instead of bytes calls the file damaged.
+    result.map_err(|error| match watch.was_over() {
+        true => DecodeError::TookTooLong { seconds: limits.max_time.as_secs() },
+        false => error,
+    })
+}
+
+fn with_watched_decoder<T: DecoderTask>(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    watch: &Watch,
+    task: T,
+) -> Result<T::Output, DecodeError> {
     let format = match recognise::recognise(bytes) {
         FileContent::Empty => return Err(DecodeError::Empty),
         FileContent::Image(format) => format,
         FileContent::Other(looks_like) => return Err(DecodeError::NotAnImage { looks_like }),
         FileContent::Unknown => return Err(DecodeError::Unrecognised),
     };
-    let source = Cursor::new(bytes);
+    let source = WatchedFile::new(bytes, watch);
     let failed = |error| DecodeError::from_image(format, error);
     let file = FileTraits::of(format);
     match format {
-        EncodedFormat::Jpeg => task.jpeg(bytes, limits),
+        EncodedFormat::Jpeg => task.jpeg(bytes, limits, watch),
         EncodedFormat::Png => {
             // These limits bound text and colour profiles, which come before the picture.
             let decoder =
@@ -171,7 +196,7 @@ fn with_decoder<T: DecoderTask>(
         }
         EncodedFormat::WebP => {
             let webp::CheckedFile { file: content, code_bytes } = webp::check_file(bytes, limits)?;
-            let decoder = WebPDecoder::new(Cursor::new(content)).map_err(failed)?;
+            let decoder = WebPDecoder::new(WatchedFile::new(content, watch)).map_err(failed)?;
             // A lossless frame is always decoded to RGBA. An animation also has a canvas.
             let bytes_per_pixel = match (decoder.has_animation(), content.get(12..16)) {
                 (true, _) => 2 * RGBA_BYTES,
@@ -236,8 +261,8 @@ fn bitmap_is_empty(bytes: &[u8]) -> bool {
 /// Makes an animation's canvas white, for frames that do not cover all of it. The file suggests a
 /// colour, but browsers ignore it too.
 fn webp_over_white(
-    mut decoder: WebPDecoder<Cursor<&[u8]>>,
-) -> ImageResult<WebPDecoder<Cursor<&[u8]>>> {
+    mut decoder: WebPDecoder<WatchedFile<'_>>,
+) -> ImageResult<WebPDecoder<WatchedFile<'_>>> {
     if decoder.has_animation() {
         decoder.set_background_color(Rgba([255; 4]))?;
     }

@@ -1,7 +1,9 @@
-//! How large an image may be.
+//! How large an image may be, and how long it may take.
 //!
 //! Owns the limits and their checks. Upstream: configuration. Downstream: the decoders, which
 //! call these before they allocate.
+
+use std::time::Duration;
 
 use image::Limits;
 
@@ -18,6 +20,8 @@ pub struct ImageLimits {
     pub max_pixels: u64,
     /// Pixels of the longer side.
     pub max_side: u32,
+    /// Processor time for one call, on the thread that makes it.
+    pub max_time: Duration,
 }
 
 /// Bytes that decoding may hold for each of [`ImageLimits::max_pixels`]: 8-bit RGB before and after
@@ -32,6 +36,8 @@ impl Default for ImageLimits {
             max_pixels: 100_000_000,
             // The longest side that the format JPEG has. libjpeg reads 65,500.
             max_side: 65_535,
+            // The largest picture of these limits takes some seconds in the slowest format.
+            max_time: Duration::from_secs(60),
         }
     }
 }

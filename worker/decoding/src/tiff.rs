@@ -5,7 +5,8 @@
 //!    gigabyte for each entry, before it reads the first value. Claims that no picture needs are
 //!    refused.
 //! 2. Kinds that the decoder reads wrongly, or calls damaged, are refused by name. A camera's raw
-//!    picture is among them: its first directory is a thumbnail.
+//!    picture is among them: its first directory is a thumbnail. So are those that cost it far more
+//!    than their size: JPEG inside, which it decodes at the JPEG's own size, and huge tiles.
 //!
 //! Does not refuse other damage: the decoder does. Upstream: `decode`.
 
@@ -21,6 +22,8 @@ const MAX_VALUES: u64 = 4 * 65_536;
 
 // Tags, from TIFF 6.0, TIFF/EP and DNG.
 const NEW_SUBFILE_TYPE: u16 = 254;
+const IMAGE_WIDTH: u16 = 256;
+const IMAGE_LENGTH: u16 = 257;
 const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
 const PHOTOMETRIC_INTERPRETATION: u16 = 262;
@@ -28,9 +31,12 @@ const FILL_ORDER: u16 = 266;
 const SAMPLES_PER_PIXEL: u16 = 277;
 const PLANAR_CONFIGURATION: u16 = 284;
 const TILE_WIDTH: u16 = 322;
+const TILE_LENGTH: u16 = 323;
 const EXTRA_SAMPLES: u16 = 338;
 const SAMPLE_FORMAT: u16 = 339;
 const DNG_VERSION: u16 = 50_706;
+/// Pixels of the largest tile that a picture of any size may have: 2048×2048.
+const SMALL_PIXELS: u64 = 4 << 20;
 /// A type of values.
 const BYTE: u16 = 1;
 
@@ -117,12 +123,23 @@ fn unreadable_kind(directory: &Directory<'_>) -> Option<String> {
             _ => None,
         }
     };
+    let tiles = || {
+        let side = |tag| value(tag).filter(|&side| side > 0);
+        let (width, height) = (side(IMAGE_WIDTH)?, side(IMAGE_LENGTH)?);
+        let (tile_width, tile_height) = (side(TILE_WIDTH)?, side(TILE_LENGTH)?);
+        // The decoder unpacks each tile whole.
+        let columns = width.div_ceil(tile_width).saturating_mul(tile_width);
+        let rows = height.div_ceil(tile_height).saturating_mul(tile_height);
+        let most = width.saturating_mul(height).saturating_mul(4).saturating_add(SMALL_PIXELS);
+        (columns.saturating_mul(rows) > most)
+            .then(|| "tiles far larger than the picture".to_owned())
+    };
     let layout = || match (value(FILL_ORDER), value(PLANAR_CONFIGURATION), value(TILE_WIDTH)) {
         (Some(2), ..) => Some("bits in the reverse order".to_owned()),
         (_, Some(2), Some(_)) => Some("tiles of separate colours".to_owned()),
         _ => None,
     };
-    photometric.or_else(compression).or_else(samples).or_else(layout)
+    photometric.or_else(compression).or_else(samples).or_else(tiles).or_else(layout)
 }
 
 struct Directory<'a> {

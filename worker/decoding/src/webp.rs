@@ -1,11 +1,12 @@
 //! Checks a WebP's chunks before a decoder relies on them: RFC 9649.
 //!
-//! Owns four checks, because of what the decoder does without them:
+//! Owns these checks, because of what the decoder does without them:
 //! 1. It allocates room for metadata by the length they claim, up to four gigabytes.
 //! 2. It decodes a lossy frame at the frame's own size before it compares that with the canvas.
 //!    Only the canvas is checked against the limits.
 //! 3. It builds as many prefix codes as a lossless picture claims to have.
-//! 4. It looks for chunks after the end that the file's header gives.
+//! 4. It looks for chunks after the end that the file's header gives, and for a still picture in the
+//!    frames of an animation.
 //!
 //! Does not decode. Upstream: `decode`. Downstream: [`vp8l`] counts prefix codes.
 
@@ -20,6 +21,8 @@ const FORMAT: EncodedFormat = EncodedFormat::WebP;
 
 /// A chunk's name and the length of its content, four bytes each.
 const HEAD_BYTES: usize = 8;
+/// The bit of the extended header that says that there is an animation.
+const ANIMATION: u8 = 0b10;
 /// Bytes before the chunks of an animation's frame: its place, size and duration.
 const FRAME_BYTES: usize = 16;
 
@@ -45,7 +48,7 @@ pub(super) fn check_file<'a>(
     let truncated = || DecodeError::Truncated { format: FORMAT };
     let length = number(bytes, 4, 4).ok_or_else(truncated)?;
     let file = bytes.get(..HEAD_BYTES.saturating_add(length)).ok_or_else(truncated)?;
-    let mut canvas = None;
+    let (mut canvas, mut is_animated) = (None, false);
     let mut code_bytes = 0;
     let mut measured = BTreeSet::new();
     for chunk in Chunks(file.get(HEAD_BYTES + 4..).ok_or_else(truncated)?) {
@@ -53,7 +56,13 @@ pub(super) fn check_file<'a>(
         // The decoder, too, uses the first one.
         if name == b"VP8X" && canvas.is_none() {
             canvas = Some(size_less_one(content, 4).ok_or_else(truncated)?);
+            is_animated = content.first().is_some_and(|flags| flags & ANIMATION != 0);
             continue;
+        }
+        // The decoder takes the picture in it for the still one, or for a second.
+        if name == b"ANMF" && canvas.is_some() && !is_animated {
+            let reason = "a still picture has an animation's frame".to_owned();
+            return Err(DecodeError::Corrupt { format: FORMAT, reason });
         }
         let Some(pictures) = find_pictures(name, content).ok_or_else(truncated)? else { continue };
         let lossy = pictures.lossy.map(frame_size);

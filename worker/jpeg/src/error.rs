@@ -18,6 +18,9 @@ pub enum JpegError {
     /// The file is valid, but not of a kind that can be read.
     #[error("{0}")]
     Unsupported(String),
+    /// The caller's time is over.
+    #[error("it takes too long")]
+    Late,
     /// The coefficients of all scans take more memory than the caller allows.
     #[error("its coefficients take too much memory")]
     TooMuchMemory,

@@ -25,7 +25,7 @@ pub const MAX_SIDE: u32 = 65_500;
 /// progressive processes with Huffman codes. CMYK is taken as inverted, with or
 /// without Adobe's marker, and converted as Pillow does. Beside the pixels this holds a few rows;
 /// for a file of several scans also their coefficients, for which it may take
-/// `max_coefficient_bytes`.
+/// `max_coefficient_bytes`. Asks `is_late` for each row of blocks, and stops if it is true.
 ///
 /// # Errors
 /// If the file is damaged, of another size, or of a kind that can't be read.
@@ -33,8 +33,9 @@ pub fn decode(
     bytes: &[u8],
     (width, height): (u32, u32),
     max_coefficient_bytes: usize,
+    is_late: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, JpegError> {
-    let mut session = Session::open(bytes, max_coefficient_bytes)?;
+    let mut session = Session::open(bytes, max_coefficient_bytes, is_late)?;
     let header = session.read_header()?;
     if (header.width, header.height) != (width, height) {
         return Err(JpegError::Corrupt("its headers contradict each other".to_owned()));
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn what_is_no_jpeg_is_an_error() {
         for bytes in [&b""[..], b"\xff\xd8", b"not a picture", b"\xff\xd8\xff\xd9"] {
-            let error = decode(bytes, (1, 1), 1000).unwrap_err();
+            let error = decode(bytes, (1, 1), 1000, &|| false).unwrap_err();
             assert!(!error.to_string().is_empty(), "{error:?}");
         }
     }

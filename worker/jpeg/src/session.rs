@@ -21,10 +21,12 @@ const MAX_SCANS: c_int = 100;
 
 /// libjpeg's state, and what its callbacks need. It has a fixed address: its parts point to each
 /// other.
-struct State {
+struct State<'a> {
     decompress: sys::jpeg_decompress_struct,
     errors: sys::jpeg_error_mgr,
     progress: sys::jpeg_progress_mgr,
+    /// True if the caller's time is over.
+    is_late: &'a dyn Fn() -> bool,
 }
 
 /// What a callback unwinds with.
@@ -32,20 +34,28 @@ struct Stop(JpegError);
 
 /// A decompression of `'bytes`.
 pub(crate) struct Session<'bytes> {
-    state: NonNull<State>,
+    state: NonNull<State<'bytes>>,
     bytes: PhantomData<&'bytes [u8]>,
 }
 
 impl<'bytes> Session<'bytes> {
     /// Prepares the decompression of a file. The coefficients of all its scans may take
-    /// `max_coefficient_bytes`.
+    /// `max_coefficient_bytes`. It ends if `is_late` becomes true.
     pub(crate) fn open(
         bytes: &'bytes [u8],
         max_coefficient_bytes: usize,
+        is_late: &'bytes dyn Fn() -> bool,
     ) -> Result<Self, JpegError> {
         // SAFETY: all bits zero are a valid value of each part: integers, null pointers, `None`,
         // and enums that have a variant of zero.
-        let state: Box<State> = Box::new(unsafe { MaybeUninit::zeroed().assume_init() });
+        let state = Box::new(unsafe {
+            State {
+                decompress: MaybeUninit::zeroed().assume_init(),
+                errors: MaybeUninit::zeroed().assume_init(),
+                progress: MaybeUninit::zeroed().assume_init(),
+                is_late,
+            }
+        });
         let mut session = Self { state: NonNull::from(Box::leak(state)), bytes: PhantomData };
         session.run(|state| {
             // SAFETY: `state` is valid, and its parts stay where they are until `drop`. libjpeg
@@ -59,7 +69,7 @@ impl<'bytes> Session<'bytes> {
                 (*decompress).common.client_data = state.cast();
                 // This keeps the two fields above, and clears all others.
                 sys::jpeg_create_decompress(decompress);
-                (*state).progress.progress_monitor = Some(stop_at_too_many_scans);
+                (*state).progress.progress_monitor = Some(check_progress);
                 (*decompress).common.progress = &raw mut (*state).progress;
                 let memory = (*decompress).common.mem;
                 let limit = c_long::try_from(max_coefficient_bytes).unwrap_or(c_long::MAX);
@@ -74,7 +84,7 @@ impl<'bytes> Session<'bytes> {
     /// Runs `calls`, which may call libjpeg, and returns what libjpeg stopped for.
     ///
     /// After an error the session must only be dropped.
-    fn run<T>(&mut self, calls: impl FnOnce(*mut State) -> T) -> Result<T, JpegError> {
+    fn run<T>(&mut self, calls: impl FnOnce(*mut State<'bytes>) -> T) -> Result<T, JpegError> {
         let state = self.state.as_ptr();
         catch_unwind(AssertUnwindSafe(|| calls(state))).map_err(error_of)
     }
@@ -254,11 +264,18 @@ unsafe extern "C-unwind" fn note_warning(common: &mut sys::jpeg_common_struct, l
 }
 
 /// libjpeg calls this for each row of blocks.
-unsafe extern "C-unwind" fn stop_at_too_many_scans(common: &mut sys::jpeg_common_struct) {
-    // SAFETY: as in `note_warning`.
-    let scan = unsafe { (*common.client_data.cast::<State>()).decompress.input_scan_number };
+unsafe extern "C-unwind" fn check_progress(common: &mut sys::jpeg_common_struct) {
+    // SAFETY: `open` has set `client_data` to the session's state. What the state borrows lives as
+    // long as the session.
+    let (scan, is_late) = unsafe {
+        let state = common.client_data.cast::<State<'_>>();
+        ((*state).decompress.input_scan_number, (*state).is_late)
+    };
     if scan > MAX_SCANS {
         stop(JpegError::Corrupt(format!("it has more than {MAX_SCANS} scans")));
+    }
+    if is_late() {
+        stop(JpegError::Late);
     }
 }
 

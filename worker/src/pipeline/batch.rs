@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use camshaft_vision::input::InputRule;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -12,6 +13,11 @@ use super::batch_size::BatchSize;
 use super::channel::Receiver;
 use super::decode::Decoded;
 use super::stages::Stages;
+
+/// Inputs of this size or smaller, 512×512 pixels, are gathered to batches of any size.
+const PLAIN_PIXELS: usize = 512 * 512;
+/// Of larger inputs a batch has no more pixels than so many of that size.
+const PLAIN_IMAGES: usize = 32;
 
 /// Images for one pass of one model; never empty.
 #[derive(Debug)]
@@ -29,7 +35,11 @@ impl Batch {
     fn new(mut images: Vec<Decoded>, ready_since: Instant) -> Self {
         let inputs: Vec<_> =
             images.iter_mut().map(|image| std::mem::take(&mut image.input)).collect();
-        Self { images, input: inputs.concat(), ready_since }
+        let input = inputs.concat();
+        for image in &mut images {
+            image.memory.shrink(image.picture.as_raw().len() as u64);
+        }
+        Self { images, input, ready_since }
     }
 }
 
@@ -79,7 +89,7 @@ impl BatchStage {
             let ready_since = first.since;
             let mut batch = vec![first.image];
             let mut open = true;
-            let size = self.size.now();
+            let size = self.size.now().min(most_images(&batch[0].model.config().input));
             let slot = loop {
                 let alone = batch[0].admitted.image.permit.is_exclusive();
                 let full = !open || batch.len() >= size || next.is_some() || alone;
@@ -102,6 +112,13 @@ impl BatchStage {
             }
         }
     }
+}
+
+/// The most images of a batch, by the size of the network's input. What the network holds of an image
+/// grows with it, up to gigabytes.
+fn most_images(InputRule { height, width, .. }: &InputRule) -> usize {
+    let pixels = height * width;
+    if pixels <= PLAIN_PIXELS { usize::MAX } else { (PLAIN_IMAGES * PLAIN_PIXELS / pixels).max(1) }
 }
 
 fn same_model(one: &Decoded, other: &Decoded) -> bool {

@@ -7,16 +7,21 @@ use camshaft_common::measure::ImageMeasures;
 use camshaft_common::model::FileDigest;
 use camshaft_decoding::{self as decoding, DecodeError, ImageLimits};
 use camshaft_model::ModelFiles;
-use camshaft_vision::{input, measures};
+use camshaft_vision::input::{self, InputRule};
+use camshaft_vision::measures;
 use image::RgbImage;
 
 use super::admitted::Admitted;
 use super::exit::{Exit, ExitCause};
 use super::fetch::{Fetched, FetchedFile};
 use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
+use super::reporting::Reporting;
 use super::stages::Stage;
 use super::traces::{self, HasSpans, ImageSpans};
 use crate::cores::{self, DecoderFailure};
+
+/// Red, green and blue.
+const INPUT_CHANNELS: usize = 3;
 
 /// An image as pixels.
 #[derive(Debug)]
@@ -29,7 +34,7 @@ pub struct Decoded {
     pub input: Vec<f32>,
     /// The model that its job asks for.
     pub model: Arc<ModelFiles>,
-    /// The right to hold the pixels in memory.
+    /// The right to hold the pixels and the input in memory.
     pub memory: ImageMemoryPermit,
 }
 
@@ -44,11 +49,17 @@ impl HasSpans for Decoded {
 pub struct DecodeStage {
     /// Memory for pixels.
     pub pixel_budget: Arc<MemoryBudget>,
-    /// The size that one image may have.
+    /// The size that one image may have, and how long its decoding may take.
     pub image_limits: ImageLimits,
-    /// How long the decoding of one image may take.
-    pub time_limit: Duration,
+    /// Threads of the decoders.
+    pub cores: usize,
+    /// Learns that too many decoders are lost.
+    pub reporting: Arc<Reporting>,
 }
+
+/// A decoder stops by itself once its processor time is over. One that has not come back after so
+/// many times the limit is given up: it waits for something, or never looks at the clock.
+const GIVEN_UP_AFTER: u32 = 2;
 
 impl Stage for DecodeStage {
     const NAME: &'static str = "decode";
@@ -82,24 +93,39 @@ impl DecodeStage {
         file: FetchedFile,
         model: &Arc<ModelFiles>,
     ) -> Result<Pixels, ExitCause> {
-        let memory_bytes = self.measure_file(admitted, &file).await?;
+        let Measured { memory_bytes, elapsed } = self.measure_file(admitted, &file).await?;
+        let InputRule { height, width, .. } = model.config().input;
+        let input_bytes = (INPUT_CHANNELS * height * width * size_of::<f32>()) as u64;
+        let memory_bytes = memory_bytes + input_bytes;
         let memory = self.pixel_budget.reserve(memory_bytes).await;
-        let (limits, rule) = (self.image_limits, Arc::clone(model));
+        let rule = Arc::clone(model);
+        // The header's time counts.
+        let max_time = self.image_limits.max_time.saturating_sub(elapsed);
+        let limits = ImageLimits { max_time, ..self.image_limits };
         let span = admitted.delivery.spans.logs.clone();
-        let work = cores::decode_within(self.time_limit, move || {
+        let running = Arc::new(());
+        let held = Arc::clone(&running);
+        let work = cores::decode_within(max_time * GIVEN_UP_AFTER, move || {
             let _entered = span.enter();
             // If the decoder never ends, the memory stays in use, and so do the permits here.
+            let _held = held;
             let FetchedFile { bytes, memory: _file_memory } = file;
             let mut memory = memory;
             let started = Instant::now();
             let picture = decoding::decode(&bytes, &limits, rule.config().transparency)?;
-            memory.shrink(picture.as_raw().len() as u64);
+            memory.shrink(picture.as_raw().len() as u64 + input_bytes);
             let input = input::to_input(&picture, &rule.config().input);
             let measures = measures::measure(&picture);
             let elapsed = started.elapsed();
             Ok::<_, DecodeError>(Pixels { picture, input, measures, memory, elapsed })
         });
-        let pixels = work.await.map_err(|failure| self.cause(&failure))??;
+        let pixels = work.await.map_err(|failure| {
+            if matches!(failure, DecoderFailure::TimedOut) {
+                self.give_up(&running, memory_bytes);
+            }
+            self.cause(&failure)
+        })?;
+        let pixels = pixels.map_err(|error| self.decode_cause(error))?;
         let image = &mut admitted.image;
         image.timings.decode = pixels.elapsed.as_secs_f64() * 1000.0;
         let picture = &pixels.picture;
@@ -111,25 +137,61 @@ impl DecodeStage {
         Ok(pixels)
     }
 
-    /// Notes the file's digest, and returns how much memory its decoding needs.
+    /// Notes the file's digest, and reads from its header what its decoding needs.
     async fn measure_file(
         &self,
         admitted: &mut Admitted,
         file: &FetchedFile,
-    ) -> Result<u64, ExitCause> {
+    ) -> Result<Measured, ExitCause> {
         let (bytes, limits) = (file.bytes.clone(), self.image_limits);
-        let reading = cores::decode_within(self.time_limit, move || {
-            (FileDigest::of(&bytes), decoding::memory_to_decode(&bytes, &limits))
+        let running = Arc::new(());
+        let held = Arc::clone(&running);
+        let reading = cores::decode_within(limits.max_time * GIVEN_UP_AFTER, move || {
+            let _held = held;
+            let digest = FileDigest::of(&bytes);
+            let started = Instant::now();
+            (digest, decoding::memory_to_decode(&bytes, &limits), started.elapsed())
         });
-        let (digest, memory_bytes) = reading.await.map_err(|failure| self.cause(&failure))?;
+        let (digest, memory_bytes, elapsed) = reading.await.map_err(|failure| {
+            if matches!(failure, DecoderFailure::TimedOut) {
+                self.give_up(&running, 0);
+            }
+            self.cause(&failure)
+        })?;
         admitted.image.record.digest = Some(digest);
-        Ok(memory_bytes?)
+        let memory_bytes = memory_bytes.map_err(|error| self.decode_cause(error))?;
+        Ok(Measured { memory_bytes, elapsed })
+    }
+
+    /// Counts a decoder as lost that did not come back, with what it holds, for as long as it does
+    /// not. If too many are, this process can't go on for long.
+    fn give_up(&self, running: &Arc<()>, memory_bytes: u64) {
+        self.pixel_budget.lose(running, memory_bytes);
+        if let Some(problem) = self.pixel_budget.lost().problem(self.cores) {
+            self.reporting.lasting_errors.note(&problem);
+        }
     }
 
     fn cause(&self, failure: &DecoderFailure) -> ExitCause {
         match failure {
             DecoderFailure::Panicked => ExitCause::DecoderPanicked,
-            DecoderFailure::TimedOut => ExitCause::DecoderTimedOut(self.time_limit),
+            DecoderFailure::TimedOut => ExitCause::DecoderTimedOut(self.image_limits.max_time),
         }
     }
+
+    fn decode_cause(&self, error: DecodeError) -> ExitCause {
+        match error {
+            DecodeError::TookTooLong { .. } => {
+                ExitCause::DecoderTimedOut(self.image_limits.max_time)
+            }
+            error => error.into(),
+        }
+    }
+}
+
+/// What a file's header tells.
+struct Measured {
+    memory_bytes: u64,
+    /// How long it took to read it.
+    elapsed: Duration,
 }

@@ -78,9 +78,9 @@ pub fn classify(cause: &ExitCause) -> Classification {
             ModelUnavailable::Pinned { .. }
             | ModelUnavailable::NotBundled
             | ModelUnavailable::Files(_) => (Retry, Affects::OneImage),
-            ModelUnavailable::Changed { .. } | ModelUnavailable::Unusable(_) => {
-                (DeadLetter, Affects::OneImage)
-            }
+            ModelUnavailable::Changed { .. }
+            | ModelUnavailable::Unusable(_)
+            | ModelUnavailable::ReaderPanicked => (DeadLetter, Affects::OneImage),
         },
         ExitCause::Device(_) => (Retry, Affects::OneImage),
         ExitCause::Decode(error) => (Failure(error.class()), Affects::OneImage),

@@ -21,9 +21,7 @@ pub struct PipelineLimits {
     pub file_bytes: u64,
     /// Bytes of decoded pixels and encoded overlays, over all stages.
     pub pixel_bytes: u64,
-    /// How long the decoding of one image may take.
-    pub decode_time: Duration,
-    /// The size that one image may have.
+    /// The size that one image may have, and how long its decoding may take.
     pub image: ImageLimits,
 }
 

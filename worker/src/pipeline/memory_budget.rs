@@ -1,8 +1,12 @@
 //! Limits the memory that images in the pipeline hold, in bytes, over all stages together.
+//!
+//! Also knows what is lost of it: to decoders that were given up and hold it for as long as they run.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::waiting;
 
@@ -14,6 +18,45 @@ const UNIT_BYTES: u64 = 1024;
 pub struct MemoryBudget {
     units: u32,
     free: Arc<Semaphore>,
+    lost: Mutex<Vec<Loss>>,
+    lost_more: Notify,
+}
+
+/// Memory that a decoder holds that was given up.
+#[derive(Debug)]
+struct Loss {
+    /// Dropped when the decoder ends after all.
+    running: Weak<()>,
+    units: u32,
+}
+
+/// What decoders hold that were given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostDecoders {
+    /// Their number.
+    pub decoders: usize,
+    /// Bytes that they hold.
+    pub bytes: u64,
+    /// Bytes of the whole budget.
+    pub limit_bytes: u64,
+}
+
+impl LostDecoders {
+    /// Why a process with so many `cores` can't go on; `None` while no more than half of the cores
+    /// and of the memory are lost.
+    #[must_use]
+    pub fn problem(&self, cores: usize) -> Option<String> {
+        let Self { decoders, bytes, limit_bytes } = *self;
+        (2 * decoders > cores || 2 * bytes > limit_bytes).then(|| {
+            format!(
+                "{decoders} decoders have not come back, and hold {} MiB of {}: the files that they work \
+                 on have failed as undecodable; start again to go on with the others, and report the \
+                 files, for that is a bug",
+                bytes >> 20,
+                limit_bytes >> 20,
+            )
+        })
+    }
 }
 
 /// How much of a [`MemoryBudget`] is in use.
@@ -36,16 +79,50 @@ impl MemoryBudget {
     pub fn new(bytes: u64) -> Self {
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let permits = usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { units, free: Arc::new(Semaphore::new(permits)) }
+        let free = Arc::new(Semaphore::new(permits));
+        Self { units, free, lost: Mutex::default(), lost_more: Notify::new() }
     }
 
-    /// Waits until `bytes` are free, and takes them. A request for more than the whole budget
-    /// waits for all of it, and is then the only one.
+    /// Waits until `bytes` are free, and takes them. A request for more than the whole budget, or
+    /// than what is left of it, waits for all of that, and is then the only one.
     pub async fn reserve(&self, bytes: u64) -> ImageMemoryPermit {
-        let wanted = units(bytes).min(self.units);
-        let turn = Arc::clone(&self.free).acquire_many_owned(wanted);
-        let permit = waiting::wait_for_turn(turn).await;
+        let take = async {
+            loop {
+                // Before the look at what is lost, so that no loss is missed.
+                let mut lost_more = pin!(self.lost_more.notified());
+                lost_more.as_mut().enable();
+                let there = self.units.saturating_sub(self.lost_units()).max(1);
+                let turn = Arc::clone(&self.free).acquire_many_owned(units(bytes).min(there));
+                tokio::select! {
+                    biased;
+                    permit = turn => return permit,
+                    () = lost_more => {}
+                }
+            }
+        };
+        let permit = waiting::wait_for_turn(take).await;
         ImageMemoryPermit(permit.expect("the semaphore is never closed"))
+    }
+
+    /// Counts `bytes` as lost for as long as the decoder that holds them keeps `running`.
+    pub fn lose(&self, running: &Arc<()>, bytes: u64) {
+        let units = if bytes == 0 { 0 } else { units(bytes).min(self.units) };
+        self.lost.lock().push(Loss { running: Arc::downgrade(running), units });
+        self.lost_more.notify_waiters();
+    }
+
+    /// What is lost now.
+    #[must_use]
+    pub fn lost(&self) -> LostDecoders {
+        let bytes = u64::from(self.lost_units()) * UNIT_BYTES;
+        let decoders = self.lost.lock().len();
+        LostDecoders { decoders, bytes, limit_bytes: u64::from(self.units) * UNIT_BYTES }
+    }
+
+    fn lost_units(&self) -> u32 {
+        let mut lost = self.lost.lock();
+        lost.retain(|loss| loss.running.strong_count() > 0);
+        lost.iter().fold(0, |sum, loss| sum.saturating_add(loss.units))
     }
 
     /// How much is in use now.
@@ -72,8 +149,6 @@ fn units(bytes: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use futures::FutureExt;
 
     use super::*;
@@ -94,5 +169,23 @@ mod tests {
         assert!(budget.reserve(0).now_or_never().is_none());
         drop(all);
         assert!(budget.reserve(0).now_or_never().is_some());
+    }
+    #[tokio::test]
+    async fn what_is_lost_blocks_nobody_and_counts_until_it_comes_back() {
+        let budget = MemoryBudget::new(10 * UNIT_BYTES);
+        let held = budget.reserve(3 * UNIT_BYTES).await;
+        // It waits for all of the budget.
+        let mut all = pin!(budget.reserve(100 * UNIT_BYTES));
+        assert!(all.as_mut().now_or_never().is_none());
+        let running = Arc::new(());
+        budget.lose(&running, 3 * UNIT_BYTES);
+        let all = all.now_or_never().expect("what is left is free");
+        let lost = budget.lost();
+        assert_eq!((lost.decoders, lost.bytes), (1, 4 * UNIT_BYTES));
+        assert_eq!((lost.problem(1).is_some(), lost.problem(4)), (true, None));
+        drop(all);
+        drop((held, running));
+        assert_eq!(budget.lost().decoders, 0);
+        assert!(budget.reserve(100 * UNIT_BYTES).now_or_never().is_some());
     }
 }

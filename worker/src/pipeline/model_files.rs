@@ -50,6 +50,11 @@ pub enum ModelUnavailable {
     /// The files are not a model that this worker can run.
     #[error("{}", describe_model_error(.0))]
     Unusable(#[source] Arc<ModelError>),
+    /// A bug.
+    #[error(
+        "the model's files crashed their reader, which is a bug; write them anew as safetensors"
+    )]
+    ReaderPanicked,
     /// This program was built without the bundled model.
     #[error(
         "this build has no bundled model; pass --model FOLDER, or build with --features bundled-model"
@@ -65,16 +70,31 @@ pub async fn read(
     request: &ModelRequest,
     stores: &StoreOptions,
 ) -> Result<ModelFiles, ModelUnavailable> {
+    read_if(request, stores, |_| Ok(())).await
+}
+
+/// Reads the files of a model, and looks into them only if `check` finds nothing wrong with what they
+/// are.
+async fn read_if(
+    request: &ModelRequest,
+    stores: &StoreOptions,
+    check: impl FnOnce(&ModelIdentity) -> Result<(), ModelUnavailable>,
+) -> Result<ModelFiles, ModelUnavailable> {
     let ModelRequest { reference, options } = request;
     let stored = match reference {
-        ModelReference::Bundled if options.is_default() => return bundled(),
+        ModelReference::Bundled if options.is_default() => {
+            let files = bundled()?;
+            check(files.identity())?;
+            return Ok(files);
+        }
         ModelReference::Bundled => return Err(ModelFilesError::OptionsOfBundled.into()),
         ModelReference::Folder(place) => StoredModel::from_place(place, options, stores).await?,
         ModelReference::Hub(model) => StoredModel::from_hub(model, options, stores).await?,
     };
+    check(&stored.identity)?;
     // Converting the weights of other programs takes a while.
     let files = cores::compute(move || ModelFiles::from_stored(stored)).await;
-    let files = files.expect("reading files never panics");
+    let files = files.map_err(|_panic| ModelUnavailable::ReaderPanicked)?;
     let files = files.map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))?;
     tell_choices(&files);
     Ok(files)
@@ -151,14 +171,16 @@ impl ModelFilesCache {
             return Ok(Arc::clone(files));
         }
         let (reference, options) = (wanted.reference.clone(), wanted.options.clone());
-        let files = Arc::new(read(&ModelRequest { reference, options }, &self.options).await?);
-        if !files.identity().same_content(wanted) {
-            return Err(ModelUnavailable::Changed {
+        let check = |found: &ModelIdentity| match found.same_content(wanted) {
+            true => Ok(()),
+            false => Err(ModelUnavailable::Changed {
                 name: wanted.name.clone(),
-                found: files.identity().digest.to_string(),
+                found: found.digest.to_string(),
                 wanted: wanted.digest.to_string(),
-            });
-        }
+            }),
+        };
+        let request = ModelRequest { reference, options };
+        let files = Arc::new(read_if(&request, &self.options, check).await?);
         kept.insert(Arc::clone(&files));
         Ok(files)
     }

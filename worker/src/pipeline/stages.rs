@@ -2,9 +2,12 @@
 //!
 //! Knows no stage by name. The wiring is in [`pipeline`](super).
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::channel::{Receiver, Sender, channel};
@@ -49,6 +52,8 @@ pub struct Stages {
     exits: Sender<Exit>,
     exits_in: Receiver<Exit>,
     tasks: Vec<(&'static str, JoinHandle<()>)>,
+    /// Cancelled when a task panics.
+    panicked: CancellationToken,
 }
 
 impl Stages {
@@ -56,7 +61,8 @@ impl Stages {
     #[must_use]
     pub fn new(metrics: Metrics, exits: usize) -> Self {
         let (exits, exits_in) = channel(exits);
-        Self { metrics, exits, exits_in, tasks: Vec::new() }
+        let panicked = CancellationToken::new();
+        Self { metrics, exits, exits_in, tasks: Vec::new(), panicked }
     }
 
     /// Adds a stage of `concurrency` tasks. Each one takes an item, works on it, and sends the
@@ -101,7 +107,31 @@ impl Stages {
 
     /// Adds a task of a stage that is not a [`Stage`].
     pub fn spawn(&mut self, stage: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push((stage, tokio::spawn(task.in_current_span())));
+        let panicked = self.panicked.clone();
+        let task = AssertUnwindSafe(task.in_current_span()).catch_unwind();
+        let watched = async move {
+            if let Err(panic) = task.await {
+                // A stage has many tasks. It would go on with one less, and nobody would know.
+                panicked.cancel();
+                resume_unwind(panic);
+            }
+        };
+        self.tasks.push((stage, tokio::spawn(watched)));
+    }
+
+    /// Hands items to the first stage until they end, or until a task of any stage panics.
+    pub async fn feed<T>(&self, mut items: impl Stream<Item = T> + Unpin, first: Sender<T>) {
+        loop {
+            let item = tokio::select! {
+                biased;
+                () = self.panicked.cancelled() => return,
+                item = items.next() => item,
+            };
+            let Some(item) = item else { return };
+            if first.send(item).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The channel into which a stage sends what leaves early.
@@ -138,5 +168,37 @@ impl Stages {
 pub fn note_exit(span: &Span, exit: &Exit) {
     if exit.cause.is_error() {
         traces::fail(span, &exit.cause.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_one_of_many_tasks_ends_the_pipeline_though_there_are_more_items() {
+        let mut stages = Stages::new(Metrics::default(), 1);
+        let (first, incoming) = channel::<u32>(1);
+        for _ in 0..4 {
+            let incoming = incoming.clone();
+            stages.spawn("count", async move {
+                while let Ok((number, _waited)) = incoming.recv().await {
+                    assert_ne!(number, 7, "a bug");
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        drop(incoming);
+        let ended = async {
+            stages.feed(stream::iter(0..).map(|number: u32| number), first).await;
+            stages.finish().await
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        let error = ended.expect("it ends").unwrap_err();
+        assert!(matches!(error, PipelineError::StagePanicked { stage: "count" }));
     }
 }

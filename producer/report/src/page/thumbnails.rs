@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::REPORT;
@@ -29,8 +30,12 @@ const MEMORY_MIB: u32 = 512;
 
 /// The largest picture that gets a thumbnail. An audit may have been given higher limits than its
 /// usual ones; this holds 1 GiB while it is decoded.
-const LIMITS: ImageLimits =
-    ImageLimits { max_bytes: 256 << 20, max_pixels: (1 << 30) / BYTES_PER_PIXEL, max_side: 65_535 };
+const LIMITS: ImageLimits = ImageLimits {
+    max_bytes: 256 << 20,
+    max_pixels: (1 << 30) / BYTES_PER_PIXEL,
+    max_side: 65_535,
+    max_time: Duration::from_secs(60),
+};
 
 /// A picture that the page shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -40,6 +40,12 @@ fn io(error: csv::Error) -> TableError {
     TableError::Io(error.into())
 }
 
+/// Puts an apostrophe before a text that a spreadsheet would take for a formula, and run: keys and
+/// labels are whatever somebody wrote. In Parquet texts are as they are.
+fn no_formula(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+}
+
 fn text(cell: Cell<'_>) -> String {
     fn shown<T: ToString>(value: Option<T>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()
@@ -48,13 +54,28 @@ fn text(cell: Cell<'_>) -> String {
         Cell::Boolean(value) => shown(value),
         Cell::Integer(value) => shown(value),
         Cell::Float(value) => shown(value),
-        Cell::Text(value) => shown(value),
+        Cell::Text(value) => no_formula(shown(value)),
         Cell::Time(value) => shown(value.map(|time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ"))),
         Cell::FloatList(list) => {
             let numbers = list.unwrap_or_default().iter().map(ToString::to_string);
             numbers.collect::<Vec<_>>().join(" ")
         }
-        Cell::TextList(list) => list.unwrap_or_default().join(" "),
+        Cell::TextList(list) => no_formula(list.unwrap_or_default().join(" ")),
         Cell::Bytes(_) | Cell::HalfList(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_is_a_formula_and_numbers_stay_numbers() {
+        for (value, expected) in
+            [("=HYPERLINK(1)", "'=HYPERLINK(1)"), ("-1", "'-1"), ("a=b.jpg", "a=b.jpg"), ("", "")]
+        {
+            assert_eq!(text(Cell::Text(Some(value))), expected);
+        }
+        assert_eq!(text(Cell::Integer(Some(-1))), "-1");
     }
 }

@@ -308,4 +308,54 @@ mod tests {
         }
         assert_eq!(tensor(0, &[usize::MAX, 2], &[0, 0]).bytes(), None);
     }
+
+    /// A pickled tensor of the storage `0`.
+    fn pickled(shape: &[u8], strides: &[u8]) -> Vec<u8> {
+        let mut bytes =
+            b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010\
+            U\x03cpuK\x04tQK\x00"
+                .to_vec();
+        for sides in [shape, strides] {
+            bytes.push(b'(');
+            bytes.extend(sides.iter().flat_map(|&side| [b'K', side]));
+            bytes.push(b't');
+        }
+        bytes.extend(b"tR");
+        bytes
+    }
+
+    /// A file with these tensors, and with one float in the storage `0`.
+    fn converted(tensors: &[(&str, Vec<u8>)]) -> Result<Converted, String> {
+        let mut pickle = b"\x80\x02}".to_vec();
+        for (name, tensor) in tensors {
+            pickle.extend([b'U', name.len() as u8]);
+            pickle.extend(name.as_bytes());
+            pickle.extend(tensor);
+            pickle.push(b's');
+        }
+        pickle.push(b'.');
+        let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let stored =
+            zip::write::SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for (name, content) in [("a/data.pkl", &pickle[..]), ("a/data/0", &1f32.to_le_bytes())] {
+            archive.start_file(name, stored).unwrap();
+            std::io::Write::write_all(&mut archive, content).unwrap();
+        }
+        let file = archive.finish().unwrap().into_inner();
+        convert(&file, &TensorFilter::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_small_file_gives_no_more_than_a_small_model() {
+        let name = "layer1.0.conv1.weight";
+        assert!(converted(&[(name, pickled(&[1; 4], &[1; 4]))]).is_ok());
+        // A number that is expanded to four gigabytes.
+        let error = converted(&[(name, pickled(&[255, 255, 255, 64], &[0; 4]))]).unwrap_err();
+        assert!(error.contains("more values than the file"), "{error}");
+        let error = converted(&[(name, pickled(&[1; 9], &[1; 9]))]).unwrap_err();
+        assert!(error.contains("more than 8 axes"), "{error}");
+        let twice = [(name, pickled(&[1; 4], &[1; 4])), (name, pickled(&[1; 4], &[1; 4]))];
+        let error = converted(&twice).unwrap_err();
+        assert!(error.contains("two tensors layer1.0.conv1.weight"), "{error}");
+    }
 }
