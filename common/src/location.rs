@@ -208,6 +208,19 @@ impl From<Location> for String {
     }
 }
 
+impl Location {
+    /// The text that is read as this place again: a path if it is on this machine, else the URL. A path
+    /// with characters that would not be shown as they are becomes a URL, too.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let shown = self.to_string();
+        match shown.parse::<Self>() {
+            Ok(same) if same == *self => shown,
+            _ => self.0.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Location {
     /// A path if it is on this machine, else the URL. Safe on a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -92,7 +92,10 @@ impl TryFrom<String> for ClassesReference {
 
 impl From<ClassesReference> for String {
     fn from(reference: ClassesReference) -> Self {
-        reference.to_string()
+        match reference {
+            ClassesReference::File(place) => place.to_text(),
+            ClassesReference::ImageNet1k => reference.to_string(),
+        }
     }
 }
 

@@ -143,7 +143,10 @@ impl TryFrom<String> for ModelReference {
 
 impl From<ModelReference> for String {
     fn from(reference: ModelReference) -> Self {
-        reference.to_string()
+        match reference {
+            ModelReference::Folder(location) => location.to_text(),
+            other => other.to_string(),
+        }
     }
 }
 
@@ -162,6 +165,17 @@ impl ModelReference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_any_name_is_read_as_it_was_written() {
+        for text in ["/models/pets", "/models/a b", "/models/tab\there", "/m/del\u{7f}", "s3://b/m"]
+        {
+            let reference: ModelReference = text.parse().unwrap();
+            let written = String::from(reference.clone());
+            assert_eq!(written.parse::<ModelReference>().unwrap(), reference, "{written}");
+        }
+        assert_eq!(String::from("/models/a b".parse::<ModelReference>().unwrap()), "/models/a b");
+    }
 
     #[test]
     fn hub_models_are_read_and_written_the_same() {
