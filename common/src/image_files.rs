@@ -55,7 +55,7 @@ impl FromStr for Glob {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let whole_key = text.contains('/');
-        // Globs are below SOURCE, as keys are, whichever way that is written.
+        // A glob is below SOURCE, as keys are: `./cat/*` and `/cat/*` mean `cat/*` there.
         let mut pattern = text.trim_start_matches("./").trim_start_matches('/').to_owned();
         if pattern.is_empty() {
             return Err(GlobError::Empty);

@@ -14,8 +14,8 @@ use crate::run::RunId;
 /// The version of the message's JSON.
 pub const JOB_VERSION: u32 = 1;
 
-/// The most bytes of a message. Most jobs have one or two kilobytes, those with the longest names and
-/// labels some forty. A longer message is not read.
+/// The most bytes of a message. Most jobs have one or two kilobytes; the longest names and labels take
+/// some forty. A longer message is not read.
 pub const MAX_JOB_BYTES: usize = 64 * 1024;
 
 /// One image to predict and explain.

@@ -209,8 +209,8 @@ impl From<Location> for String {
 }
 
 impl Location {
-    /// The text that is read as this place again: a path if it is on this machine, else the URL. A path
-    /// with characters that would not be shown as they are becomes a URL, too.
+    /// A text that is read as this place again: a path if it is on this machine, else the URL. If the
+    /// path has control characters, it is a URL, too.
     #[must_use]
     pub fn to_text(&self) -> String {
         let shown = self.to_string();

@@ -23,6 +23,16 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| !matches!(character, '\n' | '\t') && is_unprintable(character))
 }
 
+/// The text, or its first `max_chars` characters and an ellipsis: for messages about a text that may
+/// have any length.
+#[must_use]
+pub fn shortened(text: &str, max_chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
 /// A JSON text with the same characters escaped as JSON does, so that it means the same.
 #[must_use]
 pub fn printable_json(json: &str) -> Cow<'_, str> {

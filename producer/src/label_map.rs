@@ -2,8 +2,9 @@
 //!
 //! A label is replaced before its job is made: by the name of the class, or by its index if another
 //! class has the same name. So workers need not know the map. Workers of older versions write that
-//! word as the image's label, since they don't know that another was given. [`file`] reads the file. Upstream: the command line and the model's classes.
-//! Downstream: [`enqueue`](crate::enqueue), and `run.json`.
+//! word as the image's label, since they don't know that another was given. [`file`] reads the file.
+//! Upstream: the command line and the model's classes. Downstream: [`enqueue`](crate::enqueue), and
+//! `run.json`.
 
 mod file;
 

@@ -167,9 +167,9 @@ fn print_unknown_labels(overview: &Overview) {
     }
     let all = overview.labelled + images;
     print_line(&format!(
-        "{images} of {} have a label that is none of the model's classes, and no number about \
-         labels counts them: {named}. To say which classes they are, audit with --label-map and \
-         another --out",
+        "{images} of {} have labels that are none of the model's classes; accuracy and label errors \
+         leave them out: {named}. To say which classes they are, audit with --label-map and another \
+         --out",
         format_count(all, "labelled image"),
     ));
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 /// The shortest pause between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A pause is at least so many times as long as the look before it, which may list a folder or start a
-/// program: what is waited for needs the cores.
+/// A pause is at least four times as long as the look before it. A look may list a folder or start a
+/// program, and what is waited for needs the cores.
 const PAUSE_PER_LOOK: u32 = 4;
 
 /// Waits until `condition` holds.

@@ -40,7 +40,8 @@ pub struct HealthError {
 /// How long a worker that runs may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a client may take to send a request and read the answer. After that its connection is closed.
+/// How long a client may take to send a request and read the answer. After that its connection is
+/// closed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The wait after a connection could not be accepted, for instance because no file is left to open.

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io;
 
 use super::authorities::CA_BUNDLE;
-use crate::printable::printable;
+use crate::printable::{printable, shortened};
 use crate::tls;
 
 /// Most characters of a store's answer in an error; some answer with pages of XML or HTML.
@@ -225,11 +225,7 @@ fn summary(error: &(dyn Error + 'static), whole: &str) -> String {
 
 fn shorten(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = printable(&line);
-    match line.char_indices().nth(MAX_REASON_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.into_owned(),
-    }
+    shortened(&printable(&line), MAX_REASON_CHARS).into_owned()
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) fn of_source(
     Difference { text, go_on: format!("give --base {then} to go on with it") }
 }
 
-/// The columns of a list differ that the user names.
+/// The user names other columns of the list.
 #[must_use]
 pub(super) fn of_columns(then: &ListColumns, now: &ListColumns) -> Difference {
     let (mut texts, mut ways) = (Vec::new(), Vec::new());

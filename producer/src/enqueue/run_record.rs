@@ -30,7 +30,7 @@ pub(crate) fn is_same_run(request: &EnqueueRequest, record: &RunRecord) -> bool 
 }
 
 fn has_same_source(request: &EnqueueRequest, record: &RunRecord) -> bool {
-    recorded_columns(record) == request.run.source.columns()
+    ListColumns::of_run(record) == request.run.source.columns()
         && record.source == request.run.source.argument()
         && record.base.as_ref() == request.run.source.base()
 }
@@ -49,7 +49,7 @@ pub(crate) fn resume_or_start(
         let out = request.run.out.to_string();
         Err(OtherRun { out, difference, redo })
     };
-    let (then, now) = (recorded_columns(&existing), request.run.source.columns());
+    let (then, now) = (ListColumns::of_run(&existing), request.run.source.columns());
     if existing.source == request.run.source.argument() && then != now {
         return refuse(differences::of_columns(&then, &now), "");
     }
@@ -77,10 +77,6 @@ pub(crate) fn resume_or_start(
         (_, true) => refuse(difference, " or redo every image with --only all"),
         (_, false) => refuse(difference, ""),
     }
-}
-
-fn recorded_columns(record: &RunRecord) -> ListColumns {
-    ListColumns { key: record.key_column.clone(), label: record.label_column.clone() }
 }
 
 fn start(request: &EnqueueRequest) -> RunRecord {

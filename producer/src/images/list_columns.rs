@@ -1,5 +1,8 @@
 //! Which columns of a list hold keys and labels.
 
+use camshaft_common::printable::shortened;
+use camshaft_common::run::RunRecord;
+
 /// The columns as the user names them: `--key-column` and `--label-column`, a name or a number from
 /// 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +14,11 @@ pub struct ListColumns {
 }
 
 impl ListColumns {
+    /// The columns that the user named when the run was started.
+    pub(crate) fn of_run(record: &RunRecord) -> Self {
+        Self { key: record.key_column.clone(), label: record.label_column.clone() }
+    }
+
     /// True if the user names no column.
     pub(crate) fn is_empty(&self) -> bool {
         self.key.is_none() && self.label.is_none()
@@ -197,7 +205,7 @@ pub(crate) fn choose(
         Some(wanted) => Some(find_named(names, wanted)?),
         None => find_known(names, &KEY_NAMES)?,
     };
-    let key = key.ok_or_else(|| ColumnsError::NotUnderstood { header: shortened(header) })?;
+    let key = key.ok_or_else(|| not_understood(header))?;
     let label = match &wanted.label {
         Some(wanted) => Some(find_named(names, wanted)?),
         None => find_known(names, &LABEL_NAMES)?.filter(|label| *label != key),
@@ -205,14 +213,10 @@ pub(crate) fn choose(
     Ok(FoundColumns { key, label })
 }
 
-/// The beginning of a line, to be shown.
-pub(crate) fn shortened(line: &str) -> String {
+/// The error about a list that begins with a line that is not understood.
+pub(crate) fn not_understood(line: &str) -> ColumnsError {
     const SHOWN: usize = 200;
-    let mut shown: String = line.chars().take(SHOWN).collect();
-    if shown.len() < line.len() {
-        shown.push('…');
-    }
-    shown
+    ColumnsError::NotUnderstood { header: shortened(line, SHOWN).into_owned() }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 use serde_json::{Map, Value};
 
 use crate::images::list_columns::{
-    ColumnsError, FoundColumns, ListColumns, choose, is_known_name, number, resembles_key_name,
-    shortened,
+    ColumnsError, FoundColumns, ListColumns, choose, is_known_name, not_understood, number,
+    resembles_key_name,
 };
 use crate::images::list_fields::split;
 
@@ -82,7 +82,7 @@ impl ListFormat {
             || is_unknown_column(&lines)
             || has_spaces_for_delimiters(&lines)
         {
-            return Err(ColumnsError::NotUnderstood { header: shortened(first) });
+            return Err(not_understood(first));
         }
         Ok(Self::Keys)
     }
@@ -180,7 +180,7 @@ fn table_with_columns(lines: &[&str], wanted: &ListColumns) -> Result<ListFormat
             }
         }
     }
-    Err(problem.unwrap_or_else(|| ColumnsError::NotUnderstood { header: shortened(first) }))
+    Err(problem.unwrap_or_else(|| not_understood(first)))
 }
 
 /// The delimiters, the one that makes most columns first, and last none.

@@ -141,9 +141,7 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let argument: SourceArgument = record.source.parse()?;
         let config = SourceConfig::new(argument, record.base.clone())?;
-        let columns =
-            ListColumns { key: record.key_column.clone(), label: record.label_column.clone() };
-        let config = config.with_columns(columns)?;
+        let config = config.with_columns(ListColumns::of_run(record))?;
         Self::open(config, record.image_files.clone(), LabelRule::None, out, stores)
     }
 

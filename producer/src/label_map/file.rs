@@ -107,7 +107,7 @@ fn parse_table(content: &str) -> Result<Vec<MappedLabel>, LabelMapFileError> {
     let lines = content.lines().zip(1_u64..).filter(|(line, _)| !line.trim().is_empty());
     let mut lines = lines.peekable();
     let Some(&(first, _)) = lines.peek() else { return Ok(Vec::new()) };
-    // The one that makes two fields of most lines; of equals the rarest in names, the last.
+    // The delimiter that makes two fields of most lines. If two do, the last: the rarest in names.
     let two = |delimiter: &char| {
         let lines = lines.clone();
         lines.filter(|(line, _)| split(line, Some(*delimiter)).is_ok_and(|f| f.len() == 2)).count()

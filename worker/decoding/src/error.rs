@@ -101,7 +101,8 @@ pub enum DecodeError {
     },
     /// Decoding takes longer than [`ImageLimits::max_time`](super::ImageLimits::max_time).
     #[error(
-        "decoding takes more than {seconds} s of processor time; the file is damaged, or made to"
+        "decoding takes more than {seconds} s of processor time; the file is damaged, or made to do \
+         harm"
     )]
     TookTooLong {
         /// The limit.

@@ -1,9 +1,9 @@
 //! Stops a decoder that works on one image for too long.
 //!
-//! Owns how long that is: the processor time of the decoder's own thread, so that an image does not
-//! fail because the machine is busy. A decoder asks for more of the file again and again; past the
-//! limit it gets an error instead, and its thread comes back. Upstream: [`ImageLimits`](super::ImageLimits).
-//! Downstream: the decoders.
+//! Owns the clock: the processor time of the decoder's own thread, so that an image does not fail
+//! because the machine is busy. A decoder asks for more of the file again and again; past the limit
+//! it gets an error instead, and its thread comes back. Does not stop a decoder that asks for nothing.
+//! Upstream: [`ImageLimits`](super::ImageLimits). Downstream: the decoders.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Cursor, ErrorKind, Read, Seek, SeekFrom};

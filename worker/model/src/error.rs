@@ -3,7 +3,7 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::compute::{DeviceError, PrecisionError};
-use crate::network::resnet::OtherNetwork;
+use crate::other_network::OtherNetwork;
 
 /// Why a model can't be loaded or run.
 #[derive(Debug, thiserror::Error)]

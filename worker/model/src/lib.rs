@@ -16,6 +16,7 @@ mod explain;
 mod model;
 mod model_files;
 pub mod network;
+mod other_network;
 mod redraw;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -30,5 +31,6 @@ pub use error::ModelError;
 pub use explain::{ClassMap, ExplainError, ExplainRequest, ExplainedImage};
 pub use model::Model;
 pub use model_files::ModelFiles;
-pub use network::resnet::{ForwardOutput, OtherNetwork, STAGES};
+pub use network::resnet::{ForwardOutput, STAGES};
+pub use other_network::OtherNetwork;
 pub use redraw::{NetworkPart, redraw};

@@ -14,10 +14,10 @@ use super::channel::Receiver;
 use super::decode::Decoded;
 use super::stages::Stages;
 
-/// Inputs of this size or smaller, 512×512 pixels, are gathered to batches of any size.
+/// The largest input of which a batch may have any number.
 const PLAIN_PIXELS: usize = 512 * 512;
-/// Of larger inputs a batch has no more pixels than so many of that size.
-const PLAIN_IMAGES: usize = 32;
+/// The most pixels of all larger inputs in a batch together: 32 of 512×512.
+const BATCH_PIXELS: usize = 32 * PLAIN_PIXELS;
 
 /// Images for one pass of one model; never empty.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl BatchStage {
 /// grows with it, up to gigabytes.
 fn most_images(InputRule { height, width, .. }: &InputRule) -> usize {
     let pixels = height * width;
-    if pixels <= PLAIN_PIXELS { usize::MAX } else { (PLAIN_IMAGES * PLAIN_PIXELS / pixels).max(1) }
+    if pixels <= PLAIN_PIXELS { usize::MAX } else { (BATCH_PIXELS / pixels).max(1) }
 }
 
 fn same_model(one: &Decoded, other: &Decoded) -> bool {

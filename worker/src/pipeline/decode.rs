@@ -57,8 +57,8 @@ pub struct DecodeStage {
     pub reporting: Arc<Reporting>,
 }
 
-/// A decoder stops by itself once its processor time is over. One that has not come back after so
-/// many times the limit is given up: it waits for something, or never looks at the clock.
+/// A decoder stops by itself once its processor time is over. After twice that time it is given up: it
+/// waits for something, or never looks at the clock.
 const GIVEN_UP_AFTER: u32 = 2;
 
 impl Stage for DecodeStage {
@@ -103,12 +103,9 @@ impl DecodeStage {
         let max_time = self.image_limits.max_time.saturating_sub(elapsed);
         let limits = ImageLimits { max_time, ..self.image_limits };
         let span = admitted.delivery.spans.logs.clone();
-        let running = Arc::new(());
-        let held = Arc::clone(&running);
-        let work = cores::decode_within(max_time * GIVEN_UP_AFTER, move || {
+        let work = move || {
             let _entered = span.enter();
             // If the decoder never ends, the memory stays in use, and so do the permits here.
-            let _held = held;
             let FetchedFile { bytes, memory: _file_memory } = file;
             let mut memory = memory;
             let started = Instant::now();
@@ -117,15 +114,9 @@ impl DecodeStage {
             let input = input::to_input(&picture, &rule.config().input);
             let measures = measures::measure(&picture);
             let elapsed = started.elapsed();
-            Ok::<_, DecodeError>(Pixels { picture, input, measures, memory, elapsed })
-        });
-        let pixels = work.await.map_err(|failure| {
-            if matches!(failure, DecoderFailure::TimedOut) {
-                self.give_up(&running, memory_bytes);
-            }
-            self.cause(&failure)
-        })?;
-        let pixels = pixels.map_err(|error| self.decode_cause(error))?;
+            Ok(Pixels { picture, input, measures, memory, elapsed })
+        };
+        let pixels = self.run(memory_bytes, work).await?;
         let image = &mut admitted.image;
         image.timings.decode = pixels.elapsed.as_secs_f64() * 1000.0;
         let picture = &pixels.picture;
@@ -144,42 +135,47 @@ impl DecodeStage {
         file: &FetchedFile,
     ) -> Result<Measured, ExitCause> {
         let (bytes, limits) = (file.bytes.clone(), self.image_limits);
-        let running = Arc::new(());
-        let held = Arc::clone(&running);
-        let reading = cores::decode_within(limits.max_time * GIVEN_UP_AFTER, move || {
-            let _held = held;
+        let measure = move || {
             let digest = FileDigest::of(&bytes);
             let started = Instant::now();
-            (digest, decoding::memory_to_decode(&bytes, &limits), started.elapsed())
-        });
-        let (digest, memory_bytes, elapsed) = reading.await.map_err(|failure| {
-            if matches!(failure, DecoderFailure::TimedOut) {
-                self.give_up(&running, 0);
-            }
-            self.cause(&failure)
-        })?;
+            let measured = decoding::memory_to_decode(&bytes, &limits)
+                .map(|memory_bytes| Measured { memory_bytes, elapsed: started.elapsed() });
+            Ok((digest, measured))
+        };
+        let (digest, measured) = self.run(0, measure).await?;
+        // A file that fails has a digest, too.
         admitted.image.record.digest = Some(digest);
-        let memory_bytes = memory_bytes.map_err(|error| self.decode_cause(error))?;
-        Ok(Measured { memory_bytes, elapsed })
+        measured.map_err(|error| self.cause(error))
     }
 
-    /// Counts a decoder as lost that did not come back, with what it holds, for as long as it does
-    /// not. If too many are, this process can't go on for long.
-    fn give_up(&self, running: &Arc<()>, memory_bytes: u64) {
-        self.pixel_budget.lose(running, memory_bytes);
-        if let Some(problem) = self.pixel_budget.lost().problem(self.cores) {
-            self.reporting.lasting_errors.note(&problem);
+    /// Runs `work`, which holds `memory_bytes`, on a decoder's thread. If it does not come back, it
+    /// counts as lost until it does. If too many are lost, this process can't go on for long.
+    async fn run<T: Send + 'static>(
+        &self,
+        memory_bytes: u64,
+        work: impl FnOnce() -> Result<T, DecodeError> + Send + 'static,
+    ) -> Result<T, ExitCause> {
+        let running = Arc::new(());
+        let held = Arc::clone(&running);
+        let work = move || {
+            let _held = held;
+            work()
+        };
+        let max_time = self.image_limits.max_time;
+        match cores::decode_within(max_time * GIVEN_UP_AFTER, work).await {
+            Ok(result) => result.map_err(|error| self.cause(error)),
+            Err(DecoderFailure::Panicked) => Err(ExitCause::DecoderPanicked),
+            Err(DecoderFailure::TimedOut) => {
+                self.pixel_budget.lose(&running, memory_bytes);
+                if let Some(problem) = self.pixel_budget.lost().problem(self.cores) {
+                    self.reporting.lasting_errors.note(&problem);
+                }
+                Err(ExitCause::DecoderTimedOut(max_time))
+            }
         }
     }
 
-    fn cause(&self, failure: &DecoderFailure) -> ExitCause {
-        match failure {
-            DecoderFailure::Panicked => ExitCause::DecoderPanicked,
-            DecoderFailure::TimedOut => ExitCause::DecoderTimedOut(self.image_limits.max_time),
-        }
-    }
-
-    fn decode_cause(&self, error: DecodeError) -> ExitCause {
+    fn cause(&self, error: DecodeError) -> ExitCause {
         match error {
             DecodeError::TookTooLong { .. } => {
                 ExitCause::DecoderTimedOut(self.image_limits.max_time)

@@ -42,8 +42,8 @@ pub struct LostDecoders {
 }
 
 impl LostDecoders {
-    /// Why a process with so many `cores` can't go on; `None` while no more than half of the cores
-    /// and of the memory are lost.
+    /// What to tell the user if more than half of the `cores` or of the memory are lost. The process
+    /// then can't go on for long.
     #[must_use]
     pub fn problem(&self, cores: usize) -> Option<String> {
         let Self { decoders, bytes, limit_bytes } = *self;
@@ -91,7 +91,8 @@ impl MemoryBudget {
                 // Before the look at what is lost, so that no loss is missed.
                 let mut lost_more = pin!(self.lost_more.notified());
                 lost_more.as_mut().enable();
-                let there = self.units.saturating_sub(self.lost_units()).max(1);
+                let (_, lost) = self.count_lost();
+                let there = self.units.saturating_sub(lost).max(1);
                 let turn = Arc::clone(&self.free).acquire_many_owned(units(bytes).min(there));
                 tokio::select! {
                     biased;
@@ -114,15 +115,16 @@ impl MemoryBudget {
     /// What is lost now.
     #[must_use]
     pub fn lost(&self) -> LostDecoders {
-        let bytes = u64::from(self.lost_units()) * UNIT_BYTES;
-        let decoders = self.lost.lock().len();
-        LostDecoders { decoders, bytes, limit_bytes: u64::from(self.units) * UNIT_BYTES }
+        let (decoders, units) = self.count_lost();
+        let [bytes, limit_bytes] = [units, self.units].map(|units| u64::from(units) * UNIT_BYTES);
+        LostDecoders { decoders, bytes, limit_bytes }
     }
 
-    fn lost_units(&self) -> u32 {
+    /// Lost decoders, and the units that they hold.
+    fn count_lost(&self) -> (usize, u32) {
         let mut lost = self.lost.lock();
         lost.retain(|loss| loss.running.strong_count() > 0);
-        lost.iter().fold(0, |sum, loss| sum.saturating_add(loss.units))
+        (lost.len(), lost.iter().fold(0, |sum, loss| sum.saturating_add(loss.units)))
     }
 
     /// How much is in use now.

@@ -3,9 +3,11 @@
 //! Such a file is a zip archive. Its pickle, `data.pkl`, describes tensors as views of storages,
 //! and each storage is a file of the archive.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
 
+use camshaft_common::printable::shortened;
 use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -93,7 +95,7 @@ fn tensors<'a>(
         }
         let tensor = StorageView::of(pickle, value).ok_or_else(|| {
             let kind = kind_of(pickle, value);
-            CheckpointError::Tensor { name: shown(name), kind }
+            CheckpointError::Tensor { name: shown(name).into_owned(), kind }
         })?;
         tensors.push((name, tensor));
     }
@@ -101,12 +103,8 @@ fn tensors<'a>(
 }
 
 /// The name of a tensor for a message: a file made to do harm may have one of megabytes.
-fn shown(name: &str) -> String {
-    const SHOWN: usize = 200;
-    match name.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
-    }
+fn shown(name: &str) -> Cow<'_, str> {
+    shortened(name, 200)
 }
 
 /// What an unreadable tensor is, in words.

@@ -1,12 +1,11 @@
 //! Which architecture a checkpoint has, told by the names and shapes of its tensors: to run it if
 //! the configuration names none, and to name it in an error if it is another.
 
-use std::fmt;
-
 use super::shape::{ResNetShape, STAGES};
 use crate::checkpoint::{Naming, Weights};
 use crate::config::Architecture;
 use crate::network::convolution_shape::ConvShape;
+use crate::other_network::OtherNetwork;
 
 /// Channels of a plain ResNet's stem.
 const STEM_CHANNELS: usize = 64;
@@ -46,28 +45,6 @@ pub(crate) fn architecture_of(weights: &Weights<'_>) -> Option<Architecture> {
     matching.iter().find(usual).copied()
 }
 
-/// The network that a file looks like, if it is another than was wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OtherNetwork {
-    /// One of these, which can be run. They differ only in their strides.
-    Runnable(Vec<Architecture>),
-    /// One that can't be run, by timm's name or in words.
-    Foreign(String),
-}
-
-impl fmt::Display for OtherNetwork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Runnable(networks) => {
-                let names: Vec<_> =
-                    networks.iter().map(|network| format!("{:?}", network.name())).collect();
-                f.write_str(&names.join(" or "))
-            }
-            Self::Foreign(name) => write!(f, "{name}, which this version can't run"),
-        }
-    }
-}
-
 /// What a file looks like, if that is not `wanted`. None if it can be `wanted`, or if nothing can be
 /// told.
 pub(crate) fn other_architecture(
@@ -81,7 +58,8 @@ pub(crate) fn other_architecture(
             return None;
         }
         if !matching.is_empty() {
-            return Some(OtherNetwork::Runnable(matching));
+            let names = matching.iter().map(|architecture| architecture.name());
+            return Some(OtherNetwork::Runnable(names.collect()));
         }
     }
     let name = match describe(weights) {

@@ -18,7 +18,6 @@ use camshaft_kernels::{Backbone, BatchShape, Kernel, SMALLEST_SIDE};
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use parking_lot::Mutex;
 
-pub use architecture_hint::OtherNetwork;
 pub(crate) use architecture_hint::{architecture_of, other_architecture};
 pub(crate) use cut::{CutStart, CutState, LayerPoint};
 pub use shape::{BlockKind, BlockShape, ResNetShape, STAGES};
