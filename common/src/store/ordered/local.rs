@@ -140,9 +140,9 @@ impl FolderWalk {
     }
 }
 
-/// True for an error that this file or folder will always give, whatever becomes of the others. Any
-/// other error would leave out images in silence that are there: a network's file system may be away,
-/// or too many files open.
+/// True for an error that this file or folder always gives. After any other error the listing fails,
+/// for instance if a network's file system is away or too many files are open: images that are there
+/// would be missing, and nobody would know.
 fn concerns_one_entry(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     [libc::EACCES, libc::EPERM, libc::ELOOP, libc::ENAMETOOLONG, libc::EINVAL, libc::ENOTDIR]

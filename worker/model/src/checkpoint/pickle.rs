@@ -97,9 +97,10 @@ impl Pickle {
         }
     }
 
-    /// A tuple of integers that are zero or more.
-    pub(super) fn sizes(&self, index: ValueIndex) -> Option<Vec<usize>> {
-        self.tuple(index)?.iter().map(|&item| self.size(item)).collect()
+    /// A tuple of up to `most` integers that are zero or more.
+    pub(super) fn sizes(&self, index: ValueIndex, most: usize) -> Option<Vec<usize>> {
+        let items = self.tuple(index).filter(|items| items.len() <= most)?;
+        items.iter().map(|&item| self.size(item)).collect()
     }
 
     pub(super) fn global(&self, index: ValueIndex) -> Option<(&str, &str)> {

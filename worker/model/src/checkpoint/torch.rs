@@ -210,13 +210,7 @@ impl<'a> StorageView<'a> {
             "BoolStorage" => Dtype::BOOL,
             _ => return None,
         };
-        if [shape, strides]
-            .iter()
-            .any(|&axes| pickle.tuple(axes).is_some_and(|a| a.len() > MAX_RANK))
-        {
-            return None;
-        }
-        let (shape, strides) = (pickle.sizes(shape)?, pickle.sizes(strides)?);
+        let (shape, strides) = (pickle.sizes(shape, MAX_RANK)?, pickle.sizes(strides, MAX_RANK)?);
         let (storage, offset) = (pickle.text(key)?, pickle.size(offset)?);
         (shape.len() == strides.len()).then_some(Self { dtype, storage, offset, shape, strides })
     }

@@ -150,10 +150,10 @@ mod tests {
         for (place, field, part) in [
             ("", "transparancy", "did you mean \"transparency\""),
             ("", "Classes", "did you mean \"classes\""),
-            ("", "mean", "it belongs into it"),
+            ("", "mean", "move it into that"),
             ("/input", "gamma", "unknown field \"gamma\"; there can be height, width"),
             ("/input", "colour", "unknown field \"colour\""),
-            ("/input", "transparency", "it belongs beside it"),
+            ("/input", "transparency", "move it out of that"),
         ] {
             let mut config = config();
             config.pointer_mut(place).unwrap()[field] = "ignore".into();

@@ -58,7 +58,7 @@ pub(super) fn check_fields(config: &Value) -> Result<(), Refusal> {
             continue;
         }
         if INPUT_FIELDS.contains(&name) {
-            return Err(format!("{name:?} is beside \"input\"; it belongs into it"));
+            return Err(format!("{name:?} is beside \"input\"; move it into that"));
         }
         if let Some(known) = FIELDS.iter().find(|known| is_like(name, known)) {
             return Err(format!("it has an unknown field {name:?}; did you mean {known:?}?"));
@@ -66,7 +66,7 @@ pub(super) fn check_fields(config: &Value) -> Result<(), Refusal> {
     }
     for name in config.get("input").into_iter().flat_map(names) {
         if FIELDS.contains(&name) {
-            return Err(format!("{name:?} is in \"input\"; it belongs beside it"));
+            return Err(format!("{name:?} is in \"input\"; move it out of that"));
         }
         if !INPUT_FIELDS.contains(&name) {
             return Err(format!(
