@@ -57,12 +57,10 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     Some(found)
 }
 
-/// Prints that the current test skips a check, and appends a line to [`SKIPPED_FILE`] if it is set.
-///
-/// # Panics
-/// If the line cannot be written.
+/// Prints that the current test skips a check, and appends a line to the file that `SKIPPED_FILE`
+/// names.
 #[expect(clippy::print_stderr, reason = "a skipped check must be seen")]
-pub fn skip(reason: &str) {
+fn skip(reason: &str) {
     eprintln!("SKIPPED: {reason}");
     record_skip(reason).expect("a skipped check can be recorded");
 }

@@ -139,12 +139,6 @@ fn ablation_cam_maps_are_those_of_pytorch() {
 /// Each of its 2,048 passes goes through the whole network: 400 seconds of a core.
 #[test]
 fn score_cam_maps_are_those_of_pytorch() {
-    const LEAST_CORES: usize = 4;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < LEAST_CORES {
-        let reason = format!("its 2,048 passes take too long on fewer than {LEAST_CORES} cores");
-        return repository::skip(&reason);
-    }
     maps_with_a_pass_for_each_channel(Method::ScoreCam);
 }
 
