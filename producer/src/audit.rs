@@ -15,6 +15,7 @@ use camshaft_common::store::StoreOptions;
 use camshaft_model::{ExplainError, ModelFiles};
 use camshaft_queue::{Deliveries, InProcessQueue, JobQueue, QueueError, RetryDelays};
 use camshaft_report::{Condition, ReportOptions};
+use camshaft_worker::advice::describe_explain_error;
 use camshaft_worker::config::{EngineConfig, EngineSettings};
 use camshaft_worker::engine::{Engine, EngineError};
 use camshaft_worker::pipeline::allowed_places::AllowedPlaces;
@@ -81,8 +82,8 @@ pub enum AuditError {
     /// The model's files can't be used.
     #[error(transparent)]
     ModelFiles(#[from] ModelUnavailable),
-    /// The model has no such layer.
-    #[error(transparent)]
+    /// The model has no such layer or class, or the maps cost too much.
+    #[error("{}", describe_explain_error(.0))]
     Explain(#[from] ExplainError),
     /// SOURCE can't be used.
     #[error(transparent)]

@@ -49,10 +49,11 @@ pace() {
 }
 
 fuzz() {
-  local target=$1 found=target/fuzz/$1 log=target/fuzz/$1.log more=() broken
+  local target=$1 found=target/fuzz/$1 log=target/fuzz/$1.log more=() words=() broken
   mkdir -p "$found" "target/fuzz/broken"
   [ "$target" != decode ] || more=(tests/data/formats)
-  if ! "target/release/fuzz-$target" "$found" "tests/fuzz/corpus/$target" "${more[@]}" \
+  [ ! -f "tests/fuzz/dictionaries/$target.dict" ] || words=(-dict="tests/fuzz/dictionaries/$target.dict")
+  if ! "target/release/fuzz-$target" "$found" "tests/fuzz/corpus/$target" "${more[@]}" "${words[@]}" \
     -seed="${FUZZ_SEED:-1}" -runs="$((seconds * $(pace "$target")))" -max_total_time="$((seconds * 4))" -max_len="$(longest "$target")" -timeout=10 -rss_limit_mb=1024 \
     -print_final_stats=1 -artifact_prefix="target/fuzz/broken/$target-" >"$log" 2>&1; then
     broken=$(grep -o 'Test unit written to .*' "$log" | tail -1 || true)

@@ -117,7 +117,7 @@ impl Engine {
             },
             batch: BatchStage { size: Arc::clone(&batch_size), wait: limits.batch_wait },
             model: ModelStage { thread, batch_size, metrics },
-            render: RenderStage,
+            render: RenderStage { max_overlay_bytes: limits.pixel_bytes },
             store: StoreStage { stores: Arc::clone(&stores), reporting: Arc::clone(&reporting) },
             settle: SettleStage { stores, reporting },
         };

@@ -29,7 +29,6 @@ pub mod decode;
 pub mod disposition;
 pub mod exit;
 pub mod explain;
-mod explain_advice;
 pub mod fetch;
 pub mod lasting_errors;
 pub mod limits;

@@ -12,8 +12,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::HubModel;
 use super::folder_files::{
-    CONFIG_FILE, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE, is_index, shards,
-    weights_among,
+    CONFIG_FILE, MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, ModelFolderError, PREPROCESSOR_FILE,
+    is_index, shards, weights_among,
 };
 use crate::location::Location;
 use crate::store::StoreOptions;
@@ -144,12 +144,26 @@ async fn download(
         let index = std::fs::read(snapshot.join(&weights)).map_err(not_written)?;
         let shards = shards(&place, &weights, &index)
             .map_err(|error| DownloadError::Refused(error.into()))?;
+        let of_shards = files.iter().filter(|file| shards.contains(&file.name));
+        let sum = of_shards.fold(0_u64, |sum, file| sum.saturating_add(file.size_bytes));
+        if sum > MAX_WEIGHTS_BYTES {
+            let problem = format!(
+                "the files that {weights} names have {sum} bytes; the limit is {MAX_WEIGHTS_BYTES}"
+            );
+            return Err(refused(model, problem));
+        }
         for shard in shards {
             download.file(&shard).await?;
         }
     }
     cache.remember(model.revision(), &commit).map_err(not_written)?;
     Ok(snapshot)
+}
+
+/// The most bytes of a model's file. All but weights is JSON that is read whole.
+fn max_bytes(name: &str) -> u64 {
+    let is_json = is_index(name) || [CONFIG_FILE, PREPROCESSOR_FILE].contains(&name);
+    if is_json { MAX_CONFIG_BYTES } else { MAX_WEIGHTS_BYTES }
 }
 
 fn refused(model: &HubModel, problem: String) -> DownloadError {
@@ -180,10 +194,9 @@ impl Download<'_> {
         let Some(file) = files.iter().find(|file| file.name == name) else {
             return Err(refused(model, format!("it has no {name}, which its index names")));
         };
-        let size_bytes = file.size_bytes;
-        if size_bytes > MAX_WEIGHTS_BYTES {
-            let problem =
-                format!("{name} has {size_bytes} bytes; the limit is {MAX_WEIGHTS_BYTES}");
+        let (size_bytes, max_bytes) = (file.size_bytes, max_bytes(name));
+        if size_bytes > max_bytes {
+            let problem = format!("{name} has {size_bytes} bytes; the limit is {max_bytes}");
             return Err(refused(model, problem));
         }
         if cache.snapshot(commit).join(name).exists() {

@@ -6,7 +6,7 @@ use image::ImageFormat;
 use super::common::{encoded, position, sample, with};
 use super::{Corpus, Expected};
 
-const FRAME: &[u8] = &[0xff, 0xc0];
+pub(super) const FRAME: &[u8] = &[0xff, 0xc0];
 const PROGRESSIVE_FRAME: &[u8] = &[0xff, 0xc2];
 const QUANTIZATION: &[u8] = &[0xff, 0xdb];
 const HUFFMAN: &[u8] = &[0xff, 0xc4];
@@ -141,6 +141,16 @@ fn segments(corpus: &mut Corpus) {
     });
     let bytes = behind_start(&profile.collect::<Vec<_>>());
     corpus.add("profile-of-16-megabytes.jpg", bytes, Expected::Prediction);
+    // The parts of one text, each of a byte. Nobody needs the text, and to put it together takes a
+    // time that grows with the square of their number.
+    let extended = (0..40_000_u32).flat_map(|offset| {
+        let identity = [b'0'; 32];
+        let head = [&b"http://ns.adobe.com/xmp/extension/\0"[..], &identity].concat();
+        let place = [40_000_u32.to_be_bytes(), offset.to_be_bytes()].concat();
+        application(1, &[&head[..], &place, b" "].concat())
+    });
+    let bytes = behind_start(&extended.collect::<Vec<_>>());
+    corpus.add("metadata-in-40000-parts.jpg", bytes, Expected::Prediction);
     let comments = [&[0xff, 0xfe, 0, 4][..], b"hi"].concat().repeat(50_000);
     corpus.add("many-comments.jpg", behind_start(&comments), Expected::Prediction);
     let thumbnail = application(1, &[b"Exif\0\0", &photo[..]].concat());

@@ -1,7 +1,10 @@
 //! Hostile TIFFs, by TIFF 6.0. Constants are tags and types of entries.
 
+use image::ImageFormat;
+
 use super::bits::zlib_zeros;
-use super::common::sample;
+use super::common::{encoded, position, sample, with};
+use super::jpeg::FRAME;
 use super::{Corpus, Expected};
 
 const WIDTH: u16 = 256;
@@ -87,6 +90,7 @@ pub(super) fn add(corpus: &mut Corpus) {
     counts(corpus);
     directories(corpus);
     compressed(corpus);
+    jpegs_inside(corpus);
 }
 
 fn lying_values(corpus: &mut Corpus) {
@@ -243,4 +247,33 @@ fn compressed(corpus: &mut Corpus) {
     // The sides of a tile must be multiples of 16, as here.
     corpus.add("longest-tile.tif", tiled(0xffff_fff0, 0xffff_fff0), Expected::UNSUPPORTED);
     corpus.add("huge-tile.tif", tiled(65_520, 65_520), Expected::UNSUPPORTED);
+}
+
+/// Strips that are JPEGs, whose frames say that they have another size than the strip. A decoder
+/// that believes them takes a gigabyte for each.
+fn jpegs_inside(corpus: &mut Corpus) {
+    const OLD_JPEG: u32 = 6;
+    const JPEG: u32 = 7;
+    let photo = encoded(ImageFormat::Jpeg);
+    let size = [20_000_u16.to_be_bytes(), 20_000_u16.to_be_bytes()].concat();
+    let strip = with(&photo, position(&photo, FRAME) + 5, &size);
+    for (name, compression) in [("jpeg-of-20000", JPEG), ("old-jpeg-of-20000", OLD_JPEG)] {
+        let values = [(COMPRESSION, compression), (COUNTS, strip.len() as u32)];
+        corpus.add(format!("{name}.tif"), page(&valued(&values), &strip, 0), Expected::UNSUPPORTED);
+    }
+    // A strip for each row, all of them the same bytes.
+    const STRIPS: u32 = 8_000;
+    let offsets_at = DATA_AT + strip.len() as u32;
+    let counts_at = offsets_at + 4 * STRIPS;
+    let offsets = DATA_AT.to_le_bytes().repeat(STRIPS as usize);
+    let counts = (strip.len() as u32).to_le_bytes().repeat(STRIPS as usize);
+    let entries = [
+        (HEIGHT, LONG, 1, STRIPS),
+        (ROWS, LONG, 1, 1),
+        (COMPRESSION, LONG, 1, JPEG),
+        (OFFSETS, LONG, STRIPS, offsets_at),
+        (COUNTS, LONG, STRIPS, counts_at),
+    ];
+    let bytes = page(&changed(&entries), &[strip, offsets, counts].concat(), 0);
+    corpus.add("8000-jpegs-of-20000.tif", bytes, Expected::UNSUPPORTED);
 }

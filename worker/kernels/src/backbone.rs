@@ -180,7 +180,8 @@ impl Backbone {
     ) {
         let images = group_images(slice.input.len() / shape.image_values());
         let mut buffers = self.take_buffers(shape.height, shape.width, images);
-        forward::run(&self.network, &mut buffers, slice, members, timer);
+        // SAFETY: `take_buffers` makes buffers for this network, and no other's are among its own.
+        unsafe { forward::run(&self.network, &mut buffers, slice, members, timer) };
         self.free_buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
     }
 

@@ -23,20 +23,28 @@ pub(crate) struct BatchSlice<'a> {
     pub(crate) pooled: &'a mut [f32],
 }
 
-/// Computes a slice on a team of `members` threads. The buffers fit its images' size.
-pub(crate) fn run(
+/// Computes a slice on a team of `members` threads.
+///
+/// # Panics
+/// If the slice has no whole number of images of the buffers' size.
+///
+/// # Safety
+/// The buffers were made for this network.
+pub(crate) unsafe fn run(
     network: &PackedNetwork,
     buffers: &mut PassBuffers,
     slice: &mut BatchSlice<'_>,
     members: usize,
     timer: &mut StepTimer,
 ) {
+    let image_values = 3 * buffers.height * buffers.width;
+    assert!(slice.input.len().is_multiple_of(image_values), "images of the buffers' size");
     let team = Team::of(members);
     buffers.grow_scratch(network, team.members());
     ForwardPass { network, team, timer }.run(buffers, slice);
 }
 
-/// A network while it computes a slice.
+/// A network while it computes a slice in buffers that were made for it, as [`run`]'s caller promises.
 struct ForwardPass<'a> {
     network: &'a PackedNetwork,
     team: Team,

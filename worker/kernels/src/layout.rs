@@ -197,8 +197,13 @@ pub(crate) struct Activation {
 }
 
 impl Activation {
+    /// # Panics
+    /// If their bytes can't be counted.
     pub(crate) fn zeroed(layout: PixelLayout, channels: usize, pixel_bytes: usize) -> Self {
-        let bytes = layout.plane_pixels() * pixel_bytes * (channels / PLANE);
+        // Kernels write what this says there is room for.
+        let plane_bytes = layout.plane_pixels().checked_mul(pixel_bytes);
+        let bytes = plane_bytes.and_then(|bytes| bytes.checked_mul(channels / PLANE));
+        let bytes = bytes.expect("activations that fit an address space");
         Self { memory: AlignedMemory::zeroed(bytes), layout, channels, pixel_bytes }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::bf16;
 use crate::kernel::{Kernel, ValueFormat};
-use crate::layout::{Activation, PLANE};
+use crate::layout::{Activation, PLANE, pixel_bytes};
 use crate::team::WorkPart;
 
 /// Computes some rows of a 3×3 max-pooling with stride 2 of the stem's output.
@@ -157,6 +157,9 @@ unsafe fn decode(format: ValueFormat, pixel: *const u8) -> [f32; PLANE] {
 }
 
 /// Calls `visit` with the plane, the number (row by row) and the values of each pixel.
+///
+/// # Panics
+/// If the activation is not in this format, or has no such image: what is read lies in it then.
 fn for_each_pixel(
     format: ValueFormat,
     activation: &Activation,
@@ -164,12 +167,14 @@ fn for_each_pixel(
     mut visit: impl FnMut(usize, usize, [f32; PLANE]),
 ) {
     let layout = activation.layout;
+    assert_eq!(activation.pixel_bytes, pixel_bytes(format), "the activation's format");
+    assert!(image < layout.images, "image {image} of {}", layout.images);
     for plane in 0..activation.channels / PLANE {
         let pixels = activation.pixels().wrapping_add(plane * activation.plane_bytes());
         for y in 0..layout.height {
             for x in 0..layout.width {
                 let offset = layout.index(image, y, x) * activation.pixel_bytes;
-                // SAFETY: it is a pixel of the image, and the activation has this format.
+                // SAFETY: it is a pixel of an image of the activation, which has this format.
                 let values = unsafe { decode(format, pixels.wrapping_add(offset)) };
                 visit(plane, y * layout.width + x, values);
             }
@@ -178,6 +183,9 @@ fn for_each_pixel(
 }
 
 /// Copies one image out, as `[C, H, W]` in f32.
+///
+/// # Panics
+/// As [`for_each_pixel`], and if the output is too short.
 pub(crate) fn copy_out(
     format: ValueFormat,
     activation: &Activation,
@@ -192,6 +200,9 @@ pub(crate) fn copy_out(
 }
 
 /// Each channel's mean over the pixels of one image, `[C]`.
+///
+/// # Panics
+/// As [`for_each_pixel`], and if the output is too short.
 pub(crate) fn average(
     format: ValueFormat,
     activation: &Activation,

@@ -37,7 +37,7 @@ impl Batch {
             images.iter_mut().map(|image| std::mem::take(&mut image.input)).collect();
         let input = inputs.concat();
         for image in &mut images {
-            image.memory.shrink(image.picture.as_raw().len() as u64);
+            image.memory.give_back(image.input_bytes);
         }
         Self { images, input, ready_since }
     }

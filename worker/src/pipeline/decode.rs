@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use camshaft_common::explain::OverlayFormat;
 use camshaft_common::measure::ImageMeasures;
 use camshaft_common::model::FileDigest;
 use camshaft_decoding::{self as decoding, DecodeError, ImageLimits};
@@ -34,8 +35,10 @@ pub struct Decoded {
     pub input: Vec<f32>,
     /// The model that its job asks for.
     pub model: Arc<ModelFiles>,
-    /// The right to hold the pixels and the input in memory.
+    /// The right to hold the pixels, or the overlays if they are more, and the input in memory.
     pub memory: ImageMemoryPermit,
+    /// Bytes of the input.
+    pub input_bytes: u64,
 }
 
 impl HasSpans for Decoded {
@@ -70,10 +73,20 @@ impl Stage for DecodeStage {
         let Fetched { mut admitted, file, model } = fetched;
         match self.decode(&mut admitted, file, &model).await {
             Ok(Pixels { picture, input, memory, .. }) => {
-                Ok(Decoded { admitted, picture, input, model, memory })
+                let input_bytes = size_of_val(&*input) as u64;
+                Ok(Decoded { admitted, picture, input, model, memory, input_bytes })
             }
             Err(cause) => Err(Exit::of_image(admitted, cause)),
         }
+    }
+}
+
+/// Bytes of an overlay of a picture of `pixel_bytes`, roughly: of a detailed photograph.
+fn expected_bytes(format: OverlayFormat, pixel_bytes: u64) -> u64 {
+    match format {
+        OverlayFormat::None => 0,
+        OverlayFormat::Jpeg => pixel_bytes / 6,
+        OverlayFormat::Png | OverlayFormat::Webp => pixel_bytes / 3 * 2,
     }
 }
 
@@ -96,7 +109,11 @@ impl DecodeStage {
         let Measured { memory_bytes, elapsed } = self.measure_file(admitted, &file).await?;
         let InputRule { height, width, .. } = model.config().input;
         let input_bytes = (INPUT_CHANNELS * height * width * size_of::<f32>()) as u64;
-        let memory_bytes = memory_bytes + input_bytes;
+        let explain = &admitted.image.job.explain;
+        let maps = model.explanation_cost(explain).maps as u64;
+        let overlay = explain.overlay;
+        let with_overlays = move |bytes: u64| bytes.max(maps * expected_bytes(overlay, bytes));
+        let memory_bytes = with_overlays(memory_bytes) + input_bytes;
         let memory = self.pixel_budget.reserve(memory_bytes).await;
         let rule = Arc::clone(model);
         // The header's time counts.
@@ -110,7 +127,7 @@ impl DecodeStage {
             let mut memory = memory;
             let started = Instant::now();
             let picture = decoding::decode(&bytes, &limits, rule.config().transparency)?;
-            memory.shrink(picture.as_raw().len() as u64 + input_bytes);
+            memory.shrink(with_overlays(picture.as_raw().len() as u64) + input_bytes);
             let input = input::to_input(&picture, &rule.config().input);
             let measures = measures::measure(&picture);
             let elapsed = started.elapsed();

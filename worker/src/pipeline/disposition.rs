@@ -87,6 +87,7 @@ pub fn classify(cause: &ExitCause) -> Classification {
         ExitCause::DecoderPanicked | ExitCause::DecoderTimedOut(_) => {
             (Failure(FailureClass::Undecodable), Affects::OneImage)
         }
+        ExitCause::OverlaysTooLarge { .. } => (Failure(FailureClass::TooLarge), Affects::OneImage),
         ExitCause::Explain(_) | ExitCause::Encode(_) => {
             (Failure(FailureClass::ExplainFailed), Affects::OneImage)
         }

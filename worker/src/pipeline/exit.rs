@@ -14,7 +14,6 @@ use camshaft_vision::overlay::EncodeOverlayError;
 
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::allowed_places::PlaceRefused;
-use super::explain_advice::advice_on;
 use super::model_files::ModelUnavailable;
 use super::traces::{HasSpans, ImageSpans};
 use crate::advice;
@@ -74,12 +73,26 @@ pub enum ExitCause {
     /// The device failed on the image's batch.
     #[error("{}", advice::describe_model_error(.0))]
     Device(Arc<ModelError>),
-    /// The model gave no finite prediction or map, or has no such target class.
-    #[error("{0}{advice}", advice = advice_on(.0))]
+    /// The model gave no finite prediction or map, or has no such target class, or the maps cost too much.
+    #[error("{}", advice::describe_explain_error(.0))]
     Explain(#[from] ExplainError),
     /// The overlay could not be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeOverlayError),
+    /// The overlays are larger than all that the pipeline may hold.
+    #[error(
+        "its first {done} of {overlays} overlays are larger than --max-held-bytes allows, {} MiB; use \
+         --overlay none or jpeg, or fewer methods, layers or classes",
+        max_bytes >> 20
+    )]
+    OverlaysTooLarge {
+        /// Overlays that were drawn.
+        done: usize,
+        /// Overlays of the image.
+        overlays: usize,
+        /// The most that they may hold.
+        max_bytes: u64,
+    },
 }
 
 impl ExitCause {

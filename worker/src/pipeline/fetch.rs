@@ -78,6 +78,8 @@ impl FetchStage {
         image: &mut AdmittedImage,
     ) -> Result<(FetchedFile, Arc<ModelFiles>), ExitCause> {
         let model = self.models.files_for(&image.job.model).await?;
+        // Options can ask for more than any image is worth. That is told before the image is read.
+        model.check(&image.job.explain)?;
         let source = self.stores.folder(&image.job.source).map_err(ExitCause::Source)?;
         let started = Instant::now();
         if image.may_have_a_result() && !image.job.replaces && self.is_done(image).await? {

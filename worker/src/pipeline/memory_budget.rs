@@ -116,8 +116,8 @@ impl MemoryBudget {
     #[must_use]
     pub fn lost(&self) -> LostDecoders {
         let (decoders, units) = self.count_lost();
-        let [bytes, limit_bytes] = [units, self.units].map(|units| u64::from(units) * UNIT_BYTES);
-        LostDecoders { decoders, bytes, limit_bytes }
+        let bytes = u64::from(units) * UNIT_BYTES;
+        LostDecoders { decoders, bytes, limit_bytes: self.limit_bytes() }
     }
 
     /// Lost decoders, and the units that they hold.
@@ -127,16 +127,28 @@ impl MemoryBudget {
         (lost.len(), lost.iter().fold(0, |sum, loss| sum.saturating_add(loss.units)))
     }
 
+    /// Bytes of the whole budget.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        u64::from(self.units) * UNIT_BYTES
+    }
+
     /// How much is in use now.
     #[must_use]
     pub fn usage(&self) -> BudgetUse {
-        let limit_bytes = u64::from(self.units) * UNIT_BYTES;
+        let limit_bytes = self.limit_bytes();
         let free_bytes = self.free.available_permits() as u64 * UNIT_BYTES;
         BudgetUse { held_bytes: limit_bytes.saturating_sub(free_bytes), limit_bytes }
     }
 }
 
 impl ImageMemoryPermit {
+    /// Gives `bytes` back.
+    pub fn give_back(&mut self, bytes: u64) {
+        let given = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+        drop(self.0.split(given.min(self.0.num_permits())));
+    }
+
     /// Keeps at most `bytes`, and gives the rest back.
     pub fn shrink(&mut self, bytes: u64) {
         let kept = usize::try_from(units(bytes)).unwrap_or(usize::MAX);

@@ -9,11 +9,11 @@ use camshaft_common::layout::{Layout, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use camshaft_model::{ClassMap, ExplainedImage, embedding};
-use camshaft_vision::overlay::{self, EncodeOverlayError, OverlayStyle};
+use camshaft_vision::overlay::{self, OverlayStyle};
 use image::RgbImage;
 
 use super::admitted::Admitted;
-use super::exit::Exit;
+use super::exit::{Exit, ExitCause};
 use super::explain::Explained;
 use super::memory_budget::ImageMemoryPermit;
 use super::stages::Stage;
@@ -73,7 +73,10 @@ impl HasSpans for Rendered {
 
 /// Draws and encodes on the shared pool.
 #[derive(Debug)]
-pub struct RenderStage;
+pub struct RenderStage {
+    /// Bytes that one image's overlays may have.
+    pub max_overlay_bytes: u64,
+}
 
 impl Stage for RenderStage {
     const NAME: &'static str = "render";
@@ -89,6 +92,7 @@ impl Stage for RenderStage {
             options: admitted.image.job.explain.clone(),
             picture,
             region: admitted.image.record.region,
+            max_overlay_bytes: self.max_overlay_bytes,
         };
         let work = cores::compute(move || {
             let _entered = span.enter();
@@ -114,6 +118,7 @@ struct Subject {
     picture: RgbImage,
     /// The part of the picture that the maps lie over.
     region: Option<[f32; 4]>,
+    max_overlay_bytes: u64,
 }
 
 /// What the pool's thread makes of an image.
@@ -127,7 +132,7 @@ fn render(
     subject: Subject,
     explanation: ExplainedImage,
     mut memory: ImageMemoryPermit,
-) -> Result<Drawn, EncodeOverlayError> {
+) -> Result<Drawn, ExitCause> {
     let started = Instant::now();
     let ExplainedImage { predictions, entropy, features, explanations, .. } = explanation;
     let embedding = embedding::embedding(&features, subject.options.embeddings);
@@ -142,10 +147,13 @@ fn render(
 fn draw(
     subject: &Subject,
     maps: Vec<ClassMap>,
-) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), EncodeOverlayError> {
-    let Subject { key, layout, options, picture, region } = subject;
-    let mut explanations = Vec::with_capacity(maps.len());
+) -> Result<(Vec<Explanation>, Vec<EncodedOverlay>), ExitCause> {
+    let &Subject { ref key, ref layout, ref options, ref picture, region, max_overlay_bytes } =
+        subject;
+    let map_count = maps.len();
+    let mut explanations = Vec::with_capacity(map_count);
     let mut overlays = Vec::new();
+    let mut left = max_overlay_bytes;
     let (method, layer) = (options.method.first(), options.layer.first());
     let class = maps.first().map(|first| first.class);
     for map in maps {
@@ -161,7 +169,12 @@ fn draw(
                 alpha: options.alpha,
                 format: options.overlay,
             };
-            if let Some(bytes) = overlay::draw(picture, *region, &map.map, style)? {
+            if let Some(bytes) = overlay::draw(picture, region, &map.map, style)? {
+                left = left.checked_sub(bytes.len() as u64).ok_or(ExitCause::OverlaysTooLarge {
+                    done: overlays.len() + 1,
+                    overlays: map_count,
+                    max_bytes: max_overlay_bytes,
+                })?;
                 overlays.push(EncodedOverlay { path: path.clone(), bytes, content_type });
             }
         }

@@ -26,6 +26,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Further tries of a request after temporary errors.
 const RETRIES: u32 = 4;
 const MAX_REDIRECTS: u32 = 10;
+/// Longest answer of the API. A page of its lists has 1,000 files.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+/// Most files at the top of a repository. A model has a few.
+const MAX_FILES: usize = 100_000;
 
 /// Characters to escape in one segment of a URL's path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -129,6 +133,9 @@ impl HubClient {
             files.extend(
                 entries.map(|entry| RemoteFile { name: entry.path, size_bytes: entry.size }),
             );
+            if files.len() > MAX_FILES {
+                return Err(malformed(&format!("it lists more than {MAX_FILES} files")));
+            }
         }
         Ok(files)
     }
@@ -247,8 +254,16 @@ async fn refusal(response: Response) -> RequestError {
     RequestError::Status { status, message: message.map(|m| format!(": {m}")).unwrap_or_default() }
 }
 
-async fn read_json<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, RequestError> {
-    let body = response.bytes().await?;
+async fn read_json<T: serde::de::DeserializeOwned>(
+    mut response: Response,
+) -> Result<T, RequestError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(malformed(&format!("it has more than {MAX_ANSWER_BYTES} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
     serde_json::from_slice(&body).map_err(|error| malformed(&error.to_string()))
 }
 

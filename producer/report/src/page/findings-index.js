@@ -87,10 +87,12 @@ const findingIdentity = (row) => [row.kind, row.problem ?? '', row.key, row.othe
 
 const CSV_COLUMNS = ['rank', 'kind', 'problem', 'score', 'key', 'other', 'label', 'suggested', 'predicted', 'probability', 'reason', 'cluster'];
 
-/** These rows as CSV (RFC 4180), with the text of the fields unchanged. */
+/** These rows as CSV (RFC 4180). A text that a spreadsheet would run as a formula has an apostrophe before it. */
 function csvOf(index, rows) {
   const field = (value) => {
-    const text = value === null || value === undefined ? '' : String(value);
+    let text = value === null || value === undefined ? '' : String(value);
+    // A spreadsheet would run it, and it may be the name of a stranger's file.
+    if (typeof value === 'string' && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const lines = [[...CSV_COLUMNS, 'done'].join(',')];

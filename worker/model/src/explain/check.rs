@@ -12,16 +12,17 @@ use crate::network::resnet::{LayerPoint, ResNetShape};
 const NAMED_CLASSES: usize = 10;
 
 impl ModelFiles {
-    /// Checks, before any image is read, that the model has the layers and the class of `options`.
+    /// Checks, before any image is read, that the model has the layers and the class of `options`, and
+    /// that an image's maps are not too many.
     ///
     /// # Errors
-    /// If the model has no such layer, or not exactly one such class.
+    /// If the model has no such layer, or not exactly one such class, or if the maps cost too much.
     pub fn check(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
         check_layers(ResNetShape::of(self.config().architecture), &options.layer)?;
-        match &options.target {
-            Target::Class(name) => self.config().class_named(name).map(|_| ()),
-            Target::Top(_) | Target::Label => Ok(()),
+        if let Target::Class(name) = &options.target {
+            self.config().class_named(name)?;
         }
+        self.check_cost(options)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use camshaft_common::explain::TargetLayer;
 
+use super::cost::ExplanationCost;
+
 /// Why one image can't be explained. Trying again would not help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
@@ -47,6 +49,22 @@ pub enum ExplainError {
         layer: TargetLayer,
         /// The layers that it has.
         has: String,
+    },
+    /// There are too many maps, or maps that take too many passes.
+    #[error(
+        "{maps} maps with {values} values and {passes} passes of the network for each image are more \
+         than {} maps, {} values or {} passes",
+        limits.maps, limits.values, limits.passes
+    )]
+    TooCostly {
+        /// Maps of an image.
+        maps: usize,
+        /// Values of its maps.
+        values: usize,
+        /// Passes of the network.
+        passes: usize,
+        /// The most that may be asked for.
+        limits: ExplanationCost,
     },
     /// A logit is infinite or NaN.
     #[error("the model's logits are not finite")]

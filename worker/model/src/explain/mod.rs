@@ -6,6 +6,7 @@
 //! results.
 
 mod check;
+mod cost;
 mod error;
 mod maps;
 mod result;
@@ -15,6 +16,7 @@ use camshaft_common::explain::ExplainOptions;
 use camshaft_vision::heat_map::HeatMap;
 use candle_core::Tensor;
 
+pub use cost::ExplanationCost;
 pub use error::ExplainError;
 pub use result::{ClassMap, ExplainRequest, ExplainedImage};
 

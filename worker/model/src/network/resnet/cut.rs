@@ -83,6 +83,39 @@ impl LayerPoint {
         self == Self::Block(last, shape.blocks[last] - 1)
     }
 
+    /// Channels of its output.
+    pub(crate) fn channels(self, shape: ResNetShape) -> usize {
+        match self.convolution(shape) {
+            Some(convolution) => convolution.shape.outputs,
+            None => (shape.width << self.stage()) * shape.block.expansion(),
+        }
+    }
+
+    /// How many times smaller than the input its output is, in height and in width; both are rounded
+    /// up.
+    pub(crate) fn reduction(self, shape: ResNetShape) -> usize {
+        match self {
+            Self::Stem => 2,
+            Self::Block(stage, _) | Self::Shortcut(stage, _) | Self::Path(stage, 1.., _) => {
+                4 << stage
+            }
+            // The first block's input is still larger, and one of its convolutions has the stride.
+            Self::Path(stage, 0, place) => {
+                let first = shape.stage(stage).next().expect("the layer was found");
+                let path = first.path().into_iter().take(place + 1);
+                let strides = path.map(|convolution| convolution.shape.stride).product::<usize>();
+                (4 << stage) / first.stride * strides
+            }
+        }
+    }
+
+    fn stage(self) -> usize {
+        match self {
+            Self::Stem => 0,
+            Self::Block(stage, _) | Self::Path(stage, _, _) | Self::Shortcut(stage, _) => stage,
+        }
+    }
+
     /// The convolution whose own output, before its BatchNorm, is the layer; none if the layer is
     /// a block.
     pub(crate) fn convolution(self, shape: ResNetShape) -> Option<NamedConvolution> {

@@ -1,0 +1,176 @@
+//! What it costs to explain one image, told before any image is read.
+//!
+//! Options multiply: a job of a few hundred bytes can ask for a million maps. Upstream: the options of
+//! a job. Downstream: [`ModelFiles::check`].
+
+use std::collections::HashSet;
+
+use camshaft_common::explain::{ExplainOptions, FusedLayers, Method, Target, TargetLayer};
+
+use super::error::ExplainError;
+use crate::config::ModelConfig;
+use crate::model_files::ModelFiles;
+use crate::network::resnet::{LayerPoint, ResNetShape};
+
+/// Most maps of an image: all of ImageNet's classes once.
+const MAX_MAPS: usize = 1024;
+/// Most values of an image's maps together. As JSON they still are a record that can be read.
+const MAX_VALUES: usize = 1 << 20;
+/// Most passes of the network for an image: Score-CAM and Ablation-CAM at every stage are 7,680.
+const MAX_PASSES: usize = 16_384;
+
+/// What it costs to explain one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExplanationCost {
+    /// Maps.
+    pub maps: usize,
+    /// Values of all maps together.
+    pub values: usize,
+    /// Passes of the network, forward or back, besides the one that predicts.
+    pub passes: usize,
+}
+
+impl ModelFiles {
+    /// What it costs to explain an image with `options`; of its classes, the most that they can be.
+    #[must_use]
+    pub fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
+        let config = self.config();
+        let shape = ResNetShape::of(config.architecture);
+        let (methods, classes) = (options.method.as_slice(), explained_classes(config, options));
+        let values = options.layer.iter().map(|fused| {
+            let sizes = fused.as_slice().iter().map(|&layer| map_values(config, shape, layer));
+            sizes.max().unwrap_or(0)
+        });
+        let values = values.fold(0, usize::saturating_add);
+        let layers = options.layer.iter().flat_map(FusedLayers::as_slice).copied();
+        let layers: HashSet<_> = layers.collect();
+        let passes = layers.into_iter().map(|layer| passes(shape, layer, methods, classes));
+        ExplanationCost {
+            maps: methods.len().saturating_mul(options.layer.as_slice().len() * classes),
+            values: values.saturating_mul(methods.len() * classes),
+            passes: passes.fold(0, usize::saturating_add),
+        }
+    }
+
+    /// Checks that an image can be explained with `options` in a reasonable time.
+    ///
+    /// # Errors
+    /// If not; the error has the cost.
+    pub(super) fn check_cost(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
+        let ExplanationCost { maps, values, passes } = self.explanation_cost(options);
+        if maps <= MAX_MAPS && values <= MAX_VALUES && passes <= MAX_PASSES {
+            return Ok(());
+        }
+        Err(ExplainError::TooCostly {
+            maps,
+            values,
+            passes,
+            limits: ExplanationCost { maps: MAX_MAPS, values: MAX_VALUES, passes: MAX_PASSES },
+        })
+    }
+}
+
+/// The most classes of an image that are explained.
+fn explained_classes(config: &ModelConfig, options: &ExplainOptions) -> usize {
+    let all = config.classes.len();
+    match options.target {
+        // The label's class is explained beside the most probable ones.
+        Target::Top(count) => count.saturating_add(1).min(all),
+        Target::Label => 2.min(all),
+        Target::Class(_) => 1,
+    }
+}
+
+/// Values of a map of `layer`; none if there is no such layer.
+fn map_values(config: &ModelConfig, shape: ResNetShape, layer: TargetLayer) -> usize {
+    let Some(point) = LayerPoint::find(layer, shape) else { return 0 };
+    let side = |input: usize| input.div_ceil(point.reduction(shape));
+    side(config.input.height) * side(config.input.width)
+}
+
+/// Passes for the maps of one layer.
+fn passes(shape: ResNetShape, layer: TargetLayer, methods: &[Method], classes: usize) -> usize {
+    let Some(point) = LayerPoint::find(layer, shape) else { return 0 };
+    let closed_form = point.is_last(shape);
+    let of_method = |method: &Method| match method {
+        Method::ScoreCam => point.channels(shape),
+        Method::AblationCam if !closed_form => point.channels(shape),
+        _ => 0,
+    };
+    let needs_gradient = |method: &Method| {
+        !matches!(method, Method::EigenCam | Method::ScoreCam | Method::AblationCam)
+    };
+    // All of them take the same gradients.
+    let backward = if !closed_form && methods.iter().any(needs_gradient) { classes } else { 0 };
+    methods.iter().map(of_method).fold(backward, usize::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(methods: &str, layers: &str, target: &str) -> ExplainOptions {
+        ExplainOptions {
+            method: methods.parse().unwrap(),
+            layer: layers.parse().unwrap(),
+            target: target.parse().unwrap(),
+            ..Default::default()
+        }
+    }
+
+    /// The bundled ResNet-50 for 224×224 pixels and two classes.
+    fn cost(methods: &str, layers: &str, target: &str) -> ExplanationCost {
+        ModelFiles::bundled().explanation_cost(&options(methods, layers, target))
+    }
+
+    #[test]
+    fn the_cost_is_that_of_all_maps() {
+        let cheap = ExplanationCost { maps: 2, values: 2 * 7 * 7, passes: 0 };
+        assert_eq!(cost("grad-cam", "layer4", "top1"), cheap);
+        let fused = ExplanationCost { maps: 2, values: 2 * 14 * 14, passes: 2 };
+        assert_eq!(cost("grad-cam,hires-cam", "layer3+layer4", "class:cat"), fused);
+        // A pass for each channel, but none for Ablation-CAM where only the head follows.
+        let passes = (2048 + 256 + 1024) + (256 + 1024);
+        let values = 2 * (7 * 7 + 56 * 56 + 14 * 14);
+        let costly = ExplanationCost { maps: 6, values, passes };
+        let layers = "layer4,layer1,layer3.0.conv3";
+        assert_eq!(cost("score-cam,ablation-cam", layers, "class:cat"), costly);
+    }
+
+    #[test]
+    fn a_convolution_before_its_blocks_stride_has_the_size_of_its_input() {
+        for (layer, side) in [
+            ("conv1", 112),
+            ("layer2.0.conv1", 56),
+            ("layer2.0.conv2", 28),
+            ("layer2.0.downsample.0", 28),
+            ("layer2.1.conv1", 28),
+            ("layer4.2", 7),
+        ] {
+            let values = cost("eigen-cam", layer, "class:cat").values;
+            assert_eq!(values, side * side, "{layer}");
+        }
+    }
+
+    #[test]
+    fn what_multiplies_to_a_million_maps_is_refused_with_its_cost() {
+        let files = ModelFiles::bundled();
+        let methods = Method::ALL.iter().map(Method::to_string).collect::<Vec<_>>().join(",");
+        let blocks = [(1, 3), (2, 4), (3, 6), (4, 3)];
+        let blocks = blocks.iter().flat_map(|&(stage, blocks)| {
+            (0..blocks).map(move |block| format!("layer{stage}.{block}"))
+        });
+        let layers = blocks.collect::<Vec<_>>().join(",");
+        let all = options(&methods, &layers, "top-1000");
+        let error = files.check(&all).unwrap_err().to_string();
+        let told = "288 maps with 249606 values and 28190 passes of the network for each image are \
+                    more than 1024 maps, 1048576 values or 16384 passes";
+        assert_eq!(error, told);
+        for fine in [
+            options("grad-cam", "layer4", "top-1000"),
+            options("score-cam,ablation-cam", "layer1,layer2,layer3,layer4", "label"),
+        ] {
+            assert_eq!(files.check(&fine), Ok(()));
+        }
+    }
+}
