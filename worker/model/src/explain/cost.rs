@@ -127,7 +127,8 @@ mod tests {
     fn the_cost_is_that_of_all_maps() {
         let cheap = ExplanationCost { maps: 2, values: 2 * 7 * 7, passes: 0 };
         assert_eq!(cost("grad-cam", "layer4", "top1"), cheap);
-        let fused = ExplanationCost { maps: 2, values: 2 * 14 * 14, passes: 2 };
+        // Only the head follows layer4; from layer3 both methods take the same gradients.
+        let fused = ExplanationCost { maps: 2, values: 2 * 14 * 14, passes: 1 };
         assert_eq!(cost("grad-cam,hires-cam", "layer3+layer4", "class:cat"), fused);
         // A pass for each channel, but none for Ablation-CAM where only the head follows.
         let passes = (2048 + 256 + 1024) + (256 + 1024);
