@@ -207,8 +207,10 @@ impl Health {
         if let Some(engine) = &known.engine {
             let snapshot = engine.snapshot();
             problems.extend(snapshot.outages);
-            problems.extend(snapshot.lasting_error);
-            problems.extend(snapshot.lost_decoders);
+            // Lost decoders are a lasting error, too, when one more is lost.
+            let lost = snapshot.lost_decoders;
+            problems.extend(snapshot.lasting_error.filter(|error| lost.as_ref() != Some(error)));
+            problems.extend(lost);
             counts = snapshot.counts;
         }
         Readiness {

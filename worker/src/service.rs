@@ -80,6 +80,7 @@ pub async fn serve(
     info!(worker = monitor.worker_name(), prefetch = engine.prefetch(), "ready");
 
     let mut work = tokio::spawn(engine.run(deliveries));
+    let mut lost = None;
     let ended = tokio::select! {
         () = signals.next() => {
             info!("stopping: finishing what is in work");
@@ -89,8 +90,9 @@ pub async fn serve(
             info!("stopping: the queue has been empty");
             None
         }
-        () = decoders_lost(&monitor) => {
+        problem = decoders_lost(&monitor) => {
             warn!("stopping: too many decoders are lost");
+            lost = Some(problem);
             None
         }
         () = log_progress(&monitor) => None,
@@ -113,7 +115,7 @@ pub async fn serve(
     if tokio::time::timeout(CLOSE_TIMEOUT, queue.close()).await.is_err() {
         warn!("the broker did not confirm the end of the connection");
     }
-    match (queue.failure(), monitor.decoders_problem()) {
+    match (queue.failure(), lost) {
         (Some(error), _) => Err(error.into()),
         (None, Some(problem)) => Err(ServiceError::DecodersLost(problem)),
         (None, None) => Ok(monitor.counts()),
@@ -192,10 +194,13 @@ async fn idle(queue: &RabbitMqQueue, monitor: &EngineMonitor, limit: Option<Dura
     }
 }
 
-/// Returns once too many decoders have not come back.
-async fn decoders_lost(monitor: &EngineMonitor) {
+/// Returns once too many decoders have not come back, and says how many.
+async fn decoders_lost(monitor: &EngineMonitor) -> String {
     let mut ticks = interval(DECODERS_PERIOD);
-    while monitor.decoders_problem().is_none() {
+    loop {
+        if let Some(problem) = monitor.decoders_problem() {
+            return problem;
+        }
         ticks.tick().await;
     }
 }
