@@ -20,19 +20,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{
-    ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
+    ClassesReference, ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
 };
 use camshaft_common::run::RunId;
 use camshaft_common::store::StoreOptions;
 #[cfg(feature = "embedded")]
 use camshaft_model::ModelFiles;
-use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
+use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue, is_remote};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::advice;
 use crate::broker::{self, BrokerConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
+use crate::images::source_config::SourceConfig;
 use crate::label_map::{LabelMap, LabelMapError};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -100,6 +102,9 @@ pub(crate) async fn enqueue(
     stores: StoreOptions,
 ) -> Result<(), EnqueueError> {
     let EnqueueConfig { run, selection, broker } = config;
+    if is_remote(&broker.url) {
+        warn_of_local_places(&run);
+    }
     let (model, label_map) = identify_model(&run, &stores).await?;
     let queue = broker::connect(broker).await?;
     let source = run.open_source(&stores)?;
@@ -128,6 +133,36 @@ pub(crate) async fn enqueue(
     published?;
     print_summary(&counters, run);
     Ok(())
+}
+
+/// Warns of places on this machine's disks. Workers that find nothing there fail each image.
+fn warn_of_local_places(run: &RunConfig) {
+    let source = match &run.source {
+        SourceConfig::Place(place) => place,
+        SourceConfig::List { base, .. } => base,
+    };
+    let model = match &run.model.reference {
+        ModelReference::Folder(place) => Some(place),
+        ModelReference::Bundled | ModelReference::Hub(_) => None,
+    };
+    let classes = match &run.model.options.classes {
+        Some(ClassesReference::File(place)) => Some(place),
+        _ => None,
+    };
+    let places =
+        [("SOURCE", Some(source)), ("OUT", Some(&run.out)), ("model", model), ("classes", classes)];
+    let local: Vec<_> = places
+        .into_iter()
+        .filter(|(_, place)| place.is_some_and(|place| place.local_path().is_some()))
+        .map(|(name, _)| name)
+        .collect();
+    if !local.is_empty() {
+        warn!(
+            local = local.join(", "),
+            "these are on disks of this machine, and the broker is on another: every worker must see \
+             the same paths"
+        );
+    }
 }
 
 fn progress_counts(counters: &EnqueueCounters) -> ProgressCounts {

@@ -1,11 +1,12 @@
 //! A relay in front of a real S3 server that makes some requests fail: it answers 500 or 503, with
-//! or without passing the request on, cuts answers in the middle, or delays them.
+//! or without passing the request on, cuts answers in the middle, or delays them. To chosen requests it
+//! gives chosen answers, such as those that only Amazon's S3 gives.
 //!
 //! Each connection carries one request, so that the relay need not parse answers.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +36,18 @@ struct Control {
     requests: AtomicU64,
     faulty: AtomicU64,
     random: AtomicU64,
+    answers: Mutex<Vec<ChosenAnswer>>,
+}
+
+/// An answer to some requests, instead of the server's.
+#[derive(Clone, Debug)]
+struct ChosenAnswer {
+    /// A part of the requests' first line.
+    requests: String,
+    status: u16,
+    /// Lines of the head.
+    headers: String,
+    body: String,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +80,7 @@ impl S3Relay {
             requests: AtomicU64::new(0),
             faulty: AtomicU64::new(0),
             random: AtomicU64::new(1),
+            answers: Mutex::default(),
         });
         let shared = Arc::clone(&control);
         runtime.spawn(async move {
@@ -80,6 +94,34 @@ impl S3Relay {
     /// From now on `faults` in a hundred requests go wrong.
     pub fn set_faults_in_100(&self, faults: u64) {
         self.control.faults_in_100.store(faults, Relaxed);
+    }
+
+    /// From now on, every request whose first line (`GET /bucket/key HTTP/1.1`) contains `requests` is
+    /// answered with this, and not passed on. What was chosen last counts. `headers` are lines of the
+    /// head. An answer to `HEAD` has no body.
+    ///
+    /// # Panics
+    /// If another thread panicked here.
+    pub fn answer(&self, requests: &str, status: u16, headers: &[&str], body: &str) {
+        let headers = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let (requests, body) = (requests.to_owned(), body.to_owned());
+        let answer = ChosenAnswer { requests, status, headers, body };
+        self.control.answers.lock().expect("no thread panics").push(answer);
+    }
+
+    /// As [`Self::answer`], with an error as S3 answers it.
+    ///
+    /// # Panics
+    /// As [`Self::answer`].
+    pub fn answer_error(&self, requests: &str, status: u16, code: &str, message: &str) {
+        let error = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+        self.answer(requests, status, &["content-type: application/xml"], &error);
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// While it is down, every connection is reset.
@@ -103,6 +145,21 @@ impl S3Relay {
 }
 
 impl Control {
+    /// The answer that was chosen for a request.
+    fn chosen_answer(&self, request: &[u8]) -> Option<Vec<u8>> {
+        let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        let answers = self.answers.lock().expect("no thread panics");
+        let answer = answers.iter().rev().find(|answer| line.contains(&answer.requests))?;
+        let ChosenAnswer { status, headers, body, .. } = answer;
+        let body = if line.starts_with("HEAD ") { "" } else { body.as_str() };
+        let answer = format!(
+            "HTTP/1.1 {status} Chosen\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        Some(answer.into_bytes())
+    }
+
     /// Chooses the fault of the next request; `None` if it goes well.
     fn next_fault(&self) -> Option<Fault> {
         self.requests.fetch_add(1, Relaxed);
@@ -135,6 +192,12 @@ async fn carry(mut client: TcpStream, control: Arc<Control>) {
         return reset(client);
     }
     let Some(request) = read_request(&mut client).await else { return };
+    if let Some(answer) = control.chosen_answer(&request) {
+        if client.write_all(&answer).await.is_ok() {
+            client.shutdown().await.unwrap_or_default();
+        }
+        return;
+    }
     let fault = control.next_fault();
     match fault {
         Some(Fault::Refused(status)) => return answer_with(client, status).await,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use camshaft_arguments::advice::describe_queue_error;
 use camshaft_common::model::{ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
-use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
+use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue, is_remote};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,12 @@ pub async fn serve(
     stores: StoreOptions,
 ) -> Result<OutcomeCounts, ServiceError> {
     let mut signals = Signals::listen().map_err(ServiceError::Signals)?;
+    if is_remote(&config.broker) && config.engine.settings.allowed_places.allows_every_place() {
+        warn!(
+            "jobs may name any place: whoever may publish to the broker can have this worker read \
+             and write all that its user and its credentials can; name its places with --allow"
+        );
+    }
     let health = Health::default();
     if let Some(address) = config.health {
         health.serve(address).await?;

@@ -23,6 +23,7 @@ pub use message::{DeadLetter, Message, QueueName};
 pub use rabbitmq::open_connection;
 pub use rabbitmq::{
     Bookmark, MAX_UNCONFIRMED, REASON_HEADER, RabbitMqOptions, RabbitMqQueue, Sequence, TlsFiles,
+    is_remote,
 };
 pub use retry_delays::RetryDelays;
 pub use tls_error::{TlsError, TlsFile};

@@ -135,6 +135,12 @@ impl AllowedPlaces {
         Self { allowed, any_model: false }
     }
 
+    /// True if jobs may name any place.
+    #[must_use]
+    pub fn allows_every_place(&self) -> bool {
+        self.allowed.is_empty()
+    }
+
     /// Does not check the models that jobs name. For a worker that has a model of its own and
     /// reads no other.
     #[must_use]

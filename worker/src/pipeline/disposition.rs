@@ -51,22 +51,25 @@ pub fn classify(cause: &ExitCause) -> Classification {
         ExitCause::NotAdmitted(_) => (DeadLetter, Affects::OneImage),
         ExitCause::Source(error) => match error.kind() {
             StoreErrorKind::NotFound => (Failure(FailureClass::NotFound), Affects::OneImage),
-            StoreErrorKind::AccessDenied => {
+            StoreErrorKind::AccessDenied | StoreErrorKind::ArchivedOrEncrypted => {
                 (Failure(FailureClass::AccessDenied), Affects::OneImage)
             }
             StoreErrorKind::TooLarge => (Failure(FailureClass::TooLarge), Affects::OneImage),
             StoreErrorKind::Unusable => (Failure(FailureClass::Unsupported), Affects::OneImage),
             // As failures, a missing bucket or expired credentials would spoil a whole run.
-            StoreErrorKind::NoBucket | StoreErrorKind::BadCredentials => {
-                (Retry, Affects::EveryImage)
-            }
+            StoreErrorKind::NoBucket
+            | StoreErrorKind::BadCredentials
+            | StoreErrorKind::BadSettings => (Retry, Affects::EveryImage),
             StoreErrorKind::NoSpace => (Retry, Affects::OneImage),
             StoreErrorKind::Transient => (Retry, Affects::EveryImageIfSourceIsOut),
         },
         ExitCause::Out(error) => match error.kind() {
+            // What is written is encrypted with the bucket's key, whatever image it is about.
             StoreErrorKind::NoBucket
             | StoreErrorKind::BadCredentials
+            | StoreErrorKind::BadSettings
             | StoreErrorKind::AccessDenied
+            | StoreErrorKind::ArchivedOrEncrypted
             | StoreErrorKind::NoSpace => (Retry, Affects::EveryImage),
             StoreErrorKind::Transient => (Retry, Affects::EveryImageIfOutIsOut),
             StoreErrorKind::NotFound | StoreErrorKind::TooLarge => (Retry, Affects::OneImage),

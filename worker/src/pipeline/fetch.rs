@@ -106,7 +106,15 @@ impl FetchStage {
         let path = layout.prediction(&job.key);
         let stored = match out.get(&path, MAX_RECORD_BYTES, &self.file_budget).await {
             Ok((stored, _memory)) => stored,
-            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
+            // One in an archive is made again.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    StoreErrorKind::NotFound | StoreErrorKind::ArchivedOrEncrypted
+                ) =>
+            {
+                return Ok(false);
+            }
             Err(error) => return Err(ExitCause::Out(error)),
         };
         let Ok(record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {

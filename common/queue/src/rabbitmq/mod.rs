@@ -48,6 +48,7 @@ use retry::retry;
 use topology::Topology;
 
 pub use bookmark::Bookmark;
+pub use connection::is_remote;
 pub use sequence::{MAX_UNCONFIRMED, Sequence};
 pub use tls::TlsFiles;
 pub use transport::open_connection;
@@ -63,6 +64,8 @@ pub struct RabbitMqOptions {
     pub delays: RetryDelays,
     /// Certificates for `amqps://`.
     pub tls: TlsFiles,
+    /// True to create the queues that don't exist yet. Otherwise it is an error if they don't.
+    pub creates_queues: bool,
     /// What the broker's own pages call the connections.
     pub connection_name: String,
     /// How long [`RabbitMqQueue::connect`] tries to reach a broker that does not answer;
@@ -79,6 +82,7 @@ impl Default for RabbitMqOptions {
             name: "camshaft".to_owned(),
             delays: RetryDelays::default(),
             tls: TlsFiles::default(),
+            creates_queues: true,
             connection_name: "camshaft".to_owned(),
             connect_limit: Some(Duration::from_secs(10)),
             retry_limit: Duration::from_secs(60),
@@ -94,18 +98,18 @@ pub struct RabbitMqQueue {
 }
 
 impl RabbitMqQueue {
-    /// Connects, and declares the queues that don't exist yet.
+    /// Connects, and declares the queues that don't exist yet, unless the options forbid it.
     ///
     /// # Errors
     /// [`QueueError::Unreachable`] once `options.connect_limit` is over;
-    /// [`QueueError::AccessRefused`], [`QueueError::Topology`], [`QueueError::Tls`],
-    /// [`QueueError::QueueNameTooLong`] and [`QueueError::InvalidUrl`] at once.
+    /// [`QueueError::AccessRefused`], [`QueueError::Topology`], [`QueueError::NoQueue`],
+    /// [`QueueError::Tls`], [`QueueError::QueueNameTooLong`] and [`QueueError::InvalidUrl`] at once.
     pub async fn connect(url: Secret, options: RabbitMqOptions) -> Result<Self, QueueError> {
-        let RabbitMqOptions { name, delays, tls, connection_name, connect_limit, retry_limit } =
-            options;
-        let connector = Connector::new(&url, connection_name, tls)?;
+        let RabbitMqOptions { name, delays, tls, creates_queues, .. } = options;
+        let connector = Connector::new(&url, options.connection_name, tls)?;
         let topology = Topology::new(&name, &delays)?;
-        let broker = Broker::new(connector, topology, delays, retry_limit);
+        let (connect_limit, retry_limit) = (options.connect_limit, options.retry_limit);
+        let broker = Broker::new(connector, topology, delays, retry_limit, creates_queues);
         broker.connection.open(connect_limit).await?;
         Ok(Self { broker: Arc::new(broker), consumers: Arc::default() })
     }
