@@ -168,7 +168,6 @@ fn is_on(options: &StoreOptions, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use object_store::CredentialProvider;
 
     use super::*;
 
