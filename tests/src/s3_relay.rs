@@ -1,11 +1,12 @@
 //! A relay in front of a real S3 server that makes some requests fail: it answers 500 or 503, with
-//! or without passing the request on, cuts answers in the middle, or delays them.
+//! or without passing the request on, cuts answers in the middle, or delays them. It can also spoil
+//! every request below one path.
 //!
 //! Each connection carries one request, so that the relay need not parse answers.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,10 +33,23 @@ struct Control {
     /// The number of requests in a hundred that go wrong.
     faults_in_100: AtomicU64,
     down: AtomicBool,
+    below: Mutex<Option<(String, PathFault)>>,
     requests: AtomicU64,
     faulty: AtomicU64,
     random: AtomicU64,
 }
+
+/// What becomes of every request below a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathFault {
+    /// It is answered with 503.
+    Refused,
+    /// It gets no answer until this is over.
+    Held,
+}
+
+/// How often to look whether requests are still held.
+const HELD_POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -64,6 +78,7 @@ impl S3Relay {
             target: server.port(),
             faults_in_100: AtomicU64::new(0),
             down: AtomicBool::new(false),
+            below: Mutex::new(None),
             requests: AtomicU64::new(0),
             faulty: AtomicU64::new(0),
             random: AtomicU64::new(1),
@@ -87,6 +102,16 @@ impl S3Relay {
         self.control.down.store(down, Relaxed);
     }
 
+    /// From now on spoils every request below `path`, which begins with `/BUCKET`.
+    pub fn spoil(&self, path: &str, fault: PathFault) {
+        *self.control.below() = Some((path.to_owned(), fault));
+    }
+
+    /// From now on spoils no path.
+    pub fn mend(&self) {
+        *self.control.below() = None;
+    }
+
     /// The number of requests so far, and how many of them went wrong.
     #[must_use]
     pub fn requests(&self) -> (u64, u64) {
@@ -103,6 +128,18 @@ impl S3Relay {
 }
 
 impl Control {
+    fn below(&self) -> std::sync::MutexGuard<'_, Option<(String, PathFault)>> {
+        self.below.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault of the path that a request asks for.
+    fn fault_of_path(&self, request: &[u8]) -> Option<PathFault> {
+        let line = request.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        let path = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+        let (below, fault) = self.below().clone()?;
+        path.starts_with(below.as_bytes()).then_some(fault)
+    }
+
     /// Chooses the fault of the next request; `None` if it goes well.
     fn next_fault(&self) -> Option<Fault> {
         self.requests.fetch_add(1, Relaxed);
@@ -135,6 +172,13 @@ async fn carry(mut client: TcpStream, control: Arc<Control>) {
         return reset(client);
     }
     let Some(request) = read_request(&mut client).await else { return };
+    loop {
+        match control.fault_of_path(&request) {
+            Some(PathFault::Refused) => return answer_with(client, 503).await,
+            Some(PathFault::Held) => tokio::time::sleep(HELD_POLL).await,
+            None => break,
+        }
+    }
     let fault = control.next_fault();
     match fault {
         Some(Fault::Refused(status)) => return answer_with(client, status).await,
