@@ -13,7 +13,6 @@ pub(crate) mod run_record;
 pub(crate) mod traces;
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -25,7 +24,7 @@ use camshaft_common::model::{
 use camshaft_common::run::RunId;
 use camshaft_common::store::StoreOptions;
 #[cfg(feature = "embedded")]
-use camshaft_model::ModelFiles;
+use camshaft_model::{ExplainError, ModelConfig, ModelError, ModelFiles};
 use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue, is_remote};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -65,10 +64,14 @@ pub enum EnqueueError {
     /// The label map can't be used.
     #[error(transparent)]
     LabelMap(#[from] LabelMapError),
-    /// The model's classes can't be read.
+    /// No worker could run the model.
     #[cfg(feature = "embedded")]
     #[error("{}", advice::describe_model_error(.0))]
-    Classes(#[from] camshaft_model::ModelError),
+    Unusable(#[from] ModelError),
+    /// The model has no such layer or class, or the maps cost too much.
+    #[cfg(feature = "embedded")]
+    #[error("{}", advice::describe_explain_error(.0))]
+    Explain(#[from] ExplainError),
     /// There is a label map, and this program knows no models.
     #[cfg(not(feature = "embedded"))]
     #[error(
@@ -209,8 +212,8 @@ async fn images_of_dead_letters(
     Ok(targets.filter(|job: &JobTarget| job.out == *out).map(|job| job.key).collect())
 }
 
-/// Names a model by the digests of its files, without loading it, and looks up the classes of the
-/// label map among its own.
+/// Names a model by the digests of its files, and looks up the classes of the label map among its
+/// own. Refuses what no worker could do.
 async fn identify_model(
     run: &RunConfig,
     stores: &StoreOptions,
@@ -224,24 +227,31 @@ async fn identify_model(
         }
         ModelReference::Hub(model) => Some(StoredModel::from_hub(model, options, stores).await?),
     };
-    let map = match &run.label_map {
-        Some(path) => read_label_map(path, stored.as_ref())?,
-        None => LabelMap::default(),
-    };
-    Ok((stored.map_or_else(ModelIdentity::bundled, |stored| stored.identity), map))
+    let identity = stored.as_ref().map(|stored| stored.identity.clone());
+    let map = check_model(run, stored)?;
+    Ok((identity.unwrap_or_else(ModelIdentity::bundled), map))
 }
 
-/// Reads a label map for a model, the bundled one if it is not stored elsewhere.
+/// Checks, without loading the model, that it can be run and has what is to be explained. Reads the
+/// label map for it. It is the bundled one if it is not stored elsewhere.
 #[cfg(feature = "embedded")]
-fn read_label_map(path: &Path, model: Option<&StoredModel>) -> Result<LabelMap, EnqueueError> {
-    let classes = match model {
-        Some(stored) => ModelFiles::from_stored(stored.clone())?.config().label_matcher(),
-        None => ModelFiles::bundled().config().label_matcher(),
+fn check_model(run: &RunConfig, stored: Option<StoredModel>) -> Result<LabelMap, EnqueueError> {
+    let config = match stored {
+        Some(stored) => ModelFiles::from_stored(stored)?.config().clone(),
+        None => ModelConfig::bundled(),
     };
-    Ok(LabelMap::read(path, &classes)?)
+    config.check_explanation(&run.explain)?;
+    match &run.label_map {
+        Some(path) => Ok(LabelMap::read(path, &config.label_matcher())?),
+        None => Ok(LabelMap::default()),
+    }
 }
 
+/// A program without models leaves the check to the workers.
 #[cfg(not(feature = "embedded"))]
-fn read_label_map(_path: &Path, _model: Option<&StoredModel>) -> Result<LabelMap, EnqueueError> {
-    Err(EnqueueError::NoModels)
+fn check_model(run: &RunConfig, _stored: Option<StoredModel>) -> Result<LabelMap, EnqueueError> {
+    match &run.label_map {
+        Some(_) => Err(EnqueueError::NoModels),
+        None => Ok(LabelMap::default()),
+    }
 }

@@ -1,12 +1,13 @@
 //! A relay in front of a real S3 server that makes some requests fail: it answers 500 or 503, with
 //! or without passing the request on, cuts answers in the middle, or delays them. To chosen requests it
-//! gives chosen answers, such as those that only Amazon's S3 gives.
+//! gives chosen answers, such as those that only Amazon's S3 gives. It can also spoil every request below
+//! one path.
 //!
 //! Each connection carries one request, so that the relay need not parse answers.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,6 +34,7 @@ struct Control {
     /// The number of requests in a hundred that go wrong.
     faults_in_100: AtomicU64,
     down: AtomicBool,
+    below: Mutex<Option<(String, PathFault)>>,
     requests: AtomicU64,
     faulty: AtomicU64,
     random: AtomicU64,
@@ -49,6 +51,18 @@ struct ChosenAnswer {
     headers: String,
     body: String,
 }
+
+/// What becomes of every request below a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathFault {
+    /// It is answered with 503.
+    Refused,
+    /// It gets no answer until this is over.
+    Held,
+}
+
+/// How often to look whether requests are still held.
+const HELD_POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -77,6 +91,7 @@ impl S3Relay {
             target: server.port(),
             faults_in_100: AtomicU64::new(0),
             down: AtomicBool::new(false),
+            below: Mutex::new(None),
             requests: AtomicU64::new(0),
             faulty: AtomicU64::new(0),
             random: AtomicU64::new(1),
@@ -106,7 +121,7 @@ impl S3Relay {
         let headers = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let (requests, body) = (requests.to_owned(), body.to_owned());
         let answer = ChosenAnswer { requests, status, headers, body };
-        self.control.answers.lock().expect("no thread panics").push(answer);
+        self.control.answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
     }
 
     /// As [`Self::answer`], with an error as S3 answers it.
@@ -129,6 +144,16 @@ impl S3Relay {
         self.control.down.store(down, Relaxed);
     }
 
+    /// From now on spoils every request below `path`, which begins with `/BUCKET`.
+    pub fn spoil(&self, path: &str, fault: PathFault) {
+        *self.control.below() = Some((path.to_owned(), fault));
+    }
+
+    /// From now on spoils no path.
+    pub fn mend(&self) {
+        *self.control.below() = None;
+    }
+
     /// The number of requests so far, and how many of them went wrong.
     #[must_use]
     pub fn requests(&self) -> (u64, u64) {
@@ -149,7 +174,7 @@ impl Control {
     fn chosen_answer(&self, request: &[u8]) -> Option<Vec<u8>> {
         let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let line = String::from_utf8_lossy(line);
-        let answers = self.answers.lock().expect("no thread panics");
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = answers.iter().rev().find(|answer| line.contains(&answer.requests))?;
         let ChosenAnswer { status, headers, body, .. } = answer;
         let body = if line.starts_with("HEAD ") { "" } else { body.as_str() };
@@ -158,6 +183,18 @@ impl Control {
             body.len()
         );
         Some(answer.into_bytes())
+    }
+
+    fn below(&self) -> std::sync::MutexGuard<'_, Option<(String, PathFault)>> {
+        self.below.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault of the path that a request asks for.
+    fn fault_of_path(&self, request: &[u8]) -> Option<PathFault> {
+        let line = request.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        let path = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+        let (below, fault) = self.below().clone()?;
+        path.starts_with(below.as_bytes()).then_some(fault)
     }
 
     /// Chooses the fault of the next request; `None` if it goes well.
@@ -197,6 +234,13 @@ async fn carry(mut client: TcpStream, control: Arc<Control>) {
             client.shutdown().await.unwrap_or_default();
         }
         return;
+    }
+    loop {
+        match control.fault_of_path(&request) {
+            Some(PathFault::Refused) => return answer_with(client, 503).await,
+            Some(PathFault::Held) => tokio::time::sleep(HELD_POLL).await,
+            None => break,
+        }
     }
     let fault = control.next_fault();
     match fault {

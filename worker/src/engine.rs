@@ -8,6 +8,7 @@ use std::sync::Arc;
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{ModelError, ModelFiles};
 use camshaft_queue::Deliveries;
+use parking_lot::Mutex;
 
 use crate::advice;
 use crate::config::{EngineConfig, EngineSettings};
@@ -21,7 +22,8 @@ use crate::pipeline::explain::{ModelStage, ModelThread};
 use crate::pipeline::fetch::FetchStage;
 use crate::pipeline::lasting_errors::LastingErrors;
 use crate::pipeline::memory_budget::MemoryBudget;
-use crate::pipeline::model_files::{ModelFilesCache, ModelUnavailable};
+use crate::pipeline::model_files::ModelUnavailable;
+use crate::pipeline::model_files_cache::ModelFilesCache;
 use crate::pipeline::render::RenderStage;
 use crate::pipeline::reporting::Reporting;
 use crate::pipeline::settle::SettleStage;
@@ -70,10 +72,13 @@ impl Engine {
             outage_policy,
             stop_at_lasting_error,
             allowed_places,
+            refusal_limit,
         } = config.settings;
         let allowed_places = if pinned { allowed_places.with_any_model() } else { allowed_places };
 
-        let models = ModelFilesCache::new(first, pinned, store_options.clone());
+        let max_outage = outage_policy.max_outage;
+        let models = ModelFilesCache::new(first, pinned, store_options.clone(), max_outage);
+        let models = Arc::new(models);
         let stores = Arc::new(Stores::new(store_options, outage_policy));
         let file_budget = Arc::new(MemoryBudget::new(limits.file_bytes));
         let pixel_budget = Arc::new(MemoryBudget::new(limits.pixel_bytes));
@@ -83,6 +88,7 @@ impl Engine {
             counters: Arc::default(),
             metrics: metrics.clone(),
             lasting_errors: LastingErrors::new(stop_at_lasting_error),
+            recent_jobs: Arc::default(),
         });
 
         let monitor = EngineMonitor {
@@ -92,6 +98,7 @@ impl Engine {
             file_budget: Arc::clone(&file_budget),
             pixel_budget: Arc::clone(&pixel_budget),
             stores: Arc::clone(&stores),
+            models: Arc::clone(&models),
             reporting: Arc::clone(&reporting),
         };
         let pipeline = Pipeline {
@@ -119,7 +126,12 @@ impl Engine {
             model: ModelStage { thread, batch_size, metrics },
             render: RenderStage { max_overlay_bytes: limits.pixel_bytes },
             store: StoreStage { stores: Arc::clone(&stores), reporting: Arc::clone(&reporting) },
-            settle: SettleStage { stores, reporting },
+            settle: SettleStage {
+                stores,
+                refusal_limit,
+                refusal_told: Mutex::default(),
+                reporting,
+            },
         };
         Ok(Self { pipeline, monitor })
     }

@@ -1,6 +1,7 @@
 //! The life of the `camshaft-worker` program: connect, consume, drain, end.
 //!
-//! Owns when the worker stops. The work itself is done by the [`engine`](crate::engine).
+//! Owns when the worker stops. The work itself is done by the [`engine`](crate::engine); when it
+//! takes no jobs for a while is decided by `pauses`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::config::ServiceConfig;
 use crate::engine::{Engine, EngineError};
 use crate::health::{Health, HealthError};
 use crate::monitor::EngineMonitor;
+use crate::pauses::pause_while_useless;
 use crate::pipeline::model_files;
 use crate::pipeline::outcome_counters::OutcomeCounts;
 use crate::pipeline::stages::PipelineError;
@@ -102,6 +104,7 @@ pub async fn serve(
             None
         }
         () = log_progress(&monitor) => None,
+        () = pause_while_useless(&queue, monitor.recent_jobs(), &health) => None,
         // Deliveries end by themselves only if the broker refuses the worker.
         ended = &mut work => Some(ended),
     };
@@ -226,6 +229,7 @@ async fn log_progress(monitor: &EngineMonitor) {
             predicted = now.predicted,
             failed = now.failed_in_all(),
             retried = now.retried,
+            refused = now.refused,
             dead = now.dead,
             in_flight = now.in_flight(),
             images_per_second = finished / PROGRESS_PERIOD.as_secs_f64(),

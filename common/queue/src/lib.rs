@@ -11,6 +11,7 @@ mod in_process;
 mod job_queue;
 mod message;
 mod rabbitmq;
+mod refusals;
 mod retry_delays;
 mod tls_error;
 

@@ -3,10 +3,10 @@
 use camshaft_queue::{Advice, QueueError, REASON_HEADER, Settlement, open_connection};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
-    BasicQosOptions, QueueDeclareOptions,
+    BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -196,6 +196,105 @@ async fn messages_held_beside_a_killer_are_not_buried_with_it() {
     let letters = queue.dead_letters().await.unwrap();
     let bodies: Vec<_> = letters.iter().map(|letter| letter.body.clone()).collect();
     assert_eq!(bodies, [Bytes::from(KILLER.to_string())]);
+}
+
+/// A message that was first refused an hour ago, and this often since.
+async fn publish_refused(url: &str, refusals: u32) {
+    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    let hour_ago = hour_ago.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let mut headers = FieldTable::default();
+    for (name, value) in [
+        ("x-camshaft-attempts", "0".to_owned()),
+        ("x-camshaft-refused-since", hour_ago.to_string()),
+        ("x-camshaft-refusals", refusals.to_string()),
+    ] {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    let connection = open_connection(url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    let properties = properties.with_headers(headers);
+    let queue = "camshaft.jobs".into();
+    let publishing = channel.basic_publish("".into(), queue, options, b"0", properties);
+    assert!(publishing.await.unwrap().await.unwrap().is_ack());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_refused_by_all_after_a_time_and_ten_times_for_each_worker() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    let minutes = Duration::from_secs(600);
+    let mut deliveries = consume(&queue, 1).await;
+    for (refusals, workers, settlement) in [
+        (3, 1, Settlement::Retrying(DELAY)),
+        (9, 2, Settlement::Retrying(DELAY)),
+        (9, 1, Settlement::DeadLettered),
+        (19, 2, Settlement::DeadLettered),
+    ] {
+        publish_refused(&url, refusals).await;
+        let delivery = next(&mut deliveries).await;
+        assert_eq!(delivery.attempt, 1);
+        let other = connect(&url, 1).await;
+        let others = if workers == 2 { Some(consume(&other, 1).await) } else { None };
+        let settled = delivery.receipt.settle(refuse("no", minutes)).await.unwrap();
+        assert_eq!(settled, settlement, "{refusals} refusals, {workers} workers");
+        other.close().await;
+        drop(others);
+        if settlement != Settlement::DeadLettered {
+            next(&mut deliveries).await.receipt.settle(Outcome::Ack).await.unwrap();
+        }
+    }
+    let letters = queue.dead_letters().await.unwrap();
+    let reasons: Vec<_> = letters.iter().map(|letter| letter.reason.clone()).collect();
+    assert!(reasons[0].starts_with("no; workers refused it 10 times in 36"), "{reasons:?}");
+    assert!(letters.iter().all(|letter| letter.attempts == 0), "no try was made: {letters:?}");
+    // Whoever redrives has mended it: the refusals of before don't count.
+    assert_eq!(queue.redrive(None).await.unwrap(), 2);
+    let settled = next(&mut deliveries).await.receipt.settle(refuse("no", minutes)).await;
+    assert_eq!(settled.unwrap(), Settlement::Retrying(DELAY));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_takes_fewer_messages_or_none_while_its_prefetch_is_limited() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    publish(&queue, messages(0..20)).await.unwrap();
+    let mut deliveries = consume(&queue, 5).await;
+    let mut held = vec![next(&mut deliveries).await];
+    depth_becomes(&queue, 15, 0, 0).await;
+    queue.limit_prefetch(Some(0));
+    // What was on its way still comes. Handed back, it would count as lost with its worker.
+    while held.len() < 5 {
+        held.push(next(&mut deliveries).await);
+    }
+    for delivery in held.drain(..) {
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    let short = Duration::from_millis(300);
+    assert!(tokio::time::timeout(short, deliveries.next()).await.is_err(), "it takes messages");
+    depth_becomes(&queue, 15, 0, 0).await;
+    let start = Instant::now();
+    while queue.workers().await.unwrap() > 0 {
+        assert!(start.elapsed() < DEADLINE, "it counts as one that consumes");
+    }
+
+    queue.limit_prefetch(Some(2));
+    held.extend([next(&mut deliveries).await, next(&mut deliveries).await]);
+    assert!(tokio::time::timeout(short, deliveries.next()).await.is_err(), "it takes too many");
+    depth_becomes(&queue, 13, 0, 0).await;
+    queue.limit_prefetch(None);
+    while held.len() < 7 {
+        held.push(next(&mut deliveries).await);
+    }
+    assert!(held.iter().all(|delivery| !delivery.redelivered && delivery.attempt == 1));
+    for delivery in held.drain(..) {
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    for _ in 0..8 {
+        next(&mut deliveries).await.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    depth_becomes(&queue, 0, 0, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

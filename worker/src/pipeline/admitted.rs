@@ -7,6 +7,7 @@ use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
 use camshaft_queue::Receipt;
 
+use super::recent_jobs::TakenJob;
 use super::traces::{HasSpans, ImageSpans};
 use super::work_permits::WorkPermit;
 
@@ -26,6 +27,8 @@ pub struct OpenDelivery {
     pub receipt: Receipt,
     /// The spans of its image.
     pub spans: ImageSpans,
+    /// To be told how it ends.
+    pub taken: Box<TakenJob>,
 }
 
 /// An image and what is known of it so far.

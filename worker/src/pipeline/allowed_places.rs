@@ -86,7 +86,7 @@ impl fmt::Display for PlaceRole {
 pub enum PlaceRefused {
     /// The place is not below any allowed one.
     #[error(
-        "the job's {role} {place} is not below any place this worker was given with --allow; start workers that allow it and redrive"
+        "the job's {role} {place} is not below any place this worker was given with --allow; allow it, or start workers that do"
     )]
     Outside {
         /// What the job uses it for.

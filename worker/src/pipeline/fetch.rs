@@ -12,7 +12,7 @@ use camshaft_model::ModelFiles;
 use super::admitted::{Admitted, AdmittedImage};
 use super::exit::{Exit, ExitCause};
 use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
-use super::model_files::ModelFilesCache;
+use super::model_files_cache::ModelFilesCache;
 use super::reporting::Reporting;
 use super::stages::Stage;
 use super::stores::Stores;
@@ -50,7 +50,7 @@ pub struct FetchStage {
     /// Opens SOURCE and OUT.
     pub stores: Arc<Stores>,
     /// The models that this worker may use.
-    pub models: ModelFilesCache,
+    pub models: Arc<ModelFilesCache>,
     /// Memory for files that are not decoded yet.
     pub file_budget: Arc<MemoryBudget>,
     /// The largest file that is read.
@@ -77,10 +77,12 @@ impl FetchStage {
         &self,
         image: &mut AdmittedImage,
     ) -> Result<(FetchedFile, Arc<ModelFiles>), ExitCause> {
-        let model = self.models.files_for(&image.job.model).await?;
+        let source = self.stores.folder(&image.job.source).map_err(ExitCause::Unopened)?;
+        // It is needed at the end. That its settings are wrong is told before there is work.
+        drop(self.stores.folder(&image.job.out).map_err(ExitCause::Unopened)?);
+        let model = self.models.files_for(&image.job.model).await.map_err(ExitCause::Model)?;
         // Options can ask for more than any image is worth. That is told before the image is read.
         model.check(&image.job.explain)?;
-        let source = self.stores.folder(&image.job.source).map_err(ExitCause::Source)?;
         let started = Instant::now();
         if image.may_have_a_result() && !image.job.replaces && self.is_done(image).await? {
             return Err(ExitCause::AlreadyDone);

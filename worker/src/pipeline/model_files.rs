@@ -1,6 +1,10 @@
-//! Which models this worker may use, and their files. A model's files are read once.
+//! A model's files, and why a worker can't use them.
+//!
+//! Owns reading them once. Which models are read when, and for how long they are kept, is in
+//! [`model_files_cache`](super::model_files_cache).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use camshaft_arguments::advice::describe_model_files_error;
 use camshaft_common::model::{
@@ -8,10 +12,8 @@ use camshaft_common::model::{
 };
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{ModelError, ModelFiles};
-use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::recently_used::RecentlyUsed;
 use crate::advice::describe_model_error;
 use crate::cores;
 
@@ -30,6 +32,32 @@ pub enum ModelUnavailable {
         /// The worker's model.
         ours: String,
         /// The job's model.
+        wanted: String,
+    },
+    /// The model's files are not read yet.
+    #[error(
+        "model {name} is not read yet, after {} s{}",
+        waited.as_secs(),
+        problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"))
+    )]
+    BeingRead {
+        /// The model's name.
+        name: String,
+        /// How long so far.
+        waited: Duration,
+        /// Why the last try failed; `None` while the first is under way.
+        problem: Option<Arc<ModelUnavailable>>,
+    },
+    /// The model's files on this machine are not those of the run.
+    #[error(
+        "this worker's copy of model {name} has other files ({found}) than the run ({wanted}); copy the run's here, or enqueue again if the model was changed"
+    )]
+    OtherCopy {
+        /// The model's name.
+        name: String,
+        /// The digest of the files.
+        found: String,
+        /// The digest in the job.
         wanted: String,
     },
     /// The model's files changed after the run was started.
@@ -73,6 +101,32 @@ pub async fn read(
     read_if(request, stores, |_| Ok(())).await
 }
 
+/// Reads the files of the model that a job asks for.
+///
+/// # Errors
+/// As [`read`], and if they are other files than the job says.
+pub(super) async fn read_wanted(
+    wanted: &ModelIdentity,
+    stores: &StoreOptions,
+) -> Result<ModelFiles, ModelUnavailable> {
+    let check = |found: &ModelIdentity| {
+        if found.same_content(wanted) {
+            return Ok(());
+        }
+        let (found, digest) = (found.digest.to_string(), wanted.digest.to_string());
+        let name = wanted.name.clone();
+        Err(match &wanted.reference {
+            // Each machine may have files of its own under that path.
+            ModelReference::Folder(place) if place.local_path().is_some() => {
+                ModelUnavailable::OtherCopy { name, found, wanted: digest }
+            }
+            _ => ModelUnavailable::Changed { name, found, wanted: digest },
+        })
+    };
+    let (reference, options) = (wanted.reference.clone(), wanted.options.clone());
+    read_if(&ModelRequest { reference, options }, stores, check).await
+}
+
 /// Reads the files of a model, and looks into them only if `check` finds nothing wrong with what they
 /// are.
 async fn read_if(
@@ -98,6 +152,15 @@ async fn read_if(
     let files = files.map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))?;
     tell_choices(&files);
     Ok(files)
+}
+
+impl ModelUnavailable {
+    /// True if the files may be read later without a change to the configuration: their store, or
+    /// the hub, did not answer.
+    #[must_use]
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Files(error) if error.may_pass())
+    }
 }
 
 /// Warns of what was chosen for the user, who may want something else.
@@ -127,61 +190,4 @@ fn bundled() -> Result<ModelFiles, ModelUnavailable> {
 #[cfg(not(feature = "bundled-model"))]
 fn bundled() -> Result<ModelFiles, ModelUnavailable> {
     Err(ModelUnavailable::NotBundled)
-}
-
-/// The files of the models in use.
-#[derive(Debug)]
-pub struct ModelFilesCache {
-    pinned: Option<Arc<ModelFiles>>,
-    options: StoreOptions,
-    files: Mutex<RecentlyUsed<Arc<ModelFiles>>>,
-}
-
-impl ModelFilesCache {
-    /// Holds the files of `first`. If `pinned`, no other model is used.
-    #[must_use]
-    pub fn new(first: Option<Arc<ModelFiles>>, pinned: bool, options: StoreOptions) -> Self {
-        let mut files = RecentlyUsed::new(KEPT_MODELS);
-        if let Some(first) = &first {
-            files.insert(Arc::clone(first));
-        }
-        Self { pinned: first.filter(|_| pinned), options, files: Mutex::new(files) }
-    }
-
-    /// The files of the model a job asks for.
-    ///
-    /// # Errors
-    /// If this worker may not use the model, or can't.
-    pub async fn files_for(
-        &self,
-        wanted: &ModelIdentity,
-    ) -> Result<Arc<ModelFiles>, ModelUnavailable> {
-        if let Some(pinned) = &self.pinned {
-            if pinned.identity().same_content(wanted) {
-                return Ok(Arc::clone(pinned));
-            }
-            return Err(ModelUnavailable::Pinned {
-                ours: pinned.identity().reference.to_string(),
-                wanted: format!("{} ({})", wanted.reference, wanted.digest),
-            });
-        }
-        // Locked while reading, so that a model that many images wait for is read once.
-        let mut kept = self.files.lock().await;
-        if let Some(files) = kept.find(|files| files.identity().same_content(wanted)) {
-            return Ok(Arc::clone(files));
-        }
-        let (reference, options) = (wanted.reference.clone(), wanted.options.clone());
-        let check = |found: &ModelIdentity| match found.same_content(wanted) {
-            true => Ok(()),
-            false => Err(ModelUnavailable::Changed {
-                name: wanted.name.clone(),
-                found: found.digest.to_string(),
-                wanted: wanted.digest.to_string(),
-            }),
-        };
-        let request = ModelRequest { reference, options };
-        let files = Arc::new(read_if(&request, &self.options, check).await?);
-        kept.insert(Arc::clone(&files));
-        Ok(files)
-    }
 }

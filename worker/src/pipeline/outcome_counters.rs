@@ -15,6 +15,7 @@ pub struct OutcomeCounters {
     predicted: AtomicU64,
     already_done: AtomicU64,
     retried: AtomicU64,
+    refused: AtomicU64,
     dead: AtomicU64,
     unsettled: AtomicU64,
     failed: Mutex<BTreeMap<FailureClass, u64>>,
@@ -31,6 +32,8 @@ pub struct OutcomeCounts {
     pub already_done: u64,
     /// Deliveries put back, to be tried again after a delay.
     pub retried: u64,
+    /// Deliveries left to other workers, or put off, without a try.
+    pub refused: u64,
     /// Deliveries that became dead letters.
     pub dead: u64,
     /// Deliveries that could not be settled; the queue delivers them again.
@@ -56,6 +59,10 @@ impl OutcomeCounters {
         self.retried.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_dead(&self) {
         self.dead.fetch_add(1, Relaxed);
     }
@@ -76,6 +83,7 @@ impl OutcomeCounters {
             predicted: self.predicted.load(Relaxed),
             already_done: self.already_done.load(Relaxed),
             retried: self.retried.load(Relaxed),
+            refused: self.refused.load(Relaxed),
             dead: self.dead.load(Relaxed),
             unsettled: self.unsettled.load(Relaxed),
             failed: self.failed.lock().clone(),
@@ -99,7 +107,7 @@ impl OutcomeCounts {
     /// Deliveries that are in a stage now, or wait between two.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        let left = self.finished() + self.retried + self.dead + self.unsettled;
+        let left = self.finished() + self.retried + self.refused + self.dead + self.unsettled;
         self.taken.saturating_sub(left)
     }
 }

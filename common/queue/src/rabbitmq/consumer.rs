@@ -10,13 +10,14 @@ use std::time::Duration;
 use camshaft_common::backoff::Backoff;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::broker::Broker;
 use super::consumer_channel::ConsumerChannel;
-use super::consumer_session::ConsumerSession;
+use super::consumer_session::{ConsumerSession, Prefetch};
 use super::retry::warn_of;
 use crate::delivery::Delivery;
 use crate::error::QueueError;
@@ -35,6 +36,8 @@ pub(super) struct Consumers {
     /// Why a stream of deliveries ended by itself.
     failure: Mutex<Option<QueueError>>,
     closed: CancellationToken,
+    /// The most that each may hold for now, if that is less than its prefetch.
+    prefetch_limit: watch::Sender<Option<u16>>,
     /// Messages on their way to the suspects or the dead letters, which no worker sees.
     moves: TaskTracker,
 }
@@ -50,6 +53,11 @@ impl Consumers {
 
     pub(super) fn ensure_open(&self) -> Result<(), QueueError> {
         if self.closed.is_cancelled() { Err(QueueError::Closed) } else { Ok(()) }
+    }
+
+    /// Makes all streams of deliveries hold fewer messages for now, or take none.
+    pub(super) fn limit_prefetch(&self, limit: Option<u16>) {
+        self.prefetch_limit.send_replace(limit);
     }
 
     /// Ends all streams of deliveries.
@@ -78,6 +86,7 @@ impl Consumers {
         broker: &Arc<Broker>,
         prefetch: u16,
     ) -> Result<ConsumerSession, QueueError> {
+        let prefetch = Prefetch { most: prefetch.max(1), limit: self.prefetch_limit.subscribe() };
         let session = ConsumerSession::open(broker, self.moves.clone(), prefetch).await?;
         let mut channels = self.channels.lock();
         channels.retain(|channel| channel.strong_count() > 0);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use lapin::options::{BasicCancelOptions, BasicNackOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 
 use super::shared_connection::close_connection;
@@ -28,15 +29,30 @@ impl ConsumerChannel {
         close_connection(&self.connection).await;
     }
 
+    /// Starts to consume a queue, with up to `prefetch` unsettled deliveries.
+    pub(super) async fn consume(
+        &self,
+        queue: &ShortString,
+        prefetch: u16,
+    ) -> Result<Consumer, lapin::Error> {
+        self.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        let consuming =
+            self.channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default());
+        consuming.await
+    }
+
+    /// Cancels a consumer. Its stream ends behind the last message that was on its way.
+    pub(super) async fn cancel(&self, tag: ShortString) -> Result<(), lapin::Error> {
+        self.channel.basic_cancel(tag, BasicCancelOptions::default()).await
+    }
+
     /// Cancels the consumer and hands back the messages that it holds and has not yielded.
     pub(super) async fn hand_back_buffered(self: Arc<Self>, mut consumer: Consumer) {
         if !self.is_open() {
             return;
         }
-        // Once the broker has confirmed the cancel, the library ends the stream behind the last
-        // message that was under way.
-        let cancelling = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-        if let Err(error) = cancelling.await {
+        if let Err(error) = self.cancel(consumer.tag()).await {
             tracing::debug!(%error, "consumer was gone before it was cancelled");
             return;
         }

@@ -1,17 +1,17 @@
 //! Consuming over one connection, until it is lost.
 //!
 //! A session takes from two queues: the jobs, as many as the prefetch, and the suspects, one at a
-//! time. It keeps back messages that keep killing their workers. Takes a message from the library's
-//! buffer only when asked for one, so the prefetch bounds all that is held here. What is still in
-//! that buffer at the end is handed back.
+//! time; from neither while the prefetch is zero. It keeps back messages that keep killing their
+//! workers. Takes a message from the library's buffer only when asked for one, so the prefetch
+//! bounds all that is held here. What is still in that buffer at the end is handed back.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::ShortString;
 use lapin::{Connection, Consumer};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::broker::Broker;
@@ -27,33 +27,58 @@ pub(super) struct ConsumerSession {
     broker: Arc<Broker>,
     /// Runs the moves of messages that are kept back.
     moves: TaskTracker,
+    prefetch: Prefetch,
     jobs: QueueConsumer,
     suspects: QueueConsumer,
+}
+
+/// How many unsettled deliveries a consumer may hold. It can change at any time.
+#[derive(Debug)]
+pub(super) struct Prefetch {
+    /// The most that it is ever.
+    pub(super) most: u16,
+    /// A lower number, if there is one for now. With zero, no message is taken.
+    pub(super) limit: watch::Receiver<Option<u16>>,
+}
+
+impl Prefetch {
+    fn now(&mut self) -> u16 {
+        let limit = *self.limit.borrow_and_update();
+        limit.map_or(self.most, |limit| limit.min(self.most))
+    }
 }
 
 /// The consumer of one queue. It has a channel of its own, since a prefetch is a channel's.
 struct QueueConsumer {
     channel: Arc<ConsumerChannel>,
-    /// Taken out when the session ends.
+    queue: ShortString,
+    /// `None` while it consumes nothing, and once the session has ended.
     consumer: Option<Consumer>,
+    /// The prefetch that `consumer` was started with: the broker never changes it.
+    prefetch: u16,
+    /// True if `consumer` is cancelled, and yields only what was on its way to it.
+    ends: bool,
 }
 
 impl ConsumerSession {
     pub(super) async fn open(
         broker: &Arc<Broker>,
         moves: TaskTracker,
-        prefetch: u16,
+        mut prefetch: Prefetch,
     ) -> Result<Self, QueueError> {
         let connection = Arc::new(broker.connector.connect().await?);
         let topology = &broker.topology;
+        let now = prefetch.now();
         let opening = async {
             topology.declare(&connection).await?;
-            let jobs = QueueConsumer::open(&connection, topology.jobs(), prefetch).await?;
-            let suspects = QueueConsumer::open(&connection, topology.suspects(), 1).await?;
+            let mut jobs = QueueConsumer::open(&connection, topology.jobs()).await?;
+            let mut suspects = QueueConsumer::open(&connection, topology.suspects()).await?;
+            jobs.adapt(now).await?;
+            suspects.adapt(now.min(1)).await?;
             Ok((jobs, suspects))
         };
         let (jobs, suspects) = broker.connector.answer(opening).await?;
-        Ok(Self { broker: Arc::clone(broker), moves, jobs, suspects })
+        Ok(Self { broker: Arc::clone(broker), moves, prefetch, jobs, suspects })
     }
 
     pub(super) fn channels(&self) -> [&Arc<ConsumerChannel>; 2] {
@@ -63,17 +88,27 @@ impl ConsumerSession {
     /// The next delivery; `None` if there will be no more over this connection.
     pub(super) async fn next(&mut self) -> Option<Delivery> {
         loop {
+            if let Err(error) = self.adapt().await {
+                self.warn_of_loss(&error);
+                return None;
+            }
             let (event, alone) = tokio::select! {
-                event = self.suspects.consumer.as_mut()?.next() => (event, true),
-                event = self.jobs.consumer.as_mut()?.next() => (event, false),
+                // There is always a sender: the queue that this is a consumer of.
+                Ok(()) = self.prefetch.limit.changed() => continue,
+                event = self.suspects.next() => (event, true),
+                event = self.jobs.next() => (event, false),
             };
+            let consumer = if alone { &mut self.suspects } else { &mut self.jobs };
             let address = self.broker.connector.address();
             let delivery = match event {
                 Some(Ok(delivery)) => delivery,
                 Some(Err(error)) => {
-                    let error = self.broker.connector.classify(&error);
-                    tracing::warn!(address, %error, "connection lost");
+                    self.warn_of_loss(&error);
                     return None;
+                }
+                None if consumer.ends => {
+                    consumer.consumer = None;
+                    continue;
                 }
                 None => {
                     tracing::warn!(address, "broker cancelled the consumer");
@@ -84,6 +119,19 @@ impl ConsumerSession {
                 return Some(delivery);
             }
         }
+    }
+
+    /// Takes more or fewer messages, or none, as is wanted now.
+    async fn adapt(&mut self) -> Result<(), lapin::Error> {
+        let prefetch = self.prefetch.now();
+        self.jobs.adapt(prefetch).await?;
+        self.suspects.adapt(prefetch.min(1)).await
+    }
+
+    fn warn_of_loss(&self, error: &lapin::Error) {
+        let connector = &self.broker.connector;
+        let error = connector.classify(error);
+        tracing::warn!(address = connector.address(), %error, "connection lost");
     }
 
     /// Keeps back a message that keeps killing its workers. From the jobs it goes to the suspects.
@@ -99,6 +147,7 @@ impl ConsumerSession {
             acker,
             body: Bytes::from(data),
             attempt: wire::attempts(&properties).saturating_add(1),
+            refusals: wire::refusals(&properties),
             trace: wire::trace(&properties),
         };
         let losses = wire::losses(&properties);
@@ -151,18 +200,38 @@ impl Drop for ConsumerSession {
 }
 
 impl QueueConsumer {
-    async fn open(
-        connection: &Arc<Connection>,
-        queue: &ShortString,
-        prefetch: u16,
-    ) -> Result<Self, lapin::Error> {
+    /// Opens a channel. Nothing is consumed yet.
+    async fn open(connection: &Arc<Connection>, queue: &ShortString) -> Result<Self, lapin::Error> {
         let channel = connection.create_channel().await?;
-        channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
-        let options = BasicConsumeOptions::default();
-        let consumer =
-            channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await?;
         let channel = Arc::new(ConsumerChannel::new(Arc::clone(connection), channel));
-        Ok(Self { channel, consumer: Some(consumer) })
+        Ok(Self { channel, queue: queue.clone(), consumer: None, prefetch: 0, ends: false })
+    }
+
+    /// What the consumer yields next. Nothing comes while there is none.
+    async fn next(&mut self) -> Option<Result<lapin::message::Delivery, lapin::Error>> {
+        match &mut self.consumer {
+            Some(consumer) => consumer.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Consumes with this prefetch. A consumer with another one is cancelled first, and what is on
+    /// its way to it is still yielded: handed back, it would count as a delivery that killed its
+    /// worker. Then this must be called again.
+    async fn adapt(&mut self, prefetch: u16) -> Result<(), lapin::Error> {
+        if let Some(consumer) = &self.consumer {
+            if self.ends || self.prefetch == prefetch {
+                return Ok(());
+            }
+            let tag = consumer.tag();
+            self.ends = true;
+            return self.channel.cancel(tag).await;
+        }
+        if prefetch > 0 {
+            let consumer = self.channel.consume(&self.queue, prefetch).await?;
+            (self.consumer, self.prefetch, self.ends) = (Some(consumer), prefetch, false);
+        }
+        Ok(())
     }
 }
 

@@ -166,6 +166,13 @@ impl RabbitMqQueue {
         self.broker.connection.count_workers().await
     }
 
+    /// Holds at most `limit` unsettled deliveries for now, and takes no message if it is zero.
+    /// `None` goes back to the prefetch that the consumer was started with. Messages that are on
+    /// their way still come.
+    pub fn limit_prefetch(&self, limit: Option<u16>) {
+        self.consumers.limit_prefetch(limit);
+    }
+
     /// Ends consuming and closes every connection. Unsettled deliveries come back to the queue.
     /// Every later call fails.
     pub async fn close(&self) {

@@ -1,7 +1,9 @@
 //! Settling a delivery. At every moment, some queue has its message.
 //!
 //! A retry and a dead letter are copies: they are confirmed in their new queue before the original
-//! is acknowledged. A crash in between leaves the job twice, never not at all.
+//! is acknowledged. A crash in between leaves the job twice, never not at all. A message that is to
+//! come again without a try counted is a copy, too: handed back, it would count as a delivery that
+//! killed its worker (by RabbitMQ before 4.3).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use super::publisher::WhileBlocked;
 use super::wire::OutgoingMessage;
 use crate::delivery::{Outcome, Settle, Settlement};
 use crate::error::QueueError;
+use crate::refusals::Refusals;
 
 /// How long to try to publish a copy. Then the original is handed back: the broker still has it.
 const COPY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +37,8 @@ pub(super) struct RabbitMqReceipt {
     pub(super) acker: Acker,
     pub(super) body: Bytes,
     pub(super) attempt: u32,
+    /// Set while nobody has tried it since it was refused.
+    pub(super) refusals: Option<Refusals>,
     pub(super) trace: Option<TraceContext>,
 }
 
@@ -71,21 +76,62 @@ impl RabbitMqReceipt {
         self.acknowledge().await
     }
 
+    /// The number of its tries, if this delivery is none.
+    fn tries_before(&self) -> u32 {
+        self.attempt.saturating_sub(1)
+    }
+
     /// Moves the message to the suspects, after `losses` deliveries without an answer.
     pub(super) async fn move_to_suspects(&self, losses: u32) -> Result<(), QueueError> {
         let suspects = self.broker.topology.suspects();
         let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        // This delivery is none of its tries.
-        let attempts = self.attempt.saturating_sub(1);
+        let attempts = self.tries_before();
         self.replace_with(OutgoingMessage::suspect(suspects, body, trace, attempts, losses)).await
     }
 
     pub(super) async fn dead_letter(&self, reason: &str) -> Result<Settlement, QueueError> {
+        self.dead_letter_after(self.attempt, reason).await
+    }
+
+    async fn dead_letter_after(
+        &self,
+        attempts: u32,
+        reason: &str,
+    ) -> Result<Settlement, QueueError> {
         let dead = self.broker.topology.dead();
         let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        let letter = OutgoingMessage::dead_letter(dead, body, trace, self.attempt, reason);
+        let letter = OutgoingMessage::dead_letter(dead, body, trace, attempts, reason);
         self.replace_with(letter).await?;
         Ok(Settlement::DeadLettered)
+    }
+
+    async fn refuse(&self, reason: &str, limit: Duration) -> Result<Settlement, QueueError> {
+        let refusals = Refusals::one_more(self.refusals);
+        // The workers are counted only for a message that has been refused for long enough.
+        let by_all = refusals.are_by_all(limit, 1)
+            && (limit.is_zero() || {
+                let workers = self.broker.connection.count_workers().await;
+                workers.is_ok_and(|workers| refusals.are_by_all(limit, workers))
+            });
+        if by_all {
+            return self.dead_letter_after(self.tries_before(), &refusals.reason(reason)).await;
+        }
+        self.deliver_again(refusals.age(), Some(refusals)).await
+    }
+
+    /// Delivers the message again after a delay that is near `about`, without counting a try.
+    async fn deliver_again(
+        &self,
+        about: Duration,
+        refusals: Option<Refusals>,
+    ) -> Result<Settlement, QueueError> {
+        let delay = self.broker.delays.uncounted(about);
+        let waiting = self.broker.topology.retry(delay);
+        let (body, trace) = (self.body.clone(), self.trace.as_ref());
+        let attempts = self.tries_before();
+        let copy = OutgoingMessage::uncounted(waiting, body, trace, attempts, refusals);
+        self.replace_with(copy).await?;
+        Ok(Settlement::Retrying(delay))
     }
 
     fn hand_back_in_background(&self) {
@@ -109,6 +155,8 @@ impl Settle for RabbitMqReceipt {
                 Ok(Settlement::Acknowledged)
             }
             Outcome::DeadLetter { reason } => self.dead_letter(&reason).await,
+            Outcome::Refuse { reason, limit } => self.refuse(&reason, limit).await,
+            Outcome::Postpone { delay, .. } => self.deliver_again(delay, None).await,
             Outcome::Retry { reason } => match self.broker.delays.after(self.attempt) {
                 None => self.dead_letter(&reason).await,
                 Some(delay) => {

@@ -5,7 +5,6 @@
 //! [`bookmark`](super::bookmark) declares it. Arguments are part of a queue's identity: if one is
 //! changed here, queues of an earlier version no longer fit.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
@@ -45,8 +44,8 @@ pub(super) struct Topology {
 impl Topology {
     pub(super) fn new(name: &str, delays: &RetryDelays) -> Result<Self, QueueError> {
         let named = |suffix: &str| named(name, suffix);
-        let delays: BTreeSet<_> = delays.iter().collect();
         let retries = delays
+            .all()
             .into_iter()
             .map(|delay| Ok((delay, named(&format!("retry.{}", delay.as_secs()))?)))
             .collect::<Result<_, QueueError>>()?;

@@ -11,12 +11,18 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use camshaft_telemetry::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use crate::message::Message;
+use crate::refusals::Refusals;
 
 /// Header: the number of tries a message has had.
 const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
 /// Header: the number of deliveries that ended without an answer before the message went to the
 /// suspects.
 const LOSSES_HEADER: &str = "x-camshaft-losses";
+/// Header of a job that was refused by each worker that had it, and tried by none since: when it
+/// was first refused, in seconds since 1970.
+const REFUSED_SINCE_HEADER: &str = "x-camshaft-refused-since";
+/// Header beside it: how often it was refused.
+const REFUSALS_HEADER: &str = "x-camshaft-refusals";
 /// Header of a dead letter: why it is dead.
 pub const REASON_HEADER: &str = "x-camshaft-reason";
 /// Header of a job: the note of its sequence's bookmark.
@@ -24,7 +30,8 @@ const BOOKMARK_HEADER: &str = "x-camshaft-bookmark";
 /// Header beside it: how many messages of the sequence, this one included, were not confirmed when
 /// it was published. Earlier versions wrote two more words behind the number.
 const UNCONFIRMED_HEADER: &str = "x-camshaft-standing";
-/// Header of a job that may be in the queue twice: its first copy was not confirmed.
+/// Header of a job that a worker may have worked on before: its first copy was not confirmed and may
+/// be in the queue as well, or a worker began with it and left it to others.
 const REPUBLISHED_HEADER: &str = "x-camshaft-republished";
 /// Media type of every message.
 const CONTENT_TYPE: &str = "application/json";
@@ -100,6 +107,25 @@ impl OutgoingMessage {
     ) -> Self {
         let mut headers = headers(trace);
         insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
+        Self::new(queue, body, headers)
+    }
+
+    /// A job for a queue in which it waits, after a delivery that doesn't count as a try: `attempts`
+    /// stays what it was. Its `refusals` are kept until a worker tries it.
+    pub(super) fn uncounted(
+        queue: &ShortString,
+        body: Bytes,
+        trace: Option<&TraceContext>,
+        attempts: u32,
+        refusals: Option<Refusals>,
+    ) -> Self {
+        let mut headers = headers(trace);
+        insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
+        insert(&mut headers, REPUBLISHED_HEADER, "true");
+        if let Some(Refusals { since, count }) = refusals {
+            insert(&mut headers, REFUSED_SINCE_HEADER, &seconds(since).to_string());
+            insert(&mut headers, REFUSALS_HEADER, &count.to_string());
+        }
         Self::new(queue, body, headers)
     }
 
@@ -210,7 +236,15 @@ pub(super) fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// Whether a message may be in the queue twice.
+/// The refusals of a message since a worker last tried it.
+pub(super) fn refusals(properties: &BasicProperties) -> Option<Refusals> {
+    let since = text(properties, REFUSED_SINCE_HEADER)?.parse().ok()?;
+    let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since))?;
+    let count = text(properties, REFUSALS_HEADER)?.parse().ok()?;
+    Some(Refusals { since, count })
+}
+
+/// Whether a worker may have worked on a message before.
 pub(super) fn is_republished(properties: &BasicProperties) -> bool {
     text(properties, REPUBLISHED_HEADER).is_some()
 }
@@ -263,6 +297,28 @@ mod tests {
             let job = OutgoingMessage::sequence_job(&queue, message(), None, republished);
             assert_eq!(is_republished(&job.properties), republished);
             assert_eq!(*job.properties.delivery_mode(), Some(PERSISTENT));
+        }
+    }
+
+    #[test]
+    fn refusals_are_kept_to_the_second_and_no_try_is_counted() {
+        let queue = ShortString::from("q");
+        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
+        let refused = Some(Refusals { since, count: 7 });
+        let job = OutgoingMessage::uncounted(&queue, Bytes::new(), None, 2, refused);
+        let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(refusals(&job.properties), Some(Refusals { since: whole, count: 7 }));
+        assert_eq!((attempts(&job.properties), is_republished(&job.properties)), (2, true));
+        let postponed = OutgoingMessage::uncounted(&queue, Bytes::new(), None, 0, None);
+        assert_eq!((attempts(&postponed.properties), refusals(&postponed.properties)), (0, None));
+        // A try that failed is a try: whoever refused the job before no longer matters.
+        let retry = OutgoingMessage::retry(&queue, Bytes::new(), None, 3);
+        assert_eq!((refusals(&retry.properties), is_republished(&retry.properties)), (None, false));
+        for (since, count) in [("soon", "1"), ("1", ""), ("-1", "1"), ("1", "-1")] {
+            let mut headers = FieldTable::default();
+            insert(&mut headers, REFUSED_SINCE_HEADER, since);
+            insert(&mut headers, REFUSALS_HEADER, count);
+            assert_eq!(refusals(&BasicProperties::default().with_headers(headers)), None);
         }
     }
 

@@ -34,11 +34,17 @@ impl ModelFiles {
     /// What it costs to explain an image with `options`; of its classes, the most that they can be.
     #[must_use]
     pub fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
-        let config = self.config();
-        let shape = ResNetShape::of(config.architecture);
-        let (methods, classes) = (options.method.as_slice(), explained_classes(config, options));
+        self.config().explanation_cost(options)
+    }
+}
+
+impl ModelConfig {
+    /// As [`ModelFiles::explanation_cost`], which needs no weights.
+    fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
+        let shape = ResNetShape::of(self.architecture);
+        let (methods, classes) = (options.method.as_slice(), explained_classes(self, options));
         let values = options.layer.iter().map(|fused| {
-            let sizes = fused.as_slice().iter().map(|&layer| map_values(config, shape, layer));
+            let sizes = fused.as_slice().iter().map(|&layer| map_values(self, shape, layer));
             sizes.max().unwrap_or(0)
         });
         let values = values.fold(0, usize::saturating_add);
