@@ -64,8 +64,10 @@ impl Engine {
         let compute = &config.compute;
         let device = compute.device.open().map_err(ModelError::from)?;
         let batch_size = Arc::new(compute.batch_size(&device));
+        let on_cpu = device.is_cpu();
         let thread = ModelThread::new(device, compute.precision, compute.kernel, first.as_deref())?;
         let limits = config.limits(batch_size.max());
+        let max_activation_bytes = on_cpu.then_some(limits.pixel_bytes);
         let EngineSettings {
             pinned,
             worker_name,
@@ -114,6 +116,7 @@ impl Engine {
                 models,
                 file_budget,
                 max_image_bytes: limits.image.max_bytes,
+                max_activation_bytes,
                 reporting: Arc::clone(&reporting),
             },
             decode: DecodeStage {
@@ -122,7 +125,11 @@ impl Engine {
                 cores: limits.cores,
                 reporting: Arc::clone(&reporting),
             },
-            batch: BatchStage { size: Arc::clone(&batch_size), wait: limits.batch_wait },
+            batch: BatchStage {
+                size: Arc::clone(&batch_size),
+                wait: limits.batch_wait,
+                max_activation_bytes,
+            },
             model: ModelStage { thread, batch_size, metrics },
             render: RenderStage { max_overlay_bytes: limits.pixel_bytes },
             store: StoreStage { stores: Arc::clone(&stores), reporting: Arc::clone(&reporting) },

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use camshaft_vision::input::InputRule;
+use camshaft_model::ModelConfig;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -63,6 +63,8 @@ pub struct BatchStage {
     pub size: Arc<BatchSize>,
     /// How long a batch's first image waits for further ones.
     pub wait: Duration,
+    /// The most memory that a network may take for the larger inputs of a batch; none on a GPU.
+    pub max_activation_bytes: Option<u64>,
 }
 
 impl BatchStage {
@@ -89,7 +91,7 @@ impl BatchStage {
             let ready_since = first.since;
             let mut batch = vec![first.image];
             let mut open = true;
-            let size = self.size.now().min(most_images(&batch[0].model.config().input));
+            let size = self.size.now().min(self.most_images(batch[0].model.config()));
             let slot = loop {
                 let alone = batch[0].admitted.image.permit.is_exclusive();
                 let full = !open || batch.len() >= size || next.is_some() || alone;
@@ -114,11 +116,18 @@ impl BatchStage {
     }
 }
 
-/// The most images of a batch, by the size of the network's input. What the network holds of an image
-/// grows with it, up to gigabytes.
-fn most_images(InputRule { height, width, .. }: &InputRule) -> usize {
-    let pixels = height * width;
-    if pixels <= PLAIN_PIXELS { usize::MAX } else { (BATCH_PIXELS / pixels).max(1) }
+impl BatchStage {
+    /// The most images of a batch, by the size of the network's input. What the network holds of an
+    /// image grows with it, up to gigabytes.
+    fn most_images(&self, config: &ModelConfig) -> usize {
+        let pixels = config.input.height * config.input.width;
+        if pixels <= PLAIN_PIXELS {
+            return usize::MAX;
+        }
+        let in_memory = |bytes| usize::try_from(bytes / config.activation_bytes()).unwrap_or(1);
+        let in_memory = self.max_activation_bytes.map_or(usize::MAX, in_memory);
+        (BATCH_PIXELS / pixels).min(in_memory).max(1)
+    }
 }
 
 fn same_model(one: &Decoded, other: &Decoded) -> bool {

@@ -119,8 +119,9 @@ fn of_model(error: &ModelUnavailable) -> (Disposition, Affects) {
     let refused = |fault| (Refuse(fault), Affects::EveryImage);
     match error {
         ModelUnavailable::BeingRead { waited, .. } => (Postpone(*waited), Affects::OneImage),
-        // Another worker may have the model, or may read it.
+        // Another worker may have the model, or may read it, or has the memory for it.
         ModelUnavailable::Pinned { .. }
+        | ModelUnavailable::LargeInput { .. }
         | ModelUnavailable::NotBundled
         | ModelUnavailable::OtherCopy { .. } => refused(Fault::WorkerOrRun),
         ModelUnavailable::Files(error) => match error {

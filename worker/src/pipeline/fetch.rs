@@ -8,10 +8,12 @@ use camshaft_common::layout::Layout;
 use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::store::StoreErrorKind;
 use camshaft_model::ModelFiles;
+use camshaft_vision::input::InputRule;
 
 use super::admitted::{Admitted, AdmittedImage};
 use super::exit::{Exit, ExitCause};
 use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
+use super::model_files::ModelUnavailable;
 use super::model_files_cache::ModelFilesCache;
 use super::reporting::Reporting;
 use super::stages::Stage;
@@ -55,6 +57,8 @@ pub struct FetchStage {
     pub file_budget: Arc<MemoryBudget>,
     /// The largest file that is read.
     pub max_image_bytes: u64,
+    /// The most memory that a network may take for one image; none on a GPU, which has its own.
+    pub max_activation_bytes: Option<u64>,
     /// Counts bytes.
     pub reporting: Arc<Reporting>,
 }
@@ -81,7 +85,8 @@ impl FetchStage {
         // It is needed at the end. That its settings are wrong is told before there is work.
         drop(self.stores.folder(&image.job.out).map_err(ExitCause::Unopened)?);
         let model = self.models.files_for(&image.job.model).await.map_err(ExitCause::Model)?;
-        // Options can ask for more than any image is worth. That is told before the image is read.
+        // Models and options can ask for more than any image is worth. That is told before it is read.
+        self.check_input(&model).map_err(ExitCause::Model)?;
         model.check(&image.job.explain)?;
         let started = Instant::now();
         if image.may_have_a_result() && !image.job.replaces && self.is_done(image).await? {
@@ -96,6 +101,18 @@ impl FetchStage {
         self.reporting.metrics.count_read(object.bytes.len());
         traces::note_bytes(object.bytes.len());
         Ok((FetchedFile { bytes: object.bytes, memory }, model))
+    }
+
+    /// Checks that the network has the memory for one image.
+    fn check_input(&self, model: &ModelFiles) -> Result<(), Arc<ModelUnavailable>> {
+        let (config, bytes) = (model.config(), model.config().activation_bytes());
+        match self.max_activation_bytes {
+            Some(max_bytes) if bytes > max_bytes => {
+                let InputRule { height, width, .. } = config.input;
+                Err(Arc::new(ModelUnavailable::LargeInput { width, height, bytes, max_bytes }))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// True if an earlier try of this run has stored a prediction for the image as it is now.

