@@ -183,6 +183,9 @@ impl ModelInBucket {
         let (of_bucket, of_folder) = (SmallRun::new(120), SmallRun::new(60));
         let server = S3Server::s3s_fs();
         server.make_bucket(bucket);
+        // Another model: one with the same content is read from wherever it is found first.
+        let config = of_bucket.model.join("config.json");
+        fs::write(&config, fs::read_to_string(&config).unwrap() + "\n").unwrap();
         fs::rename(&of_bucket.model, server.bucket_folder(bucket).join("model")).unwrap();
         let (relay, broker) = (S3Relay::to(server), Broker::shared().url());
         let mut command = camshaft(["enqueue", "--broker", &broker, "--out"]);
