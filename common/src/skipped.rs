@@ -34,7 +34,7 @@ pub enum SkipReason {
     Excluded,
     /// The result of a run, this one or another.
     Result,
-    /// An empty object whose name ends in `/`: consoles of stores show it as a folder.
+    /// An object in place of a folder: its name ends in `/`, or it is empty and Hadoop made it.
     FolderMarker,
     /// A symbolic link to nothing.
     BrokenLink,
@@ -84,9 +84,7 @@ impl SkipReason {
             Self::NotIncluded => ("not in --include", "not in --include"),
             Self::Excluded => ("excluded", "excluded"),
             Self::Result => ("result of a run", "results of runs"),
-            Self::FolderMarker => {
-                ("empty object in place of a folder", "empty objects in place of folders")
-            }
+            Self::FolderMarker => ("folder marker", "folder markers"),
             Self::BrokenLink => ("broken link", "broken links"),
             Self::LinkLoop => ("link that leads back", "links that lead back"),
             Self::NotAFile => ("pipe, socket or device", "pipes, sockets or devices"),

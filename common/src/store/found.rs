@@ -6,6 +6,9 @@ use object_store::ObjectMeta;
 use super::listed_names;
 use crate::skipped::SkipReason;
 
+/// The end of the names of Hadoop's folders.
+const HADOOP_FOLDER: &[u8] = b"_$folder$";
+
 /// An object, or an entry that is not one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum FoundEntry {
@@ -46,8 +49,56 @@ impl FoundObject {
         })
     }
 
-    /// True for an empty object whose name is empty or ends in `/`.
+    /// True for an object that stands for a folder. Its name is empty (for the listed folder itself)
+    /// or ends in `/`, as stores' consoles make them; or Hadoop made it, and it is empty.
     pub(super) fn is_folder_marker(&self) -> bool {
-        self.size_bytes == 0 && (self.name.is_empty() || self.name.ends_with(b"/"))
+        self.name.is_empty()
+            || self.name.ends_with(b"/")
+            || (self.size_bytes == 0 && self.name.ends_with(HADOOP_FOLDER))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_object_in_place_of_a_folder_is_told_by_its_name() {
+        for (name, size, is_marker) in [
+            ("", 0, true),
+            ("cat/", 0, true),
+            ("cat/", 11, true),
+            ("cat_$folder$", 0, true),
+            ("cat_$folder$", 11, false),
+            ("cat", 0, false),
+            ("cat/a.jpg", 0, false),
+        ] {
+            let object = FoundObject {
+                name: name.into(),
+                etag: None,
+                size_bytes: size,
+                last_modified: DateTime::UNIX_EPOCH,
+            };
+            assert_eq!(object.is_folder_marker(), is_marker, "{name} of {size} bytes");
+        }
+    }
+
+    #[test]
+    fn the_marker_of_the_listed_folder_has_no_name_and_breaks_nothing() {
+        let object = |location| ObjectMeta {
+            location,
+            last_modified: DateTime::UNIX_EPOCH,
+            size: 0,
+            e_tag: None,
+            version: None,
+        };
+        let found = |location: &str| {
+            FoundObject::in_store(object(Path::parse(location).unwrap()), "images/".len())
+        };
+        assert_eq!(found("%=images%2F").unwrap().name, b"");
+        assert_eq!(found("images/a.jpg").unwrap().name, b"a.jpg");
+        assert_eq!(found("images"), None);
     }
 }

@@ -159,12 +159,14 @@ fn source_entry(entry: FoundEntry) -> SourceEntry {
 
 fn skipped(name: &[u8], reason: SkipReason, detail: Option<String>) -> SourceEntry {
     let (name, end) = name.strip_suffix(b"/").map_or((name, ""), |folder| (folder, "/"));
-    let name = match ImageKey::from_name(name) {
+    let shown = match ImageKey::from_name(name) {
+        // The listed folder itself.
+        Ok(_) if name.is_empty() && end.is_empty() => "./".to_owned(),
         Ok(key) => printable(key.as_str()).into_owned(),
         Err(ImageKeyError::TooLong { start, .. }) => format!("{start}…"),
         Err(error) => error.to_string(),
     };
-    SourceEntry::Skipped(SkippedEntry { name: name + end, reason, detail })
+    SourceEntry::Skipped(SkippedEntry { name: shown + end, reason, detail })
 }
 
 async fn open_local(path: Option<PathBuf>) -> object_store::Result<GetResult> {

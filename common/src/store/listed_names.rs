@@ -4,13 +4,17 @@
 //!
 //! So they are changed before `object_store` reads the answer, and changed back when an object leaves
 //! this folder. The listing's order and cuts are those of the real names.
+//!
+//! Also refuses a page that is not the last one and does not say how to ask for the next:
+//! `object_store` would take it for the last.
 
 use std::borrow::Cow;
 
 use async_trait::async_trait;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
 };
 use object_store::path::Path;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -20,13 +24,24 @@ const CHANGED: &str = "%=";
 /// What stays in a changed name.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 
+/// Whether there are more pages, in a listing of S3.
+const IS_TRUNCATED: (&str, &str) = ("<IsTruncated>", "</IsTruncated>");
+/// What the next page is asked for with.
+const CONTINUATION_TOKEN: (&str, &str) = ("<NextContinuationToken>", "</NextContinuationToken>");
+
 /// A name as `object_store` can take it.
 fn changed(name: &str) -> Option<String> {
     let is_kept = !name.starts_with(CHANGED)
         && name.trim() == name
         && !name.is_empty()
+        // In XML 1.1 they are ends of lines, which are read as `\n`.
+        && !name.contains(['\u{85}', '\u{2028}'])
         && Path::parse(name).is_ok_and(|path| path.as_ref() == name);
-    (!is_kept).then(|| format!("{CHANGED}{}", utf8_percent_encode(name, KEPT)))
+    (!is_kept).then(|| encoded(name))
+}
+
+fn encoded(name: &str) -> String {
+    format!("{CHANGED}{}", utf8_percent_encode(name, KEPT))
 }
 
 /// The real name of a listed object.
@@ -37,10 +52,10 @@ pub(super) fn name_of(location: &Path) -> Cow<'_, str> {
     }
 }
 
-/// What a listed object is called in a test's page.
+/// A client of a server that answers within a test.
 #[cfg(test)]
-pub(super) fn location_of(name: &str) -> Path {
-    Path::parse(changed(name).as_deref().unwrap_or(name)).expect("it was made to be a path")
+pub(super) fn client_of(server: impl HttpService) -> HttpClient {
+    HttpClient::new(ListingClient(HttpClient::new(server)))
 }
 
 /// Connects to a store, and changes the names in its listings.
@@ -65,14 +80,31 @@ impl HttpService for ListingClient {
             return Ok(response);
         };
         let (mut parts, body) = response.into_parts();
-        let mut body = body.bytes().await?;
-        if let Some(with_changes) = str::from_utf8(&body).ok().and_then(|xml| listing.change(xml)) {
-            parts.headers.remove("content-length");
-            body = with_changes.into();
+        let body = body.bytes().await?;
+        // One key that is no UTF-8 must not end the listing, either.
+        let xml = String::from_utf8_lossy(&body);
+        if listing.breaks_off(&xml) {
+            return Err(HttpError::new(HttpErrorKind::Decode, BrokenOff));
         }
-        Ok(HttpResponse::from_parts(parts, body.into()))
+        let changed = match listing.change(&xml) {
+            Some(changed) => Some(changed),
+            None => matches!(xml, Cow::Owned(_)).then(|| xml.into_owned()),
+        };
+        let Some(changed) = changed else {
+            return Ok(HttpResponse::from_parts(parts, body.into()));
+        };
+        parts.headers.remove("content-length");
+        Ok(HttpResponse::from_parts(parts, changed.into()))
     }
 }
+
+/// A page of a listing has only the first of the objects, and the others can't be asked for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the store has more objects than it listed, and does not say how to go on (no continuation \
+     token); it must support ListObjectsV2"
+)]
+struct BrokenOff;
 
 /// Whose listing it is: they name objects in different elements.
 #[derive(Clone, Copy, Debug)]
@@ -95,25 +127,56 @@ impl Listing {
         if asks("list-type=2") { Some(Self::S3) } else { asks("comp=list").then_some(Self::Azure) }
     }
 
+    /// True if the page is not the last one, and does not say how to ask for the next.
+    fn breaks_off(self, xml: &str) -> bool {
+        match self {
+            Self::S3 => {
+                let is_truncated = element(xml, IS_TRUNCATED).map(str::trim) == Some("true");
+                let token = element(xml, CONTINUATION_TOKEN).map(str::trim);
+                is_truncated && token.is_none_or(str::is_empty)
+            }
+            // Its page is the last one if it has no marker.
+            Self::Azure => false,
+        }
+    }
+
     /// The listing with its names changed; `None` if there is nothing to change.
     fn change(self, xml: &str) -> Option<String> {
-        let name = match self {
-            Self::S3 => ("<Key>", "</Key>"),
-            Self::Azure => ("<Name>", "</Name>"),
+        let mut changed_xml = None;
+        let mut change_each = |element, change: &dyn Fn(&str) -> Option<String>| {
+            let replaced = replace_each(changed_xml.as_deref().unwrap_or(xml), element, change);
+            if replaced.is_some() {
+                changed_xml = replaced;
+            }
         };
-        let names = replace_each(xml, name, |name| changed(&unescape(name)?));
-        let whole = names.as_deref().unwrap_or(xml);
+        let in_name = |name: &str| changed(&unescape(name)?);
+        match self {
+            Self::S3 => change_each(("<Key>", "</Key>"), &in_name),
+            Self::Azure => {
+                change_each(("<Name>", "</Name>"), &in_name);
+                // A name with characters that XML can't have.
+                change_each(("<Name Encoded=\"true\">", "</Name>"), &|name| {
+                    let name = unescape(name)?;
+                    Some(encoded(&percent_decode_str(&name).decode_utf8().ok()?))
+                });
+            }
+        }
         // A folder is only a place to cut the listing: without a name it is none.
-        let folder = ("<CommonPrefixes>", "</CommonPrefixes>");
-        let folders = replace_each(whole, folder, |folder| {
+        change_each(("<CommonPrefixes>", "</CommonPrefixes>"), &|folder| {
             replace_each(folder, ("<Prefix>", "</Prefix>"), |prefix| {
                 let prefix = unescape(prefix)?;
                 let name = prefix.strip_suffix('/').unwrap_or(&prefix);
                 changed(name).map(|_| String::new())
             })
         });
-        folders.or(names)
+        changed_xml
     }
+}
+
+/// The content of the first such element.
+fn element<'x>(xml: &'x str, (start, end): (&str, &str)) -> Option<&'x str> {
+    let (_, rest) = xml.split_once(start)?;
+    Some(rest.split_once(end)?.0)
 }
 
 /// Replaces the content of each element for which `replacement` returns one. `None` if it never does.
@@ -184,9 +247,21 @@ mod tests {
         for name in ["a/b.jpg", "a b%2e.jpg", "é#?.jpg", "%20", "a&b"] {
             assert_eq!(changed(name), None, "{name:?}");
         }
-        for name in
-            ["a//b", "/a", "a/", "a/../b", "./a", "a\tb", "\u{1}", " a", "a\n", "%=a", "", "//"]
-        {
+        for name in [
+            "a//b",
+            "/a",
+            "a/",
+            "a/../b",
+            "./a",
+            "a\tb",
+            "\u{1}",
+            " a",
+            "a\n",
+            "%=a",
+            "",
+            "//",
+            "a\u{2028}b",
+        ] {
             let path = Path::parse(changed(name).expect(name)).unwrap();
             assert_eq!(name_of(&path), name);
         }
@@ -209,8 +284,26 @@ mod tests {
         let xml = "<Blobs><Blob><Name>a//b</Name></Blob></Blobs>";
         let changed = Listing::Azure.change(xml).unwrap();
         assert_eq!(changed, "<Blobs><Blob><Name>%=a%2F%2Fb</Name></Blob></Blobs>");
+        let xml = "<Name>a</Name><Name Encoded=\"true\">a%EF%BF%BF%25</Name>";
+        let changed = Listing::Azure.change(xml).unwrap();
+        assert_eq!(changed, "<Name>a</Name><Name Encoded=\"true\">%=a%EF%BF%BF%25</Name>");
         for broken in ["<Key>a//b", "<Key>&what;//</Key>", "<Key><x/>//</Key>", "<Key>a&//</Key>"] {
             assert_eq!(Listing::S3.change(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_has_others_after_it_says_how_to_ask_for_them() {
+        let truncated = "<IsTruncated>true</IsTruncated>";
+        for (breaks_off, xml) in [
+            (false, "<IsTruncated>false</IsTruncated>".to_owned()),
+            (false, "<IsTruncated>false</IsTruncated><NextContinuationToken/>".to_owned()),
+            (false, format!("{truncated}<NextContinuationToken>1/x==</NextContinuationToken>")),
+            (true, format!("{truncated}<NextMarker>a</NextMarker>")),
+            (true, format!("{truncated}<NextContinuationToken/>")),
+            (true, format!("{truncated}<NextContinuationToken></NextContinuationToken>")),
+        ] {
+            assert_eq!(Listing::S3.breaks_off(&xml), breaks_off, "{xml}");
         }
     }
 

@@ -42,7 +42,7 @@ impl Folder {
             Listing::Local => local_names(PathBuf::from(format!("/{}", self.root))).await,
             Listing::Seekable(_) | Listing::Plain => {
                 let found = self.store.list_with_delimiter(root).await;
-                found.map(|found| found.objects.iter().filter_map(file_name).collect())
+                found.map(|found| names_below(&self.root, found.objects))
             }
         };
         names.map_err(|source| self.error("list", "", source))
@@ -61,17 +61,17 @@ impl Folder {
     }
 
     fn list_plainly(&self, prefix: &Path) -> BoxStream<'static, StoreResult<FoundEntry>> {
-        let prefix = Some(prefix).filter(|prefix| !prefix.as_ref().is_empty());
-        let prefix_bytes = prefix.map_or(0, |prefix| prefix.as_ref().len() + 1);
-        let found = self.store.list(prefix);
+        let prefix_bytes = bytes_before_names(prefix);
+        let found = self.store.list(Some(prefix).filter(|prefix| !prefix.is_root()));
         let entry = move |meta: ObjectMeta| FoundObject::in_store(meta, prefix_bytes);
         found
             .try_filter_map(move |meta| async move { Ok(entry(meta).map(FoundEntry::Object)) })
             .boxed()
     }
 
-    /// The objects among entries. Names that are no text, and files that the store is still writing,
-    /// are nothing that Camshaft wrote; but a folder that can't be read may have any number of objects.
+    /// The objects among entries. Names that are no text, objects in place of folders, and files that
+    /// the store is still writing, are nothing that Camshaft wrote; but a folder that can't be read
+    /// may have any number of objects.
     fn listed(
         &self,
         folder: &str,
@@ -99,6 +99,9 @@ impl Folder {
 }
 
 fn listed(object: FoundObject) -> Option<Listed> {
+    if object.is_folder_marker() {
+        return None;
+    }
     let FoundObject { name, etag, size_bytes, last_modified } = object;
     Some(Listed { path: String::from_utf8(name).ok()?, etag, size_bytes, last_modified })
 }
@@ -110,8 +113,16 @@ fn is_unfinished(name: &[u8]) -> bool {
     name[at] == b'#' && !suffix.is_empty() && suffix.iter().all(u8::is_ascii_digit)
 }
 
-fn file_name(object: &ObjectMeta) -> Option<String> {
-    object.location.filename().map(str::to_owned)
+/// The names of objects in the folder `root`.
+fn names_below(root: &Path, objects: Vec<ObjectMeta>) -> Vec<String> {
+    let before = bytes_before_names(root);
+    let found = objects.into_iter().filter_map(|meta| FoundObject::in_store(meta, before));
+    found.filter_map(listed).map(|object| object.path).collect()
+}
+
+/// The number of bytes of an object's name before its name below `prefix`.
+fn bytes_before_names(prefix: &Path) -> usize {
+    if prefix.is_root() { 0 } else { prefix.as_ref().len() + 1 }
 }
 
 /// The names of the files in a folder; none if there is no folder.

@@ -6,6 +6,11 @@
 //! cut; no object is left out or listed twice. Names are compared as the store has them: a
 //! [`Path`] drops a `/` at an end, and would be in another order.
 //!
+//! A store sorts names by their UTF-8 bytes. Some stores sort them as UTF-16, and some put U+FFFD in
+//! place of characters that XML can't have: then a name with U+E000 or above is listed in another
+//! place than its bytes say. So no such name is a cut, and none decides where a range ends: it belongs
+//! to the range of the names before it.
+//!
 //! Local folders are not ordered: [`local`] sorts the names of one folder at a time.
 //!
 //! Upstream: [`Folder::list_in_order`](super::Folder::list_in_order).
@@ -20,6 +25,7 @@ use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedLis
 use object_store::path::Path;
 use object_store::{ObjectMeta, Result};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::error::may_pass;
 use super::found::{FoundEntry, FoundObject};
@@ -45,6 +51,8 @@ const MAX_FOLDER_REQUESTS: usize = 16;
 const SMALL_RANGE_OBJECTS: u64 = 500;
 /// Most repetitions of one request.
 const MAX_REPEATS: u32 = 4;
+/// The first byte of U+E000 in UTF-8. From there on, the order of UTF-16 is another.
+const FIRST_UNCERTAIN_BYTE: u8 = 0xee;
 
 /// A store that can start a listing anywhere.
 pub(super) type Seekable = Arc<dyn PaginatedListStore>;
@@ -63,12 +71,10 @@ pub(super) fn list(store: Seekable, prefix: &Path) -> BoxStream<'static, Result<
     let ranges = stream::once(async move {
         // Beside the ranges in the channel, one is being handed on.
         let (sender, receiver) = mpsc::channel(RANGES_AT_ONCE - 1);
-        tokio::spawn(async move { RangeCutter::new(store, prefix).cut(sender).await });
-        stream::unfold(receiver, |mut receiver: mpsc::Receiver<Pages>| async move {
-            receiver.recv().await.map(|pages| (pages, receiver))
-        })
+        let cutting = tokio::spawn(RangeCutter::new(store, prefix).cut(sender));
+        received(receiver, cutting).map(|range| range.flatten())
     });
-    let found = ranges.flatten().flat_map(objects);
+    let found = ranges.flatten().map_ok(Range::objects).try_flatten();
     found
         .try_filter_map(move |meta| async move {
             Ok(FoundObject::in_store(meta, prefix_bytes).map(FoundEntry::Object))
@@ -76,15 +82,33 @@ pub(super) fn list(store: Seekable, prefix: &Path) -> BoxStream<'static, Result<
         .boxed()
 }
 
-type Pages = mpsc::Receiver<Result<Vec<ObjectMeta>>>;
+/// What a task sends, and an error at the end if the task panicked: what it did not send would be
+/// missing, and nobody would know.
+fn received<T: Send + 'static>(
+    receiver: mpsc::Receiver<T>,
+    task: JoinHandle<()>,
+) -> BoxStream<'static, Result<T>> {
+    stream::unfold((receiver, Some(task)), |(mut receiver, mut task)| async move {
+        if let Some(item) = receiver.recv().await {
+            return Some((Ok(item), (receiver, task)));
+        }
+        let panic = task.take()?.await.err()?;
+        Some((Err(panic.into()), (receiver, None)))
+    })
+    .boxed()
+}
 
-fn objects(pages: Pages) -> BoxStream<'static, Result<ObjectMeta>> {
-    let pages =
-        stream::unfold(
-            pages,
-            |mut pages| async move { pages.recv().await.map(|page| (page, pages)) },
-        );
-    pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed()
+/// A range, while a task lists it.
+struct Range {
+    pages: mpsc::Receiver<Result<Vec<ObjectMeta>>>,
+    listing: JoinHandle<()>,
+}
+
+impl Range {
+    fn objects(self) -> BoxStream<'static, Result<ObjectMeta>> {
+        let pages = received(self.pages, self.listing).map(|page| page.flatten());
+        pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed()
+    }
 }
 
 /// Cuts the names below a prefix into ranges and starts to list them.
@@ -103,20 +127,18 @@ impl RangeCutter {
         Self { store, prefix, last: None, started: 0, listed: Arc::default() }
     }
 
-    async fn cut(mut self, sender: mpsc::Sender<Pages>) {
+    async fn cut(mut self, ranges: mpsc::Sender<Result<Range>>) {
+        if let Err(error) = self.start_all(&ranges).await {
+            // A send fails only if the reader of the stream is gone.
+            ranges.send(Err(error)).await.unwrap_or_default();
+        }
+    }
+
+    async fn start_all(&mut self, ranges: &mpsc::Sender<Result<Range>>) -> Result<()> {
         let mut token = None;
         let mut first = true;
         loop {
-            let (mut folders, next) = match self.folders(self.prefix.as_deref(), token.take()).await
-            {
-                Ok(found) => found,
-                Err(error) => {
-                    let (failed, pages) = mpsc::channel(1);
-                    failed.send(Err(error)).await.unwrap_or_default();
-                    sender.send(pages).await.unwrap_or_default();
-                    return;
-                }
-            };
+            let (mut folders, next) = self.folders(self.prefix.as_deref(), token.take()).await?;
             if first && next.is_none() {
                 folders = self.with_those_inside(folders).await;
             }
@@ -128,15 +150,14 @@ impl RangeCutter {
                 if self.last.as_ref().is_some_and(|last| folder <= *last) {
                     continue;
                 }
-                if self.start(Some(folder), &sender).await.is_err() {
-                    return;
+                if self.start(Some(folder), ranges).await.is_err() {
+                    return Ok(());
                 }
             }
             let small = self.listed.load(Relaxed) < SMALL_RANGE_OBJECTS * self.started;
             if next.is_none() || small {
-                // A send fails only if the reader of the stream is gone.
-                self.start(None, &sender).await.unwrap_or_default();
-                return;
+                self.start(None, ranges).await.unwrap_or_default();
+                return Ok(());
             }
             token = next;
         }
@@ -149,21 +170,21 @@ impl RangeCutter {
         inside: Option<&str>,
         page_token: Option<String>,
     ) -> Result<(Vec<String>, Option<String>)> {
-        let mut tries = Tries::default();
-        let page = loop {
-            let options = PaginatedListOptions {
-                delimiter: Some(Cow::Borrowed("/")),
-                page_token: page_token.clone(),
-                ..PaginatedListOptions::default()
-            };
-            match self.store.list_paginated(inside, options).await {
-                Ok(page) => break page,
-                Err(error) => tries.another(error).await?,
-            }
+        let options = PaginatedListOptions {
+            delimiter: Some(Cow::Borrowed("/")),
+            page_token,
+            ..PaginatedListOptions::default()
+        };
+        let page = request_page(&self.store, inside, options).await?;
+        let prefix_bytes = self.prefix.as_ref().map_or(0, String::len);
+        // A folder whose name is no path has none here. It needs no cut of its own.
+        let can_be_cut = |folder: &String| {
+            folder.get(prefix_bytes..).is_some_and(|name| {
+                !name.is_empty() && name.bytes().all(|byte| byte < FIRST_UNCERTAIN_BYTE)
+            })
         };
         let folders = page.result.common_prefixes.into_iter().map(String::from);
-        // A folder whose name is no path has none here. It needs no cut of its own.
-        let mut folders: Vec<_> = folders.filter(|folder| !folder.is_empty()).collect();
+        let mut folders: Vec<_> = folders.filter(can_be_cut).collect();
         folders.sort_unstable();
         Ok((folders, page.page_token))
     }
@@ -188,20 +209,23 @@ impl RangeCutter {
     }
 
     /// Starts to list the range from the last range's end.
+    ///
+    /// # Errors
+    /// If the reader of the stream is gone.
     async fn start(
         &mut self,
         until: Option<String>,
-        ranges: &mpsc::Sender<Pages>,
-    ) -> Result<(), mpsc::error::SendError<Pages>> {
+        ranges: &mpsc::Sender<Result<Range>>,
+    ) -> Result<(), mpsc::error::SendError<()>> {
+        // Waits for room first, so that a range is started only when its turn is near.
+        let room = ranges.reserve().await?;
         let after = std::mem::replace(&mut self.last, until.clone());
         let (sender, pages) = mpsc::channel(PAGES_HELD);
         let range = NameRange { after, until };
         let listing = list_range(&self.store, self.prefix.clone(), range);
         let listed = Arc::clone(&self.listed);
-        // Waits for room first, so that a range is started only when its turn is near.
-        ranges.send(pages).await?;
         self.started += 1;
-        tokio::spawn(async move {
+        let listing = tokio::spawn(async move {
             let mut listing = listing.ready_chunks(PAGE_OBJECTS);
             while let Some(chunk) = listing.next().await {
                 let page: Result<Vec<_>> = chunk.into_iter().collect();
@@ -213,6 +237,7 @@ impl RangeCutter {
                 listed.fetch_add(count, Relaxed);
             }
         });
+        room.send(Ok(Range { pages, listing }));
         Ok(())
     }
 }
@@ -225,6 +250,7 @@ fn list_range(
     let listing = RangeListing {
         store: Arc::clone(store),
         prefix,
+        has_begun: range.after.is_none(),
         range,
         next_page: NextPage::First,
         page: VecDeque::new(),
@@ -244,6 +270,9 @@ struct RangeListing {
     store: Seekable,
     prefix: Option<String>,
     range: NameRange,
+    /// True from the first name that is certainly after the cut before this range. The names before
+    /// it belong to the range before. A server that does not support an offset lists all of them.
+    has_begun: bool,
     next_page: NextPage,
     /// The rest of the last page.
     page: VecDeque<ObjectMeta>,
@@ -263,11 +292,12 @@ impl RangeListing {
             let NameRange { after, until } = &self.range;
             while let Some(object) = self.page.pop_front() {
                 let name = name_of(&object.location);
-                if until.as_deref().is_some_and(|until| *name > *until) {
+                if until.as_deref().is_some_and(|until| is_after(&name, until)) {
                     return None;
                 }
-                // A server that does not support an offset starts at the beginning.
-                if after.as_deref().is_none_or(|after| *name > *after) {
+                let begins = || after.as_deref().is_some_and(|after| is_after(&name, after));
+                self.has_begun = self.has_begun || begins();
+                if self.has_begun {
                     return Some(Ok(object));
                 }
             }
@@ -276,7 +306,13 @@ impl RangeListing {
                 NextPage::Token(token) => Some(token.clone()),
                 NextPage::None => return None,
             };
-            let PaginatedListResult { result, page_token } = match self.ask(page_token).await {
+            let options = PaginatedListOptions {
+                offset: after.clone(),
+                page_token,
+                ..PaginatedListOptions::default()
+            };
+            let page = request_page(&self.store, self.prefix.as_deref(), options).await;
+            let PaginatedListResult { result, page_token } = match page {
                 Ok(page) => page,
                 Err(error) => return Some(Err(error)),
             };
@@ -284,19 +320,36 @@ impl RangeListing {
             self.next_page = page_token.map_or(NextPage::None, NextPage::Token);
         }
     }
+}
 
-    async fn ask(&self, page_token: Option<String>) -> Result<PaginatedListResult> {
-        let mut tries = Tries::default();
-        loop {
-            let options = PaginatedListOptions {
-                offset: self.range.after.clone(),
-                page_token: page_token.clone(),
-                ..PaginatedListOptions::default()
-            };
-            match self.store.list_paginated(self.prefix.as_deref(), options).await {
-                Ok(page) => return Ok(page),
-                Err(error) => tries.another(error).await?,
+/// True if every store lists `name` after `cut`. A `cut` has no uncertain characters: if `name` has
+/// one where the two begin to differ, its place can't be told.
+fn is_after(name: &str, cut: &str) -> bool {
+    let same = name.bytes().zip(cut.bytes()).take_while(|(of_name, of_cut)| of_name == of_cut);
+    let at = same.count();
+    match (name.as_bytes().get(at), cut.as_bytes().get(at)) {
+        (Some(of_name), Some(of_cut)) => of_name > of_cut && *of_name < FIRST_UNCERTAIN_BYTE,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}
+
+/// A page of a listing.
+async fn request_page(
+    store: &Seekable,
+    prefix: Option<&str>,
+    options: PaginatedListOptions,
+) -> Result<PaginatedListResult> {
+    let mut tries = Tries::default();
+    loop {
+        match store.list_paginated(prefix, options.clone()).await {
+            Ok(mut page) => {
+                // Some servers send an empty token with the last page. Sent back, it would ask for
+                // the first page.
+                page.page_token = page.page_token.filter(|token| !token.is_empty());
+                return Ok(page);
             }
+            Err(error) => tries.another(error).await?,
         }
     }
 }

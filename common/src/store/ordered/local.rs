@@ -10,11 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::SystemTime;
 
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::{Error, Result};
 use tokio::sync::mpsc;
 
 use super::super::found::{FoundEntry, FoundObject, FoundOther};
+use super::received;
 use crate::skipped::SkipReason;
 
 /// Files handed on together.
@@ -26,7 +27,7 @@ const BATCHES_HELD: usize = 16;
 pub(crate) fn list(folder: PathBuf) -> BoxStream<'static, Result<FoundEntry>> {
     let batches = stream::once(async move {
         let (sender, receiver) = mpsc::channel(BATCHES_HELD);
-        tokio::task::spawn_blocking(move || {
+        let walking = tokio::task::spawn_blocking(move || {
             let batch = Vec::with_capacity(BATCH_FILES);
             let mut walk = FolderWalk { sender, batch, above: Vec::new() };
             // An error means that the reader is gone.
@@ -34,11 +35,9 @@ pub(crate) fn list(folder: PathBuf) -> BoxStream<'static, Result<FoundEntry>> {
                 walk.flush().unwrap_or_default();
             }
         });
-        stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|batch: Vec<_>| (batch, receiver))
-        })
+        received(receiver, walking)
     });
-    batches.flatten().flat_map(stream::iter).boxed()
+    batches.flatten().map_ok(stream::iter).try_flatten().boxed()
 }
 
 /// The reader of the stream is gone.
@@ -217,16 +216,21 @@ fn failed(path: &FilePath, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use futures::TryStreamExt;
+    use std::collections::BTreeSet;
+    use std::ffi::OsStr;
+
     use object_store::ObjectStore;
     use object_store::local::LocalFileSystem;
     use object_store::path::Path;
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     use super::*;
 
     fn write(directory: &FilePath, names: &[&[u8]]) {
         for name in names {
-            let path = directory.join(std::ffi::OsStr::from_bytes(name));
+            let path = directory.join(OsStr::from_bytes(name));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, name).unwrap();
         }
@@ -304,5 +308,42 @@ mod tests {
         assert_eq!(list(at("not-there")).count().await, 0);
         let no_folder: Vec<_> = list(at("z.jpg")).collect().await;
         assert!(matches!(no_folder.as_slice(), [Err(_)]), "{no_folder:?}");
+    }
+
+    fn hostile_name() -> impl Strategy<Value = Vec<u8>> {
+        let pieces: [&[u8]; 12] =
+            [b"a", b"b", b"/", b".", b"!", b"-", b"%=", b" ", b"\n", b"\xff", b"\xc3\xa9", b"0"];
+        vec(select(pieces.to_vec()), 1..7).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_file_is_listed_once_in_the_order_of_names(
+            names in btree_set(hostile_name(), 0..30),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut written = BTreeSet::new();
+            for name in names {
+                let can_be_written = |segment: &[u8]| !matches!(segment, b"" | b"." | b"..");
+                if !name.split(|byte| *byte == b'/').all(can_be_written) {
+                    continue;
+                }
+                let path = directory.path().join(OsStr::from_bytes(&name));
+                // A file may lie where this one needs a folder, or the other way round.
+                let folder = fs::create_dir_all(path.parent().unwrap());
+                if folder.and_then(|()| fs::write(&path, "")).is_ok() {
+                    written.insert(name);
+                }
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let found = list(directory.path().to_owned()).try_collect::<Vec<_>>();
+            let found = runtime.block_on(found).unwrap().into_iter().map(|entry| match entry {
+                FoundEntry::Object(object) => object.name,
+                FoundEntry::Skipped(other) => panic!("{other:?}"),
+            });
+            prop_assert_eq!(found.collect::<Vec<_>>(), written.into_iter().collect::<Vec<_>>());
+        }
     }
 }
