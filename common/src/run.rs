@@ -74,6 +74,10 @@ pub struct RunRecord {
     /// The number of SOURCE's images to use, from the first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<u64>,
+    /// The first part of the names of the queues that the run was last enqueued to, if it is not the
+    /// usual one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub queue: Option<String>,
     /// Which files of SOURCE are images. Absent if every file is: for a list, for a single image, and
     /// for a run of an older version that has not been gone on with.
     #[serde(skip_serializing_if = "Option::is_none", default)]

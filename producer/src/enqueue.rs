@@ -39,7 +39,7 @@ use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use counters::EnqueueCounters;
 use plan::{EnqueuePlan, EnqueuePlanError};
-use request::{EnqueueRequest, RunConfig};
+use request::{EnqueueRequest, JobsQueue, RunConfig};
 
 /// What `camshaft enqueue` is to do.
 #[derive(Clone, Debug)]
@@ -109,6 +109,7 @@ pub(crate) async fn enqueue(
         warn_of_local_places(&run);
     }
     let (model, label_map) = identify_model(&run, &stores).await?;
+    let queue_name = broker.queue_name();
     let queue = broker::connect(broker).await?;
     let source = run.open_source(&stores)?;
     let dead_images = match selection {
@@ -123,6 +124,7 @@ pub(crate) async fn enqueue(
         selection,
         dead_images,
         can_redo_all: true,
+        queue: JobsQueue::Named(queue_name),
     };
     let mut plan = EnqueuePlan::new(request, Some(&queue), &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());

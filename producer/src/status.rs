@@ -79,7 +79,7 @@ pub(crate) async fn status(config: StatusConfig, stores: StoreOptions) -> Result
     let StatusConfig { out, broker, watch, json } = config;
     let out = Folder::open(&out, &stores)?;
     let queue = match broker {
-        Some(broker) => Some(broker::connect_to_existing(broker).await?),
+        Some(broker) => Some(connect(broker, &out).await?),
         None => None,
     };
     let watched = WatchedRun { out, queue, stores };
@@ -105,6 +105,14 @@ pub(crate) async fn status(config: StatusConfig, stores: StoreOptions) -> Result
         queue.close().await;
     }
     Ok(())
+}
+
+/// Connects to the broker: to the run's own queues, unless the user names others.
+async fn connect(mut broker: BrokerConfig, out: &Folder) -> Result<RabbitMqQueue, StatusError> {
+    if broker.queue.is_none() {
+        broker.queue = RunRecord::read_existing(out).await?.queue;
+    }
+    Ok(broker::connect_to_existing(broker).await?)
 }
 
 fn print_status(status: &RunStatus, json: bool) {
