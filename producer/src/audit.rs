@@ -190,7 +190,8 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         can_redo_all: false,
         queue: JobsQueue::InProcess,
     };
-    let plan = EnqueuePlan::new(request, None, &stores).await?;
+    let mut plan = EnqueuePlan::new(request, &stores).await?;
+    plan.begin().await?;
     let (run, enqueued) = (plan.run(), plan.counters());
 
     let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());

@@ -1,10 +1,12 @@
 //! `camshaft enqueue`: publishes a persistent job for each image to the broker.
 //!
 //! This file is the command. [`plan`] decides which images get a job, and writes `run.json`;
-//! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed.
+//! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed; [`generation`]
+//! says since when results count, and writes the manifest.
 
 pub(crate) mod counters;
 mod differences;
+mod generation;
 pub(crate) mod outlet;
 pub(crate) mod plan;
 pub(crate) mod request;
@@ -126,9 +128,10 @@ pub(crate) async fn enqueue(
         can_redo_all: true,
         queue: JobsQueue::Named(queue_name),
     };
-    let mut plan = EnqueuePlan::new(request, Some(&queue), &stores).await?;
+    let mut plan = EnqueuePlan::new(request, &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());
     let outlet = plan.open_outlet(&queue).await?;
+    plan.begin().await?;
 
     let watched = Arc::clone(&counters);
     let publishing = plan.publish(outlet, CancellationToken::new());

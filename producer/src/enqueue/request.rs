@@ -53,6 +53,7 @@ impl RunConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JobsQueue {
     /// In this process.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only audit does that"))]
     InProcess,
     /// On a broker, in the queues of this name.
     Named(String),
