@@ -9,7 +9,7 @@ use crate::explain::ExplainOptions;
 use crate::key::ImageKey;
 use crate::location::Location;
 use crate::model::ModelIdentity;
-use crate::run::RunId;
+use crate::run::{Generation, RunId};
 
 /// The version of the message's JSON.
 pub const JOB_VERSION: u32 = 1;
@@ -25,6 +25,10 @@ pub struct Job {
     pub v: u32,
     /// The run it belongs to.
     pub run: RunId,
+    /// The enqueue or audit that it belongs to. Absent in jobs of older versions, which come before all
+    /// others, and if that has no manifest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generation: Option<Generation>,
     /// The image below `source`.
     pub key: ImageKey,
     /// The store's entity tag when the image was listed.
@@ -110,6 +114,7 @@ mod tests {
         Job {
             v: JOB_VERSION,
             run: RunId::generate(),
+            generation: None,
             key: ImageKey::parse(key).unwrap(),
             etag: Some("\"abc\"".into()),
             size: Some(9123),
@@ -145,6 +150,15 @@ mod tests {
         assert_eq!(Job::parse(&mapped.to_json()).unwrap(), mapped);
         let plain = job("a.jpg", Some("cat".into()));
         assert!(!String::from_utf8(plain.to_json()).unwrap().contains("given_label"));
+    }
+
+    #[test]
+    fn a_job_without_a_generation_is_written_as_before() {
+        let plain = job("a.jpg", None);
+        assert!(!String::from_utf8(plain.to_json()).unwrap().contains("generation"));
+        let generation = Some(Generation::after(None));
+        let with_generation = Job { generation, ..plain };
+        assert_eq!(Job::parse(&with_generation.to_json()).unwrap(), with_generation);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::key::ImageKey;
 use crate::label::LabelProblem;
 use crate::measure::{Embedding, ImageMeasures};
 use crate::model::FileDigest;
-use crate::run::RunId;
+use crate::run::{Generation, RunId};
 
 /// The largest record that is read, of a prediction or a failure. No record that Camshaft writes is
 /// as large.
@@ -24,6 +24,9 @@ pub struct PredictionRecord {
     pub schema: u32,
     /// The run that wrote it.
     pub run: RunId,
+    /// The enqueue or audit whose job it was. Absent if the job has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generation: Option<Generation>,
     /// The image it is about.
     pub image: ImageRecord,
     /// The model it comes from.
@@ -182,6 +185,9 @@ pub struct FailureRecord {
     pub schema: u32,
     /// The run that wrote it.
     pub run: RunId,
+    /// The enqueue or audit whose job it was. Absent if the job has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generation: Option<Generation>,
     /// The image it is about.
     pub image: ImageRecord,
     /// Why it can't be done.

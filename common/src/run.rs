@@ -129,6 +129,10 @@ pub struct RunRecord {
     /// manifest.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub generation: Option<Generation>,
+    /// Jobs of earlier generations, and those without one, no longer count: all images without a result
+    /// have later jobs. Absent if all jobs count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub jobs_since: Option<Generation>,
     /// The generation whose [`manifest`](crate::manifest) has the run's images: the last one that
     /// listed SOURCE to its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -171,6 +175,12 @@ impl RunRecord {
     #[must_use]
     pub fn selects(&self, key: &ImageKey) -> bool {
         self.image_files.as_ref().is_none_or(|files| files.selects(key))
+    }
+
+    /// True if a job of this generation counts, or one without a generation.
+    #[must_use]
+    pub fn counts(&self, generation: Option<Generation>) -> bool {
+        generation >= self.jobs_since
     }
 
     /// The generation whose manifest has the images that SOURCE had when it was last listed, and their

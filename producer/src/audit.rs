@@ -186,7 +186,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         model: files.identity().clone(),
         label_map,
         selection: Selection::New,
-        dead_images: Default::default(),
+        dead: Vec::new(),
         can_redo_all: false,
         queue: JobsQueue::InProcess,
     };

@@ -14,7 +14,6 @@ pub(crate) mod resumption;
 pub(crate) mod run_record;
 pub(crate) mod traces;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -23,7 +22,7 @@ use camshaft_common::location::Location;
 use camshaft_common::model::{
     ClassesReference, ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
 };
-use camshaft_common::run::RunId;
+use camshaft_common::run::{Generation, RunId};
 use camshaft_common::store::StoreOptions;
 #[cfg(feature = "embedded")]
 use camshaft_model::{ExplainError, ModelConfig, ModelError, ModelFiles};
@@ -41,7 +40,7 @@ use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use counters::EnqueueCounters;
 use plan::{EnqueuePlan, EnqueuePlanError};
-use request::{EnqueueRequest, JobsQueue, RunConfig};
+use request::{DeadImage, EnqueueRequest, JobsQueue, RunConfig};
 
 /// What `camshaft enqueue` is to do.
 #[derive(Clone, Debug)]
@@ -114,9 +113,9 @@ pub(crate) async fn enqueue(
     let queue_name = broker.queue_name();
     let queue = broker::connect(broker).await?;
     let source = run.open_source(&stores)?;
-    let dead_images = match selection {
+    let dead = match selection {
         Selection::Missing => images_of_dead_letters(&queue, &run.out).await?,
-        Selection::New | Selection::All | Selection::Failed => HashSet::new(),
+        Selection::New | Selection::All | Selection::Failed => Vec::new(),
     };
     let request = EnqueueRequest {
         run,
@@ -124,7 +123,7 @@ pub(crate) async fn enqueue(
         model,
         label_map,
         selection,
-        dead_images,
+        dead,
         can_redo_all: true,
         queue: JobsQueue::Named(queue_name),
     };
@@ -201,20 +200,22 @@ fn print_summary(counters: &EnqueueCounters, run: RunId) {
 async fn images_of_dead_letters(
     queue: &RabbitMqQueue,
     out: &Location,
-) -> Result<HashSet<ImageKey>, EnqueueError> {
+) -> Result<Vec<DeadImage>, EnqueueError> {
     let depth = queue.depth().await?;
     if !depth.is_idle() {
         return Err(EnqueueError::QueueNotEmpty { waiting: depth.ready + depth.retrying });
     }
-    /// The two fields of a job that tell which image of which run it is about.
+    /// The fields of a job that tell which image of which run it is about.
     #[derive(serde::Deserialize)]
     struct JobTarget {
         key: ImageKey,
         out: Location,
+        generation: Option<Generation>,
     }
     let letters = queue.dead_letters().await?;
     let targets = letters.iter().filter_map(|letter| serde_json::from_slice(&letter.body).ok());
-    Ok(targets.filter(|job: &JobTarget| job.out == *out).map(|job| job.key).collect())
+    let of_out = targets.filter(|job: &JobTarget| job.out == *out);
+    Ok(of_out.map(|JobTarget { key, generation, .. }| DeadImage { key, generation }).collect())
 }
 
 /// Names a model by the digests of its files, and looks up the classes of the label map among its

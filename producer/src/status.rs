@@ -191,7 +191,7 @@ impl WatchedRun {
         let Some(queue) = &self.queue else { return Ok(()) };
         let Look { record, status, times } = look;
         if status.dead.is_some_and(|dead| dead > 0) {
-            status.dead_letters = match reconciliation::dead_jobs(queue, record.run).await {
+            status.dead_letters = match reconciliation::dead_jobs(queue, record).await {
                 // A user who may only look at the queues still sees the number.
                 Err(QueueError::AccessRefused { reason, .. }) => {
                     tracing::warn!(reason, "the dead letters can't be read");

@@ -3,15 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use camshaft_common::secret::Secret;
+use camshaft_queue::{JobQueue, Message, Outcome, RabbitMqOptions, RabbitMqQueue};
 use camshaft_tests::broker::Broker;
-use camshaft_tests::jobs::Jobs;
-use camshaft_tests::programs::{Ended, camshaft, camshaft_with_report, run, worker};
+use camshaft_tests::jobs::{Jobs, publish};
+use camshaft_tests::programs::{Ended, Running, camshaft, camshaft_with_report, run, worker};
 use camshaft_tests::s3::S3Server;
 use camshaft_tests::s3_relay::S3Relay;
 use camshaft_tests::small_run::SmallRun;
+use camshaft_tests::wait;
+use futures::StreamExt;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// What `camshaft status --json` tells with more arguments.
 fn status(small: &SmallRun, more: &[&str]) -> Value {
@@ -34,6 +42,41 @@ fn report(small: &SmallRun) -> Value {
 /// Runs a worker until the queue is empty.
 fn work(broker: &str) -> Ended {
     run(&mut worker(["--broker", broker, "--exit-when-idle", "1"])).expect(0)
+}
+
+/// What a worker did: images predicted, those whose result was there already, and jobs that a later
+/// enqueue had superseded.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Done {
+    predicted: u64,
+    already_done: u64,
+    superseded: u64,
+}
+
+impl Done {
+    /// Reads the last line of a worker's log.
+    fn of(ended: &Ended) -> Self {
+        let lines = ended.stderr.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let told: Value = lines.last().unwrap();
+        assert_eq!(told["message"], "ended", "{ended:?}");
+        let number = |name: &str| told[name].as_u64().unwrap();
+        Self {
+            predicted: number("predicted"),
+            already_done: number("already_done"),
+            superseded: number("superseded"),
+        }
+    }
+}
+
+fn counting_worker(broker: &str, more: &[&str]) -> Command {
+    let mut command = worker(["--broker", broker, "--log-format", "json"]);
+    command.args(more);
+    command
+}
+
+/// As [`work`], and tells what the worker did.
+fn work_counted(broker: &str) -> Done {
+    Done::of(&run(&mut counting_worker(broker, &["--exit-when-idle", "1"])).expect(0))
 }
 
 /// Audits a list of keys and labels.
@@ -318,4 +361,169 @@ fn status_asks_for_no_image_by_itself() {
     assert!(told.stdout.contains("\"done\":60"), "{told:?}");
     let (requests, _) = relay.requests();
     assert!(requests < 40, "{requests} requests");
+}
+
+#[test]
+fn an_enqueue_while_jobs_of_the_first_wait_has_each_image_done_once() {
+    let small = SmallRun::new(20);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    let run_id = run_record(&small)["run"].clone();
+    let said = small.enqueue(&broker, &[]);
+    assert!(said.starts_with("Enqueued 20 of 20 images"), "{said}");
+    assert_eq!(run_record(&small)["run"], run_id, "it is the same run");
+    let done = work_counted(&broker);
+    assert_eq!(done, Done { predicted: 20, already_done: 0, superseded: 20 });
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&broker);
+}
+
+#[test]
+fn an_enqueue_while_workers_work_has_at_most_those_in_work_done_twice() {
+    const MOST_IN_WORK: u64 = 128;
+    let small = SmallRun::new(400);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    let running = Running::start(&mut counting_worker(&broker, &["--exit-when-idle", "2"]));
+    wait::until("the first results", LIMIT, || small.predictions() >= 5);
+    small.enqueue(&broker, &[]);
+    let done = Done::of(&running.end(LIMIT).expect(0));
+    assert!((400..=400 + MOST_IN_WORK).contains(&done.predicted), "{done:?}");
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&broker);
+}
+
+#[test]
+fn an_enqueue_after_a_worker_was_stopped_has_each_image_done_once() {
+    let small = SmallRun::new(400);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    let running = Running::start(&mut counting_worker(&broker, &[]));
+    wait::until("the first results", LIMIT, || small.predictions() >= 5);
+    running.signal("TERM");
+    let first = Done::of(&running.end(LIMIT).expect(0));
+    small.enqueue(&broker, &[]);
+    let second = work_counted(&broker);
+    assert_eq!(first.predicted + second.predicted, 400, "{first:?} {second:?}");
+    assert_eq!(second.superseded, 400 - first.predicted, "{first:?} {second:?}");
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&broker);
+}
+
+#[test]
+fn a_run_that_is_corrected_before_its_first_result_has_results_of_one_kind() {
+    let small = SmallRun::new(12);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &["--method", "grad-cam"]);
+    small.enqueue(&broker, &["--method", "eigen-cam"]);
+    let done = work_counted(&broker);
+    assert_eq!(done, Done { predicted: 12, already_done: 0, superseded: 12 });
+    let results = small.results();
+    results.assert_exactly(&small.keys);
+    let run_id = run_record(&small)["run"].clone();
+    for (key, record) in &results.predictions {
+        assert_eq!(record.explanations[0].method.to_string(), "eigen-cam", "{key}");
+        assert_eq!(serde_json::to_value(record.run).unwrap(), run_id, "{key}");
+    }
+    small.assert_adds_up(&broker);
+}
+
+#[test]
+fn jobs_to_redo_every_image_are_done_once_though_they_are_enqueued_twice() {
+    let small = SmallRun::new(10);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    work(&broker);
+    for _ in 0..2 {
+        small.enqueue(&broker, &["--only", "all"]);
+    }
+    let done = work_counted(&broker);
+    assert_eq!(done, Done { predicted: 10, already_done: 0, superseded: 10 });
+    small.assert_adds_up(&broker);
+}
+
+#[test]
+fn dead_letters_of_an_earlier_enqueue_hide_no_missing_image() {
+    let small = SmallRun::new(3);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    // A worker that may do none of them, and leaves none to others.
+    let mut refusing = worker(["--broker", &broker, "--exit-when-idle", "1"]);
+    let _ended = run(refusing.args(["--allow", "/nowhere", "--refusal-limit", "0"])).expect(0);
+    assert_eq!(small.status(&broker)["dead_letters"].as_array().unwrap().len(), 3);
+    small.enqueue(&broker, &[]);
+    assert_eq!(Jobs::at(&broker).take().len(), 3, "they are purged");
+    let told = small.status(&broker);
+    assert_eq!((&told["dead"], &told["unaccounted"]), (&3.into(), &3.into()), "{told}");
+    assert_eq!(told["dead_letters"], Value::Array(Vec::new()), "{told}");
+    let said = small.enqueue(&broker, &["--only", "missing"]);
+    assert!(said.starts_with("Enqueued 3 of 3 images"), "{said}");
+    let _ended = run(&mut camshaft(["redrive", "--broker", &broker])).expect(0);
+    let done = work_counted(&broker);
+    assert_eq!(done, Done { predicted: 3, already_done: 0, superseded: 3 });
+    small.assert_adds_up(&broker);
+}
+
+/// Makes of a run and its jobs what an older version would have left.
+fn make_older(small: &SmallRun, broker: &str) {
+    let mut record = run_record(small);
+    for later in ["generation", "jobs_since", "manifest"] {
+        assert!(record.as_object_mut().unwrap().remove(later).is_some(), "{later}");
+    }
+    fs::write(small.out.join("run.json"), record.to_string()).unwrap();
+    fs::remove_dir_all(small.out.join("manifest")).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let url = Secret::from(broker.to_owned());
+        let queue = RabbitMqQueue::connect(url, RabbitMqOptions::default()).await.unwrap();
+        let waiting = queue.depth().await.unwrap().ready;
+        let prefetch = u16::try_from(waiting).unwrap();
+        let stop = CancellationToken::new();
+        let mut taken = queue.consume(prefetch, stop.clone()).await.unwrap();
+        let mut messages = Vec::new();
+        for _ in 0..waiting {
+            let delivery = taken.next().await.unwrap();
+            let mut job: Value = serde_json::from_slice(&delivery.body).unwrap();
+            assert!(job.as_object_mut().unwrap().remove("generation").is_some());
+            messages.push(Message { body: job.to_string().into(), trace: None });
+            delivery.receipt.settle(Outcome::Ack).await.unwrap();
+        }
+        stop.cancel();
+        assert!(taken.next().await.is_none(), "all are taken");
+        publish(&queue, messages).await.unwrap();
+        queue.close().await;
+    });
+}
+
+#[test]
+fn a_run_and_a_queue_of_an_older_version_go_on() {
+    let small = SmallRun::new(6);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    make_older(&small, &broker);
+    let told = small.status(&broker);
+    assert_eq!((&told["remaining"], &told["queued"]), (&6.into(), &6.into()), "{told}");
+    assert_eq!(work_counted(&broker), Done { predicted: 6, ..Done::default() });
+    small.assert_adds_up(&broker);
+    assert_eq!(report(&small)["images"], 6);
+    let said = small.enqueue(&broker, &[]);
+    assert!(said.starts_with("Enqueued 0 of 6 images (6 have results already)"), "{said}");
+    let again = small.audit(&[]).expect(0);
+    assert!(again.stdout.contains("6 had results already"), "{}", again.stdout);
+    small.assert_adds_up(&broker);
+}
+
+#[test]
+fn jobs_of_an_older_version_are_superseded_by_an_enqueue() {
+    let small = SmallRun::new(6);
+    let broker = Broker::shared().url();
+    small.enqueue(&broker, &[]);
+    make_older(&small, &broker);
+    // One is done by an audit, which goes on with the run.
+    let _ended = small.audit(&["--limit", "1"]).expect(0);
+    let said = small.enqueue(&broker, &[]);
+    assert!(said.starts_with("Enqueued 5 of 6 images (1 have results already)"), "{said}");
+    let done = work_counted(&broker);
+    assert_eq!(done, Done { predicted: 5, already_done: 0, superseded: 6 });
+    small.results().assert_exactly(&small.keys);
+    small.assert_adds_up(&broker);
 }

@@ -30,6 +30,7 @@ use crate::pipeline::settle::SettleStage;
 use crate::pipeline::stages::PipelineError;
 use crate::pipeline::store::StoreStage;
 use crate::pipeline::stores::Stores;
+use crate::pipeline::superseded::SupersededJobs;
 use crate::pipeline::work_permits::WorkPermits;
 
 /// Why an engine can't start.
@@ -82,6 +83,7 @@ impl Engine {
         let models = ModelFilesCache::new(first, pinned, store_options.clone(), max_outage);
         let models = Arc::new(models);
         let stores = Arc::new(Stores::new(store_options, outage_policy));
+        let superseded = Arc::new(SupersededJobs::new(Arc::clone(&stores)));
         let file_budget = Arc::new(MemoryBudget::new(limits.file_bytes));
         let pixel_budget = Arc::new(MemoryBudget::new(limits.pixel_bytes));
         let metrics = Metrics::default();
@@ -113,6 +115,7 @@ impl Engine {
             },
             fetch: FetchStage {
                 stores: Arc::clone(&stores),
+                superseded: Arc::clone(&superseded),
                 models,
                 file_budget,
                 max_image_bytes: limits.image.max_bytes,
@@ -132,7 +135,11 @@ impl Engine {
             },
             model: ModelStage { thread, batch_size, metrics },
             render: RenderStage { max_overlay_bytes: limits.pixel_bytes },
-            store: StoreStage { stores: Arc::clone(&stores), reporting: Arc::clone(&reporting) },
+            store: StoreStage {
+                stores: Arc::clone(&stores),
+                superseded,
+                reporting: Arc::clone(&reporting),
+            },
             settle: SettleStage {
                 stores,
                 refusal_limit,

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
             info!(
                 predicted = counts.predicted,
                 already_done = counts.already_done,
+                superseded = counts.superseded,
                 failed = counts.failed_in_all(),
                 retried = counts.retried,
                 refused = counts.refused,

@@ -255,6 +255,7 @@ fn images(counts: &OutcomeCounts) -> IntCounterVec {
     for (outcome, count) in [
         ("predicted", counts.predicted),
         ("already_done", counts.already_done),
+        ("superseded", counts.superseded),
         ("failed", counts.failed_in_all()),
         ("retried", counts.retried),
         ("refused", counts.refused),

@@ -46,6 +46,7 @@ pub mod settle;
 pub mod stages;
 pub mod store;
 pub mod stores;
+pub mod superseded;
 pub mod traces;
 pub mod work_permits;
 

@@ -228,6 +228,7 @@ async fn log_progress(monitor: &EngineMonitor) {
         info!(
             predicted = now.predicted,
             failed = now.failed_in_all(),
+            superseded = now.superseded,
             retried = now.retried,
             refused = now.refused,
             dead = now.dead,

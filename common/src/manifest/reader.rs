@@ -29,7 +29,8 @@ pub fn read(
     let out = out.clone();
     let begin = async move {
         let parts = part_names(&out, generation).await?;
-        Ok(Reading { out, folder: folder(generation), parts, open: None, found: 0, images })
+        let folder = folder(generation);
+        Ok::<_, ManifestError>(Reading { out, folder, parts, open: None, found: 0, images })
     };
     stream::once(begin).map_ok(Reading::into_entries).try_flatten().boxed()
 }

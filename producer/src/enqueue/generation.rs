@@ -4,6 +4,7 @@
 //! A user who may not write manifests goes on without them, as older versions do: then results count
 //! by their number.
 
+use camshaft_common::job::Job;
 use camshaft_common::location::Location;
 use camshaft_common::manifest::{self, ManifestEntry, ManifestError, ManifestWriter};
 use camshaft_common::run::{Generation, ReadRunError, RunId, RunRecord};
@@ -17,9 +18,11 @@ use crate::images::selection::Selection;
 /// A generation that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Begun {
-    id: Generation,
+    pub(crate) id: Generation,
     /// When it began, by the store's clock.
     pub(crate) since: DateTime<Utc>,
+    /// True if jobs of earlier generations no longer count when it ends.
+    supersedes: bool,
 }
 
 /// What earlier enqueues and audits left in OUT.
@@ -38,14 +41,16 @@ impl EarlierGenerations {
     /// If it can't be read.
     pub(crate) async fn read(out: &Folder, run: RunId) -> Result<Self, ReadRunError> {
         let record = RunRecord::read(out).await?;
-        let last = record.as_ref().and_then(|record| record.generation);
+        let last = record.as_ref().and_then(|record| record.generation.max(record.jobs_since));
         Ok(Self { record: record.filter(|record| record.run == run), last })
     }
 
-    /// True if the last enqueue or audit of the run has not listed SOURCE to its end.
+    /// True if the last enqueue or audit of the run has not listed SOURCE to its end, and has published
+    /// this job: then its jobs count, and the rest can be published behind them.
     #[must_use]
-    pub(crate) fn is_unfinished(&self) -> bool {
-        self.record.as_ref().is_some_and(|record| record.images.is_none())
+    pub(crate) fn can_go_on_after(&self, job: &Job) -> bool {
+        let unfinished = self.record.as_ref().filter(|record| record.images.is_none());
+        unfinished.is_some_and(|record| record.generation == job.generation)
     }
 
     /// Begins a generation, or goes on with the unfinished one if `resumes`, and notes in `record` what
@@ -62,13 +67,22 @@ impl EarlierGenerations {
     ) -> Result<Result<Begun, Refused>, StoreError> {
         let earlier = self.record.as_ref();
         let resumed = earlier.filter(|_| resumes).and_then(|earlier| earlier.generation);
-        let begun = match resumed {
-            Some(id) => resume(out, id).await,
-            None => begin(out, Generation::after(self.last), newest).await,
+        let (id, since) = match resumed {
+            Some(id) => (id, resume(out, id).await),
+            None => {
+                let id = Generation::after(self.last);
+                (id, manifest::start(out, id, newest).await)
+            }
         };
-        match begun {
+        // Then every image without a result has a job of this generation, unless an older version has
+        // published the first of them.
+        let supersedes =
+            matches!(selection, Selection::New | Selection::All) && (!resumes || resumed.is_some());
+        match since.map(|since| Begun { id, since, supersedes }) {
             Ok(begun) => {
                 record.generation = Some(begun.id);
+                // The jobs of another run must not be done with the options of this one.
+                record.jobs_since = earlier.map_or(Some(begun.id), |earlier| earlier.jobs_since);
                 record.manifest = earlier.and_then(|earlier| earlier.manifest);
                 record.results_since = match selection {
                     Selection::All if !resumes => Some(begun.since),
@@ -77,7 +91,9 @@ impl EarlierGenerations {
                 Ok(Ok(begun))
             }
             Err(error) if manifest::can_do_without(&error) => {
-                (record.generation, record.manifest, record.results_since) = (None, None, None);
+                // No job has a generation then, so none may be needed.
+                (record.generation, record.jobs_since) = (None, None);
+                (record.manifest, record.results_since) = (None, None);
                 Ok(Err(Refused(error)))
             }
             Err(error) => Err(error),
@@ -125,20 +141,12 @@ impl EarlierGenerations {
     }
 }
 
-async fn begin(
-    out: &Folder,
-    id: Generation,
-    newest: Option<DateTime<Utc>>,
-) -> Result<Begun, StoreError> {
-    Ok(Begun { id, since: manifest::start(out, id, newest).await? })
-}
-
-/// Goes on with a generation that another process began.
-async fn resume(out: &Folder, id: Generation) -> Result<Begun, StoreError> {
+/// Goes on with a generation that another process began. Returns when that was.
+async fn resume(out: &Folder, id: Generation) -> Result<DateTime<Utc>, StoreError> {
     match manifest::started_at(out, id).await? {
-        Some(since) => Ok(Begun { id, since }),
-        // It was killed before that was written, and so before it published a job.
-        None => begin(out, id, None).await,
+        Some(since) => Ok(since),
+        // Somebody has deleted it. Results of before count no more.
+        None => manifest::start(out, id, None).await,
     }
 }
 
@@ -213,6 +221,9 @@ pub(crate) fn note_end(
 ) {
     record.images = Some(listed.unwrap_or(found));
     record.manifest = listed.and(begun).map(|begun| begun.id);
+    if let Some(begun) = begun.filter(|begun| begun.supersedes) {
+        record.jobs_since = Some(begun.id);
+    }
     if record.manifest.is_some() {
         // The manifest says it of each image.
         record.results_since = None;
@@ -255,6 +266,7 @@ mod tests {
             images: None,
             skipped: None,
             generation: None,
+            jobs_since: None,
             manifest: None,
             results_since: None,
             created_at: Utc::now(),
@@ -304,6 +316,35 @@ mod tests {
         let begun = begin(&out, &mut another, Selection::New, false).await;
         assert!(begun.id > last.id);
         assert_eq!(another.manifest, None);
+    }
+
+    #[tokio::test]
+    async fn earlier_jobs_count_until_every_image_has_a_later_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (out, mut record) = (folder(&directory), record());
+        // Another run's jobs would have other options.
+        let first = begin(&out, &mut record, Selection::New, false).await;
+        assert_eq!(record.jobs_since, Some(first.id));
+        let mut last = first.id;
+        for (selection, supersedes) in [
+            (Selection::New, true),
+            (Selection::Failed, false),
+            (Selection::Missing, false),
+            (Selection::All, true),
+        ] {
+            let begun = begin(&out, &mut record, selection, false).await;
+            assert_eq!(record.jobs_since, Some(last), "{selection:?} may be killed");
+            note_end(&mut record, Some(begun), 3, Some(3));
+            last = if supersedes { begun.id } else { last };
+            assert_eq!(record.jobs_since, Some(last), "{selection:?}");
+            run_record::write(&out, &record).await.unwrap();
+        }
+        // The first jobs of an enqueue that an older version began have no generation.
+        (record.generation, record.jobs_since, record.images) = (None, None, None);
+        run_record::write(&out, &record).await.unwrap();
+        let begun = begin(&out, &mut record, Selection::New, true).await;
+        note_end(&mut record, Some(begun), 3, Some(3));
+        assert_eq!(record.jobs_since, None);
     }
 
     #[tokio::test]

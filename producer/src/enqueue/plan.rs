@@ -25,7 +25,7 @@ use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
 use crate::enqueue::outlet::Outlet;
-use crate::enqueue::request::EnqueueRequest;
+use crate::enqueue::request::{DeadImage, EnqueueRequest};
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
 use crate::enqueue::run_record::{self, OtherRun};
 use crate::enqueue::traces;
@@ -106,6 +106,7 @@ pub(crate) struct EnqueuePlan {
     label_map: LabelMap,
     record: RunRecord,
     images: ImageSelector,
+    dead: Vec<DeadImage>,
     counters: Arc<EnqueueCounters>,
     notes: NoteTemplate,
     /// What an earlier process left on the broker.
@@ -139,9 +140,8 @@ impl EnqueuePlan {
         let goes_on = existing.as_ref().map(|existing| existing.run);
         let record = run_record::resume_or_start(&request, existing)?;
         let goes_on = goes_on == Some(record.run);
-        let EnqueueRequest { run, source, selection, dead_images: dead, model, label_map, .. } =
-            request;
-        let images = ImageSelector { results, dead, goes_on, ..ImageSelector::default() };
+        let EnqueueRequest { run, source, selection, dead, model, label_map, .. } = request;
+        let images = ImageSelector { results, goes_on, ..ImageSelector::default() };
         let notes = NoteTemplate::new(selection, source.labels(), source.image_files().cloned());
         let left_out = Arc::new(SkippedLog::new(run.list_skipped));
         let counters = Arc::new(EnqueueCounters { left_out, ..EnqueueCounters::default() });
@@ -153,6 +153,7 @@ impl EnqueuePlan {
             label_map,
             record,
             images,
+            dead,
             counters,
             notes,
             bookmark: None,
@@ -183,9 +184,12 @@ impl EnqueuePlan {
     pub(crate) async fn begin(&mut self) -> Result<(), EnqueuePlanError> {
         // Again: another process may have enqueued the run while this one waited for its end.
         let earlier = EarlierGenerations::read(&self.out, self.record.run).await?;
-        if let Some(bookmark) = self.bookmark.take().filter(|_| earlier.is_unfinished()) {
+        if let Some(bookmark) = self.bookmark.take()
+            && let Ok(job) = Job::parse(&bookmark.body)
+            && earlier.can_go_on_after(&job)
+        {
             let (source, notes) = (&self.source, &mut self.notes);
-            self.interrupted = InterruptedEnqueue::read(&bookmark, source, notes).await;
+            self.interrupted = InterruptedEnqueue::read(&bookmark, job.key, source, notes).await;
         }
         let how = (self.selection, self.interrupted.is_some());
         let newest = self.images.results.newest();
@@ -201,6 +205,8 @@ impl EnqueuePlan {
         };
         // The enqueue that this one goes on with is not another one, whose jobs may be in work.
         self.images.goes_on &= self.interrupted.is_none();
+        let counting = self.dead.iter().filter(|dead| self.record.counts(dead.generation));
+        self.images.dead = counting.map(|dead| dead.key.clone()).collect();
         let source = self.source.location();
         self.images.previous = earlier.read_manifest(&self.out, source).await?;
         self.images.interrupted_since = earlier.unfinished_since(&self.out).await?;
@@ -376,6 +382,7 @@ impl EnqueuePlan {
         let job = Job {
             v: JOB_VERSION,
             run: self.record.run,
+            generation: self.begun.map(|begun| begun.id),
             key: image.key,
             etag: image.etag,
             size: image.size_bytes,

@@ -1,6 +1,5 @@
 //! What the user asks of a run, before OUT is opened.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use camshaft_common::explain::ExplainOptions;
@@ -8,6 +7,7 @@ use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{ModelIdentity, ModelRequest};
+use camshaft_common::run::Generation;
 use camshaft_common::store::StoreOptions;
 
 use crate::images::selection::Selection;
@@ -49,6 +49,15 @@ impl RunConfig {
     }
 }
 
+/// An image whose job is a dead letter.
+#[derive(Clone, Debug)]
+pub(crate) struct DeadImage {
+    /// The image.
+    pub(crate) key: ImageKey,
+    /// The job's generation. If a later one has superseded it, the image may be missing.
+    pub(crate) generation: Option<Generation>,
+}
+
 /// Where the jobs of an enqueue wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JobsQueue {
@@ -72,8 +81,8 @@ pub(crate) struct EnqueueRequest {
     pub(crate) label_map: LabelMap,
     /// Which images get a job.
     pub(crate) selection: Selection,
-    /// Images whose job is a dead letter. Only [`Selection::Missing`] needs them.
-    pub(crate) dead_images: HashSet<ImageKey>,
+    /// The dead letters of OUT. Only [`Selection::Missing`] needs them.
+    pub(crate) dead: Vec<DeadImage>,
     /// True if the command has `--only all`, which an error may then recommend.
     pub(crate) can_redo_all: bool,
     /// Where the jobs wait.

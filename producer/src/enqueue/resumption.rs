@@ -5,7 +5,6 @@
 //! that an enqueue of other images doesn't continue from it.
 
 use camshaft_common::image_files::ImageFiles;
-use camshaft_common::job::Job;
 use camshaft_common::key::ImageKey;
 use camshaft_queue::Bookmark;
 use chrono::{DateTime, Utc};
@@ -81,15 +80,15 @@ enum LastImage {
 }
 
 impl InterruptedEnqueue {
-    /// What a bookmark says, if it is of the same enqueue: `notes` are then as they were when that
-    /// was started. `None` if it is of another.
+    /// What a bookmark says whose job is of the image `key`, if it is of the same enqueue: `notes` are
+    /// then as they were when that was started. `None` if it is of another.
     pub(crate) async fn read(
         bookmark: &Bookmark,
+        key: ImageKey,
         source: &Source,
         notes: &mut NoteTemplate,
     ) -> Option<Self> {
         let note: BookmarkNote = serde_json::from_str(&bookmark.note).ok()?;
-        let key = Job::parse(&bookmark.body).ok()?.key;
         let since = DateTime::from_timestamp_millis(note.since)?;
         let is_same =
             (note.only, note.labels, &note.files) == (notes.only, notes.labels, &notes.files);

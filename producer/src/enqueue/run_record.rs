@@ -117,6 +117,7 @@ fn start(request: &EnqueueRequest) -> RunRecord {
         images: None,
         skipped: None,
         generation: None,
+        jobs_since: None,
         manifest: None,
         results_since: None,
         created_at: now,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::manifest::ManifestError;
-use camshaft_common::run::{RunId, RunRecord};
+use camshaft_common::run::{Generation, RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_queue::{DeadLetter, QueueError, RabbitMqQueue};
 use futures::{StreamExt, TryStreamExt};
@@ -64,28 +64,35 @@ impl Unaccounted {
     }
 }
 
-/// The dead letters of a run, with the keys of their images.
+/// The dead letters of a run that no later enqueue has superseded, with the keys of their images.
 ///
 /// # Errors
 /// If the broker can't be reached.
 pub(crate) async fn dead_jobs(
     queue: &RabbitMqQueue,
-    run: RunId,
+    record: &RunRecord,
 ) -> Result<Vec<DeadJob>, QueueError> {
     let letters = queue.dead_letters().await?;
-    Ok(letters.iter().filter_map(|letter| dead_job(letter, run)).collect())
+    let counts = |generation| record.counts(generation);
+    Ok(letters.iter().filter_map(|letter| dead_job(letter, record.run, counts)).collect())
 }
 
-/// `None` if the dead letter is another run's. One that can't be read at all may be any run's.
-fn dead_job(letter: &DeadLetter, run: RunId) -> Option<DeadJob> {
+/// `None` if the dead letter is another run's, or of a generation that doesn't count. One that can't be
+/// read at all may be any run's.
+fn dead_job(
+    letter: &DeadLetter,
+    run: RunId,
+    counts: impl Fn(Option<Generation>) -> bool,
+) -> Option<DeadJob> {
     #[derive(serde::Deserialize)]
     struct JobFields {
         run: Option<RunId>,
+        generation: Option<Generation>,
         key: Option<ImageKey>,
     }
-    let unread = JobFields { run: None, key: None };
+    let unread = JobFields { run: None, generation: None, key: None };
     let job = serde_json::from_slice(&letter.body).unwrap_or(unread);
-    let ours = job.run.is_none_or(|of| of == run);
+    let ours = job.run.is_none_or(|of| of == run && counts(job.generation));
     ours.then(|| DeadJob { key: job.key, reason: letter.reason.clone() })
 }
 
@@ -150,9 +157,11 @@ mod tests {
             trace: None,
         };
         let job = |of: RunId| letter(format!(r#"{{"run":"{of}","key":"cat/a.jpg"}}"#));
-        let key = dead_job(&job(run), run).unwrap().key;
+        let all = |_| true;
+        let key = dead_job(&job(run), run, all).unwrap().key;
         assert_eq!(key.unwrap().as_str(), "cat/a.jpg");
-        assert_eq!(dead_job(&job(other), run), None);
-        assert_eq!(dead_job(&letter("junk".to_owned()), run).unwrap().key, None);
+        assert_eq!(dead_job(&job(other), run, all), None);
+        assert_eq!(dead_job(&letter("junk".to_owned()), run, |_| false).unwrap().key, None);
+        assert_eq!(dead_job(&job(run), run, |_| false), None);
     }
 }

@@ -117,6 +117,7 @@ fn check_message(key: ImageKey, label: Option<String>) {
     let job = Job {
         v: JOB_VERSION,
         run: RunId::generate(),
+        generation: None,
         key,
         etag: None,
         size: None,

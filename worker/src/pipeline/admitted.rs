@@ -53,7 +53,19 @@ impl AdmittedImage {
     /// (prediction or failure) is written, the other kind must be removed.
     #[must_use]
     pub fn may_have_a_result(&self) -> bool {
-        self.job.replaces || self.job.again || self.redelivered || self.attempt > 1
+        self.job.replaces || self.may_have_been_begun()
+    }
+
+    /// True if OUT may hold a result that makes this try needless. A result that a job replaces is told
+    /// from the new one by its generation; older versions' jobs have none.
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        let can_tell = !self.job.replaces || self.job.generation.is_some();
+        self.may_have_been_begun() && can_tell
+    }
+
+    fn may_have_been_begun(&self) -> bool {
+        self.job.again || self.redelivered || self.attempt > 1
     }
 }
 

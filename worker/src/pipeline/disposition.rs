@@ -66,7 +66,7 @@ pub struct Classification {
 pub fn classify(cause: &ExitCause) -> Classification {
     use Disposition::{DeadLetter, Done, Failure, Refuse, Retry};
     let (disposition, affects) = match cause {
-        ExitCause::AlreadyDone => (Done, Affects::OneImage),
+        ExitCause::AlreadyDone | ExitCause::Superseded => (Done, Affects::OneImage),
         ExitCause::NotAdmitted(NotAdmitted::Unreadable(_)) => (DeadLetter, Affects::OneImage),
         // Another worker may use the place, or have other settings for the store.
         ExitCause::NotAdmitted(NotAdmitted::Refused(_)) | ExitCause::Unopened(_) => {
@@ -168,6 +168,7 @@ mod tests {
         let unreadable = NotAdmitted::Unreadable(Job::parse(b"{}").unwrap_err());
         for (cause, disposition) in [
             (ExitCause::AlreadyDone, Disposition::Done),
+            (ExitCause::Superseded, Disposition::Done),
             (unreadable.into(), Disposition::DeadLetter),
             (DecodeError::Empty.into(), Disposition::Failure(DecodeError::Empty.class())),
             (

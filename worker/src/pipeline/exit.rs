@@ -49,6 +49,9 @@ pub enum ExitCause {
     /// An earlier try stored the prediction, but did not acknowledge the message.
     #[error("an earlier try has done it")]
     AlreadyDone,
+    /// A later enqueue has superseded the job.
+    #[error("a later enqueue has superseded the job")]
+    Superseded,
     /// This worker can't use the model. All jobs of the model share the error.
     #[error("{0}")]
     Model(Arc<ModelUnavailable>),
@@ -108,7 +111,7 @@ impl ExitCause {
     /// True if something went wrong.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        !matches!(self, Self::AlreadyDone)
+        !matches!(self, Self::AlreadyDone | Self::Superseded)
     }
 }
 

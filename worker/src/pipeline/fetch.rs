@@ -1,4 +1,5 @@
-//! Second stage: reads the image from SOURCE, unless an earlier try has stored its prediction.
+//! Second stage: reads the image from SOURCE, unless an earlier try has stored its prediction or a later
+//! enqueue has superseded the job.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use super::model_files_cache::ModelFilesCache;
 use super::reporting::Reporting;
 use super::stages::Stage;
 use super::stores::Stores;
+use super::superseded::SupersededJobs;
 use super::traces::{self, HasSpans, ImageSpans};
 
 /// An image whose file was read.
@@ -51,6 +53,8 @@ impl HasSpans for Fetched {
 pub struct FetchStage {
     /// Opens SOURCE and OUT.
     pub stores: Arc<Stores>,
+    /// Tells jobs that no longer count.
+    pub superseded: Arc<SupersededJobs>,
     /// The models that this worker may use.
     pub models: Arc<ModelFilesCache>,
     /// Memory for files that are not decoded yet.
@@ -81,6 +85,9 @@ impl FetchStage {
         &self,
         image: &mut AdmittedImage,
     ) -> Result<(FetchedFile, Arc<ModelFiles>), ExitCause> {
+        if self.superseded.has(&image.job).await {
+            return Err(ExitCause::Superseded);
+        }
         let source = self.stores.folder(&image.job.source).map_err(ExitCause::Unopened)?;
         // It is needed at the end. That its settings are wrong is told before there is work.
         drop(self.stores.folder(&image.job.out).map_err(ExitCause::Unopened)?);
@@ -89,7 +96,7 @@ impl FetchStage {
         self.check_input(&model).map_err(ExitCause::Model)?;
         model.check(&image.job.explain)?;
         let started = Instant::now();
-        if image.may_have_a_result() && !image.job.replaces && self.is_done(image).await? {
+        if image.may_be_done() && self.is_done(image).await? {
             return Err(ExitCause::AlreadyDone);
         }
         let key = &image.job.key;
@@ -115,9 +122,9 @@ impl FetchStage {
         }
     }
 
-    /// True if an earlier try of this run has stored a prediction for the image as it is now. The
-    /// options of a run never change: other options make another run. So it is enough to compare the
-    /// run, the model, the image's label and its entity tag.
+    /// True if an earlier try, or the job of another enqueue of this run, has stored a prediction for
+    /// the image as it is now. The options of a run never change: other options make another run. So it
+    /// is enough to compare the run, the model, the image's label and its entity tag.
     async fn is_done(&self, image: &AdmittedImage) -> Result<bool, ExitCause> {
         let job = &image.job;
         let out = self.stores.folder(&job.out).map_err(ExitCause::Out)?;
@@ -136,12 +143,20 @@ impl FetchStage {
             }
             Err(error) => return Err(ExitCause::Out(error)),
         };
-        let Ok(record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {
+        let Ok(mut record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {
             return Ok(false);
         };
-        let is_of_job = record.run == job.run
-            && record.model.digest == job.model.digest
-            && record.image.label == image.record.label;
+        if record.run != job.run {
+            return Ok(false);
+        }
+        // What a later enqueue wanted counts more than this job.
+        if record.generation > job.generation {
+            return Ok(true);
+        }
+        let is_of_job = record.model.digest == job.model.digest
+            && record.image.label == image.record.label
+            // An older result is to be replaced though it is of the same image.
+            && !(job.replaces && record.generation < job.generation);
         if !is_of_job {
             return Ok(false);
         }
@@ -150,9 +165,11 @@ impl FetchStage {
         if now.etag != record.image.etag {
             return Ok(false);
         }
-        if job.again {
-            // It may be of an earlier enqueue. A result counts if it is newer than the last one.
-            out.put(&path, stored.bytes, JSON).await.map_err(ExitCause::Out)?;
+        if record.generation < job.generation {
+            // A result counts if it is newer than the enqueue that asks for it.
+            record.generation = job.generation;
+            let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
+            out.put(&path, json, JSON).await.map_err(ExitCause::Out)?;
         }
         // The earlier try may have ended after it wrote the prediction and before it removed an
         // old failure.

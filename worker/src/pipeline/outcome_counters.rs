@@ -14,6 +14,7 @@ pub struct OutcomeCounters {
     taken: AtomicU64,
     predicted: AtomicU64,
     already_done: AtomicU64,
+    superseded: AtomicU64,
     retried: AtomicU64,
     refused: AtomicU64,
     dead: AtomicU64,
@@ -30,6 +31,8 @@ pub struct OutcomeCounts {
     pub predicted: u64,
     /// Images whose prediction an earlier try had stored.
     pub already_done: u64,
+    /// Deliveries whose job a later enqueue has superseded.
+    pub superseded: u64,
     /// Deliveries put back, to be tried again after a delay.
     pub retried: u64,
     /// Deliveries left to other workers, or put off, without a try.
@@ -53,6 +56,10 @@ impl OutcomeCounters {
 
     pub(super) fn count_already_done(&self) {
         self.already_done.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_superseded(&self) {
+        self.superseded.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_retried(&self) {
@@ -82,6 +89,7 @@ impl OutcomeCounters {
             taken: self.taken.load(Relaxed),
             predicted: self.predicted.load(Relaxed),
             already_done: self.already_done.load(Relaxed),
+            superseded: self.superseded.load(Relaxed),
             retried: self.retried.load(Relaxed),
             refused: self.refused.load(Relaxed),
             dead: self.dead.load(Relaxed),
@@ -107,7 +115,8 @@ impl OutcomeCounts {
     /// Deliveries that are in a stage now, or wait between two.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        let left = self.finished() + self.retried + self.refused + self.dead + self.unsettled;
+        let come_again = self.retried + self.refused + self.unsettled;
+        let left = self.finished() + self.superseded + self.dead + come_again;
         self.taken.saturating_sub(left)
     }
 }

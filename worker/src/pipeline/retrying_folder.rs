@@ -61,6 +61,15 @@ impl RetryingFolder {
         self.retry(path, || Box::pin(read())).await
     }
 
+    /// Does what [`Folder::get`] does, once. It does not wait while the store is out, and does not tell
+    /// whether the store answers. For what can be done without.
+    ///
+    /// # Errors
+    /// As [`Folder::get`].
+    pub async fn get_once(&self, path: &str, max_bytes: u64) -> Result<FetchedObject, StoreError> {
+        self.folder.get(path, max_bytes).await
+    }
+
     /// Does what [`Folder::get_image`] does, once `budget` has room for the content.
     ///
     /// # Errors

@@ -134,6 +134,11 @@ impl SettleStage {
             return;
         }
         match disposition {
+            Disposition::Done if matches!(cause, ExitCause::Superseded) => {
+                self.reporting.counters.count_superseded();
+                traces::end(&trace, "superseded");
+                debug!("{cause}");
+            }
             Disposition::Done => {
                 self.reporting.counters.count_already_done();
                 traces::end(&trace, "already_done");
@@ -172,6 +177,7 @@ impl SettleStage {
         let record = FailureRecord {
             schema: SCHEMA,
             run: image.job.run,
+            generation: image.job.generation,
             image: image.record.clone(),
             error: FailureReason { class, message: message.to_owned() },
             attempts: image.attempt,

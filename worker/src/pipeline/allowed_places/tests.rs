@@ -10,6 +10,7 @@ fn job(source: &str, key: &str, out: &str, model: &str) -> Job {
     Job {
         v: JOB_VERSION,
         run: RunId::generate(),
+        generation: None,
         key: ImageKey::parse(key).unwrap(),
         etag: None,
         size: None,
