@@ -10,7 +10,7 @@ use crate::key_hash::{ImageKeyHasher, KeyHash};
 use crate::run::RunRecord;
 use crate::store::Folder;
 
-/// The images of a run. Each takes 16 to 34 bytes here.
+/// The images of a run. Each takes 19 to 39 bytes here.
 #[derive(Debug, Default)]
 pub struct ManifestKeys {
     hashes: HashSet<KeyHash>,

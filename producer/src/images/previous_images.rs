@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 
 use crate::images::found_image::FoundImage;
 
-/// The images of a manifest. There may be millions: each takes 46 to 92 bytes here.
+/// The images of a manifest. There may be millions: each takes 47 to 94 bytes here.
 #[derive(Debug)]
 pub(crate) struct PreviousImages {
     by_key: HashMap<KeyHash, Fingerprint>,
