@@ -14,9 +14,11 @@ use crate::message::Message;
 
 /// Header: the number of tries a message has had.
 const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
-/// Header: the number of deliveries that ended without an answer before the message went to the
-/// suspects.
+/// Header: the number of deliveries that ended without an answer while the message was among the
+/// jobs, but for those that the broker counts itself.
 const LOSSES_HEADER: &str = "x-camshaft-losses";
+/// Header: the same, while the message was among the suspects.
+const SUSPECT_LOSSES_HEADER: &str = "x-camshaft-suspect-losses";
 /// Header of a dead letter: why it is dead.
 pub const REASON_HEADER: &str = "x-camshaft-reason";
 /// Header of a job: the note of its sequence's bookmark.
@@ -44,6 +46,15 @@ const TRANSIENT: u8 = 1;
 /// Header: further queues that a message goes to. The broker removes it.
 /// <https://www.rabbitmq.com/docs/sender-selected>
 const BLIND_COPY_HEADER: &str = "BCC";
+
+/// How many deliveries of a message ended without an answer, by the queue that it was in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// Each of these may have been another message's fault.
+    pub(super) among_jobs: u32,
+    /// To workers that did nothing else.
+    pub(super) among_suspects: u32,
+}
 
 /// A message to hand to the broker.
 #[derive(Clone, Debug)]
@@ -118,6 +129,30 @@ impl OutgoingMessage {
         Self::new(queue, body, headers)
     }
 
+    /// A job that a worker hands back to its queue. It keeps its tries and losses: the broker
+    /// counts its own losses from the start for a new message. A worker may have begun it, so the
+    /// next one looks first.
+    pub(super) fn handed_back(
+        queue: &ShortString,
+        body: Bytes,
+        trace: Option<&TraceContext>,
+        attempts: u32,
+        losses: Losses,
+    ) -> Self {
+        let mut headers = headers(trace);
+        insert(&mut headers, REPUBLISHED_HEADER, "true");
+        for (header, count) in [
+            (ATTEMPTS_HEADER, attempts),
+            (LOSSES_HEADER, losses.among_jobs),
+            (SUSPECT_LOSSES_HEADER, losses.among_suspects),
+        ] {
+            if count > 0 {
+                insert(&mut headers, header, &count.to_string());
+            }
+        }
+        Self::new(queue, body, headers)
+    }
+
     /// A job that is to have no further try.
     pub(super) fn dead_letter(
         queue: &ShortString,
@@ -168,19 +203,31 @@ fn shortened(reason: &str) -> &str {
     &reason[..end.expect("0 is a boundary")]
 }
 
-/// How many tries a message has had. A value that is no number counts as none: another program's
-/// header must not stop the message.
+/// How many tries a message has had.
 pub(super) fn attempts(properties: &BasicProperties) -> u32 {
-    text(properties, ATTEMPTS_HEADER).and_then(|attempts| attempts.parse().ok()).unwrap_or(0)
+    number(properties, ATTEMPTS_HEADER)
 }
 
-/// How many deliveries of a message ended without an answer before it went to the suspects.
-pub(super) fn losses_before(properties: &BasicProperties) -> u32 {
-    text(properties, LOSSES_HEADER).and_then(|losses| losses.parse().ok()).unwrap_or(0)
+/// How many deliveries of a message ended without an answer. `from_suspects` says which queue it
+/// was delivered from: the broker counts the losses in that one.
+pub(super) fn losses(properties: &BasicProperties, from_suspects: bool) -> Losses {
+    let mut losses = Losses {
+        among_jobs: number(properties, LOSSES_HEADER),
+        among_suspects: number(properties, SUSPECT_LOSSES_HEADER),
+    };
+    let counted = if from_suspects { &mut losses.among_suspects } else { &mut losses.among_jobs };
+    *counted = counted.saturating_add(delivery_count(properties));
+    losses
 }
 
-/// How many deliveries of a message, from the queue it is in now, ended without an answer.
-pub(super) fn losses(properties: &BasicProperties) -> u32 {
+/// The number in one of our headers. A value that is no number counts as none: another program's
+/// header must not stop the message.
+fn number(properties: &BasicProperties, key: &str) -> u32 {
+    text(properties, key).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// The broker's own count of losses, since the message was published.
+fn delivery_count(properties: &BasicProperties) -> u32 {
     let headers = properties.headers().as_ref();
     let count = headers.and_then(|headers| headers.inner().get(DELIVERY_COUNT_HEADER));
     let count = match count {
@@ -264,6 +311,28 @@ mod tests {
             assert_eq!(is_republished(&job.properties), republished);
             assert_eq!(*job.properties.delivery_mode(), Some(PERSISTENT));
         }
+    }
+
+    #[test]
+    fn a_message_that_is_handed_back_keeps_its_tries_and_losses() {
+        let queue = ShortString::from("q");
+        let sent = TraceContext::new("00-ab-cd-01".to_owned(), None);
+        let back = |losses| {
+            OutgoingMessage::handed_back(&queue, Bytes::new(), Some(&sent), 2, losses).properties
+        };
+        let lost = Losses { among_jobs: 2, among_suspects: 1 };
+        let properties = back(lost);
+        assert_eq!((attempts(&properties), losses(&properties, true)), (2, lost));
+        assert_eq!(trace(&properties), Some(sent.clone()));
+        assert!(is_republished(&properties));
+        assert_eq!(*properties.delivery_mode(), Some(PERSISTENT));
+        // The broker counts further losses for the queue that the message is in.
+        let mut headers = properties.headers().clone().unwrap();
+        headers.insert(DELIVERY_COUNT_HEADER.into(), AMQPValue::LongLongInt(3));
+        let properties = properties.with_headers(headers);
+        assert_eq!(losses(&properties, false), Losses { among_jobs: 5, ..lost });
+        assert_eq!(losses(&properties, true), Losses { among_suspects: 4, ..lost });
+        assert_eq!(losses(&back(Losses::default()), false), Losses::default());
     }
 
     #[test]
