@@ -258,6 +258,7 @@ fn images(counts: &OutcomeCounts) -> IntCounterVec {
         ("failed", counts.failed_in_all()),
         ("retried", counts.retried),
         ("dead_lettered", counts.dead),
+        ("handed_back", counts.handed_back),
         ("unsettled", counts.unsettled),
     ] {
         images.with_label_values(&[outcome]).inc_by(count);

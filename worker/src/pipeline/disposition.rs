@@ -16,6 +16,8 @@ pub enum Disposition {
     Failure(FailureClass),
     /// It is tried again later.
     Retry,
+    /// It goes back to the queue, and nothing is counted.
+    HandBack,
     /// It becomes a dead letter: another try would not help, and the image is not at fault.
     DeadLetter,
 }
@@ -45,9 +47,10 @@ pub struct Classification {
 /// Classifies why a delivery leaves early.
 #[must_use]
 pub fn classify(cause: &ExitCause) -> Classification {
-    use Disposition::{DeadLetter, Done, Failure, Retry};
+    use Disposition::{DeadLetter, Done, Failure, HandBack, Retry};
     let (disposition, affects) = match cause {
         ExitCause::AlreadyDone => (Done, Affects::OneImage),
+        ExitCause::NoTime => (HandBack, Affects::OneImage),
         ExitCause::NotAdmitted(_) => (DeadLetter, Affects::OneImage),
         ExitCause::Source(error) => match error.kind() {
             StoreErrorKind::NotFound => (Failure(FailureClass::NotFound), Affects::OneImage),
@@ -88,7 +91,7 @@ pub fn classify(cause: &ExitCause) -> Classification {
             (Failure(FailureClass::Undecodable), Affects::OneImage)
         }
         ExitCause::OverlaysTooLarge { .. } => (Failure(FailureClass::TooLarge), Affects::OneImage),
-        ExitCause::Explain(_) | ExitCause::Encode(_) => {
+        ExitCause::Explain(_) | ExitCause::ExplainTimedOut(_) | ExitCause::Encode(_) => {
             (Failure(FailureClass::ExplainFailed), Affects::OneImage)
         }
     };
@@ -116,6 +119,11 @@ mod tests {
                 ExitCause::DecoderTimedOut(Duration::from_secs(1)),
                 Disposition::Failure(FailureClass::Undecodable),
             ),
+            (
+                ExitCause::ExplainTimedOut(Duration::from_secs(1)),
+                Disposition::Failure(FailureClass::ExplainFailed),
+            ),
+            (ExitCause::NoTime, Disposition::HandBack),
             (ModelUnavailable::NotBundled.into(), Disposition::Retry),
         ] {
             let affects = Affects::OneImage;

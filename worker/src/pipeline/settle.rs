@@ -75,17 +75,20 @@ impl SettleStage {
     async fn settle_stored(&self, stored: Stored) {
         let Admitted { delivery, image } = stored.admitted;
         let trace = delivery.spans.trace.clone();
+        let timings = image.timings;
+        // It must not count as held any more when its acknowledgement makes room for another.
+        drop(image);
         if self.settle(delivery, Outcome::Ack).await.is_none() {
             return;
         }
         self.reporting.counters.count_predicted();
         traces::end(&trace, "predicted");
         debug!(
-            fetch_ms = image.timings.fetch,
-            decode_ms = image.timings.decode,
-            model_ms = image.timings.model,
-            overlay_ms = image.timings.overlay,
-            store_ms = image.timings.store,
+            fetch_ms = timings.fetch,
+            decode_ms = timings.decode,
+            model_ms = timings.model,
+            overlay_ms = timings.overlay,
+            store_ms = timings.store,
             "prediction stored"
         );
     }
@@ -112,8 +115,10 @@ impl SettleStage {
             Disposition::Done | Disposition::Failure(_) => Outcome::Ack,
             Disposition::Retry => Outcome::Retry { reason: reason.clone() },
             Disposition::DeadLetter => Outcome::DeadLetter { reason: reason.clone() },
+            Disposition::HandBack => Outcome::HandBack,
         };
         let trace = delivery.spans.trace.clone();
+        drop(image);
         if self.settle(delivery, outcome).await.is_none() {
             return;
         }
@@ -127,7 +132,7 @@ impl SettleStage {
                 traces::end_failed(&trace, class, &reason);
             }
             // `settle` has counted them.
-            Disposition::Retry | Disposition::DeadLetter => {}
+            Disposition::Retry | Disposition::DeadLetter | Disposition::HandBack => {}
         }
     }
 
@@ -173,7 +178,7 @@ impl SettleStage {
     async fn settle(&self, delivery: OpenDelivery, outcome: Outcome) -> Option<Settlement> {
         let OpenDelivery { receipt, spans } = delivery;
         let reason = match &outcome {
-            Outcome::Ack => String::new(),
+            Outcome::Ack | Outcome::HandBack => String::new(),
             Outcome::Retry { reason } | Outcome::DeadLetter { reason } => reason.clone(),
         };
         let counters = &self.reporting.counters;
@@ -190,6 +195,11 @@ impl SettleStage {
                         counters.count_dead();
                         traces::end_without_result(&spans.trace, "dead_lettered", &reason);
                         error!(reason, "dead-lettered");
+                    }
+                    Settlement::HandedBack => {
+                        counters.count_handed_back();
+                        traces::end(&spans.trace, "handed_back");
+                        debug!("handed back");
                     }
                 }
                 Some(settlement)
