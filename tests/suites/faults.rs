@@ -15,6 +15,7 @@ mod messages;
 mod places;
 mod reconciliation;
 mod shutdown;
+mod slow;
 mod store;
 
 /// Deadline for everything here. A machine that works takes less.
