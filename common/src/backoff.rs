@@ -12,17 +12,32 @@ const LONGEST_DELAY: Duration = Duration::from_secs(15);
 
 /// Growing delays with jitter. Without jitter, all workers that lost the same broker or store
 /// would come back at the same moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backoff {
     failures: u32,
+    first: Duration,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    /// From 0.2 to 15 s, for something that is soon back.
+    fn default() -> Self {
+        Self::between(FIRST_DELAY, LONGEST_DELAY)
+    }
 }
 
 impl Backoff {
+    /// Delays from about `first` to about `longest`.
+    #[must_use]
+    pub fn between(first: Duration, longest: Duration) -> Self {
+        Self { failures: 0, first, longest }
+    }
+
     /// The delay after one more failure.
     pub fn next_delay(&mut self) -> Duration {
-        let delay = FIRST_DELAY.saturating_mul(2u32.saturating_pow(self.failures));
+        let delay = self.first.saturating_mul(2u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
-        delay.min(LONGEST_DELAY).mul_f64(rand::random_range(0.5..1.0))
+        delay.min(self.longest).mul_f64(rand::random_range(0.5..1.0))
     }
 
     /// Starts again with the shortest delay. To be called after a success.

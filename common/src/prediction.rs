@@ -215,7 +215,7 @@ pub enum FailureClass {
     TooLarge,
     /// Gone since it was listed.
     NotFound,
-    /// The store forbids reading it.
+    /// The store forbids reading it, or it is archived, or encrypted with a key that can't be used.
     AccessDenied,
     /// The network or the map gave no finite numbers, or the target class doesn't exist.
     ExplainFailed,

@@ -72,7 +72,9 @@ async fn read_key(out: &Folder, path: &str) -> Result<Option<ImageKey>, StoreErr
             Ok(record.ok().map(|record| record.image.key))
         }
         Err(error) => match error.kind() {
-            StoreErrorKind::NotFound | StoreErrorKind::TooLarge => Ok(None),
+            StoreErrorKind::NotFound
+            | StoreErrorKind::TooLarge
+            | StoreErrorKind::ArchivedOrEncrypted => Ok(None),
             _ => Err(error),
         },
     }

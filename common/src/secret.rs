@@ -1,5 +1,6 @@
 //! Text that must not be shown: broker URLs with passwords, store keys.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -41,9 +42,53 @@ impl fmt::Display for Secret {
     }
 }
 
+/// The text with `…` in place of each user and password in a URL: for messages of libraries that quote
+/// what a user gave.
+///
+/// ```
+/// use camshaft_common::secret::without_passwords;
+///
+/// assert_eq!(without_passwords("no s3://me:hunter2@bucket/x here"), "no s3://…@bucket/x here");
+/// assert_eq!(without_passwords("az://container@account/x"), "az://container@account/x");
+/// ```
+#[must_use]
+pub fn without_passwords(text: &str) -> Cow<'_, str> {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let end = after.find(char::is_whitespace).unwrap_or(after.len());
+        let (address, following) = after.split_at(end);
+        shown.push_str(before);
+        match address.rsplit_once('@') {
+            Some((user, host)) if user.contains(':') => {
+                shown.push_str("…@");
+                shown.push_str(host);
+            }
+            _ => shown.push_str(address),
+        }
+        rest = following;
+    }
+    shown.push_str(rest);
+    if shown == text { Cow::Borrowed(text) } else { Cow::Owned(shown) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_a_quoted_url_is_left_out() {
+        for (text, shown) in [
+            ("'http://u:p/@ss@host:1/x' for", "'http://…@host:1/x' for"),
+            ("a://u:p@b c://d e://:f@g", "a://…@b c://d e://…@g"),
+            ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+            ("://", "://"),
+            ("", ""),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
+    }
 
     #[test]
     fn a_secret_shows_nothing() {

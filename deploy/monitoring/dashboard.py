@@ -145,7 +145,7 @@ IMAGES = [
     panel("timeseries", "Images a second, by outcome", "What became of deliveries.",
           [(rate("camshaft_images_total", "outcome"), "{{outcome}}")], stack=True),
     panel("timeseries", "Again", "Share of deliveries that ended without a result and come again.",
-          [(rate("camshaft_images_total", "outcome", 'outcome=~"retried|unsettled"')
+          [(rate("camshaft_images_total", "outcome", 'outcome=~"retried|refused|unsettled"')
             + " / ignoring(outcome) group_left " + rate("camshaft_images_total"), "{{outcome}}")], "percentunit"),
     panel("timeseries", "Failures, by class", "Images with a failure written, in the time between two points.",
           [(f"sum by (class) (increase(camshaft_failures_total{{{WORKER}}}[{RATE}]))", "{{class}}")], stack=True),

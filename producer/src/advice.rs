@@ -11,7 +11,7 @@ pub(crate) use camshaft_arguments::advice::{
 };
 use camshaft_report::{ReportError, UnknownNumber, UnknownReason};
 #[cfg(feature = "embedded")]
-pub(crate) use camshaft_worker::advice::describe_model_error;
+pub(crate) use camshaft_worker::advice::{describe_explain_error, describe_model_error};
 #[cfg(feature = "embedded")]
 pub(crate) use embedded::{
     describe_dataset_error, describe_examination_error, describe_training_error,

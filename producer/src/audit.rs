@@ -8,7 +8,7 @@ pub(crate) mod trust;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
@@ -74,6 +74,8 @@ pub(crate) fn engine_settings(stop: CancellationToken) -> EngineSettings {
         consumer_timeout: None,
         stop_at_lasting_error: Some(stop),
         allowed_places: AllowedPlaces::default(),
+        // The first refusal stops the audit.
+        refusal_limit: Duration::MAX,
     }
 }
 

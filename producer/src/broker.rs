@@ -16,16 +16,33 @@ pub(crate) struct BrokerConfig {
     pub(crate) retry_delays: RetryDelays,
 }
 
-/// Connects to the broker for a command that a person waits for.
+/// Connects to the broker for a command that a person waits for. Creates the queues that don't exist
+/// yet.
 ///
 /// # Errors
 /// If the broker stays out of reach or refuses access.
 pub(crate) async fn connect(config: BrokerConfig) -> Result<RabbitMqQueue, QueueError> {
+    connect_as(config, RabbitMqOptions::default()).await
+}
+
+/// As [`connect`], for a command about what is in the queues: it creates none.
+///
+/// # Errors
+/// As [`connect`], and if there are no such queues.
+pub(crate) async fn connect_to_existing(config: BrokerConfig) -> Result<RabbitMqQueue, QueueError> {
+    connect_as(config, RabbitMqOptions { creates_queues: false, ..RabbitMqOptions::default() })
+        .await
+}
+
+async fn connect_as(
+    config: BrokerConfig,
+    options: RabbitMqOptions,
+) -> Result<RabbitMqQueue, QueueError> {
     let options = RabbitMqOptions {
         name: config.queue,
         delays: config.retry_delays,
         tls: config.tls,
-        ..RabbitMqOptions::default()
+        ..options
     };
     RabbitMqQueue::connect(config.url, options).await
 }

@@ -13,26 +13,27 @@ pub(crate) mod run_record;
 pub(crate) mod traces;
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{
-    ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
+    ClassesReference, ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
 };
 use camshaft_common::run::RunId;
 use camshaft_common::store::StoreOptions;
 #[cfg(feature = "embedded")]
-use camshaft_model::ModelFiles;
-use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
+use camshaft_model::{ExplainError, ModelConfig, ModelError, ModelFiles};
+use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue, is_remote};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::advice;
 use crate::broker::{self, BrokerConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
+use crate::images::source_config::SourceConfig;
 use crate::label_map::{LabelMap, LabelMapError};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -63,10 +64,14 @@ pub enum EnqueueError {
     /// The label map can't be used.
     #[error(transparent)]
     LabelMap(#[from] LabelMapError),
-    /// The model's classes can't be read.
+    /// No worker could run the model.
     #[cfg(feature = "embedded")]
     #[error("{}", advice::describe_model_error(.0))]
-    Classes(#[from] camshaft_model::ModelError),
+    Unusable(#[from] ModelError),
+    /// The model has no such layer or class, or the maps cost too much.
+    #[cfg(feature = "embedded")]
+    #[error("{}", advice::describe_explain_error(.0))]
+    Explain(#[from] ExplainError),
     /// There is a label map, and this program knows no models.
     #[cfg(not(feature = "embedded"))]
     #[error(
@@ -100,6 +105,9 @@ pub(crate) async fn enqueue(
     stores: StoreOptions,
 ) -> Result<(), EnqueueError> {
     let EnqueueConfig { run, selection, broker } = config;
+    if is_remote(&broker.url) {
+        warn_of_local_places(&run);
+    }
     let (model, label_map) = identify_model(&run, &stores).await?;
     let queue = broker::connect(broker).await?;
     let source = run.open_source(&stores)?;
@@ -128,6 +136,36 @@ pub(crate) async fn enqueue(
     published?;
     print_summary(&counters, run);
     Ok(())
+}
+
+/// Warns of places on this machine's disks. Workers that find nothing there fail each image.
+fn warn_of_local_places(run: &RunConfig) {
+    let source = match &run.source {
+        SourceConfig::Place(place) => place,
+        SourceConfig::List { base, .. } => base,
+    };
+    let model = match &run.model.reference {
+        ModelReference::Folder(place) => Some(place),
+        ModelReference::Bundled | ModelReference::Hub(_) => None,
+    };
+    let classes = match &run.model.options.classes {
+        Some(ClassesReference::File(place)) => Some(place),
+        _ => None,
+    };
+    let places =
+        [("SOURCE", Some(source)), ("OUT", Some(&run.out)), ("model", model), ("classes", classes)];
+    let local: Vec<_> = places
+        .into_iter()
+        .filter(|(_, place)| place.is_some_and(|place| place.local_path().is_some()))
+        .map(|(name, _)| name)
+        .collect();
+    if !local.is_empty() {
+        warn!(
+            local = local.join(", "),
+            "these are on disks of this machine, and the broker is on another: every worker must see \
+             the same paths"
+        );
+    }
 }
 
 fn progress_counts(counters: &EnqueueCounters) -> ProgressCounts {
@@ -174,8 +212,8 @@ async fn images_of_dead_letters(
     Ok(targets.filter(|job: &JobTarget| job.out == *out).map(|job| job.key).collect())
 }
 
-/// Names a model by the digests of its files, without loading it, and looks up the classes of the
-/// label map among its own.
+/// Names a model by the digests of its files, and looks up the classes of the label map among its
+/// own. Refuses what no worker could do.
 async fn identify_model(
     run: &RunConfig,
     stores: &StoreOptions,
@@ -189,24 +227,31 @@ async fn identify_model(
         }
         ModelReference::Hub(model) => Some(StoredModel::from_hub(model, options, stores).await?),
     };
-    let map = match &run.label_map {
-        Some(path) => read_label_map(path, stored.as_ref())?,
-        None => LabelMap::default(),
-    };
-    Ok((stored.map_or_else(ModelIdentity::bundled, |stored| stored.identity), map))
+    let identity = stored.as_ref().map(|stored| stored.identity.clone());
+    let map = check_model(run, stored)?;
+    Ok((identity.unwrap_or_else(ModelIdentity::bundled), map))
 }
 
-/// Reads a label map for a model, the bundled one if it is not stored elsewhere.
+/// Checks, without loading the model, that it can be run and has what is to be explained. Reads the
+/// label map for it. It is the bundled one if it is not stored elsewhere.
 #[cfg(feature = "embedded")]
-fn read_label_map(path: &Path, model: Option<&StoredModel>) -> Result<LabelMap, EnqueueError> {
-    let classes = match model {
-        Some(stored) => ModelFiles::from_stored(stored.clone())?.config().label_matcher(),
-        None => ModelFiles::bundled().config().label_matcher(),
+fn check_model(run: &RunConfig, stored: Option<StoredModel>) -> Result<LabelMap, EnqueueError> {
+    let config = match stored {
+        Some(stored) => ModelFiles::from_stored(stored)?.config().clone(),
+        None => ModelConfig::bundled(),
     };
-    Ok(LabelMap::read(path, &classes)?)
+    config.check_explanation(&run.explain)?;
+    match &run.label_map {
+        Some(path) => Ok(LabelMap::read(path, &config.label_matcher())?),
+        None => Ok(LabelMap::default()),
+    }
 }
 
+/// A program without models leaves the check to the workers.
 #[cfg(not(feature = "embedded"))]
-fn read_label_map(_path: &Path, _model: Option<&StoredModel>) -> Result<LabelMap, EnqueueError> {
-    Err(EnqueueError::NoModels)
+fn check_model(run: &RunConfig, _stored: Option<StoredModel>) -> Result<LabelMap, EnqueueError> {
+    match &run.label_map {
+        Some(_) => Err(EnqueueError::NoModels),
+        None => Ok(LabelMap::default()),
+    }
 }

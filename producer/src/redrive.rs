@@ -24,9 +24,9 @@ pub struct RedriveError(#[from] pub(crate) QueueError);
 /// Moves dead letters back to the job queue.
 ///
 /// # Errors
-/// If the broker can't be reached.
+/// If the broker can't be reached, or has no such queue.
 pub(crate) async fn redrive(config: RedriveConfig) -> Result<(), RedriveError> {
-    let queue = broker::connect(config.broker).await?;
+    let queue = broker::connect_to_existing(config.broker).await?;
     let moved = queue.redrive(config.run.as_ref()).await?;
     let left = queue.depth().await?.dead;
     queue.close().await;

@@ -79,7 +79,7 @@ pub(crate) async fn status(config: StatusConfig, stores: StoreOptions) -> Result
     let StatusConfig { out, broker, watch, json } = config;
     let out = Folder::open(&out, &stores)?;
     let queue = match broker {
-        Some(broker) => Some(broker::connect(broker).await?),
+        Some(broker) => Some(broker::connect_to_existing(broker).await?),
         None => None,
     };
     let watched = WatchedRun { out, queue, stores };

@@ -1,11 +1,13 @@
 //! A relay in front of a real S3 server that makes some requests fail: it answers 500 or 503, with
-//! or without passing the request on, cuts answers in the middle, or delays them.
+//! or without passing the request on, cuts answers in the middle, or delays them. To chosen requests it
+//! gives chosen answers, such as those that only Amazon's S3 gives. It can also spoil every request below
+//! one path.
 //!
 //! Each connection carries one request, so that the relay need not parse answers.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,10 +34,35 @@ struct Control {
     /// The number of requests in a hundred that go wrong.
     faults_in_100: AtomicU64,
     down: AtomicBool,
+    below: Mutex<Option<(String, PathFault)>>,
     requests: AtomicU64,
     faulty: AtomicU64,
     random: AtomicU64,
+    answers: Mutex<Vec<ChosenAnswer>>,
 }
+
+/// An answer to some requests, instead of the server's.
+#[derive(Clone, Debug)]
+struct ChosenAnswer {
+    /// A part of the requests' first line.
+    requests: String,
+    status: u16,
+    /// Lines of the head.
+    headers: String,
+    body: String,
+}
+
+/// What becomes of every request below a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathFault {
+    /// It is answered with 503.
+    Refused,
+    /// It gets no answer until this is over.
+    Held,
+}
+
+/// How often to look whether requests are still held.
+const HELD_POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -64,9 +91,11 @@ impl S3Relay {
             target: server.port(),
             faults_in_100: AtomicU64::new(0),
             down: AtomicBool::new(false),
+            below: Mutex::new(None),
             requests: AtomicU64::new(0),
             faulty: AtomicU64::new(0),
             random: AtomicU64::new(1),
+            answers: Mutex::default(),
         });
         let shared = Arc::clone(&control);
         runtime.spawn(async move {
@@ -82,9 +111,47 @@ impl S3Relay {
         self.control.faults_in_100.store(faults, Relaxed);
     }
 
+    /// From now on, every request whose first line (`GET /bucket/key HTTP/1.1`) contains `requests` is
+    /// answered with this, and not passed on. What was chosen last counts. `headers` are lines of the
+    /// head. An answer to `HEAD` has no body.
+    ///
+    /// # Panics
+    /// If another thread panicked here.
+    pub fn answer(&self, requests: &str, status: u16, headers: &[&str], body: &str) {
+        let headers = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let (requests, body) = (requests.to_owned(), body.to_owned());
+        let answer = ChosenAnswer { requests, status, headers, body };
+        self.control.answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+    }
+
+    /// As [`Self::answer`], with an error as S3 answers it.
+    ///
+    /// # Panics
+    /// As [`Self::answer`].
+    pub fn answer_error(&self, requests: &str, status: u16, code: &str, message: &str) {
+        let error = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+        self.answer(requests, status, &["content-type: application/xml"], &error);
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// While it is down, every connection is reset.
     pub fn set_down(&self, down: bool) {
         self.control.down.store(down, Relaxed);
+    }
+
+    /// From now on spoils every request below `path`, which begins with `/BUCKET`.
+    pub fn spoil(&self, path: &str, fault: PathFault) {
+        *self.control.below() = Some((path.to_owned(), fault));
+    }
+
+    /// From now on spoils no path.
+    pub fn mend(&self) {
+        *self.control.below() = None;
     }
 
     /// The number of requests so far, and how many of them went wrong.
@@ -103,6 +170,33 @@ impl S3Relay {
 }
 
 impl Control {
+    /// The answer that was chosen for a request.
+    fn chosen_answer(&self, request: &[u8]) -> Option<Vec<u8>> {
+        let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = answers.iter().rev().find(|answer| line.contains(&answer.requests))?;
+        let ChosenAnswer { status, headers, body, .. } = answer;
+        let body = if line.starts_with("HEAD ") { "" } else { body.as_str() };
+        let answer = format!(
+            "HTTP/1.1 {status} Chosen\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        Some(answer.into_bytes())
+    }
+
+    fn below(&self) -> std::sync::MutexGuard<'_, Option<(String, PathFault)>> {
+        self.below.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault of the path that a request asks for.
+    fn fault_of_path(&self, request: &[u8]) -> Option<PathFault> {
+        let line = request.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        let path = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+        let (below, fault) = self.below().clone()?;
+        path.starts_with(below.as_bytes()).then_some(fault)
+    }
+
     /// Chooses the fault of the next request; `None` if it goes well.
     fn next_fault(&self) -> Option<Fault> {
         self.requests.fetch_add(1, Relaxed);
@@ -135,6 +229,19 @@ async fn carry(mut client: TcpStream, control: Arc<Control>) {
         return reset(client);
     }
     let Some(request) = read_request(&mut client).await else { return };
+    if let Some(answer) = control.chosen_answer(&request) {
+        if client.write_all(&answer).await.is_ok() {
+            client.shutdown().await.unwrap_or_default();
+        }
+        return;
+    }
+    loop {
+        match control.fault_of_path(&request) {
+            Some(PathFault::Refused) => return answer_with(client, 503).await,
+            Some(PathFault::Held) => tokio::time::sleep(HELD_POLL).await,
+            None => break,
+        }
+    }
     let fault = control.next_fault();
     match fault {
         Some(Fault::Refused(status)) => return answer_with(client, status).await,

@@ -12,6 +12,7 @@ use tempfile::tempdir;
 mod broker;
 mod crashes;
 mod messages;
+mod own_faults;
 mod places;
 mod reconciliation;
 mod shutdown;

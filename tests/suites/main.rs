@@ -2,6 +2,7 @@
 //! libraries with reference numbers. They are one binary, so that they share the services.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has to fail")]
 
+mod access;
 mod accuracy;
 mod audit;
 mod checkpoints;

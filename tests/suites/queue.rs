@@ -106,6 +106,10 @@ fn retry(reason: &str) -> Outcome {
     Outcome::Retry { reason: reason.to_owned() }
 }
 
+fn refuse(reason: &str, limit: Duration) -> Outcome {
+    Outcome::Refuse { reason: reason.to_owned(), limit }
+}
+
 fn dead_letter(reason: &str) -> Outcome {
     Outcome::DeadLetter { reason: reason.to_owned() }
 }

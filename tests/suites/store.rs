@@ -1,8 +1,10 @@
 //! The contract of a store that the programs rely on, on local files and on real S3 servers.
 
-use camshaft_common::store::{Folder, JSON, StoreErrorKind};
+use camshaft_common::key::ImageKey;
+use camshaft_common::store::{Folder, JSON, StoreErrorKind, StoreOptions};
 use camshaft_tests::results::local;
 use camshaft_tests::s3::S3Server;
+use camshaft_tests::s3_relay::S3Relay;
 use futures::TryStreamExt;
 use tempfile::tempdir;
 
@@ -75,4 +77,38 @@ async fn a_missing_bucket_is_another_error_than_a_missing_object() {
     // Only moto: s3s-fs does not report a missing bucket for an object.
     let error = S3Server::moto().folder("s3://no-such-bucket/x").get("a", 1).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NoBucket, "{error}");
+}
+
+#[test]
+fn a_refusal_is_explained_though_the_answer_to_head_has_no_text() {
+    let server = S3Server::s3s_fs();
+    let relay = S3Relay::to(server);
+    let options = StoreOptions::from_variables(relay.variables(server));
+    let place = "s3://store-refuses/x".parse().unwrap();
+    let folder = Folder::open(&place, &options).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (status, code, message, kind) in [
+        (400, "ExpiredToken", "The provided token has expired.", StoreErrorKind::BadCredentials),
+        (403, "AccessDenied", "Access Denied", StoreErrorKind::AccessDenied),
+        (
+            400,
+            "InvalidRequest",
+            "The object was stored using a form of Server Side Encryption. The correct parameters \
+             must be provided to retrieve the object.",
+            StoreErrorKind::ArchivedOrEncrypted,
+        ),
+    ] {
+        relay.answer_error("/store-refuses/x/a.jpg", status, code, message);
+        let key = ImageKey::parse("a.jpg").unwrap();
+        let (head, image, exists) = runtime.block_on(async {
+            (
+                folder.head("a.jpg").await,
+                folder.head_image(&key).await,
+                folder.exists("a.jpg").await,
+            )
+        });
+        for error in [head.unwrap_err(), image.unwrap_err(), exists.unwrap_err()] {
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
 }

@@ -163,9 +163,10 @@ fn an_audit_sends_the_same_spans() {
 fn each_retry_is_a_span_of_the_same_trace() {
     let (small, collector, broker) = (SmallRun::new(1), Collector::start(), Broker::shared().url());
     let _ended = run(enqueue(&small, &broker).envs(collector.variables())).expect(0);
-    // The worker has another model than the job names, so that it cannot do it.
+    // A file in the folder's place, so that the prediction can't be written.
+    fs::write(small.out.join("predictions"), "in the way").unwrap();
     let mut worker = idle_worker(&broker);
-    worker.args(["--retry-delays", "1", "--model", "cats-vs-dogs"]);
+    worker.args(["--retry-delays", "1"]);
     let _ended = run(worker.envs(collector.variables())).expect(0);
 
     let trace = trace_of(&collector.spans(), &small.keys[0]);
@@ -177,6 +178,26 @@ fn each_retry_is_a_span_of_the_same_trace() {
         .collect();
     assert_eq!(told, [("1", "retried"), ("2", "dead_lettered")], "{trace:#?}");
     assert!(tries.iter().all(|span| span.parent == send.id && span.error.is_some()), "{trace:#?}");
+}
+
+#[test]
+fn a_refused_job_shows_its_attempt_unspent() {
+    let (small, collector, broker) = (SmallRun::new(1), Collector::start(), Broker::shared().url());
+    let _ended = run(enqueue(&small, &broker).envs(collector.variables())).expect(0);
+    // The worker has another model than the job names. The tenth refusal is the last.
+    let mut worker = idle_worker(&broker);
+    worker.args(["--retry-delays", "1", "--refusal-limit", "1", "--model", "cats-vs-dogs"]);
+    let _ended = run(worker.envs(collector.variables())).expect(0);
+
+    let trace = trace_of(&collector.spans(), &small.keys[0]);
+    let mut outcomes = Vec::new();
+    for span in trace.iter().filter(|span| span.kind == "CONSUMER") {
+        assert_eq!(span.attribute("camshaft.attempt"), "1", "{trace:#?}");
+        outcomes.push(span.attribute("camshaft.outcome"));
+    }
+    let (last, refused) = outcomes.split_last().unwrap();
+    assert_eq!((*last, refused.len()), ("dead_lettered", 9), "{trace:#?}");
+    assert!(refused.iter().all(|outcome| *outcome == "refused"), "{trace:#?}");
 }
 
 #[test]

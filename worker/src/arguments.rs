@@ -97,6 +97,11 @@ pub struct ServiceArgs {
     /// Without this option jobs may name any place
     #[arg(long, env = "CAMSHAFT_ALLOW", value_name = "PLACE,…", value_delimiter = ',')]
     allow: Vec<AllowedPlace>,
+    /// A job that this worker may not or can't do is left to other workers: its place or model is not
+    /// allowed or not there, or the store refuses the credentials. Once all workers have refused it
+    /// for this many seconds, it becomes a dead letter; with 0 at once
+    #[arg(long, env = "CAMSHAFT_REFUSAL_LIMIT", value_name = "SECONDS", default_value_t = 600)]
+    refusal_limit: u64,
     /// End once the queue was empty, and nothing was in work here, for this many seconds
     #[arg(long, env = "CAMSHAFT_EXIT_WHEN_IDLE", value_name = "SECONDS")]
     exit_when_idle: Option<u64>,
@@ -155,6 +160,7 @@ impl ServiceArgs {
             consumer_timeout: Some(consumer_timeout),
             stop_at_lasting_error: None,
             allowed_places: AllowedPlaces::only(self.allow),
+            refusal_limit: Duration::from_secs(self.refusal_limit),
         };
         ServiceConfig {
             broker: self.broker.broker,

@@ -50,7 +50,7 @@ pub struct EngineConfig {
 /// What the program that runs an engine decides, and no flag of the engine does.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// True if only the first model is used. Jobs for other models are put back.
+    /// True if only the first model is used. Jobs for other models are refused.
     pub pinned: bool,
     /// The worker's name in results.
     pub worker_name: String,
@@ -61,8 +61,10 @@ pub struct EngineSettings {
     pub consumer_timeout: Option<Duration>,
     /// Cancelled at the first error that every further image would meet.
     pub stop_at_lasting_error: Option<CancellationToken>,
-    /// The places that jobs may name. Jobs that name others become dead letters.
+    /// The places that jobs may name. Jobs that name others are refused.
     pub allowed_places: AllowedPlaces,
+    /// How long a job may be refused by every worker, before it becomes a dead letter.
+    pub refusal_limit: Duration,
 }
 
 /// What a worker is started with.

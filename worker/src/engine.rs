@@ -8,6 +8,7 @@ use std::sync::Arc;
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{ModelError, ModelFiles};
 use camshaft_queue::Deliveries;
+use parking_lot::Mutex;
 
 use crate::advice;
 use crate::config::{EngineConfig, EngineSettings};
@@ -22,7 +23,8 @@ use crate::pipeline::fetch::FetchStage;
 use crate::pipeline::hold_limit::HoldLimit;
 use crate::pipeline::lasting_errors::LastingErrors;
 use crate::pipeline::memory_budget::MemoryBudget;
-use crate::pipeline::model_files::{ModelFilesCache, ModelUnavailable};
+use crate::pipeline::model_files::ModelUnavailable;
+use crate::pipeline::model_files_cache::ModelFilesCache;
 use crate::pipeline::render::RenderStage;
 use crate::pipeline::reporting::Reporting;
 use crate::pipeline::settle::SettleStage;
@@ -67,8 +69,10 @@ impl Engine {
         let compute = &config.compute;
         let device = compute.device.open().map_err(ModelError::from)?;
         let batch_size = Arc::new(compute.batch_size(&device));
+        let on_cpu = device.is_cpu();
         let thread = ModelThread::new(device, compute.precision, compute.kernel, first.as_deref())?;
         let limits = config.limits(batch_size.max());
+        let max_activation_bytes = on_cpu.then_some(limits.pixel_bytes);
         let EngineSettings {
             pinned,
             worker_name,
@@ -76,10 +80,13 @@ impl Engine {
             consumer_timeout,
             stop_at_lasting_error,
             allowed_places,
+            refusal_limit,
         } = config.settings;
         let allowed_places = if pinned { allowed_places.with_any_model() } else { allowed_places };
 
-        let models = ModelFilesCache::new(first, pinned, store_options.clone());
+        let max_outage = outage_policy.max_outage;
+        let models = ModelFilesCache::new(first, pinned, store_options.clone(), max_outage);
+        let models = Arc::new(models);
         let stores = Arc::new(Stores::new(store_options, outage_policy));
         let file_budget = Arc::new(MemoryBudget::new(limits.file_bytes));
         let pixel_budget = Arc::new(MemoryBudget::new(limits.pixel_bytes));
@@ -91,6 +98,7 @@ impl Engine {
             counters: Arc::default(),
             metrics: metrics.clone(),
             lasting_errors: LastingErrors::new(stop_at_lasting_error),
+            recent_jobs: Arc::default(),
         });
 
         let monitor = EngineMonitor {
@@ -100,6 +108,7 @@ impl Engine {
             file_budget: Arc::clone(&file_budget),
             pixel_budget: Arc::clone(&pixel_budget),
             stores: Arc::clone(&stores),
+            models: Arc::clone(&models),
             reporting: Arc::clone(&reporting),
         };
         let pipeline = Pipeline {
@@ -117,6 +126,7 @@ impl Engine {
                 models,
                 file_budget,
                 max_image_bytes: limits.image.max_bytes,
+                max_activation_bytes,
                 reporting: Arc::clone(&reporting),
             },
             decode: DecodeStage {
@@ -128,12 +138,18 @@ impl Engine {
             batch: BatchStage {
                 size: Arc::clone(&batch_size),
                 wait: limits.batch_wait,
+                max_activation_bytes,
                 hold: Arc::clone(&hold),
             },
             model: ModelStage { thread, batch_size, pace: hold.stage(1), metrics },
             render: RenderStage { max_overlay_bytes: limits.pixel_bytes },
             store: StoreStage { stores: Arc::clone(&stores), reporting: Arc::clone(&reporting) },
-            settle: SettleStage { stores, reporting },
+            settle: SettleStage {
+                stores,
+                refusal_limit,
+                refusal_told: Mutex::default(),
+                reporting,
+            },
         };
         Ok(Self { pipeline, monitor })
     }

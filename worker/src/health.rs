@@ -91,6 +91,8 @@ pub struct Health(Arc<Mutex<Known>>);
 struct Known {
     engine: Option<EngineMonitor>,
     queue: Option<RabbitMqQueue>,
+    /// Why it takes no jobs for now.
+    paused: Option<String>,
     stopping: bool,
 }
 
@@ -114,6 +116,11 @@ impl Health {
     /// Notes that the broker was reached.
     pub fn set_queue(&self, queue: RabbitMqQueue) {
         self.0.lock().queue = Some(queue);
+    }
+
+    /// Notes why the worker takes no jobs for now; `None` if it does.
+    pub fn set_paused(&self, reason: Option<String>) {
+        self.0.lock().paused = reason;
     }
 
     /// Notes that the worker takes no further images.
@@ -200,6 +207,7 @@ impl Health {
             }
             (Some(_), Some(queue)) => problems.extend(queue.problem()),
         }
+        problems.extend(known.paused.clone());
         if known.stopping {
             problems.push("stopping: it takes no further images".to_owned());
         }
@@ -207,8 +215,10 @@ impl Health {
         if let Some(engine) = &known.engine {
             let snapshot = engine.snapshot();
             problems.extend(snapshot.outages);
-            problems.extend(snapshot.lasting_error);
-            problems.extend(snapshot.lost_decoders);
+            // Lost decoders are a lasting error, too, when one more is lost.
+            let lost = snapshot.lost_decoders;
+            problems.extend(snapshot.lasting_error.filter(|error| lost.as_ref() != Some(error)));
+            problems.extend(lost);
             counts = snapshot.counts;
         }
         Readiness {

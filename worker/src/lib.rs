@@ -14,6 +14,7 @@ pub mod engine;
 pub mod health;
 pub mod metrics;
 pub mod monitor;
+mod pauses;
 pub mod pipeline;
 #[cfg(target_os = "linux")]
 mod process_metrics;

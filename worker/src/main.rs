@@ -64,6 +64,7 @@ fn main() -> ExitCode {
                 already_done = counts.already_done,
                 failed = counts.failed_in_all(),
                 retried = counts.retried,
+                refused = counts.refused,
                 dead = counts.dead,
                 "ended"
             );

@@ -257,6 +257,7 @@ fn images(counts: &OutcomeCounts) -> IntCounterVec {
         ("already_done", counts.already_done),
         ("failed", counts.failed_in_all()),
         ("retried", counts.retried),
+        ("refused", counts.refused),
         ("dead_lettered", counts.dead),
         ("handed_back", counts.handed_back),
         ("unsettled", counts.unsettled),

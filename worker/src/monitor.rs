@@ -6,7 +6,9 @@ use crate::metrics::Metrics;
 use crate::pipeline::batch_size::BatchSize;
 use crate::pipeline::hold_limit::HoldLimit;
 use crate::pipeline::memory_budget::MemoryBudget;
+use crate::pipeline::model_files_cache::ModelFilesCache;
 use crate::pipeline::outcome_counters::{OutcomeCounters, OutcomeCounts};
+use crate::pipeline::recent_jobs::RecentJobs;
 use crate::pipeline::reporting::Reporting;
 use crate::pipeline::stores::Stores;
 use crate::snapshot::EngineSnapshot;
@@ -20,6 +22,7 @@ pub struct EngineMonitor {
     pub(crate) file_budget: Arc<MemoryBudget>,
     pub(crate) pixel_budget: Arc<MemoryBudget>,
     pub(crate) stores: Arc<Stores>,
+    pub(crate) models: Arc<ModelFilesCache>,
     pub(crate) reporting: Arc<Reporting>,
 }
 
@@ -27,13 +30,15 @@ impl EngineMonitor {
     /// Reads everything that can be read off now.
     #[must_use]
     pub fn snapshot(&self) -> EngineSnapshot {
+        let mut outages = self.stores.outages();
+        outages.extend(self.models.outages());
         EngineSnapshot {
             counts: self.counts(),
             files: self.file_budget.usage(),
             pixels: self.pixel_budget.usage(),
             prefetch: self.hold.prefetch(),
             batch_limit: self.batch_size.now(),
-            outages: self.stores.outages(),
+            outages,
             lasting_error: self.reporting.lasting_errors.recent(),
             lost_decoders: self.decoders_problem(),
         }
@@ -61,6 +66,12 @@ impl EngineMonitor {
     #[must_use]
     pub fn decoders_problem(&self) -> Option<String> {
         self.pixel_budget.lost().problem(self.cores)
+    }
+
+    /// Which of the recent jobs this worker refused.
+    #[must_use]
+    pub fn recent_jobs(&self) -> &RecentJobs {
+        &self.reporting.recent_jobs
     }
 
     /// The worker's name in results.

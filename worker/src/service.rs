@@ -1,6 +1,7 @@
 //! The life of the `camshaft-worker` program: connect, consume, drain, end.
 //!
-//! Owns when the worker stops. The work itself is done by the [`engine`](crate::engine).
+//! Owns when the worker stops. The work itself is done by the [`engine`](crate::engine); when it
+//! takes no jobs for a while is decided by `pauses`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use camshaft_arguments::advice::describe_queue_error;
 use camshaft_common::model::{ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
-use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
+use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue, is_remote};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::config::ServiceConfig;
 use crate::engine::{Engine, EngineError};
 use crate::health::{Health, HealthError};
 use crate::monitor::EngineMonitor;
+use crate::pauses::pause_while_useless;
 use crate::pipeline::model_files;
 use crate::pipeline::outcome_counters::OutcomeCounts;
 use crate::pipeline::stages::PipelineError;
@@ -65,6 +67,12 @@ pub async fn serve(
     stores: StoreOptions,
 ) -> Result<OutcomeCounts, ServiceError> {
     let mut signals = Signals::listen().map_err(ServiceError::Signals)?;
+    if is_remote(&config.broker) && config.engine.settings.allowed_places.allows_every_place() {
+        warn!(
+            "jobs may name any place: whoever may publish to the broker can have this worker read \
+             and write all that its user and its credentials can; name its places with --allow"
+        );
+    }
     let health = Health::default();
     if let Some(address) = config.health {
         health.serve(address).await?;
@@ -81,6 +89,7 @@ pub async fn serve(
     info!(worker = monitor.worker_name(), "ready");
 
     let mut work = tokio::spawn(engine.run(deliveries));
+    let mut lost = None;
     let ended = tokio::select! {
         () = signals.next() => {
             info!("stopping: finishing what is in work");
@@ -90,11 +99,13 @@ pub async fn serve(
             info!("stopping: the queue has been empty");
             None
         }
-        () = decoders_lost(&monitor) => {
+        problem = decoders_lost(&monitor) => {
             warn!("stopping: too many decoders are lost");
+            lost = Some(problem);
             None
         }
         () = log_progress(&monitor) => None,
+        () = pause_while_useless(&queue, monitor.recent_jobs(), &health) => None,
         // Deliveries end by themselves only if the broker refuses the worker.
         ended = &mut work => Some(ended),
     };
@@ -123,7 +134,7 @@ pub async fn serve(
     if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
         warn!("the broker did not confirm the end of the connection");
     }
-    match (queue.failure(), monitor.decoders_problem()) {
+    match (queue.failure(), lost) {
         (Some(error), _) => Err(error.into()),
         (None, Some(problem)) => Err(ServiceError::DecodersLost(problem)),
         (None, None) => Ok(monitor.counts()),
@@ -211,10 +222,13 @@ async fn idle(queue: &RabbitMqQueue, monitor: &EngineMonitor, limit: Option<Dura
     }
 }
 
-/// Returns once too many decoders have not come back.
-async fn decoders_lost(monitor: &EngineMonitor) {
+/// Returns once too many decoders have not come back, and says how many.
+async fn decoders_lost(monitor: &EngineMonitor) -> String {
     let mut ticks = interval(DECODERS_PERIOD);
-    while monitor.decoders_problem().is_none() {
+    loop {
+        if let Some(problem) = monitor.decoders_problem() {
+            return problem;
+        }
         ticks.tick().await;
     }
 }
@@ -234,6 +248,7 @@ async fn log_progress(monitor: &EngineMonitor) {
             predicted = now.predicted,
             failed = now.failed_in_all(),
             retried = now.retried,
+            refused = now.refused,
             dead = now.dead,
             in_flight = now.in_flight(),
             images_per_second = finished / PROGRESS_PERIOD.as_secs_f64(),

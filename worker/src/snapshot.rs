@@ -16,7 +16,7 @@ pub struct EngineSnapshot {
     pub prefetch: u16,
     /// How many images a full batch has at present.
     pub batch_limit: usize,
-    /// Why stores are out, one reason for each folder that is waited for.
+    /// Why stores are out, one reason for each folder or model that is waited for.
     pub outages: Vec<String>,
     /// A recent error that every further image of a run would meet.
     pub lasting_error: Option<String>,

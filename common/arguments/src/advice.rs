@@ -47,6 +47,8 @@ pub fn describe_store_error(error: &StoreError) -> String {
         | StoreErrorKind::NoBucket
         | StoreErrorKind::AccessDenied
         | StoreErrorKind::BadCredentials
+        | StoreErrorKind::BadSettings
+        | StoreErrorKind::ArchivedOrEncrypted
         | StoreErrorKind::TooLarge
         | StoreErrorKind::Unusable
         | StoreErrorKind::Transient => None,

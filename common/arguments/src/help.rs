@@ -4,10 +4,12 @@
 //! Everything is computed from the options themselves, so that a new one needs nothing here.
 //! Upstream: both programs' `Parser`. Downstream: their `main`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use clap::{Arg, Command, Parser};
+use camshaft_common::secret::without_passwords;
+use clap::{Arg, Command, Error, Parser};
 
 /// The widest line of a help text.
 const MAX_COLUMNS: usize = 100;
@@ -19,8 +21,24 @@ const TABLE_COLUMNS: usize = 80;
 #[must_use]
 pub fn parse<P: Parser>() -> P {
     let mut command = complete(P::command());
-    let mut matches = command.clone().get_matches();
-    P::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command).exit())
+    let matches = command.clone().try_get_matches();
+    let parsed = matches.and_then(|mut matches| {
+        P::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    });
+    parsed.unwrap_or_else(|error| end(&error))
+}
+
+/// Ends the program with clap's text. It quotes values, and a URL that is refused may hold a password.
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn end(error: &Error) -> ! {
+    // Help shows the form of a URL with a password.
+    if error.use_stderr()
+        && let Cow::Owned(text) = without_passwords(&error.to_string())
+    {
+        eprint!("{text}");
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
 }
 
 /// The command with what its own and its subcommands' help texts have in common.

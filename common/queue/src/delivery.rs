@@ -49,6 +49,22 @@ pub enum Outcome {
         /// What went wrong this time.
         reason: String,
     },
+    /// This worker can't do it, for a reason of its own or of the job's, and another worker may:
+    /// deliver it again after a delay, and don't count this try. Once every worker has refused it
+    /// for `limit`, keep it as a dead letter.
+    Refuse {
+        /// Why this worker can't.
+        reason: String,
+        /// How long it may be refused.
+        limit: Duration,
+    },
+    /// This worker can't do it yet: deliver it again after a delay, and don't count this try.
+    Postpone {
+        /// What it waits for.
+        reason: String,
+        /// How long it may take, about.
+        delay: Duration,
+    },
     /// The job can never be done: keep it as a dead letter.
     DeadLetter {
         /// Why not.

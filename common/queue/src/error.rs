@@ -83,6 +83,14 @@ pub enum QueueError {
         /// The library's error.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
+    /// There is no such queue, and it was not to be created.
+    #[error("the broker at {address} has no queue {queue}; enqueue first, or check the name")]
+    NoQueue {
+        /// Host and port.
+        address: String,
+        /// The queue.
+        queue: String,
+    },
     /// The broker takes no messages for now.
     #[error(
         "the broker at {address} takes no messages for now: it is low on memory or disk; see its log, and let workers empty its queues"
@@ -145,6 +153,7 @@ impl QueueError {
             | Self::InvalidUrl { .. }
             | Self::QueueNameTooLong
             | Self::Topology { .. }
+            | Self::NoQueue { .. }
             | Self::SequenceInUse { .. }
             | Self::Closed => false,
         }
@@ -162,7 +171,9 @@ impl QueueError {
     pub fn advice(&self) -> Option<Advice> {
         match self {
             Self::Tls { source, .. } => source.advice(),
-            Self::QueueNameTooLong | Self::Topology { .. } => Some(Advice::ChooseAnotherQueueName),
+            Self::QueueNameTooLong | Self::Topology { .. } | Self::NoQueue { .. } => {
+                Some(Advice::ChooseAnotherQueueName)
+            }
             Self::InvalidUrl { .. } => Some(Advice::CorrectBrokerUrl),
             Self::Unreachable { .. }
             | Self::AccessRefused { .. }
@@ -211,8 +222,10 @@ mod tests {
         let path = || "x.pem".to_owned();
         let topology =
             QueueError::Topology { address: address(), reason: String::new(), source: None };
+        let no_queue = QueueError::NoQueue { address: address(), queue: "typo.jobs".to_owned() };
         for (error, advice) in [
             (topology, Advice::ChooseAnotherQueueName),
+            (no_queue, Advice::ChooseAnotherQueueName),
             (QueueError::QueueNameTooLong, Advice::ChooseAnotherQueueName),
             (
                 tls(TlsError::NotEncrypted { file: TlsFile::Authorities }),

@@ -22,6 +22,7 @@ use crate::delivery::{Delivery, Outcome, Receipt, Settle, Settlement};
 use crate::error::QueueError;
 use crate::job_queue::{Deliveries, JobQueue, QueueDepth};
 use crate::message::{DeadLetter, Message, QueueName, run_of};
+use crate::refusals::Refusals;
 use crate::retry_delays::RetryDelays;
 
 /// A job queue in memory. Clones share it.
@@ -62,12 +63,14 @@ struct StoredMessage {
     body: Bytes,
     attempt: u32,
     redelivered: bool,
+    /// Set while nobody has tried it since it was refused.
+    refusals: Option<Refusals>,
     trace: Option<TraceContext>,
 }
 
 impl StoredMessage {
     fn first_try(body: Bytes, trace: Option<TraceContext>) -> Self {
-        Self { body, attempt: 1, redelivered: false, trace }
+        Self { body, attempt: 1, redelivered: false, refusals: None, trace }
     }
 }
 
@@ -247,24 +250,43 @@ impl InProcessReceipt {
         });
     }
 
-    fn dead_letter(self, reason: String) -> Settlement {
+    fn dead_letter(self, attempts: u32, reason: String) -> Settlement {
         let Self { queue, message, _slot } = self;
         queue.change(|contents| {
             contents.unsettled -= 1;
-            contents.dead.push(DeadLetter {
-                body: message.body,
-                reason,
-                attempts: message.attempt,
-                trace: message.trace,
-            });
+            let StoredMessage { body, trace, .. } = message;
+            contents.dead.push(DeadLetter { body, reason, attempts, trace });
         });
         Settlement::DeadLettered
     }
 
-    fn retry_after(self, delay: Duration) -> Settlement {
-        let Self { queue, mut message, _slot } = self;
+    fn retry_after(mut self, delay: Duration) -> Settlement {
+        let message = &mut self.message;
         message.attempt += 1;
-        message.redelivered = false;
+        (message.redelivered, message.refusals) = (false, None);
+        self.ready_after(delay)
+    }
+
+    /// This process has one worker, so that its refusals are those of all.
+    fn refuse(mut self, reason: &str, limit: Duration) -> Settlement {
+        let refusals = Refusals::one_more(self.message.refusals);
+        if refusals.are_by_all(limit, 1) {
+            let tries_before = self.message.attempt - 1;
+            return self.dead_letter(tries_before, refusals.reason(reason));
+        }
+        (self.message.redelivered, self.message.refusals) = (true, Some(refusals));
+        let delay = self.queue.delays.uncounted(refusals.age());
+        self.ready_after(delay)
+    }
+
+    fn postpone(mut self, delay: Duration) -> Settlement {
+        (self.message.redelivered, self.message.refusals) = (true, None);
+        let delay = self.queue.delays.uncounted(delay);
+        self.ready_after(delay)
+    }
+
+    fn ready_after(self, delay: Duration) -> Settlement {
+        let Self { queue, message, _slot } = self;
         queue.change(|contents| {
             contents.unsettled -= 1;
             contents.retrying += 1;
@@ -288,11 +310,19 @@ impl Settle for InProcessReceipt {
                 self.queue.change(|contents| contents.unsettled -= 1);
                 Settlement::Acknowledged
             }
-            Outcome::DeadLetter { reason } => self.dead_letter(reason),
-            Outcome::Retry { reason } => match self.queue.delays.after(self.message.attempt) {
-                None => self.dead_letter(reason),
-                Some(delay) => self.retry_after(delay),
-            },
+            Outcome::DeadLetter { reason } => {
+                let attempts = self.message.attempt;
+                self.dead_letter(attempts, reason)
+            }
+            Outcome::Retry { reason } => {
+                let attempts = self.message.attempt;
+                match self.queue.delays.after(attempts) {
+                    None => self.dead_letter(attempts, reason),
+                    Some(delay) => self.retry_after(delay),
+                }
+            }
+            Outcome::Refuse { reason, limit } => self.refuse(&reason, limit),
+            Outcome::Postpone { delay, .. } => self.postpone(delay),
             Outcome::HandBack => {
                 self.back_to_queue();
                 Settlement::HandedBack

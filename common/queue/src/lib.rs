@@ -11,6 +11,7 @@ mod in_process;
 mod job_queue;
 mod message;
 mod rabbitmq;
+mod refusals;
 mod retry_delays;
 mod tls_error;
 
@@ -23,6 +24,7 @@ pub use message::{DeadLetter, Message, QueueName};
 pub use rabbitmq::open_connection;
 pub use rabbitmq::{
     Bookmark, MAX_UNCONFIRMED, REASON_HEADER, RabbitMqOptions, RabbitMqQueue, Sequence, TlsFiles,
+    is_remote,
 };
 pub use retry_delays::RetryDelays;
 pub use tls_error::{TlsError, TlsFile};

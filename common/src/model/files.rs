@@ -44,6 +44,19 @@ pub enum ModelFilesError {
     OptionsOfBundled,
 }
 
+impl ModelFilesError {
+    /// True if the same request may work later without a change to the configuration: a store or
+    /// the hub did not answer.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::ReadClasses(error) => error.kind().may_pass(),
+            Self::Hub(error) => error.may_pass(),
+            Self::Folder(_) | Self::Classes(_) | Self::OptionsOfBundled => false,
+        }
+    }
+}
+
 impl From<SnapshotError> for ModelFilesError {
     fn from(error: SnapshotError) -> Self {
         match error {

@@ -34,6 +34,20 @@ const MAX_REASON_CHARS: usize = 200;
 pub struct HubError {
     model: HubModel,
     problem: String,
+    out_of_reach: bool,
+}
+
+impl HubError {
+    /// The hub, or this machine, refuses: another try doesn't help.
+    fn refused(model: &HubModel, problem: impl Into<String>) -> Self {
+        Self { model: model.clone(), problem: problem.into(), out_of_reach: false }
+    }
+
+    /// True if the hub didn't answer, so that the same request may work later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.out_of_reach
+    }
 }
 
 /// A model can't be brought into the cache.
@@ -67,11 +81,11 @@ pub(super) async fn snapshot(
         return find_cached(&cache, model)?.ok_or_else(|| {
             let problem = "HF_HUB_OFFLINE is set and the cache doesn't have the model; unset \
                            it, or download the model first";
-            HubError { model: model.clone(), problem: problem.to_owned() }.into()
+            HubError::refused(model, problem).into()
         });
     }
     let client = HubClient::new(model, options)
-        .map_err(|error| HubError { model: model.clone(), problem: describe(&error) })?;
+        .map_err(|error| HubError::refused(model, describe(&error)))?;
     match download(&client, &cache, model, needs_config).await {
         Ok(folder) => snapshot_in(model, folder),
         Err(DownloadError::Refused(error)) => Err(error),
@@ -85,7 +99,7 @@ pub(super) async fn snapshot(
                     "the hub is out of reach and the cache doesn't have the model ({reason}); \
                      check the network and HF_ENDPOINT, or download the model beforehand"
                 );
-                Err(HubError { model: model.clone(), problem }.into())
+                Err(HubError { out_of_reach: true, ..HubError::refused(model, problem) }.into())
             }
         },
     }
@@ -167,7 +181,7 @@ fn max_bytes(name: &str) -> u64 {
 }
 
 fn refused(model: &HubModel, problem: String) -> DownloadError {
-    DownloadError::Refused(HubError { model: model.clone(), problem }.into())
+    DownloadError::Refused(HubError::refused(model, problem).into())
 }
 
 fn failed(model: &HubModel, error: RequestError) -> DownloadError {
@@ -281,9 +295,9 @@ fn find_cached(cache: &Cache, model: &HubModel) -> Result<Option<Snapshot>, Snap
 fn snapshot_in(model: &HubModel, folder: PathBuf) -> Result<Snapshot, SnapshotError> {
     let commit = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let location = folder.to_str().and_then(|path| path.parse().ok());
-    let folder = location.ok_or_else(|| HubError {
-        model: model.clone(),
-        problem: format!("the cache's path {} can't be read as text", folder.display()),
+    let folder = location.ok_or_else(|| {
+        let path = folder.display();
+        HubError::refused(model, format!("the cache's path {path} can't be read as text"))
     })?;
     Ok(Snapshot { folder, commit })
 }

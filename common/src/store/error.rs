@@ -6,6 +6,8 @@ use std::error::Error;
 use std::io;
 
 use super::authorities::CA_BUNDLE;
+use super::error_codes::{self, StorageProblem};
+use super::settings::SettingsError;
 use crate::printable::{printable, shortened};
 use crate::tls;
 
@@ -21,6 +23,15 @@ const TLS_SETTINGS: tls::Settings = tls::Settings {
 
 /// What `object_store` calls its store of local files in an error.
 const LOCAL: &str = "LocalFileSystem";
+
+/// Is in each answer of the service that gives credentials for a role, and in none of a store.
+const ROLE_SERVICE: &str = "https://sts.amazonaws.com/doc/";
+/// The role service's code for a trouble of its own.
+const ROLE_SERVICE_BUSY: &str = "IDPCommunicationError";
+/// `object_store`'s text for a redirect that names no address.
+const BARE_REDIRECT: &str = "Received redirect without LOCATION";
+/// The HTTP client's text if it is told to use `https://` only.
+const HTTP_REFUSED: &str = "URL scheme is not allowed";
 
 /// A failed request to a store, told in one line.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +56,12 @@ pub enum StoreErrorKind {
     AccessDenied,
     /// The credentials are missing, wrong or expired, so that every object would fail.
     BadCredentials,
+    /// The settings are wrong or incomplete, such as the endpoint or the region, so that every object
+    /// would fail.
+    BadSettings,
+    /// This object can't be read as it is stored: it is archived, or encrypted with a key that can't be
+    /// used.
+    ArchivedOrEncrypted,
     /// The object has more bytes than allowed.
     TooLarge,
     /// This object can never be read or written: its name is too long or not allowed there, or names
@@ -66,6 +83,8 @@ impl StoreErrorKind {
             | Self::NoBucket
             | Self::AccessDenied
             | Self::BadCredentials
+            | Self::BadSettings
+            | Self::ArchivedOrEncrypted
             | Self::TooLarge
             | Self::Unusable => false,
         }
@@ -81,11 +100,20 @@ impl StoreError {
             StoreErrorKind::NoBucket => {
                 "the bucket doesn't exist; create it, or correct the URL and endpoint".to_owned()
             }
+            StoreErrorKind::AccessDenied if action == "list" && code(&whole).is_some() => {
+                "access denied; a listing needs a permission of its own, such as s3:ListBucket"
+                    .to_owned()
+            }
             StoreErrorKind::AccessDenied => "access denied; check permissions".to_owned(),
-            StoreErrorKind::BadCredentials => match tag(&whole, "Code") {
-                Some(code) => format!("the store refused the credentials ({code}); check them"),
-                None => "the store refused the credentials; check them".to_owned(),
-            },
+            StoreErrorKind::BadCredentials => describe_credentials(&source, &whole),
+            StoreErrorKind::BadSettings => describe_settings(&source, &whole),
+            StoreErrorKind::ArchivedOrEncrypted => {
+                let answer = summary(&source, &whole);
+                match problem_in(&whole) {
+                    Some(problem) => problem.describe(&answer),
+                    None => answer,
+                }
+            }
             StoreErrorKind::NoSpace => {
                 "no space is left there; free some, or choose another --out".to_owned()
             }
@@ -94,6 +122,15 @@ impl StoreError {
             }
         };
         Self { action, place, reason, kind, source: Some(Box::new(source)) }
+    }
+
+    /// A store that can't be opened. No request was made yet, so its settings are the cause.
+    pub(super) fn of_settings(place: String, source: object_store::Error) -> Self {
+        let error = Self::new("open", place, source);
+        match error.kind {
+            StoreErrorKind::Transient => Self { kind: StoreErrorKind::BadSettings, ..error },
+            _ => error,
+        }
     }
 
     pub(super) fn too_large(place: String, size_bytes: u64, max_bytes: u64) -> Self {
@@ -132,30 +169,41 @@ fn with_causes(error: &dyn Error) -> String {
 
 fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
     use object_store::Error as E;
-    let code = tag(whole, "Code");
-    /// The codes for a full disk or quota: of Ceph, of Google and others, of MinIO.
-    const FULL: [&str; 3] = ["QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"];
-    /// The codes for a name that the store does not take: of S3, of MinIO, of Azure.
-    const BAD_NAME: [&str; 3] =
-        ["KeyTooLongError", "XMinioInvalidObjectName", "InvalidResourceName"];
+    if let Some(error) = SettingsError::behind(error) {
+        return error.kind();
+    }
+    let (code, status) = (code(whole), status(whole));
+    if whole.contains(ROLE_SERVICE) {
+        let may_pass =
+            code == Some(ROLE_SERVICE_BUSY) || status.is_some_and(|status| status >= 500);
+        return if may_pass { StoreErrorKind::Transient } else { StoreErrorKind::BadCredentials };
+    }
+    if is_about_token_file(whole) {
+        return StoreErrorKind::BadCredentials;
+    }
+    // The bucket is elsewhere, or would be asked without encryption.
+    if [BARE_REDIRECT, HTTP_REFUSED].iter().any(|text| whole.contains(text))
+        || region_in(whole).is_some()
+    {
+        return StoreErrorKind::BadSettings;
+    }
+    let message = tag(whole, "Message").unwrap_or_default();
+    if let Some(kind) = code.and_then(|code| error_codes::kind_of(code, message)) {
+        return kind;
+    }
+    let is_of_object = matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. });
     match error {
-        _ if code.is_some_and(|code| FULL.contains(&code)) => StoreErrorKind::NoSpace,
-        _ if code.is_some_and(|code| BAD_NAME.contains(&code)) => StoreErrorKind::Unusable,
-        _ if code == Some("NoSuchBucket") || whole.contains("ContainerNotFound") => {
-            StoreErrorKind::NoBucket
-        }
         E::NotFound { .. } => StoreErrorKind::NotFound,
         E::InvalidPath { .. } => StoreErrorKind::Unusable,
         E::Generic { store: LOCAL | "file", .. } if io_error(error).is_some_and(is_about_name) => {
             StoreErrorKind::Unusable
         }
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => match code {
-            // An object without the right to read it answers AccessDenied, or nothing (HEAD). All
-            // other codes (InvalidAccessKeyId, SignatureDoesNotMatch, ExpiredToken,
-            // RequestTimeTooSkewed, …) are about the credentials.
-            None | Some("AccessDenied" | "Forbidden") => StoreErrorKind::AccessDenied,
-            Some(_) => StoreErrorKind::BadCredentials,
-        },
+        // An object without the right to read it answers AccessDenied, or nothing (HEAD). All
+        // other codes (InvalidAccessKeyId, SignatureDoesNotMatch, RequestTimeTooSkewed, …) are about
+        // the credentials.
+        _ if matches!(code, Some("AccessDenied" | "Forbidden")) => StoreErrorKind::AccessDenied,
+        _ if is_of_object && code.is_none() => StoreErrorKind::AccessDenied,
+        _ if is_of_object || matches!(status, Some(401 | 403)) => StoreErrorKind::BadCredentials,
         _ => match io_kind(error) {
             Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
                 StoreErrorKind::AccessDenied
@@ -167,6 +215,13 @@ fn classify(error: &object_store::Error, whole: &str) -> StoreErrorKind {
             _ => StoreErrorKind::Transient,
         },
     }
+}
+
+/// True for a refusal without a text that says why, as every one of `HEAD` is.
+pub(super) fn is_unexplained_refusal(error: &object_store::Error) -> bool {
+    let whole = with_causes(error);
+    status(&whole).is_some_and(|status| matches!(status, 400..=499) && status != 404)
+        && code(&whole).is_none()
 }
 
 fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
@@ -202,9 +257,75 @@ fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     Some(&text[start..start + length])
 }
 
+/// The code of a store's answer.
+fn code(whole: &str) -> Option<&str> {
+    tag(whole, "Code").or_else(|| {
+        // As `object_store` writes what S3 answers to a deletion of several objects.
+        let (_, answer) = whole.split_once("DeleteObjects request failed for key ")?;
+        let (_, code) = answer.lines().next()?.rsplit_once("(code: ")?;
+        code.strip_suffix(')')
+    })
+}
+
+/// The HTTP status of a store's answer, as `object_store` writes it.
+fn status(whole: &str) -> Option<u16> {
+    let (_, status) = whole.split_once("Server returned non-2xx status code: ")?;
+    status.get(..3)?.parse().ok()
+}
+
+/// What an answer says about how its object is stored.
+fn problem_in(whole: &str) -> Option<StorageProblem> {
+    StorageProblem::of(code(whole)?, tag(whole, "Message").unwrap_or_default())
+}
+
+/// The region that S3 names if a signature is for another one.
+fn region_in(whole: &str) -> Option<&str> {
+    let is_wrong = code(whole) == Some("AuthorizationHeaderMalformed");
+    tag(whole, "Region").filter(|region| is_wrong && !region.is_empty())
+}
+
+/// True if the file with the token for a role or a pod can't be read.
+fn is_about_token_file(whole: &str) -> bool {
+    ["Failed to read token file", "Failed to read EKS token file"]
+        .iter()
+        .any(|text| whole.contains(text))
+}
+
+fn describe_credentials(error: &object_store::Error, whole: &str) -> String {
+    if let Some(error) = SettingsError::behind(error) {
+        return printable(&error.to_string()).into_owned();
+    }
+    let of_role = whole.contains(ROLE_SERVICE);
+    match code(whole) {
+        Some(code) if of_role => {
+            format!(
+                "AWS gives no credentials for the role ({code}); check AWS_ROLE_ARN and its trust"
+            )
+        }
+        Some(code) => format!("the store refused the credentials ({code}); check them"),
+        None if is_about_token_file(whole) => summary(error, whole),
+        None => "the store refused the credentials; check them".to_owned(),
+    }
+}
+
+fn describe_settings(error: &object_store::Error, whole: &str) -> String {
+    let region = region_in(whole).map(|right| {
+        let right = shorten(right);
+        SettingsError::WrongRegion { right }.to_string()
+    });
+    match SettingsError::behind(error) {
+        Some(error) => printable(&error.to_string()).into_owned(),
+        None if whole.contains(BARE_REDIRECT) => {
+            "the store redirects to elsewhere; check AWS_REGION, and AWS_ENDPOINT_URL if it is set"
+                .to_owned()
+        }
+        None => region.unwrap_or_else(|| summary(error, whole)),
+    }
+}
+
 fn summary(error: &(dyn Error + 'static), whole: &str) -> String {
     if let Some(code) = tag(whole, "Code") {
-        return match tag(whole, "Message") {
+        return match tag(whole, "Message").filter(|message| !message.is_empty()) {
             Some(message) => shorten(&format!("{code}: {message}")),
             None => code.to_owned(),
         };
@@ -212,7 +333,7 @@ fn summary(error: &(dyn Error + 'static), whole: &str) -> String {
     if let Some(advice) = tls::cause(error).and_then(|error| tls::advice(error, &TLS_SETTINGS)) {
         return format!("no TLS with the store: {advice}");
     }
-    if whole.contains("URL scheme is not allowed") {
+    if whole.contains(HTTP_REFUSED) {
         return "the endpoint is http://, which is not encrypted; use https://, or allow it with AWS_ALLOW_HTTP=true".to_owned();
     }
     // The innermost cause says what happened; the others repeat the place.
@@ -229,36 +350,4 @@ fn shorten(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn forbidden(body: &str) -> StoreError {
-        let source = object_store::Error::PermissionDenied {
-            path: "a.jpg".into(),
-            source: body.to_owned().into(),
-        };
-        StoreError::new("read", "s3://bucket/a.jpg".into(), source)
-    }
-
-    #[test]
-    fn a_forbidden_object_is_told_from_bad_credentials() {
-        let denied = forbidden("<Error><Code>AccessDenied</Code></Error>");
-        assert_eq!(denied.kind(), StoreErrorKind::AccessDenied);
-        let expired = forbidden("<Error><Code>ExpiredToken</Code><Message>x</Message></Error>");
-        assert_eq!(expired.kind(), StoreErrorKind::BadCredentials);
-        assert_eq!(
-            expired.to_string(),
-            "cannot read s3://bucket/a.jpg: the store refused the credentials (ExpiredToken); check them"
-        );
-    }
-
-    #[test]
-    fn pages_of_answers_become_one_short_line() {
-        let source = object_store::Error::Generic {
-            store: "S3",
-            source: "<html>\n  oh no\n".repeat(100).into(),
-        };
-        let text = StoreError::new("list", "s3://bucket".into(), source).to_string();
-        assert!(!text.contains('\n') && text.chars().count() < 250, "{text}");
-    }
-}
+mod tests;

@@ -109,7 +109,7 @@ impl Folder {
         let meta = match &self.listing {
             Listing::Local => open_local(self.local_file(key)).await.map(|found| found.meta),
             Listing::Seekable(_) | Listing::Plain => match self.object_path(key) {
-                Ok(path) => self.store.head(&path).await,
+                Ok(path) => self.head_at(&path).await,
                 Err(error) => Err(error),
             },
         };

@@ -10,9 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -20,22 +17,27 @@ use object_store::{
     Attribute, Attributes, BackoffConfig, ClientOptions, GetResult, ObjectMeta, ObjectStore,
     ObjectStoreExt, PutMultipartOptions, PutOptions, RetryConfig, WriteMultipart,
 };
+use tracing::warn;
 
 use crate::location::Location;
 use crate::tls;
 
 mod authorities;
+mod aws_files;
+mod clouds;
+mod connector;
 mod error;
+mod error_codes;
 mod found;
 mod images;
 mod listed_names;
 mod listing;
 mod ordered;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 use authorities::{Authorities, CA_BUNDLE};
-use listed_names::ListingConnector;
 use ordered::Seekable;
 
 pub use authorities::CaBundleError;
@@ -73,14 +75,31 @@ impl StoreOptions {
         Self::from_variables(std::env::vars_os().filter_map(text)).with_ca_bundle()
     }
 
-    /// Keeps the variables of an environment that configure stores.
+    /// Keeps the variables of an environment that configure stores. Addresses lose their user and
+    /// password: stores have other variables for them, and HTTP clients log addresses.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let of_store =
+            |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p));
         let wanted = |name: &str| {
-            ["AWS_", "GOOGLE_", "AZURE_", "HF_"].iter().any(|p| name.starts_with(p))
-                // They tell where the hub's cache and token are.
+            of_store(name)
+                || name.starts_with("HF_")
+                // They tell where the hub's cache and token are, and AWS's own files.
                 || ["HOME", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"].contains(&name)
         };
-        let variables = variables.into_iter().filter(|(name, _)| wanted(name)).collect();
+        let kept = |(name, value): (String, String)| {
+            if !of_store(&name) {
+                return (name, value);
+            }
+            // Values from files and secrets often have the end of a line.
+            let value = value.trim();
+            let without_user =
+                settings::without_user(value).filter(|_| settings::is_address(&name));
+            if without_user.is_some() {
+                warn!(variable = name, "user and password of a store's address are left out");
+            }
+            (name, without_user.unwrap_or_else(|| value.to_owned()))
+        };
+        let variables = variables.into_iter().filter(|(name, _)| wanted(name)).map(kept).collect();
         Self { variables, authorities: Authorities::default() }
     }
 
@@ -102,11 +121,12 @@ impl StoreOptions {
         (!value.is_empty()).then_some(value)
     }
 
-    /// The options that a builder understands, by the builder's own key type.
+    /// The options that a builder understands, by the builder's own key type. An empty variable counts as
+    /// not set.
     fn for_builder<K: std::str::FromStr>(&self) -> impl Iterator<Item = (K, &str)> {
         self.variables.iter().filter_map(|(name, value)| {
             let key = name.to_ascii_lowercase().parse().ok()?;
-            Some((key, value.as_str()))
+            (!value.is_empty()).then_some((key, value.as_str()))
         })
     }
 }
@@ -204,45 +224,18 @@ impl Folder {
     /// # Errors
     /// If the store's configuration is incomplete or contradictory.
     pub fn open(location: &Location, options: &StoreOptions) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::new("open", location.to_string(), source);
+        let failed = |source| StoreError::of_settings(location.to_string(), source);
         let url = location.as_url();
         let root = Path::from_url_path(url.path())
             .map_err(|source| failed(object_store::Error::from(source)))?;
         let (store, listing): (Arc<dyn ObjectStore>, _) = match url.scheme() {
             "file" => (Arc::new(LocalFileSystem::new()), Listing::Local),
-            "gs" => {
-                let client = options.authorities.beside_the_systems(client_options());
-                let mut builder = GoogleCloudStorageBuilder::new()
-                    .with_url(url.as_str())
-                    .with_client_options(client)
-                    .with_http_connector(ListingConnector::default());
-                for (key, value) in options.for_builder() {
-                    builder = builder.with_config(key, value);
-                }
-                seekable(builder.with_retry(retry()).build().map_err(failed)?)
-            }
+            "gs" => seekable(clouds::google(url, options).map_err(failed)?),
             "az" | "abfs" | "abfss" => {
-                let client = options.authorities.beside_the_systems(client_options());
-                let mut builder = MicrosoftAzureBuilder::new()
-                    .with_url(url.as_str())
-                    .with_client_options(client)
-                    .with_http_connector(ListingConnector::default());
-                for (key, value) in options.for_builder() {
-                    builder = builder.with_config(key, value);
-                }
-                let store = builder.with_retry(retry()).build().map_err(failed)?;
-                (Arc::new(store), Listing::Plain)
+                (Arc::new(clouds::azure(url, options).map_err(failed)?), Listing::Plain)
             }
             _ => {
-                let client = options.authorities.instead_of_the_systems(client_options());
-                let mut builder = AmazonS3Builder::new()
-                    .with_url(url.as_str())
-                    .with_client_options(client)
-                    .with_http_connector(ListingConnector::default());
-                for (key, value) in options.for_builder() {
-                    builder = builder.with_config(key, value);
-                }
-                let store = builder.with_retry(retry()).build().map_err(failed)?;
+                let store = clouds::s3(url, options).map_err(failed)?;
                 if url.host_str().is_some_and(|bucket| bucket.ends_with(S3_EXPRESS_SUFFIX)) {
                     (Arc::new(store), Listing::Plain)
                 } else {
@@ -354,7 +347,7 @@ impl Folder {
     /// # Errors
     /// As the store says, but never because it is absent.
     pub async fn exists(&self, path: &str) -> Result<bool, StoreError> {
-        match self.store.head(&self.path(path)?).await {
+        match self.head_at(&self.path(path)?).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(source) => Err(self.error("read", path, source)),
@@ -366,12 +359,21 @@ impl Folder {
     /// # Errors
     /// As the store says, absence included.
     pub async fn head(&self, path: &str) -> Result<Listed, StoreError> {
-        let ObjectMeta { size, e_tag, last_modified, .. } = self
-            .store
-            .head(&self.path(path)?)
-            .await
-            .map_err(|source| self.error("read", path, source))?;
+        let ObjectMeta { size, e_tag, last_modified, .. } =
+            self.head_at(&self.path(path)?)
+                .await
+                .map_err(|source| self.error("read", path, source))?;
         Ok(Listed { path: path.to_owned(), etag: e_tag, size_bytes: size, last_modified })
+    }
+
+    /// An object's facts. The answer to `HEAD` has no text: if the store refuses, it is asked for the
+    /// object itself, to hear why.
+    async fn head_at(&self, path: &Path) -> object_store::Result<ObjectMeta> {
+        let refused = match self.store.head(path).await {
+            Err(error) if error::is_unexplained_refusal(&error) => error,
+            answered => return answered,
+        };
+        Err(self.store.get(path).await.err().unwrap_or(refused))
     }
 
     /// The attributes to write an object with, if the store keeps them.

@@ -197,7 +197,10 @@ fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> 
     match read.map_err(|error| (error.kind(), error)) {
         Ok(object) => Ok(Some(object)),
         Err((
-            StoreErrorKind::NotFound | StoreErrorKind::TooLarge | StoreErrorKind::Unusable,
+            StoreErrorKind::NotFound
+            | StoreErrorKind::TooLarge
+            | StoreErrorKind::ArchivedOrEncrypted
+            | StoreErrorKind::Unusable,
             _,
         )) => Ok(None),
         Err((_, error)) => Err(error),

@@ -93,6 +93,7 @@ const OTHERS: &[&str] = &[
     "--locked",
     "--nocapture",
     "--path",
+    "--profile",
     "--release",
     "--soak",
 ];

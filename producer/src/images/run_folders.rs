@@ -75,10 +75,12 @@ impl RunFolders {
             Err(error) => match error.kind() {
                 StoreErrorKind::NotFound
                 | StoreErrorKind::AccessDenied
+                | StoreErrorKind::ArchivedOrEncrypted
                 | StoreErrorKind::TooLarge
                 | StoreErrorKind::Unusable => Ok(false),
                 StoreErrorKind::NoBucket
                 | StoreErrorKind::BadCredentials
+                | StoreErrorKind::BadSettings
                 | StoreErrorKind::NoSpace
                 | StoreErrorKind::Transient => Err(error),
             },

@@ -7,7 +7,7 @@ use super::common::{encoded, position, sample, with};
 use super::{Corpus, Expected};
 
 pub(super) const FRAME: &[u8] = &[0xff, 0xc0];
-const PROGRESSIVE_FRAME: &[u8] = &[0xff, 0xc2];
+pub(super) const PROGRESSIVE_FRAME: &[u8] = &[0xff, 0xc2];
 const QUANTIZATION: &[u8] = &[0xff, 0xdb];
 const HUFFMAN: &[u8] = &[0xff, 0xc4];
 const SCAN: &[u8] = &[0xff, 0xda];

@@ -4,7 +4,7 @@ use image::ImageFormat;
 
 use super::bits::zlib_zeros;
 use super::common::{encoded, position, sample, with};
-use super::jpeg::FRAME;
+use super::jpeg::{FRAME, PROGRESSIVE_FRAME};
 use super::{Corpus, Expected};
 
 const WIDTH: u16 = 256;
@@ -254,15 +254,25 @@ fn compressed(corpus: &mut Corpus) {
 fn jpegs_inside(corpus: &mut Corpus) {
     const OLD_JPEG: u32 = 6;
     const JPEG: u32 = 7;
+    /// The longest side that the decoder in a TIFF's reader takes.
+    const SIDE: u16 = 16_384;
+    const STRIPS: u32 = 8_000;
+    let size = [SIDE.to_be_bytes(), SIDE.to_be_bytes()].concat();
     let photo = encoded(ImageFormat::Jpeg);
-    let size = [20_000_u16.to_be_bytes(), 20_000_u16.to_be_bytes()].concat();
     let strip = with(&photo, position(&photo, FRAME) + 5, &size);
-    for (name, compression) in [("jpeg-of-20000", JPEG), ("old-jpeg-of-20000", OLD_JPEG)] {
+    let progressive = sample("progressive.jpg");
+    let at = position(&progressive, PROGRESSIVE_FRAME) + 5;
+    let progressive = with(&progressive, at, &size);
+    for (name, compression, strip) in [
+        ("jpeg", JPEG, &strip),
+        ("progressive-jpeg", JPEG, &progressive),
+        ("old-jpeg", OLD_JPEG, &strip),
+    ] {
         let values = [(COMPRESSION, compression), (COUNTS, strip.len() as u32)];
-        corpus.add(format!("{name}.tif"), page(&valued(&values), &strip, 0), Expected::UNSUPPORTED);
+        let bytes = page(&valued(&values), strip, 0);
+        corpus.add(format!("{name}-of-{SIDE}.tif"), bytes, Expected::UNSUPPORTED);
     }
     // A strip for each row, all of them the same bytes.
-    const STRIPS: u32 = 8_000;
     let offsets_at = DATA_AT + strip.len() as u32;
     let counts_at = offsets_at + 4 * STRIPS;
     let offsets = DATA_AT.to_le_bytes().repeat(STRIPS as usize);
@@ -275,5 +285,5 @@ fn jpegs_inside(corpus: &mut Corpus) {
         (COUNTS, LONG, STRIPS, counts_at),
     ];
     let bytes = page(&changed(&entries), &[strip, offsets, counts].concat(), 0);
-    corpus.add("8000-jpegs-of-20000.tif", bytes, Expected::UNSUPPORTED);
+    corpus.add(format!("{STRIPS}-jpegs-of-{SIDE}.tif"), bytes, Expected::UNSUPPORTED);
 }

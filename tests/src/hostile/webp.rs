@@ -135,8 +135,8 @@ fn extended(corpus: &mut Corpus) {
     ] {
         corpus.add(format!("{name}.webp"), frames(width, height, &[frame]), expected);
     }
-    // The lossless picture is the frame's second chunk; the first makes it look lossy.
-    let pictures = [chunk(b"VP8 ", &[0; 16]), chunk(b"VP8L", &plain(8, 8))].concat();
+    // The lossless picture is the frame's second chunk, behind one that nobody knows.
+    let pictures = [chunk(b"ABCD", &[]), chunk(b"VP8L", &plain(8, 8))].concat();
     let hidden = chunk(b"ANMF", &[&[0; 16][..], &pictures].concat());
     let lossy = sample("lossy.webp")[12..].to_vec();
     let still_with_frame = file(&[canvas(0, 8, 8), hidden, lossy]);

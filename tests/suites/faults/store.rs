@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use camshaft_common::prediction::FailureClass;
 use camshaft_tests::broker::Broker;
 use camshaft_tests::health::Health;
 use camshaft_tests::programs::{Ended, Running, camshaft, run, worker};
@@ -95,6 +96,40 @@ fn no_image_fails_if_a_fifth_of_the_answers_are_bad() {
     let (requests, faulty) = s3.relay.requests();
     assert!(faulty * 6 > requests, "only {faulty} of {requests} requests went wrong");
     s3.assert_all_predicted();
+}
+
+#[test]
+fn an_object_that_is_archived_or_encrypted_fails_alone() {
+    let s3 = S3Run::new("one-object", 30);
+    let _ended = s3.enqueue().expect(0);
+    let not_given = "The object was stored using a form of Server Side Encryption. The correct \
+                     parameters must be provided to retrieve the object.";
+    let refused = [
+        (403, "InvalidObjectState", "The operation is not valid for the object's storage class"),
+        (400, "KMS.DisabledException", "arn:aws:kms:us-east-1:1:key/x is disabled."),
+        (400, "KMS.NotFoundException", "Key 'arn:aws:kms:us-east-1:1:key/x' does not exist"),
+        (400, "KMS.KMSInvalidStateException", "arn:aws:kms:us-east-1:1:key/x is pending deletion."),
+        (400, "InvalidRequest", not_given),
+    ];
+    // More of each than would make the store count as out.
+    let refused: Vec<_> = refused.iter().cycle().take(20).collect();
+    for (key, (status, code, message)) in s3.small.keys.iter().zip(&refused) {
+        let image = format!("GET /{}/images/{key} ", s3.bucket);
+        s3.relay.answer_error(&image, *status, code, message);
+    }
+    let ended = s3.worker(&[]).end(LIMIT).expect(0);
+    for other in ["credentials", "doesn't answer", "trying again", "dead-lettered"] {
+        assert!(!ended.stderr.contains(other), "{other}: {}", ended.stderr);
+    }
+    let results = Results::read(&s3.server.folder(&s3.out()));
+    results.assert_exactly(&s3.small.keys);
+    assert_eq!(results.failures.len(), refused.len());
+    for (key, (_, code, _)) in s3.small.keys.iter().zip(&refused) {
+        let failure = &results.failures[key];
+        assert_eq!(failure.error.class, FailureClass::AccessDenied, "{failure:?}");
+        assert!(failure.error.message.contains(code), "{failure:?}");
+        assert_eq!(failure.attempts, 1, "{failure:?}");
+    }
 }
 
 #[test]

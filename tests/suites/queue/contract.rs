@@ -35,6 +35,8 @@ contract! {
     retried_message_comes_back_after_its_delay: 1,
     last_retry_becomes_a_dead_letter: 1,
     without_retries_the_first_failure_is_the_last: 0,
+    refused_or_postponed_message_comes_back_with_its_tries_unspent: 1,
+    a_refusal_past_its_limit_is_the_last: 1,
     dead_letter_is_kept_with_its_reason: 1,
     depth_counts_what_waits: 1,
     redrive_moves_all_dead_letters: 0,
@@ -152,6 +154,41 @@ async fn without_retries_the_first_failure_is_the_last(fixture: Fixture) {
     let settled = next(&mut deliveries).await.receipt.settle(retry("once")).await;
     assert_eq!(settled.unwrap(), Settlement::DeadLettered);
     assert_eq!(fixture.reasons().await, ["once"]);
+}
+
+async fn refused_or_postponed_message_comes_back_with_its_tries_unspent(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    let traced = Message { trace: Some(trace()), ..message("job") };
+    fixture.publish(vec![traced]).await;
+    let mut deliveries = consume(queue, 1).await;
+    let postpone = Outcome::Postpone { reason: "no model yet".to_owned(), delay: DELAY };
+    for outcome in [refuse("not here", DEADLINE), postpone, refuse("not here", DEADLINE)] {
+        let delivery = next(&mut deliveries).await;
+        assert_eq!(delivery.attempt, 1);
+        let settled = delivery.receipt.settle(outcome).await;
+        assert_eq!(settled.unwrap(), Settlement::Retrying(DELAY));
+    }
+    let delivery = next(&mut deliveries).await;
+    // A worker may have begun with it.
+    assert_eq!((delivery.attempt, delivery.redelivered), (1, true));
+    assert_eq!((&delivery.body[..], &delivery.trace), (&b"job"[..], &Some(trace())));
+    delivery.receipt.settle(retry("store is busy")).await.unwrap();
+    let delivery = next(&mut deliveries).await;
+    assert_eq!((delivery.attempt, delivery.redelivered), (2, false));
+    delivery.receipt.settle(refuse("not here", DEADLINE)).await.unwrap();
+    let delivery = next(&mut deliveries).await;
+    assert_eq!(delivery.attempt, 2);
+    delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    depth_becomes(queue, 0, 0, 0).await;
+}
+
+async fn a_refusal_past_its_limit_is_the_last(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(messages(0..1)).await;
+    let mut deliveries = consume(queue, 1).await;
+    let settled = next(&mut deliveries).await.receipt.settle(refuse("no", Duration::ZERO)).await;
+    assert_eq!(settled.unwrap(), Settlement::DeadLettered);
+    assert_eq!(fixture.reasons().await, ["no"]);
 }
 
 async fn dead_letter_is_kept_with_its_reason(fixture: Fixture) {

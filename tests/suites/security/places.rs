@@ -174,6 +174,7 @@ fn with_allow_a_worker_reads_and_writes_nothing_else() {
     let before = outside_of(&small.out, folder);
     let allow = [&small.source, &small.out, &small.model].map(|path| text(path)).join(",");
     let mut command = worker(["--broker", &broker, "--exit-when-idle", "1", "--allow", &allow]);
+    command.args(["--refusal-limit", "0"]);
     let ended = run(&mut command).expect(0);
 
     let reasons: Vec<_> = raw.take_dead().into_iter().map(|(_, reason)| reason).collect();
@@ -216,6 +217,7 @@ fn allow_does_not_match_a_longer_name_or_a_climbing_path_in_a_bucket() {
     raw.publish(&job);
     let mut command = worker(["--broker", &broker, "--exit-when-idle", "1"]);
     command.args(["--allow", "s3://allow/data", "--allow", "s3://allow/out"]);
+    command.args(["--refusal-limit", "0"]);
     let _ended = run(command.envs(server.variables())).expect(0);
 
     let reasons: Vec<_> = raw.take_dead().into_iter().map(|(_, reason)| reason).collect();

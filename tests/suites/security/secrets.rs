@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use camshaft_tests::broker::Broker;
 use camshaft_tests::images::files_below;
 use camshaft_tests::programs::{camshaft, run, worker};
-use camshaft_tests::s3::{S3Server, SECRET_KEY};
+use camshaft_tests::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 use camshaft_tests::small_run::SmallRun;
 use camshaft_tests::tls::Identity;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,6 +20,7 @@ const WRONG_PASSWORD: &str = "wr0ng/p@ssword";
 const WRONG_SECRET_KEY: &str = "wr0ng/s3cret+k3y";
 const SESSION_TOKEN: &str = "s3ssion/t0ken+value";
 const HUB_TOKEN: &str = "hf_t0ken_that_must_n0t_show";
+const ENDPOINT_PASSWORD: &str = "endp0int-passw0rd";
 
 /// The texts as which a secret may appear.
 fn forms(secret: &str) -> Vec<String> {
@@ -125,7 +126,7 @@ impl Run {
     /// The secrets that must not appear.
     fn secrets(&self, broker: &Broker) -> Vec<String> {
         let known = [broker.password(), WRONG_PASSWORD, SECRET_KEY, WRONG_SECRET_KEY];
-        let known = known.into_iter().chain([SESSION_TOKEN, HUB_TOKEN]);
+        let known = known.into_iter().chain([SESSION_TOKEN, HUB_TOKEN, ENDPOINT_PASSWORD]);
         let mut secrets: Vec<_> = known.map(str::to_owned).collect();
         let key = std::fs::read_to_string(&self.client.key).unwrap();
         secrets.extend(key.lines().filter(|line| !line.starts_with("---")).map(str::to_owned));
@@ -165,6 +166,27 @@ fn print_all(run: &Run, raw: &Raw) -> Printed {
     printed.run(1, || {
         let mut command = audit();
         command.env("AWS_SECRET_ACCESS_KEY", WRONG_SECRET_KEY);
+        command
+    });
+    printed.run(0, || {
+        let port = S3Server::s3s_fs().port();
+        let mut command = audit();
+        command.env("AWS_ENDPOINT_URL", format!("http://me:{ENDPOINT_PASSWORD}@127.0.0.1:{port}"));
+        command
+    });
+    let home = small.directory.path();
+    let keys = format!(
+        "[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n\
+         aws_session_token = {SESSION_TOKEN}\n"
+    );
+    std::fs::create_dir(home.join(".aws")).unwrap();
+    std::fs::write(home.join(".aws/credentials"), keys).unwrap();
+    printed.run(0, || {
+        let mut command = audit();
+        for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+            command.env_remove(variable);
+        }
+        command.env("HOME", home);
         command
     });
     printed

@@ -316,8 +316,8 @@ mod tests {
     /// longest lengths possible. Without the picture's header.
     fn groups(count: usize) -> Vec<u8> {
         let mut bits = Vec::new();
-        let mut put = |value: usize, length: usize| {
-            bits.extend((0..length).map(|place| value >> place & 1 == 1));
+        let mut put = |value: usize, length: u32| {
+            bits.extend((0..length).map(|at| value.checked_shr(at).unwrap_or(0) & 1 == 1));
         };
         // No transform and no cache. Groups belong to blocks of 512 × 512 pixels; the only block
         // has the last group.

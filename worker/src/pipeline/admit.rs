@@ -26,7 +26,7 @@ pub struct AdmitStage {
     pub permits: WorkPermits,
     /// How many images this worker may hold.
     pub hold: Arc<HoldLimit>,
-    /// Counts deliveries and their time in the queue.
+    /// Counts deliveries and their time in the queue, and follows the recent ones.
     pub reporting: Arc<Reporting>,
 }
 
@@ -56,22 +56,24 @@ impl Stage for AdmitStage {
         } = delivery;
         self.reporting.counters.count_taken();
         let held = self.hold.hold(received_at, alone);
+        let mut taken = Box::new(self.reporting.recent_jobs.take());
         if let Some(Ok(waited)) = published_at.map(|published| published.elapsed()) {
             self.reporting.metrics.observe_queue_wait(waited);
         }
         let job = match Job::parse(&body) {
             Ok(job) => job,
             Err(error) => {
-                let delivery = OpenDelivery { receipt, spans: ImageSpans::none() };
+                let delivery = OpenDelivery { receipt, spans: ImageSpans::none(), taken };
                 return Err(Exit::of_message(delivery, error));
             }
         };
+        taken.set_run(job.run);
         let trace = trace.as_ref();
         let id = trace.and_then(TraceContext::trace_id).unwrap_or_default();
         let logs = info_span!("image", run = %job.run, key = %job.key, attempt, trace = id);
         let received = Received { queue: &queue, trace, bytes: body.len(), attempt };
         let spans = ImageSpans { logs, trace: traces::process(received, &job) };
-        let delivery = OpenDelivery { receipt, spans };
+        let delivery = OpenDelivery { receipt, spans, taken };
         let job = match self.allowed_places.admit(job).await {
             Ok(job) => job,
             Err(refused) => return Err(Exit::of_message(delivery, refused)),

@@ -8,6 +8,7 @@ use camshaft_common::prediction::{ImageRecord, StageTimings};
 use camshaft_queue::Receipt;
 
 use super::hold_limit::HeldImage;
+use super::recent_jobs::TakenJob;
 use super::traces::{HasSpans, ImageSpans};
 use super::work_permits::WorkPermit;
 
@@ -27,6 +28,8 @@ pub struct OpenDelivery {
     pub receipt: Receipt,
     /// The spans of its image.
     pub spans: ImageSpans,
+    /// To be told how it ends.
+    pub taken: Box<TakenJob>,
 }
 
 /// An image and what is known of it so far.

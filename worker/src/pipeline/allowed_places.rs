@@ -86,7 +86,7 @@ impl fmt::Display for PlaceRole {
 pub enum PlaceRefused {
     /// The place is not below any allowed one.
     #[error(
-        "the job's {role} {place} is not below any place this worker was given with --allow; start workers that allow it and redrive"
+        "the job's {role} {place} is not below any place this worker was given with --allow; allow it, or start workers that do"
     )]
     Outside {
         /// What the job uses it for.
@@ -133,6 +133,12 @@ impl AllowedPlaces {
     #[must_use]
     pub fn only(allowed: Vec<AllowedPlace>) -> Self {
         Self { allowed, any_model: false }
+    }
+
+    /// True if jobs may name any place.
+    #[must_use]
+    pub fn allows_every_place(&self) -> bool {
+        self.allowed.is_empty()
     }
 
     /// Does not check the models that jobs name. For a worker that has a model of its own and

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use camshaft_vision::input::InputRule;
+use camshaft_model::ModelConfig;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -82,6 +82,8 @@ pub struct BatchStage {
     pub size: Arc<BatchSize>,
     /// How long a batch's first image waits for further ones.
     pub wait: Duration,
+    /// The most memory that a network may take for the larger inputs of a batch; none on a GPU.
+    pub max_activation_bytes: Option<u64>,
     /// How many images this worker may hold.
     pub hold: Arc<HoldLimit>,
 }
@@ -190,8 +192,8 @@ impl BatchStage {
     fn is_full(&self, gathering: &Gathering) -> bool {
         let Gathering { batch, next } = gathering;
         let Some(first) = batch.first() else { return false };
-        let input = &first.image.model.config().input;
-        let most = self.size.now().min(most_images(input)).min(self.hold.batch());
+        let most = self.most_images(first.image.model.config());
+        let most = most.min(self.size.now()).min(self.hold.batch());
         next.is_some() || first.alone || batch.len() >= most
     }
 }
@@ -206,11 +208,18 @@ async fn send_back(images: Vec<Waiting>, exits: &Sender<Exit>) -> bool {
     true
 }
 
-/// The most images of a batch, by the size of the network's input. What the network holds of an image
-/// grows with it, up to gigabytes.
-fn most_images(InputRule { height, width, .. }: &InputRule) -> usize {
-    let pixels = height * width;
-    if pixels <= PLAIN_PIXELS { usize::MAX } else { (BATCH_PIXELS / pixels).max(1) }
+impl BatchStage {
+    /// The most images of a batch, by the size of the network's input. What the network holds of an
+    /// image grows with it, up to gigabytes.
+    fn most_images(&self, config: &ModelConfig) -> usize {
+        let pixels = config.input.height * config.input.width;
+        if pixels <= PLAIN_PIXELS {
+            return usize::MAX;
+        }
+        let in_memory = |bytes| usize::try_from(bytes / config.activation_bytes()).unwrap_or(1);
+        let in_memory = self.max_activation_bytes.map_or(usize::MAX, in_memory);
+        (BATCH_PIXELS / pixels).min(in_memory).max(1)
+    }
 }
 
 fn same_model(one: &Decoded, other: &Decoded) -> bool {

@@ -1,10 +1,14 @@
-//! Decides what becomes of a delivery that leaves early, and whether the rest of its run would
-//! meet the same error. The one place that does; see `docs/reliability.md`.
+//! Decides what becomes of a delivery that leaves early, whose fault it is, and whether the rest of
+//! its run would meet the same error. The one place that does; see `docs/reliability.md`.
 
+use std::time::Duration;
+
+use camshaft_common::model::ModelFilesError;
 use camshaft_common::prediction::FailureClass;
-use camshaft_common::store::StoreErrorKind;
+use camshaft_common::store::{StoreError, StoreErrorKind};
+use camshaft_model::ModelError;
 
-use super::exit::ExitCause;
+use super::exit::{ExitCause, NotAdmitted};
 use super::model_files::ModelUnavailable;
 
 /// What becomes of a delivery.
@@ -16,10 +20,25 @@ pub enum Disposition {
     Failure(FailureClass),
     /// It is tried again later.
     Retry,
+    /// This worker can't try it, and another may: it is delivered again, and no try is counted.
+    Refuse(Fault),
+    /// This worker can't try it yet, since its model is not read: it is delivered again after about
+    /// this time, and no try is counted.
+    Postpone(Duration),
     /// It goes back to the queue, and nothing is counted.
     HandBack,
     /// It becomes a dead letter: another try would not help, and the image is not at fault.
     DeadLetter,
+}
+
+/// Whose fault it is that a worker can't try a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// This worker's: it can do no job of any run.
+    Worker,
+    /// This worker's or the run's, which one worker alone can't tell: a place that it may not use is
+    /// its own mistake or a mistyped one.
+    WorkerOrRun,
 }
 
 /// Which images of the run meet the same error.
@@ -47,44 +66,43 @@ pub struct Classification {
 /// Classifies why a delivery leaves early.
 #[must_use]
 pub fn classify(cause: &ExitCause) -> Classification {
-    use Disposition::{DeadLetter, Done, Failure, HandBack, Retry};
+    use Disposition::{DeadLetter, Done, Failure, HandBack, Refuse, Retry};
     let (disposition, affects) = match cause {
         ExitCause::AlreadyDone => (Done, Affects::OneImage),
         ExitCause::NoTime => (HandBack, Affects::OneImage),
-        ExitCause::NotAdmitted(_) => (DeadLetter, Affects::OneImage),
+        ExitCause::NotAdmitted(NotAdmitted::Unreadable(_)) => (DeadLetter, Affects::OneImage),
+        // Another worker may use the place, or have other settings for the store.
+        ExitCause::NotAdmitted(NotAdmitted::Refused(_)) | ExitCause::Unopened(_) => {
+            (Refuse(Fault::WorkerOrRun), Affects::EveryImage)
+        }
         ExitCause::Source(error) => match error.kind() {
             StoreErrorKind::NotFound => (Failure(FailureClass::NotFound), Affects::OneImage),
-            StoreErrorKind::AccessDenied => {
+            StoreErrorKind::AccessDenied | StoreErrorKind::ArchivedOrEncrypted => {
                 (Failure(FailureClass::AccessDenied), Affects::OneImage)
             }
             StoreErrorKind::TooLarge => (Failure(FailureClass::TooLarge), Affects::OneImage),
             StoreErrorKind::Unusable => (Failure(FailureClass::Unsupported), Affects::OneImage),
             // As failures, a missing bucket or expired credentials would spoil a whole run.
-            StoreErrorKind::NoBucket | StoreErrorKind::BadCredentials => {
-                (Retry, Affects::EveryImage)
-            }
+            StoreErrorKind::NoBucket
+            | StoreErrorKind::BadCredentials
+            | StoreErrorKind::BadSettings => (Refuse(fault_of(error)), Affects::EveryImage),
             StoreErrorKind::NoSpace => (Retry, Affects::OneImage),
             StoreErrorKind::Transient => (Retry, Affects::EveryImageIfSourceIsOut),
         },
         ExitCause::Out(error) => match error.kind() {
+            // What is written is encrypted with the bucket's key, whatever image it is about.
             StoreErrorKind::NoBucket
             | StoreErrorKind::BadCredentials
-            | StoreErrorKind::AccessDenied
-            | StoreErrorKind::NoSpace => (Retry, Affects::EveryImage),
+            | StoreErrorKind::BadSettings
+            | StoreErrorKind::ArchivedOrEncrypted
+            | StoreErrorKind::AccessDenied => (Refuse(fault_of(error)), Affects::EveryImage),
+            StoreErrorKind::NoSpace => (Retry, Affects::EveryImage),
             StoreErrorKind::Transient => (Retry, Affects::EveryImageIfOutIsOut),
             StoreErrorKind::NotFound | StoreErrorKind::TooLarge => (Retry, Affects::OneImage),
             // No failure could be stored under that name either.
             StoreErrorKind::Unusable => (DeadLetter, Affects::OneImage),
         },
-        ExitCause::Model(error) => match error {
-            // Another worker may have the model, or its store may be back by then.
-            ModelUnavailable::Pinned { .. }
-            | ModelUnavailable::NotBundled
-            | ModelUnavailable::Files(_) => (Retry, Affects::OneImage),
-            ModelUnavailable::Changed { .. }
-            | ModelUnavailable::Unusable(_)
-            | ModelUnavailable::ReaderPanicked => (DeadLetter, Affects::OneImage),
-        },
+        ExitCause::Model(error) => of_model(error),
         ExitCause::Device(_) => (Retry, Affects::OneImage),
         ExitCause::Decode(error) => (Failure(error.class()), Affects::OneImage),
         ExitCause::DecoderPanicked | ExitCause::DecoderTimedOut(_) => {
@@ -98,14 +116,54 @@ pub fn classify(cause: &ExitCause) -> Classification {
     Classification { disposition, affects }
 }
 
+/// What becomes of a job whose model can't be used.
+fn of_model(error: &ModelUnavailable) -> (Disposition, Affects) {
+    use Disposition::{DeadLetter, Postpone, Refuse};
+    let refused = |fault| (Refuse(fault), Affects::EveryImage);
+    match error {
+        ModelUnavailable::BeingRead { waited, .. } => (Postpone(*waited), Affects::OneImage),
+        // Another worker may have the model, or may read it, or has the memory for it.
+        ModelUnavailable::Pinned { .. }
+        | ModelUnavailable::LargeInput { .. }
+        | ModelUnavailable::NotBundled
+        | ModelUnavailable::OtherCopy { .. } => refused(Fault::WorkerOrRun),
+        ModelUnavailable::Files(error) => match error {
+            ModelFilesError::Store(error) | ModelFilesError::ReadClasses(error) => {
+                refused(fault_of(error))
+            }
+            ModelFilesError::Hub(_) | ModelFilesError::Folder(_) | ModelFilesError::Classes(_) => {
+                refused(Fault::WorkerOrRun)
+            }
+            ModelFilesError::OptionsOfBundled => (DeadLetter, Affects::OneImage),
+        },
+        ModelUnavailable::Unusable(error) => match &**error {
+            // Another worker has another device.
+            ModelError::Device(_) | ModelError::Precision(_) | ModelError::Compute(_) => {
+                refused(Fault::WorkerOrRun)
+            }
+            _ => (DeadLetter, Affects::OneImage),
+        },
+        ModelUnavailable::Changed { .. } | ModelUnavailable::ReaderPanicked => {
+            (DeadLetter, Affects::OneImage)
+        }
+    }
+}
+
+/// Whose fault a store's refusal is. A mistyped place has no bucket, or one of somebody else, but no
+/// place makes a store refuse the credentials.
+fn fault_of(error: &StoreError) -> Fault {
+    match error.kind() {
+        StoreErrorKind::BadCredentials => Fault::Worker,
+        _ => Fault::WorkerOrRun,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use camshaft_common::job::Job;
     use camshaft_decoding::DecodeError;
 
-    use super::super::exit::NotAdmitted;
+    use super::super::allowed_places::{PlaceRefused, PlaceRole};
     use super::*;
 
     #[test]
@@ -124,10 +182,37 @@ mod tests {
                 Disposition::Failure(FailureClass::ExplainFailed),
             ),
             (ExitCause::NoTime, Disposition::HandBack),
-            (ModelUnavailable::NotBundled.into(), Disposition::Retry),
         ] {
             let affects = Affects::OneImage;
             assert_eq!(classify(&cause), Classification { disposition, affects }, "{cause}");
         }
+    }
+
+    #[test]
+    fn what_another_worker_may_do_is_refused() {
+        let place = "s3://elsewhere/images".to_owned();
+        let outside = PlaceRefused::Outside { role: PlaceRole::Source, place };
+        let digests = || ("pets".to_owned(), "sha256:a".to_owned(), "sha256:b".to_owned());
+        let (name, found, wanted) = digests();
+        let copy = ModelUnavailable::OtherCopy { name, found, wanted };
+        let causes: [ExitCause; 3] = [
+            NotAdmitted::Refused(outside).into(),
+            ModelUnavailable::NotBundled.into(),
+            copy.into(),
+        ];
+        for cause in causes {
+            let disposition = Disposition::Refuse(Fault::WorkerOrRun);
+            let affects = Affects::EveryImage;
+            assert_eq!(classify(&cause), Classification { disposition, affects }, "{cause}");
+        }
+        let (name, found, wanted) = digests();
+        let changed = ModelUnavailable::Changed { name, found, wanted };
+        assert_eq!(classify(&changed.into()).disposition, Disposition::DeadLetter);
+        let waited = Duration::from_secs(7);
+        let reading =
+            ModelUnavailable::BeingRead { name: "pets".to_owned(), waited, problem: None };
+        let postponed = classify(&reading.into());
+        assert_eq!(postponed.disposition, Disposition::Postpone(waited));
+        assert_eq!(postponed.affects, Affects::OneImage);
     }
 }

@@ -52,9 +52,12 @@ pub enum ExitCause {
     /// An earlier try stored the prediction, but did not acknowledge the message.
     #[error("an earlier try has done it")]
     AlreadyDone,
-    /// This worker can't use the model.
+    /// This worker can't use the model. All jobs of the model share the error.
+    #[error("{0}")]
+    Model(Arc<ModelUnavailable>),
+    /// This worker's settings don't open the store of SOURCE or OUT.
     #[error(transparent)]
-    Model(#[from] ModelUnavailable),
+    Unopened(StoreError),
     /// Reading the image from SOURCE failed.
     #[error(transparent)]
     Source(StoreError),
@@ -104,6 +107,12 @@ pub enum ExitCause {
         /// The most that they may hold.
         max_bytes: u64,
     },
+}
+
+impl From<ModelUnavailable> for ExitCause {
+    fn from(error: ModelUnavailable) -> Self {
+        Self::Model(Arc::new(error))
+    }
 }
 
 impl ExitCause {

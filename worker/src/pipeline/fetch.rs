@@ -8,11 +8,13 @@ use camshaft_common::layout::Layout;
 use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::store::StoreErrorKind;
 use camshaft_model::ModelFiles;
+use camshaft_vision::input::InputRule;
 
 use super::admitted::{Admitted, AdmittedImage};
 use super::exit::{Exit, ExitCause};
 use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
-use super::model_files::ModelFilesCache;
+use super::model_files::ModelUnavailable;
+use super::model_files_cache::ModelFilesCache;
 use super::reporting::Reporting;
 use super::stages::Stage;
 use super::stores::Stores;
@@ -50,11 +52,13 @@ pub struct FetchStage {
     /// Opens SOURCE and OUT.
     pub stores: Arc<Stores>,
     /// The models that this worker may use.
-    pub models: ModelFilesCache,
+    pub models: Arc<ModelFilesCache>,
     /// Memory for files that are not decoded yet.
     pub file_budget: Arc<MemoryBudget>,
     /// The largest file that is read.
     pub max_image_bytes: u64,
+    /// The most memory that a network may take for one image; none on a GPU, which has its own.
+    pub max_activation_bytes: Option<u64>,
     /// Counts bytes.
     pub reporting: Arc<Reporting>,
 }
@@ -80,10 +84,13 @@ impl FetchStage {
         &self,
         image: &mut AdmittedImage,
     ) -> Result<(FetchedFile, Arc<ModelFiles>), ExitCause> {
-        let model = self.models.files_for(&image.job.model).await?;
-        // Options can ask for more than any image is worth. That is told before the image is read.
+        let source = self.stores.folder(&image.job.source).map_err(ExitCause::Unopened)?;
+        // It is needed at the end. That its settings are wrong is told before there is work.
+        drop(self.stores.folder(&image.job.out).map_err(ExitCause::Unopened)?);
+        let model = self.models.files_for(&image.job.model).await.map_err(ExitCause::Model)?;
+        // Models and options can ask for more than any image is worth. That is told before it is read.
+        self.check_input(&model).map_err(ExitCause::Model)?;
         model.check(&image.job.explain)?;
-        let source = self.stores.folder(&image.job.source).map_err(ExitCause::Source)?;
         let started = Instant::now();
         if image.may_have_a_result() && !image.job.replaces && self.is_done(image).await? {
             return Err(ExitCause::AlreadyDone);
@@ -99,6 +106,18 @@ impl FetchStage {
         Ok((FetchedFile { bytes: object.bytes, memory }, model))
     }
 
+    /// Checks that the network has the memory for one image.
+    fn check_input(&self, model: &ModelFiles) -> Result<(), Arc<ModelUnavailable>> {
+        let (config, bytes) = (model.config(), model.config().activation_bytes());
+        match self.max_activation_bytes {
+            Some(max_bytes) if bytes > max_bytes => {
+                let InputRule { height, width, .. } = config.input;
+                Err(Arc::new(ModelUnavailable::LargeInput { width, height, bytes, max_bytes }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// True if an earlier try of this run has stored a prediction for the image as it is now.
     /// The options of a run never change, so it is enough to compare the run, the model and the
     /// image's entity tag.
@@ -109,7 +128,15 @@ impl FetchStage {
         let path = layout.prediction(&job.key);
         let stored = match out.get(&path, MAX_RECORD_BYTES, &self.file_budget).await {
             Ok((stored, _memory)) => stored,
-            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
+            // One in an archive is made again.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    StoreErrorKind::NotFound | StoreErrorKind::ArchivedOrEncrypted
+                ) =>
+            {
+                return Ok(false);
+            }
             Err(error) => return Err(ExitCause::Out(error)),
         };
         let Ok(record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {

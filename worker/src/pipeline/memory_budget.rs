@@ -49,9 +49,8 @@ impl LostDecoders {
         let Self { decoders, bytes, limit_bytes } = *self;
         (2 * decoders > cores || 2 * bytes > limit_bytes).then(|| {
             format!(
-                "{decoders} decoders have not come back, and hold {} MiB of {}: the files that they work \
-                 on have failed as undecodable; start again to go on with the others, and report the \
-                 files, for that is a bug",
+                "{decoders} decoders have not come back, and hold {} MiB of {}; the files that they work \
+                 on have failed as undecodable; please report them, for that is a bug",
                 bytes >> 20,
                 limit_bytes >> 20,
             )

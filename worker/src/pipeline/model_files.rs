@@ -1,6 +1,10 @@
-//! Which models this worker may use, and their files. A model's files are read once.
+//! A model's files, and why a worker can't use them.
+//!
+//! Owns reading them once. Which models are read when, and for how long they are kept, is in
+//! [`model_files_cache`](super::model_files_cache).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use camshaft_arguments::advice::describe_model_files_error;
 use camshaft_common::model::{
@@ -8,10 +12,8 @@ use camshaft_common::model::{
 };
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{ModelError, ModelFiles};
-use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::recently_used::RecentlyUsed;
 use crate::advice::describe_model_error;
 use crate::cores;
 
@@ -32,6 +34,32 @@ pub enum ModelUnavailable {
         /// The job's model.
         wanted: String,
     },
+    /// The model's files are not read yet.
+    #[error(
+        "model {name} is not read yet, after {} s{}",
+        waited.as_secs(),
+        problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"))
+    )]
+    BeingRead {
+        /// The model's name.
+        name: String,
+        /// How long so far.
+        waited: Duration,
+        /// Why the last try failed; `None` while the first is under way.
+        problem: Option<Arc<ModelUnavailable>>,
+    },
+    /// The model's files on this machine are not those of the run.
+    #[error(
+        "this worker's copy of model {name} has other files ({found}) than the run ({wanted}); copy the run's here, or enqueue again if the model was changed"
+    )]
+    OtherCopy {
+        /// The model's name.
+        name: String,
+        /// The digest of the files.
+        found: String,
+        /// The digest in the job.
+        wanted: String,
+    },
     /// The model's files changed after the run was started.
     #[error(
         "the files of model {name} have changed since the run was started ({found}, the job says {wanted}); enqueue again"
@@ -50,6 +78,23 @@ pub enum ModelUnavailable {
     /// The files are not a model that this worker can run.
     #[error("{}", describe_model_error(.0))]
     Unusable(#[source] Arc<ModelError>),
+    /// The network's input is so large that one image takes more memory than there is for all.
+    #[error(
+        "one image of the model's {width}×{height} pixels takes {} MiB in the network, more than \
+         --max-held-bytes allows, {} MiB; allow more, or use a model with a smaller input",
+        bytes >> 20,
+        max_bytes >> 20
+    )]
+    LargeInput {
+        /// Width of the input in pixels.
+        width: usize,
+        /// Height of the input in pixels.
+        height: usize,
+        /// What one image takes.
+        bytes: u64,
+        /// What all images may hold.
+        max_bytes: u64,
+    },
     /// A bug.
     #[error(
         "the model's files crashed their reader, which is a bug; write them anew as safetensors"
@@ -71,6 +116,32 @@ pub async fn read(
     stores: &StoreOptions,
 ) -> Result<ModelFiles, ModelUnavailable> {
     read_if(request, stores, |_| Ok(())).await
+}
+
+/// Reads the files of the model that a job asks for.
+///
+/// # Errors
+/// As [`read`], and if they are other files than the job says.
+pub(super) async fn read_wanted(
+    wanted: &ModelIdentity,
+    stores: &StoreOptions,
+) -> Result<ModelFiles, ModelUnavailable> {
+    let check = |found: &ModelIdentity| {
+        if found.same_content(wanted) {
+            return Ok(());
+        }
+        let (found, digest) = (found.digest.to_string(), wanted.digest.to_string());
+        let name = wanted.name.clone();
+        Err(match &wanted.reference {
+            // Each machine may have files of its own under that path.
+            ModelReference::Folder(place) if place.local_path().is_some() => {
+                ModelUnavailable::OtherCopy { name, found, wanted: digest }
+            }
+            _ => ModelUnavailable::Changed { name, found, wanted: digest },
+        })
+    };
+    let (reference, options) = (wanted.reference.clone(), wanted.options.clone());
+    read_if(&ModelRequest { reference, options }, stores, check).await
 }
 
 /// Reads the files of a model, and looks into them only if `check` finds nothing wrong with what they
@@ -100,6 +171,15 @@ async fn read_if(
     Ok(files)
 }
 
+impl ModelUnavailable {
+    /// True if the files may be read later without a change to the configuration: their store, or
+    /// the hub, did not answer.
+    #[must_use]
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Files(error) if error.may_pass())
+    }
+}
+
 /// Warns of what was chosen for the user, who may want something else.
 fn tell_choices(files: &ModelFiles) {
     let model = &files.identity().name;
@@ -127,61 +207,4 @@ fn bundled() -> Result<ModelFiles, ModelUnavailable> {
 #[cfg(not(feature = "bundled-model"))]
 fn bundled() -> Result<ModelFiles, ModelUnavailable> {
     Err(ModelUnavailable::NotBundled)
-}
-
-/// The files of the models in use.
-#[derive(Debug)]
-pub struct ModelFilesCache {
-    pinned: Option<Arc<ModelFiles>>,
-    options: StoreOptions,
-    files: Mutex<RecentlyUsed<Arc<ModelFiles>>>,
-}
-
-impl ModelFilesCache {
-    /// Holds the files of `first`. If `pinned`, no other model is used.
-    #[must_use]
-    pub fn new(first: Option<Arc<ModelFiles>>, pinned: bool, options: StoreOptions) -> Self {
-        let mut files = RecentlyUsed::new(KEPT_MODELS);
-        if let Some(first) = &first {
-            files.insert(Arc::clone(first));
-        }
-        Self { pinned: first.filter(|_| pinned), options, files: Mutex::new(files) }
-    }
-
-    /// The files of the model a job asks for.
-    ///
-    /// # Errors
-    /// If this worker may not use the model, or can't.
-    pub async fn files_for(
-        &self,
-        wanted: &ModelIdentity,
-    ) -> Result<Arc<ModelFiles>, ModelUnavailable> {
-        if let Some(pinned) = &self.pinned {
-            if pinned.identity().same_content(wanted) {
-                return Ok(Arc::clone(pinned));
-            }
-            return Err(ModelUnavailable::Pinned {
-                ours: pinned.identity().reference.to_string(),
-                wanted: format!("{} ({})", wanted.reference, wanted.digest),
-            });
-        }
-        // Locked while reading, so that a model that many images wait for is read once.
-        let mut kept = self.files.lock().await;
-        if let Some(files) = kept.find(|files| files.identity().same_content(wanted)) {
-            return Ok(Arc::clone(files));
-        }
-        let (reference, options) = (wanted.reference.clone(), wanted.options.clone());
-        let check = |found: &ModelIdentity| match found.same_content(wanted) {
-            true => Ok(()),
-            false => Err(ModelUnavailable::Changed {
-                name: wanted.name.clone(),
-                found: found.digest.to_string(),
-                wanted: wanted.digest.to_string(),
-            }),
-        };
-        let request = ModelRequest { reference, options };
-        let files = Arc::new(read_if(&request, &self.options, check).await?);
-        kept.insert(Arc::clone(&files));
-        Ok(files)
-    }
 }

@@ -15,6 +15,7 @@ pub struct OutcomeCounters {
     predicted: AtomicU64,
     already_done: AtomicU64,
     retried: AtomicU64,
+    refused: AtomicU64,
     dead: AtomicU64,
     handed_back: AtomicU64,
     unsettled: AtomicU64,
@@ -32,6 +33,8 @@ pub struct OutcomeCounts {
     pub already_done: u64,
     /// Deliveries put back, to be tried again after a delay.
     pub retried: u64,
+    /// Deliveries left to other workers, or put off, without a try.
+    pub refused: u64,
     /// Deliveries that became dead letters.
     pub dead: u64,
     /// Deliveries that this worker had no time for, and that are in the queue again.
@@ -59,6 +62,10 @@ impl OutcomeCounters {
         self.retried.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_dead(&self) {
         self.dead.fetch_add(1, Relaxed);
     }
@@ -83,6 +90,7 @@ impl OutcomeCounters {
             predicted: self.predicted.load(Relaxed),
             already_done: self.already_done.load(Relaxed),
             retried: self.retried.load(Relaxed),
+            refused: self.refused.load(Relaxed),
             dead: self.dead.load(Relaxed),
             handed_back: self.handed_back.load(Relaxed),
             unsettled: self.unsettled.load(Relaxed),
@@ -107,7 +115,8 @@ impl OutcomeCounts {
     /// Deliveries that are in a stage now, or wait between two.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        let without_result = self.retried + self.dead + self.handed_back + self.unsettled;
+        let without_result =
+            self.retried + self.refused + self.dead + self.handed_back + self.unsettled;
         let left = self.finished() + without_result;
         self.taken.saturating_sub(left)
     }

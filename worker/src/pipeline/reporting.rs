@@ -1,9 +1,10 @@
-//! What stages report to: counts, metrics and lasting errors.
+//! What stages report to: counts, metrics, lasting errors and recent jobs.
 
 use std::sync::Arc;
 
 use super::lasting_errors::LastingErrors;
 use super::outcome_counters::OutcomeCounters;
+use super::recent_jobs::RecentJobs;
 use crate::metrics::Metrics;
 
 /// What stages report to. Shared by those that do.
@@ -17,4 +18,6 @@ pub struct Reporting {
     pub metrics: Metrics,
     /// Errors that every further image of a run would meet.
     pub lasting_errors: LastingErrors,
+    /// Which of the recent jobs this worker refused.
+    pub recent_jobs: Arc<RecentJobs>,
 }

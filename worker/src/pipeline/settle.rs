@@ -3,6 +3,7 @@
 //! What becomes of a delivery that left early is decided in [`disposition`](super::disposition).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use camshaft_common::layout::Layout;
 use camshaft_common::prediction::{FailureClass, FailureReason, FailureRecord};
@@ -10,11 +11,12 @@ use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError};
 use camshaft_queue::{Outcome, QueueError, Settlement};
 use chrono::Utc;
+use parking_lot::Mutex;
 use tracing::{Instrument, Span, debug, error, info, warn};
 
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::channel::Receiver;
-use super::disposition::{Affects, Classification, Disposition, classify};
+use super::disposition::{Affects, Classification, Disposition, Fault, classify};
 use super::exit::{Exit, ExitCause};
 use super::reporting::Reporting;
 use super::stages::Stages;
@@ -26,12 +28,19 @@ use crate::waiting;
 
 const STAGE: &str = "settle";
 
+/// A worker can refuse thousands of jobs a second. One in this time is told as a warning.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// Settles deliveries.
 #[derive(Debug)]
 pub struct SettleStage {
     /// Opens OUT, for failures. Knows whether a store is out.
     pub stores: Arc<Stores>,
-    /// Names the worker, counts outcomes, and notes lasting errors.
+    /// How long a job may be refused by every worker.
+    pub refusal_limit: Duration,
+    /// When a refusal was last told.
+    pub refusal_told: Mutex<Option<Instant>>,
+    /// Names the worker, counts outcomes, and notes lasting errors and recent jobs.
     pub reporting: Arc<Reporting>,
 }
 
@@ -78,7 +87,7 @@ impl SettleStage {
         let timings = image.timings;
         // It must not count as held any more when its acknowledgement makes room for another.
         drop(image);
-        if self.settle(delivery, Outcome::Ack).await.is_none() {
+        if self.settle(delivery, Outcome::Ack, None).await.is_none() {
             return;
         }
         self.reporting.counters.count_predicted();
@@ -108,18 +117,25 @@ impl SettleStage {
             }
         }
         let reason = cause.to_string();
-        if image.as_ref().is_some_and(|image| self.is_lasting(affects, image)) {
+        if self.is_lasting(affects, image.as_deref()) {
             self.reporting.lasting_errors.note(&reason);
         }
-        let outcome = match disposition {
-            Disposition::Done | Disposition::Failure(_) => Outcome::Ack,
-            Disposition::Retry => Outcome::Retry { reason: reason.clone() },
-            Disposition::DeadLetter => Outcome::DeadLetter { reason: reason.clone() },
-            Disposition::HandBack => Outcome::HandBack,
+        let limit = self.refusal_limit;
+        let (outcome, fault) = match disposition {
+            Disposition::Done | Disposition::Failure(_) => (Outcome::Ack, None),
+            Disposition::Retry => (Outcome::Retry { reason: reason.clone() }, None),
+            Disposition::Refuse(fault) => {
+                (Outcome::Refuse { reason: reason.clone(), limit }, Some(fault))
+            }
+            Disposition::Postpone(delay) => {
+                (Outcome::Postpone { reason: reason.clone(), delay }, Some(Fault::WorkerOrRun))
+            }
+            Disposition::DeadLetter => (Outcome::DeadLetter { reason: reason.clone() }, None),
+            Disposition::HandBack => (Outcome::HandBack, None),
         };
         let trace = delivery.spans.trace.clone();
         drop(image);
-        if self.settle(delivery, outcome).await.is_none() {
+        if self.settle(delivery, outcome, fault).await.is_none() {
             return;
         }
         match disposition {
@@ -132,17 +148,24 @@ impl SettleStage {
                 traces::end_failed(&trace, class, &reason);
             }
             // `settle` has counted them.
-            Disposition::Retry | Disposition::DeadLetter | Disposition::HandBack => {}
+            Disposition::Retry
+            | Disposition::Refuse(_)
+            | Disposition::Postpone(_)
+            | Disposition::HandBack
+            | Disposition::DeadLetter => {}
         }
     }
 
     /// True if every further image of the same run would meet the error as well.
-    fn is_lasting(&self, affects: Affects, image: &AdmittedImage) -> bool {
+    fn is_lasting(&self, affects: Affects, image: Option<&AdmittedImage>) -> bool {
+        let job = image.map(|image| &image.job);
         match affects {
             Affects::OneImage => false,
             Affects::EveryImage => true,
-            Affects::EveryImageIfSourceIsOut => self.stores.is_out(&image.job.source),
-            Affects::EveryImageIfOutIsOut => self.stores.is_out(&image.job.out),
+            Affects::EveryImageIfSourceIsOut => {
+                job.is_some_and(|job| self.stores.is_out(&job.source))
+            }
+            Affects::EveryImageIfOutIsOut => job.is_some_and(|job| self.stores.is_out(&job.out)),
         }
     }
 
@@ -173,19 +196,38 @@ impl SettleStage {
         Ok(())
     }
 
-    /// Settles a delivery, and counts it if it was not acknowledged. Returns `None` if the queue
-    /// could not be told: then it delivers the message again.
-    async fn settle(&self, delivery: OpenDelivery, outcome: Outcome) -> Option<Settlement> {
-        let OpenDelivery { receipt, spans } = delivery;
+    /// Settles a delivery, and counts it if it was not acknowledged; `fault` says whose it is that
+    /// it was not tried. Returns `None` if the queue could not be told: then it delivers the message
+    /// again.
+    async fn settle(
+        &self,
+        delivery: OpenDelivery,
+        outcome: Outcome,
+        fault: Option<Fault>,
+    ) -> Option<Settlement> {
+        let OpenDelivery { receipt, spans, taken } = delivery;
         let reason = match &outcome {
             Outcome::Ack | Outcome::HandBack => String::new(),
-            Outcome::Retry { reason } | Outcome::DeadLetter { reason } => reason.clone(),
+            Outcome::Retry { reason }
+            | Outcome::Refuse { reason, .. }
+            | Outcome::Postpone { reason, .. }
+            | Outcome::DeadLetter { reason } => reason.clone(),
         };
         let counters = &self.reporting.counters;
         match receipt.settle(outcome).await {
             Ok(settlement) => {
+                match (settlement, fault) {
+                    (Settlement::Acknowledged, _) => taken.end_done(),
+                    (_, Some(fault)) => taken.end_refused(fault),
+                    (_, None) => drop(taken),
+                }
                 match settlement {
                     Settlement::Acknowledged => {}
+                    Settlement::Retrying(delay) if fault.is_some() => {
+                        counters.count_refused();
+                        traces::end_without_result(&spans.trace, "refused", &reason);
+                        self.tell_refusal(&reason, delay);
+                    }
                     Settlement::Retrying(delay) => {
                         counters.count_retried();
                         traces::end_without_result(&spans.trace, "retried", &reason);
@@ -213,6 +255,19 @@ impl SettleStage {
                 }
                 None
             }
+        }
+    }
+
+    /// Tells of a refused job, but not of each among thousands.
+    fn tell_refusal(&self, reason: &str, delay: Duration) {
+        const TEXT: &str = "left to other workers, or to a later delivery";
+        let delay_seconds = delay.as_secs();
+        let mut told = self.refusal_told.lock();
+        if told.is_some_and(|told| told.elapsed() < REFUSALS_TOLD_EVERY) {
+            debug!(reason, delay_seconds, "{TEXT}");
+        } else {
+            warn!(reason, delay_seconds, "{TEXT}");
+            *told = Some(Instant::now());
         }
     }
 }

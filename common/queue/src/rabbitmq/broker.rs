@@ -31,8 +31,10 @@ impl Broker {
         topology: Topology,
         delays: RetryDelays,
         retry_limit: Duration,
+        creates_queues: bool,
     ) -> Self {
-        let connection = Arc::new(SharedConnection::new(connector.clone(), topology.clone()));
+        let connection = SharedConnection::new(connector.clone(), topology.clone(), creates_queues);
+        let connection = Arc::new(connection);
         Self {
             connector,
             topology,

@@ -6,6 +6,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,19 @@ const HELD_TOO_LONG: &str = "delivery acknowledgement on channel";
 const TIMEOUT_USED: &str = "Timeout value used: ";
 /// What it says of a settled message that it does not know (any more).
 const UNKNOWN_DELIVERY: &str = "unknown delivery tag";
+
+/// True if a broker's URL leads to another machine, where others may publish, too. False if the URL
+/// can't be read: connecting tells that.
+#[must_use]
+pub fn is_remote(url: &Secret) -> bool {
+    let Ok(url) = Url::parse(url.expose()) else { return false };
+    // Without a host it is this machine.
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+    match host.parse::<IpAddr>() {
+        Ok(address) => !address.to_canonical().is_loopback() && !address.is_unspecified(),
+        Err(_) => !host.is_empty() && host != "localhost" && !host.ends_with(".localhost"),
+    }
+}
 
 /// Opens connections to one broker.
 #[derive(Clone)]
@@ -229,6 +243,33 @@ mod tests {
         ] {
             let connector = connector(url).unwrap();
             assert_eq!((connector.address(), connector.uri.vhost.as_str()), (address, vhost));
+        }
+    }
+
+    #[test]
+    fn a_broker_on_this_machine_is_told_from_a_remote_one() {
+        for url in [
+            "amqp://u:p@localhost:5672/%2f",
+            "amqps://LOCALHOST",
+            "amqp://broker.localhost/x",
+            "amqp://127.0.0.1:5672",
+            "amqp://127.1.2.3/",
+            "amqp://u:p@[::1]:5672/x",
+            "amqp://[::ffff:127.0.0.1]",
+            "amqp://0.0.0.0:5672",
+            "amqp:///x",
+            "no URL",
+        ] {
+            assert!(!is_remote(&Secret::from(url.to_owned())), "{url}");
+        }
+        for url in [
+            "amqp://u:p@rabbitmq:5672/%2f",
+            "amqps://broker.example",
+            "amqp://10.0.0.1",
+            "amqp://u:p@[2001:db8::1]/",
+            "amqp://localhost.example",
+        ] {
+            assert!(is_remote(&Secret::from(url.to_owned())), "{url}");
         }
     }
 

@@ -1,11 +1,12 @@
 //! Deliveries as they come, across lost connections.
 //!
-//! A task owns the endless reconnecting, and the change of the prefetch. It takes every delivery as
-//! soon as it comes: what nobody has taken from the stream yet can be handed back at any moment,
-//! also while a worker is busy and does not ask for more. What is known of all consumers of a queue
-//! is here, too: their channels, what they hold, the problem they have at the moment, and why they
-//! ended. What happens over one connection is in [`consumer_session`](super::consumer_session).
-//! Downstream: the worker's first stage.
+//! A task owns the endless reconnecting, and the change of the prefetch: what its consumer wants, or
+//! less while all consumers of the queue are limited. It takes every delivery as soon as it comes:
+//! what nobody has taken from the stream yet can be handed back at any moment, also while a worker is
+//! busy and does not ask for more. What is known of all consumers of a queue is here, too: their
+//! channels, what they hold, the problem they have at the moment, and why they ended. What happens
+//! over one connection is in [`consumer_session`](super::consumer_session). Downstream: the worker's
+//! first stage.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -44,6 +45,8 @@ pub(super) struct Consumers {
     /// Why a stream of deliveries ended by itself.
     failure: Mutex<Option<QueueError>>,
     closed: CancellationToken,
+    /// The most that each may hold for now, if that is less than its prefetch.
+    prefetch_limit: watch::Sender<Option<u16>>,
     /// The tasks of the streams, and the moves of messages that no worker sees to the suspects or
     /// the dead letters.
     tasks: TaskTracker,
@@ -60,6 +63,11 @@ impl Consumers {
 
     pub(super) fn ensure_open(&self) -> Result<(), QueueError> {
         if self.closed.is_cancelled() { Err(QueueError::Closed) } else { Ok(()) }
+    }
+
+    /// Makes all streams of deliveries hold fewer messages for now, or take none.
+    pub(super) fn limit_prefetch(&self, limit: Option<u16>) {
+        self.prefetch_limit.send_replace(limit);
     }
 
     /// Hands back everything that is not settled, whoever has it. Returns how many messages.
@@ -124,6 +132,32 @@ impl Consumers {
             () = stop.cancelled() => None,
             () = self.closed.cancelled() => None,
             result = work => Some(result),
+        }
+    }
+}
+
+/// How many unsettled messages a consumer may hold. It can change at any time.
+struct Prefetch {
+    /// What the consumer wants.
+    wanted: watch::Receiver<u16>,
+    /// A lower number, if there is one for now. With zero, no message is taken.
+    limit: watch::Receiver<Option<u16>>,
+}
+
+impl Prefetch {
+    fn now(&mut self) -> u16 {
+        let wanted = (*self.wanted.borrow_and_update()).max(1);
+        let limit = *self.limit.borrow_and_update();
+        limit.map_or(wanted, |limit| limit.min(wanted))
+    }
+
+    /// Waits until one of the two is set again. Nothing is lost if this is cut off.
+    async fn changed(&mut self) {
+        tokio::select! {
+            // It fails once nobody can change it any more.
+            Ok(()) = self.wanted.changed() => {}
+            Ok(()) = self.limit.changed() => {}
+            else => std::future::pending().await,
         }
     }
 }
@@ -197,15 +231,16 @@ impl Untaken {
     }
 }
 
-/// Starts consuming. The prefetch changes whenever `prefetch` does. Fails only with errors that
+/// Starts consuming. The prefetch changes whenever `wanted` or the limit does. Fails only with errors that
 /// another try doesn't mend; if the broker can't be reached, the stream goes on trying.
 pub(super) async fn deliveries(
     broker: Arc<Broker>,
     consumers: Arc<Consumers>,
-    mut prefetch: watch::Receiver<u16>,
+    wanted: watch::Receiver<u16>,
     stop: CancellationToken,
 ) -> Result<Deliveries, QueueError> {
-    let first = *prefetch.borrow_and_update();
+    let mut prefetch = Prefetch { wanted, limit: consumers.prefetch_limit.subscribe() };
+    let first = prefetch.now();
     // Also cancelled when the stream is dropped.
     let stop = stop.child_token();
     let untaken = Arc::new(Untaken::default());
@@ -243,7 +278,7 @@ struct DeliveryStream {
 struct ConsumerTask {
     broker: Arc<Broker>,
     consumers: Arc<Consumers>,
-    prefetch: watch::Receiver<u16>,
+    prefetch: Prefetch,
     stop: CancellationToken,
     untaken: Arc<Untaken>,
     /// `None` while there is no connection.
@@ -276,7 +311,7 @@ impl ConsumerTask {
                     self.backoff.reset();
                     self.untaken.add(delivery);
                 }
-                Wake::Session(SessionEvent::JobsSettled) => self.resume().await,
+                Wake::Session(SessionEvent::CanStart) => self.start_consumers().await,
                 Wake::Session(SessionEvent::Lost(reason)) => self.lose(reason).await,
             }
         }
@@ -290,34 +325,35 @@ impl ConsumerTask {
             biased;
             () = self.stop.cancelled() => Wake::Stopped,
             () = self.consumers.closed.cancelled() => Wake::Stopped,
-            // It fails if the prefetch never changes any more.
-            Ok(()) = self.prefetch.changed() => Wake::PrefetchChanged,
+            () = self.prefetch.changed() => Wake::PrefetchChanged,
             event = session.next() => Wake::Session(event),
         }
     }
 
-    /// Stops taking jobs. A consumer with the new prefetch starts when all that are held are
-    /// settled: until then the broker would allow both. Of what nobody has taken yet, the part that
-    /// the new prefetch has no room for is handed back.
+    /// Stops taking messages, if the prefetch is another one now. A consumer with the new one starts
+    /// when all that are held are settled: until then the broker would allow both. Of what nobody has
+    /// taken yet, the part that the new prefetch has no room for is handed back: all of it, if it is
+    /// zero. A worker that takes nothing has no use for them, and others can have them at once; a
+    /// copy counts neither as a try nor as a loss.
     async fn change_prefetch(&mut self) {
-        let prefetch = usize::from(*self.prefetch.borrow_and_update());
+        let prefetch = self.prefetch.now();
         let Some(session) = &mut self.session else { return };
-        if !session.is_paused() {
-            // Not cut off by a stop: what is under way would be lost with this connection.
-            for delivery in session.pause_jobs().await {
-                self.untaken.add(delivery);
-            }
+        // Not cut off by a stop: what is under way would be lost with this connection.
+        for delivery in session.change_prefetch(prefetch).await {
+            self.untaken.add(delivery);
         }
-        let surplus = session.unsettled_jobs().saturating_sub(prefetch);
-        let last = self.untaken.take_last_jobs(surplus);
-        self.consumers.hand_back_untaken(&self.broker, last).await;
+        let surplus = session.unsettled_jobs().saturating_sub(prefetch.into());
+        let without_room = match prefetch {
+            0 => self.untaken.take_all(),
+            _ => self.untaken.take_last_jobs(surplus),
+        };
+        self.consumers.hand_back_untaken(&self.broker, without_room).await;
     }
 
-    async fn resume(&mut self) {
-        let prefetch = *self.prefetch.borrow_and_update();
+    async fn start_consumers(&mut self) {
         let Some(session) = &mut self.session else { return };
-        match session.resume_jobs(prefetch).await {
-            Ok(()) => tracing::debug!(prefetch, "consuming with another prefetch"),
+        match session.start_consumers().await {
+            Ok(()) => tracing::debug!("consuming with another prefetch"),
             Err(error) => {
                 let address = self.broker.connector.address();
                 tracing::warn!(address, %error, "connection lost");
@@ -342,7 +378,7 @@ impl ConsumerTask {
 
     /// One try, and a pause if it fails. Gives only errors that another try doesn't mend.
     async fn reconnect(&mut self) -> Result<(), QueueError> {
-        let prefetch = *self.prefetch.borrow_and_update();
+        let prefetch = self.prefetch.now();
         let opening = self.consumers.open_session(&self.broker, prefetch);
         match self.consumers.until_stopped(&self.stop, opening).await {
             None => {}

@@ -39,15 +39,16 @@ impl ConsumerChannel {
         close_connection(&self.connection).await;
     }
 
-    /// Starts a consumer. A quorum queue keeps the prefetch that a consumer starts with, and counts
-    /// only that consumer's own deliveries. The broker names each one anew: under an old name,
-    /// RabbitMQ before 3.10.9 would deliver what is unsettled a second time.
+    /// Starts a consumer. Its prefetch is not zero: that would be no limit. A quorum queue
+    /// keeps the prefetch that a consumer starts with, and counts only that consumer's own
+    /// deliveries. The broker names each one anew: under an old name, RabbitMQ before 3.10.9 would
+    /// deliver what is unsettled a second time.
     pub(super) async fn consume(
         &self,
         queue: &ShortString,
         prefetch: u16,
     ) -> Result<Consumer, lapin::Error> {
-        self.channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
+        self.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         self.channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await
     }

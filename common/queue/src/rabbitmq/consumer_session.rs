@@ -1,9 +1,9 @@
 //! Consuming over one connection, until it is lost.
 //!
 //! A session takes from two queues: the jobs, as many as the prefetch, and the suspects, one at a
-//! time. It keeps back messages that keep killing their workers. The jobs' consumer can be replaced
-//! by one with another prefetch. Upstream: [`consumer`](super::consumer), which keeps what nobody
-//! has taken yet.
+//! time; from neither while the prefetch is zero. It keeps back messages that keep killing their
+//! workers. A consumer can be replaced by one with another prefetch. Upstream:
+//! [`consumer`](super::consumer), which keeps what nobody has taken yet.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,8 +36,11 @@ pub(super) struct ConsumerSession {
 /// The consumer of one queue. It has a channel of its own, since a prefetch is a channel's.
 struct QueueConsumer {
     channel: Arc<ConsumerChannel>,
+    queue: ShortString,
     /// `None` while it is cancelled.
     consumer: Option<Consumer>,
+    /// What `consumer` started with, or the next one is to start with. Zero if none is to start.
+    prefetch: u16,
 }
 
 /// A delivery that nobody has taken yet.
@@ -50,8 +53,9 @@ pub(super) struct NewDelivery {
 /// What happens over a connection.
 pub(super) enum SessionEvent {
     Delivered(NewDelivery),
-    /// Every job is settled, after [`ConsumerSession::pause_jobs`].
-    JobsSettled,
+    /// A consumer that was cancelled can start with its new prefetch: whatever came from its queue is
+    /// settled. To be answered by [`ConsumerSession::start_consumers`].
+    CanStart,
     /// There will be no more deliveries. Says why.
     Lost(String),
 }
@@ -67,8 +71,12 @@ impl ConsumerSession {
         let topology = &broker.topology;
         let opening = async {
             topology.declare(&connection).await?;
-            let jobs = QueueConsumer::open(&connection, topology.jobs(), prefetch).await?;
-            let suspects = QueueConsumer::open(&connection, topology.suspects(), 1).await?;
+            let mut jobs = QueueConsumer::open(&connection, topology.jobs()).await?;
+            let mut suspects = QueueConsumer::open(&connection, topology.suspects()).await?;
+            for (queue, prefetch) in [(&mut jobs, prefetch), (&mut suspects, prefetch.min(1))] {
+                queue.prefetch = prefetch;
+                queue.start_if_it_can().await?;
+            }
             Ok((jobs, suspects))
         };
         let (jobs, suspects) = broker.connector.answer(opening).await?;
@@ -83,11 +91,12 @@ impl ConsumerSession {
     pub(super) async fn next(&mut self) -> SessionEvent {
         loop {
             let Self { jobs, suspects, .. } = self;
-            let paused = jobs.consumer.is_none();
+            let (jobs_wait, suspects_wait) = (jobs.waits(), suspects.waits());
             let (event, alone) = tokio::select! {
                 event = next(&mut suspects.consumer) => (event, true),
                 event = next(&mut jobs.consumer) => (event, false),
-                () = jobs.channel.settled(), if paused => return SessionEvent::JobsSettled,
+                () = suspects.channel.settled(), if suspects_wait => return SessionEvent::CanStart,
+                () = jobs.channel.settled(), if jobs_wait => return SessionEvent::CanStart,
             };
             match event {
                 Some(Ok(delivery)) => {
@@ -132,6 +141,7 @@ impl ConsumerSession {
             attempt: wire::attempts(&properties).saturating_add(1),
             trace: wire::trace(&properties),
             losses,
+            refusals: wire::refusals(&properties),
             is_suspect: alone,
         };
         let kills = match alone {
@@ -164,48 +174,57 @@ impl ConsumerSession {
         self.jobs.channel.unsettled()
     }
 
-    /// True after [`ConsumerSession::pause_jobs`].
-    pub(super) fn is_paused(&self) -> bool {
-        self.jobs.consumer.is_none()
+    /// Takes messages with another prefetch, or none if it is zero. A consumer with the new one does
+    /// not start before [`SessionEvent::CanStart`]: the broker counts what an earlier consumer holds
+    /// beside the new one's prefetch. Returns what was under way.
+    pub(super) async fn change_prefetch(&mut self, prefetch: u16) -> Vec<NewDelivery> {
+        let jobs = self.jobs.change_prefetch(prefetch).await;
+        let suspects = self.suspects.change_prefetch(prefetch.min(1)).await;
+        let jobs = jobs.into_iter().map(|delivery| (delivery, false));
+        let under_way = jobs.chain(suspects.into_iter().map(|delivery| (delivery, true)));
+        under_way.filter_map(|(delivery, alone)| self.screen(delivery, alone)).collect()
     }
 
-    /// Takes no further job. Returns those that were under way.
-    pub(super) async fn pause_jobs(&mut self) -> Vec<NewDelivery> {
-        self.stop(false).await
-    }
-
-    /// Takes jobs again, with another prefetch. Only after [`SessionEvent::JobsSettled`]: the broker
-    /// counts what an earlier consumer holds beside the new one's prefetch.
-    pub(super) async fn resume_jobs(&mut self, prefetch: u16) -> Result<(), QueueError> {
-        let consuming = self.jobs.channel.consume(self.broker.topology.jobs(), prefetch);
-        self.jobs.consumer = Some(self.broker.connector.answer(consuming).await?);
+    /// Starts the consumers that were cancelled and whose queue's messages are settled.
+    pub(super) async fn start_consumers(&mut self) -> Result<(), QueueError> {
+        for queue in [&mut self.jobs, &mut self.suspects] {
+            self.broker.connector.answer(queue.start_if_it_can()).await?;
+        }
         Ok(())
     }
 
     /// Takes nothing any more. Returns what was under way.
     pub(super) async fn end(mut self) -> Vec<NewDelivery> {
-        let mut under_way = self.stop(false).await;
-        under_way.extend(self.stop(true).await);
-        under_way
-    }
-
-    async fn stop(&mut self, suspects: bool) -> Vec<NewDelivery> {
-        let queue = if suspects { &mut self.suspects } else { &mut self.jobs };
-        let Some(consumer) = queue.consumer.take() else { return Vec::new() };
-        let under_way = queue.channel.cancel(consumer).await;
-        under_way.into_iter().filter_map(|delivery| self.screen(delivery, suspects)).collect()
+        self.change_prefetch(0).await
     }
 }
 
 impl QueueConsumer {
-    async fn open(
-        connection: &Arc<Connection>,
-        queue: &ShortString,
-        prefetch: u16,
-    ) -> Result<Self, lapin::Error> {
+    /// Opens a channel. Nothing is consumed yet.
+    async fn open(connection: &Arc<Connection>, queue: &ShortString) -> Result<Self, lapin::Error> {
         let channel = Arc::new(ConsumerChannel::open(connection).await?);
-        let consumer = Some(channel.consume(queue, prefetch).await?);
-        Ok(Self { channel, consumer })
+        Ok(Self { channel, queue: queue.clone(), consumer: None, prefetch: 0 })
+    }
+
+    /// True if there is no consumer, and one is to start once all is settled.
+    fn waits(&self) -> bool {
+        self.consumer.is_none() && self.prefetch > 0
+    }
+
+    async fn start_if_it_can(&mut self) -> Result<(), lapin::Error> {
+        if self.waits() && self.channel.unsettled() == 0 {
+            self.consumer = Some(self.channel.consume(&self.queue, self.prefetch).await?);
+        }
+        Ok(())
+    }
+
+    /// Cancels the consumer if it has another prefetch. Returns what was under way to it.
+    async fn change_prefetch(&mut self, prefetch: u16) -> Vec<lapin::message::Delivery> {
+        let changes = std::mem::replace(&mut self.prefetch, prefetch) != prefetch;
+        match self.consumer.take_if(|_| changes) {
+            Some(consumer) => self.channel.cancel(consumer).await,
+            None => Vec::new(),
+        }
     }
 }
 

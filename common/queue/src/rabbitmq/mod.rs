@@ -50,6 +50,7 @@ use retry::retry;
 use topology::Topology;
 
 pub use bookmark::Bookmark;
+pub use connection::is_remote;
 pub use sequence::{MAX_UNCONFIRMED, Sequence};
 pub use tls::TlsFiles;
 pub use transport::open_connection;
@@ -65,6 +66,8 @@ pub struct RabbitMqOptions {
     pub delays: RetryDelays,
     /// Certificates for `amqps://`.
     pub tls: TlsFiles,
+    /// True to create the queues that don't exist yet. Otherwise it is an error if they don't.
+    pub creates_queues: bool,
     /// What the broker's own pages call the connections.
     pub connection_name: String,
     /// How long [`RabbitMqQueue::connect`] tries to reach a broker that does not answer;
@@ -81,6 +84,7 @@ impl Default for RabbitMqOptions {
             name: "camshaft".to_owned(),
             delays: RetryDelays::default(),
             tls: TlsFiles::default(),
+            creates_queues: true,
             connection_name: "camshaft".to_owned(),
             connect_limit: Some(Duration::from_secs(10)),
             retry_limit: Duration::from_secs(60),
@@ -96,18 +100,18 @@ pub struct RabbitMqQueue {
 }
 
 impl RabbitMqQueue {
-    /// Connects, and declares the queues that don't exist yet.
+    /// Connects, and declares the queues that don't exist yet, unless the options forbid it.
     ///
     /// # Errors
     /// [`QueueError::Unreachable`] once `options.connect_limit` is over;
-    /// [`QueueError::AccessRefused`], [`QueueError::Topology`], [`QueueError::Tls`],
-    /// [`QueueError::QueueNameTooLong`] and [`QueueError::InvalidUrl`] at once.
+    /// [`QueueError::AccessRefused`], [`QueueError::Topology`], [`QueueError::NoQueue`],
+    /// [`QueueError::Tls`], [`QueueError::QueueNameTooLong`] and [`QueueError::InvalidUrl`] at once.
     pub async fn connect(url: Secret, options: RabbitMqOptions) -> Result<Self, QueueError> {
-        let RabbitMqOptions { name, delays, tls, connection_name, connect_limit, retry_limit } =
-            options;
-        let connector = Connector::new(&url, connection_name, tls)?;
+        let RabbitMqOptions { name, delays, tls, creates_queues, .. } = options;
+        let connector = Connector::new(&url, options.connection_name, tls)?;
         let topology = Topology::new(&name, &delays)?;
-        let broker = Broker::new(connector, topology, delays, retry_limit);
+        let (connect_limit, retry_limit) = (options.connect_limit, options.retry_limit);
+        let broker = Broker::new(connector, topology, delays, retry_limit, creates_queues);
         broker.connection.open(connect_limit).await?;
         Ok(Self { broker: Arc::new(broker), consumers: Arc::default() })
     }
@@ -167,7 +171,7 @@ impl RabbitMqQueue {
     /// As [`JobQueue::consume`], with a prefetch that may change while consuming. A change takes
     /// effect once every delivery is settled, and no further one is taken before. If the new
     /// prefetch is lower, deliveries that were not yielded yet go back to the queue as far as it has
-    /// no room for them.
+    /// no room for them; neither a try nor a loss is counted.
     ///
     /// # Errors
     /// As [`JobQueue::consume`].
@@ -179,6 +183,13 @@ impl RabbitMqQueue {
         self.consumers.ensure_open()?;
         let (broker, consumers) = (Arc::clone(&self.broker), Arc::clone(&self.consumers));
         consumer::deliveries(broker, consumers, prefetch, stop).await
+    }
+
+    /// Makes every consumer hold at most `limit` unsettled deliveries for now, or none if it is zero.
+    /// `None` goes back to its own prefetch. This changes a prefetch as
+    /// [`RabbitMqQueue::consume_adjusting`] says: the lower of the two holds.
+    pub fn limit_prefetch(&self, limit: Option<u16>) {
+        self.consumers.limit_prefetch(limit);
     }
 
     /// Hands back every delivery that is not settled, as [`Outcome::HandBack`] does. Its receipt can

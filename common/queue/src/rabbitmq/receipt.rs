@@ -1,8 +1,9 @@
 //! Settling a delivery. At every moment, some queue has its message.
 //!
-//! A retry, a dead letter and a message that is handed back are copies: they are confirmed in their
-//! queue before the original is acknowledged. A crash in between leaves the job twice, never not at
-//! all. A requeue would do for what is handed back, but RabbitMQ before 4.3 counts it as a loss.
+//! A retry, a dead letter and a message that comes again without a try counted are copies: they are
+//! confirmed in their queue before the original is acknowledged. A crash in between leaves the job
+//! twice, never not at all. A requeue would do for what is handed back, but RabbitMQ before 4.3
+//! counts it as a loss.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,15 +14,17 @@ use bytes::Bytes;
 use camshaft_telemetry::TraceContext;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::types::ShortString;
 use tokio::time::timeout;
 
 use super::broker::Broker;
 use super::consumer_channel::Unsettled;
 use super::held_deliveries::HeldDeliveries;
 use super::publisher::WhileBlocked;
-use super::wire::{Losses, OutgoingMessage};
+use super::wire::{History, Losses, OutgoingMessage};
 use crate::delivery::{Outcome, Settle, Settlement};
 use crate::error::QueueError;
+use crate::refusals::Refusals;
 
 /// How long to try to publish a copy. Then the original is requeued: the broker still has it.
 const COPY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +43,8 @@ pub(super) struct HeldDelivery {
     pub(super) attempt: u32,
     pub(super) trace: Option<TraceContext>,
     pub(super) losses: Losses,
+    /// Set while nobody has tried it since it was refused.
+    pub(super) refusals: Option<Refusals>,
     /// True if it came from the suspects, else from the jobs.
     pub(super) is_suspect: bool,
 }
@@ -81,27 +86,67 @@ impl HeldDelivery {
 
     /// Moves the message to the suspects.
     pub(super) async fn move_to_suspects(self) -> Result<(), QueueError> {
-        let suspects = self.broker.topology.suspects();
-        let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        let (attempts, losses) = (self.earlier_attempts(), self.losses.among_jobs);
-        let copy = OutgoingMessage::suspect(suspects, body, trace, attempts, losses);
+        let copy = self.uncounted(self.broker.topology.suspects(), self.refusals);
         self.replace_with(copy).await
     }
 
     pub(super) async fn dead_letter(self, reason: &str) -> Result<Settlement, QueueError> {
+        let attempts = self.attempt;
+        self.dead_letter_after(attempts, reason).await
+    }
+
+    async fn dead_letter_after(
+        self,
+        attempts: u32,
+        reason: &str,
+    ) -> Result<Settlement, QueueError> {
         let dead = self.broker.topology.dead();
         let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        let letter = OutgoingMessage::dead_letter(dead, body, trace, self.attempt, reason);
+        let letter = OutgoingMessage::dead_letter(dead, body, trace, attempts, reason);
         self.replace_with(letter).await?;
         Ok(Settlement::DeadLettered)
     }
 
-    /// The copy to hand back. This delivery is none of its tries.
+    /// The copy to hand back.
     fn copy(&self) -> OutgoingMessage {
         let topology = &self.broker.topology;
         let queue = if self.is_suspect { topology.suspects() } else { topology.jobs() };
+        self.uncounted(queue, self.refusals)
+    }
+
+    async fn refuse(self, reason: &str, limit: Duration) -> Result<Settlement, QueueError> {
+        let refusals = Refusals::one_more(self.refusals);
+        // The workers are counted only for a message that has been refused for long enough.
+        let by_all = refusals.are_by_all(limit, 1)
+            && (limit.is_zero() || {
+                let workers = self.broker.connection.count_workers().await;
+                workers.is_ok_and(|workers| refusals.are_by_all(limit, workers))
+            });
+        if by_all {
+            let attempts = self.earlier_attempts();
+            return self.dead_letter_after(attempts, &refusals.reason(reason)).await;
+        }
+        self.deliver_again(refusals.age(), Some(refusals)).await
+    }
+
+    /// Delivers the message again after a delay that is near `about`, without counting a try. A
+    /// suspect waits there, too, and then returns to the suspects by its losses.
+    async fn deliver_again(
+        self,
+        about: Duration,
+        refusals: Option<Refusals>,
+    ) -> Result<Settlement, QueueError> {
+        let delay = self.broker.delays.uncounted(about);
+        let copy = self.uncounted(self.broker.topology.retry(delay), refusals);
+        self.replace_with(copy).await?;
+        Ok(Settlement::Retrying(delay))
+    }
+
+    /// A copy for a queue. This delivery is none of its tries.
+    fn uncounted(&self, queue: &ShortString, refusals: Option<Refusals>) -> OutgoingMessage {
         let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        OutgoingMessage::handed_back(queue, body, trace, self.earlier_attempts(), self.losses)
+        let history = History { attempts: self.earlier_attempts(), losses: self.losses, refusals };
+        OutgoingMessage::uncounted(queue, body, trace, history)
     }
 
     fn earlier_attempts(&self) -> u32 {
@@ -127,6 +172,8 @@ impl HeldDelivery {
                 Ok(Settlement::Acknowledged)
             }
             Outcome::DeadLetter { reason } => self.dead_letter(&reason).await,
+            Outcome::Refuse { reason, limit } => self.refuse(&reason, limit).await,
+            Outcome::Postpone { delay, .. } => self.deliver_again(delay, None).await,
             Outcome::Retry { reason } => match self.broker.delays.after(self.attempt) {
                 None => self.dead_letter(&reason).await,
                 Some(delay) => {

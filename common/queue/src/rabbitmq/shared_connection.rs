@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::ConfirmSelectOptions;
+use lapin::protocol::AMQPSoftError::NOTFOUND;
+use lapin::types::ShortString;
 use lapin::{Channel, Connection, Queue};
 use parking_lot::Mutex;
 
 use super::connection::{Connector, OPERATION_TIMEOUT};
 use super::retry::retry;
-use super::topology::Topology;
+use super::topology::{self, Topology, is_soft};
 use crate::error::QueueError;
 use crate::job_queue::QueueDepth;
 
@@ -22,6 +23,7 @@ use crate::job_queue::QueueDepth;
 pub(super) struct SharedConnection {
     connector: Connector,
     topology: Topology,
+    creates_queues: bool,
     state: tokio::sync::Mutex<ConnectionState>,
 }
 
@@ -31,7 +33,7 @@ enum ConnectionState {
     Closed,
 }
 
-/// An open connection whose queues are declared.
+/// An open connection whose queues exist.
 pub(super) struct OpenConnection {
     connection: Connection,
     /// Channels with confirms on that nobody uses at the moment.
@@ -39,9 +41,11 @@ pub(super) struct OpenConnection {
 }
 
 impl SharedConnection {
-    pub(super) fn new(connector: Connector, topology: Topology) -> Self {
+    /// If it `creates_queues`, it declares those that don't exist whenever it connects. Otherwise it
+    /// connects only if they are there.
+    pub(super) fn new(connector: Connector, topology: Topology, creates_queues: bool) -> Self {
         let state = tokio::sync::Mutex::new(ConnectionState::Disconnected);
-        Self { connector, topology, state }
+        Self { connector, topology, creates_queues, state }
     }
 
     pub(super) fn connector(&self) -> &Connector {
@@ -65,7 +69,15 @@ impl SharedConnection {
         }
         *state = ConnectionState::Disconnected;
         let connection = self.connector.connect().await?;
-        self.connector.answer(self.topology.declare(&connection)).await?;
+        if self.creates_queues {
+            self.connector.answer(self.topology.declare(&connection)).await?;
+        } else if let Some(queue) =
+            self.connector.answer(self.topology.first_missing(&connection)).await?
+        {
+            let (address, queue) = (self.connector.address().to_owned(), queue.as_str().to_owned());
+            close_connection(&connection).await;
+            return Err(QueueError::NoQueue { address, queue });
+        }
         let open = Arc::new(OpenConnection { connection, idle_channels: Mutex::default() });
         *state = ConnectionState::Connected(Arc::clone(&open));
         Ok(open)
@@ -120,11 +132,22 @@ impl SharedConnection {
 
     /// Counts the messages of every queue.
     pub(super) async fn depth(&self) -> Result<QueueDepth, QueueError> {
-        let channel = self.channel().await?;
-        let mut retrying = 0;
-        for name in self.topology.retries() {
-            retrying += self.count_messages(&channel, name).await?;
-        }
+        let open = self.get().await?;
+        let counting = async {
+            let mut channel = open.connection.create_channel().await?;
+            let mut retrying = 0;
+            for name in self.topology.retries() {
+                match topology::look(&channel, name).await {
+                    // Those who created the queues have another delay.
+                    Err(error) if !self.creates_queues && is_soft(&error, &NOTFOUND) => {
+                        channel = topology::channel_after_refusal(&open.connection).await?;
+                    }
+                    looked => retrying += u64::from(looked?.message_count()),
+                }
+            }
+            Ok((retrying, channel))
+        };
+        let (retrying, channel) = self.answer_or_disconnect(counting).await?;
         let ready = self.count_messages(&channel, self.topology.jobs()).await?
             + self.count_messages(&channel, self.topology.suspects()).await?;
         let dead = self.count_messages(&channel, self.topology.dead()).await?;
@@ -148,14 +171,20 @@ impl SharedConnection {
 
     /// How many messages and consumers a queue has.
     async fn inspect(&self, channel: &Channel, queue: &ShortString) -> Result<Queue, QueueError> {
-        let options = QueueDeclareOptions::durable().passive();
-        let declaring = channel.queue_declare(queue.clone(), options, FieldTable::default());
-        let inspected = self.connector.answer(declaring).await;
-        if inspected.is_err() {
-            // Someone deleted the queue. The next connection declares it again.
+        self.answer_or_disconnect(topology::look(channel, queue)).await
+    }
+
+    /// Waits for an answer about a queue. Without one, someone has deleted it: the next connection
+    /// declares it again, or says that it is not there.
+    async fn answer_or_disconnect<T>(
+        &self,
+        asking: impl Future<Output = Result<T, lapin::Error>>,
+    ) -> Result<T, QueueError> {
+        let answered = self.connector.answer(asking).await;
+        if answered.is_err() {
             self.disconnect().await;
         }
-        inspected
+        answered
     }
 
     /// Drops a connection that failed, unless another has replaced it.

@@ -5,13 +5,12 @@
 //! [`bookmark`](super::bookmark) declares it. Arguments are part of a queue's identity: if one is
 //! changed here, queues of an earlier version no longer fit.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, Error, ErrorKind};
+use lapin::{Channel, Connection, Error, ErrorKind, Queue};
 
 use crate::error::QueueError;
 use crate::message::QueueName;
@@ -45,8 +44,8 @@ pub(super) struct Topology {
 impl Topology {
     pub(super) fn new(name: &str, delays: &RetryDelays) -> Result<Self, QueueError> {
         let named = |suffix: &str| named(name, suffix);
-        let delays: BTreeSet<_> = delays.iter().collect();
         let retries = delays
+            .all()
             .into_iter()
             .map(|delay| Ok((delay, named(&format!("retry.{}", delay.as_secs()))?)))
             .collect::<Result<_, QueueError>>()?;
@@ -101,8 +100,7 @@ impl Topology {
         let channel = connection.create_channel().await?;
         match self.create(&channel).await {
             Err(refused) if is_soft(&refused, &AMQPSoftError::ACCESSREFUSED) => {
-                // The refusal has closed the channel.
-                let channel = connection.create_channel().await?;
+                let channel = channel_after_refusal(connection).await?;
                 match self.find(&channel).await {
                     Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Err(refused),
                     found => found,
@@ -115,10 +113,25 @@ impl Topology {
     /// Checks that all queues exist. This needs no rights.
     async fn find(&self, channel: &Channel) -> Result<(), Error> {
         for name in [&self.dead, &self.suspects, &self.jobs].into_iter().chain(self.retries()) {
-            let options = QueueDeclareOptions::durable().passive();
-            channel.queue_declare(name.clone(), options, FieldTable::default()).await?;
+            look(channel, name).await?;
         }
         Ok(())
+    }
+
+    /// The first of the queues without which there is nothing to count or to move; `None` if all of
+    /// them exist. Those of retries differ with their delays.
+    pub(super) async fn first_missing(
+        &self,
+        connection: &Connection,
+    ) -> Result<Option<&ShortString>, Error> {
+        let channel = connection.create_channel().await?;
+        for name in [&self.jobs, &self.suspects, &self.dead] {
+            match look(&channel, name).await {
+                Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => return Ok(Some(name)),
+                found => found?,
+            };
+        }
+        Ok(None)
     }
 
     /// The queues that others dead-letter to come first: without them a dead letter has to wait.
@@ -151,6 +164,29 @@ fn named(name: &str, suffix: &str) -> Result<ShortString, QueueError> {
 pub(super) fn is_soft(error: &Error, wanted: &AMQPSoftError) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == wanted)
+}
+
+/// Looks at a queue without creating it. This needs no rights. The broker closes the channel if there
+/// is no such queue.
+pub(super) async fn look(channel: &Channel, name: &ShortString) -> Result<Queue, Error> {
+    let options = QueueDeclareOptions::durable().passive();
+    channel.queue_declare(name.clone(), options, FieldTable::default()).await
+}
+
+/// How often [`channel_after_refusal`] tries, and how long it rests in between.
+const CHANNEL_TRIES: u32 = 50;
+const CHANNEL_REST: Duration = Duration::from_millis(10);
+
+/// A new channel after the broker has closed one. The library gives the closed one's number again, and
+/// the new channel may get the error that was meant for the old one.
+pub(super) async fn channel_after_refusal(connection: &Connection) -> Result<Channel, Error> {
+    for _ in 1..CHANNEL_TRIES {
+        if let Ok(channel) = connection.create_channel().await {
+            return Ok(channel);
+        }
+        tokio::time::sleep(CHANNEL_REST).await;
+    }
+    connection.create_channel().await
 }
 
 async fn declare(

@@ -11,6 +11,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use camshaft_telemetry::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use crate::message::Message;
+use crate::refusals::Refusals;
 
 /// Header: the number of tries a message has had.
 const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
@@ -19,6 +20,11 @@ const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
 const LOSSES_HEADER: &str = "x-camshaft-losses";
 /// Header: the same, while the message was among the suspects.
 const SUSPECT_LOSSES_HEADER: &str = "x-camshaft-suspect-losses";
+/// Header of a job that was refused by each worker that had it, and tried by none since: when it
+/// was first refused, in seconds since 1970.
+const REFUSED_SINCE_HEADER: &str = "x-camshaft-refused-since";
+/// Header beside it: how often it was refused.
+const REFUSALS_HEADER: &str = "x-camshaft-refusals";
 /// Header of a dead letter: why it is dead.
 pub const REASON_HEADER: &str = "x-camshaft-reason";
 /// Header of a job: the note of its sequence's bookmark.
@@ -26,7 +32,8 @@ const BOOKMARK_HEADER: &str = "x-camshaft-bookmark";
 /// Header beside it: how many messages of the sequence, this one included, were not confirmed when
 /// it was published. Earlier versions wrote two more words behind the number.
 const UNCONFIRMED_HEADER: &str = "x-camshaft-standing";
-/// Header of a job that may be in the queue twice: its first copy was not confirmed.
+/// Header of a job that a worker may have worked on before: its first copy was not confirmed and may
+/// be in the queue as well, or a worker began with it and left it to others.
 const REPUBLISHED_HEADER: &str = "x-camshaft-republished";
 /// Media type of every message.
 const CONTENT_TYPE: &str = "application/json";
@@ -54,6 +61,16 @@ pub(super) struct Losses {
     pub(super) among_jobs: u32,
     /// To workers that did nothing else.
     pub(super) among_suspects: u32,
+}
+
+/// What is known of a message's deliveries so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct History {
+    /// Its tries.
+    pub(super) attempts: u32,
+    pub(super) losses: Losses,
+    /// Set while nobody has tried it since it was refused.
+    pub(super) refusals: Option<Refusals>,
 }
 
 /// A message to hand to the broker.
@@ -114,33 +131,18 @@ impl OutgoingMessage {
         Self::new(queue, body, headers)
     }
 
-    /// A job for the suspects, after `losses` deliveries without an answer. Such deliveries don't
-    /// count as tries: `attempts` stays what it was.
-    pub(super) fn suspect(
+    /// A job whose delivery doesn't count as a try: it is handed back, refused or put off, or goes to
+    /// the suspects. It keeps its history: the broker counts its own losses from the start for a new
+    /// message. A worker may have begun it, so the next one looks first.
+    pub(super) fn uncounted(
         queue: &ShortString,
         body: Bytes,
         trace: Option<&TraceContext>,
-        attempts: u32,
-        losses: u32,
-    ) -> Self {
-        let mut headers = headers(trace);
-        insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
-        insert(&mut headers, LOSSES_HEADER, &losses.to_string());
-        Self::new(queue, body, headers)
-    }
-
-    /// A job that a worker hands back to its queue. It keeps its tries and losses: the broker
-    /// counts its own losses from the start for a new message. A worker may have begun it, so the
-    /// next one looks first.
-    pub(super) fn handed_back(
-        queue: &ShortString,
-        body: Bytes,
-        trace: Option<&TraceContext>,
-        attempts: u32,
-        losses: Losses,
+        history: History,
     ) -> Self {
         let mut headers = headers(trace);
         insert(&mut headers, REPUBLISHED_HEADER, "true");
+        let History { attempts, losses, refusals } = history;
         for (header, count) in [
             (ATTEMPTS_HEADER, attempts),
             (LOSSES_HEADER, losses.among_jobs),
@@ -149,6 +151,10 @@ impl OutgoingMessage {
             if count > 0 {
                 insert(&mut headers, header, &count.to_string());
             }
+        }
+        if let Some(Refusals { since, count }) = refusals {
+            insert(&mut headers, REFUSED_SINCE_HEADER, &seconds(since).to_string());
+            insert(&mut headers, REFUSALS_HEADER, &count.to_string());
         }
         Self::new(queue, body, headers)
     }
@@ -257,7 +263,15 @@ pub(super) fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// Whether a message may be in the queue twice.
+/// The refusals of a message since a worker last tried it.
+pub(super) fn refusals(properties: &BasicProperties) -> Option<Refusals> {
+    let since = text(properties, REFUSED_SINCE_HEADER)?.parse().ok()?;
+    let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since))?;
+    let count = text(properties, REFUSALS_HEADER)?.parse().ok()?;
+    Some(Refusals { since, count })
+}
+
+/// Whether a worker may have worked on a message before.
 pub(super) fn is_republished(properties: &BasicProperties) -> bool {
     text(properties, REPUBLISHED_HEADER).is_some()
 }
@@ -318,7 +332,8 @@ mod tests {
         let queue = ShortString::from("q");
         let sent = TraceContext::new("00-ab-cd-01".to_owned(), None);
         let back = |losses| {
-            OutgoingMessage::handed_back(&queue, Bytes::new(), Some(&sent), 2, losses).properties
+            let history = History { attempts: 2, losses, refusals: None };
+            OutgoingMessage::uncounted(&queue, Bytes::new(), Some(&sent), history).properties
         };
         let lost = Losses { among_jobs: 2, among_suspects: 1 };
         let properties = back(lost);
@@ -333,6 +348,32 @@ mod tests {
         assert_eq!(losses(&properties, false), Losses { among_jobs: 5, ..lost });
         assert_eq!(losses(&properties, true), Losses { among_suspects: 4, ..lost });
         assert_eq!(losses(&back(Losses::default()), false), Losses::default());
+    }
+
+    #[test]
+    fn refusals_are_kept_to_the_second_and_no_try_is_counted() {
+        let queue = ShortString::from("q");
+        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
+        let refused = Some(Refusals { since, count: 7 });
+        let losses = Losses { among_jobs: 1, among_suspects: 0 };
+        let history = History { attempts: 2, losses, refusals: refused };
+        let job = OutgoingMessage::uncounted(&queue, Bytes::new(), None, history);
+        let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(refusals(&job.properties), Some(Refusals { since: whole, count: 7 }));
+        assert_eq!((attempts(&job.properties), is_republished(&job.properties)), (2, true));
+        assert_eq!(super::losses(&job.properties, false), losses);
+        let postponed = History::default();
+        let postponed = OutgoingMessage::uncounted(&queue, Bytes::new(), None, postponed);
+        assert_eq!((attempts(&postponed.properties), refusals(&postponed.properties)), (0, None));
+        // A try that failed is a try: whoever refused the job before no longer matters.
+        let retry = OutgoingMessage::retry(&queue, Bytes::new(), None, 3);
+        assert_eq!((refusals(&retry.properties), is_republished(&retry.properties)), (None, false));
+        for (since, count) in [("soon", "1"), ("1", ""), ("-1", "1"), ("1", "-1")] {
+            let mut headers = FieldTable::default();
+            insert(&mut headers, REFUSED_SINCE_HEADER, since);
+            insert(&mut headers, REFUSALS_HEADER, count);
+            assert_eq!(refusals(&BasicProperties::default().with_headers(headers)), None);
+        }
     }
 
     #[test]

@@ -132,8 +132,11 @@ async fn read_one<T: DeserializeOwned>(
     let path = format!("{folder}/{path}");
     let content = match out.get(&path, MAX_RECORD_BYTES).await {
         Ok(content) => content,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) => match error.kind() {
+            StoreErrorKind::NotFound => return Ok(None),
+            StoreErrorKind::ArchivedOrEncrypted => return Ok(Some(Err(error.to_string()))),
+            _ => return Err(error.into()),
+        },
     };
     let record = serde_json::from_slice(&content.bytes);
     Ok(record.map(to_row).map_err(|error| format!("{path}: {error}")).transpose())

@@ -18,11 +18,7 @@ impl ModelFiles {
     /// # Errors
     /// If the model has no such layer, or not exactly one such class, or if the maps cost too much.
     pub fn check(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
-        check_layers(ResNetShape::of(self.config().architecture), &options.layer)?;
-        if let Target::Class(name) = &options.target {
-            self.config().class_named(name)?;
-        }
-        self.check_cost(options)
+        self.config().check_explanation(options)
     }
 }
 
@@ -44,6 +40,18 @@ pub(super) fn check_layers(
 }
 
 impl ModelConfig {
+    /// As [`ModelFiles::check`], which needs no weights.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::check`].
+    pub fn check_explanation(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
+        check_layers(ResNetShape::of(self.architecture), &options.layer)?;
+        if let Target::Class(name) = &options.target {
+            self.class_named(name)?;
+        }
+        self.check_cost(options)
+    }
+
     /// The index of the class called `name`.
     ///
     /// # Errors
@@ -88,6 +96,30 @@ impl ModelConfig {
 #[cfg(test)]
 mod tests {
     use crate::testing::small_model;
+
+    #[cfg(feature = "bundled")]
+    #[test]
+    fn the_bundled_models_options_are_checked_without_its_weights() {
+        use crate::{ModelConfig, ModelFiles};
+        let config = ModelConfig::bundled();
+        assert_eq!(&config, ModelFiles::bundled().config());
+        for (layer, target, fault) in [
+            ("layer4", "class:dog", None),
+            ("layer4.3", "top1", Some("no layer layer4.3")),
+            ("layer4", "class:whale", Some("no class \"whale\"")),
+        ] {
+            let options = camshaft_common::explain::ExplainOptions {
+                layer: layer.parse().unwrap(),
+                target: target.parse().unwrap(),
+                ..Default::default()
+            };
+            match (config.check_explanation(&options), fault) {
+                (Ok(()), None) => {}
+                (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (checked, _) => panic!("{layer}, {target}: {checked:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_name_that_is_no_class_is_answered_with_those_there_are() {
