@@ -2,7 +2,7 @@
 //!
 //! Owns when a worker pauses, for how long, and how many jobs it then tries. Which jobs it refused is
 //! known by [`recent_jobs`](crate::pipeline::recent_jobs). A pause costs no message anything: what
-//! was on its way is still worked on.
+//! is worked on goes on, and what was on its way is handed back, as if it had not been delivered.
 
 use std::time::Duration;
 

@@ -25,6 +25,8 @@ pub enum Disposition {
     /// This worker can't try it yet, since its model is not read: it is delivered again after about
     /// this time, and no try is counted.
     Postpone(Duration),
+    /// It goes back to the queue, and nothing is counted.
+    HandBack,
     /// It becomes a dead letter: another try would not help, and the image is not at fault.
     DeadLetter,
 }
@@ -64,9 +66,10 @@ pub struct Classification {
 /// Classifies why a delivery leaves early.
 #[must_use]
 pub fn classify(cause: &ExitCause) -> Classification {
-    use Disposition::{DeadLetter, Done, Failure, Refuse, Retry};
+    use Disposition::{DeadLetter, Done, Failure, HandBack, Refuse, Retry};
     let (disposition, affects) = match cause {
         ExitCause::AlreadyDone => (Done, Affects::OneImage),
+        ExitCause::NoTime => (HandBack, Affects::OneImage),
         ExitCause::NotAdmitted(NotAdmitted::Unreadable(_)) => (DeadLetter, Affects::OneImage),
         // Another worker may use the place, or have other settings for the store.
         ExitCause::NotAdmitted(NotAdmitted::Refused(_)) | ExitCause::Unopened(_) => {
@@ -106,7 +109,7 @@ pub fn classify(cause: &ExitCause) -> Classification {
             (Failure(FailureClass::Undecodable), Affects::OneImage)
         }
         ExitCause::OverlaysTooLarge { .. } => (Failure(FailureClass::TooLarge), Affects::OneImage),
-        ExitCause::Explain(_) | ExitCause::Encode(_) => {
+        ExitCause::Explain(_) | ExitCause::ExplainTimedOut(_) | ExitCause::Encode(_) => {
             (Failure(FailureClass::ExplainFailed), Affects::OneImage)
         }
     };
@@ -174,6 +177,11 @@ mod tests {
                 ExitCause::DecoderTimedOut(Duration::from_secs(1)),
                 Disposition::Failure(FailureClass::Undecodable),
             ),
+            (
+                ExitCause::ExplainTimedOut(Duration::from_secs(1)),
+                Disposition::Failure(FailureClass::ExplainFailed),
+            ),
+            (ExitCause::NoTime, Disposition::HandBack),
         ] {
             let affects = Affects::OneImage;
             assert_eq!(classify(&cause), Classification { disposition, affects }, "{cause}");

@@ -17,6 +17,7 @@ pub struct OutcomeCounters {
     retried: AtomicU64,
     refused: AtomicU64,
     dead: AtomicU64,
+    handed_back: AtomicU64,
     unsettled: AtomicU64,
     failed: Mutex<BTreeMap<FailureClass, u64>>,
 }
@@ -36,6 +37,8 @@ pub struct OutcomeCounts {
     pub refused: u64,
     /// Deliveries that became dead letters.
     pub dead: u64,
+    /// Deliveries that this worker had no time for, and that are in the queue again.
+    pub handed_back: u64,
     /// Deliveries that could not be settled; the queue delivers them again.
     pub unsettled: u64,
     /// Images whose failure was stored, by class.
@@ -67,6 +70,10 @@ impl OutcomeCounters {
         self.dead.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_handed_back(&self) {
+        self.handed_back.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_unsettled(&self) {
         self.unsettled.fetch_add(1, Relaxed);
     }
@@ -85,6 +92,7 @@ impl OutcomeCounters {
             retried: self.retried.load(Relaxed),
             refused: self.refused.load(Relaxed),
             dead: self.dead.load(Relaxed),
+            handed_back: self.handed_back.load(Relaxed),
             unsettled: self.unsettled.load(Relaxed),
             failed: self.failed.lock().clone(),
         }
@@ -107,7 +115,9 @@ impl OutcomeCounts {
     /// Deliveries that are in a stage now, or wait between two.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        let left = self.finished() + self.retried + self.refused + self.dead + self.unsettled;
+        let without_result =
+            self.retried + self.refused + self.dead + self.handed_back + self.unsettled;
+        let left = self.finished() + without_result;
         self.taken.saturating_sub(left)
     }
 }

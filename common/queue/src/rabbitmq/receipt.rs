@@ -1,9 +1,9 @@
 //! Settling a delivery. At every moment, some queue has its message.
 //!
-//! A retry and a dead letter are copies: they are confirmed in their new queue before the original
-//! is acknowledged. A crash in between leaves the job twice, never not at all. A message that is to
-//! come again without a try counted is a copy, too: handed back, it would count as a delivery that
-//! killed its worker (by RabbitMQ before 4.3).
+//! A retry, a dead letter and a message that comes again without a try counted are copies: they are
+//! confirmed in their queue before the original is acknowledged. A crash in between leaves the job
+//! twice, never not at all. A requeue would do for what is handed back, but RabbitMQ before 4.3
+//! counts it as a loss.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,35 +14,42 @@ use bytes::Bytes;
 use camshaft_telemetry::TraceContext;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::types::ShortString;
 use tokio::time::timeout;
 
 use super::broker::Broker;
-use super::consumer_channel::ConsumerChannel;
+use super::consumer_channel::Unsettled;
+use super::held_deliveries::HeldDeliveries;
 use super::publisher::WhileBlocked;
-use super::wire::OutgoingMessage;
+use super::wire::{History, Losses, OutgoingMessage};
 use crate::delivery::{Outcome, Settle, Settlement};
 use crate::error::QueueError;
 use crate::refusals::Refusals;
 
-/// How long to try to publish a copy. Then the original is handed back: the broker still has it.
+/// How long to try to publish a copy. Then the original is requeued: the broker still has it.
 const COPY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often to check whether the channel of a slow acknowledgement is still open.
 const CHANNEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) struct RabbitMqReceipt {
+/// A message that this process has, and what it takes to settle it.
+pub(super) struct HeldDelivery {
     pub(super) broker: Arc<Broker>,
-    /// The channel that the delivery came through.
-    pub(super) channel: Arc<ConsumerChannel>,
+    /// The channel that it came through.
+    pub(super) channel: Unsettled,
     pub(super) acker: Acker,
     pub(super) body: Bytes,
+    /// Which try this is, from 1.
     pub(super) attempt: u32,
+    pub(super) trace: Option<TraceContext>,
+    pub(super) losses: Losses,
     /// Set while nobody has tried it since it was refused.
     pub(super) refusals: Option<Refusals>,
-    pub(super) trace: Option<TraceContext>,
+    /// True if it came from the suspects, else from the jobs.
+    pub(super) is_suspect: bool,
 }
 
-impl RabbitMqReceipt {
+impl HeldDelivery {
     async fn acknowledge(&self) -> Result<(), QueueError> {
         let mut acknowledging = pin!(self.acker.ack(BasicAckOptions::default()));
         loop {
@@ -63,38 +70,33 @@ impl RabbitMqReceipt {
     }
 
     /// Puts a copy into another queue, then acknowledges the original.
-    async fn replace_with(&self, copy: OutgoingMessage) -> Result<(), QueueError> {
+    async fn replace_with(self, copy: OutgoingMessage) -> Result<(), QueueError> {
         if !self.is_usable() {
             return Err(QueueError::Stale);
         }
         let copies = [copy];
-        let publishing = self.broker.publisher.publish(&copies, COPY_TIMEOUT, WhileBlocked::GiveUp);
-        if let Err(error) = publishing.await {
-            self.hand_back_in_background();
+        let publisher = &self.broker.publisher;
+        let published = publisher.publish(&copies, COPY_TIMEOUT, WhileBlocked::GiveUp).await;
+        if let Err(error) = published {
+            self.requeue();
             return Err(error);
         }
         self.acknowledge().await
     }
 
-    /// The number of its tries, if this delivery is none.
-    fn tries_before(&self) -> u32 {
-        self.attempt.saturating_sub(1)
+    /// Moves the message to the suspects.
+    pub(super) async fn move_to_suspects(self) -> Result<(), QueueError> {
+        let copy = self.uncounted(self.broker.topology.suspects(), self.refusals);
+        self.replace_with(copy).await
     }
 
-    /// Moves the message to the suspects, after `losses` deliveries without an answer.
-    pub(super) async fn move_to_suspects(&self, losses: u32) -> Result<(), QueueError> {
-        let suspects = self.broker.topology.suspects();
-        let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        let attempts = self.tries_before();
-        self.replace_with(OutgoingMessage::suspect(suspects, body, trace, attempts, losses)).await
-    }
-
-    pub(super) async fn dead_letter(&self, reason: &str) -> Result<Settlement, QueueError> {
-        self.dead_letter_after(self.attempt, reason).await
+    pub(super) async fn dead_letter(self, reason: &str) -> Result<Settlement, QueueError> {
+        let attempts = self.attempt;
+        self.dead_letter_after(attempts, reason).await
     }
 
     async fn dead_letter_after(
-        &self,
+        self,
         attempts: u32,
         reason: &str,
     ) -> Result<Settlement, QueueError> {
@@ -105,7 +107,14 @@ impl RabbitMqReceipt {
         Ok(Settlement::DeadLettered)
     }
 
-    async fn refuse(&self, reason: &str, limit: Duration) -> Result<Settlement, QueueError> {
+    /// The copy to hand back.
+    fn copy(&self) -> OutgoingMessage {
+        let topology = &self.broker.topology;
+        let queue = if self.is_suspect { topology.suspects() } else { topology.jobs() };
+        self.uncounted(queue, self.refusals)
+    }
+
+    async fn refuse(self, reason: &str, limit: Duration) -> Result<Settlement, QueueError> {
         let refusals = Refusals::one_more(self.refusals);
         // The workers are counted only for a message that has been refused for long enough.
         let by_all = refusals.are_by_all(limit, 1)
@@ -114,41 +123,49 @@ impl RabbitMqReceipt {
                 workers.is_ok_and(|workers| refusals.are_by_all(limit, workers))
             });
         if by_all {
-            return self.dead_letter_after(self.tries_before(), &refusals.reason(reason)).await;
+            let attempts = self.earlier_attempts();
+            return self.dead_letter_after(attempts, &refusals.reason(reason)).await;
         }
         self.deliver_again(refusals.age(), Some(refusals)).await
     }
 
-    /// Delivers the message again after a delay that is near `about`, without counting a try.
+    /// Delivers the message again after a delay that is near `about`, without counting a try. A
+    /// suspect waits there, too, and then returns to the suspects by its losses.
     async fn deliver_again(
-        &self,
+        self,
         about: Duration,
         refusals: Option<Refusals>,
     ) -> Result<Settlement, QueueError> {
         let delay = self.broker.delays.uncounted(about);
-        let waiting = self.broker.topology.retry(delay);
-        let (body, trace) = (self.body.clone(), self.trace.as_ref());
-        let attempts = self.tries_before();
-        let copy = OutgoingMessage::uncounted(waiting, body, trace, attempts, refusals);
+        let copy = self.uncounted(self.broker.topology.retry(delay), refusals);
         self.replace_with(copy).await?;
         Ok(Settlement::Retrying(delay))
     }
 
-    fn hand_back_in_background(&self) {
-        let (acker, channel) = (self.acker.clone(), Arc::clone(&self.channel));
-        self.broker.runtime.spawn(async move {
+    /// A copy for a queue. This delivery is none of its tries.
+    fn uncounted(&self, queue: &ShortString, refusals: Option<Refusals>) -> OutgoingMessage {
+        let (body, trace) = (self.body.clone(), self.trace.as_ref());
+        let history = History { attempts: self.earlier_attempts(), losses: self.losses, refusals };
+        OutgoingMessage::uncounted(queue, body, trace, history)
+    }
+
+    fn earlier_attempts(&self) -> u32 {
+        self.attempt.saturating_sub(1)
+    }
+
+    /// Has the broker deliver the message again, in the background. It may count a loss.
+    fn requeue(self) {
+        let Self { broker, channel, acker, .. } = self;
+        broker.runtime.spawn(async move {
             let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
             if let Err(error) = acker.nack(requeue).await {
-                tracing::debug!(%error, "connection ended before a message was handed back");
+                tracing::debug!(%error, "connection ended before a message was requeued");
             }
             drop(channel);
         });
     }
-}
 
-#[async_trait]
-impl Settle for RabbitMqReceipt {
-    async fn settle(self: Box<Self>, outcome: Outcome) -> Result<Settlement, QueueError> {
+    async fn settle(self, outcome: Outcome) -> Result<Settlement, QueueError> {
         match outcome {
             Outcome::Ack => {
                 self.acknowledge().await?;
@@ -167,10 +184,56 @@ impl Settle for RabbitMqReceipt {
                     Ok(Settlement::Retrying(delay))
                 }
             },
+            Outcome::HandBack => {
+                let copy = self.copy();
+                self.replace_with(copy).await?;
+                Ok(Settlement::HandedBack)
+            }
+        }
+    }
+}
+
+/// Hands deliveries back to their queues, in order. Neither a try nor a loss is counted, unless the
+/// broker takes no copies: then it is told to deliver the originals again. Those whose channel is
+/// gone are delivered again anyway.
+pub(super) async fn hand_back(
+    broker: &Broker,
+    mut deliveries: Vec<HeldDelivery>,
+) -> Result<(), QueueError> {
+    deliveries.retain(HeldDelivery::is_usable);
+    let copies: Vec<_> = deliveries.iter().map(HeldDelivery::copy).collect();
+    let publishing = broker.publisher.publish(&copies, COPY_TIMEOUT, WhileBlocked::GiveUp);
+    if let Err(error) = publishing.await {
+        deliveries.into_iter().for_each(HeldDelivery::requeue);
+        return Err(error);
+    }
+    for delivery in deliveries {
+        if let Err(error) = delivery.acknowledge().await {
+            tracing::debug!(%error, "a message that was handed back is there twice");
+        }
+    }
+    Ok(())
+}
+
+/// The receipt of one of the [`HeldDeliveries`]. If the delivery was handed back meanwhile, there is
+/// nothing left to settle.
+pub(super) struct RabbitMqReceipt {
+    pub(super) held: Arc<HeldDeliveries>,
+    pub(super) number: u64,
+}
+
+#[async_trait]
+impl Settle for RabbitMqReceipt {
+    async fn settle(self: Box<Self>, outcome: Outcome) -> Result<Settlement, QueueError> {
+        match self.held.take(self.number) {
+            Some(delivery) => delivery.settle(outcome).await,
+            None => Err(QueueError::Stale),
         }
     }
 
     fn hand_back(self: Box<Self>) {
-        self.hand_back_in_background();
+        if let Some(delivery) = self.held.take(self.number) {
+            delivery.requeue();
+        }
     }
 }

@@ -36,6 +36,18 @@ impl ModelFiles {
     pub fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
         self.config().explanation_cost(options)
     }
+
+    /// True if one image fills batches of the network by itself: its maps take a pass for each
+    /// channel. Other images beside it would only wait.
+    #[must_use]
+    pub fn fills_batches(&self, options: &ExplainOptions) -> bool {
+        let shape = ResNetShape::of(self.config().architecture);
+        let layers = options.layer.iter().flat_map(FusedLayers::as_slice);
+        let mut points = layers.filter_map(|&layer| LayerPoint::find(layer, shape));
+        points.any(|point| {
+            options.method.iter().any(|&method| channel_passes(shape, point, method) > 0)
+        })
+    }
 }
 
 impl ModelConfig {
@@ -108,17 +120,22 @@ fn map_values(config: &ModelConfig, shape: ResNetShape, layer: TargetLayer) -> u
 fn passes(shape: ResNetShape, layer: TargetLayer, methods: &[Method], classes: usize) -> usize {
     let Some(point) = LayerPoint::find(layer, shape) else { return 0 };
     let closed_form = point.is_last(shape);
-    let of_method = |method: &Method| match method {
-        Method::ScoreCam => point.channels(shape),
-        Method::AblationCam if !closed_form => point.channels(shape),
-        _ => 0,
-    };
     let needs_gradient = |method: &Method| {
         !matches!(method, Method::EigenCam | Method::ScoreCam | Method::AblationCam)
     };
     // All of them take the same gradients.
     let backward = if !closed_form && methods.iter().any(needs_gradient) { classes } else { 0 };
-    methods.iter().map(of_method).fold(backward, usize::saturating_add)
+    let by_channel = methods.iter().map(|&method| channel_passes(shape, point, method));
+    by_channel.fold(backward, usize::saturating_add)
+}
+
+/// Passes of a method that takes one for each channel of a layer.
+fn channel_passes(shape: ResNetShape, point: LayerPoint, method: Method) -> usize {
+    match method {
+        Method::ScoreCam => point.channels(shape),
+        Method::AblationCam if !point.is_last(shape) => point.channels(shape),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +169,21 @@ mod tests {
         let costly = ExplanationCost { maps: 6, values, passes };
         let layers = "layer4,layer1,layer3.0.conv3";
         assert_eq!(cost("score-cam,ablation-cam", layers, "class:cat"), costly);
+    }
+
+    #[test]
+    fn an_image_fills_batches_if_there_is_a_pass_for_each_channel() {
+        let files = ModelFiles::bundled();
+        for (methods, layers, fills) in [
+            ("grad-cam", "layer4", false),
+            ("grad-cam,layer-cam", "layer2,layer3", false),
+            ("ablation-cam", "layer4", false),
+            ("ablation-cam", "layer3", true),
+            ("grad-cam,score-cam", "layer4", true),
+        ] {
+            let options = options(methods, layers, "top-1000");
+            assert_eq!(files.fills_batches(&options), fills, "{methods} {layers}");
+        }
     }
 
     #[test]
