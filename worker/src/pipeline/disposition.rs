@@ -10,6 +10,7 @@ use camshaft_model::ModelError;
 
 use super::exit::{ExitCause, NotAdmitted};
 use super::model_files::ModelUnavailable;
+use super::recent_jobs::Fault;
 
 /// What becomes of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +30,6 @@ pub enum Disposition {
     HandBack,
     /// It becomes a dead letter: another try would not help, and the image is not at fault.
     DeadLetter,
-}
-
-/// Whose fault it is that a worker can't try a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// This worker's: it can do no job of any run.
-    Worker,
-    /// This worker's or the run's, which one worker alone can't tell: a place that it may not use is
-    /// its own mistake or a mistyped one.
-    WorkerOrRun,
 }
 
 /// Which images of the run meet the same error.

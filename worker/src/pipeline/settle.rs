@@ -16,8 +16,9 @@ use tracing::{Instrument, Span, debug, error, info, warn};
 
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::channel::Receiver;
-use super::disposition::{Affects, Classification, Disposition, Fault, classify};
+use super::disposition::{Affects, Classification, Disposition, classify};
 use super::exit::{Exit, ExitCause};
+use super::recent_jobs::Fault;
 use super::reporting::Reporting;
 use super::stages::Stages;
 use super::store::Stored;

@@ -25,7 +25,7 @@ use super::broker::Broker;
 use super::consumer_channel::ConsumerChannel;
 use super::consumer_session::{ConsumerSession, NewDelivery, SessionEvent};
 use super::held_deliveries::HeldDeliveries;
-use super::receipt::hand_back;
+use super::held_delivery::hand_back;
 use super::retry::warn_of;
 use crate::delivery::Delivery;
 use crate::error::QueueError;

@@ -17,7 +17,8 @@ use tokio_util::task::TaskTracker;
 use super::broker::Broker;
 use super::consumer_channel::ConsumerChannel;
 use super::held_deliveries::HeldDeliveries;
-use super::receipt::HeldDelivery;
+use super::held_delivery::HeldDelivery;
+use super::receipt::RabbitMqReceipt;
 use super::topology::{ISOLATED_TRIES, SUSPECT_AFTER};
 use super::wire;
 use crate::delivery::{Delivery, Receipt};
@@ -153,8 +154,8 @@ impl ConsumerSession {
             return None;
         }
         let (body, attempt, trace) = (held.body.clone(), held.attempt, held.trace.clone());
-        let receipt = self.held.keep(held);
-        let number = receipt.number;
+        let number = self.held.keep(held);
+        let receipt = RabbitMqReceipt { held: Arc::clone(&self.held), number };
         let delivery = Delivery {
             body,
             queue: self.broker.topology.name(alone),

@@ -5,11 +5,10 @@
 //! back while a stage still holds the receipt.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::receipt::{HeldDelivery, RabbitMqReceipt};
+use super::held_delivery::HeldDelivery;
 
 /// Deliveries by the number of their receipt.
 #[derive(Default)]
@@ -22,13 +21,13 @@ struct Numbered {
 }
 
 impl HeldDeliveries {
-    /// Keeps a delivery until it is taken.
-    pub(super) fn keep(self: &Arc<Self>, delivery: HeldDelivery) -> RabbitMqReceipt {
+    /// Keeps a delivery until it is taken. Returns its number.
+    pub(super) fn keep(&self, delivery: HeldDelivery) -> u64 {
         let mut numbered = self.0.lock();
         let number = numbered.next;
         numbered.next += 1;
         numbered.deliveries.insert(number, delivery);
-        RabbitMqReceipt { held: Arc::clone(self), number }
+        number
     }
 
     /// Takes one out; `None` if it was taken before.

@@ -33,6 +33,7 @@ mod consumer_channel;
 mod consumer_session;
 mod dead_letters;
 mod held_deliveries;
+mod held_delivery;
 mod publisher;
 mod receipt;
 mod retry;

@@ -7,17 +7,9 @@ use std::collections::HashSet;
 
 use camshaft_common::explain::{ExplainOptions, FusedLayers, Method, Target, TargetLayer};
 
-use super::error::ExplainError;
 use crate::config::ModelConfig;
 use crate::model_files::ModelFiles;
 use crate::network::resnet::{LayerPoint, ResNetShape};
-
-/// Most maps of an image: all of ImageNet's classes once.
-const MAX_MAPS: usize = 1024;
-/// Most values of an image's maps together. As JSON they still are a record that can be read.
-const MAX_VALUES: usize = 1 << 20;
-/// Most passes of the network for an image: Score-CAM and Ablation-CAM at every stage are 7,680.
-const MAX_PASSES: usize = 16_384;
 
 /// What it costs to explain one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +20,18 @@ pub struct ExplanationCost {
     pub values: usize,
     /// Passes of the network, forward or back, besides the one that predicts.
     pub passes: usize,
+}
+
+impl ExplanationCost {
+    /// The most that an image may cost. All of ImageNet's classes can have a map; as JSON, the values
+    /// are a record that can still be read; Score-CAM and Ablation-CAM at every stage are 7,680 passes.
+    pub const MOST: Self = Self { maps: 1024, values: 1 << 20, passes: 16_384 };
+
+    /// True if nothing is more than in `limits`.
+    #[must_use]
+    pub fn is_within(self, limits: Self) -> bool {
+        self.maps <= limits.maps && self.values <= limits.values && self.passes <= limits.passes
+    }
 }
 
 impl ModelFiles {
@@ -52,7 +56,7 @@ impl ModelFiles {
 
 impl ModelConfig {
     /// As [`ModelFiles::explanation_cost`], which needs no weights.
-    fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
+    pub(super) fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
         let shape = ResNetShape::of(self.architecture);
         let (methods, classes) = (options.method.as_slice(), explained_classes(self, options));
         let values = options.layer.iter().map(|fused| {
@@ -70,25 +74,6 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that an image can be explained with `options` in a reasonable time.
-    ///
-    /// # Errors
-    /// If not; the error has the cost.
-    pub(super) fn check_cost(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
-        let ExplanationCost { maps, values, passes } = self.explanation_cost(options);
-        if maps <= MAX_MAPS && values <= MAX_VALUES && passes <= MAX_PASSES {
-            return Ok(());
-        }
-        Err(ExplainError::TooCostly {
-            maps,
-            values,
-            passes,
-            limits: ExplanationCost { maps: MAX_MAPS, values: MAX_VALUES, passes: MAX_PASSES },
-        })
-    }
-}
-
-impl ModelConfig {
     /// Bytes that the network holds on a CPU while it predicts one image: the outputs of its first two
     /// stages, mostly. Measured: 8.2 GiB of a ResNet-50 for 4096×4096 pixels, in f32.
     #[must_use]
