@@ -52,8 +52,8 @@ pub struct Job {
     /// True if an older result may lie in `out`: a worker computes a new one and removes the other.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub replaces: bool,
-    /// True if an interrupted enqueue may have published this job before. A worker first looks for its
-    /// result.
+    /// True if an earlier enqueue may have published a job for the image before. A worker first looks
+    /// for its result.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub again: bool,
 }

@@ -22,6 +22,8 @@ pub const FAILURES: &str = "failures";
 
 /// Folder of the report.
 pub const REPORT: &str = "report";
+/// Folder of the run's images, by generation: see [`manifest`](crate::manifest).
+pub const MANIFEST: &str = "manifest";
 
 const RESULT_SUFFIX: &str = ".json";
 

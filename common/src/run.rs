@@ -50,6 +50,40 @@ impl std::str::FromStr for RunId {
     }
 }
 
+/// Identifies the jobs that were enqueued together, by one `enqueue` or `audit`: a UUID v7. A later
+/// one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Generation(Uuid);
+
+impl Generation {
+    /// A new one, from the clock and a random number. It is greater than `earlier` also if this
+    /// machine's clock is behind that of the other.
+    #[must_use]
+    pub fn after(earlier: Option<Self>) -> Self {
+        let now = Self(Uuid::now_v7());
+        match earlier {
+            Some(Self(earlier)) if now.0 <= earlier => {
+                Self(Uuid::from_u128(earlier.as_u128().saturating_add(1)))
+            }
+            _ => now,
+        }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for Generation {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// `OUT/run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -74,6 +108,10 @@ pub struct RunRecord {
     /// The number of SOURCE's images to use, from the first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<u64>,
+    /// The first part of the names of the queues that the run was last enqueued to, if it is not the
+    /// usual one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub queue: Option<String>,
     /// Which files of SOURCE are images. Absent if every file is: for a list, for a single image, and
     /// for a run of an older version that has not been gone on with.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -87,6 +125,18 @@ pub struct RunRecord {
     /// What else lies in SOURCE, once it has been listed to the end. Absent in older runs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub skipped: Option<SkippedCounts>,
+    /// The last enqueue or audit that was started. Absent in older runs, and if this user may write no
+    /// manifest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generation: Option<Generation>,
+    /// The generation whose [`manifest`](crate::manifest) has the run's images: the last one that
+    /// listed SOURCE to its end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub manifest: Option<Generation>,
+    /// No result counts that was written before this time of the store's clock: every image was to be
+    /// redone, and that enqueue has not ended. When it ends, the manifest says so of each image.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub results_since: Option<DateTime<Utc>>,
     /// When the run was first started.
     pub created_at: DateTime<Utc>,
     /// When it was last started, or finished listing.
@@ -123,6 +173,13 @@ impl RunRecord {
         self.image_files.as_ref().is_none_or(|files| files.selects(key))
     }
 
+    /// The generation whose manifest has the images that SOURCE had when it was last listed, and their
+    /// number; `None` while it is being listed, and if there is no manifest.
+    #[must_use]
+    pub fn listed_manifest(&self) -> Option<(Generation, u64)> {
+        self.manifest.zip(self.images)
+    }
+
     /// Reads OUT's `run.json`, if it has one.
     ///
     /// # Errors
@@ -146,5 +203,20 @@ impl RunRecord {
     pub async fn read_existing(out: &Folder) -> Result<Self, ReadRunError> {
         let record = Self::read(out).await?;
         record.ok_or_else(|| ReadRunError::Missing(out.location().to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_generation_is_greater_though_the_clock_goes_back() {
+        let first = Generation::after(None);
+        assert!(Generation::after(Some(first)) > first);
+        let tomorrow = Generation(Uuid::from_u128(first.0.as_u128() + (86_400_000_u128 << 80)));
+        let next = Generation::after(Some(tomorrow));
+        assert!(next > tomorrow, "{next} {tomorrow}");
+        assert_eq!(next.to_string().parse(), Ok(next));
     }
 }

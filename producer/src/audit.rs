@@ -30,7 +30,7 @@ use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError};
-use crate::enqueue::request::{EnqueueRequest, RunConfig};
+use crate::enqueue::request::{EnqueueRequest, JobsQueue, RunConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
 use crate::interrupt::cancel_on_signal;
@@ -189,8 +189,10 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         selection: Selection::New,
         dead_images: Default::default(),
         can_redo_all: false,
+        queue: JobsQueue::InProcess,
     };
-    let plan = EnqueuePlan::new(request, None, &stores).await?;
+    let mut plan = EnqueuePlan::new(request, &stores).await?;
+    plan.begin().await?;
     let (run, enqueued) = (plan.run(), plan.counters());
 
     let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());

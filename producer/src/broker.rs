@@ -10,10 +10,24 @@ pub(crate) struct BrokerConfig {
     pub(crate) url: Secret,
     /// Files for TLS.
     pub(crate) tls: TlsFiles,
-    /// The first part of the queues' names.
-    pub(crate) queue: String,
+    /// The first part of the queues' names, if it is not the usual one.
+    pub(crate) queue: Option<String>,
     /// The rests between tries, which the names of the retry queues tell.
     pub(crate) retry_delays: RetryDelays,
+}
+
+impl BrokerConfig {
+    /// The first part of the queues' names.
+    #[must_use]
+    pub(crate) fn queue_name(&self) -> String {
+        self.queue.clone().unwrap_or_else(usual_queue_name)
+    }
+}
+
+/// The first part of the queues' names if the user chooses no other.
+#[must_use]
+pub(crate) fn usual_queue_name() -> String {
+    RabbitMqOptions::default().name
 }
 
 /// Connects to the broker for a command that a person waits for. Creates the queues that don't exist
@@ -39,7 +53,7 @@ async fn connect_as(
     options: RabbitMqOptions,
 ) -> Result<RabbitMqQueue, QueueError> {
     let options = RabbitMqOptions {
-        name: config.queue,
+        name: config.queue_name(),
         delays: config.retry_delays,
         tls: config.tls,
         ..options

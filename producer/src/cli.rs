@@ -12,7 +12,9 @@ mod train;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use camshaft_arguments::{BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, TlsArgs};
+use camshaft_arguments::{
+    BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, RunQueueArgs, TlsArgs,
+};
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::image_files::{Glob, GlobError, ImageFiles};
 use camshaft_common::location::Location;
@@ -225,7 +227,7 @@ pub(crate) struct StatusArgs {
     pub(crate) tls: TlsArgs,
     /// The queues' names.
     #[command(flatten)]
-    pub(crate) queue: QueueArgs,
+    pub(crate) queue: RunQueueArgs,
     /// Follow until every image is done
     #[arg(long)]
     pub(crate) watch: bool,
@@ -343,7 +345,7 @@ impl AuditArgs {
 
 impl EnqueueArgs {
     pub(crate) fn resolve(self) -> Result<EnqueueConfig, UsageError> {
-        let broker = broker_config(self.broker.broker, self.broker.tls, self.broker.queue);
+        let broker = broker_config(self.broker);
         Ok(EnqueueConfig { run: self.run.resolve()?, selection: self.only, broker })
     }
 }
@@ -377,7 +379,8 @@ impl FailOnArgs {
 impl StatusArgs {
     pub(crate) fn resolve(self) -> StatusConfig {
         let Self { out, broker, tls, queue, watch, exit_when_idle, json } = self;
-        let broker = broker.map(|url| broker_config(url, tls, queue));
+        let RunQueueArgs { queue, retry_delays } = queue;
+        let broker = broker.map(|url| BrokerConfig { url, tls: tls.into(), queue, retry_delays });
         let max_idle = exit_when_idle.map(Duration::from_secs);
         let watch = if watch { WatchMode::UntilDone { max_idle } } else { WatchMode::Once };
         StatusConfig { out, broker, watch, json }
@@ -386,14 +389,14 @@ impl StatusArgs {
 
 impl RedriveArgs {
     pub(crate) fn resolve(self) -> RedriveConfig {
-        let broker = broker_config(self.broker.broker, self.broker.tls, self.broker.queue);
+        let broker = broker_config(self.broker);
         RedriveConfig { run: self.run, broker }
     }
 }
 
-fn broker_config(url: Secret, tls: TlsArgs, queue: QueueArgs) -> BrokerConfig {
-    let QueueArgs { queue, retry_delays } = queue;
-    BrokerConfig { url, tls: tls.into(), queue, retry_delays }
+fn broker_config(args: BrokerArgs) -> BrokerConfig {
+    let BrokerArgs { broker: url, tls, queue: QueueArgs { queue, retry_delays } } = args;
+    BrokerConfig { url, tls: tls.into(), queue: Some(queue), retry_delays }
 }
 
 #[cfg(feature = "embedded")]

@@ -1,10 +1,12 @@
 //! `camshaft enqueue`: publishes a persistent job for each image to the broker.
 //!
 //! This file is the command. [`plan`] decides which images get a job, and writes `run.json`;
-//! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed.
+//! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed; [`generation`]
+//! says since when results count, and writes the manifest.
 
 pub(crate) mod counters;
 mod differences;
+mod generation;
 pub(crate) mod outlet;
 pub(crate) mod plan;
 pub(crate) mod request;
@@ -39,7 +41,7 @@ use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use counters::EnqueueCounters;
 use plan::{EnqueuePlan, EnqueuePlanError};
-use request::{EnqueueRequest, RunConfig};
+use request::{EnqueueRequest, JobsQueue, RunConfig};
 
 /// What `camshaft enqueue` is to do.
 #[derive(Clone, Debug)]
@@ -109,6 +111,7 @@ pub(crate) async fn enqueue(
         warn_of_local_places(&run);
     }
     let (model, label_map) = identify_model(&run, &stores).await?;
+    let queue_name = broker.queue_name();
     let queue = broker::connect(broker).await?;
     let source = run.open_source(&stores)?;
     let dead_images = match selection {
@@ -123,10 +126,12 @@ pub(crate) async fn enqueue(
         selection,
         dead_images,
         can_redo_all: true,
+        queue: JobsQueue::Named(queue_name),
     };
-    let mut plan = EnqueuePlan::new(request, Some(&queue), &stores).await?;
+    let mut plan = EnqueuePlan::new(request, &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());
     let outlet = plan.open_outlet(&queue).await?;
+    plan.begin().await?;
 
     let watched = Arc::clone(&counters);
     let publishing = plan.publish(outlet, CancellationToken::new());

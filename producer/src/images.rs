@@ -3,6 +3,7 @@
 //! Upstream: a folder, a bucket or a list of keys. Downstream: [`enqueue`](crate::enqueue), which
 //! makes a job of each image, and [`status`](crate::status).
 
+pub(crate) mod existing_results;
 pub(crate) mod found_image;
 mod list_columns;
 pub(crate) mod list_fields;
@@ -11,6 +12,7 @@ pub(crate) mod list_format;
 mod list_key;
 pub mod list_lines;
 mod list_repetitions;
+pub(crate) mod previous_images;
 pub(crate) mod run_folders;
 pub(crate) mod selection;
 pub(crate) mod skipped_log;

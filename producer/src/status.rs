@@ -7,9 +7,11 @@ pub(crate) mod reconciliation;
 mod result_counts;
 mod run_status;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use camshaft_common::location::Location;
+use camshaft_common::manifest::{self, ManifestError};
 use camshaft_common::run::{ReadRunError, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_queue::{JobQueue, QueueError, RabbitMqQueue};
@@ -19,7 +21,7 @@ use crate::broker::{self, BrokerConfig};
 use crate::terminal::output::{print_json, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use reconciliation::ReconciliationError;
-use result_counts::ResultCounts;
+use result_counts::{ResultCounts, ResultTimes};
 use run_status::{QueueStatus, RunStatus};
 
 /// The shortest time between two looks. A large OUT takes longer to list and is looked at less
@@ -66,6 +68,9 @@ pub enum StatusError {
     /// The broker can't be asked.
     #[error("{}", advice::describe_queue_error(.0))]
     Queue(#[from] QueueError),
+    /// The run's manifest can't be read at the moment.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// SOURCE and OUT can't be compared.
     #[error(transparent)]
     Reconciliation(#[from] ReconciliationError),
@@ -79,32 +84,40 @@ pub(crate) async fn status(config: StatusConfig, stores: StoreOptions) -> Result
     let StatusConfig { out, broker, watch, json } = config;
     let out = Folder::open(&out, &stores)?;
     let queue = match broker {
-        Some(broker) => Some(broker::connect_to_existing(broker).await?),
+        Some(broker) => Some(connect(broker, &out).await?),
         None => None,
     };
-    let watched = WatchedRun { out, queue, stores };
+    let watched = WatchedRun { out, queue, stores, warned: AtomicBool::new(false) };
     match watch {
         WatchMode::Once => {
-            let (record, mut status) = watched.look().await?;
-            watched.add_names(&record, &mut status).await?;
-            print_status(&status, json);
+            let mut look = watched.look().await?;
+            watched.add_names(&mut look).await?;
+            print_status(&look.status, json);
         }
         // Prints each look itself.
         WatchMode::UntilDone { max_idle } if json => {
             watched.look_until_done(max_idle, |status| print_status(status, true)).await?;
         }
         WatchMode::UntilDone { max_idle } => {
-            let (record, mut status) = watched.follow(max_idle).await?;
-            if !status.is_complete() {
-                watched.add_names(&record, &mut status).await?;
+            let mut look = watched.follow(max_idle).await?;
+            if !look.status.is_complete() {
+                watched.add_names(&mut look).await?;
             }
-            print_status(&status, false);
+            print_status(&look.status, false);
         }
     }
     if let Some(queue) = watched.queue {
         queue.close().await;
     }
     Ok(())
+}
+
+/// Connects to the broker: to the run's own queues, unless the user names others.
+async fn connect(mut broker: BrokerConfig, out: &Folder) -> Result<RabbitMqQueue, StatusError> {
+    if broker.queue.is_none() {
+        broker.queue = RunRecord::read_existing(out).await?.queue;
+    }
+    Ok(broker::connect_to_existing(broker).await?)
 }
 
 fn print_status(status: &RunStatus, json: bool) {
@@ -120,10 +133,20 @@ struct WatchedRun {
     out: Folder,
     queue: Option<RabbitMqQueue>,
     stores: StoreOptions,
+    /// Whether it was told that the run's manifest can't be read.
+    warned: AtomicBool,
+}
+
+/// What one look at a run finds.
+struct Look {
+    record: RunRecord,
+    status: RunStatus,
+    /// When results were written, if the run has a manifest that says which of them count.
+    times: Option<ResultTimes>,
 }
 
 impl WatchedRun {
-    async fn look(&self) -> Result<(RunRecord, RunStatus), StatusError> {
+    async fn look(&self) -> Result<Look, StatusError> {
         let record = RunRecord::read_existing(&self.out).await?;
         // The queue first: an image that is done in between then counts twice, and not never.
         let queue = match &self.queue {
@@ -132,20 +155,41 @@ impl WatchedRun {
             }
             None => None,
         };
-        let results = ResultCounts::list(&self.out, &record).await?;
+        let counted = self.count_by_manifest(&record).await?;
+        let (results, times) = match counted {
+            Some((results, times)) => (results, Some(times)),
+            None => (ResultCounts::list(&self.out, &record).await?, None),
+        };
         let status = RunStatus::new(&record, results, queue);
-        Ok((record, status))
+        Ok(Look { record, status, times })
+    }
+
+    /// Counts the results of the images in the run's manifest; `None` if it has none.
+    async fn count_by_manifest(
+        &self,
+        record: &RunRecord,
+    ) -> Result<Option<(ResultCounts, ResultTimes)>, StatusError> {
+        let Some((generation, images)) = record.listed_manifest() else { return Ok(None) };
+        let times = ResultTimes::list(&self.out).await?;
+        let entries = manifest::read(&self.out, generation, Some(images));
+        match ResultCounts::of_manifest(&times, entries).await {
+            Ok(counts) => Ok(Some((counts, times))),
+            Err(error) if error.can_do_without() => {
+                if !self.warned.swap(true, Relaxed) {
+                    tracing::warn!(%error, "result files are counted, whatever image they are of");
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Adds names to the numbers: the dead letters, and the images that are not accounted for.
     /// Those can be told only while the queue is empty: reading its messages would take them from
     /// the workers.
-    async fn add_names(
-        &self,
-        record: &RunRecord,
-        status: &mut RunStatus,
-    ) -> Result<(), StatusError> {
+    async fn add_names(&self, look: &mut Look) -> Result<(), StatusError> {
         let Some(queue) = &self.queue else { return Ok(()) };
+        let Look { record, status, times } = look;
         if status.dead.is_some_and(|dead| dead > 0) {
             status.dead_letters = match reconciliation::dead_jobs(queue, record.run).await {
                 // A user who may only look at the queues still sees the number.
@@ -160,7 +204,13 @@ impl WatchedRun {
         let may_lack = status.remaining.is_some_and(|remaining| remaining > dead_of_run);
         if status.has_empty_queue() && may_lack {
             let dead = &status.dead_letters;
-            let found = reconciliation::unaccounted(record, &self.out, dead, &self.stores).await?;
+            let found = match (times, record.listed_manifest()) {
+                (Some(times), Some((generation, images))) => {
+                    let entries = manifest::read(&self.out, generation, Some(images));
+                    reconciliation::unaccounted_of_manifest(times, entries, dead).await?
+                }
+                _ => reconciliation::unaccounted(record, &self.out, dead, &self.stores).await?,
+            };
             status.unaccounted = Some(found.count);
             status.unaccounted_keys = found.keys;
         }
@@ -173,26 +223,25 @@ impl WatchedRun {
         &self,
         max_idle: Option<Duration>,
         mut show: impl FnMut(&RunStatus),
-    ) -> Result<(RunRecord, RunStatus), StatusError> {
+    ) -> Result<Look, StatusError> {
         let mut idle = IdleTime { since: Instant::now(), finished: 0 };
         let interval = WATCH_INTERVAL.max(max_idle.unwrap_or_default() / LOOKS_WHILE_IDLE);
         loop {
             let started = Instant::now();
-            let (record, status) = self.look().await?;
-            show(&status);
-            let idle = idle.update(&status);
-            if status.is_complete() || max_idle.is_some_and(|max_idle| idle >= max_idle) {
-                return Ok((record, status));
+            let look = self.look().await?;
+            show(&look.status);
+            let idle = idle.update(&look.status);
+            if look.status.is_complete() || max_idle.is_some_and(|max_idle| idle >= max_idle) {
+                return Ok(look);
             }
+            // Results are many, and the next look has its own.
+            drop(look);
             tokio::time::sleep(interval.max(started.elapsed() * 4)).await;
         }
     }
 
     /// As [`Self::look_until_done`], with a progress bar.
-    async fn follow(
-        &self,
-        max_idle: Option<Duration>,
-    ) -> Result<(RunRecord, RunStatus), StatusError> {
+    async fn follow(&self, max_idle: Option<Duration>) -> Result<Look, StatusError> {
         let (sender, receiver) = tokio::sync::watch::channel(ProgressCounts::default());
         let looking = self.look_until_done(max_idle, |status| {
             sender.send_replace(ProgressCounts {

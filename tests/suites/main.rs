@@ -9,6 +9,7 @@ mod checkpoints;
 mod command_line;
 mod distributed;
 mod faults;
+mod generations;
 mod golden;
 mod hostile;
 mod labels;

@@ -155,6 +155,17 @@ pub struct QueueArgs {
     pub retry_delays: RetryDelays,
 }
 
+/// As [`QueueArgs`], for a command about one run, which knows its queues' names.
+#[derive(Args, Clone, Debug)]
+pub struct RunQueueArgs {
+    /// First part of the queues' names, if it is not the one that the run was enqueued with
+    #[arg(long, env = "CAMSHAFT_QUEUE", value_name = "NAME", value_parser = queue_name)]
+    pub queue: Option<String>,
+    /// Seconds to wait after each failed try of a job. With n delays there are n + 1 tries
+    #[arg(long, env = "CAMSHAFT_RETRY_DELAYS", default_value = "2,10,60,300", value_name = "SECONDS,…", value_parser = retry_delays)]
+    pub retry_delays: RetryDelays,
+}
+
 /// What to log, and in which format.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]

@@ -1,5 +1,6 @@
 //! Why a report can't be built.
 
+use camshaft_common::manifest::ManifestError;
 use camshaft_common::run::ReadRunError;
 use camshaft_common::store::StoreError;
 
@@ -33,6 +34,9 @@ pub enum ReportError {
     /// A store can't be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The run's manifest can't be read at the moment.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// A table can't be written or read.
     #[error(transparent)]
     Table(#[from] TableError),

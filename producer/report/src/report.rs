@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use camshaft_common::label::LabelMatcher;
 use camshaft_common::layout::REPORT;
 use camshaft_common::location::Location;
+use camshaft_common::manifest::ManifestKeys;
 use camshaft_common::run::{RunRecord, SCHEMA};
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreOptions};
@@ -29,7 +30,7 @@ use crate::findings::{self, Cluster, Finding, Findings};
 use crate::overview::OverviewTotals;
 use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
 use crate::page::{self, AvailablePictures, PageData, RunFacts};
-use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk};
+use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk, RunImages};
 use crate::predictions::{self, LabelMeaning, NamedClasses};
 use crate::summary::{self, Summary};
 use crate::table::{CsvWriter, TableError, TableReader, TableWriter};
@@ -84,6 +85,8 @@ pub async fn build(
     let Findings { list, clusters, tests, estimated_label_errors, notes } = found;
     overview.estimated_label_errors = estimated_label_errors;
     overview.notes.extend(unreadable_note(&built.unreadable));
+    overview.notes.extend(gone_note(built.gone));
+    overview.notes.extend(built.manifest_note);
     overview.notes.extend(notes);
     let (comparison, comparison_table) = match &options.compare_with {
         Some(other) => compare(other, &built.table, stores, progress).await.map(Some)?.unzip(),
@@ -146,6 +149,10 @@ struct BuiltTable {
     open_labels: HashSet<String>,
     /// The results that can't be read, each with the reason.
     unreadable: Vec<String>,
+    /// Results of images that have gone.
+    gone: u64,
+    /// Why the run's manifest can't be read, if it can't.
+    manifest_note: Option<String>,
 }
 
 /// Builds the table of all images. Reads results a second time if older ones have labels whose
@@ -156,18 +163,26 @@ async fn build_table(
     options: &ReportOptions,
     progress: &Arc<ReadProgress>,
 ) -> Result<BuiltTable, ReportError> {
-    let built = read_table(out, run, options, progress, None).await?;
+    let (listed, manifest_note) = match ManifestKeys::read(out, run).await {
+        Ok(listed) => (listed, None),
+        Err(error) if error.can_do_without() => {
+            (None, Some(format!("results of images that have gone may be among these: {error}")))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let images = Arc::new(RunImages::new(run, listed));
+    let mut built = read_table(out, &images, options, progress, None).await?;
     let classes = built.named_classes.matcher();
-    if !built.open_labels.iter().any(|label| classes.find(label).is_ok()) {
-        return Ok(built);
+    if built.open_labels.iter().any(|label| classes.find(label).is_ok()) {
+        progress.read.store(0, Relaxed);
+        built = read_table(out, &images, options, progress, Some(&Arc::new(classes))).await?;
     }
-    progress.read.store(0, Relaxed);
-    read_table(out, run, options, progress, Some(&Arc::new(classes))).await
+    Ok(BuiltTable { manifest_note, ..built })
 }
 
 async fn read_table(
     out: &Folder,
-    run: &RunRecord,
+    images: &Arc<RunImages>,
     options: &ReportOptions,
     progress: &Arc<ReadProgress>,
     classes: Option<&Arc<LabelMatcher>>,
@@ -177,14 +192,14 @@ async fn read_table(
     let writing = blocking(move || write_table(received, csv));
     let reading = async {
         let embeddings = options.embeddings;
-        let reader = ResultReader { out, run, embeddings, classes, progress, rows: &rows };
+        let reader = ResultReader { out, images, embeddings, classes, progress, rows: &rows };
         let read = reader.send_results().await;
         drop(rows);
         read
     };
     let (read, written) = tokio::join!(reading, writing);
     read?;
-    written
+    Ok(BuiltTable { gone: images.take_gone(), ..written? })
 }
 
 /// Writes all rows that come to the table, and to a CSV file if `csv` is true.
@@ -220,7 +235,18 @@ fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTab
     }
     writer.finish()?;
     let csv = csv.map(CsvWriter::finish).transpose()?;
-    Ok(BuiltTable { table, csv, totals, has_embeddings, named_classes, open_labels, unreadable })
+    let (gone, manifest_note) = (0, None);
+    Ok(BuiltTable {
+        table,
+        csv,
+        totals,
+        has_embeddings,
+        named_classes,
+        open_labels,
+        unreadable,
+        gone,
+        manifest_note,
+    })
 }
 
 /// Compares with the run at `other`. Returns the table `comparison.parquet` as well.
@@ -359,6 +385,14 @@ async fn put_table(
         None => out.delete(&path).await?,
     }
     Ok(())
+}
+
+fn gone_note(gone: u64) -> Option<String> {
+    match gone {
+        0 => None,
+        1 => Some("1 result of an image that is no longer in SOURCE is left out".to_owned()),
+        _ => Some(format!("{gone} results of images that are no longer in SOURCE are left out")),
+    }
 }
 
 fn unreadable_note(unreadable: &[String]) -> Option<String> {

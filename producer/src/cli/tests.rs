@@ -142,6 +142,19 @@ fn default_sizes_are_the_librarys() {
 }
 
 #[test]
+fn status_leaves_the_queues_name_to_the_run_unless_it_is_given() {
+    let queue_of = |more: &[&str]| {
+        let arguments = ["camshaft", "status", "/out", "--broker", "amqp://localhost"];
+        match Cli::try_parse_from(arguments.iter().chain(more)).unwrap().command {
+            super::Command::Status(args) => args.resolve().broker.unwrap().queue,
+            _ => panic!("it is a status"),
+        }
+    };
+    assert_eq!(queue_of(&[]), None);
+    assert_eq!(queue_of(&["--queue", "team-a"]).as_deref(), Some("team-a"));
+}
+
+#[test]
 fn conditions_that_cannot_be_judged_are_wrong_usage() {
     let parse = |arguments: &[&str]| match Cli::try_parse_from(arguments).unwrap().command {
         super::Command::Report(args) => args.resolve(),

@@ -1,7 +1,7 @@
 //! Publishes a job for each image of a run that needs one.
 //!
 //! `audit` and `enqueue` share it and differ only in the queue that takes the jobs. Opens OUT and
-//! writes `run.json`; does not open SOURCE or the queue.
+//! writes `run.json` and the manifest; does not open SOURCE or the queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
+use camshaft_common::manifest::{ManifestEntry, ManifestError};
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::{ReadRunError, RunId, RunRecord};
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
-use camshaft_queue::{Message, QueueError, RabbitMqQueue};
+use camshaft_queue::{Bookmark, Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
 use chrono::Utc;
 use futures::stream::StreamExt;
@@ -22,13 +23,15 @@ use tracing::Span;
 
 use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
+use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::request::EnqueueRequest;
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
 use crate::enqueue::run_record::{self, OtherRun};
 use crate::enqueue::traces;
+use crate::images::existing_results::ExistingResults;
 use crate::images::found_image::FoundImage;
-use crate::images::selection::{Decision, ExistingResults, Selection};
+use crate::images::selection::{CountingResults, Decision, ImageSelector, JobMarks, Selection};
 use crate::images::skipped_log::SkippedLog;
 use crate::images::source::{Source, SourceError};
 use crate::label_map::{JobLabel, LabelMap};
@@ -51,6 +54,9 @@ pub enum EnqueuePlanError {
     /// `run.json` can't be read.
     #[error("{}", advice::describe_run_record_error(.0))]
     Run(#[from] ReadRunError),
+    /// The manifest can't be read or written.
+    #[error(transparent)]
+    Manifest(ManifestError),
     /// Images come in another order than that of their keys. Nothing then tells which of them an
     /// earlier process enqueued.
     #[error(
@@ -69,6 +75,15 @@ pub enum EnqueuePlanError {
         /// What else lies there.
         skipped: SkippedCounts,
     },
+}
+
+impl From<ManifestError> for EnqueuePlanError {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Store(error) => Self::Out(error),
+            error => Self::Manifest(error),
+        }
+    }
 }
 
 fn advice_on_none(skipped: &SkippedCounts) -> String {
@@ -90,43 +105,43 @@ pub(crate) struct EnqueuePlan {
     model: ModelIdentity,
     label_map: LabelMap,
     record: RunRecord,
-    results: ExistingResults,
+    images: ImageSelector,
     counters: Arc<EnqueueCounters>,
     notes: NoteTemplate,
+    /// What an earlier process left on the broker.
+    bookmark: Option<Bookmark>,
     /// The enqueue of this run that an earlier process did not finish.
     interrupted: Option<InterruptedEnqueue>,
+    /// The generation of the jobs, once it has begun.
+    begun: Option<Begun>,
     /// The image before this one, if images have to come in the order of their keys.
     last: Option<ImageKey>,
 }
 
 impl EnqueuePlan {
-    /// Opens OUT, lists its results, makes sure that this run belongs there, and writes `run.json`.
-    /// With a broker, asks it whether an earlier process was killed while it enqueued this run.
+    /// Opens OUT, lists its results, and makes sure that this run belongs there. Writes nothing.
     ///
     /// # Errors
-    /// If OUT can't be read or written, or holds the results of another run.
+    /// If OUT can't be read, or holds the results of another run.
     pub(crate) async fn new(
         request: EnqueueRequest,
-        broker: Option<&RabbitMqQueue>,
         stores: &StoreOptions,
     ) -> Result<Self, EnqueuePlanError> {
         let out = Folder::open(&request.run.out, stores)?;
         let existing = RunRecord::read(&out).await?;
-        // Before anything is written: some servers create a missing bucket on the first write.
-        let mut results = ExistingResults::list(&out).await?;
-        // A record without results counts only if an earlier process was killed while it enqueued
-        // the same run. Otherwise the user may have mistyped SOURCE and starts over.
-        let counts = match (&existing, broker) {
-            _ if !results.is_empty() => true,
-            (Some(existing), Some(broker)) if run_record::is_same_run(&request, existing) => {
-                broker.has_sequence(&existing.run.to_string()).await?
-            }
-            _ => false,
+        let results = ExistingResults::list(&out).await?;
+        // A record of other images or options counts only if there are results. Otherwise the user
+        // may have mistyped something and starts over.
+        let counts = |existing: &RunRecord| {
+            !results.is_empty() || run_record::is_same_run(&request, existing)
         };
-        let record = run_record::resume_or_start(&request, existing.filter(|_| counts))?;
-        run_record::write(&out, &record).await?;
-        let EnqueueRequest { run, source, selection, dead_images, model, label_map, .. } = request;
-        results.set_dead(dead_images);
+        let existing = existing.filter(counts);
+        let goes_on = existing.as_ref().map(|existing| existing.run);
+        let record = run_record::resume_or_start(&request, existing)?;
+        let goes_on = goes_on == Some(record.run);
+        let EnqueueRequest { run, source, selection, dead_images: dead, model, label_map, .. } =
+            request;
+        let images = ImageSelector { results, dead, goes_on, ..ImageSelector::default() };
         let notes = NoteTemplate::new(selection, source.labels(), source.image_files().cloned());
         let left_out = Arc::new(SkippedLog::new(run.list_skipped));
         let counters = Arc::new(EnqueueCounters { left_out, ..EnqueueCounters::default() });
@@ -137,15 +152,18 @@ impl EnqueuePlan {
             model,
             label_map,
             record,
-            results,
+            images,
             counters,
             notes,
+            bookmark: None,
             interrupted: None,
+            begun: None,
             last: None,
         })
     }
 
-    /// Opens the broker's side of the run, where an earlier process may have left a bookmark.
+    /// Opens the broker's side of the run, where an earlier process may have left a bookmark. Waits
+    /// until no other process enqueues the run.
     ///
     /// # Errors
     /// If the broker stays out of reach, or if another process enqueues this run.
@@ -154,11 +172,40 @@ impl EnqueuePlan {
         broker: &RabbitMqQueue,
     ) -> Result<Outlet, QueueError> {
         let sequence = broker.sequence(&self.run().to_string()).await?;
-        if let Some(bookmark) = sequence.bookmark() {
-            let source = &self.source;
-            self.interrupted = InterruptedEnqueue::read(bookmark, source, &mut self.notes).await;
-        }
+        self.bookmark = sequence.bookmark().cloned();
         Ok(Outlet::broker(sequence))
+    }
+
+    /// Goes on with the generation of an enqueue that was killed, or begins one, and writes `run.json`.
+    ///
+    /// # Errors
+    /// If OUT can't be read or written.
+    pub(crate) async fn begin(&mut self) -> Result<(), EnqueuePlanError> {
+        // Again: another process may have enqueued the run while this one waited for its end.
+        let earlier = EarlierGenerations::read(&self.out, self.record.run).await?;
+        if let Some(bookmark) = self.bookmark.take().filter(|_| earlier.is_unfinished()) {
+            let (source, notes) = (&self.source, &mut self.notes);
+            self.interrupted = InterruptedEnqueue::read(&bookmark, source, notes).await;
+        }
+        let how = (self.selection, self.interrupted.is_some());
+        let newest = self.images.results.newest();
+        let begun = earlier.begin(&self.out, &mut self.record, how, newest).await?;
+        run_record::write(&self.out, &self.record).await?;
+        // Not before: if nothing at all may be written there, that is said alone.
+        self.begun = match begun {
+            Ok(begun) => Some(begun),
+            Err(refused) => {
+                refused.warn();
+                None
+            }
+        };
+        // The enqueue that this one goes on with is not another one, whose jobs may be in work.
+        self.images.goes_on &= self.interrupted.is_none();
+        let source = self.source.location();
+        self.images.previous = earlier.read_manifest(&self.out, source).await?;
+        self.images.interrupted_since = earlier.unfinished_since(&self.out).await?;
+        self.images.results_since = self.record.results_since;
+        Ok(())
     }
 
     /// The run's id.
@@ -173,8 +220,8 @@ impl EnqueuePlan {
         Arc::clone(&self.counters)
     }
 
-    /// Publishes a job for each image that needs one, then writes the number of images into
-    /// `run.json`. If `stop` is cancelled, stops early and writes no number.
+    /// Publishes a job for each image that needs one. Then writes the manifest, and the number of
+    /// images into `run.json`. If `stop` is cancelled, stops early and writes no number.
     ///
     /// # Errors
     /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
@@ -204,6 +251,7 @@ impl EnqueuePlan {
         let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
         let counters = Arc::clone(&self.counters);
         let mut images = self.source.images(&counters.left_out).take(limit.unwrap_or(usize::MAX));
+        let mut manifest = RunManifest::new(&self.out, self.begun);
         let mut must_be_in_order = !self.source.is_list();
         let interrupted = self.interrupted.as_ref();
         let max_unconfirmed = interrupted.map_or(0, InterruptedEnqueue::unconfirmed);
@@ -221,7 +269,11 @@ impl EnqueuePlan {
                 }
                 must_be_in_order = false;
             }
-            let Some(planned) = self.plan_image(image, position) else { continue };
+            let decision = self.images.decide(&image, self.selection);
+            if let Some(begun) = self.begun {
+                manifest.push(manifest_entry(&image, decision.counting, begun)).await?;
+            }
+            let Some(planned) = self.plan_image(image, position, decision) else { continue };
             match planned.earlier {
                 EarlierEnqueue::Passed => {
                     unconfirmed.push_back(planned);
@@ -252,12 +304,15 @@ impl EnqueuePlan {
             let (source_name, skipped) = (self.record.source, counters.left_out.counts());
             return Err(EnqueuePlanError::NoImages { source_name, skipped });
         }
-        self.record.images = Some(found);
+        let replaced = self.record.manifest;
+        let listed = manifest.finish().await?;
+        generation::note_end(&mut self.record, self.begun, found, listed);
         self.record.skipped =
             self.source.image_files().is_some().then(|| counters.left_out.counts());
         self.record.updated_at = Utc::now();
         run_record::write(&self.out, &self.record).await?;
         outlet.end().await?;
+        generation::remove_older(&self.out, &self.record, replaced).await;
         Ok(())
     }
 
@@ -266,7 +321,7 @@ impl EnqueuePlan {
         last.is_some_and(|last| last > image.key)
     }
 
-    /// Publishes an image's job. `again` if the queue may have a job of the image already.
+    /// Publishes an image's job. `again` if the queue may have this job already.
     async fn put(
         &self,
         outlet: &mut Outlet,
@@ -274,27 +329,29 @@ impl EnqueuePlan {
         again: bool,
         span: &Span,
     ) -> Result<(), QueueError> {
-        let PlannedJob { image, position, replaces, earlier } = planned;
+        let PlannedJob { image, position, marks, earlier } = planned;
+        let marks = JobMarks { again: marks.again || again, ..marks };
         let sending = traces::send_span(span, outlet.name(), self.run(), &image.key);
-        let message = self.message(image, replaces, again, TraceContext::of(&sending));
+        let message = self.message(image, marks, TraceContext::of(&sending));
         // The bookmark is further on than a changed image that is done again: it stays there.
         let moves_bookmark = !matches!(earlier, EarlierEnqueue::PassedBeforeChange);
         let note = moves_bookmark.then(|| self.notes.note(position));
         outlet.put(message, note, sending, &self.counters.published).await
     }
 
-    /// Decides about the image at `position` in SOURCE; `None` if it gets no job.
-    fn plan_image(&self, image: FoundImage, position: u64) -> Option<PlannedJob> {
-        let counters = &self.counters;
-        let replaces = match self.results.decide(&image, self.selection) {
-            Decision::Skip => {
-                counters.skipped.fetch_add(1, Relaxed);
-                if self.results.has_failed(&image.key) {
-                    counters.skipped_failed.fetch_add(1, Relaxed);
-                }
-                return None;
+    /// The job of the image at `position` in SOURCE; `None` if it gets none.
+    fn plan_image(
+        &self,
+        image: FoundImage,
+        position: u64,
+        decision: Decision,
+    ) -> Option<PlannedJob> {
+        let Some(marks) = decision.job else {
+            self.counters.skipped.fetch_add(1, Relaxed);
+            if self.images.has_failed(&image.key) {
+                self.counters.skipped_failed.fetch_add(1, Relaxed);
             }
-            Decision::Publish { replaces } => replaces,
+            return None;
         };
         let earlier = match &self.interrupted {
             Some(interrupted) if !interrupted.covers(&image, position) => {
@@ -306,14 +363,13 @@ impl EnqueuePlan {
             Some(_) => EarlierEnqueue::Passed,
             None => EarlierEnqueue::NotReached,
         };
-        Some(PlannedJob { image, position, replaces, earlier })
+        Some(PlannedJob { image, position, marks, earlier })
     }
 
     fn message(
         &self,
         image: FoundImage,
-        replaces: bool,
-        again: bool,
+        JobMarks { replaces, again }: JobMarks,
         trace: TraceContext,
     ) -> Message {
         let JobLabel { label, given: given_label } = self.label_map.apply(image.label);
@@ -336,13 +392,23 @@ impl EnqueuePlan {
     }
 }
 
+/// What the manifest says of an image.
+fn manifest_entry(image: &FoundImage, counting: CountingResults, begun: Begun) -> ManifestEntry {
+    let FoundImage { key, etag, size_bytes: size, label, .. } = image.clone();
+    let since = match counting {
+        CountingResults::Kept => None,
+        CountingResults::FromNowOn => Some(begun.since),
+        CountingResults::Since(since) => Some(since),
+    };
+    ManifestEntry { key, etag, size, label, since }
+}
+
 /// An image that gets a job.
 struct PlannedJob {
     image: FoundImage,
     /// Its position in SOURCE, counted from 1.
     position: u64,
-    /// True if the job may have to replace a result.
-    replaces: bool,
+    marks: JobMarks,
     earlier: EarlierEnqueue,
 }
 

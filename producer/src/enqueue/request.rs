@@ -49,6 +49,16 @@ impl RunConfig {
     }
 }
 
+/// Where the jobs of an enqueue wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JobsQueue {
+    /// In this process.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only audit does that"))]
+    InProcess,
+    /// On a broker, in the queues of this name.
+    Named(String),
+}
+
 /// A run's options with SOURCE opened and the model identified.
 #[derive(Debug)]
 pub(crate) struct EnqueueRequest {
@@ -66,4 +76,6 @@ pub(crate) struct EnqueueRequest {
     pub(crate) dead_images: HashSet<ImageKey>,
     /// True if the command has `--only all`, which an error may then recommend.
     pub(crate) can_redo_all: bool,
+    /// Where the jobs wait.
+    pub(crate) queue: JobsQueue,
 }

@@ -6,8 +6,9 @@ use camshaft_common::run::{RunId, RunRecord, SCHEMA};
 use camshaft_common::store::{Folder, JSON, StoreError};
 use chrono::Utc;
 
+use crate::broker::usual_queue_name;
 use crate::enqueue::differences::{self, Difference};
-use crate::enqueue::request::EnqueueRequest;
+use crate::enqueue::request::{EnqueueRequest, JobsQueue};
 use crate::images::list_lines::ListColumns;
 use crate::images::selection::Selection;
 
@@ -69,13 +70,31 @@ pub(crate) fn resume_or_start(
         let limit = request.run.limit;
         // Which files are images may change: results of others then no longer count.
         let image_files = request.source.image_files().cloned();
+        let queue = queue_of(request, Some(&existing));
         let (images, skipped, updated_at) = (None, None, Utc::now());
-        return Ok(RunRecord { limit, image_files, images, skipped, updated_at, ..existing });
+        return Ok(RunRecord {
+            limit,
+            queue,
+            image_files,
+            images,
+            skipped,
+            updated_at,
+            ..existing
+        });
     };
     match (request.selection, request.can_redo_all) {
         (Selection::All, _) => Ok(start(request)),
         (_, true) => refuse(difference, " or redo every image with --only all"),
         (_, false) => refuse(difference, ""),
+    }
+}
+
+/// The queues' name, if it is not the usual one. Jobs in this process leave those of an earlier
+/// enqueue where they are.
+fn queue_of(request: &EnqueueRequest, existing: Option<&RunRecord>) -> Option<String> {
+    match &request.queue {
+        JobsQueue::Named(name) => Some(name.clone()).filter(|name| *name != usual_queue_name()),
+        JobsQueue::InProcess => existing.and_then(|existing| existing.queue.clone()),
     }
 }
 
@@ -91,11 +110,15 @@ fn start(request: &EnqueueRequest) -> RunRecord {
         label_column,
         label_map: request.label_map.words().clone(),
         limit: request.run.limit,
+        queue: queue_of(request, None),
         image_files: request.source.image_files().cloned(),
         model: request.model.clone(),
         explain: request.run.explain.clone(),
         images: None,
         skipped: None,
+        generation: None,
+        manifest: None,
+        results_since: None,
         created_at: now,
         updated_at: now,
         camshaft: env!("CARGO_PKG_VERSION").to_owned(),

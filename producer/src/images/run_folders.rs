@@ -6,15 +6,16 @@
 use std::collections::HashMap;
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{FAILURES, OVERLAYS, PREDICTIONS, REPORT, RUN_FILE, TRUST_FILE};
+use camshaft_common::layout::{
+    FAILURES, MANIFEST, OVERLAYS, PREDICTIONS, REPORT, RUN_FILE, TRUST_FILE,
+};
 use camshaft_common::run::{MAX_RUN_FILE_BYTES, RunId};
 use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-/// The folders of OUT. `decisions` and `manifest` belong to a run, too.
-const RESULT_FOLDERS: [&str; 6] =
-    [PREDICTIONS, OVERLAYS, FAILURES, REPORT, "decisions", "manifest"];
+/// The folders of OUT. `decisions` belongs to a run, too.
+const RESULT_FOLDERS: [&str; 6] = [PREDICTIONS, OVERLAYS, FAILURES, REPORT, MANIFEST, "decisions"];
 /// The files of OUT.
 const RESULT_FILES: [&str; 3] = [RUN_FILE, TRUST_FILE, "decisions.parquet"];
 /// Answers that are kept. A data set may have a folder `report` in each of a million folders.
@@ -111,6 +112,7 @@ mod tests {
         let outs = |key| possible_outs(key).collect::<Vec<_>>();
         assert_eq!(outs("a/run1/predictions/cat/a.jpg.json"), ["a/run1/"]);
         assert_eq!(outs("report/overlays/a.jpg"), ["", "report/"]);
+        assert_eq!(outs("run1/manifest/01/part-00000.jsonl.gz"), ["run1/"]);
         assert_eq!(outs("run.json"), [""]);
         assert_eq!(outs("x/trust.json"), ["x/"]);
         for image in ["cat/a.jpg", "predictions", "a/report", "run.json/a.jpg"] {

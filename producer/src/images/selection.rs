@@ -1,15 +1,14 @@
-//! Decides which images of SOURCE get a job, given the results that lie in OUT.
+//! Decides which images of SOURCE get a job, given the results that lie in OUT and the manifest of the
+//! run's previous enqueue or audit.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::HashSet;
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{FAILURES, PREDICTIONS};
-use camshaft_common::store::{Folder, StoreError};
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
 
+use crate::images::existing_results::{ExistingResult, ExistingResults, ResultKind};
 use crate::images::found_image::FoundImage;
+use crate::images::previous_images::{PreviousImage, PreviousImages};
 
 /// Which images get a job: `--only`.
 #[derive(
@@ -38,166 +37,284 @@ pub(crate) enum Selection {
 
 /// What happens to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
-    /// It gets no job.
-    Skip,
-    /// It gets a job.
-    Publish {
-        /// True if its result may lie in OUT already and must be replaced.
-        replaces: bool,
-    },
+pub(crate) struct Decision {
+    /// Its job, if it gets one.
+    pub(crate) job: Option<JobMarks>,
+    /// Which results of it count from now on.
+    pub(crate) counting: CountingResults,
 }
 
+/// What a job says of results that may lie in OUT already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ResultKind {
-    Prediction,
-    Failure,
+pub(crate) struct JobMarks {
+    /// True if there may be one and it must be replaced.
+    pub(crate) replaces: bool,
+    /// True if there may be one that is right: a worker looks for it first.
+    pub(crate) again: bool,
 }
 
-/// The results in OUT. There may be millions: each takes 27 to 54 bytes here, whatever the length
-/// of its key.
+/// Which results of an image count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CountingResults {
+    /// The one that lies in OUT.
+    Kept,
+    /// Those written from the beginning of this enqueue on.
+    FromNowOn,
+    /// Those written since an earlier enqueue, whose jobs may still wait.
+    Since(DateTime<Utc>),
+}
+
+/// Decides about images.
 #[derive(Debug, Default)]
-pub(crate) struct ExistingResults {
-    by_key: HashMap<KeyHash, ExistingResult>,
-    hashers: [RandomState; 2],
-    /// Images whose job is a dead letter.
-    dead: HashSet<ImageKey>,
+pub(crate) struct ImageSelector {
+    /// The results in OUT.
+    pub(crate) results: ExistingResults,
+    /// The images of the previous manifest, if there is one.
+    pub(crate) previous: Option<PreviousImages>,
+    /// Images whose job is a dead letter: they are not lost.
+    pub(crate) dead: HashSet<ImageKey>,
+    /// True if the run was enqueued before: jobs of then may still wait, or be in work.
+    pub(crate) goes_on: bool,
+    /// No result counts that was written before this time.
+    pub(crate) results_since: Option<DateTime<Utc>>,
+    /// When an enqueue or audit began that has not ended: of what it has done, no manifest tells.
+    pub(crate) interrupted_since: Option<DateTime<Utc>>,
 }
 
-/// The hash of a key, with a secret of this process: nobody can construct two keys with the same
-/// hash. Among a billion keys, two have the same hash by chance once in 10^20 times.
-type KeyHash = [u64; 2];
-
-/// A result in eight bytes: when it was written, in microseconds, and in the lowest bit whether it
-/// is a failure.
+/// Why an image needs a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ExistingResult(i64);
-
-impl ExistingResult {
-    fn new(kind: ResultKind, written: DateTime<Utc>) -> Self {
-        Self(written.timestamp_micros() << 1 | i64::from(kind == ResultKind::Failure))
-    }
-
-    fn kind(self) -> ResultKind {
-        if self.0 & 1 == 1 { ResultKind::Failure } else { ResultKind::Prediction }
-    }
-
-    fn is_older_than(self, time: DateTime<Utc>) -> bool {
-        self.0 >> 1 < time.timestamp_micros()
-    }
+enum Need {
+    /// It doesn't.
+    Nothing,
+    /// It has no result that counts.
+    Result,
+    /// Its result may be of another content or label.
+    Change,
+    /// It has a result, and nothing tells whether that is of the image as it is now.
+    Check,
 }
 
-impl ExistingResults {
-    /// Lists the results in OUT.
-    ///
-    /// # Errors
-    /// If OUT can't be listed.
-    pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
-        let mut results = Self::default();
-        // Failures last: an image that has both counts as failed.
-        for (folder, kind) in
-            [(PREDICTIONS, ResultKind::Prediction), (FAILURES, ResultKind::Failure)]
-        {
-            let mut files = camshaft_common::results::list(out, folder);
-            while let Some(file) = files.try_next().await? {
-                results.insert(&file.key, kind, file.last_modified);
-            }
-        }
-        Ok(results)
-    }
-
-    fn insert(&mut self, key: &ImageKey, kind: ResultKind, written: DateTime<Utc>) {
-        self.by_key.insert(self.hash(key), ExistingResult::new(kind, written));
-    }
-
-    fn get(&self, key: &ImageKey) -> Option<ExistingResult> {
-        self.by_key.get(&self.hash(key)).copied()
-    }
-
-    fn hash(&self, key: &ImageKey) -> KeyHash {
-        self.hashers.each_ref().map(|hasher| hasher.hash_one(key))
-    }
-
-    /// True if OUT has no result.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
-    }
-
-    /// True if the image has a result.
-    #[must_use]
-    pub(crate) fn has(&self, key: &ImageKey) -> bool {
-        self.get(key).is_some()
-    }
-
-    /// Sets the images whose job is a dead letter: they are not lost.
-    pub(crate) fn set_dead(&mut self, dead: HashSet<ImageKey>) {
-        self.dead = dead;
-    }
-
+impl ImageSelector {
     /// True if the image's result is a failure.
     #[must_use]
     pub(crate) fn has_failed(&self, key: &ImageKey) -> bool {
-        self.get(key).is_some_and(|result| result.kind() == ResultKind::Failure)
+        self.results.get(key).is_some_and(|result| result.kind() == ResultKind::Failure)
     }
 
-    /// Decides whether an image gets a job.
+    /// Decides about an image.
     #[must_use]
     pub(crate) fn decide(&self, image: &FoundImage, selection: Selection) -> Decision {
-        let result = self.get(&image.key);
-        let wanted = match (selection, result) {
-            (Selection::All, _) | (Selection::New, None) => true,
-            (Selection::New, Some(result)) => {
-                image.last_modified.is_some_and(|modified| result.is_older_than(modified))
-            }
-            (Selection::Failed, _) => self.has_failed(&image.key),
-            (Selection::Missing, result) => result.is_none() && !self.dead.contains(&image.key),
+        let result = self.results.get(&image.key);
+        let before = self.previous.as_ref().and_then(|previous| previous.get(image));
+        let need = self.need(image, result, before);
+        let is_selected = match selection {
+            Selection::All => true,
+            Selection::New => need != Need::Nothing,
+            Selection::Failed => self.has_failed(&image.key),
+            Selection::Missing => need == Need::Result && !self.dead.contains(&image.key),
         };
-        // The job of an image that seems lost may still be done by a worker. If the two jobs end
-        // differently, one as a prediction and one as a failure, only one result may stay.
-        let replaces = result.is_some() || selection == Selection::Missing;
-        if wanted { Decision::Publish { replaces } } else { Decision::Skip }
+        if !is_selected {
+            let counting = match (need, before.and_then(|before| before.since)) {
+                (Need::Nothing, _) => CountingResults::Kept,
+                (Need::Result, Some(since)) => CountingResults::Since(since),
+                _ => CountingResults::FromNowOn,
+            };
+            return Decision { job: None, counting };
+        }
+        // A result of the enqueue that was interrupted may be of the image as it is now.
+        let may_be_right = need == Need::Check
+            || need == Need::Change && result.is_some_and(|result| self.is_of_interrupted(result));
+        let replaces = match selection {
+            Selection::New => result.is_some() && !may_be_right,
+            Selection::All | Selection::Failed | Selection::Missing => result.is_some(),
+        };
+        // The job of an earlier enqueue may still wait, or be in work: the two must not both be done,
+        // nor end differently, one as a prediction and one as a failure.
+        let may_be_in_work = match (&self.previous, before) {
+            (None, _) => self.goes_on,
+            (Some(_), before) => before.is_some(),
+        };
+        let looks = match selection {
+            Selection::New => may_be_right || may_be_in_work,
+            Selection::Missing => true,
+            Selection::All | Selection::Failed => false,
+        };
+        let job = Some(JobMarks { replaces, again: looks && !replaces });
+        Decision { job, counting: CountingResults::FromNowOn }
+    }
+
+    fn need(
+        &self,
+        image: &FoundImage,
+        result: Option<ExistingResult>,
+        before: Option<PreviousImage>,
+    ) -> Need {
+        let Some(result) = result else { return Need::Result };
+        let is_older_than =
+            |time: Option<DateTime<Utc>>| time.is_some_and(|time| result.is_older_than(time));
+        if is_older_than(self.results_since) || is_older_than(before.and_then(|b| b.since)) {
+            return Need::Result;
+        }
+        if is_older_than(image.last_modified) || before.is_some_and(|before| before.is_changed) {
+            return Need::Change;
+        }
+        // The image has come since the last enqueue, or has come back.
+        let is_unknown = self.previous.is_some() && before.is_none();
+        if is_unknown && !self.is_of_interrupted(result) { Need::Check } else { Need::Nothing }
+    }
+
+    /// True if the result was written after an enqueue began that has not ended.
+    fn is_of_interrupted(&self, result: ExistingResult) -> bool {
+        self.interrupted_since.is_some_and(|since| !result.is_older_than(since))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use camshaft_common::manifest::ManifestEntry;
     use chrono::TimeDelta;
 
     use super::*;
 
+    const FIRST: JobMarks = JobMarks { replaces: false, again: false };
+    const LOOKS: JobMarks = JobMarks { replaces: false, again: true };
+    const REPLACES: JobMarks = JobMarks { replaces: true, again: false };
+
+    fn key(key: &str) -> ImageKey {
+        ImageKey::parse(key).unwrap()
+    }
+
+    fn image(key: &str, modified: Option<DateTime<Utc>>) -> FoundImage {
+        FoundImage {
+            key: ImageKey::parse(key).unwrap(),
+            etag: Some("1".to_owned()),
+            size_bytes: Some(1),
+            last_modified: modified,
+            label: Some("cat".to_owned()),
+        }
+    }
+
+    fn selector(now: DateTime<Utc>) -> ImageSelector {
+        let mut results = ExistingResults::default();
+        for (name, kind) in [
+            ("done.jpg", ResultKind::Prediction),
+            ("redo.jpg", ResultKind::Prediction),
+            ("failed.jpg", ResultKind::Failure),
+        ] {
+            results.insert(&key(name), kind, now);
+        }
+        let dead = HashSet::from([key("dead.jpg")]);
+        ImageSelector { results, dead, ..ImageSelector::default() }
+    }
+
+    /// The same after an enqueue of these images, each with the time since when results count.
+    fn after(now: DateTime<Utc>, images: &[(&FoundImage, Option<DateTime<Utc>>)]) -> ImageSelector {
+        let mut previous = PreviousImages::new(&"s3://bucket/images".parse().unwrap());
+        for (image, since) in images {
+            let FoundImage { key, etag, size_bytes: size, label, .. } = (*image).clone();
+            previous.insert(&ManifestEntry { key, etag, size, label, since: *since });
+        }
+        ImageSelector { previous: Some(previous), goes_on: true, ..selector(now) }
+    }
+
     #[test]
     fn each_choice_takes_its_images() {
         let now = Utc::now();
-        let image = |key: &str, modified| FoundImage {
-            key: ImageKey::parse(key).unwrap(),
-            etag: None,
-            size_bytes: None,
-            last_modified: modified,
-            label: None,
-        };
-        let key = |key: &str| ImageKey::parse(key).unwrap();
-        let mut results = ExistingResults::default();
-        results.insert(&key("done.jpg"), ResultKind::Prediction, now);
-        results.insert(&key("failed.jpg"), ResultKind::Failure, now);
-        results.set_dead(HashSet::from([key("dead.jpg")]));
         let earlier = Some(now - TimeDelta::hours(1));
         let later = Some(now + TimeDelta::hours(1));
-        let again = Decision::Publish { replaces: true };
-        let first = Decision::Publish { replaces: false };
+        let selector = selector(now);
+        let job =
+            |name, modified, selection| selector.decide(&image(name, modified), selection).job;
 
-        assert_eq!(results.decide(&image("new.jpg", earlier), Selection::New), first);
-        assert_eq!(results.decide(&image("done.jpg", earlier), Selection::New), Decision::Skip);
-        assert_eq!(results.decide(&image("done.jpg", None), Selection::New), Decision::Skip);
-        assert_eq!(results.decide(&image("done.jpg", later), Selection::New), again);
-        assert_eq!(results.decide(&image("failed.jpg", earlier), Selection::New), Decision::Skip);
-        assert_eq!(results.decide(&image("failed.jpg", earlier), Selection::Failed), again);
-        assert_eq!(results.decide(&image("new.jpg", earlier), Selection::Failed), Decision::Skip);
-        assert_eq!(results.decide(&image("lost.jpg", earlier), Selection::Missing), again);
+        assert_eq!(job("new.jpg", earlier, Selection::New), Some(FIRST));
+        assert_eq!(job("done.jpg", earlier, Selection::New), None);
+        assert_eq!(job("done.jpg", None, Selection::New), None);
+        assert_eq!(job("done.jpg", later, Selection::New), Some(REPLACES));
+        assert_eq!(job("failed.jpg", earlier, Selection::New), None);
+        assert_eq!(job("failed.jpg", earlier, Selection::Failed), Some(REPLACES));
+        assert_eq!(job("new.jpg", earlier, Selection::Failed), None);
+        assert_eq!(job("lost.jpg", earlier, Selection::Missing), Some(LOOKS));
         for there in ["done.jpg", "failed.jpg", "dead.jpg"] {
-            assert_eq!(results.decide(&image(there, later), Selection::Missing), Decision::Skip);
+            assert_eq!(job(there, later, Selection::Missing), None);
         }
-        assert_eq!(results.decide(&image("done.jpg", earlier), Selection::All), again);
-        assert_eq!(results.decide(&image("new.jpg", earlier), Selection::All), first);
+        assert_eq!(job("done.jpg", earlier, Selection::All), Some(REPLACES));
+        assert_eq!(job("new.jpg", earlier, Selection::All), Some(FIRST));
+        // Of a run that goes on without a manifest, any job may still wait.
+        let goes_on = ImageSelector { goes_on: true, ..ImageSelector::default() };
+        assert_eq!(goes_on.decide(&image("new.jpg", earlier), Selection::New).job, Some(LOOKS));
+    }
+
+    #[test]
+    fn an_image_that_is_not_as_it_was_is_done_again() {
+        let now = Utc::now();
+        let modified = Some(now - TimeDelta::hours(1));
+        let before = image("done.jpg", modified);
+        let selector = after(now, &[(&before, None)]);
+        let decide = |image: &FoundImage, selection| selector.decide(image, selection);
+        let kept = Decision { job: None, counting: CountingResults::Kept };
+        assert_eq!(decide(&before, Selection::New), kept);
+        let changes: [fn(&mut FoundImage); 4] = [
+            |image| image.etag = Some("2".to_owned()),
+            |image| image.size_bytes = Some(2),
+            |image| image.label = Some("dog".to_owned()),
+            |image| image.label = None,
+        ];
+        for change in changes {
+            let mut now = before.clone();
+            change(&mut now);
+            assert_eq!(decide(&now, Selection::New).job, Some(REPLACES), "{now:?}");
+            // That it is to be done is not forgotten.
+            let waiting = Decision { job: None, counting: CountingResults::FromNowOn };
+            assert_eq!(decide(&now, Selection::Failed), waiting, "{now:?}");
+            assert_eq!(decide(&now, Selection::Missing), waiting, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn a_result_that_an_earlier_enqueue_wanted_to_replace_does_not_count() {
+        let now = Utc::now();
+        // Manifests have whole milliseconds.
+        let since = now.timestamp_millis() + 60_000;
+        let since = DateTime::from_timestamp_millis(since).unwrap();
+        let modified = Some(now - TimeDelta::hours(1));
+        let [redo, lost] = ["redo.jpg", "lost.jpg"].map(|name| image(name, modified));
+        let mut selector = after(now, &[(&redo, Some(since)), (&lost, Some(since))]);
+        for selection in [Selection::New, Selection::Missing, Selection::All] {
+            let decision = selector.decide(&redo, selection);
+            let counting = CountingResults::FromNowOn;
+            assert_eq!(decision, Decision { job: Some(REPLACES), counting });
+        }
+        // Their jobs may still wait.
+        for image in [&redo, &lost] {
+            let waits = Decision { job: None, counting: CountingResults::Since(since) };
+            assert_eq!(selector.decide(image, Selection::Failed), waits);
+        }
+        assert_eq!(selector.decide(&lost, Selection::New).job, Some(LOOKS));
+        assert_eq!(selector.decide(&image("new.jpg", modified), Selection::New).job, Some(FIRST));
+        // Every image was to be redone, and that enqueue was killed.
+        selector.previous = None;
+        assert_eq!(selector.decide(&redo, Selection::New).job, None);
+        selector.results_since = Some(since);
+        assert_eq!(selector.decide(&redo, Selection::New).job, Some(REPLACES));
+        assert_eq!(selector.decide(&redo, Selection::Missing).job, Some(REPLACES));
+    }
+
+    #[test]
+    fn a_result_of_an_image_that_was_away_is_looked_at() {
+        let now = Utc::now();
+        let back = image("done.jpg", Some(now - TimeDelta::hours(1)));
+        let mut selector = after(now, &[]);
+        assert_eq!(selector.decide(&back, Selection::New).job, Some(LOOKS));
+        // Unless an enqueue that was interrupted has done it.
+        selector.interrupted_since = Some(now - TimeDelta::minutes(1));
+        assert_eq!(selector.decide(&back, Selection::New).job, None);
+        selector.interrupted_since = Some(now + TimeDelta::minutes(1));
+        assert_eq!(selector.decide(&back, Selection::New).job, Some(LOOKS));
+        // What it has done of a changed image may be right.
+        let mut changed = after(now, &[(&back, None)]);
+        let relabelled = FoundImage { label: Some("dog".to_owned()), ..back };
+        assert_eq!(changed.decide(&relabelled, Selection::New).job, Some(REPLACES));
+        changed.interrupted_since = Some(now - TimeDelta::minutes(1));
+        assert_eq!(changed.decide(&relabelled, Selection::New).job, Some(LOOKS));
     }
 }

@@ -1,12 +1,14 @@
-//! Finds the images of a run that are not accounted for: those of SOURCE with neither a result in
-//! OUT nor a dead letter.
+//! Finds the images of a run that are not accounted for: those with neither a result in OUT nor a dead
+//! letter.
 //!
-//! Lists SOURCE and OUT again, so `status` asks for it only if the numbers don't add up.
+//! The images are those of the manifest. Without one, SOURCE and OUT are listed again, so `status` asks
+//! for it only if the numbers don't add up.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use camshaft_common::key::ImageKey;
+use camshaft_common::manifest::ManifestError;
 use camshaft_common::run::{RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_queue::{DeadLetter, QueueError, RabbitMqQueue};
@@ -14,8 +16,9 @@ use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use crate::advice;
-use crate::images::selection::ExistingResults;
+use crate::images::existing_results::ExistingResults;
 use crate::images::source::{Source, SourceError};
+use crate::status::result_counts::{Entries, ResultTimes};
 
 /// The most keys that are named. A person reads the first few; a script repairs with `enqueue`.
 const MAX_NAMED: usize = 1000;
@@ -52,6 +55,15 @@ pub(crate) struct Unaccounted {
     pub(crate) keys: Vec<ImageKey>,
 }
 
+impl Unaccounted {
+    fn add(&mut self, key: ImageKey) {
+        self.count += 1;
+        if self.keys.len() < MAX_NAMED {
+            self.keys.push(key);
+        }
+    }
+}
+
 /// The dead letters of a run, with the keys of their images.
 ///
 /// # Errors
@@ -77,7 +89,26 @@ fn dead_job(letter: &DeadLetter, run: RunId) -> Option<DeadJob> {
     ours.then(|| DeadJob { key: job.key, reason: letter.reason.clone() })
 }
 
-/// Finds the images of a run with neither a result nor a dead letter.
+/// Finds the images of a manifest with neither a result that counts nor a dead letter.
+///
+/// # Errors
+/// If the manifest can't be read.
+pub(crate) async fn unaccounted_of_manifest(
+    times: &ResultTimes,
+    mut entries: Entries,
+    dead: &[DeadJob],
+) -> Result<Unaccounted, ManifestError> {
+    let dead = dead_keys(dead);
+    let mut found = Unaccounted::default();
+    while let Some(entry) = entries.try_next().await? {
+        if !times.is_done(&entry) && !dead.contains(&entry.key) {
+            found.add(entry.key);
+        }
+    }
+    Ok(found)
+}
+
+/// Finds the images of a run without a manifest that have neither a result nor a dead letter.
 ///
 /// # Errors
 /// If SOURCE or OUT can't be listed.
@@ -88,21 +119,21 @@ pub(crate) async fn unaccounted(
     stores: &StoreOptions,
 ) -> Result<Unaccounted, ReconciliationError> {
     let results = ExistingResults::list(out).await?;
-    let dead: HashSet<_> = dead.iter().filter_map(|job| job.key.as_ref()).collect();
+    let dead = dead_keys(dead);
     let source = Source::open_recorded(record, out.location(), stores)?;
     let limit = record.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let mut images = source.images(&Arc::default()).take(limit);
     let mut found = Unaccounted::default();
     while let Some(image) = images.try_next().await? {
-        if results.has(&image.key) || dead.contains(&image.key) {
-            continue;
-        }
-        found.count += 1;
-        if found.keys.len() < MAX_NAMED {
-            found.keys.push(image.key);
+        if results.get(&image.key).is_none() && !dead.contains(&image.key) {
+            found.add(image.key);
         }
     }
     Ok(found)
+}
+
+fn dead_keys(dead: &[DeadJob]) -> HashSet<&ImageKey> {
+    dead.iter().filter_map(|job| job.key.as_ref()).collect()
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl RunStatus {
         queue: Option<QueueStatus>,
     ) -> Self {
         let images = record.images;
-        let remaining = images.map(|images| images.saturating_sub(results.finished()));
+        let remaining = images.map(|images| images.saturating_sub(results.finished));
         let rate = results.rate();
         let seconds_left =
             remaining.filter(|_| rate > 0.0).map(|remaining| remaining as f64 / rate);

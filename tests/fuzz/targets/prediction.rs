@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use camshaft_common::manifest::ManifestEntry;
 use camshaft_common::prediction::{FailureRecord, PredictionRecord};
 use camshaft_common::run::RunRecord;
 use camshaft_common::trust::TrustRecord;
@@ -14,6 +15,7 @@ fuzz_target!(|json: &[u8]| {
     check::<PredictionRecord>(json);
     check::<FailureRecord>(json);
     check::<RunRecord>(json);
+    check::<ManifestEntry>(json);
     check::<TrustRecord>(json);
 });
 

@@ -19,8 +19,9 @@ fn results_of_earlier_runs_in_source_are_no_images() {
         small.results().assert_exactly(&small.keys);
     }
     let skipped = &run_record(&small.out)["skipped"]["by_reason"];
-    // Each has three predictions and overlays, and run.json; the last run has only begun.
-    assert_eq!(skipped["result"], 2 * 7 + 1);
+    // Each has three predictions and overlays, run.json and two files of its manifest. The last run
+    // has only begun: it has run.json and the first of the two.
+    assert_eq!(skipped["result"], 2 * 9 + 2);
     // A run elsewhere, reached by a link.
     let elsewhere = small.directory.path().join("elsewhere");
     symlink(&elsewhere, small.source.join("link")).unwrap();
@@ -54,8 +55,10 @@ fn a_run_of_an_older_version_goes_on_and_its_counts_are_right() {
     let path = small.out.join("run.json");
     let mut record = run_record(&small.out);
     let fields = record.as_object_mut().unwrap();
-    fields.remove("image_files");
-    fields.remove("skipped");
+    for later in ["image_files", "skipped", "generation", "manifest"] {
+        assert!(fields.remove(later).is_some(), "{later}");
+    }
+    fs::remove_dir_all(small.out.join("manifest")).unwrap();
     fs::write(&path, record.to_string()).unwrap();
     let counts = || {
         let status = run(camshaft(["status", "--json"]).arg(&small.out)).expect(0);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use camshaft_common::layout::Layout;
 use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
-use camshaft_common::store::StoreErrorKind;
+use camshaft_common::store::{JSON, StoreErrorKind};
 use camshaft_model::ModelFiles;
 use camshaft_vision::input::InputRule;
 
@@ -118,9 +118,9 @@ impl FetchStage {
         }
     }
 
-    /// True if an earlier try of this run has stored a prediction for the image as it is now.
-    /// The options of a run never change, so it is enough to compare the run, the model and the
-    /// image's entity tag.
+    /// True if an earlier try of this run has stored a prediction for the image as it is now. The
+    /// options of a run never change: other options make another run. So it is enough to compare the
+    /// run, the model, the image's label and its entity tag.
     async fn is_done(&self, image: &AdmittedImage) -> Result<bool, ExitCause> {
         let job = &image.job;
         let out = self.stores.folder(&job.out).map_err(ExitCause::Out)?;
@@ -142,13 +142,20 @@ impl FetchStage {
         let Ok(record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {
             return Ok(false);
         };
-        if record.run != job.run || record.model.digest != job.model.digest {
+        let is_of_job = record.run == job.run
+            && record.model.digest == job.model.digest
+            && record.image.label == image.record.label;
+        if !is_of_job {
             return Ok(false);
         }
         let source = self.stores.folder(&job.source).map_err(ExitCause::Source)?;
         let now = source.head_image(&job.key).await.map_err(ExitCause::Source)?;
         if now.etag != record.image.etag {
             return Ok(false);
+        }
+        if job.again {
+            // It may be of an earlier enqueue. A result counts if it is newer than the last one.
+            out.put(&path, stored.bytes, JSON).await.map_err(ExitCause::Out)?;
         }
         // The earlier try may have ended after it wrote the prediction and before it removed an
         // old failure.

@@ -159,17 +159,3 @@ fn arguments() -> FieldTable {
     insert("x-expires", AMQPValue::LongInt(EXPIRES_MS));
     arguments
 }
-
-/// Whether the broker has the bookmark of a sequence that has not ended.
-pub(super) async fn exists(broker: &Broker, sequence: &str) -> Result<bool, QueueError> {
-    let channel = broker.connection.channel().await?;
-    let options = QueueDeclareOptions::durable().passive();
-    let queue = broker.topology.bookmark(sequence)?;
-    let looking = channel.queue_declare(queue, options, FieldTable::default());
-    match tokio::time::timeout(OPERATION_TIMEOUT, looking).await {
-        Err(_) => Err(broker.connector.no_answer(OPERATION_TIMEOUT)),
-        Ok(Ok(_)) => Ok(true),
-        Ok(Err(error)) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Ok(false),
-        Ok(Err(error)) => Err(broker.connector.classify(&error)),
-    }
-}

@@ -150,16 +150,6 @@ impl RabbitMqQueue {
         Sequence::open(Arc::clone(&self.broker), name).await
     }
 
-    /// Whether the broker has a sequence of that name that was started and has not ended.
-    ///
-    /// # Errors
-    /// If the broker stays out of reach.
-    pub async fn has_sequence(&self, name: &str) -> Result<bool, QueueError> {
-        self.consumers.ensure_open()?;
-        let broker = &self.broker;
-        retry(Some(broker.retry_limit), || bookmark::exists(broker, name)).await
-    }
-
     /// How many workers consume.
     ///
     /// # Errors

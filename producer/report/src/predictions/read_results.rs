@@ -5,11 +5,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use camshaft_common::label::LabelMatcher;
 use camshaft_common::layout::{FAILURES, PREDICTIONS, result_name};
+use camshaft_common::manifest::ManifestKeys;
 use camshaft_common::prediction::{FailureRecord, ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
@@ -39,9 +39,8 @@ pub(crate) type RowChunk = Vec<Result<ImageRow, String>>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResultReader<'a> {
     pub(crate) out: &'a Folder,
-    /// The run. Results of files that are no images of it are left out: an older version took every
-    /// file for an image.
-    pub(crate) run: &'a RunRecord,
+    /// Which results are of the run.
+    pub(crate) images: &'a Arc<RunImages>,
     /// Whether rows keep whole embeddings.
     pub(crate) embeddings: bool,
     /// The classes that results name, for the labels of older results; none while they are not
@@ -49,6 +48,39 @@ pub(crate) struct ResultReader<'a> {
     pub(crate) classes: Option<&'a Arc<LabelMatcher>>,
     pub(crate) progress: &'a Arc<ReadProgress>,
     pub(crate) rows: &'a Sender<RowChunk>,
+}
+
+/// The images of a run. OUT may hold results of others.
+#[derive(Debug)]
+pub(crate) struct RunImages {
+    run: RunRecord,
+    /// The images that SOURCE had when it was last listed, if the run has a manifest.
+    listed: Option<ManifestKeys>,
+    /// Results that were left out, since their images have gone.
+    gone: AtomicU64,
+}
+
+impl RunImages {
+    pub(crate) fn new(run: &RunRecord, listed: Option<ManifestKeys>) -> Self {
+        Self { run: run.clone(), listed, gone: AtomicU64::new(0) }
+    }
+
+    /// True if the result of this image has a row. An older version took every file for an image.
+    fn has(&self, image: &ImageRecord) -> bool {
+        if !self.run.selects(&image.key) {
+            return false;
+        }
+        let is_listed = self.listed.as_ref().is_none_or(|listed| listed.contains(&image.key));
+        if !is_listed {
+            self.gone.fetch_add(1, Relaxed);
+        }
+        is_listed
+    }
+
+    /// The number of results that were left out since this was last called.
+    pub(crate) fn take_gone(&self) -> u64 {
+        self.gone.swap(0, Relaxed)
+    }
 }
 
 impl ResultReader<'_> {
@@ -67,13 +99,10 @@ impl ResultReader<'_> {
         });
         let embeddings = self.embeddings;
         let classes = self.classes.cloned();
-        let selects = || {
-            let run = self.run.clone();
-            move |image: &ImageRecord| run.selects(&image.key)
-        };
-        let selected = selects();
+        let images = Arc::clone(self.images);
         let to_row = move |record: PredictionRecord| {
-            selected(&record.image)
+            images
+                .has(&record.image)
                 .then(|| ImageRow::predicted(record, embeddings, classes.as_deref()))
         };
         self.send_folder(PREDICTIONS, predictions, to_row).await?;
@@ -81,9 +110,10 @@ impl ResultReader<'_> {
         // failure is deleted.
         let failures = failures.into_iter().filter(|path| !predicted_too.contains(path));
         let failures = futures::stream::iter(failures.map(Ok).collect::<Vec<_>>());
-        let selected = selects();
-        let to_row =
-            move |record: FailureRecord| selected(&record.image).then(|| ImageRow::failed(record));
+        let images = Arc::clone(self.images);
+        let to_row = move |record: FailureRecord| {
+            images.has(&record.image).then(|| ImageRow::failed(record))
+        };
         self.send_folder(FAILURES, failures, to_row).await
     }
 
