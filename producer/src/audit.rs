@@ -71,6 +71,7 @@ pub(crate) fn engine_settings(stop: CancellationToken) -> EngineSettings {
         pinned: true,
         worker_name: format!("audit-{}", std::process::id()),
         outage_policy: OutagePolicy::INTERACTIVE,
+        consumer_timeout: None,
         stop_at_lasting_error: Some(stop),
         allowed_places: AllowedPlaces::default(),
         // The first refusal stops the audit.

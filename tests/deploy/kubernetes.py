@@ -308,8 +308,38 @@ def scaling_problems(manifests):
         references = {trigger["authenticationRef"]["name"] for trigger in scaled["spec"]["triggers"]}
         if references != {a["metadata"]["name"] for a in manifests.of("TriggerAuthentication")}:
             yield "the triggers' authentication is not there"
+        for trigger in scaled["spec"]["triggers"]:
+            # KEDA's rabbitmq_scaler.go: by AMQP it gets the ready messages only.
+            counting = {key: trigger["metadata"].get(key) for key in ("protocol", "mode", "excludeUnacknowledged")}
+            if counting != {"protocol": "http", "mode": "QueueLength", "excludeUnacknowledged": "false"}:
+                yield f"{trigger['name']} does not count what workers hold: {counting}"
+        keys = {s["key"] for a in manifests.of("TriggerAuthentication") for s in a["spec"]["secretTargetRef"]}
+        if keys != {"management-url"}:
+            yield f"KEDA reads {sorted(keys)} of its Secret, and the README explains management-url"
+        yield from keda_network_problems(manifests)
+        pod, _ = manifests.container("camshaft-worker")
+        drain = manifests.environment(worker)["CAMSHAFT_DRAIN_TIMEOUT"]
+        row = [drain, pod["terminationGracePeriodSeconds"], scaled["spec"]["triggers"][0]["metadata"]["value"]]
+        if f"| {' | '.join(map(str, row))} |" not in read("deploy/kubernetes/README.md"):
+            yield f"the README has no row for draining, grace and images for each worker of {row}"
     if not manifests.of("ScaledObject") and manifests.name in ("cpu", "gpu", "operator"):
         yield from ("replicas are not set" for d in manifests.of("Deployment") if "replicas" not in d["spec"])
+
+
+def keda_network_problems(manifests):
+    """KEDA must reach the management of a broker that is in the cluster."""
+    for policy in manifests.of("NetworkPolicy"):
+        if policy["metadata"]["name"] != "camshaft-rabbitmq":
+            continue
+        keda = {"kubernetes.io/metadata.name": "keda"}
+        ports = {
+            port["port"]
+            for rule in policy["spec"]["ingress"]
+            if any(peer.get("namespaceSelector", {}).get("matchLabels") == keda for peer in rule["from"])
+            for port in rule["ports"]
+        }
+        if ports != {15671, 15672}:
+            yield f"the network lets KEDA reach {sorted(ports)} of the broker"
 
 
 def broker_problems(manifests):
@@ -342,8 +372,12 @@ def broker_problems(manifests):
         given[permission["spec"]["userReference"]["name"]] = (rights["configure"], rights["write"], rights["read"])
     if given != documented:
         yield f"rights are {given}, and docs/SECURITY.md says {documented}"
-    if given.keys() != {user["metadata"]["name"] for user in manifests.of("User")}:
+    tags = {user["metadata"]["name"]: user["spec"].get("tags", []) for user in manifests.of("User")}
+    if given.keys() != tags.keys():
         yield "users and permissions differ"
+    # It counts messages over HTTP, for KEDA.
+    if {name: tagged for name, tagged in tags.items() if tagged} != {"camshaft-observer": ["management"]}:
+        yield f"users have the tags {tags}"
     clusters = {cluster["metadata"]["name"] for cluster in manifests.of("RabbitmqCluster")}
     (policy,) = manifests.of("Policy")
     covered = re.compile(policy["spec"]["pattern"])
@@ -397,7 +431,8 @@ def main(built, folder, *versions):
     check = Checks()
     readme = read(folder / "README.md")
     built = {path.stem: Manifests(path) for path in sorted(built.glob("*.yaml"))}
-    wanted = {"base", "cpu", "gpu", "keda", "operator", "nightly", "with-eks", "with-gke", "with-aks", "alerts"}
+    wanted = {"base", "cpu", "gpu", "keda", "slow-methods", "operator", "nightly"}
+    wanted |= {"with-eks", "with-gke", "with-aks", "alerts"}
     check("everything was built", wanted - built.keys())
     alone = f"schemas of Kubernetes {' and '.join(versions)} and of the operators, strictly"
     check(alone, everywhere(built.values(), lambda manifests: schema_problems(manifests, versions)))

@@ -6,6 +6,7 @@ policies over the management API. Then each user does its work, and tries what i
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ import topology
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 START_SECONDS = 120
+# The management's numbers are some seconds old.
+COUNT_SECONDS = 60
 PASSWORD = "only-for-this-test"
 
 
@@ -85,6 +88,14 @@ class Broker:
         with urllib.request.urlopen(request, timeout=10):
             pass
 
+    def queue(self, user, name):
+        """What the management tells a user of a queue. KEDA reads it."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}/api/queues/camshaft/{name}")
+        login = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
+        request.add_header("Authorization", f"Basic {login}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
     def stop(self):
         for process in reversed(self.processes):
             with contextlib.suppress(ProcessLookupError):
@@ -107,7 +118,8 @@ def apply(broker, manifests):
     for vhost in of("Vhost"):
         broker.put(f"vhosts/{quote(vhost['spec']['name'])}", {})
     for user in of("User"):
-        broker.put(f"users/{user['metadata']['name']}", {"password": PASSWORD, "tags": ""})
+        tags = ",".join(user["spec"].get("tags", []))
+        broker.put(f"users/{user['metadata']['name']}", {"password": PASSWORD, "tags": tags})
     for permission in of("Permission"):
         spec = permission["spec"]
         broker.put(f"permissions/{quote(spec['vhost'])}/{spec['userReference']['name']}", spec["permissions"])
@@ -195,6 +207,33 @@ def outcomes(broker, queues):
     yield "observer enqueues", observer.does(publish("camshaft.jobs")), True
 
 
+def counted(broker):
+    """What KEDA counts, over HTTP. (what, why it failed or None, whether it has to fail)."""
+    name = "camshaft.jobs"
+    producer, worker = User(broker, "camshaft-producer"), User(broker, "camshaft-worker")
+    held = worker.connection.channel()
+    for _ in range(3):
+        if problem := producer.does(publish(name)):
+            raise SystemExit(f"FAILED  the producer can't enqueue: {problem}")
+    for _ in range(2):
+        held.basic_get(name)
+    deadline = time.monotonic() + COUNT_SECONDS
+    while True:
+        queue = broker.queue("camshaft-observer", name)
+        ready, unacknowledged = queue.get("messages_ready", 0), queue.get("messages_unacknowledged", 0)
+        if (ready >= 1 and unacknowledged >= 2) or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    good = ready >= 1 and unacknowledged >= 2 and queue["messages"] == ready + unacknowledged
+    yield "observer counts what waits and what workers hold", None if good else f"it sees {queue}", False
+    try:
+        broker.queue("camshaft-worker", name)
+        refusal = None
+    except urllib.error.HTTPError as error:
+        refusal = str(error)
+    yield "worker reads the broker's management", refusal, True
+
+
 def main(built):
     if not Path(SERVER).exists():
         raise SystemExit(f"FAILED  no RabbitMQ on this machine ({SERVER}): apt-get install rabbitmq-server")
@@ -206,7 +245,8 @@ def main(built):
     try:
         apply(broker, manifests)
         print("ok      RabbitMQ takes vhost, users, rights and queues")
-        for what, why, refused in outcomes(broker, topology.declared("camshaft", delays)):
+        checks = itertools.chain(outcomes(broker, topology.declared("camshaft", delays)), counted(broker))
+        for what, why, refused in checks:
             good = (why is not None) == refused
             failed += not good
             if not good:

@@ -28,7 +28,7 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 const GRACE_TENTHS: u32 = 0;
 /// Number of virtual hosts. All are defined before the broker starts: adding them one by one is
 /// much slower.
-const VIRTUAL_HOSTS: usize = 136;
+const VIRTUAL_HOSTS: usize = 152;
 
 /// A user with rights to some of a virtual host's queues: the rights that docs/SECURITY.md lists.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +183,17 @@ impl Broker {
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+
+    /// Sets the broker's `consumer_timeout` for channels that are opened later, and has channels
+    /// look for late messages twice a second instead of once a minute.
+    pub fn set_consumer_timeout(&self, timeout: Duration) {
+        let milliseconds = timeout.as_millis();
+        let set = format!(
+            "application:set_env(rabbit, consumer_timeout, {milliseconds}), \
+             application:set_env(rabbit, channel_tick_interval, 500)."
+        );
+        self.control(&["eval", &set]);
     }
 
     /// The same URL with TLS.

@@ -16,6 +16,7 @@ mod own_faults;
 mod places;
 mod reconciliation;
 mod shutdown;
+mod slow;
 mod store;
 
 /// Deadline for everything here. A machine that works takes less.

@@ -43,7 +43,8 @@ pub fn describe_model_error(error: &ModelError) -> String {
         | ModelError::NoArchitecture { .. }
         | ModelError::Misfit { .. }
         | ModelError::NotFinite { .. }
-        | ModelError::BatchShape { .. } => None,
+        | ModelError::BatchShape { .. }
+        | ModelError::TookTooLong => None,
     };
     with_option(error, option)
 }

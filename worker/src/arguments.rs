@@ -71,6 +71,10 @@ impl EngineArgs {
     }
 }
 
+/// A worker waits for a store for this part of the broker's consumer_timeout: one of three. The
+/// model may take half of it.
+const OUTAGE_PART: u32 = 3;
+
 const EXAMPLES: &str = "\
 Examples:
   export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f
@@ -105,6 +109,10 @@ pub struct ServiceArgs {
     /// goes back to the queue
     #[arg(long, env = "CAMSHAFT_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 25)]
     drain_timeout: u64,
+    /// The broker's consumer_timeout. A worker holds at most the images that it does in half of this
+    /// time, and an image whose maps take longer than that fails as explain-failed
+    #[arg(long, env = "CAMSHAFT_CONSUMER_TIMEOUT", value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
+    consumer_timeout: u64,
     /// Answer GET /healthz, /readyz and /metrics at this address, such as 0.0.0.0:8080
     #[arg(long, env = "CAMSHAFT_HEALTH", value_name = "ADDRESS")]
     health: Option<SocketAddr>,
@@ -144,10 +152,12 @@ impl ServiceArgs {
             connect_limit: None,
             ..RabbitMqOptions::default()
         };
+        let consumer_timeout = Duration::from_secs(self.consumer_timeout);
         let settings = EngineSettings {
             pinned: self.model.model.is_some(),
             worker_name,
-            outage_policy: OutagePolicy::WORKER,
+            outage_policy: OutagePolicy::WORKER.within(consumer_timeout / OUTAGE_PART),
+            consumer_timeout: Some(consumer_timeout),
             stop_at_lasting_error: None,
             allowed_places: AllowedPlaces::only(self.allow),
             refusal_limit: Duration::from_secs(self.refusal_limit),

@@ -56,6 +56,9 @@ pub struct EngineSettings {
     pub worker_name: String,
     /// How long requests to stores are retried.
     pub outage_policy: OutagePolicy,
+    /// How long the queue lets a worker hold a message: its `consumer_timeout`. `None` without a
+    /// broker.
+    pub consumer_timeout: Option<Duration>,
     /// Cancelled at the first error that every further image would meet.
     pub stop_at_lasting_error: Option<CancellationToken>,
     /// The places that jobs may name. Jobs that name others are refused.

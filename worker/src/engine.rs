@@ -20,6 +20,7 @@ use crate::pipeline::batch::BatchStage;
 use crate::pipeline::decode::DecodeStage;
 use crate::pipeline::explain::{ModelStage, ModelThread};
 use crate::pipeline::fetch::FetchStage;
+use crate::pipeline::hold_limit::HoldLimit;
 use crate::pipeline::lasting_errors::LastingErrors;
 use crate::pipeline::memory_budget::MemoryBudget;
 use crate::pipeline::model_files::ModelUnavailable;
@@ -32,6 +33,10 @@ use crate::pipeline::store::StoreStage;
 use crate::pipeline::stores::Stores;
 use crate::pipeline::superseded::SupersededJobs;
 use crate::pipeline::work_permits::WorkPermits;
+
+/// A worker holds what it does in this part of the broker's consumer_timeout: one of two. An image
+/// that has waited for all of it has as much left for the model.
+const HELD_PART: u32 = 2;
 
 /// Why an engine can't start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +78,7 @@ impl Engine {
             pinned,
             worker_name,
             outage_policy,
+            consumer_timeout,
             stop_at_lasting_error,
             allowed_places,
             refusal_limit,
@@ -86,6 +92,8 @@ impl Engine {
         let superseded = Arc::new(SupersededJobs::new(Arc::clone(&stores)));
         let file_budget = Arc::new(MemoryBudget::new(limits.file_bytes));
         let pixel_budget = Arc::new(MemoryBudget::new(limits.pixel_bytes));
+        let max_time = consumer_timeout.map(|timeout| timeout / HELD_PART);
+        let hold = Arc::new(HoldLimit::new(limits.prefetch(), max_time));
         let metrics = Metrics::default();
         let reporting = Arc::new(Reporting {
             worker_name,
@@ -96,7 +104,7 @@ impl Engine {
         });
 
         let monitor = EngineMonitor {
-            prefetch: limits.prefetch(),
+            hold: Arc::clone(&hold),
             cores: limits.cores,
             batch_size: Arc::clone(&batch_size),
             file_budget: Arc::clone(&file_budget),
@@ -107,10 +115,12 @@ impl Engine {
         };
         let pipeline = Pipeline {
             limits,
+            hold: Arc::clone(&hold),
             metrics: metrics.clone(),
             admit: AdmitStage {
                 allowed_places: Arc::new(allowed_places),
                 permits: WorkPermits::default(),
+                hold: Arc::clone(&hold),
                 reporting: Arc::clone(&reporting),
             },
             fetch: FetchStage {
@@ -132,8 +142,9 @@ impl Engine {
                 size: Arc::clone(&batch_size),
                 wait: limits.batch_wait,
                 max_activation_bytes,
+                hold: Arc::clone(&hold),
             },
-            model: ModelStage { thread, batch_size, metrics },
+            model: ModelStage { thread, batch_size, pace: hold.stage(1), metrics },
             render: RenderStage { max_overlay_bytes: limits.pixel_bytes },
             store: StoreStage {
                 stores: Arc::clone(&stores),
@@ -150,10 +161,10 @@ impl Engine {
         Ok(Self { pipeline, monitor })
     }
 
-    /// How many unsettled deliveries the pipeline holds at most.
+    /// How many images it may hold, which changes while it works.
     #[must_use]
-    pub fn prefetch(&self) -> u16 {
-        self.monitor.prefetch
+    pub fn hold_limit(&self) -> Arc<HoldLimit> {
+        Arc::clone(&self.monitor.hold)
     }
 
     /// A handle to watch the engine with while it runs.

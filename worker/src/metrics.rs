@@ -260,6 +260,7 @@ fn images(counts: &OutcomeCounts) -> IntCounterVec {
         ("retried", counts.retried),
         ("refused", counts.refused),
         ("dead_lettered", counts.dead),
+        ("handed_back", counts.handed_back),
         ("unsettled", counts.unsettled),
     ] {
         images.with_label_values(&[outcome]).inc_by(count);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::metrics::Metrics;
 use crate::pipeline::batch_size::BatchSize;
+use crate::pipeline::hold_limit::HoldLimit;
 use crate::pipeline::memory_budget::MemoryBudget;
 use crate::pipeline::model_files_cache::ModelFilesCache;
 use crate::pipeline::outcome_counters::{OutcomeCounters, OutcomeCounts};
@@ -15,7 +16,7 @@ use crate::snapshot::EngineSnapshot;
 /// A handle on a running engine, for health, metrics and progress. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EngineMonitor {
-    pub(crate) prefetch: u16,
+    pub(crate) hold: Arc<HoldLimit>,
     pub(crate) cores: usize,
     pub(crate) batch_size: Arc<BatchSize>,
     pub(crate) file_budget: Arc<MemoryBudget>,
@@ -35,7 +36,7 @@ impl EngineMonitor {
             counts: self.counts(),
             files: self.file_budget.usage(),
             pixels: self.pixel_budget.usage(),
-            prefetch: self.prefetch,
+            prefetch: self.hold.prefetch(),
             batch_limit: self.batch_size.now(),
             outages,
             lasting_error: self.reporting.lasting_errors.recent(),

@@ -1,8 +1,8 @@
-//! Stops taking jobs while this worker can do none, so that workers that can get them.
+//! Stops taking jobs while this worker can do none, so that workers that can do them get them.
 //!
 //! Owns when a worker pauses, for how long, and how many jobs it then tries. Which jobs it refused is
 //! known by [`recent_jobs`](crate::pipeline::recent_jobs). A pause costs no message anything: what
-//! was on its way is still worked on.
+//! is worked on goes on, and what was on its way is handed back, as if it had not been delivered.
 
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ mod tests {
     use camshaft_common::run::RunId;
 
     use super::*;
-    use crate::pipeline::disposition::Fault;
+    use crate::pipeline::recent_jobs::Fault;
 
     #[test]
     fn a_run_that_nobody_can_do_does_not_stop_the_only_worker() {

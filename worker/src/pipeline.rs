@@ -17,6 +17,8 @@
 //! Upstream: the queue's deliveries. The [`engine`](crate::engine) makes the stages and gives
 //! each one what it needs.
 
+use std::sync::Arc;
+
 use camshaft_queue::{Deliveries, Delivery};
 
 pub mod admit;
@@ -30,6 +32,7 @@ pub mod disposition;
 pub mod exit;
 pub mod explain;
 pub mod fetch;
+pub mod hold_limit;
 pub mod lasting_errors;
 pub mod limits;
 pub mod memory_budget;
@@ -56,6 +59,7 @@ use channel::channel;
 use decode::DecodeStage;
 use explain::ModelStage;
 use fetch::FetchStage;
+use hold_limit::HoldLimit;
 use limits::PipelineLimits;
 use render::RenderStage;
 use settle::SettleStage;
@@ -69,6 +73,8 @@ use crate::metrics::Metrics;
 pub struct Pipeline {
     /// How many images each stage works on at once.
     pub limits: PipelineLimits,
+    /// How many images all stages may hold.
+    pub hold: Arc<HoldLimit>,
     /// Shows how long the stages take.
     pub metrics: Metrics,
     /// Reads messages.
@@ -95,8 +101,8 @@ impl Pipeline {
     /// # Errors
     /// If a stage panicked. The messages that it held are handed back to the queue.
     pub async fn run(self, deliveries: Deliveries) -> Result<(), PipelineError> {
-        let Self { limits, metrics, .. } = self;
-        let mut stages = Stages::new(metrics, limits.stores);
+        let Self { limits, hold, metrics, .. } = self;
+        let mut stages = Stages::new(metrics, hold, limits.stores);
         let (delivered, incoming) = channel::<Delivery>(1);
 
         let admitted = stages.run(self.admit, 1, incoming);

@@ -25,8 +25,9 @@ use crate::pipeline::outcome_counters::OutcomeCounts;
 use crate::pipeline::stages::PipelineError;
 use crate::signals::Signals;
 
-/// How long a worker that stops waits until the broker confirms.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a worker that stops waits until the broker has taken back what is not done, and has
+/// confirmed the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often progress is logged, if there is any.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
@@ -83,9 +84,9 @@ pub async fn serve(
         () = signals.next() => return Ok(OutcomeCounts::default()),
     };
     let stop = CancellationToken::new();
-    let deliveries = queue.consume(engine.prefetch(), stop.clone()).await?;
-    let monitor = engine.monitor();
-    info!(worker = monitor.worker_name(), prefetch = engine.prefetch(), "ready");
+    let (hold, monitor) = (engine.hold_limit(), engine.monitor());
+    let deliveries = queue.consume_adjusting(hold.prefetch_changes(), stop.clone()).await?;
+    info!(worker = monitor.worker_name(), "ready");
 
     let mut work = tokio::spawn(engine.run(deliveries));
     let mut lost = None;
@@ -110,18 +111,27 @@ pub async fn serve(
     };
     health.set_stopping();
     stop.cancel();
+    hold.finish_within(drain_timeout);
     let ended = match ended {
         Some(ended) => Some(ended),
         None => drain(&mut work, &mut signals, drain_timeout).await,
     };
+    let unfinished = ended.is_none();
     match ended {
         Some(Ok(result)) => result?,
         Some(Err(_panic)) => return Err(PipelineError::StagePanicked { stage: "pipeline" }.into()),
         None => work.abort(),
     }
     // What is not settled goes back to the queue when the connection ends, also if this process
-    // just ends. So there is no reason to wait long for the broker's confirmation.
-    if tokio::time::timeout(CLOSE_TIMEOUT, queue.close()).await.is_err() {
+    // just ends. So there is no reason to wait long for the broker. But then each message counts as
+    // one that lost its worker.
+    let closing = async {
+        if unfinished {
+            hand_back(&queue).await;
+        }
+        queue.close().await;
+    };
+    if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
         warn!("the broker did not confirm the end of the connection");
     }
     match (queue.failure(), lost) {
@@ -173,6 +183,15 @@ async fn drain(
             warn!(seconds = timeout.as_secs(), "drain timeout: handing back what is in work");
             None
         }
+    }
+}
+
+/// Hands back what the worker has no time for. The stages still hold the images, and the model may
+/// be at work on some: this process is about to end.
+async fn hand_back(queue: &RabbitMqQueue) {
+    match queue.hand_back().await {
+        Ok(images) => info!(images, "handed back"),
+        Err(error) => warn!(%error, "not handed back; the broker delivers them again"),
     }
 }
 

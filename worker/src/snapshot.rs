@@ -12,7 +12,7 @@ pub struct EngineSnapshot {
     pub files: BudgetUse,
     /// Memory of pixels and overlays.
     pub pixels: BudgetUse,
-    /// How many unsettled deliveries the pipeline holds at most.
+    /// How many unsettled deliveries to take at most.
     pub prefetch: u16,
     /// How many images a full batch has at present.
     pub batch_limit: usize,

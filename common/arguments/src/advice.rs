@@ -2,7 +2,7 @@
 //! change.
 //!
 //! Libraries say what is wrong and what to do, but know no command line. A program that shows such
-//! an error appends the option in parentheses: `delete it, or choose another name (--queue)`.
+//! an error appends the option in parentheses: `choose another name (--queue)`.
 //! Options that only one program has are that program's matter.
 
 use std::fmt::Display;

@@ -4,7 +4,7 @@
 //! unsettled gives its message back to the queue.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub struct Delivery {
     pub trace: Option<TraceContext>,
     /// When it was published, to the second; `None` if the queue doesn't know.
     pub published_at: Option<SystemTime>,
+    /// When this process got it. A broker allows only a limited time from then on.
+    pub received_at: Instant,
     /// The one way to settle it.
     pub receipt: Receipt,
 }
@@ -68,6 +70,9 @@ pub enum Outcome {
         /// Why not.
         reason: String,
     },
+    /// The worker has no time for it: deliver it again, as if it had not been delivered. Neither
+    /// a try nor a loss is counted.
+    HandBack,
 }
 
 /// What the queue did with a settled delivery.
@@ -79,6 +84,8 @@ pub enum Settlement {
     Retrying(Duration),
     /// It is kept as a dead letter.
     DeadLettered,
+    /// It is in its queue again.
+    HandedBack,
 }
 
 /// The queue's side of a [`Receipt`].
@@ -86,7 +93,8 @@ pub enum Settlement {
 pub trait Settle: Send + Sync {
     /// Does what `outcome` says. Returns once the queue has confirmed it.
     async fn settle(self: Box<Self>, outcome: Outcome) -> Result<Settlement, QueueError>;
-    /// Gives the message back for another delivery. Must not block.
+    /// Gives the message back for another delivery. Must not block. A broker may count a loss: a
+    /// bug that drops receipts must not get the same messages for ever.
     fn hand_back(self: Box<Self>);
 }
 

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::tls_error::{TlsError, TlsFile};
 use camshaft_common::tls::{HandshakeFailure, TlsSetting};
@@ -55,13 +56,30 @@ pub enum QueueError {
     QueueNameTooLong,
     /// A queue of that name exists with other properties.
     #[error(
-        "the broker at {address} has a queue that doesn't fit: {reason}; delete it, or choose another name"
+        "the broker at {address} has a queue that was made with other settings: {reason}; it may \
+         hold jobs, so leave it and choose another name"
     )]
     Topology {
         /// Host and port.
         address: String,
         /// What the broker said.
         reason: String,
+        /// The library's error.
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+    /// A message was held for longer than the broker allows. It took back all that came through the
+    /// same channel, and delivers it again.
+    #[error(
+        "the broker at {address} took back what this worker held: a message was not settled within \
+         its consumer_timeout{}; give workers a consumer timeout that is no longer than the \
+         broker's, so that they hold less",
+        within.map_or_else(String::new, |within| format!(" of {} s", within.as_secs_f64()))
+    )]
+    HeldTooLong {
+        /// Host and port.
+        address: String,
+        /// The broker's `consumer_timeout`, if it told.
+        within: Option<Duration>,
         /// The library's error.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
@@ -126,6 +144,7 @@ impl QueueError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. }
+            | Self::HeldTooLong { .. }
             | Self::Blocked { .. }
             | Self::Rejected { .. }
             | Self::Stale => true,
@@ -158,6 +177,7 @@ impl QueueError {
             Self::InvalidUrl { .. } => Some(Advice::CorrectBrokerUrl),
             Self::Unreachable { .. }
             | Self::AccessRefused { .. }
+            | Self::HeldTooLong { .. }
             | Self::Blocked { .. }
             | Self::Rejected { .. }
             | Self::SequenceInUse { .. }

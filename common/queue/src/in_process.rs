@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -201,6 +201,7 @@ async fn next_delivery(queue: &Arc<QueueInMemory>, slots: &Arc<Semaphore>) -> Op
         alone: false,
         trace: message.trace.clone(),
         published_at: None,
+        received_at: Instant::now(),
         receipt: Receipt::new(Box::new(InProcessReceipt {
             queue: Arc::clone(queue),
             message,
@@ -240,6 +241,15 @@ struct InProcessReceipt {
 }
 
 impl InProcessReceipt {
+    fn back_to_queue(self) {
+        let Self { queue, mut message, _slot } = self;
+        message.redelivered = true;
+        queue.change(|contents| {
+            contents.unsettled -= 1;
+            contents.ready.push_front(message);
+        });
+    }
+
     fn dead_letter(self, attempts: u32, reason: String) -> Settlement {
         let Self { queue, message, _slot } = self;
         queue.change(|contents| {
@@ -313,15 +323,14 @@ impl Settle for InProcessReceipt {
             }
             Outcome::Refuse { reason, limit } => self.refuse(&reason, limit),
             Outcome::Postpone { delay, .. } => self.postpone(delay),
+            Outcome::HandBack => {
+                self.back_to_queue();
+                Settlement::HandedBack
+            }
         })
     }
 
     fn hand_back(self: Box<Self>) {
-        let Self { queue, mut message, _slot } = *self;
-        message.redelivered = true;
-        queue.change(|contents| {
-            contents.unsettled -= 1;
-            contents.ready.push_front(message);
-        });
+        self.back_to_queue();
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 
 use super::authorities::CA_BUNDLE;
 use super::error_codes::{self, StorageProblem};
+use super::error_kind::StoreErrorKind;
 use super::settings::SettingsError;
 use crate::printable::{printable, shortened};
 use crate::tls;
@@ -43,52 +44,6 @@ pub struct StoreError {
     kind: StoreErrorKind,
     #[source]
     source: Option<Box<object_store::Error>>,
-}
-
-/// The kind of a [`StoreError`], which decides what to do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreErrorKind {
-    /// The object does not exist.
-    NotFound,
-    /// The bucket does not exist, so that every object in it would fail.
-    NoBucket,
-    /// This object is forbidden.
-    AccessDenied,
-    /// The credentials are missing, wrong or expired, so that every object would fail.
-    BadCredentials,
-    /// The settings are wrong or incomplete, such as the endpoint or the region, so that every object
-    /// would fail.
-    BadSettings,
-    /// This object can't be read as it is stored: it is archived, or encrypted with a key that can't be
-    /// used.
-    ArchivedOrEncrypted,
-    /// The object has more bytes than allowed.
-    TooLarge,
-    /// This object can never be read or written: its name is too long or not allowed there, or names
-    /// a loop of links, a pipe or a device.
-    Unusable,
-    /// The disk or the store's quota is full.
-    NoSpace,
-    /// Anything else: it may work later.
-    Transient,
-}
-
-impl StoreErrorKind {
-    /// True if the same request may work later without a change to the configuration.
-    #[must_use]
-    pub fn may_pass(self) -> bool {
-        match self {
-            Self::NoSpace | Self::Transient => true,
-            Self::NotFound
-            | Self::NoBucket
-            | Self::AccessDenied
-            | Self::BadCredentials
-            | Self::BadSettings
-            | Self::ArchivedOrEncrypted
-            | Self::TooLarge
-            | Self::Unusable => false,
-        }
-    }
 }
 
 impl StoreError {

@@ -3,7 +3,7 @@
 //! A code says more than the status beside it: S3 answers for an archived object as for a forbidden
 //! one, and Azure as for one that exists already. Upstream: [`error`](super::error).
 
-use super::error::StoreErrorKind;
+use super::error_kind::StoreErrorKind;
 
 /// Why one object can't be had as it is stored. All others may be well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,6 +28,7 @@ mod clouds;
 mod connector;
 mod error;
 mod error_codes;
+mod error_kind;
 mod found;
 mod images;
 mod listed_names;
@@ -41,7 +42,8 @@ use authorities::{Authorities, CA_BUNDLE};
 use ordered::Seekable;
 
 pub use authorities::CaBundleError;
-pub use error::{StoreError, StoreErrorKind};
+pub use error::StoreError;
+pub use error_kind::StoreErrorKind;
 pub use images::{ListedImage, SkippedEntry, SourceEntry};
 
 /// Size of a large object's parts: S3 takes 10,000 of at least 5 MiB.

@@ -9,7 +9,7 @@ use std::error::Error;
 use url::Url;
 
 use super::StoreOptions;
-use super::error::StoreErrorKind;
+use super::error_kind::StoreErrorKind;
 
 /// The variables that hold an address of a store, or of a service that gives credentials for it.
 const ADDRESSES: [&str; 9] = [

@@ -90,6 +90,7 @@ const OTHERS: &[&str] = &[
     "--bench",
     "--copies",
     "--features",
+    "--format",
     "--locked",
     "--nocapture",
     "--path",

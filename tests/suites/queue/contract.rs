@@ -31,6 +31,7 @@ contract! {
     thousands_of_messages_arrive: 1,
     nothing_to_publish_is_fine: 1,
     dropped_receipt_is_redelivered: 1,
+    handed_back_message_comes_again_with_its_try_unspent: 1,
     retried_message_comes_back_after_its_delay: 1,
     last_retry_becomes_a_dead_letter: 1,
     without_retries_the_first_failure_is_the_last: 0,
@@ -93,6 +94,26 @@ async fn dropped_receipt_is_redelivered(fixture: Fixture) {
     assert_eq!((delivery.attempt, delivery.redelivered), (1, true));
     delivery.receipt.settle(Outcome::Ack).await.unwrap();
     depth_becomes(queue, 0, 0, 0).await;
+}
+
+async fn handed_back_message_comes_again_with_its_try_unspent(fixture: Fixture) {
+    let queue = &*fixture.queue;
+    fixture.publish(vec![Message { trace: Some(trace()), ..message("7") }]).await;
+    let mut deliveries = consume(queue, 1).await;
+    // Retried once, so that a try is spent.
+    next(&mut deliveries).await.receipt.settle(retry("once")).await.unwrap();
+    // Lost with its workers as often as that, it would be dead.
+    for time in 0..6 {
+        let delivery = next(&mut deliveries).await;
+        assert_eq!((delivery.attempt, delivery.redelivered), (2, time > 0));
+        assert_eq!((number(&delivery), &delivery.trace), (7, &Some(trace())));
+        assert!(!delivery.alone);
+        let settled = delivery.receipt.settle(Outcome::HandBack).await;
+        assert_eq!(settled.unwrap(), Settlement::HandedBack);
+    }
+    let settled = next(&mut deliveries).await.receipt.settle(retry("twice")).await;
+    assert_eq!(settled.unwrap(), Settlement::DeadLettered);
+    depth_becomes(queue, 0, 0, 1).await;
 }
 
 async fn retried_message_comes_back_after_its_delay(fixture: Fixture) {

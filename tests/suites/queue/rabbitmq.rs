@@ -7,7 +7,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::*;
 
@@ -93,6 +93,8 @@ async fn queue_with_other_arguments_is_a_topology_error() {
     assert!(matches!(error, QueueError::Topology { .. }), "{error:?}");
     assert_eq!(error.advice(), Some(Advice::ChooseAnotherQueueName));
     assert!(error.to_string().contains("camshaft.jobs"), "{error}");
+    // The queue may hold jobs.
+    assert!(!error.to_string().contains("delete"), "{error}");
     // Another name is a way out, as the message says.
     let options = RabbitMqOptions { name: "other".to_owned(), ..RabbitMqOptions::default() };
     RabbitMqQueue::connect(Secret::from(url), options).await.unwrap();
@@ -198,6 +200,169 @@ async fn messages_held_beside_a_killer_are_not_buried_with_it() {
     assert_eq!(bodies, [Bytes::from(KILLER.to_string())]);
 }
 
+/// A worker that stops hands back what it has not done. If that counted, the images that it held
+/// would be suspects after two such workers, and dead after five.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_hands_back_counts_neither_as_a_try_nor_as_a_loss() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    publish(&queue, messages(0..8)).await.unwrap();
+    for stop in 0..6 {
+        let worker = connect(&url, 1).await;
+        let stop_worker = CancellationToken::new();
+        let mut deliveries = worker.consume(5, stop_worker.clone()).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let delivery = next(&mut deliveries).await;
+            assert_eq!((delivery.attempt, delivery.alone), (1, false), "after {stop} workers");
+            held.push(delivery);
+        }
+        // Two more wait to be taken, and go back first.
+        depth_becomes(&queue, 3, 0, 0).await;
+        stop_worker.cancel();
+        depth_becomes(&queue, 5, 0, 0).await;
+        assert_eq!(worker.hand_back().await.unwrap(), 3);
+        depth_becomes(&queue, 8, 0, 0).await;
+        assert_stale(held.pop().unwrap().receipt.settle(Outcome::Ack).await);
+        worker.close().await;
+        drop(held);
+        depth_becomes(&queue, 8, 0, 0).await;
+    }
+    acknowledge_all(&mut consume(&queue, 5).await, 8).await;
+    depth_becomes(&queue, 0, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_handed_back_keeps_the_losses_that_it_had() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    publish(&queue, messages(0..1)).await.unwrap();
+    for loss in 0..5 {
+        let worker = connect(&url, 1).await;
+        let mut deliveries = consume(&worker, 1).await;
+        let delivery = next(&mut deliveries).await;
+        assert_eq!((delivery.attempt, delivery.alone), (1, loss >= 2));
+        delivery.receipt.settle(Outcome::HandBack).await.unwrap();
+        let delivery = next(&mut deliveries).await;
+        assert_eq!((delivery.attempt, delivery.alone), (1, loss >= 2), "after {loss} losses");
+        worker.close().await;
+        drop(delivery);
+    }
+    let mut deliveries = consume(&queue, 1).await;
+    let looking = tokio::spawn(async move { deliveries.next().await.is_some() });
+    depth_becomes(&queue, 0, 0, 1).await;
+    looking.abort();
+    let letters = queue.dead_letters().await.unwrap();
+    let reason = &letters[0].reason;
+    assert!(reason.contains("lost 5 times") && reason.contains("the last 3"), "{reason}");
+}
+
+/// Nothing comes within this time.
+async fn nothing_comes(deliveries: &mut Deliveries) {
+    let waiting = Duration::from_millis(300);
+    let came = tokio::time::timeout(waiting, deliveries.next()).await;
+    assert!(came.is_err(), "a delivery too many");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_prefetch_holds_once_all_that_is_held_is_settled() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    publish(&queue, messages(0..20)).await.unwrap();
+    let prefetch = watch::Sender::new(1);
+    let stop = CancellationToken::new();
+    let mut deliveries = queue.consume_adjusting(prefetch.subscribe(), stop.clone()).await.unwrap();
+    let first = next(&mut deliveries).await;
+    prefetch.send_replace(4);
+    nothing_comes(&mut deliveries).await;
+    first.receipt.settle(Outcome::Ack).await.unwrap();
+    let mut held = Vec::new();
+    for expected in 1..5 {
+        held.push(next(&mut deliveries).await);
+        assert_eq!(number(&held[expected - 1]), expected);
+    }
+    nothing_comes(&mut deliveries).await;
+    assert_eq!(queue.workers().await.unwrap(), 1);
+
+    prefetch.send_replace(2);
+    while let Some(delivery) = held.pop() {
+        nothing_comes(&mut deliveries).await;
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    for expected in 5..7 {
+        held.push(next(&mut deliveries).await);
+        assert_eq!(number(held.last().unwrap()), expected);
+    }
+    nothing_comes(&mut deliveries).await;
+    assert_eq!(queue.workers().await.unwrap(), 1);
+    stop.cancel();
+    assert!(within(deliveries.next()).await.is_none());
+    for delivery in held {
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    depth_becomes(&queue, 13, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_prefetch_hands_back_what_nobody_has_taken() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    publish(&queue, messages(0..8)).await.unwrap();
+    let prefetch = watch::Sender::new(6);
+    let consuming = queue.consume_adjusting(prefetch.subscribe(), CancellationToken::new());
+    let mut deliveries = consuming.await.unwrap();
+    let first = next(&mut deliveries).await;
+    depth_becomes(&queue, 2, 0, 0).await;
+    prefetch.send_replace(2);
+    // Two stay, and the last four go back.
+    depth_becomes(&queue, 6, 0, 0).await;
+    let second = next(&mut deliveries).await;
+    assert_eq!((number(&first), number(&second)), (0, 1));
+    nothing_comes(&mut deliveries).await;
+    for delivery in [first, second] {
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    // They are behind the others now.
+    for expected in [6, 7, 2, 3, 4, 5] {
+        let delivery = next(&mut deliveries).await;
+        let handed_back = (2..6).contains(&expected);
+        assert_eq!((number(&delivery), delivery.redelivered), (expected, handed_back));
+        assert_eq!((delivery.attempt, delivery.alone), (1, false));
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    depth_becomes(&queue, 0, 0, 0).await;
+}
+
+/// Refusals say nothing of the losses before: a message that ends its workers stays a suspect if
+/// some of them refuse it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_is_refused_or_put_off_stays_one() {
+    let url = Broker::shared().url();
+    let queue = connect(&url, 1).await;
+    publish(&queue, messages(0..1)).await.unwrap();
+    for loss in 0..5 {
+        let worker = connect(&url, 1).await;
+        let mut deliveries = consume(&worker, 1).await;
+        let postpone = Outcome::Postpone { reason: "no model yet".to_owned(), delay: DELAY };
+        for outcome in [refuse("not here", DEADLINE), postpone] {
+            let delivery = next(&mut deliveries).await;
+            assert_eq!((delivery.attempt, delivery.alone), (1, loss >= 2), "after {loss} losses");
+            let settled = delivery.receipt.settle(outcome).await.unwrap();
+            assert_eq!(settled, Settlement::Retrying(DELAY));
+        }
+        let delivery = next(&mut deliveries).await;
+        assert_eq!((delivery.attempt, delivery.alone), (1, loss >= 2), "after {loss} losses");
+        worker.close().await;
+        drop(delivery);
+    }
+    let mut deliveries = consume(&queue, 1).await;
+    let looking = tokio::spawn(async move { deliveries.next().await.is_some() });
+    depth_becomes(&queue, 0, 0, 1).await;
+    looking.abort();
+    let reason = &queue.dead_letters().await.unwrap()[0].reason;
+    assert!(reason.contains("lost 5 times") && reason.contains("the last 3"), "{reason}");
+}
+
 /// A message that was first refused an hour ago, and this often since.
 async fn publish_refused(url: &str, refusals: u32) {
     let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
@@ -260,40 +425,75 @@ async fn a_consumer_takes_fewer_messages_or_none_while_its_prefetch_is_limited()
     let url = Broker::shared().url();
     let queue = connect(&url, 1).await;
     publish(&queue, messages(0..20)).await.unwrap();
-    let mut deliveries = consume(&queue, 5).await;
-    let mut held = vec![next(&mut deliveries).await];
+    let wanted = watch::Sender::new(5);
+    let consuming = queue.consume_adjusting(wanted.subscribe(), CancellationToken::new());
+    let mut deliveries = consuming.await.unwrap();
+    let first = next(&mut deliveries).await;
     depth_becomes(&queue, 15, 0, 0).await;
     queue.limit_prefetch(Some(0));
-    // What was on its way still comes. Handed back, it would count as lost with its worker.
-    while held.len() < 5 {
-        held.push(next(&mut deliveries).await);
-    }
-    for delivery in held.drain(..) {
-        delivery.receipt.settle(Outcome::Ack).await.unwrap();
-    }
-    let short = Duration::from_millis(300);
-    assert!(tokio::time::timeout(short, deliveries.next()).await.is_err(), "it takes messages");
-    depth_becomes(&queue, 15, 0, 0).await;
+    // What nobody has taken is for others at once.
+    depth_becomes(&queue, 19, 0, 0).await;
     let start = Instant::now();
     while queue.workers().await.unwrap() > 0 {
         assert!(start.elapsed() < DEADLINE, "it counts as one that consumes");
     }
+    first.receipt.settle(Outcome::Ack).await.unwrap();
+    nothing_comes(&mut deliveries).await;
+    // What the consumer wants meanwhile makes no difference.
+    wanted.send_replace(9);
+    nothing_comes(&mut deliveries).await;
+    depth_becomes(&queue, 19, 0, 0).await;
 
     queue.limit_prefetch(Some(2));
-    held.extend([next(&mut deliveries).await, next(&mut deliveries).await]);
-    assert!(tokio::time::timeout(short, deliveries.next()).await.is_err(), "it takes too many");
-    depth_becomes(&queue, 13, 0, 0).await;
+    let mut held = vec![next(&mut deliveries).await, next(&mut deliveries).await];
+    nothing_comes(&mut deliveries).await;
+    depth_becomes(&queue, 17, 0, 0).await;
+    // The lower one holds, and is not begun anew if the other changes.
+    wanted.send_replace(7);
+    held.pop().unwrap().receipt.settle(Outcome::Ack).await.unwrap();
+    held.push(next(&mut deliveries).await);
     queue.limit_prefetch(None);
-    while held.len() < 7 {
-        held.push(next(&mut deliveries).await);
-    }
-    assert!(held.iter().all(|delivery| !delivery.redelivered && delivery.attempt == 1));
+    nothing_comes(&mut deliveries).await;
     for delivery in held.drain(..) {
         delivery.receipt.settle(Outcome::Ack).await.unwrap();
     }
-    for _ in 0..8 {
-        next(&mut deliveries).await.receipt.settle(Outcome::Ack).await.unwrap();
+    while held.len() < 7 {
+        held.push(next(&mut deliveries).await);
     }
+    nothing_comes(&mut deliveries).await;
+    depth_becomes(&queue, 9, 0, 0).await;
+    for delivery in held.drain(..) {
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    for _ in 0..9 {
+        let delivery = next(&mut deliveries).await;
+        // Four were handed back, and are behind the others.
+        let handed_back = (1..5).contains(&number(&delivery));
+        assert_eq!(delivery.redelivered, handed_back, "{}", number(&delivery));
+        assert_eq!((delivery.attempt, delivery.alone), (1, false));
+        delivery.receipt.settle(Outcome::Ack).await.unwrap();
+    }
+    depth_becomes(&queue, 0, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_held_for_too_long_comes_again() {
+    let broker = Broker::start();
+    broker.set_consumer_timeout(Duration::from_secs(1));
+    let url = broker.url();
+    let queue = connect(&url, 1).await;
+    publish(&queue, messages(0..2)).await.unwrap();
+    let mut deliveries = consume(&queue, 1).await;
+    let held = next(&mut deliveries).await;
+    // The broker closes the channel, and the stream goes on over another connection.
+    let again = next(&mut deliveries).await;
+    assert_eq!((number(&again), again.redelivered), (0, true));
+    assert_stale(held.receipt.settle(Outcome::Ack).await);
+    again.receipt.settle(Outcome::Ack).await.unwrap();
+    let last = next(&mut deliveries).await;
+    assert_eq!(number(&last), 1);
+    last.receipt.settle(Outcome::Ack).await.unwrap();
+    assert!(queue.failure().is_none(), "{:?}", queue.failure());
     depth_becomes(&queue, 0, 0, 0).await;
 }
 

@@ -11,6 +11,7 @@ use tracing::info_span;
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::allowed_places::AllowedPlaces;
 use super::exit::Exit;
+use super::hold_limit::HoldLimit;
 use super::reporting::Reporting;
 use super::stages::Stage;
 use super::traces::{self, HasSpans, ImageSpans, Received};
@@ -23,6 +24,8 @@ pub struct AdmitStage {
     pub allowed_places: Arc<AllowedPlaces>,
     /// Which images may be in the pipeline at the same time.
     pub permits: WorkPermits,
+    /// How many images this worker may hold.
+    pub hold: Arc<HoldLimit>,
     /// Counts deliveries and their time in the queue, and follows the recent ones.
     pub reporting: Arc<Reporting>,
 }
@@ -40,9 +43,19 @@ impl Stage for AdmitStage {
     type Output = Admitted;
 
     async fn process(&self, delivery: Delivery) -> Result<Admitted, Exit> {
-        let Delivery { body, queue, attempt, redelivered, alone, trace, published_at, receipt } =
-            delivery;
+        let Delivery {
+            body,
+            queue,
+            attempt,
+            redelivered,
+            alone,
+            trace,
+            published_at,
+            received_at,
+            receipt,
+        } = delivery;
         self.reporting.counters.count_taken();
+        let held = self.hold.hold(received_at, alone);
         let mut taken = Box::new(self.reporting.recent_jobs.take());
         if let Some(Ok(waited)) = published_at.map(|published| published.elapsed()) {
             self.reporting.metrics.observe_queue_wait(waited);
@@ -68,7 +81,7 @@ impl Stage for AdmitStage {
         let permit = self.permits.acquire(alone).await;
         let record = new_record(&job);
         let timings = StageTimings::default();
-        let image = AdmittedImage { job, attempt, redelivered, permit, record, timings };
+        let image = AdmittedImage { job, attempt, redelivered, permit, held, record, timings };
         Ok(Admitted { delivery, image: Box::new(image) })
     }
 }

@@ -7,6 +7,7 @@ use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
 use camshaft_queue::Receipt;
 
+use super::hold_limit::HeldImage;
 use super::recent_jobs::TakenJob;
 use super::traces::{HasSpans, ImageSpans};
 use super::work_permits::WorkPermit;
@@ -42,6 +43,8 @@ pub struct AdmittedImage {
     pub redelivered: bool,
     /// Its right to be in the pipeline, beside other images or alone.
     pub permit: WorkPermit,
+    /// Counts it as held by this worker.
+    pub held: HeldImage,
     /// What results say about the image.
     pub record: ImageRecord,
     /// How long each stage worked on it.

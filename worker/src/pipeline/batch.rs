@@ -1,6 +1,6 @@
 //! Fourth stage: gathers images, so that the model takes several at once. A batch is sent when it
 //! is full, when its first image has waited long enough, or when the next image needs another
-//! model.
+//! model. Images that could not be done in time go back to the queue from here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,12 @@ use camshaft_model::ModelConfig;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::admitted::AdmittedImage;
 use super::batch_size::BatchSize;
-use super::channel::Receiver;
+use super::channel::{Receiver, Sender};
 use super::decode::Decoded;
+use super::exit::{Exit, ExitCause};
+use super::hold_limit::HoldLimit;
 use super::stages::Stages;
 
 /// The largest input of which a batch may have any number.
@@ -32,7 +35,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn new(mut images: Vec<Decoded>, ready_since: Instant) -> Self {
+    fn new(waiting: Vec<Waiting>) -> Self {
+        let ready_since = waiting.first().expect("a batch is never empty").since;
+        let mut images: Vec<_> = waiting.into_iter().map(|waiting| waiting.image).collect();
         let inputs: Vec<_> =
             images.iter_mut().map(|image| std::mem::take(&mut image.input)).collect();
         let input = inputs.concat();
@@ -47,12 +52,26 @@ impl Batch {
 struct Waiting {
     image: Decoded,
     since: Instant,
+    /// True if no other image may be in its batch, or if none should be.
+    alone: bool,
 }
 
 impl Waiting {
     fn new(image: Decoded, waited: Duration) -> Self {
         let now = Instant::now();
-        Self { image, since: now.checked_sub(waited).unwrap_or(now) }
+        let since = now.checked_sub(waited).unwrap_or(now);
+        let AdmittedImage { job, permit, .. } = &*image.admitted.image;
+        let alone = permit.is_exclusive() || image.model.fills_batches(&job.explain);
+        Self { image, since, alone }
+    }
+
+    fn has_to_go_back(&mut self) -> bool {
+        self.image.admitted.image.held.has_to_go_back()
+    }
+
+    /// Goes back to the queue.
+    fn exit(self) -> Exit {
+        Exit::of_image(self.image.admitted, ExitCause::NoTime)
     }
 }
 
@@ -65,55 +84,128 @@ pub struct BatchStage {
     pub wait: Duration,
     /// The most memory that a network may take for the larger inputs of a batch; none on a GPU.
     pub max_activation_bytes: Option<u64>,
+    /// How many images this worker may hold.
+    pub hold: Arc<HoldLimit>,
+}
+
+/// The images that wait for the model.
+#[derive(Default)]
+struct Gathering {
+    /// All of one model.
+    batch: Vec<Waiting>,
+    /// The first one of the next batch.
+    next: Option<Waiting>,
+}
+
+impl Gathering {
+    /// Adds an image: to the batch, if it may be in it, or as the first one of the next.
+    fn add(&mut self, image: Waiting, batch_is_full: bool) {
+        let joins = self.batch.first().is_none_or(|first| {
+            !batch_is_full && !image.alone && same_model(&first.image, &image.image)
+        });
+        if joins {
+            self.batch.push(image);
+        } else {
+            self.next = Some(image);
+        }
+    }
+
+    /// Takes out what has to go back to the queue. What came last goes first.
+    fn take_what_goes_back(&mut self) -> Vec<Waiting> {
+        let mut back: Vec<_> = self.next.take_if(Waiting::has_to_go_back).into_iter().collect();
+        for index in (0..self.batch.len()).rev() {
+            if self.batch[index].has_to_go_back() {
+                back.push(self.batch.remove(index));
+            }
+        }
+        back
+    }
 }
 
 impl BatchStage {
     /// Starts the task that gathers. One batch is ready while the model works on another.
     pub fn start(self, stages: &mut Stages, decoded: Receiver<Decoded>) -> mpsc::Receiver<Batch> {
         let (ready, batches) = mpsc::channel(1);
-        stages.spawn("batch", self.gather(decoded, ready));
+        let exits = stages.exits();
+        stages.spawn("batch", self.gather(decoded, ready, exits));
         batches
     }
 
-    /// Gathers until the images end. While the model is busy, a batch that is due keeps filling.
-    async fn gather(self, decoded: Receiver<Decoded>, ready: mpsc::Sender<Batch>) {
-        // An image for another model: the first one of the next batch.
-        let mut next: Option<Waiting> = None;
+    /// Gathers until the images end. While the model is busy, a batch that is due keeps filling. If
+    /// the worker holds more than it can do in time, what waits here or comes goes back to the queue.
+    async fn gather(
+        self,
+        decoded: Receiver<Decoded>,
+        ready: mpsc::Sender<Batch>,
+        exits: Sender<Exit>,
+    ) {
+        let mut limit_changes = self.hold.prefetch_changes();
+        let mut gathering = Gathering::default();
+        let (mut open, mut due) = (true, Instant::now());
         loop {
-            let first = match next.take() {
-                Some(waiting) => waiting,
-                None => match decoded.recv().await {
-                    Ok((image, waited)) => Waiting::new(image, waited),
-                    Err(_ended) => return,
-                },
-            };
-            let due = Instant::now() + self.wait;
-            let ready_since = first.since;
-            let mut batch = vec![first.image];
-            let mut open = true;
-            let size = self.size.now().min(self.most_images(batch[0].model.config()));
-            let slot = loop {
-                let alone = batch[0].admitted.image.permit.is_exclusive();
-                let full = !open || batch.len() >= size || next.is_some() || alone;
-                let late = Instant::now() >= due;
-                tokio::select! {
-                    biased;
-                    image = decoded.recv(), if !full => match image {
-                        Ok((image, _)) if same_model(&batch[0], &image) => batch.push(image),
-                        Ok((image, waited)) => next = Some(Waiting::new(image, waited)),
-                        Err(_ended) => open = false,
-                    },
-                    slot = ready.reserve(), if full || late => break slot,
-                    () = sleep_until(due), if !full && !late => {}
+            let too_much = self.hold.is_exceeded();
+            if too_much && !send_back(gathering.take_what_goes_back(), &exits).await {
+                return;
+            }
+            if gathering.batch.is_empty() {
+                match gathering.next.take() {
+                    Some(first) => {
+                        due = Instant::now() + self.wait;
+                        gathering.batch.push(first);
+                    }
+                    None if !open => return,
+                    None => {}
                 }
-            };
-            match slot {
-                Ok(slot) => slot.send(Batch::new(batch, ready_since)),
-                // The model's thread is gone. Dropping the images hands their messages back.
-                Err(_closed) => return,
+            }
+            let full = !open || self.is_full(&gathering);
+            let room = !full || (too_much && gathering.next.is_none());
+            let some = !gathering.batch.is_empty();
+            let late = Instant::now() >= due;
+            tokio::select! {
+                biased;
+                image = decoded.recv(), if open && room => match image {
+                    Ok((image, waited)) => {
+                        if !some {
+                            due = Instant::now() + self.wait;
+                        }
+                        gathering.add(Waiting::new(image, waited), full);
+                    }
+                    Err(_ended) => open = false,
+                },
+                slot = ready.reserve(), if some && (full || late) => {
+                    // If the model's thread is gone, dropping the images gives their messages back.
+                    let Ok(slot) = slot else { return };
+                    if !send_back(gathering.take_what_goes_back(), &exits).await {
+                        return;
+                    }
+                    if !gathering.batch.is_empty() {
+                        slot.send(Batch::new(std::mem::take(&mut gathering.batch)));
+                    }
+                }
+                () = sleep_until(due), if some && !full && !late => {}
+                Ok(()) = limit_changes.changed() => {}
             }
         }
     }
+
+    /// True if no further image may be in the batch.
+    fn is_full(&self, gathering: &Gathering) -> bool {
+        let Gathering { batch, next } = gathering;
+        let Some(first) = batch.first() else { return false };
+        let most = self.most_images(first.image.model.config());
+        let most = most.min(self.size.now()).min(self.hold.batch());
+        next.is_some() || first.alone || batch.len() >= most
+    }
+}
+
+/// Sends images back to the queue. False if the last stage is gone.
+async fn send_back(images: Vec<Waiting>, exits: &Sender<Exit>) -> bool {
+    for image in images {
+        if exits.send(image.exit()).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 impl BatchStage {

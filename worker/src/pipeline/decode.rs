@@ -66,11 +66,15 @@ const GIVEN_UP_AFTER: u32 = 2;
 
 impl Stage for DecodeStage {
     const NAME: &'static str = "decode";
+    const COMPUTES: bool = true;
     type Input = Fetched;
     type Output = Decoded;
 
     async fn process(&self, fetched: Fetched) -> Result<Decoded, Exit> {
         let Fetched { mut admitted, file, model } = fetched;
+        if admitted.image.held.has_to_go_back() {
+            return Err(Exit::of_image(admitted, ExitCause::NoTime));
+        }
         match self.decode(&mut admitted, file, &model).await {
             Ok(Pixels { picture, input, memory, .. }) => {
                 let input_bytes = size_of_val(&*input) as u64;

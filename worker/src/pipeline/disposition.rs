@@ -10,6 +10,7 @@ use camshaft_model::ModelError;
 
 use super::exit::{ExitCause, NotAdmitted};
 use super::model_files::ModelUnavailable;
+use super::recent_jobs::Fault;
 
 /// What becomes of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,18 +26,10 @@ pub enum Disposition {
     /// This worker can't try it yet, since its model is not read: it is delivered again after about
     /// this time, and no try is counted.
     Postpone(Duration),
+    /// It goes back to the queue, and nothing is counted.
+    HandBack,
     /// It becomes a dead letter: another try would not help, and the image is not at fault.
     DeadLetter,
-}
-
-/// Whose fault it is that a worker can't try a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// This worker's: it can do no job of any run.
-    Worker,
-    /// This worker's or the run's, which one worker alone can't tell: a place that it may not use is
-    /// its own mistake or a mistyped one.
-    WorkerOrRun,
 }
 
 /// Which images of the run meet the same error.
@@ -64,9 +57,10 @@ pub struct Classification {
 /// Classifies why a delivery leaves early.
 #[must_use]
 pub fn classify(cause: &ExitCause) -> Classification {
-    use Disposition::{DeadLetter, Done, Failure, Refuse, Retry};
+    use Disposition::{DeadLetter, Done, Failure, HandBack, Refuse, Retry};
     let (disposition, affects) = match cause {
         ExitCause::AlreadyDone | ExitCause::Superseded => (Done, Affects::OneImage),
+        ExitCause::NoTime => (HandBack, Affects::OneImage),
         ExitCause::NotAdmitted(NotAdmitted::Unreadable(_)) => (DeadLetter, Affects::OneImage),
         // Another worker may use the place, or have other settings for the store.
         ExitCause::NotAdmitted(NotAdmitted::Refused(_)) | ExitCause::Unopened(_) => {
@@ -106,7 +100,7 @@ pub fn classify(cause: &ExitCause) -> Classification {
             (Failure(FailureClass::Undecodable), Affects::OneImage)
         }
         ExitCause::OverlaysTooLarge { .. } => (Failure(FailureClass::TooLarge), Affects::OneImage),
-        ExitCause::Explain(_) | ExitCause::Encode(_) => {
+        ExitCause::Explain(_) | ExitCause::ExplainTimedOut(_) | ExitCause::Encode(_) => {
             (Failure(FailureClass::ExplainFailed), Affects::OneImage)
         }
     };
@@ -175,6 +169,11 @@ mod tests {
                 ExitCause::DecoderTimedOut(Duration::from_secs(1)),
                 Disposition::Failure(FailureClass::Undecodable),
             ),
+            (
+                ExitCause::ExplainTimedOut(Duration::from_secs(1)),
+                Disposition::Failure(FailureClass::ExplainFailed),
+            ),
+            (ExitCause::NoTime, Disposition::HandBack),
         ] {
             let affects = Affects::OneImage;
             assert_eq!(classify(&cause), Classification { disposition, affects }, "{cause}");

@@ -46,6 +46,9 @@ pub enum ExitCause {
     /// The message was not admitted.
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),
+    /// It would be held for longer than the broker allows, or than this worker has left.
+    #[error("this worker holds more than it can do in time")]
+    NoTime,
     /// An earlier try stored the prediction, but did not acknowledge the message.
     #[error("an earlier try has done it")]
     AlreadyDone,
@@ -76,6 +79,14 @@ pub enum ExitCause {
         .0.as_secs()
     )]
     DecoderTimedOut(Duration),
+    /// The maps of this one image were not computed in time.
+    #[error(
+        "explaining it took longer than {} s, half of --consumer-timeout; choose a method with fewer \
+         passes, or fewer layers or classes (--method, --layer, --target), use a faster device, or \
+         raise --consumer-timeout and the broker's consumer_timeout",
+        .0.as_secs_f64()
+    )]
+    ExplainTimedOut(Duration),
     /// The device failed on the image's batch.
     #[error("{}", advice::describe_model_error(.0))]
     Device(Arc<ModelError>),
@@ -111,7 +122,7 @@ impl ExitCause {
     /// True if something went wrong.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        !matches!(self, Self::AlreadyDone | Self::Superseded)
+        !matches!(self, Self::AlreadyDone | Self::Superseded | Self::NoTime)
     }
 }
 

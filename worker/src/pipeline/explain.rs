@@ -21,6 +21,7 @@ use super::batch_size::BatchSize;
 use super::channel::{Receiver, channel};
 use super::decode::Decoded;
 use super::exit::{Exit, ExitCause};
+use super::hold_limit::StagePace;
 use super::memory_budget::ImageMemoryPermit;
 use super::model_files::{KEPT_MODELS, ModelUnavailable};
 use super::recently_used::RecentlyUsed;
@@ -110,9 +111,14 @@ impl ModelThread {
     }
 
     /// Explains a batch. The trace of each image shows the time of the whole batch.
-    fn explain_traced(&mut self, batch: Batch, size: &BatchSize) -> Vec<Result<Explained, Exit>> {
+    fn explain_traced(
+        &mut self,
+        batch: Batch,
+        size: &BatchSize,
+        pace: &StagePace,
+    ) -> Vec<Result<Explained, Exit>> {
         let spans: Vec<_> = batch.images.iter().map(|image| traces::stage(STAGE, image)).collect();
-        let results = self.explain(batch, size);
+        let results = self.explain(batch, size, pace);
         for (span, result) in spans.iter().zip(&results) {
             traces::note_batch(span, results.len());
             if let Err(exit) = result {
@@ -123,7 +129,12 @@ impl ModelThread {
     }
 
     /// Explains a batch. Each image goes on to the next stage or leaves.
-    fn explain(&mut self, batch: Batch, size: &BatchSize) -> Vec<Result<Explained, Exit>> {
+    fn explain(
+        &mut self,
+        batch: Batch,
+        size: &BatchSize,
+        pace: &StagePace,
+    ) -> Vec<Result<Explained, Exit>> {
         let Batch { images, input, .. } = batch;
         let files = Arc::clone(&images.first().expect("a batch is never empty").model);
         let model = match self.model(&files) {
@@ -134,8 +145,13 @@ impl ModelThread {
         };
         let record = model.record();
         let started = Instant::now();
-        let results = match run_model(model, &images, input, size) {
+        let deadline = pace.max_time().and_then(|max_time| started.checked_add(max_time));
+        let results = run_model(model, &images, input, size, deadline);
+        let images_done = u32::try_from(images.len()).unwrap_or(u32::MAX);
+        pace.observe(started.elapsed() / images_done);
+        let results = match results {
             Ok(results) => results,
+            Err(ModelError::TookTooLong) => return too_slow(images, pace),
             Err(error) => {
                 let error = Arc::new(error);
                 return all_leave(images, || ExitCause::Device(Arc::clone(&error)));
@@ -170,6 +186,7 @@ fn run_model(
     images: &[Decoded],
     input: Vec<f32>,
     size: &BatchSize,
+    deadline: Option<Instant>,
 ) -> Result<ImageResults, ModelError> {
     let rule = &model.config().input;
     let shape = (images.len(), 3, rule.height, rule.width);
@@ -178,7 +195,7 @@ fn run_model(
         let job = &decoded.admitted.image.job;
         ExplainRequest { options: &job.explain, label: job.label.as_deref() }
     });
-    run_or_halve(model, &requests.collect::<Vec<_>>(), &input, size)
+    run_or_halve(model, &requests.collect::<Vec<_>>(), &input, size, deadline)
 }
 
 /// Runs the model on a batch. If the device fails, for example because its memory is full, each
@@ -188,19 +205,30 @@ fn run_or_halve(
     requests: &[ExplainRequest<'_>],
     input: &Tensor,
     size: &BatchSize,
+    deadline: Option<Instant>,
 ) -> Result<ImageResults, ModelError> {
     let images = requests.len();
-    let error = match model.explain_batch(input, requests) {
-        Err(error) if images > 1 => error,
+    let error = match model.explain_batch_until(input, requests, deadline) {
+        Err(error) if images > 1 && !matches!(error, ModelError::TookTooLong) => error,
         result => return result,
     };
     warn!(images, %error, "the device failed on a batch; trying its halves");
     size.shrink_below(images);
     let (first, second) = requests.split_at(images / 2);
     let part = |from, requests: &[_]| input.narrow(0, from, requests.len())?.copy();
-    let mut results = run_or_halve(model, first, &part(0, first)?, size)?;
-    results.extend(run_or_halve(model, second, &part(first.len(), second)?, size)?);
+    let mut results = run_or_halve(model, first, &part(0, first)?, size, deadline)?;
+    results.extend(run_or_halve(model, second, &part(first.len(), second)?, size, deadline)?);
     Ok(results)
+}
+
+/// Images whose maps were not there at the deadline leave. One image is too slow by itself. Of
+/// several it is not known, and the next batches are smaller.
+fn too_slow(images: Vec<Decoded>, pace: &StagePace) -> Vec<Result<Explained, Exit>> {
+    let max_time = pace.max_time().unwrap_or_default();
+    match images.len() {
+        1 => all_leave(images, || ExitCause::ExplainTimedOut(max_time)),
+        _ => all_leave(images, || ExitCause::NoTime),
+    }
 }
 
 fn all_leave(images: Vec<Decoded>, cause: impl Fn() -> ExitCause) -> Vec<Result<Explained, Exit>> {
@@ -214,6 +242,8 @@ pub struct ModelStage {
     pub thread: ModelThread,
     /// Learns how long batches take.
     pub batch_size: Arc<BatchSize>,
+    /// Learns how long an image takes, and says how long it may.
+    pub pace: StagePace,
     /// Shows the loaded models and the batches.
     pub metrics: Metrics,
 }
@@ -226,7 +256,7 @@ impl ModelStage {
         capacity: usize,
         mut batches: mpsc::Receiver<Batch>,
     ) -> Receiver<Explained> {
-        let Self { mut thread, batch_size, metrics } = self;
+        let Self { mut thread, batch_size, pace, metrics } = self;
         let (output, explained) = channel(capacity);
         let exits = stages.exits();
         let (finished, wait) = oneshot::channel();
@@ -236,7 +266,7 @@ impl ModelStage {
             while let Some(batch) = batches.blocking_recv() {
                 metrics.observe_batch(batch.images.len());
                 let (waited, started) = (batch.ready_since.elapsed(), Instant::now());
-                let results = thread.explain_traced(batch, &batch_size);
+                let results = thread.explain_traced(batch, &batch_size, &pace);
                 times.observe(waited, started.elapsed());
                 thread.show_models(&metrics);
                 for result in results {

@@ -73,6 +73,9 @@ impl Stage for FetchStage {
     type Output = Fetched;
 
     async fn process(&self, mut admitted: Admitted) -> Result<Fetched, Exit> {
+        if admitted.image.held.has_to_go_back() {
+            return Err(Exit::of_image(admitted, ExitCause::NoTime));
+        }
         match self.read(&mut admitted.image).await {
             Ok((file, model)) => Ok(Fetched { admitted, file, model }),
             Err(cause) => Err(Exit::of_image(admitted, cause)),

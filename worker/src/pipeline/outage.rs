@@ -31,12 +31,19 @@ pub struct OutagePolicy {
 
 impl OutagePolicy {
     /// For a worker: it waits for an outage of minutes to end. The limit is well below the 30
-    /// minutes after which RabbitMQ takes a message away from its consumer.
+    /// minutes after which RabbitMQ takes a message away from its consumer, if nobody changed that.
     pub const WORKER: Self =
         Self { max_outage: Duration::from_secs(600), max_no_space: Duration::from_secs(600) };
     /// For a command with a person in front of it, who prefers an error to a long wait.
     pub const INTERACTIVE: Self =
         Self { max_outage: Duration::from_secs(60), max_no_space: Duration::ZERO };
+
+    /// The same, with no wait longer than `limit`.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        let Self { max_outage, max_no_space } = self;
+        Self { max_outage: max_outage.min(limit), max_no_space: max_no_space.min(limit) }
+    }
 
     /// How long a request that failed with `error` may be retried.
     #[must_use]

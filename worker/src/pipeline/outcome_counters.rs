@@ -18,6 +18,7 @@ pub struct OutcomeCounters {
     retried: AtomicU64,
     refused: AtomicU64,
     dead: AtomicU64,
+    handed_back: AtomicU64,
     unsettled: AtomicU64,
     failed: Mutex<BTreeMap<FailureClass, u64>>,
 }
@@ -39,6 +40,8 @@ pub struct OutcomeCounts {
     pub refused: u64,
     /// Deliveries that became dead letters.
     pub dead: u64,
+    /// Deliveries that this worker had no time for, and that are in the queue again.
+    pub handed_back: u64,
     /// Deliveries that could not be settled; the queue delivers them again.
     pub unsettled: u64,
     /// Images whose failure was stored, by class.
@@ -74,6 +77,10 @@ impl OutcomeCounters {
         self.dead.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_handed_back(&self) {
+        self.handed_back.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_unsettled(&self) {
         self.unsettled.fetch_add(1, Relaxed);
     }
@@ -93,6 +100,7 @@ impl OutcomeCounters {
             retried: self.retried.load(Relaxed),
             refused: self.refused.load(Relaxed),
             dead: self.dead.load(Relaxed),
+            handed_back: self.handed_back.load(Relaxed),
             unsettled: self.unsettled.load(Relaxed),
             failed: self.failed.lock().clone(),
         }
@@ -115,7 +123,7 @@ impl OutcomeCounts {
     /// Deliveries that are in a stage now, or wait between two.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        let come_again = self.retried + self.refused + self.unsettled;
+        let come_again = self.retried + self.refused + self.handed_back + self.unsettled;
         let left = self.finished() + self.superseded + self.dead + come_again;
         self.taken.saturating_sub(left)
     }

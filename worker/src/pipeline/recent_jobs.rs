@@ -14,7 +14,15 @@ use camshaft_common::run::RunId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::disposition::Fault;
+/// Whose fault it is that a worker can't try a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// This worker's: it can do no job of any run.
+    Worker,
+    /// This worker's or the run's, which one worker alone can't tell: a place that it may not use is
+    /// its own mistake or a mistyped one.
+    WorkerOrRun,
+}
 
 /// Refused jobs that are remembered while an earlier job is still in work. A worker holds fewer
 /// jobs, but takes new ones while one takes long.

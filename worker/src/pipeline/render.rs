@@ -80,6 +80,7 @@ pub struct RenderStage {
 
 impl Stage for RenderStage {
     const NAME: &'static str = "render";
+    const COMPUTES: bool = true;
     type Input = Explained;
     type Output = Rendered;
 

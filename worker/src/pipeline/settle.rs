@@ -16,8 +16,9 @@ use tracing::{Instrument, Span, debug, error, info, warn};
 
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::channel::Receiver;
-use super::disposition::{Affects, Classification, Disposition, Fault, classify};
+use super::disposition::{Affects, Classification, Disposition, classify};
 use super::exit::{Exit, ExitCause};
+use super::recent_jobs::Fault;
 use super::reporting::Reporting;
 use super::stages::Stages;
 use super::store::Stored;
@@ -84,17 +85,20 @@ impl SettleStage {
     async fn settle_stored(&self, stored: Stored) {
         let Admitted { delivery, image } = stored.admitted;
         let trace = delivery.spans.trace.clone();
+        let timings = image.timings;
+        // It must not count as held any more when its acknowledgement makes room for another.
+        drop(image);
         if self.settle(delivery, Outcome::Ack, None).await.is_none() {
             return;
         }
         self.reporting.counters.count_predicted();
         traces::end(&trace, "predicted");
         debug!(
-            fetch_ms = image.timings.fetch,
-            decode_ms = image.timings.decode,
-            model_ms = image.timings.model,
-            overlay_ms = image.timings.overlay,
-            store_ms = image.timings.store,
+            fetch_ms = timings.fetch,
+            decode_ms = timings.decode,
+            model_ms = timings.model,
+            overlay_ms = timings.overlay,
+            store_ms = timings.store,
             "prediction stored"
         );
     }
@@ -128,8 +132,10 @@ impl SettleStage {
                 (Outcome::Postpone { reason: reason.clone(), delay }, Some(Fault::WorkerOrRun))
             }
             Disposition::DeadLetter => (Outcome::DeadLetter { reason: reason.clone() }, None),
+            Disposition::HandBack => (Outcome::HandBack, None),
         };
         let trace = delivery.spans.trace.clone();
+        drop(image);
         if self.settle(delivery, outcome, fault).await.is_none() {
             return;
         }
@@ -151,6 +157,7 @@ impl SettleStage {
             Disposition::Retry
             | Disposition::Refuse(_)
             | Disposition::Postpone(_)
+            | Disposition::HandBack
             | Disposition::DeadLetter => {}
         }
     }
@@ -207,7 +214,7 @@ impl SettleStage {
     ) -> Option<Settlement> {
         let OpenDelivery { receipt, spans, taken } = delivery;
         let reason = match &outcome {
-            Outcome::Ack => String::new(),
+            Outcome::Ack | Outcome::HandBack => String::new(),
             Outcome::Retry { reason }
             | Outcome::Refuse { reason, .. }
             | Outcome::Postpone { reason, .. }
@@ -237,6 +244,11 @@ impl SettleStage {
                         counters.count_dead();
                         traces::end_without_result(&spans.trace, "dead_lettered", &reason);
                         error!(reason, "dead-lettered");
+                    }
+                    Settlement::HandedBack => {
+                        counters.count_handed_back();
+                        traces::end(&spans.trace, "handed_back");
+                        debug!("handed back");
                     }
                 }
                 Some(settlement)

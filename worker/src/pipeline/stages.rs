@@ -12,6 +12,7 @@ use tracing::{Instrument, Span};
 
 use super::channel::{Receiver, Sender, channel};
 use super::exit::Exit;
+use super::hold_limit::HoldLimit;
 use super::traces::{self, HasSpans};
 use crate::metrics::Metrics;
 use crate::waiting;
@@ -20,6 +21,8 @@ use crate::waiting;
 pub trait Stage: Send + Sync + 'static {
     /// Its name in metrics and traces.
     const NAME: &'static str;
+    /// True if the processor sets its pace, and the image how long it takes.
+    const COMPUTES: bool = false;
     /// What it takes.
     type Input: HasSpans + Send + 'static;
     /// What it hands to the next stage.
@@ -49,6 +52,7 @@ pub enum PipelineError {
 /// The tasks of a pipeline that is being wired.
 pub struct Stages {
     metrics: Metrics,
+    hold: Arc<HoldLimit>,
     exits: Sender<Exit>,
     exits_in: Receiver<Exit>,
     tasks: Vec<(&'static str, JoinHandle<()>)>,
@@ -59,10 +63,10 @@ pub struct Stages {
 impl Stages {
     /// No stage yet. Up to `exits` deliveries that leave early may wait to be settled.
     #[must_use]
-    pub fn new(metrics: Metrics, exits: usize) -> Self {
+    pub fn new(metrics: Metrics, hold: Arc<HoldLimit>, exits: usize) -> Self {
         let (exits, exits_in) = channel(exits);
         let panicked = CancellationToken::new();
-        Self { metrics, exits, exits_in, tasks: Vec::new(), panicked }
+        Self { metrics, hold, exits, exits_in, tasks: Vec::new(), panicked }
     }
 
     /// Adds a stage of `concurrency` tasks. Each one takes an item, works on it, and sends the
@@ -76,9 +80,10 @@ impl Stages {
         let stage = Arc::new(stage);
         let (output, next) = channel(concurrency);
         let times = self.metrics.stage(S::NAME, concurrency);
+        let pace = S::COMPUTES.then(|| self.hold.stage(concurrency));
         for _ in 0..concurrency.max(1) {
             let (stage, input, times) = (Arc::clone(&stage), input.clone(), times.clone());
-            let (output, exits) = (output.clone(), self.exits.clone());
+            let (output, exits, pace) = (output.clone(), self.exits.clone(), pace.clone());
             self.spawn(S::NAME, async move {
                 while let Ok((item, queued)) = input.recv().await {
                     let span = traces::stage(S::NAME, &item);
@@ -86,6 +91,9 @@ impl Stages {
                     let step = stage.process(item).instrument(span.clone()).instrument(logs);
                     let (result, time) = waiting::time_step(step).await;
                     times.observe(queued + time.waited, time.worked);
+                    if let Some(pace) = &pace {
+                        pace.observe(time.worked);
+                    }
                     if let Err(exit) = &result {
                         note_exit(&span, exit);
                     }
@@ -181,7 +189,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_of_one_of_many_tasks_ends_the_pipeline_though_there_are_more_items() {
-        let mut stages = Stages::new(Metrics::default(), 1);
+        let hold = Arc::new(HoldLimit::new(1, None));
+        let mut stages = Stages::new(Metrics::default(), hold, 1);
         let (first, incoming) = channel::<u32>(1);
         for _ in 0..4 {
             let incoming = incoming.clone();

@@ -30,6 +30,13 @@ const ALERT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Finds a dead peer within a minute (the broker's default is 60 s); the lower one counts.
 const HEARTBEAT_SECONDS: u16 = 30;
 
+/// What the broker says as it closes a channel because of a message that it counts as stuck, in
+/// `evaluate_consumer_timeout` of its `rabbit_channel`. From 4.3 on it cancels the consumer instead.
+const HELD_TOO_LONG: &str = "delivery acknowledgement on channel";
+const TIMEOUT_USED: &str = "Timeout value used: ";
+/// What it says of a settled message that it does not know (any more).
+const UNKNOWN_DELIVERY: &str = "unknown delivery tag";
+
 /// True if a broker's URL leads to another machine, where others may publish, too. False if the URL
 /// can't be read: connecting tells that.
 #[must_use]
@@ -145,6 +152,18 @@ impl Connector {
                     | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
                         QueueError::AccessRefused { address, reason, source }
                     }
+                    AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+                        if reason.contains(HELD_TOO_LONG) =>
+                    {
+                        let within = quoted_timeout(&reason);
+                        QueueError::HeldTooLong { address, within, source }
+                    }
+                    // This says nothing of a queue, either.
+                    AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+                        if reason.contains(UNKNOWN_DELIVERY) =>
+                    {
+                        QueueError::Unreachable { address, reason, source }
+                    }
                     AMQPErrorKind::Soft(
                         AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::RESOURCELOCKED,
                     ) => QueueError::Topology { address, reason, source },
@@ -196,8 +215,17 @@ impl Connector {
     }
 }
 
+/// The `consumer_timeout` that the broker's error quotes.
+fn quoted_timeout(reason: &str) -> Option<Duration> {
+    let (_, after) = reason.split_once(TIMEOUT_USED)?;
+    let milliseconds = after.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_millis(milliseconds))
+}
+
 #[cfg(test)]
 mod tests {
+    use lapin::protocol::AMQPError;
+
     use super::*;
 
     fn connector(url: &str) -> Result<Connector, QueueError> {
@@ -259,6 +287,33 @@ mod tests {
             let error = connector(url).err().unwrap();
             assert!(matches!(error, QueueError::InvalidUrl { .. }), "{error:?}");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_queue_that_was_made_otherwise_is_an_error_of_topology() {
+        let connector = connector("amqp://broker").unwrap();
+        let classified = |soft: AMQPSoftError, reason: &str| {
+            let error = AMQPError::new(AMQPErrorKind::Soft(soft), reason.into());
+            connector.classify(&Error::from(ErrorKind::ProtocolError(error)))
+        };
+        // RabbitMQ 3.10's own words, and those of 4.2.
+        let timed_out = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. \
+                         Timeout value used: 90500 ms. This timeout value can be configured, see \
+                         consumers doc guide to learn more";
+        let error = classified(AMQPSoftError::PRECONDITIONFAILED, timed_out);
+        let QueueError::HeldTooLong { within, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*within, Some(Duration::from_millis(90_500)));
+        assert!(error.is_transient() && error.to_string().contains("of 90.5 s;"), "{error}");
+        let unknown = "PRECONDITION_FAILED - unknown delivery tag 7";
+        assert!(classified(AMQPSoftError::PRECONDITIONFAILED, unknown).is_transient());
+        let differs = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue \
+                       'camshaft.jobs' in vhost 'jobs': received 'quorum' but current is 'classic'";
+        let error = classified(AMQPSoftError::PRECONDITIONFAILED, differs);
+        assert!(matches!(error, QueueError::Topology { .. }), "{error:?}");
+        assert!(!error.to_string().contains("delete"), "{error}");
+        for reason in ["", "Timeout value used: ", "Timeout value used: soon ms"] {
+            assert_eq!(quoted_timeout(reason), None, "{reason}");
         }
     }
 }

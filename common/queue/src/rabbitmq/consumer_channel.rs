@@ -1,11 +1,16 @@
 //! A consumer's channel, with its connection. Deliveries come and are settled through it.
+//!
+//! Knows how many of its deliveries are not settled: a consumer with another prefetch may start only
+//! when none is left.
 
 use std::sync::Arc;
 
 use futures::StreamExt;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
+use tokio::sync::watch;
 
 use super::shared_connection::close_connection;
 
@@ -14,11 +19,16 @@ use super::shared_connection::close_connection;
 pub(super) struct ConsumerChannel {
     connection: Arc<Connection>,
     channel: Channel,
+    unsettled: watch::Sender<usize>,
 }
 
+/// Counts one delivery of a channel as unsettled, until it is dropped.
+pub(super) struct Unsettled(Arc<ConsumerChannel>);
+
 impl ConsumerChannel {
-    pub(super) fn new(connection: Arc<Connection>, channel: Channel) -> Self {
-        Self { connection, channel }
+    pub(super) async fn open(connection: &Arc<Connection>) -> Result<Self, lapin::Error> {
+        let channel = connection.create_channel().await?;
+        Ok(Self { connection: Arc::clone(connection), channel, unsettled: watch::Sender::new(0) })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -29,7 +39,10 @@ impl ConsumerChannel {
         close_connection(&self.connection).await;
     }
 
-    /// Starts to consume a queue, with up to `prefetch` unsettled deliveries.
+    /// Starts a consumer. Its prefetch is not zero: that would be no limit. A quorum queue
+    /// keeps the prefetch that a consumer starts with, and counts only that consumer's own
+    /// deliveries. The broker names each one anew: under an old name, RabbitMQ before 3.10.9 would
+    /// deliver what is unsettled a second time.
     pub(super) async fn consume(
         &self,
         queue: &ShortString,
@@ -37,31 +50,54 @@ impl ConsumerChannel {
     ) -> Result<Consumer, lapin::Error> {
         self.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
-        let consuming =
-            self.channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default());
-        consuming.await
+        self.channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await
     }
 
-    /// Cancels a consumer. Its stream ends behind the last message that was on its way.
-    pub(super) async fn cancel(&self, tag: ShortString) -> Result<(), lapin::Error> {
-        self.channel.basic_cancel(tag, BasicCancelOptions::default()).await
-    }
-
-    /// Cancels the consumer and hands back the messages that it holds and has not yielded.
-    pub(super) async fn hand_back_buffered(self: Arc<Self>, mut consumer: Consumer) {
+    /// Cancels a consumer. Returns the deliveries that it has not yielded.
+    pub(super) async fn cancel(&self, mut consumer: Consumer) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
         if !self.is_open() {
-            return;
+            return deliveries;
         }
-        if let Err(error) = self.cancel(consumer.tag()).await {
+        // Once the broker has confirmed the cancel, the library ends the stream behind the last
+        // message that was under way.
+        let cancelling = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        if let Err(error) = cancelling.await {
             tracing::debug!(%error, "consumer was gone before it was cancelled");
-            return;
+            return deliveries;
         }
-        let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
         while let Some(Ok(delivery)) = consumer.next().await {
-            if let Err(error) = delivery.acker.nack(requeue).await {
-                tracing::debug!(%error, "connection ended before all messages were handed back");
-                return;
-            }
+            deliveries.push(delivery);
         }
+        deliveries
+    }
+
+    /// Counts one more delivery as unsettled.
+    pub(super) fn count(self: &Arc<Self>) -> Unsettled {
+        self.unsettled.send_modify(|unsettled| *unsettled += 1);
+        Unsettled(Arc::clone(self))
+    }
+
+    /// How many of its deliveries are not settled.
+    pub(super) fn unsettled(&self) -> usize {
+        *self.unsettled.borrow()
+    }
+
+    /// Waits until all of its deliveries are settled.
+    pub(super) async fn settled(&self) {
+        let mut unsettled = self.unsettled.subscribe();
+        unsettled.wait_for(|unsettled| *unsettled == 0).await.expect("its sender is here");
+    }
+}
+
+impl Unsettled {
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_open()
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.0.unsettled.send_modify(|unsettled| *unsettled -= 1);
     }
 }

@@ -2,20 +2,22 @@
 //!
 //! A session takes from two queues: the jobs, as many as the prefetch, and the suspects, one at a
 //! time; from neither while the prefetch is zero. It keeps back messages that keep killing their
-//! workers. Takes a message from the library's buffer only when asked for one, so the prefetch
-//! bounds all that is held here. What is still in that buffer at the end is handed back.
+//! workers. A consumer can be replaced by one with another prefetch. Upstream:
+//! [`consumer`](super::consumer), which keeps what nobody has taken yet.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use lapin::types::ShortString;
 use lapin::{Connection, Consumer};
-use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::broker::Broker;
 use super::consumer_channel::ConsumerChannel;
+use super::held_deliveries::HeldDeliveries;
+use super::held_delivery::HeldDelivery;
 use super::receipt::RabbitMqReceipt;
 use super::topology::{ISOLATED_TRIES, SUSPECT_AFTER};
 use super::wire;
@@ -25,230 +27,239 @@ use crate::error::QueueError;
 /// The consumers of one connection.
 pub(super) struct ConsumerSession {
     broker: Arc<Broker>,
+    held: Arc<HeldDeliveries>,
     /// Runs the moves of messages that are kept back.
     moves: TaskTracker,
-    prefetch: Prefetch,
     jobs: QueueConsumer,
     suspects: QueueConsumer,
-}
-
-/// How many unsettled deliveries a consumer may hold. It can change at any time.
-#[derive(Debug)]
-pub(super) struct Prefetch {
-    /// The most that it is ever.
-    pub(super) most: u16,
-    /// A lower number, if there is one for now. With zero, no message is taken.
-    pub(super) limit: watch::Receiver<Option<u16>>,
-}
-
-impl Prefetch {
-    fn now(&mut self) -> u16 {
-        let limit = *self.limit.borrow_and_update();
-        limit.map_or(self.most, |limit| limit.min(self.most))
-    }
 }
 
 /// The consumer of one queue. It has a channel of its own, since a prefetch is a channel's.
 struct QueueConsumer {
     channel: Arc<ConsumerChannel>,
     queue: ShortString,
-    /// `None` while it consumes nothing, and once the session has ended.
+    /// `None` while it is cancelled.
     consumer: Option<Consumer>,
-    /// The prefetch that `consumer` was started with: the broker never changes it.
+    /// What `consumer` started with, or the next one is to start with. Zero if none is to start.
     prefetch: u16,
-    /// True if `consumer` is cancelled, and yields only what was on its way to it.
-    ends: bool,
+}
+
+/// A delivery that nobody has taken yet.
+pub(super) struct NewDelivery {
+    /// Its number among the [`HeldDeliveries`].
+    pub(super) number: u64,
+    pub(super) delivery: Delivery,
+}
+
+/// What happens over a connection.
+pub(super) enum SessionEvent {
+    Delivered(NewDelivery),
+    /// A consumer that was cancelled can start with its new prefetch: whatever came from its queue is
+    /// settled. To be answered by [`ConsumerSession::start_consumers`].
+    CanStart,
+    /// There will be no more deliveries. Says why.
+    Lost(String),
 }
 
 impl ConsumerSession {
     pub(super) async fn open(
         broker: &Arc<Broker>,
+        held: &Arc<HeldDeliveries>,
         moves: TaskTracker,
-        mut prefetch: Prefetch,
+        prefetch: u16,
     ) -> Result<Self, QueueError> {
         let connection = Arc::new(broker.connector.connect().await?);
         let topology = &broker.topology;
-        let now = prefetch.now();
         let opening = async {
             topology.declare(&connection).await?;
             let mut jobs = QueueConsumer::open(&connection, topology.jobs()).await?;
             let mut suspects = QueueConsumer::open(&connection, topology.suspects()).await?;
-            jobs.adapt(now).await?;
-            suspects.adapt(now.min(1)).await?;
+            for (queue, prefetch) in [(&mut jobs, prefetch), (&mut suspects, prefetch.min(1))] {
+                queue.prefetch = prefetch;
+                queue.start_if_it_can().await?;
+            }
             Ok((jobs, suspects))
         };
         let (jobs, suspects) = broker.connector.answer(opening).await?;
-        Ok(Self { broker: Arc::clone(broker), moves, prefetch, jobs, suspects })
+        Ok(Self { broker: Arc::clone(broker), held: Arc::clone(held), moves, jobs, suspects })
     }
 
     pub(super) fn channels(&self) -> [&Arc<ConsumerChannel>; 2] {
         [&self.jobs.channel, &self.suspects.channel]
     }
 
-    /// The next delivery; `None` if there will be no more over this connection.
-    pub(super) async fn next(&mut self) -> Option<Delivery> {
+    /// Waits for the next event.
+    pub(super) async fn next(&mut self) -> SessionEvent {
         loop {
-            if let Err(error) = self.adapt().await {
-                self.warn_of_loss(&error);
-                return None;
-            }
+            let Self { jobs, suspects, .. } = self;
+            let (jobs_wait, suspects_wait) = (jobs.waits(), suspects.waits());
             let (event, alone) = tokio::select! {
-                // There is always a sender: the queue that this is a consumer of.
-                Ok(()) = self.prefetch.limit.changed() => continue,
-                event = self.suspects.next() => (event, true),
-                event = self.jobs.next() => (event, false),
+                event = next(&mut suspects.consumer) => (event, true),
+                event = next(&mut jobs.consumer) => (event, false),
+                () = suspects.channel.settled(), if suspects_wait => return SessionEvent::CanStart,
+                () = jobs.channel.settled(), if jobs_wait => return SessionEvent::CanStart,
             };
-            let consumer = if alone { &mut self.suspects } else { &mut self.jobs };
-            let address = self.broker.connector.address();
-            let delivery = match event {
-                Some(Ok(delivery)) => delivery,
-                Some(Err(error)) => {
-                    self.warn_of_loss(&error);
-                    return None;
+            match event {
+                Some(Ok(delivery)) => {
+                    if let Some(delivery) = self.screen(delivery, alone) {
+                        return SessionEvent::Delivered(delivery);
+                    }
                 }
-                None if consumer.ends => {
-                    consumer.consumer = None;
-                    continue;
+                Some(Err(error)) => {
+                    let error = self.broker.connector.classify(&error);
+                    let address = self.broker.connector.address();
+                    if let QueueError::HeldTooLong { .. } = error {
+                        tracing::error!("{error}");
+                    } else {
+                        tracing::warn!(address, %error, "connection lost");
+                    }
+                    return SessionEvent::Lost(error.to_string());
                 }
                 None => {
-                    tracing::warn!(address, "broker cancelled the consumer");
-                    return None;
+                    let reason = "the broker cancelled the consumer: its queue was deleted or moved, \
+                                  or (RabbitMQ 4.3 and later) a message was held for longer than \
+                                  its consumer_timeout";
+                    tracing::warn!(address = self.broker.connector.address(), "{reason}");
+                    return SessionEvent::Lost(reason.to_owned());
                 }
-            };
-            if let Some(delivery) = self.screen(delivery, alone) {
-                return Some(delivery);
             }
         }
-    }
-
-    /// Takes more or fewer messages, or none, as is wanted now.
-    async fn adapt(&mut self) -> Result<(), lapin::Error> {
-        let prefetch = self.prefetch.now();
-        self.jobs.adapt(prefetch).await?;
-        self.suspects.adapt(prefetch.min(1)).await
-    }
-
-    fn warn_of_loss(&self, error: &lapin::Error) {
-        let connector = &self.broker.connector;
-        let error = connector.classify(error);
-        tracing::warn!(address = connector.address(), %error, "connection lost");
     }
 
     /// Keeps back a message that keeps killing its workers. From the jobs it goes to the suspects.
     /// From the suspects, where its workers do nothing else meanwhile, it goes to the dead letters.
     /// The broker counts a loss for every message that a worker held, so among the jobs a loss
     /// proves nothing yet.
-    fn screen(&self, delivery: lapin::message::Delivery, alone: bool) -> Option<Delivery> {
+    fn screen(&self, delivery: lapin::message::Delivery, alone: bool) -> Option<NewDelivery> {
         let lapin::message::Delivery { data, acker, properties, redelivered, .. } = delivery;
         let consumer = if alone { &self.suspects } else { &self.jobs };
-        let receipt = RabbitMqReceipt {
+        let losses = wire::losses(&properties, alone);
+        let held = HeldDelivery {
             broker: Arc::clone(&self.broker),
-            channel: Arc::clone(&consumer.channel),
+            channel: consumer.channel.count(),
             acker,
             body: Bytes::from(data),
             attempt: wire::attempts(&properties).saturating_add(1),
-            refusals: wire::refusals(&properties),
             trace: wire::trace(&properties),
+            losses,
+            refusals: wire::refusals(&properties),
+            is_suspect: alone,
         };
-        let losses = wire::losses(&properties);
-        if losses < if alone { ISOLATED_TRIES } else { SUSPECT_AFTER } {
-            return Some(Delivery {
-                body: receipt.body.clone(),
-                queue: self.broker.topology.name(alone),
-                attempt: receipt.attempt,
-                redelivered: redelivered || alone || wire::is_republished(&properties),
-                alone,
-                trace: receipt.trace.clone(),
-                published_at: wire::published_at(&properties),
-                receipt: Receipt::new(Box::new(receipt)),
-            });
+        let kills = match alone {
+            true => losses.among_suspects >= ISOLATED_TRIES,
+            false => losses.among_jobs >= SUSPECT_AFTER,
+        };
+        if kills {
+            self.moves.spawn_on(keep_back(held), &self.broker.runtime);
+            return None;
         }
-        let losses_before = wire::losses_before(&properties);
-        let moving = async move {
-            let moved = if alone {
-                dead_letter_killer(&receipt, losses_before, losses).await
-            } else {
-                receipt.move_to_suspects(losses).await
-            };
-            if let Err(error) = moved {
-                tracing::debug!(%error, "not moved; it will be delivered again");
-            }
+        let (body, attempt, trace) = (held.body.clone(), held.attempt, held.trace.clone());
+        let number = self.held.keep(held);
+        let receipt = RabbitMqReceipt { held: Arc::clone(&self.held), number };
+        let delivery = Delivery {
+            body,
+            queue: self.broker.topology.name(alone),
+            attempt,
+            redelivered: redelivered || alone || wire::is_republished(&properties),
+            alone,
+            trace,
+            published_at: wire::published_at(&properties),
+            received_at: Instant::now(),
+            receipt: Receipt::new(Box::new(receipt)),
         };
-        self.moves.spawn_on(moving, &self.broker.runtime);
-        None
+        Some(NewDelivery { number, delivery })
     }
 
-    /// Takes no further message and hands back those that were not yielded.
-    pub(super) async fn end(mut self) {
-        for queue in [&mut self.jobs, &mut self.suspects] {
-            if let Some(consumer) = queue.consumer.take() {
-                Arc::clone(&queue.channel).hand_back_buffered(consumer).await;
-            }
-        }
+    /// How many jobs are not settled.
+    pub(super) fn unsettled_jobs(&self) -> usize {
+        self.jobs.channel.unsettled()
     }
-}
 
-impl Drop for ConsumerSession {
-    fn drop(&mut self) {
+    /// Takes messages with another prefetch, or none if it is zero. A consumer with the new one does
+    /// not start before [`SessionEvent::CanStart`]: the broker counts what an earlier consumer holds
+    /// beside the new one's prefetch. Returns what was under way.
+    pub(super) async fn change_prefetch(&mut self, prefetch: u16) -> Vec<NewDelivery> {
+        let jobs = self.jobs.change_prefetch(prefetch).await;
+        let suspects = self.suspects.change_prefetch(prefetch.min(1)).await;
+        let jobs = jobs.into_iter().map(|delivery| (delivery, false));
+        let under_way = jobs.chain(suspects.into_iter().map(|delivery| (delivery, true)));
+        under_way.filter_map(|(delivery, alone)| self.screen(delivery, alone)).collect()
+    }
+
+    /// Starts the consumers that were cancelled and whose queue's messages are settled.
+    pub(super) async fn start_consumers(&mut self) -> Result<(), QueueError> {
         for queue in [&mut self.jobs, &mut self.suspects] {
-            if let Some(consumer) = queue.consumer.take() {
-                let handing_back = Arc::clone(&queue.channel).hand_back_buffered(consumer);
-                self.broker.runtime.spawn(handing_back);
-            }
+            self.broker.connector.answer(queue.start_if_it_can()).await?;
         }
+        Ok(())
+    }
+
+    /// Takes nothing any more. Returns what was under way.
+    pub(super) async fn end(mut self) -> Vec<NewDelivery> {
+        self.change_prefetch(0).await
     }
 }
 
 impl QueueConsumer {
     /// Opens a channel. Nothing is consumed yet.
     async fn open(connection: &Arc<Connection>, queue: &ShortString) -> Result<Self, lapin::Error> {
-        let channel = connection.create_channel().await?;
-        let channel = Arc::new(ConsumerChannel::new(Arc::clone(connection), channel));
-        Ok(Self { channel, queue: queue.clone(), consumer: None, prefetch: 0, ends: false })
+        let channel = Arc::new(ConsumerChannel::open(connection).await?);
+        Ok(Self { channel, queue: queue.clone(), consumer: None, prefetch: 0 })
     }
 
-    /// What the consumer yields next. Nothing comes while there is none.
-    async fn next(&mut self) -> Option<Result<lapin::message::Delivery, lapin::Error>> {
-        match &mut self.consumer {
-            Some(consumer) => consumer.next().await,
-            None => std::future::pending().await,
-        }
+    /// True if there is no consumer, and one is to start once all is settled.
+    fn waits(&self) -> bool {
+        self.consumer.is_none() && self.prefetch > 0
     }
 
-    /// Consumes with this prefetch. A consumer with another one is cancelled first, and what is on
-    /// its way to it is still yielded: handed back, it would count as a delivery that killed its
-    /// worker. Then this must be called again.
-    async fn adapt(&mut self, prefetch: u16) -> Result<(), lapin::Error> {
-        if let Some(consumer) = &self.consumer {
-            if self.ends || self.prefetch == prefetch {
-                return Ok(());
-            }
-            let tag = consumer.tag();
-            self.ends = true;
-            return self.channel.cancel(tag).await;
-        }
-        if prefetch > 0 {
-            let consumer = self.channel.consume(&self.queue, prefetch).await?;
-            (self.consumer, self.prefetch, self.ends) = (Some(consumer), prefetch, false);
+    async fn start_if_it_can(&mut self) -> Result<(), lapin::Error> {
+        if self.waits() && self.channel.unsettled() == 0 {
+            self.consumer = Some(self.channel.consume(&self.queue, self.prefetch).await?);
         }
         Ok(())
     }
+
+    /// Cancels the consumer if it has another prefetch. Returns what was under way to it.
+    async fn change_prefetch(&mut self, prefetch: u16) -> Vec<lapin::message::Delivery> {
+        let changes = std::mem::replace(&mut self.prefetch, prefetch) != prefetch;
+        match self.consumer.take_if(|_| changes) {
+            Some(consumer) => self.channel.cancel(consumer).await,
+            None => Vec::new(),
+        }
+    }
 }
 
-/// Dead-letters a message whose workers died `losses_before` times while it was among the jobs, and
-/// `losses` times while they did nothing else.
-async fn dead_letter_killer(
-    receipt: &RabbitMqReceipt,
-    losses_before: u32,
-    losses: u32,
-) -> Result<(), QueueError> {
+/// The next delivery of a consumer; never, while there is none.
+async fn next(
+    consumer: &mut Option<Consumer>,
+) -> Option<Result<lapin::message::Delivery, lapin::Error>> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Moves a message that killed its workers to where it does less harm.
+async fn keep_back(held: HeldDelivery) {
+    let moved = match held.is_suspect {
+        true => dead_letter_killer(held).await,
+        false => held.move_to_suspects().await,
+    };
+    if let Err(error) = moved {
+        tracing::debug!(%error, "not moved; it will be delivered again");
+    }
+}
+
+/// Dead-letters a message whose workers died while they did nothing else.
+async fn dead_letter_killer(held: HeldDelivery) -> Result<(), QueueError> {
+    let wire::Losses { among_jobs, among_suspects } = held.losses;
     let reason = format!(
-        "workers were lost {} times while they held this message, the last {losses} times with \
-         nothing beside it: it ends them; look at its image (does it take too much memory?) before \
-         a redrive",
-        losses_before + losses
+        "workers were lost {} times while they held this message, the last {among_suspects} times \
+         with nothing beside it: it ends them; look at its image (does it take too much memory?) \
+         before a redrive",
+        among_jobs.saturating_add(among_suspects)
     );
-    receipt.dead_letter(&reason).await?;
+    held.dead_letter(&reason).await?;
     tracing::error!(reason, "dead-lettered");
     Ok(())
 }

@@ -7,8 +7,8 @@
 //!   (all of these together)
 //! - publishing: [`publisher`] (confirmed, in no particular order), [`bookmark`] and [`sequence`] (the
 //!   jobs of an enqueue, which another process can continue), [`dead_letters`]
-//! - consuming: [`consumer_channel`], [`receipt`] (settling a delivery), [`consumer_session`] (one
-//!   connection), [`consumer`] (across lost connections)
+//! - consuming: [`consumer_channel`], [`receipt`] (settling a delivery), [`held_deliveries`] (all that
+//!   are not settled), [`consumer_session`] (one connection), [`consumer`] (across lost connections)
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::QueueError;
@@ -31,6 +32,8 @@ mod consumer;
 mod consumer_channel;
 mod consumer_session;
 mod dead_letters;
+mod held_deliveries;
+mod held_delivery;
 mod publisher;
 mod receipt;
 mod retry;
@@ -156,15 +159,44 @@ impl RabbitMqQueue {
         self.broker.connection.count_workers().await
     }
 
-    /// Holds at most `limit` unsettled deliveries for now, and takes no message if it is zero.
-    /// `None` goes back to the prefetch that the consumer was started with. Messages that are on
-    /// their way still come.
+    /// As [`JobQueue::consume`], with a prefetch that may change while consuming. A change takes
+    /// effect once every delivery is settled, and no further one is taken before. If the new
+    /// prefetch is lower, deliveries that were not yielded yet go back to the queue as far as it has
+    /// no room for them; neither a try nor a loss is counted.
+    ///
+    /// # Errors
+    /// As [`JobQueue::consume`].
+    pub async fn consume_adjusting(
+        &self,
+        prefetch: watch::Receiver<u16>,
+        stop: CancellationToken,
+    ) -> Result<Deliveries, QueueError> {
+        self.consumers.ensure_open()?;
+        let (broker, consumers) = (Arc::clone(&self.broker), Arc::clone(&self.consumers));
+        consumer::deliveries(broker, consumers, prefetch, stop).await
+    }
+
+    /// Makes every consumer hold at most `limit` unsettled deliveries for now, or none if it is zero.
+    /// `None` goes back to its own prefetch. This changes a prefetch as
+    /// [`RabbitMqQueue::consume_adjusting`] says: the lower of the two holds.
     pub fn limit_prefetch(&self, limit: Option<u16>) {
         self.consumers.limit_prefetch(limit);
     }
 
-    /// Ends consuming and closes every connection. Unsettled deliveries come back to the queue.
-    /// Every later call fails.
+    /// Hands back every delivery that is not settled, as [`Outcome::HandBack`] does. Its receipt can
+    /// settle nothing any more. To be called once consuming was stopped. Returns how many there were.
+    ///
+    /// # Errors
+    /// If the broker takes no messages. Then it delivers these again, and may count a loss of each.
+    ///
+    /// [`Outcome::HandBack`]: crate::Outcome::HandBack
+    pub async fn hand_back(&self) -> Result<usize, QueueError> {
+        self.consumers.ensure_open()?;
+        self.consumers.hand_back_all(&self.broker).await
+    }
+
+    /// Ends consuming and closes every connection. Unsettled deliveries come back to the queue, and
+    /// a loss of each is counted. Every later call fails.
     pub async fn close(&self) {
         self.consumers.stop().await;
         self.broker.connection.close().await;
@@ -192,9 +224,9 @@ impl JobQueue for RabbitMqQueue {
         prefetch: u16,
         stop: CancellationToken,
     ) -> Result<Deliveries, QueueError> {
-        self.consumers.ensure_open()?;
-        let (broker, consumers) = (Arc::clone(&self.broker), Arc::clone(&self.consumers));
-        consumer::deliveries(broker, consumers, prefetch, stop).await
+        // Its sender is gone, so it never changes.
+        let (_, prefetch) = watch::channel(prefetch);
+        self.consume_adjusting(prefetch, stop).await
     }
 
     async fn depth(&self) -> Result<QueueDepth, QueueError> {

@@ -15,9 +15,11 @@ use crate::refusals::Refusals;
 
 /// Header: the number of tries a message has had.
 const ATTEMPTS_HEADER: &str = "x-camshaft-attempts";
-/// Header: the number of deliveries that ended without an answer before the message went to the
-/// suspects.
+/// Header: the number of deliveries that ended without an answer while the message was among the
+/// jobs, but for those that the broker counts itself.
 const LOSSES_HEADER: &str = "x-camshaft-losses";
+/// Header: the same, while the message was among the suspects.
+const SUSPECT_LOSSES_HEADER: &str = "x-camshaft-suspect-losses";
 /// Header of a job that was refused by each worker that had it, and tried by none since: when it
 /// was first refused, in seconds since 1970.
 const REFUSED_SINCE_HEADER: &str = "x-camshaft-refused-since";
@@ -51,6 +53,25 @@ const TRANSIENT: u8 = 1;
 /// Header: further queues that a message goes to. The broker removes it.
 /// <https://www.rabbitmq.com/docs/sender-selected>
 const BLIND_COPY_HEADER: &str = "BCC";
+
+/// How many deliveries of a message ended without an answer, by the queue that it was in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// Each of these may have been another message's fault.
+    pub(super) among_jobs: u32,
+    /// To workers that did nothing else.
+    pub(super) among_suspects: u32,
+}
+
+/// What is known of a message's deliveries so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct History {
+    /// Its tries.
+    pub(super) attempts: u32,
+    pub(super) losses: Losses,
+    /// Set while nobody has tried it since it was refused.
+    pub(super) refusals: Option<Refusals>,
+}
 
 /// A message to hand to the broker.
 #[derive(Clone, Debug)]
@@ -110,37 +131,31 @@ impl OutgoingMessage {
         Self::new(queue, body, headers)
     }
 
-    /// A job for a queue in which it waits, after a delivery that doesn't count as a try: `attempts`
-    /// stays what it was. Its `refusals` are kept until a worker tries it.
+    /// A job whose delivery doesn't count as a try: it is handed back, refused or put off, or goes to
+    /// the suspects. It keeps its history: the broker counts its own losses from the start for a new
+    /// message. A worker may have begun it, so the next one looks first.
     pub(super) fn uncounted(
         queue: &ShortString,
         body: Bytes,
         trace: Option<&TraceContext>,
-        attempts: u32,
-        refusals: Option<Refusals>,
+        history: History,
     ) -> Self {
         let mut headers = headers(trace);
-        insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
         insert(&mut headers, REPUBLISHED_HEADER, "true");
+        let History { attempts, losses, refusals } = history;
+        for (header, count) in [
+            (ATTEMPTS_HEADER, attempts),
+            (LOSSES_HEADER, losses.among_jobs),
+            (SUSPECT_LOSSES_HEADER, losses.among_suspects),
+        ] {
+            if count > 0 {
+                insert(&mut headers, header, &count.to_string());
+            }
+        }
         if let Some(Refusals { since, count }) = refusals {
             insert(&mut headers, REFUSED_SINCE_HEADER, &seconds(since).to_string());
             insert(&mut headers, REFUSALS_HEADER, &count.to_string());
         }
-        Self::new(queue, body, headers)
-    }
-
-    /// A job for the suspects, after `losses` deliveries without an answer. Such deliveries don't
-    /// count as tries: `attempts` stays what it was.
-    pub(super) fn suspect(
-        queue: &ShortString,
-        body: Bytes,
-        trace: Option<&TraceContext>,
-        attempts: u32,
-        losses: u32,
-    ) -> Self {
-        let mut headers = headers(trace);
-        insert(&mut headers, ATTEMPTS_HEADER, &attempts.to_string());
-        insert(&mut headers, LOSSES_HEADER, &losses.to_string());
         Self::new(queue, body, headers)
     }
 
@@ -194,19 +209,31 @@ fn shortened(reason: &str) -> &str {
     &reason[..end.expect("0 is a boundary")]
 }
 
-/// How many tries a message has had. A value that is no number counts as none: another program's
-/// header must not stop the message.
+/// How many tries a message has had.
 pub(super) fn attempts(properties: &BasicProperties) -> u32 {
-    text(properties, ATTEMPTS_HEADER).and_then(|attempts| attempts.parse().ok()).unwrap_or(0)
+    number(properties, ATTEMPTS_HEADER)
 }
 
-/// How many deliveries of a message ended without an answer before it went to the suspects.
-pub(super) fn losses_before(properties: &BasicProperties) -> u32 {
-    text(properties, LOSSES_HEADER).and_then(|losses| losses.parse().ok()).unwrap_or(0)
+/// How many deliveries of a message ended without an answer. `from_suspects` says which queue it
+/// was delivered from: the broker counts the losses in that one.
+pub(super) fn losses(properties: &BasicProperties, from_suspects: bool) -> Losses {
+    let mut losses = Losses {
+        among_jobs: number(properties, LOSSES_HEADER),
+        among_suspects: number(properties, SUSPECT_LOSSES_HEADER),
+    };
+    let counted = if from_suspects { &mut losses.among_suspects } else { &mut losses.among_jobs };
+    *counted = counted.saturating_add(delivery_count(properties));
+    losses
 }
 
-/// How many deliveries of a message, from the queue it is in now, ended without an answer.
-pub(super) fn losses(properties: &BasicProperties) -> u32 {
+/// The number in one of our headers. A value that is no number counts as none: another program's
+/// header must not stop the message.
+fn number(properties: &BasicProperties, key: &str) -> u32 {
+    text(properties, key).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// The broker's own count of losses, since the message was published.
+fn delivery_count(properties: &BasicProperties) -> u32 {
     let headers = properties.headers().as_ref();
     let count = headers.and_then(|headers| headers.inner().get(DELIVERY_COUNT_HEADER));
     let count = match count {
@@ -301,15 +328,42 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_handed_back_keeps_its_tries_and_losses() {
+        let queue = ShortString::from("q");
+        let sent = TraceContext::new("00-ab-cd-01".to_owned(), None);
+        let back = |losses| {
+            let history = History { attempts: 2, losses, refusals: None };
+            OutgoingMessage::uncounted(&queue, Bytes::new(), Some(&sent), history).properties
+        };
+        let lost = Losses { among_jobs: 2, among_suspects: 1 };
+        let properties = back(lost);
+        assert_eq!((attempts(&properties), losses(&properties, true)), (2, lost));
+        assert_eq!(trace(&properties), Some(sent.clone()));
+        assert!(is_republished(&properties));
+        assert_eq!(*properties.delivery_mode(), Some(PERSISTENT));
+        // The broker counts further losses for the queue that the message is in.
+        let mut headers = properties.headers().clone().unwrap();
+        headers.insert(DELIVERY_COUNT_HEADER.into(), AMQPValue::LongLongInt(3));
+        let properties = properties.with_headers(headers);
+        assert_eq!(losses(&properties, false), Losses { among_jobs: 5, ..lost });
+        assert_eq!(losses(&properties, true), Losses { among_suspects: 4, ..lost });
+        assert_eq!(losses(&back(Losses::default()), false), Losses::default());
+    }
+
+    #[test]
     fn refusals_are_kept_to_the_second_and_no_try_is_counted() {
         let queue = ShortString::from("q");
         let since = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
         let refused = Some(Refusals { since, count: 7 });
-        let job = OutgoingMessage::uncounted(&queue, Bytes::new(), None, 2, refused);
+        let losses = Losses { among_jobs: 1, among_suspects: 0 };
+        let history = History { attempts: 2, losses, refusals: refused };
+        let job = OutgoingMessage::uncounted(&queue, Bytes::new(), None, history);
         let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         assert_eq!(refusals(&job.properties), Some(Refusals { since: whole, count: 7 }));
         assert_eq!((attempts(&job.properties), is_republished(&job.properties)), (2, true));
-        let postponed = OutgoingMessage::uncounted(&queue, Bytes::new(), None, 0, None);
+        assert_eq!(super::losses(&job.properties, false), losses);
+        let postponed = History::default();
+        let postponed = OutgoingMessage::uncounted(&queue, Bytes::new(), None, postponed);
         assert_eq!((attempts(&postponed.properties), refusals(&postponed.properties)), (0, None));
         // A try that failed is a try: whoever refused the job before no longer matters.
         let retry = OutgoingMessage::retry(&queue, Bytes::new(), None, 3);

@@ -3,6 +3,7 @@
 use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Target};
 use camshaft_common::label::LabelProblem;
 
+use super::cost::ExplanationCost;
 use super::error::ExplainError;
 use crate::config::ModelConfig;
 use crate::model_files::ModelFiles;
@@ -49,7 +50,12 @@ impl ModelConfig {
         if let Target::Class(name) = &options.target {
             self.class_named(name)?;
         }
-        self.check_cost(options)
+        let (cost, limits) = (self.explanation_cost(options), ExplanationCost::MOST);
+        if cost.is_within(limits) {
+            return Ok(());
+        }
+        let ExplanationCost { maps, values, passes } = cost;
+        Err(ExplainError::TooCostly { maps, values, passes, limits })
     }
 
     /// The index of the class called `name`.

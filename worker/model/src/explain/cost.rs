@@ -7,17 +7,9 @@ use std::collections::HashSet;
 
 use camshaft_common::explain::{ExplainOptions, FusedLayers, Method, Target, TargetLayer};
 
-use super::error::ExplainError;
 use crate::config::ModelConfig;
 use crate::model_files::ModelFiles;
 use crate::network::resnet::{LayerPoint, ResNetShape};
-
-/// Most maps of an image: all of ImageNet's classes once.
-const MAX_MAPS: usize = 1024;
-/// Most values of an image's maps together. As JSON they still are a record that can be read.
-const MAX_VALUES: usize = 1 << 20;
-/// Most passes of the network for an image: Score-CAM and Ablation-CAM at every stage are 7,680.
-const MAX_PASSES: usize = 16_384;
 
 /// What it costs to explain one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +22,41 @@ pub struct ExplanationCost {
     pub passes: usize,
 }
 
+impl ExplanationCost {
+    /// The most that an image may cost. All of ImageNet's classes can have a map; as JSON, the values
+    /// are a record that can still be read; Score-CAM and Ablation-CAM at every stage are 7,680 passes.
+    pub const MOST: Self = Self { maps: 1024, values: 1 << 20, passes: 16_384 };
+
+    /// True if nothing is more than in `limits`.
+    #[must_use]
+    pub fn is_within(self, limits: Self) -> bool {
+        self.maps <= limits.maps && self.values <= limits.values && self.passes <= limits.passes
+    }
+}
+
 impl ModelFiles {
     /// What it costs to explain an image with `options`; of its classes, the most that they can be.
     #[must_use]
     pub fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
         self.config().explanation_cost(options)
     }
+
+    /// True if one image fills batches of the network by itself: its maps take a pass for each
+    /// channel. Other images beside it would only wait.
+    #[must_use]
+    pub fn fills_batches(&self, options: &ExplainOptions) -> bool {
+        let shape = ResNetShape::of(self.config().architecture);
+        let layers = options.layer.iter().flat_map(FusedLayers::as_slice);
+        let mut points = layers.filter_map(|&layer| LayerPoint::find(layer, shape));
+        points.any(|point| {
+            options.method.iter().any(|&method| channel_passes(shape, point, method) > 0)
+        })
+    }
 }
 
 impl ModelConfig {
     /// As [`ModelFiles::explanation_cost`], which needs no weights.
-    fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
+    pub(super) fn explanation_cost(&self, options: &ExplainOptions) -> ExplanationCost {
         let shape = ResNetShape::of(self.architecture);
         let (methods, classes) = (options.method.as_slice(), explained_classes(self, options));
         let values = options.layer.iter().map(|fused| {
@@ -58,25 +74,6 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that an image can be explained with `options` in a reasonable time.
-    ///
-    /// # Errors
-    /// If not; the error has the cost.
-    pub(super) fn check_cost(&self, options: &ExplainOptions) -> Result<(), ExplainError> {
-        let ExplanationCost { maps, values, passes } = self.explanation_cost(options);
-        if maps <= MAX_MAPS && values <= MAX_VALUES && passes <= MAX_PASSES {
-            return Ok(());
-        }
-        Err(ExplainError::TooCostly {
-            maps,
-            values,
-            passes,
-            limits: ExplanationCost { maps: MAX_MAPS, values: MAX_VALUES, passes: MAX_PASSES },
-        })
-    }
-}
-
-impl ModelConfig {
     /// Bytes that the network holds on a CPU while it predicts one image: the outputs of its first two
     /// stages, mostly. Measured: 8.2 GiB of a ResNet-50 for 4096×4096 pixels, in f32.
     #[must_use]
@@ -108,17 +105,22 @@ fn map_values(config: &ModelConfig, shape: ResNetShape, layer: TargetLayer) -> u
 fn passes(shape: ResNetShape, layer: TargetLayer, methods: &[Method], classes: usize) -> usize {
     let Some(point) = LayerPoint::find(layer, shape) else { return 0 };
     let closed_form = point.is_last(shape);
-    let of_method = |method: &Method| match method {
-        Method::ScoreCam => point.channels(shape),
-        Method::AblationCam if !closed_form => point.channels(shape),
-        _ => 0,
-    };
     let needs_gradient = |method: &Method| {
         !matches!(method, Method::EigenCam | Method::ScoreCam | Method::AblationCam)
     };
     // All of them take the same gradients.
     let backward = if !closed_form && methods.iter().any(needs_gradient) { classes } else { 0 };
-    methods.iter().map(of_method).fold(backward, usize::saturating_add)
+    let by_channel = methods.iter().map(|&method| channel_passes(shape, point, method));
+    by_channel.fold(backward, usize::saturating_add)
+}
+
+/// Passes of a method that takes one for each channel of a layer.
+fn channel_passes(shape: ResNetShape, point: LayerPoint, method: Method) -> usize {
+    match method {
+        Method::ScoreCam => point.channels(shape),
+        Method::AblationCam if !point.is_last(shape) => point.channels(shape),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +154,21 @@ mod tests {
         let costly = ExplanationCost { maps: 6, values, passes };
         let layers = "layer4,layer1,layer3.0.conv3";
         assert_eq!(cost("score-cam,ablation-cam", layers, "class:cat"), costly);
+    }
+
+    #[test]
+    fn an_image_fills_batches_if_there_is_a_pass_for_each_channel() {
+        let files = ModelFiles::bundled();
+        for (methods, layers, fills) in [
+            ("grad-cam", "layer4", false),
+            ("grad-cam,layer-cam", "layer2,layer3", false),
+            ("ablation-cam", "layer4", false),
+            ("ablation-cam", "layer3", true),
+            ("grad-cam,score-cam", "layer4", true),
+        ] {
+            let options = options(methods, layers, "top-1000");
+            assert_eq!(files.fills_batches(&options), fills, "{methods} {layers}");
+        }
     }
 
     #[test]

@@ -7,10 +7,13 @@
 
 mod check;
 mod cost;
+mod deadline;
 mod error;
 mod maps;
 mod result;
 mod scores;
+
+use std::time::Instant;
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_vision::heat_map::HeatMap;
@@ -25,6 +28,7 @@ use crate::error::ModelError;
 use crate::model::Model;
 use crate::network::resnet::ForwardOutput;
 use check::check_layers;
+use deadline::Deadline;
 use maps::ForwardedBatch;
 use scores::{ImageScores, ScorePlan};
 
@@ -39,6 +43,19 @@ impl Model {
         &self,
         input: &Tensor,
         requests: &[ExplainRequest<'_>],
+    ) -> Result<Vec<Result<ExplainedImage, ExplainError>>, ModelError> {
+        self.explain_batch_until(input, requests, None)
+    }
+
+    /// As [`Model::explain_batch`], but gives up at `deadline`, before the next pass of the network.
+    ///
+    /// # Errors
+    /// As [`Model::explain_batch`], and [`ModelError::TookTooLong`].
+    pub fn explain_batch_until(
+        &self,
+        input: &Tensor,
+        requests: &[ExplainRequest<'_>],
+        deadline: Option<Instant>,
     ) -> Result<Vec<Result<ExplainedImage, ExplainError>>, ModelError> {
         if input.dims().first() != Some(&requests.len()) {
             let rule = &self.config().input;
@@ -67,7 +84,12 @@ impl Model {
                 usable.and_then(|()| plan(ImageScores::of(logits)?))
             })
             .collect();
-        let mut maps = self.maps(&input, &forward, &plans, requests)?;
+        let deadline = Deadline::new(deadline);
+        let maps = self.maps(&input, &forward, &plans, requests, &deadline);
+        if deadline.was_missed() {
+            return Err(ModelError::TookTooLong);
+        }
+        let mut maps = maps?;
         let results = plans.into_iter().zip(pooled).zip(requests).enumerate();
         let results = results.map(|(image, ((plan, features), request))| {
             self.explained(plan?, features, std::mem::take(&mut maps[image]), request)
@@ -82,9 +104,10 @@ impl Model {
         forward: &ForwardOutput,
         plans: &[Result<ScorePlan, ExplainError>],
         requests: &[ExplainRequest<'_>],
+        deadline: &Deadline,
     ) -> Result<Vec<Vec<HeatMap>>, ModelError> {
         let at_once = input.dim(0)?;
-        let batch = ForwardedBatch { input, forward, at_once };
+        let batch = ForwardedBatch { input, forward, at_once, deadline };
         let mut all = vec![Vec::new(); requests.len()];
         let wanted =
             |image: usize| (&requests[image].options.method, &requests[image].options.layer);
@@ -265,6 +288,19 @@ mod tests {
             let results = model.explain_batch(&input, &[request; 2]).unwrap();
             assert!(results[0].is_ok());
             assert_eq!(results[1], Err(ExplainError::LogitsNotFinite));
+        }
+    }
+
+    #[test]
+    fn maps_that_take_too_long_are_given_up() {
+        let model = small_model();
+        let (input, now) = (images(1), Instant::now());
+        for method in ["score-cam", "ablation-cam", "grad-cam", "eigen-cam"] {
+            let options =
+                ExplainOptions { method: method.parse().unwrap(), ..options(2, Target::Top(1)) };
+            let request = ExplainRequest { options: &options, label: None };
+            let late = model.explain_batch_until(&input, &[request], Some(now));
+            assert!(matches!(late, Err(ModelError::TookTooLong)), "{method}: {late:?}");
         }
     }
 
