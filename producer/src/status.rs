@@ -84,7 +84,7 @@ pub(crate) async fn status(config: StatusConfig, stores: StoreOptions) -> Result
     let StatusConfig { out, broker, watch, json } = config;
     let out = Folder::open(&out, &stores)?;
     let queue = match broker {
-        Some(broker) => Some(connect(broker, &out).await?),
+        Some(broker) => connect(broker, &out, watch).await?,
         None => None,
     };
     let watched = WatchedRun { out, queue, stores, warned: AtomicBool::new(false) };
@@ -112,12 +112,24 @@ pub(crate) async fn status(config: StatusConfig, stores: StoreOptions) -> Result
     Ok(())
 }
 
-/// Connects to the broker: to the run's own queues, unless the user names others.
-async fn connect(mut broker: BrokerConfig, out: &Folder) -> Result<RabbitMqQueue, StatusError> {
+/// Connects to the broker: to the run's own queues, unless the user names others. A run that was never
+/// enqueued, such as an audit's, has no queues; one look at it needs none.
+async fn connect(
+    mut broker: BrokerConfig,
+    out: &Folder,
+    watch: WatchMode,
+) -> Result<Option<RabbitMqQueue>, StatusError> {
     if broker.queue.is_none() {
         broker.queue = RunRecord::read_existing(out).await?.queue;
     }
-    Ok(broker::connect_to_existing(broker).await?)
+    let is_usual = broker.queue.is_none();
+    match broker::connect_to_existing(broker).await {
+        Err(error @ QueueError::NoQueue { .. }) if is_usual && matches!(watch, WatchMode::Once) => {
+            tracing::warn!(%error, "only the results are counted");
+            Ok(None)
+        }
+        connected => Ok(Some(connected?)),
+    }
 }
 
 fn print_status(status: &RunStatus, json: bool) {

@@ -56,8 +56,8 @@ struct Done {
 impl Done {
     /// Reads the last line of a worker's log.
     fn of(ended: &Ended) -> Self {
-        let lines = ended.stderr.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let told: Value = lines.last().unwrap();
+        let mut lines = ended.stderr.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let told: Value = lines.next_back().unwrap();
         assert_eq!(told["message"], "ended", "{ended:?}");
         let number = |name: &str| told[name].as_u64().unwrap();
         Self {
