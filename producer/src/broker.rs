@@ -48,15 +48,27 @@ pub(crate) async fn connect_to_existing(config: BrokerConfig) -> Result<RabbitMq
         .await
 }
 
+/// Checks the URL, the queues' names and the files for TLS, without connecting.
+///
+/// # Errors
+/// If one of them is wrong.
+pub(crate) fn check(config: &BrokerConfig) -> Result<(), QueueError> {
+    RabbitMqQueue::check(&config.url, &with_config(config, RabbitMqOptions::default()))
+}
+
 async fn connect_as(
     config: BrokerConfig,
     options: RabbitMqOptions,
 ) -> Result<RabbitMqQueue, QueueError> {
-    let options = RabbitMqOptions {
-        name: config.queue_name(),
-        delays: config.retry_delays,
-        tls: config.tls,
-        ..options
-    };
+    let options = with_config(&config, options);
     RabbitMqQueue::connect(config.url, options).await
+}
+
+fn with_config(config: &BrokerConfig, options: RabbitMqOptions) -> RabbitMqOptions {
+    RabbitMqOptions {
+        name: config.queue_name(),
+        delays: config.retry_delays.clone(),
+        tls: config.tls.clone(),
+        ..options
+    }
 }

@@ -119,6 +119,8 @@ async fn connect(
     out: &Folder,
     watch: WatchMode,
 ) -> Result<Option<RabbitMqQueue>, StatusError> {
+    // Before OUT is read: a wrong URL is wrong usage, whatever is there.
+    broker::check(&broker)?;
     if broker.queue.is_none() {
         broker.queue = RunRecord::read_existing(out).await?.queue;
     }

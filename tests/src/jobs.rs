@@ -129,7 +129,10 @@ impl Jobs {
                     headers.is_some_and(|headers| headers.contains_key("x-camshaft-republished"));
                 QueuedJob { key: job.key.to_string(), is_marked: job.again || republished }
             });
-            jobs.collect().await
+            let jobs = jobs.collect().await;
+            // What is published later is not for this consumer.
+            channel.close(200, "done".into()).await.expect("the broker is there");
+            jobs
         })
     }
 

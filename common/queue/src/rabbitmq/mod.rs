@@ -117,6 +117,16 @@ impl RabbitMqQueue {
         Ok(Self { broker: Arc::new(broker), consumers: Arc::default() })
     }
 
+    /// Checks what [`Self::connect`] would be given, without connecting.
+    ///
+    /// # Errors
+    /// [`QueueError::Tls`], [`QueueError::QueueNameTooLong`] and [`QueueError::InvalidUrl`].
+    pub fn check(url: &Secret, options: &RabbitMqOptions) -> Result<(), QueueError> {
+        Connector::new(url, options.connection_name.clone(), options.tls.clone())?;
+        Topology::new(&options.name, &options.delays)?;
+        Ok(())
+    }
+
     /// The broker's host and port.
     #[must_use]
     pub fn address(&self) -> &str {
