@@ -4,6 +4,7 @@
 //! when none is left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::message::Delivery;
@@ -11,8 +12,13 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::shared_connection::close_connection;
+
+/// How long to wait for each of the last deliveries of a consumer that is cancelled. They are here
+/// already, in the library.
+const LAST_DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Kept while one of its deliveries is unsettled: when a channel closes, the broker delivers its
 /// unsettled messages to another worker.
@@ -66,7 +72,8 @@ impl ConsumerChannel {
             tracing::debug!(%error, "consumer was gone before it was cancelled");
             return deliveries;
         }
-        while let Some(Ok(delivery)) = consumer.next().await {
+        // If the broker cancelled it at the same time, the stream has ended before, and does not again.
+        while let Ok(Some(Ok(delivery))) = timeout(LAST_DELIVERY_TIMEOUT, consumer.next()).await {
             deliveries.push(delivery);
         }
         deliveries

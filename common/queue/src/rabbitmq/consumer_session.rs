@@ -229,14 +229,17 @@ impl QueueConsumer {
     }
 }
 
-/// The next delivery of a consumer; never, while there is none.
+/// The next delivery of a consumer; never, while there is none. A consumer that has ended is dropped:
+/// it can't be cancelled, and gives no end a second time.
 async fn next(
     consumer: &mut Option<Consumer>,
 ) -> Option<Result<lapin::message::Delivery, lapin::Error>> {
-    match consumer {
-        Some(consumer) => consumer.next().await,
-        None => std::future::pending().await,
+    let Some(consuming) = consumer else { return std::future::pending().await };
+    let delivery = consuming.next().await;
+    if !matches!(delivery, Some(Ok(_))) {
+        *consumer = None;
     }
+    delivery
 }
 
 /// Moves a message that killed its workers to where it does less harm.
