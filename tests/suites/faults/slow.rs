@@ -133,7 +133,10 @@ fn workers_stopped_again_and_again_while_images_are_slow_lose_none() {
     let small = SmallRun::new(IMAGES);
     small.enqueue(&broker, &VERY_SLOW);
     let jobs = Jobs::at(&broker);
-    let waiting = || jobs.count("camshaft.jobs").unwrap();
+    // Before RabbitMQ 4.3, a message on its way to a consumer that is cancelled counts one loss. Two of
+    // them make a suspect, which is done alone and is not lost.
+    let waiting =
+        || jobs.count("camshaft.jobs").unwrap() + jobs.count("camshaft.suspects").unwrap();
     let stop = |running: Running| {
         running.signal("TERM");
         let ended = running.end(LIMIT).expect(0);
@@ -142,7 +145,7 @@ fn workers_stopped_again_and_again_while_images_are_slow_lose_none() {
         // worker had no time to say so.
         let done = small.predictions();
         wait::until("the jobs are back", LIMIT, || waiting() >= IMAGES - done);
-        assert_none_suspect(&jobs);
+        assert_eq!(jobs.count("camshaft.dead"), Some(0), "none is given up");
     };
     let start = || start(&broker, &["--drain-timeout", "0"]);
 
