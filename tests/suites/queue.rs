@@ -22,6 +22,8 @@ mod contract;
 mod in_process_only;
 #[path = "queue/rabbitmq.rs"]
 mod rabbitmq_only;
+#[path = "queue/uncounted.rs"]
+mod uncounted;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Delay before each retry: long enough to measure, short enough to wait for.
