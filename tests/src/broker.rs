@@ -256,9 +256,21 @@ impl Broker {
     }
 
     /// Kills the broker, and waits until it is gone.
+    ///
+    /// # Panics
+    /// If something listens on its ports two minutes later.
     pub fn stop(&mut self) {
         self.server = None;
         self.names = None;
+        // The server's script ends before its Erlang process, which listens for a while longer
+        // on a busy machine. A broker that starts meanwhile would seem to be ready at once.
+        let deadline = Instant::now() + START_DEADLINE;
+        for port in [self.port, self.distribution_port, self.names_port, self.tls_port] {
+            while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+                assert!(Instant::now() < deadline, "the killed broker still has port {port}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
 
     /// Starts it again on the same ports and data, and waits until it can be used.
