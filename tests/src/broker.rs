@@ -26,9 +26,11 @@ const PASSWORD: &str = "no-gu3st/h@re";
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Zero: the broker is killed. If it could shut down in order, the tests would prove less.
 const GRACE_TENTHS: u32 = 0;
-/// Number of virtual hosts. All are defined before the broker starts: adding them one by one is
-/// much slower.
-const VIRTUAL_HOSTS: usize = 152;
+/// Number of virtual hosts of the shared broker. All are defined before it starts: adding them one by
+/// one is much slower.
+const SHARED_VIRTUAL_HOSTS: usize = 152;
+/// The same of a test's own broker: each one makes a start slower.
+const OWN_VIRTUAL_HOSTS: usize = 3;
 
 /// A user with rights to some of a virtual host's queues: the rights that docs/SECURITY.md lists.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +95,7 @@ pub struct Broker {
     distribution_port: u16,
     names_port: u16,
     tls_port: u16,
+    virtual_hosts: usize,
     used_virtual_hosts: AtomicUsize,
     used_rights_hosts: AtomicUsize,
     authority: Authority,
@@ -108,6 +111,10 @@ impl Broker {
     /// If RabbitMQ is not installed or does not start. The message says what to do.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(OWN_VIRTUAL_HOSTS)
+    }
+
+    fn start_with(virtual_hosts: usize) -> Self {
         assert!(
             Path::new(SERVER).exists(),
             "no RabbitMQ on this machine ({SERVER}): run tests/run.sh, or apt-get install rabbitmq-server"
@@ -128,6 +135,7 @@ impl Broker {
             distribution_port,
             names_port,
             tls_port,
+            virtual_hosts,
             used_virtual_hosts: AtomicUsize::new(0),
             used_rights_hosts: AtomicUsize::new(0),
             authority: Authority::new(),
@@ -144,13 +152,13 @@ impl Broker {
     /// A static is never dropped; its [`Leash`] ends the broker with the process.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        SHARED.get_or_init(Self::start)
+        SHARED.get_or_init(|| Self::start_with(SHARED_VIRTUAL_HOSTS))
     }
 
     /// A broker URL with a virtual host that no other test uses.
     pub fn url(&self) -> String {
         let number = self.used_virtual_hosts.fetch_add(1, Ordering::Relaxed);
-        assert!(number < VIRTUAL_HOSTS, "raise VIRTUAL_HOSTS in tests/src/broker.rs");
+        assert!(number < self.virtual_hosts, "raise …_VIRTUAL_HOSTS in tests/src/broker.rs");
         self.url_of(USER, PASSWORD, &format!("test-{number}"))
     }
 
@@ -296,7 +304,8 @@ impl Broker {
 
     fn write_configuration(&self) {
         let directory = &self.directory;
-        std::fs::write(directory.join("definitions.json"), definitions()).unwrap();
+        std::fs::write(directory.join("definitions.json"), definitions(self.virtual_hosts))
+            .unwrap();
         let Identity { certificate, key } = self.authority.issue("broker");
         let configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{}
@@ -342,10 +351,10 @@ ssl_options.fail_if_no_peer_cert = true
 }
 
 /// Users, virtual hosts and permissions, as RabbitMQ imports them.
-fn definitions() -> String {
+fn definitions(virtual_hosts: usize) -> String {
     let mut users =
         format!(r#"{{"name":"{USER}","password":"{PASSWORD}","tags":"administrator"}}"#);
-    let mut hosts: Vec<_> = (0..VIRTUAL_HOSTS).map(|number| format!("test-{number}")).collect();
+    let mut hosts: Vec<_> = (0..virtual_hosts).map(|number| format!("test-{number}")).collect();
     hosts.extend((0..RIGHTS_HOSTS).map(|number| format!("rights-{number}")));
     let mut permissions = Vec::new();
     let mut permit = |user: &str, host: &str, [configure, write, read]: [&str; 3]| {
