@@ -53,8 +53,8 @@ pub enum ExitCause {
     /// An earlier try stored the prediction, but did not acknowledge the message.
     #[error("an earlier try has done it")]
     AlreadyDone,
-    /// A later enqueue has superseded the job.
-    #[error("a later enqueue has superseded the job")]
+    /// A later enqueue or audit has superseded the job.
+    #[error("a later enqueue or audit has superseded the job")]
     Superseded,
     /// This worker can't use the model. All jobs of the model share the error.
     #[error("{0}")]
