@@ -213,7 +213,8 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         queue: JobsQueue::InProcess,
     };
     let mut plan = EnqueuePlan::new(request, &stores).await?;
-    let images = plan.begin().await?;
+    let images = plan.find_images().await?;
+    plan.begin().await?;
     let (run, enqueued, later) = (plan.run(), plan.counters(), plan.later_generations());
 
     let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());
@@ -292,6 +293,7 @@ async fn publish(
 ) -> Result<bool, EnqueuePlanError> {
     let counters = plan.counters();
     let result = tokio::select! {
+        biased;
         result = plan.publish(images, Outlet::in_process(queue.clone()), stop.clone()) => {
             result.map(|()| counters.listed.load(Relaxed))
         }

@@ -129,8 +129,9 @@ pub(crate) async fn enqueue(
     };
     let mut plan = EnqueuePlan::new(request, &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());
+    let images = plan.find_images().await?;
     let outlet = plan.open_outlet(&queue).await?;
-    let images = plan.begin().await?;
+    plan.begin().await?;
 
     let watched = Arc::clone(&counters);
     let publishing = plan.publish(images, outlet, CancellationToken::new());

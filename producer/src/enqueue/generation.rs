@@ -168,7 +168,10 @@ impl fmt::Display for Superseding {
                 let began = began.to_rfc3339_opts(SecondsFormat::Secs, true);
                 write!(f, "another audit or enqueue of {out} has begun, at {began}")
             }
-            None => write!(f, "by {out}/run.json, jobs of this audit or enqueue no longer count"),
+            None => write!(
+                f,
+                "another command has taken over: by {out}/run.json, jobs of this one no longer count"
+            ),
         }
     }
 }

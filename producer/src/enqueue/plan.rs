@@ -172,6 +172,22 @@ impl EnqueuePlan {
         })
     }
 
+    /// Waits for the first image of SOURCE. Returns all of them.
+    ///
+    /// # Errors
+    /// If SOURCE can't be listed or has no images. A list in a file is refused whatever line of it is
+    /// wrong. Of a pipe only the first lines are read: jobs that are published before a later line
+    /// need their `run.json`.
+    pub(crate) async fn find_images(&self) -> Result<FoundImages, EnqueuePlanError> {
+        let mut images = self.source.images(&self.counters.left_out);
+        let Some(first) = images.next().await.transpose()? else {
+            let (source_name, skipped) =
+                (self.record.source.clone(), self.counters.left_out.counts());
+            return Err(EnqueuePlanError::NoImages { source_name, skipped });
+        };
+        Ok(stream::iter([Ok(first)]).chain(images).boxed())
+    }
+
     /// Opens the broker's side of the run, where an earlier process may have left a bookmark. Waits
     /// until no other process enqueues the run.
     ///
@@ -187,14 +203,11 @@ impl EnqueuePlan {
     }
 
     /// Goes on with the generation of an enqueue that was killed, or begins one, and writes `run.json`.
-    /// Returns the images to publish jobs for.
+    /// To be called after [`Self::find_images`], so that a SOURCE that is refused leaves OUT as it was.
     ///
     /// # Errors
-    /// If OUT can't be read or written. If SOURCE is refused or has no images: then OUT is as it was.
-    /// A list in a file is refused whatever line is wrong. Of a pipe only the first lines are read:
-    /// jobs that are published before a later line need their `run.json`.
-    pub(crate) async fn begin(&mut self) -> Result<FoundImages, EnqueuePlanError> {
-        let images = self.find_first_image().await?;
+    /// If OUT can't be read or written.
+    pub(crate) async fn begin(&mut self) -> Result<(), EnqueuePlanError> {
         // Again: another process may have enqueued the run while this one waited for its end.
         let earlier = EarlierGenerations::read(&self.out, self.record.run).await?;
         if let Some(bookmark) = self.bookmark.take()
@@ -224,18 +237,7 @@ impl EnqueuePlan {
         self.images.previous = earlier.read_manifest(&self.out, source).await?;
         self.images.interrupted_since = earlier.unfinished_since(&self.out).await?;
         self.images.results_since = self.record.results_since;
-        Ok(images)
-    }
-
-    /// All images, once there is a first one.
-    async fn find_first_image(&self) -> Result<FoundImages, EnqueuePlanError> {
-        let mut images = self.source.images(&self.counters.left_out);
-        let Some(first) = images.next().await.transpose()? else {
-            let (source_name, skipped) =
-                (self.record.source.clone(), self.counters.left_out.counts());
-            return Err(EnqueuePlanError::NoImages { source_name, skipped });
-        };
-        Ok(stream::iter([Ok(first)]).chain(images).boxed())
+        Ok(())
     }
 
     /// Looks for enqueues and audits that begin after this one, which must have begun.
