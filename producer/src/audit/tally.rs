@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use camshaft_worker::pipeline::outcome_counters::OutcomeCounts;
 
 use crate::enqueue::counters::EnqueueCounters;
-use crate::terminal::output::{format_count, format_elapsed};
+use crate::terminal::output::{format_count, format_elapsed, format_rate};
 
 /// The images that an audit found, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl AuditTally {
         // A run that was complete already has no rate.
         let rate = match audited {
             0 => String::new(),
-            audited => format!(" ({:.1} images/s)", audited as f64 / seconds),
+            audited => format!(" ({} images/s)", format_rate(audited as f64 / seconds)),
         };
         let line = format!(
             "Audited {} in {}{rate}: {} predicted, {} failed",
@@ -150,7 +150,7 @@ mod tests {
         };
         assert_eq!(
             some.describe(10.0),
-            "Audited 1 image in 10.0 s (0.1 images/s): 1 predicted, 0 failed; of the 14 found, 2 \
+            "Audited 1 image in 10.0 s (0.10 images/s): 1 predicted, 0 failed; of the 14 found, 2 \
              had results already, 1 had results that were checked and kept, 3 left to another audit \
              or enqueue, 7 not done"
         );
