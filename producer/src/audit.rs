@@ -1,11 +1,13 @@
 //! `camshaft audit`: a whole audit in one process.
 //!
 //! Wiring only: the jobs of an [`EnqueuePlan`] go through an in-process queue to the worker's
-//! engine. [`trust`] measures the maps afterwards, and [`report`] builds the report.
+//! engine. [`tally`] says what became of each image. [`trust`] measures the maps afterwards, and
+//! [`report`] builds the report.
 
+mod tally;
 pub(crate) mod trust;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -28,21 +30,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
+use crate::enqueue::generation::Superseding;
 use crate::enqueue::outlet::Outlet;
-use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError};
+use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError, FoundImages};
 use crate::enqueue::request::{EnqueueRequest, JobsQueue, RunConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
 use crate::interrupt::cancel_on_signal;
 use crate::label_map::{LabelMap, LabelMapError};
 use crate::report::{self, BuildError, ConditionsHold};
-use crate::terminal::output::{format_count, format_elapsed, print_line};
+use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
+use tally::AuditTally;
 use trust::{TrustError, TrustSampling};
 
 /// Jobs that may be listed ahead of the model. That is more images than most data sets have, so
 /// that the progress bar soon knows their number. Takes less than 100 MB.
 const MAX_JOBS_AHEAD: usize = 100_000;
+
+/// An audit that is told to stop finishes what it can do in this time. A person waits for it.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// What `camshaft audit` is to do.
 #[derive(Debug)]
@@ -104,7 +111,7 @@ pub enum AuditError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A bug in a stage of the pipeline.
-    #[error(transparent)]
+    #[error("{0}; run the same command again to do the rest")]
     Pipeline(#[from] PipelineError),
     /// A bug in the listing of images.
     #[error("listing the images ended by a panic, which is a bug; run the same command again")]
@@ -150,6 +157,20 @@ pub enum AuditError {
     /// The user stopped it.
     #[error("stopped; run the same command again to do the rest")]
     Stopped,
+    /// The user stopped it when every image was done.
+    #[error("stopped; every image is done, and the same command again goes on with {0}")]
+    StoppedAtEnd(&'static str),
+    /// Another audit or enqueue of the same OUT has begun. This audit is no success: some of its images
+    /// have no result yet, and whoever waits for it must not go on as if they had.
+    #[error(
+        "{superseding}; {images} left to it, and no report is built here: wait until it has ended"
+    )]
+    GaveWay {
+        /// The other one.
+        superseding: Superseding,
+        /// How many.
+        images: String,
+    },
     /// The audit and its report are done, and conditions of `--fail-on` hold.
     #[error(transparent)]
     ConditionsHold(#[from] ConditionsHold),
@@ -192,23 +213,41 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         queue: JobsQueue::InProcess,
     };
     let mut plan = EnqueuePlan::new(request, &stores).await?;
+    let images = plan.find_images().await?;
     plan.begin().await?;
-    let (run, enqueued) = (plan.run(), plan.counters());
+    let (run, enqueued, later) = (plan.run(), plan.counters(), plan.later_generations());
 
     let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());
     cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
-    let publishing = tokio::spawn(publish(plan, queue.clone(), stop.clone()));
+    let publishing = tokio::spawn(publish(plan, images, queue.clone(), stop.clone()));
     let deliveries = queue.consume(engine.max_prefetch(), stop.clone()).await?;
-    let work = Work { engine, files, stores: stores.clone() };
+    let work = Work { engine, files, stores: stores.clone(), stop: stop.clone() };
     let done = work.run(deliveries, &enqueued).await?;
-    publishing.await.map_err(|_panic| AuditError::ListingPanicked)??;
+    let published = publishing.await.map_err(|_panic| AuditError::ListingPanicked)?;
 
-    print_summary(&enqueued, &done.outcomes, started, &out);
+    let tally = AuditTally::of(&enqueued, &done.outcomes);
+    print_summary(&tally, &enqueued, &done.outcomes, started, &out);
     if let Some(reason) = done.lasting_error {
         return Err(AuditError::LastingError { reason });
     }
+    let gave_way = |superseding| {
+        let images = format_count(tally.left(), "image");
+        Err(AuditError::GaveWay { superseding, images })
+    };
+    let is_listed = match published {
+        Err(EnqueuePlanError::Superseded(superseding)) => return gave_way(superseding),
+        published => published?,
+    };
+    if tally.left_to_others > 0 {
+        return gave_way(later.superseding().await);
+    }
     if stop.is_cancelled() {
-        return Err(AuditError::Stopped);
+        if !is_listed || tally.not_done > 0 {
+            return Err(AuditError::Stopped);
+        }
+        if let Some(rest) = what_is_left(trust.is_some(), report) {
+            return Err(AuditError::StoppedAtEnd(rest));
+        }
     }
     let letters = queue.dead_letters();
     if let Some(last) = letters.last() {
@@ -234,16 +273,32 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     }
 }
 
-/// Publishes every job, then lets the queue's consumer end.
+/// What an audit does after its images, if anything.
+fn what_is_left(trust: bool, report: bool) -> Option<&'static str> {
+    match (trust, report) {
+        (false, false) => None,
+        (false, true) => Some("the report"),
+        (true, false) => Some("measuring the maps"),
+        (true, true) => Some("measuring the maps and the report"),
+    }
+}
+
+/// Publishes every job, then lets the queue's consumer end. False if `stop` was cancelled before
+/// SOURCE was listed to its end.
 async fn publish(
     plan: EnqueuePlan,
+    images: FoundImages,
     queue: InProcessQueue,
     stop: CancellationToken,
-) -> Result<(), EnqueuePlanError> {
+) -> Result<bool, EnqueuePlanError> {
+    let counters = plan.counters();
     let result = tokio::select! {
-        result = plan.publish(Outlet::in_process(queue.clone()), stop.clone()) => result,
+        biased;
+        result = plan.publish(images, Outlet::in_process(queue.clone()), stop.clone()) => {
+            result.map(|()| counters.listed.load(Relaxed))
+        }
         // The queue may be full, and nobody takes jobs any more.
-        () = stop.cancelled() => Ok(()),
+        () = stop.cancelled() => Ok(false),
     };
     queue.finish();
     result
@@ -254,6 +309,7 @@ struct Work {
     engine: EngineConfig,
     files: Arc<ModelFiles>,
     stores: StoreOptions,
+    stop: CancellationToken,
 }
 
 /// What the engine did.
@@ -271,15 +327,26 @@ impl Work {
         deliveries: Deliveries,
         enqueued: &Arc<EnqueueCounters>,
     ) -> Result<WorkDone, AuditError> {
+        let Self { engine, files, stores, stop } = self;
         let mut deliveries = deliveries.peekable();
         if Pin::new(&mut deliveries).peek().await.is_none() {
             return Ok(WorkDone::default());
         }
-        let engine = Engine::start(self.engine, Some(self.files), self.stores)?;
-        let monitor = engine.monitor();
+        let engine = Engine::start(engine, Some(files), stores)?;
+        let (hold, monitor) = (engine.hold_limit(), engine.monitor());
         let (enqueued, counters) = (Arc::clone(enqueued), monitor.counters());
+        let stoppable = async {
+            let mut working = pin!(engine.run(deliveries.boxed()));
+            tokio::select! {
+                ended = &mut working => ended,
+                () = stop.cancelled() => {
+                    hold.give_up_after(STOP_TIME);
+                    working.await
+                }
+            }
+        };
         Progress::start("done")
-            .follow(engine.run(deliveries.boxed()), move || progress_counts(&enqueued, &counters))
+            .follow(stoppable, move || progress_counts(&enqueued, &counters))
             .await?;
         let lasting_error = monitor.first_lasting_error();
         Ok(WorkDone { outcomes: monitor.counts(), lasting_error })
@@ -296,29 +363,13 @@ fn progress_counts(enqueued: &EnqueueCounters, counters: &OutcomeCounters) -> Pr
 }
 
 fn print_summary(
+    tally: &AuditTally,
     enqueued: &EnqueueCounters,
     outcomes: &OutcomeCounts,
     started: Instant,
     out: &Location,
 ) {
-    let seconds = started.elapsed().as_secs_f64();
-    let skipped = enqueued.skipped.load(Relaxed);
-    // A run that was complete already has no rate.
-    let rate = match outcomes.finished() {
-        0 => String::new(),
-        finished => format!(" ({:.1} images/s)", finished as f64 / seconds),
-    };
-    let mut line = format!(
-        "Audited {} in {}{rate}: {} predicted, {} failed",
-        format_count(outcomes.finished(), "image"),
-        format_elapsed(seconds),
-        outcomes.predicted,
-        outcomes.failed_in_all(),
-    );
-    if skipped > 0 {
-        line.push_str(&format!("; {skipped} had results already"));
-    }
-    print_line(&line);
+    print_line(&tally.describe(started.elapsed().as_secs_f64()));
     for (class, number) in &outcomes.failed {
         print_line(&format!("  {number} {class}"));
     }

@@ -6,7 +6,7 @@
 
 pub(crate) mod counters;
 mod differences;
-mod generation;
+pub(crate) mod generation;
 pub(crate) mod outlet;
 pub(crate) mod plan;
 pub(crate) mod request;
@@ -129,11 +129,12 @@ pub(crate) async fn enqueue(
     };
     let mut plan = EnqueuePlan::new(request, &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());
+    let images = plan.find_images().await?;
     let outlet = plan.open_outlet(&queue).await?;
     plan.begin().await?;
 
     let watched = Arc::clone(&counters);
-    let publishing = plan.publish(outlet, CancellationToken::new());
+    let publishing = plan.publish(images, outlet, CancellationToken::new());
     let progress = Progress::start("enqueued");
     let published = progress.follow(publishing, move || progress_counts(&watched)).await;
     queue.close().await;

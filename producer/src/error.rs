@@ -118,6 +118,7 @@ mod tests {
             out: "/out".parse().expect("it is a place"),
         };
         assert_eq!(CommandError::from(too_many).exit_status(), 3);
-        assert_eq!(CommandError::from(AuditError::Stopped).exit_status(), 1);
+        let stopped = [AuditError::Stopped, AuditError::StoppedAtEnd("the report")];
+        assert_eq!(stopped.map(|error| CommandError::from(error).exit_status()), [1, 1]);
     }
 }

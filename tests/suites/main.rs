@@ -5,6 +5,7 @@
 mod access;
 mod accuracy;
 mod audit;
+mod audit_ends;
 mod checkpoints;
 mod command_line;
 mod distributed;

@@ -28,6 +28,7 @@ pub fn describe_model_error(error: &ModelError) -> String {
             | CheckpointError::NoStateDict(_)
             | CheckpointError::Keras(_)
             | CheckpointError::Damaged(_)
+            | CheckpointError::Unrecognised
             | CheckpointError::NotSafetensors(_)
             | CheckpointError::Tensor { .. }
             | CheckpointError::TwoShards(_) => None,
@@ -44,7 +45,7 @@ pub fn describe_model_error(error: &ModelError) -> String {
         | ModelError::Misfit { .. }
         | ModelError::NotFinite { .. }
         | ModelError::BatchShape { .. }
-        | ModelError::TookTooLong => None,
+        | ModelError::GivenUp => None,
     };
     with_option(error, option)
 }

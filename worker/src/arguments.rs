@@ -44,8 +44,9 @@ pub struct EngineArgs {
     /// undecodable
     #[arg(long, env = "CAMSHAFT_MAX_DECODE_SECONDS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_decode_seconds: u64,
-    /// Memory for the files, pixels and overlays of all images in work. The model's own memory
-    /// comes on top
+    /// Memory for the files, pixels and overlays of all images in work. An image that needs more is
+    /// not refused: it waits until it is the only one, and then takes what it needs. The model's own
+    /// memory comes on top
     // Eight photographs of 24 megapixels, or a thousand small ones, with their files.
     #[arg(long, env = "CAMSHAFT_MAX_HELD_BYTES", default_value = "704MiB", value_name = "BYTES", value_parser = size::bytes)]
     pub max_held_bytes: u64,

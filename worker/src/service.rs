@@ -45,7 +45,7 @@ pub enum ServiceError {
     #[error("{}", describe_queue_error(.0))]
     Queue(#[from] QueueError),
     /// A bug.
-    #[error(transparent)]
+    #[error("{0}; the images in work are delivered again")]
     Pipeline(#[from] PipelineError),
     /// Decoders have not come back.
     #[error("{0}")]

@@ -41,8 +41,8 @@ pub fn describe_queue_error(error: &QueueError) -> String {
 /// The text of an error of the store that results go to, with the option to change.
 #[must_use]
 pub fn describe_store_error(error: &StoreError) -> String {
-    let option = match error.kind() {
-        StoreErrorKind::NoSpace => Some("--out"),
+    match error.kind() {
+        StoreErrorKind::NoSpace => format!("{error}, or choose another --out"),
         StoreErrorKind::NotFound
         | StoreErrorKind::NoBucket
         | StoreErrorKind::AccessDenied
@@ -51,9 +51,8 @@ pub fn describe_store_error(error: &StoreError) -> String {
         | StoreErrorKind::ArchivedOrEncrypted
         | StoreErrorKind::TooLarge
         | StoreErrorKind::Unusable
-        | StoreErrorKind::Transient => None,
-    };
-    with_option(error, option)
+        | StoreErrorKind::Transient => error.to_string(),
+    }
 }
 
 /// The text of an error about a model's files, with the option to change.

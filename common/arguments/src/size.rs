@@ -1,7 +1,8 @@
 //! Sizes and counts with units, as people write them: `10MB`, `64 MiB`, `1.5GB`, `100M`, `67108864`.
 //!
 //! A unit means what it says: `MB` is a million bytes, `MiB` is 1024 times 1024. Upstream: command
-//! line options. Downstream: the configuration, in bytes or as a plain number.
+//! line options. Downstream: the configuration, in bytes or as a plain number. [`format_bytes`] is the
+//! way back, for messages about such limits.
 
 /// Reads a number of bytes, at least one.
 ///
@@ -20,6 +21,22 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 pub fn count(text: &str) -> Result<u64, String> {
     parse(text, count_unit)
         .ok_or_else(|| "use a number above 0, such as 500k, 100M, 1.5G or 100000000".into())
+}
+
+/// A number of bytes as options take it, cut off after a tenth of its unit: `12 bytes`, `512 KiB`,
+/// `1.5 MiB`, `704 MiB`.
+#[must_use]
+pub fn format_bytes(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        1 => return "1 byte".to_owned(),
+        0..1024 => return format!("{bytes} bytes"),
+        1024..0x10_0000 => (1024, "KiB"),
+        _ => (0x10_0000, "MiB"),
+    };
+    match (bytes / unit, bytes % unit * 10 / unit) {
+        (whole, 0) => format!("{whole} {name}"),
+        (whole, tenths) => format!("{whole}.{tenths} {name}"),
+    }
 }
 
 /// A number with an optional unit. A fraction of the smallest unit is cut off. `None` if it can't be
@@ -132,6 +149,24 @@ mod tests {
         ] {
             let error = bytes(text).expect_err(text);
             assert!(error.contains("10MB, 64MiB"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_size_is_told_as_none_of_its_unit() {
+        for (size, text) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1_000_000, "976.5 KiB"),
+            (1 << 20, "1 MiB"),
+            (1_600_000, "1.5 MiB"),
+            (704 << 20, "704 MiB"),
+            (8 << 30, "8192 MiB"),
+        ] {
+            assert_eq!(format_bytes(size), text);
+            assert!(size == 0 || bytes(text).is_ok(), "{text} can't be read");
         }
     }
 

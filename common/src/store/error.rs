@@ -59,6 +59,11 @@ impl StoreError {
                 "access denied; a listing needs a permission of its own, such as s3:ListBucket"
                     .to_owned()
             }
+            StoreErrorKind::AccessDenied
+                if io_kind(&source) == Some(io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                "access denied: the file system is read-only".to_owned()
+            }
             StoreErrorKind::AccessDenied => "access denied; check permissions".to_owned(),
             StoreErrorKind::BadCredentials => describe_credentials(&source, &whole),
             StoreErrorKind::BadSettings => describe_settings(&source, &whole),
@@ -69,9 +74,7 @@ impl StoreError {
                     None => answer,
                 }
             }
-            StoreErrorKind::NoSpace => {
-                "no space is left there; free some, or choose another --out".to_owned()
-            }
+            StoreErrorKind::NoSpace => "no space is left there; free some".to_owned(),
             StoreErrorKind::TooLarge | StoreErrorKind::Unusable | StoreErrorKind::Transient => {
                 summary(&source, &whole)
             }

@@ -1,7 +1,8 @@
 //! Publishes a job for each image of a run that needs one.
 //!
 //! `audit` and `enqueue` share it and differ only in the queue that takes the jobs. Opens OUT and
-//! writes `run.json` and the manifest; does not open SOURCE or the queue.
+//! writes `run.json` and the manifest, but nothing before SOURCE has given its first image; does not
+//! open SOURCE or the queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,13 +18,15 @@ use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_queue::{Bookmark, Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
 use chrono::Utc;
-use futures::stream::StreamExt;
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
-use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
+use crate::enqueue::generation::{
+    self, Begun, EarlierGenerations, LaterGenerations, RunManifest, Superseding,
+};
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::request::{DeadImage, EnqueueRequest};
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
@@ -57,6 +60,9 @@ pub enum EnqueuePlanError {
     /// The manifest can't be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
+    /// Another enqueue or audit of OUT has begun, before this one had listed SOURCE to its end.
+    #[error("{0}; that one counts, and jobs of this one are settled without work")]
+    Superseded(Superseding),
     /// Images come in another order than that of their keys. Nothing then tells which of them an
     /// earlier process enqueued.
     #[error(
@@ -95,6 +101,9 @@ fn advice_on_none(skipped: &SkippedCounts) -> String {
          images"
     )
 }
+
+/// SOURCE's images, as they are found.
+pub(crate) type FoundImages = BoxStream<'static, Result<FoundImage, SourceError>>;
 
 /// What the jobs of a run have in common, and which images get one.
 #[derive(Debug)]
@@ -163,6 +172,22 @@ impl EnqueuePlan {
         })
     }
 
+    /// Waits for the first image of SOURCE. Returns all of them.
+    ///
+    /// # Errors
+    /// If SOURCE can't be listed or has no images. A list in a file is refused whatever line of it is
+    /// wrong. Of a pipe only the first lines are read: jobs that are published before a later line
+    /// need their `run.json`.
+    pub(crate) async fn find_images(&self) -> Result<FoundImages, EnqueuePlanError> {
+        let mut images = self.source.images(&self.counters.left_out);
+        let Some(first) = images.next().await.transpose()? else {
+            let (source_name, skipped) =
+                (self.record.source.clone(), self.counters.left_out.counts());
+            return Err(EnqueuePlanError::NoImages { source_name, skipped });
+        };
+        Ok(stream::iter([Ok(first)]).chain(images).boxed())
+    }
+
     /// Opens the broker's side of the run, where an earlier process may have left a bookmark. Waits
     /// until no other process enqueues the run.
     ///
@@ -178,6 +203,7 @@ impl EnqueuePlan {
     }
 
     /// Goes on with the generation of an enqueue that was killed, or begins one, and writes `run.json`.
+    /// To be called after [`Self::find_images`], so that a SOURCE that is refused leaves OUT as it was.
     ///
     /// # Errors
     /// If OUT can't be read or written.
@@ -214,6 +240,12 @@ impl EnqueuePlan {
         Ok(())
     }
 
+    /// Looks for enqueues and audits that begin after this one, which must have begun.
+    #[must_use]
+    pub(crate) fn later_generations(&self) -> LaterGenerations {
+        LaterGenerations::new(&self.out, self.begun)
+    }
+
     /// The run's id.
     #[must_use]
     pub(crate) fn run(&self) -> RunId {
@@ -226,20 +258,22 @@ impl EnqueuePlan {
         Arc::clone(&self.counters)
     }
 
-    /// Publishes a job for each image that needs one. Then writes the manifest, and the number of
+    /// Publishes a job for each of these images that needs one. Then writes the manifest, and the number of
     /// images into `run.json`. If `stop` is cancelled, stops early and writes no number.
     ///
     /// # Errors
     /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
-    /// queue; the same command does the rest.
+    /// queue; the same command does the rest. If another enqueue or audit has begun meanwhile: its
+    /// `run.json` stays.
     pub(crate) async fn publish(
         self,
+        images: FoundImages,
         outlet: Outlet,
         stop: CancellationToken,
     ) -> Result<(), EnqueuePlanError> {
         let span = traces::enqueue_span(self.run());
         let counters = self.counters();
-        let published = self.publish_images(&span, outlet, stop).await;
+        let published = self.publish_images(&span, images, outlet, stop).await;
         span.record("camshaft.found", counters.found.load(Relaxed));
         span.record("camshaft.published", counters.published.load(Relaxed));
         if let Err(error) = &published {
@@ -251,12 +285,13 @@ impl EnqueuePlan {
     async fn publish_images(
         mut self,
         span: &Span,
+        images: FoundImages,
         mut outlet: Outlet,
         stop: CancellationToken,
     ) -> Result<(), EnqueuePlanError> {
         let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
         let counters = Arc::clone(&self.counters);
-        let mut images = self.source.images(&counters.left_out).take(limit.unwrap_or(usize::MAX));
+        let mut images = images.take(limit.unwrap_or(usize::MAX));
         let mut manifest = RunManifest::new(&self.out, self.begun);
         let mut must_be_in_order = !self.source.is_list();
         let interrupted = self.interrupted.as_ref();
@@ -305,13 +340,12 @@ impl EnqueuePlan {
         outlet.flush(&counters.published).await?;
         counters.listed.store(true, Relaxed);
         let found = counters.found.load(Relaxed);
-        if found == 0 {
-            outlet.forget().await?;
-            let (source_name, skipped) = (self.record.source, counters.left_out.counts());
-            return Err(EnqueuePlanError::NoImages { source_name, skipped });
-        }
         let replaced = self.record.manifest;
         let listed = manifest.finish().await?;
+        if let Some(superseding) = self.later_generations().find().await? {
+            outlet.end().await?;
+            return Err(EnqueuePlanError::Superseded(superseding));
+        }
         generation::note_end(&mut self.record, self.begun, found, listed);
         self.record.skipped =
             self.source.image_files().is_some().then(|| counters.left_out.counts());

@@ -109,7 +109,10 @@ pub enum DecodeError {
         seconds: u64,
     },
     /// Decoding would take far more memory than a picture of this size needs.
-    #[error("decoding the {format} file takes too much memory; save it anew without metadata")]
+    #[error(
+        "decoding the {format} file takes far more memory than its picture needs; save it anew, without \
+         metadata"
+    )]
     TooMuchMemory {
         /// The format.
         format: EncodedFormat,

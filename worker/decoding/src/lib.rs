@@ -6,6 +6,7 @@
 //! `camshaft-vision`.
 
 mod alpha;
+mod claimed_size;
 mod error;
 mod jpeg;
 mod limits;
@@ -19,6 +20,7 @@ mod webp;
 
 use alpha::AlphaKind;
 use camshaft_common::transparency::Transparency;
+use claimed_size::claimed_size;
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
@@ -26,7 +28,7 @@ use image::codecs::pnm::PnmDecoder;
 use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageResult, RgbImage, Rgba};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageResult, RgbImage, Rgba};
 
 pub use error::DecodeError;
 pub use limits::{BYTES_PER_PIXEL, ImageLimits};
@@ -184,7 +186,7 @@ fn with_watched_decoder<T: DecoderTask>(
         FileContent::Unknown => return Err(DecodeError::Unrecognised),
     };
     let source = WatchedFile::new(bytes, watch);
-    let failed = |error| DecodeError::from_image(format, error);
+    let failed = |error| refused(bytes, format, limits, error);
     let file = FileTraits::of(format);
     match format {
         EncodedFormat::Jpeg => task.jpeg(bytes, limits, watch),
@@ -243,6 +245,22 @@ fn with_watched_decoder<T: DecoderTask>(
             task.other(decoder, FileTraits { alpha, bytes_per_pixel, ..file }, limits)
         }
     }
+}
+
+/// Why a file's decoder can't be opened. If the file claims a size beyond the limits, that is why: a
+/// decoder that can't count the bytes of such a picture gives other reasons.
+fn refused(
+    bytes: &[u8],
+    format: EncodedFormat,
+    limits: &ImageLimits,
+    error: ImageError,
+) -> DecodeError {
+    // BMP's calls the file damaged. Of the others, a file that is damaged may claim any size.
+    let may_be_its_size = format == EncodedFormat::Bmp
+        || matches!(error, ImageError::Limits(_) | ImageError::Unsupported(_));
+    let size = claimed_size(format, bytes).filter(|_| may_be_its_size);
+    let too_large = size.and_then(|(width, height)| limits.check_size(format, width, height).err());
+    too_large.unwrap_or_else(|| DecodeError::from_image(format, error))
 }
 
 /// True if a bitmap's header has a side of zero. Checked here because the decoder reports such a

@@ -286,6 +286,36 @@ fn oversized_images_are_refused_by_their_header() {
 }
 
 #[test]
+fn sides_that_a_decoder_cannot_multiply_are_told_as_too_long() {
+    let longest = i32::MAX as u32;
+    let too_long = |width, height| {
+        let max_side = ImageLimits::default().max_side;
+        Err(DecodeError::SideTooLong { width, height, max_side })
+    };
+    assert_eq!(decoded(&png_header(longest, longest)), too_long(longest, longest));
+    for (width, height) in [(longest, longest), (longest, 1), (1, longest), (65_536, 2)] {
+        let mut bmp = file("rgb.bmp");
+        bmp[18..22].copy_from_slice(&width.to_le_bytes());
+        bmp[22..26].copy_from_slice(&height.to_le_bytes());
+        assert_eq!(decoded(&bmp), too_long(width, height));
+    }
+    for header in [
+        "P6 4294967295 # a comment\n4294967295 255\n",
+        "P7\nWIDTH 4294967295\nHEIGHT 4294967295\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n",
+    ] {
+        assert_eq!(decoded(header.as_bytes()), too_long(u32::MAX, u32::MAX), "{header}");
+    }
+    // The longest canvas, less one in the file: 24 bits a side.
+    let mut webp = b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0".to_vec();
+    webp.extend([0xff; 6]);
+    assert_eq!(decoded(&webp), too_long(1 << 24, 1 << 24));
+    // A decoder's own words stay where a size is not the reason.
+    let mut corrupt = png_header(longest, longest);
+    corrupt[30] ^= 1;
+    assert_eq!(class(&corrupt), FailureClass::Undecodable);
+}
+
+#[test]
 fn each_limit_holds() {
     let bytes = encoded(&gradient(40, 20), ImageFormat::Png);
     let generous = ImageLimits::default();

@@ -71,6 +71,13 @@ pub(super) fn check_directory(bytes: &[u8]) -> Result<AlphaKind, DecodeError> {
     })
 }
 
+/// The size that the first directory claims.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let directory = Directory::first(bytes)?;
+    let side = |tag| u32::try_from(directory.first_value(tag)?).ok();
+    Some((side(IMAGE_WIDTH)?, side(IMAGE_LENGTH)?))
+}
+
 /// What is unusual about a TIFF that can't be read.
 fn unreadable_kind(directory: &Directory<'_>) -> Option<String> {
     let value = |tag| directory.first_value(tag);

@@ -55,7 +55,10 @@ pub(super) fn check_file<'a>(
         let (name, content) = chunk.ok_or_else(truncated)?;
         // The decoder, too, uses the first one.
         if name == b"VP8X" && canvas.is_none() {
-            canvas = Some(size_less_one(content, 4).ok_or_else(truncated)?);
+            let (width, height) = size_less_one(content, 4).ok_or_else(truncated)?;
+            // The decoder calls a file damaged whose sides it can't multiply.
+            limits.check_size(FORMAT, width, height)?;
+            canvas = Some((width, height));
             is_animated = content.first().is_some_and(|flags| flags & ANIMATION != 0);
             continue;
         }

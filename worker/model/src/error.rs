@@ -153,9 +153,9 @@ pub enum ModelError {
         /// The shape that the model takes, for the number of requests.
         expected: [usize; 4],
     },
-    /// The maps of a batch were not there at the deadline.
-    #[error("the maps were not computed in time")]
-    TookTooLong,
+    /// The maps of a batch were no longer wanted, and not all of them were computed.
+    #[error("the maps were given up before all of them were computed")]
+    GivenUp,
     /// The device failed while loading or computing: it ran out of memory, or was lost.
     #[error("the model's device failed: {0}; if memory ran out, use a smaller batch")]
     Compute(#[from] candle_core::Error),

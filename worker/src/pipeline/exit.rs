@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use camshaft_arguments::size::format_bytes;
 use camshaft_common::job::JobError;
 use camshaft_common::store::StoreError;
 use camshaft_decoding::DecodeError;
@@ -52,8 +53,8 @@ pub enum ExitCause {
     /// An earlier try stored the prediction, but did not acknowledge the message.
     #[error("an earlier try has done it")]
     AlreadyDone,
-    /// A later enqueue has superseded the job.
-    #[error("a later enqueue has superseded the job")]
+    /// A later enqueue or audit has superseded the job.
+    #[error("a later enqueue or audit has superseded the job")]
     Superseded,
     /// This worker can't use the model. All jobs of the model share the error.
     #[error("{0}")]
@@ -98,9 +99,9 @@ pub enum ExitCause {
     Encode(#[from] EncodeOverlayError),
     /// The overlays are larger than all that the pipeline may hold.
     #[error(
-        "its first {done} of {overlays} overlays are larger than --max-held-bytes allows, {} MiB; use \
-         --overlay none or jpeg, or fewer methods, layers or classes",
-        max_bytes >> 20
+        "its first {done} of {overlays} overlays are larger than the {} that --max-held-bytes leaves \
+         for them; use --overlay none or jpeg, or fewer methods, layers or classes",
+        format_bytes(*max_bytes)
     )]
     OverlaysTooLarge {
         /// Overlays that were drawn.

@@ -143,15 +143,22 @@ impl ModelThread {
                 return all_leave(images, || ModelUnavailable::Unusable(Arc::clone(&error)).into());
             }
         };
+        if pace.gives_up() {
+            return all_leave(images, || ExitCause::NoTime);
+        }
         let record = model.record();
         let started = Instant::now();
         let deadline = pace.max_time().and_then(|max_time| started.checked_add(max_time));
-        let results = run_model(model, &images, input, size, deadline);
+        let goes_on = || !pace.gives_up() && deadline.is_none_or(|at| Instant::now() < at);
+        let results = run_model(model, &images, input, size, &goes_on);
         let images_done = u32::try_from(images.len()).unwrap_or(u32::MAX);
         pace.observe(started.elapsed() / images_done);
         let results = match results {
             Ok(results) => results,
-            Err(ModelError::TookTooLong) => return too_slow(images, pace),
+            Err(ModelError::GivenUp) if pace.gives_up() => {
+                return all_leave(images, || ExitCause::NoTime);
+            }
+            Err(ModelError::GivenUp) => return too_slow(images, pace),
             Err(error) => {
                 let error = Arc::new(error);
                 return all_leave(images, || ExitCause::Device(Arc::clone(&error)));
@@ -186,7 +193,7 @@ fn run_model(
     images: &[Decoded],
     input: Vec<f32>,
     size: &BatchSize,
-    deadline: Option<Instant>,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<ImageResults, ModelError> {
     let rule = &model.config().input;
     let shape = (images.len(), 3, rule.height, rule.width);
@@ -195,7 +202,7 @@ fn run_model(
         let job = &decoded.admitted.image.job;
         ExplainRequest { options: &job.explain, label: job.label.as_deref() }
     });
-    run_or_halve(model, &requests.collect::<Vec<_>>(), &input, size, deadline)
+    run_or_halve(model, &requests.collect::<Vec<_>>(), &input, size, goes_on)
 }
 
 /// Runs the model on a batch. If the device fails, for example because its memory is full, each
@@ -205,19 +212,19 @@ fn run_or_halve(
     requests: &[ExplainRequest<'_>],
     input: &Tensor,
     size: &BatchSize,
-    deadline: Option<Instant>,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<ImageResults, ModelError> {
     let images = requests.len();
-    let error = match model.explain_batch_until(input, requests, deadline) {
-        Err(error) if images > 1 && !matches!(error, ModelError::TookTooLong) => error,
+    let error = match model.explain_batch_while(input, requests, goes_on) {
+        Err(error) if images > 1 && !matches!(error, ModelError::GivenUp) => error,
         result => return result,
     };
     warn!(images, %error, "the device failed on a batch; trying its halves");
     size.shrink_below(images);
     let (first, second) = requests.split_at(images / 2);
     let part = |from, requests: &[_]| input.narrow(0, from, requests.len())?.copy();
-    let mut results = run_or_halve(model, first, &part(0, first)?, size, deadline)?;
-    results.extend(run_or_halve(model, second, &part(first.len(), second)?, size, deadline)?);
+    let mut results = run_or_halve(model, first, &part(0, first)?, size, goes_on)?;
+    results.extend(run_or_halve(model, second, &part(first.len(), second)?, size, goes_on)?);
     Ok(results)
 }
 

@@ -45,6 +45,8 @@ struct State {
     /// The limit is never lower: one, so that a worker goes on whatever an image takes; none, if it
     /// is about to end.
     least: usize,
+    /// From then on no image is begun, and the model gives up what it is at.
+    gives_up_at: Option<Instant>,
     /// One for each stage that computes.
     stages: Vec<RecentSteps>,
     held: usize,
@@ -74,6 +76,15 @@ impl State {
             _ => usize::MAX,
         }
     }
+
+    fn gives_up(&self) -> bool {
+        self.gives_up_at.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// True if an image that waits has to go back to the queue.
+    fn is_too_much(&self) -> bool {
+        self.held > self.limit() || (self.held > 0 && self.gives_up())
+    }
 }
 
 impl HoldLimit {
@@ -86,7 +97,13 @@ impl HoldLimit {
         Self {
             max: max.into(),
             max_time,
-            state: Mutex::new(State { within: max_time, least: 1, stages: Vec::new(), held: 0 }),
+            state: Mutex::new(State {
+                within: max_time,
+                least: 1,
+                gives_up_at: None,
+                stages: Vec::new(),
+                held: 0,
+            }),
             prefetch: watch::Sender::new(first),
         }
     }
@@ -126,8 +143,7 @@ impl HoldLimit {
     /// True if more is held than can be done in time.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
-        let state = self.state.lock();
-        state.held > state.limit()
+        self.state.lock().is_too_much()
     }
 
     /// The most images of a batch.
@@ -149,6 +165,12 @@ impl HoldLimit {
         drop(state);
         // The prefetch stays; this wakes the stage that hands back.
         self.prefetch.send_modify(|_| {});
+    }
+
+    /// As [`Self::finish_within`], and after `time` the model gives up what it is at.
+    pub fn give_up_after(&self, time: Duration) {
+        self.state.lock().gives_up_at = Instant::now().checked_add(time);
+        self.finish_within(time);
     }
 
     fn note(&self, stage: usize, time_per_image: Duration) {
@@ -207,6 +229,12 @@ impl StagePace {
         self.limit.max_time
     }
 
+    /// True if the model has to give up what it is at: this process is about to end.
+    #[must_use]
+    pub fn gives_up(&self) -> bool {
+        self.limit.state.lock().gives_up()
+    }
+
     /// Notes how long the stage worked on an image.
     pub fn observe(&self, worked: Duration) {
         self.limit.note(self.stage, worked / self.concurrency);
@@ -222,16 +250,16 @@ pub struct HeldImage {
 }
 
 impl HeldImage {
-    /// True if the image has to go back to the queue: more is held than can be done in time, or it
-    /// has waited for so long that too little time is left for the model. From then on it does not
-    /// count any more.
+    /// True if the image has to go back to the queue: more is held than can be done in time, the time
+    /// is over, or it has waited for so long that too little time is left for the model. From then on
+    /// it does not count any more.
     pub fn has_to_go_back(&mut self) -> bool {
         if !self.counted {
             return false;
         }
         let mut state = self.limit.state.lock();
         let late = self.limit.max_time.is_some_and(|max| self.received_at.elapsed() >= max);
-        if !late && state.held <= state.limit() {
+        if !late && !state.is_too_much() {
             return false;
         }
         state.held -= 1;
@@ -332,6 +360,22 @@ mod tests {
         assert_eq!(go_back(&mut held), 7);
         limit.finish_within(Duration::ZERO);
         assert_eq!(go_back(&mut held), 3);
+    }
+
+    #[test]
+    fn after_its_time_the_model_gives_up_and_what_waits_goes_back() {
+        let limit = Arc::new(HoldLimit::new(74, None));
+        let model = limit.stage(1);
+        let mut held: Vec<_> = (0..3).map(|_| limit.hold(Instant::now(), false)).collect();
+        // How long an image takes is not known yet.
+        limit.give_up_after(MINUTE);
+        assert!(!model.gives_up() && !limit.is_exceeded());
+        model.observe(MINUTE / 2);
+        assert_eq!(go_back(&mut held), 1);
+        limit.give_up_after(Duration::ZERO);
+        assert!(model.gives_up() && limit.is_exceeded());
+        assert_eq!(go_back(&mut held), 2);
+        assert!(!limit.is_exceeded());
     }
 
     #[test]

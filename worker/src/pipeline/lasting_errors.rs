@@ -33,6 +33,18 @@ impl LastingErrors {
         Self { noted: Mutex::default(), stop }
     }
 
+    /// True if the first error ends everything, as in an audit: no image is left to anybody.
+    #[must_use]
+    pub fn end_all(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// True if everything ends now, because of an error or since the user said so.
+    #[must_use]
+    pub fn have_ended_all(&self) -> bool {
+        self.stop.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
     /// Notes an error.
     pub fn note(&self, error: &str) {
         let (latest, latest_at) = (error.to_owned(), Instant::now());
@@ -71,10 +83,10 @@ mod tests {
         let stop = CancellationToken::new();
         let errors = LastingErrors::new(Some(stop.clone()));
         assert_eq!((errors.first(), errors.recent()), (None, None));
-        assert!(!stop.is_cancelled());
+        assert!(errors.end_all() && !errors.have_ended_all());
         errors.note("no bucket");
         errors.note("no credentials");
-        assert!(stop.is_cancelled());
+        assert!(stop.is_cancelled() && errors.have_ended_all());
         assert_eq!(errors.first().as_deref(), Some("no bucket"));
         assert_eq!(errors.recent().as_deref(), Some("no credentials"));
     }

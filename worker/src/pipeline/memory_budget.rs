@@ -5,6 +5,7 @@
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 
+use camshaft_arguments::size::format_bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -49,10 +50,10 @@ impl LostDecoders {
         let Self { decoders, bytes, limit_bytes } = *self;
         (2 * decoders > cores || 2 * bytes > limit_bytes).then(|| {
             format!(
-                "{decoders} decoders have not come back, and hold {} MiB of {}; the files that they work \
-                 on have failed as undecodable; please report them, for that is a bug",
-                bytes >> 20,
-                limit_bytes >> 20,
+                "{decoders} decoders have not come back, and hold {} of {}; the files that they work on \
+                 have failed as undecodable; please report them, for that is a bug",
+                format_bytes(bytes),
+                format_bytes(limit_bytes),
             )
         })
     }

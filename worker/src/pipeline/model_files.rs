@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camshaft_arguments::advice::describe_model_files_error;
+use camshaft_arguments::size::format_bytes;
 use camshaft_common::model::{
     ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
 };
@@ -80,10 +81,10 @@ pub enum ModelUnavailable {
     Unusable(#[source] Arc<ModelError>),
     /// The network's input is so large that one image takes more memory than there is for all.
     #[error(
-        "one image of the model's {width}×{height} pixels takes {} MiB in the network, more than \
-         --max-held-bytes allows, {} MiB; allow more, or use a model with a smaller input",
-        bytes >> 20,
-        max_bytes >> 20
+        "one image of the model's {width}×{height} pixels takes {} in the network, more than the {} that \
+         --max-held-bytes leaves for it; allow more, or use a model with a smaller input",
+        format_bytes(*bytes),
+        format_bytes(*max_bytes)
     )]
     LargeInput {
         /// Width of the input in pixels.

@@ -238,7 +238,11 @@ impl SettleStage {
                     Settlement::Retrying(delay) => {
                         counters.count_retried();
                         traces::end_without_result(&spans.trace, "retried", &reason);
-                        warn!(reason, delay_seconds = delay.as_secs(), "trying again later");
+                        if self.reporting.lasting_errors.have_ended_all() {
+                            debug!(reason, "not tried again: this process is about to end");
+                        } else {
+                            warn!(reason, delay_seconds = delay.as_secs(), "trying again later");
+                        }
                     }
                     Settlement::DeadLettered => {
                         counters.count_dead();
@@ -265,9 +269,14 @@ impl SettleStage {
         }
     }
 
-    /// Tells of a refused job, but not of each among thousands.
+    /// Tells of a refused job, but not of each among thousands. In an audit, which has no other
+    /// workers, the reason ends everything and is told at the end.
     fn tell_refusal(&self, reason: &str, delay: Duration) {
         const TEXT: &str = "left to other workers, or to a later delivery";
+        if self.reporting.lasting_errors.end_all() {
+            debug!(reason, "not tried");
+            return;
+        }
         let delay_seconds = delay.as_secs();
         let mut told = self.refusal_told.lock();
         if told.is_some_and(|told| told.elapsed() < REFUSALS_TOLD_EVERY) {

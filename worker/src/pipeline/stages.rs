@@ -41,8 +41,8 @@ pub trait Stage: Send + Sync + 'static {
 /// A pipeline could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// A bug in a stage. The images it held are delivered again.
-    #[error("the {stage} stage ended by a panic; its images are delivered again")]
+    /// A bug in a stage. The images that it held have no result.
+    #[error("the {stage} stage ended by a panic, which is a bug")]
     StagePanicked {
         /// The stage's name.
         stage: &'static str,

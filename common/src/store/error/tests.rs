@@ -20,6 +20,20 @@ fn a_forbidden_object_is_told_from_bad_credentials() {
     );
 }
 
+#[test]
+fn a_disk_that_is_full_or_read_only_is_told_as_such() {
+    for (kind, reason) in [
+        (io::ErrorKind::StorageFull, "no space is left there; free some"),
+        (io::ErrorKind::ReadOnlyFilesystem, "access denied: the file system is read-only"),
+        (io::ErrorKind::PermissionDenied, "access denied; check permissions"),
+    ] {
+        let source = io::Error::from(kind).into();
+        let source = object_store::Error::Generic { store: LOCAL, source };
+        let error = StoreError::new("write", "/out/run.json".into(), source);
+        assert_eq!(error.to_string(), format!("cannot write /out/run.json: {reason}"));
+    }
+}
+
 /// What `object_store` makes of an answer to a listing, or to a request that is neither forbidden
 /// nor without its object.
 fn answered(status: &str, body: &str) -> StoreError {

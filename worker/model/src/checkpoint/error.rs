@@ -39,7 +39,13 @@ pub enum CheckpointError {
     /// The file is truncated or corrupt. The text says what is wrong.
     #[error("the file is damaged ({0}); copy it again")]
     Damaged(String),
-    /// The file is not safetensors, or truncated. A file of no known format is taken for one.
+    /// The file begins like no known format of weights.
+    #[error(
+        "the file is of no known format: it begins neither as safetensors, nor as a zip archive or an \
+         old pickle (PyTorch's .pth), nor as HDF5 (Keras'); is it the right file, and whole?"
+    )]
+    Unrecognised,
+    /// The file begins as safetensors, and is truncated or damaged.
     #[error("the file is not a whole safetensors file ({0}); copy it again")]
     NotSafetensors(#[source] safetensors::SafeTensorError),
     /// A tensor of a state_dict is stored in a way that can't be read.

@@ -25,7 +25,11 @@ enum WeightsFormat {
     Hdf5,
     LfsPointer,
     WebPage,
+    Unknown,
 }
+
+/// Bytes before the header of a safetensors file, which is JSON: they tell its length.
+const SAFETENSORS_LENGTH_BYTES: usize = 8;
 
 impl WeightsFormat {
     fn detect(file: &[u8]) -> Self {
@@ -47,16 +51,21 @@ impl WeightsFormat {
             && matches!(start[1], b'!' | b'h' | b'H' | b'?')
         {
             Self::WebPage
-        } else {
-            // It starts with the length of its header, which can be any number.
+        } else if is_json(file.get(SAFETENSORS_LENGTH_BYTES..).unwrap_or_default()) {
             Self::Safetensors
+        } else {
+            Self::Unknown
         }
     }
 }
 
+/// True if this may be the beginning of a JSON object.
+fn is_json(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"{")
+}
+
 /// Converts a checkpoint to safetensors: one file, or all its shards. A file that is safetensors
-/// already, or of an unknown format, is returned as it is: the reader of safetensors says what is
-/// wrong with it.
+/// already is returned as it is: the reader of safetensors says what is wrong with it.
 ///
 /// # Errors
 /// If a file has a format that can't be read, or is damaged, or has several state_dicts.
@@ -101,6 +110,7 @@ fn convert(file: Bytes, filter: &TensorFilter) -> Result<Converted, CheckpointEr
         WeightsFormat::Empty => Err(CheckpointError::Empty),
         WeightsFormat::LfsPointer => Err(CheckpointError::LfsPointer),
         WeightsFormat::WebPage => Err(CheckpointError::WebPage),
+        WeightsFormat::Unknown => Err(CheckpointError::Unrecognised),
     }
 }
 
@@ -118,6 +128,11 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\n", WeightsFormat::LfsPointer),
             (b"\n<!DOCTYPE html>", WeightsFormat::WebPage),
             (b"\x08\0\0\0\0\0\0\0{}", WeightsFormat::Safetensors),
+            (b"\x09\0\0\0\0\0\0\0 {}", WeightsFormat::Safetensors),
+            (b"\x08\0\0\0\0", WeightsFormat::Unknown),
+            (b"no weights at all", WeightsFormat::Unknown),
+            // Another program's pickle.
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}", WeightsFormat::Unknown),
         ] {
             assert_eq!(WeightsFormat::detect(start), format);
         }

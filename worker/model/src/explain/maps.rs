@@ -10,7 +10,7 @@ use camshaft_common::explain::{FusedLayers, Method, TargetLayer};
 use camshaft_vision::heat_map::HeatMap;
 use candle_core::{Result, Tensor};
 
-use super::deadline::Deadline;
+use super::early_end::EarlyEnd;
 use crate::cam::{
     CamTarget, Gradients, ablation_cam, class_indices, eigen_cam, eigen_grad_cam, grad_cam,
     grad_cam_plus_plus, hires_cam, image_indices, layer_cam, score_cam, xgrad_cam,
@@ -28,8 +28,8 @@ pub(super) struct ForwardedBatch<'a> {
     pub(super) forward: &'a ForwardOutput,
     /// Number of images that the network takes at once.
     pub(super) at_once: usize,
-    /// When the maps must be there. It is checked before each pass.
-    pub(super) deadline: &'a Deadline,
+    /// Whether the maps are still wanted. It is checked before each pass.
+    pub(super) early_end: &'a EarlyEnd<'a>,
 }
 
 /// The stages, counted from 1, from whose outputs the maps of `layers` are computed.
@@ -114,7 +114,7 @@ impl<'a> LayerMaps<'a> {
         // At most `at_once` targets at a time, so that images with many targets need no more memory
         // than the batch itself.
         for targets in self.targets.chunks(self.batch.at_once.max(1)) {
-            self.batch.deadline.check()?;
+            self.batch.early_end.check()?;
             let mut gradients = None;
             for (maps, &method) in all.iter_mut().zip(methods) {
                 maps.extend(match method {
@@ -192,7 +192,7 @@ impl<'a> LayerMaps<'a> {
     fn score_cam(&self, image: usize, classes: &[usize]) -> Result<Vec<HeatMap>> {
         let (input, activations) = (self.batch.input.get(image)?, self.cut.features.get(image)?);
         let score = |inputs: &Tensor| {
-            self.batch.deadline.check()?;
+            self.batch.early_end.check()?;
             Ok(self.network.forward(inputs, &[])?.logits)
         };
         score_cam::maps(&input, &activations, classes, CHANNELS_AT_ONCE, score)
@@ -202,7 +202,7 @@ impl<'a> LayerMaps<'a> {
         let same = Tensor::new(vec![image as u32; CHANNELS_AT_ONCE], self.cut.features.device())?;
         let cut = self.cut.select(&same)?;
         let rest = |features: &Tensor| {
-            self.batch.deadline.check()?;
+            self.batch.early_end.check()?;
             let rows = features.dim(0)?;
             match rows == CHANNELS_AT_ONCE {
                 true => self.network.rest(&cut, features),

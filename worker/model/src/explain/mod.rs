@@ -7,13 +7,11 @@
 
 mod check;
 mod cost;
-mod deadline;
+mod early_end;
 mod error;
 mod maps;
 mod result;
 mod scores;
-
-use std::time::Instant;
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_vision::heat_map::HeatMap;
@@ -28,7 +26,7 @@ use crate::error::ModelError;
 use crate::model::Model;
 use crate::network::resnet::ForwardOutput;
 use check::check_layers;
-use deadline::Deadline;
+use early_end::EarlyEnd;
 use maps::ForwardedBatch;
 use scores::{ImageScores, ScorePlan};
 
@@ -44,18 +42,19 @@ impl Model {
         input: &Tensor,
         requests: &[ExplainRequest<'_>],
     ) -> Result<Vec<Result<ExplainedImage, ExplainError>>, ModelError> {
-        self.explain_batch_until(input, requests, None)
+        self.explain_batch_while(input, requests, &|| true)
     }
 
-    /// As [`Model::explain_batch`], but gives up at `deadline`, before the next pass of the network.
+    /// As [`Model::explain_batch`], but gives up once `goes_on` is false. It is asked before each pass
+    /// of the network that the maps need.
     ///
     /// # Errors
-    /// As [`Model::explain_batch`], and [`ModelError::TookTooLong`].
-    pub fn explain_batch_until(
+    /// As [`Model::explain_batch`], and [`ModelError::GivenUp`].
+    pub fn explain_batch_while(
         &self,
         input: &Tensor,
         requests: &[ExplainRequest<'_>],
-        deadline: Option<Instant>,
+        goes_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Result<ExplainedImage, ExplainError>>, ModelError> {
         if input.dims().first() != Some(&requests.len()) {
             let rule = &self.config().input;
@@ -84,10 +83,10 @@ impl Model {
                 usable.and_then(|()| plan(ImageScores::of(logits)?))
             })
             .collect();
-        let deadline = Deadline::new(deadline);
-        let maps = self.maps(&input, &forward, &plans, requests, &deadline);
-        if deadline.was_missed() {
-            return Err(ModelError::TookTooLong);
+        let early_end = EarlyEnd::new(goes_on);
+        let maps = self.maps(&input, &forward, &plans, requests, &early_end);
+        if early_end.has_come() {
+            return Err(ModelError::GivenUp);
         }
         let mut maps = maps?;
         let results = plans.into_iter().zip(pooled).zip(requests).enumerate();
@@ -104,10 +103,10 @@ impl Model {
         forward: &ForwardOutput,
         plans: &[Result<ScorePlan, ExplainError>],
         requests: &[ExplainRequest<'_>],
-        deadline: &Deadline,
+        early_end: &EarlyEnd<'_>,
     ) -> Result<Vec<Vec<HeatMap>>, ModelError> {
         let at_once = input.dim(0)?;
-        let batch = ForwardedBatch { input, forward, at_once, deadline };
+        let batch = ForwardedBatch { input, forward, at_once, early_end };
         let mut all = vec![Vec::new(); requests.len()];
         let wanted =
             |image: usize| (&requests[image].options.method, &requests[image].options.layer);
@@ -292,16 +291,27 @@ mod tests {
     }
 
     #[test]
-    fn maps_that_take_too_long_are_given_up() {
+    fn maps_that_are_no_longer_wanted_are_given_up_before_the_next_pass() {
         let model = small_model();
-        let (input, now) = (images(1), Instant::now());
+        let input = images(1);
         for method in ["score-cam", "ablation-cam", "grad-cam", "eigen-cam"] {
             let options =
                 ExplainOptions { method: method.parse().unwrap(), ..options(2, Target::Top(1)) };
             let request = ExplainRequest { options: &options, label: None };
-            let late = model.explain_batch_until(&input, &[request], Some(now));
-            assert!(matches!(late, Err(ModelError::TookTooLong)), "{method}: {late:?}");
+            let late = model.explain_batch_while(&input, &[request], &|| false);
+            assert!(matches!(late, Err(ModelError::GivenUp)), "{method}: {late:?}");
         }
+        // Each class takes a pass back.
+        let options = options(1, Target::Top(CLASSES));
+        let request = ExplainRequest { options: &options, label: None };
+        let asked = std::cell::Cell::new(0);
+        let goes_on = || {
+            asked.set(asked.get() + 1);
+            asked.get() < 3
+        };
+        let late = model.explain_batch_while(&input, &[request], &goes_on);
+        assert!(matches!(late, Err(ModelError::GivenUp)), "{late:?}");
+        assert_eq!(asked.get(), 3);
     }
 
     #[test]
