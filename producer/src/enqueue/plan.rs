@@ -375,7 +375,7 @@ impl EnqueuePlan {
     fn message(
         &self,
         image: FoundImage,
-        JobMarks { replaces, again }: JobMarks,
+        JobMarks { replaces, changed, again }: JobMarks,
         trace: TraceContext,
     ) -> Message {
         let JobLabel { label, given: given_label } = self.label_map.apply(image.label);
@@ -393,6 +393,7 @@ impl EnqueuePlan {
             model: self.model.clone(),
             explain: self.record.explain.clone(),
             replaces,
+            changed,
             again,
         };
         Message { body: job.to_json().into(), trace: Some(trace) }

@@ -138,6 +138,7 @@ mod tests {
             model: ModelIdentity::bundled(),
             explain: ExplainOptions::default(),
             replaces: false,
+            changed: false,
             again: false,
         }
     }
