@@ -315,6 +315,11 @@ fn print_summary(
         outcomes.predicted,
         outcomes.failed_in_all(),
     );
+    for (number, what) in [(outcomes.relabelled, "relabelled"), (outcomes.renewed, "renewed")] {
+        if number > 0 {
+            line.push_str(&format!(", {number} {what}"));
+        }
+    }
     if skipped > 0 {
         line.push_str(&format!("; {skipped} had results already"));
     }
