@@ -56,6 +56,11 @@ pub struct Job {
     /// True if an older result may lie in `out`: a worker computes a new one and removes the other.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub replaces: bool,
+    /// True if the job replaces a prediction because the image or its label is not as it was. A worker
+    /// keeps what of the prediction is still right: see `docs/reliability.md`. Workers of older versions
+    /// don't read it, and compute a new one.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub changed: bool,
     /// True if an earlier enqueue may have published a job for the image before. A worker first looks
     /// for its result.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
@@ -97,6 +102,13 @@ impl Job {
         serde_json::from_slice(body).map_err(JobError::Malformed)
     }
 
+    /// The label that results name: the given one.
+    #[must_use]
+    pub fn result_label(&self) -> Option<&str> {
+        // The one in `label` is for the model if a label map has replaced the given one.
+        self.given_label.as_deref().or(self.label.as_deref())
+    }
+
     /// The message's body.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
@@ -125,6 +137,7 @@ mod tests {
             model: ModelIdentity::bundled(),
             explain: ExplainOptions::default(),
             replaces: false,
+            changed: false,
             again: false,
         }
     }
@@ -148,7 +161,9 @@ mod tests {
     fn a_label_that_no_map_replaced_is_written_as_before() {
         let mapped = Job { given_label: Some("0".into()), ..job("a.jpg", Some("cat".into())) };
         assert_eq!(Job::parse(&mapped.to_json()).unwrap(), mapped);
+        assert_eq!(mapped.result_label(), Some("0"));
         let plain = job("a.jpg", Some("cat".into()));
+        assert_eq!(plain.result_label(), Some("cat"));
         assert!(!String::from_utf8(plain.to_json()).unwrap().contains("given_label"));
     }
 
@@ -159,6 +174,14 @@ mod tests {
         let generation = Some(Generation::after(None));
         let with_generation = Job { generation, ..plain };
         assert_eq!(Job::parse(&with_generation.to_json()).unwrap(), with_generation);
+    }
+
+    #[test]
+    fn a_job_of_an_image_that_has_not_changed_is_written_as_before() {
+        let plain = Job { replaces: true, ..job("a.jpg", None) };
+        assert!(!String::from_utf8(plain.to_json()).unwrap().contains("changed"));
+        let changed = Job { changed: true, ..plain };
+        assert_eq!(Job::parse(&changed.to_json()).unwrap(), changed);
     }
 
     #[test]

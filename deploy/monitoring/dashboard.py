@@ -23,7 +23,7 @@ QUEUES = 'rabbitmq_detailed_queue_messages_ready{queue=~".+\\\\.jobs"}'
 # What a worker's series are chosen by.
 WORKER = 'job=~"$job",instance=~"$worker"'
 # What settles an image for good; a retried one comes again.
-FINISHED = "predicted|already_done|failed|dead_lettered"
+FINISHED = "predicted|already_done|relabelled|renewed|failed|dead_lettered"
 RATE = "$__rate_interval"
 
 
@@ -103,10 +103,10 @@ def steps(*colours):
 WAITING = queue("messages", "jobs|suspects|retry\\\\..+")
 FINISHED_RATE = rate("camshaft_images_total", matchers=f'outcome=~"{FINISHED}"')
 FAILED = f'sum(increase(camshaft_images_total{{{WORKER},outcome="failed"}}[$__range]))'
-JUDGED = f'sum(increase(camshaft_images_total{{{WORKER},outcome=~"predicted|already_done|failed"}}[$__range]))'
+JUDGED = f'sum(increase(camshaft_images_total{{{WORKER},outcome=~"predicted|already_done|relabelled|renewed|failed"}}[$__range]))'
 
 GLANCE = [
-    panel("stat", "Images a second", "Settled for good: predicted, found done, failed or dead.",
+    panel("stat", "Images a second", "Settled for good: predicted, found done, relabelled, renewed, failed or dead.",
           [(FINISHED_RATE, "")], "short", 4, 4, defaults={"decimals": 1}),
     panel("stat", "Time left", "What waits and what is in work, at the rate of now. Empty while nothing is done.",
           [(f"sum({WAITING}) / ({FINISHED_RATE} > 0)", "")], "dtdurations", 4, 4, defaults={"noValue": "–"}),

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
+mod kept;
 mod older;
 
 /// What `camshaft status --json` tells with more arguments.
@@ -55,12 +56,17 @@ struct Done {
     superseded: u64,
 }
 
+/// What a worker tells in the last line of its log.
+fn told_at_end(ended: &Ended) -> Value {
+    let mut lines = ended.stderr.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let told: Value = lines.next_back().unwrap();
+    assert_eq!(told["message"], "ended", "{ended:?}");
+    told
+}
+
 impl Done {
-    /// Reads the last line of a worker's log.
     fn of(ended: &Ended) -> Self {
-        let mut lines = ended.stderr.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let told: Value = lines.next_back().unwrap();
-        assert_eq!(told["message"], "ended", "{ended:?}");
+        let told = told_at_end(ended);
         let number = |name: &str| told[name].as_u64().unwrap();
         Self {
             predicted: number("predicted"),

@@ -148,11 +148,12 @@ impl Engine {
             render: RenderStage { max_overlay_bytes: limits.pixel_bytes },
             store: StoreStage {
                 stores: Arc::clone(&stores),
-                superseded,
+                superseded: Arc::clone(&superseded),
                 reporting: Arc::clone(&reporting),
             },
             settle: SettleStage {
                 stores,
+                superseded,
                 refusal_limit,
                 refusal_told: Mutex::default(),
                 reporting,

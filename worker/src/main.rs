@@ -62,6 +62,8 @@ fn main() -> ExitCode {
             info!(
                 predicted = counts.predicted,
                 already_done = counts.already_done,
+                relabelled = counts.relabelled,
+                renewed = counts.renewed,
                 superseded = counts.superseded,
                 failed = counts.failed_in_all(),
                 retried = counts.retried,

@@ -255,6 +255,8 @@ fn images(counts: &OutcomeCounts) -> IntCounterVec {
     for (outcome, count) in [
         ("predicted", counts.predicted),
         ("already_done", counts.already_done),
+        ("relabelled", counts.relabelled),
+        ("renewed", counts.renewed),
         ("superseded", counts.superseded),
         ("failed", counts.failed_in_all()),
         ("retried", counts.retried),

@@ -48,6 +48,7 @@ pub mod retrying_folder;
 pub mod settle;
 pub mod stages;
 pub mod store;
+pub mod stored_prediction;
 pub mod stores;
 pub mod superseded;
 pub mod traces;

@@ -23,6 +23,10 @@ pub(crate) struct AuditTally {
     pub(crate) had_results: u64,
     /// Had a result, which was read, is right, and counts from now on.
     pub(crate) confirmed: u64,
+    /// Had a prediction, which got another label.
+    pub(crate) relabelled: u64,
+    /// Had a prediction of the same content, which got another entity tag.
+    pub(crate) renewed: u64,
     /// Belong to a later audit or enqueue of the same OUT, which has jobs for them.
     pub(crate) left_to_others: u64,
     /// None of these: the audit ended before, or every try failed.
@@ -39,6 +43,8 @@ impl AuditTally {
             predicted,
             failed: _,
             already_done: confirmed,
+            relabelled,
+            renewed,
             superseded: left_to_others,
             taken: _,
             retried: _,
@@ -50,9 +56,20 @@ impl AuditTally {
         let failed = outcomes.failed_in_all();
         let found = enqueued.found.load(Relaxed);
         let had_results = enqueued.skipped.load(Relaxed);
-        let parts = [predicted, failed, had_results, confirmed, left_to_others];
-        let not_done = found.saturating_sub(parts.iter().sum());
-        Self { found, predicted, failed, had_results, confirmed, left_to_others, not_done }
+        let kept = [had_results, confirmed, relabelled, renewed];
+        let parts = [predicted, failed, left_to_others].into_iter().chain(kept);
+        let not_done = found.saturating_sub(parts.sum());
+        Self {
+            found,
+            predicted,
+            failed,
+            had_results,
+            confirmed,
+            relabelled,
+            renewed,
+            left_to_others,
+            not_done,
+        }
     }
 
     /// Images without a result of this audit or an earlier one.
@@ -80,6 +97,8 @@ impl AuditTally {
         let others = [
             (self.had_results, "had results already"),
             (self.confirmed, "had results that were checked and kept"),
+            (self.relabelled, "relabelled"),
+            (self.renewed, "renewed"),
             (self.left_to_others, "left to another audit or enqueue"),
             (self.not_done, "not done"),
         ];
@@ -109,11 +128,13 @@ mod tests {
 
     #[test]
     fn every_image_is_in_exactly_one_part() {
-        for found in [20, 34] {
+        for found in [23, 34] {
             let outcomes = OutcomeCounts {
                 taken: 40,
                 predicted: 7,
                 already_done: 1,
+                relabelled: 2,
+                renewed: 1,
                 superseded: 3,
                 // These come again, or are not done.
                 retried: 11,
@@ -124,11 +145,13 @@ mod tests {
                 failed: BTreeMap::from([(FailureClass::NotFound, 2), (FailureClass::TooLarge, 1)]),
             };
             let tally = AuditTally::of(&enqueued(found, 6), &outcomes);
-            let AuditTally { predicted, failed, had_results, confirmed, .. } = tally;
-            assert_eq!((predicted, failed, had_results, confirmed), (7, 3, 6, 1));
-            let parts = predicted + failed + had_results + confirmed + tally.left();
+            let AuditTally { predicted, failed, had_results, confirmed, relabelled, renewed, .. } = tally;
+            assert_eq!((predicted, failed, had_results), (7, 3, 6));
+            assert_eq!((confirmed, relabelled, renewed), (1, 2, 1));
+            let kept = had_results + confirmed + relabelled + renewed;
+            let parts = predicted + failed + kept + tally.left();
             assert_eq!((tally.found, parts), (found, found));
-            assert_eq!((tally.left_to_others, tally.not_done), (3, found - 20));
+            assert_eq!((tally.left_to_others, tally.not_done), (3, found - 23));
         }
     }
 

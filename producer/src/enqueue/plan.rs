@@ -409,7 +409,7 @@ impl EnqueuePlan {
     fn message(
         &self,
         image: FoundImage,
-        JobMarks { replaces, again }: JobMarks,
+        JobMarks { replaces, changed, again }: JobMarks,
         trace: TraceContext,
     ) -> Message {
         let JobLabel { label, given: given_label } = self.label_map.apply(image.label);
@@ -427,6 +427,7 @@ impl EnqueuePlan {
             model: self.model.clone(),
             explain: self.record.explain.clone(),
             replaces,
+            changed,
             again,
         };
         Message { body: job.to_json().into(), trace: Some(trace) }

@@ -49,6 +49,9 @@ pub(crate) struct Decision {
 pub(crate) struct JobMarks {
     /// True if there may be one and it must be replaced.
     pub(crate) replaces: bool,
+    /// True if that is because the image or its label is not as it was, and the result is a prediction:
+    /// a worker keeps what is still right of it.
+    pub(crate) changed: bool,
     /// True if there may be one that is right: a worker looks for it first.
     pub(crate) again: bool,
 }
@@ -139,7 +142,12 @@ impl ImageSelector {
             Selection::Missing => true,
             Selection::All | Selection::Failed => false,
         };
-        let job = Some(JobMarks { replaces, again: looks && !replaces });
+        // What is to be redone, or was enqueued before and not done, is computed anew.
+        let changed = replaces
+            && selection == Selection::New
+            && need == Need::Change
+            && result.is_some_and(|result| result.kind() == ResultKind::Prediction);
+        let job = Some(JobMarks { replaces, changed, again: looks && !replaces });
         Decision { job, counting: CountingResults::FromNowOn }
     }
 
@@ -176,9 +184,10 @@ mod tests {
 
     use super::*;
 
-    const FIRST: JobMarks = JobMarks { replaces: false, again: false };
-    const LOOKS: JobMarks = JobMarks { replaces: false, again: true };
-    const REPLACES: JobMarks = JobMarks { replaces: true, again: false };
+    const FIRST: JobMarks = JobMarks { replaces: false, changed: false, again: false };
+    const LOOKS: JobMarks = JobMarks { again: true, ..FIRST };
+    const REPLACES: JobMarks = JobMarks { replaces: true, ..FIRST };
+    const CHANGED: JobMarks = JobMarks { changed: true, ..REPLACES };
 
     fn key(key: &str) -> ImageKey {
         ImageKey::parse(key).unwrap()
@@ -229,7 +238,8 @@ mod tests {
         assert_eq!(job("new.jpg", earlier, Selection::New), Some(FIRST));
         assert_eq!(job("done.jpg", earlier, Selection::New), None);
         assert_eq!(job("done.jpg", None, Selection::New), None);
-        assert_eq!(job("done.jpg", later, Selection::New), Some(REPLACES));
+        assert_eq!(job("done.jpg", later, Selection::New), Some(CHANGED));
+        assert_eq!(job("failed.jpg", later, Selection::New), Some(REPLACES));
         assert_eq!(job("failed.jpg", earlier, Selection::New), None);
         assert_eq!(job("failed.jpg", earlier, Selection::Failed), Some(REPLACES));
         assert_eq!(job("new.jpg", earlier, Selection::Failed), None);
@@ -237,7 +247,9 @@ mod tests {
         for there in ["done.jpg", "failed.jpg", "dead.jpg"] {
             assert_eq!(job(there, later, Selection::Missing), None);
         }
-        assert_eq!(job("done.jpg", earlier, Selection::All), Some(REPLACES));
+        for modified in [earlier, later] {
+            assert_eq!(job("done.jpg", modified, Selection::All), Some(REPLACES));
+        }
         assert_eq!(job("new.jpg", earlier, Selection::All), Some(FIRST));
         // Of a run that goes on without a manifest, any job may still wait.
         let goes_on = ImageSelector { goes_on: true, ..ImageSelector::default() };
@@ -262,7 +274,7 @@ mod tests {
         for change in changes {
             let mut now = before.clone();
             change(&mut now);
-            assert_eq!(decide(&now, Selection::New).job, Some(REPLACES), "{now:?}");
+            assert_eq!(decide(&now, Selection::New).job, Some(CHANGED), "{now:?}");
             // That it is to be done is not forgotten.
             let waiting = Decision { job: None, counting: CountingResults::FromNowOn };
             assert_eq!(decide(&now, Selection::Failed), waiting, "{now:?}");
@@ -313,7 +325,7 @@ mod tests {
         // What it has done of a changed image may be right.
         let mut changed = after(now, &[(&back, None)]);
         let relabelled = FoundImage { label: Some("dog".to_owned()), ..back };
-        assert_eq!(changed.decide(&relabelled, Selection::New).job, Some(REPLACES));
+        assert_eq!(changed.decide(&relabelled, Selection::New).job, Some(CHANGED));
         changed.interrupted_since = Some(now - TimeDelta::minutes(1));
         assert_eq!(changed.decide(&relabelled, Selection::New).job, Some(LOOKS));
     }

@@ -128,6 +128,7 @@ fn check_message(key: ImageKey, label: Option<String>) {
         model: ModelIdentity::bundled(),
         explain: ExplainOptions::default(),
         replaces: false,
+        changed: false,
         again: false,
     };
     assert_eq!(Job::parse(&job.to_json()).expect("a listed image makes a message"), job);

@@ -28,7 +28,9 @@ pub use compute::{
 };
 pub use config::{Architecture, HeadKind, ModelConfig};
 pub use error::ModelError;
-pub use explain::{ClassMap, ExplainError, ExplainRequest, ExplainedImage, ExplanationCost};
+pub use explain::{
+    ClassMap, ExplainError, ExplainRequest, ExplainedImage, ExplanationCost, KnownMap, Relabelled,
+};
 pub use model::Model;
 pub use model_files::ModelFiles;
 pub use network::resnet::{ForwardOutput, STAGES};

@@ -69,7 +69,7 @@ impl Model {
         if compute.kernel.is_some() && network.kernel().is_none() {
             compute = ComputeMode::without_kernel(precision, kernel)?;
         }
-        let labels = config.label_matcher();
+        let labels = files.labels().clone();
         Ok(Self { identity, config, labels, network, device: device.clone(), compute })
     }
 

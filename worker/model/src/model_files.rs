@@ -4,7 +4,10 @@
 //! fetching files and not computing with them. Upstream: files from a store. Downstream:
 //! [`Model`](crate::Model).
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
+use camshaft_common::label::LabelMatcher;
 use camshaft_common::model::{FileDigest, ModelIdentity, ModelReference, StoredModel};
 
 #[cfg(feature = "bundled")]
@@ -20,6 +23,8 @@ use crate::network::resnet::{ResNetShape, architecture_of, other_architecture};
 pub struct ModelFiles {
     identity: ModelIdentity,
     config: ModelConfig,
+    /// Made when it is first needed.
+    labels: OnceLock<LabelMatcher>,
     weights: WeightsFile,
     /// True if no `config.json` says how an image becomes the input.
     input_is_assumed: bool,
@@ -61,7 +66,8 @@ impl ModelFiles {
         };
         let weights = weights.with_head(config.classes.len(), head(&config).inputs());
         let weights = weights.map_err(unreadable)?;
-        Ok(Self { identity, config, weights, input_is_assumed, architecture_is_told })
+        let labels = OnceLock::new();
+        Ok(Self { identity, config, labels, weights, input_is_assumed, architecture_is_told })
     }
 
     /// Reads a model's files: `weights` in any supported format, `config` as JSON.
@@ -101,6 +107,12 @@ impl ModelFiles {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Finds the classes that labels mean.
+    #[must_use]
+    pub(crate) fn labels(&self) -> &LabelMatcher {
+        self.labels.get_or_init(|| self.config.label_matcher())
     }
 
     /// The weights.

@@ -95,8 +95,7 @@ fn new_record(job: &Job) -> ImageRecord {
         width: None,
         height: None,
         region: None,
-        // The one in `label` is for the model if a label map has replaced the given one.
-        label: job.given_label.clone().or_else(|| job.label.clone()),
+        label: job.result_label().map(str::to_owned),
         class: None,
         label_problem: None,
         digest: None,

@@ -59,12 +59,13 @@ impl AdmittedImage {
         self.job.replaces || self.may_have_been_begun()
     }
 
-    /// True if OUT may hold a result that makes this try needless. A result that a job replaces is told
-    /// from the new one by its generation; older versions' jobs have none.
+    /// True if OUT may hold a prediction that makes this try needless: that of another try or enqueue,
+    /// or one that needs at most another label or entity tag. A result that a job replaces is told from
+    /// the new one by its generation; older versions' jobs have none.
     #[must_use]
     pub fn may_be_done(&self) -> bool {
         let can_tell = !self.job.replaces || self.job.generation.is_some();
-        self.may_have_been_begun() && can_tell
+        self.job.changed || (self.may_have_been_begun() && can_tell)
     }
 
     fn may_have_been_begun(&self) -> bool {

@@ -1,4 +1,5 @@
-//! Third stage: the file becomes pixels and the network's input, and is measured.
+//! Third stage: the file becomes pixels and the network's input, and is measured, unless it has the digest
+//! of a prediction in OUT that can be kept.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use super::fetch::{Fetched, FetchedFile};
 use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
 use super::reporting::Reporting;
 use super::stages::Stage;
+use super::stored_prediction::StoredPrediction;
 use super::traces::{self, HasSpans, ImageSpans};
 use crate::cores::{self, DecoderFailure};
 
@@ -71,11 +73,11 @@ impl Stage for DecodeStage {
     type Output = Decoded;
 
     async fn process(&self, fetched: Fetched) -> Result<Decoded, Exit> {
-        let Fetched { mut admitted, file, model } = fetched;
+        let Fetched { mut admitted, file, model, stored } = fetched;
         if admitted.image.held.has_to_go_back() {
             return Err(Exit::of_image(admitted, ExitCause::NoTime));
         }
-        match self.decode(&mut admitted, file, &model).await {
+        match self.decode(&mut admitted, file, &model, stored).await {
             Ok(Pixels { picture, input, memory, .. }) => {
                 let input_bytes = size_of_val(&*input) as u64;
                 Ok(Decoded { admitted, picture, input, model, memory, input_bytes })
@@ -109,8 +111,13 @@ impl DecodeStage {
         admitted: &mut Admitted,
         file: FetchedFile,
         model: &Arc<ModelFiles>,
+        stored: Option<Box<StoredPrediction>>,
     ) -> Result<Pixels, ExitCause> {
-        let Measured { memory_bytes, elapsed } = self.measure_file(admitted, &file).await?;
+        let measured = self.measure_file(admitted, &file).await?;
+        if let Some(kept) = stored.and_then(|stored| stored.of_file(&admitted.image.record)) {
+            return Err(ExitCause::Kept(kept));
+        }
+        let Measured { memory_bytes, elapsed } = measured.map_err(|error| self.cause(error))?;
         let InputRule { height, width, .. } = model.config().input;
         let input_bytes = (INPUT_CHANNELS * height * width * size_of::<f32>()) as u64;
         let explain = &admitted.image.job.explain;
@@ -149,12 +156,13 @@ impl DecodeStage {
         Ok(pixels)
     }
 
-    /// Notes the file's digest, and reads from its header what its decoding needs.
+    /// Notes the file's digest, and reads from its header what its decoding needs. The inner error is
+    /// about the header.
     async fn measure_file(
         &self,
         admitted: &mut Admitted,
         file: &FetchedFile,
-    ) -> Result<Measured, ExitCause> {
+    ) -> Result<Result<Measured, DecodeError>, ExitCause> {
         let (bytes, limits) = (file.bytes.clone(), self.image_limits);
         let measure = move || {
             let digest = FileDigest::of(&bytes);
@@ -166,7 +174,7 @@ impl DecodeStage {
         let (digest, measured) = self.run(0, measure).await?;
         // A file that fails has a digest, too.
         admitted.image.record.digest = Some(digest);
-        measured.map_err(|error| self.cause(error))
+        Ok(measured)
     }
 
     /// Runs `work`, which holds `memory_bytes`, on a decoder's thread. If it does not come back, it

@@ -59,7 +59,9 @@ pub struct Classification {
 pub fn classify(cause: &ExitCause) -> Classification {
     use Disposition::{DeadLetter, Done, Failure, HandBack, Refuse, Retry};
     let (disposition, affects) = match cause {
-        ExitCause::AlreadyDone | ExitCause::Superseded => (Done, Affects::OneImage),
+        ExitCause::AlreadyDone | ExitCause::Kept(_) | ExitCause::Superseded => {
+            (Done, Affects::OneImage)
+        }
         ExitCause::NoTime => (HandBack, Affects::OneImage),
         ExitCause::NotAdmitted(NotAdmitted::Unreadable(_)) => (DeadLetter, Affects::OneImage),
         // Another worker may use the place, or have other settings for the store.

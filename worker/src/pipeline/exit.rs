@@ -1,4 +1,4 @@
-//! How a delivery leaves the pipeline before its prediction is stored.
+//! How a delivery leaves the pipeline before its own prediction is stored.
 //!
 //! Owns the causes. What becomes of each is decided in [`disposition`](super::disposition), and
 //! done in [`settle`](super::settle).
@@ -16,6 +16,7 @@ use camshaft_vision::overlay::EncodeOverlayError;
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::allowed_places::PlaceRefused;
 use super::model_files::ModelUnavailable;
+use super::stored_prediction::StoredPrediction;
 use super::traces::{HasSpans, ImageSpans};
 use crate::advice;
 
@@ -50,9 +51,12 @@ pub enum ExitCause {
     /// It would be held for longer than the broker allows, or than this worker has left.
     #[error("this worker holds more than it can do in time")]
     NoTime,
-    /// An earlier try stored the prediction, but did not acknowledge the message.
-    #[error("an earlier try has done it")]
+    /// The job of a later enqueue has stored a prediction.
+    #[error("a later job has done it")]
     AlreadyDone,
+    /// The prediction in OUT is kept, perhaps with another label or entity tag.
+    #[error("its prediction in OUT is kept")]
+    Kept(Box<StoredPrediction>),
     /// A later enqueue or audit has superseded the job.
     #[error("a later enqueue or audit has superseded the job")]
     Superseded,
@@ -123,7 +127,7 @@ impl ExitCause {
     /// True if something went wrong.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        !matches!(self, Self::AlreadyDone | Self::Superseded | Self::NoTime)
+        !matches!(self, Self::AlreadyDone | Self::Kept(_) | Self::Superseded | Self::NoTime)
     }
 }
 

@@ -1,13 +1,10 @@
-//! Second stage: reads the image from SOURCE, unless an earlier try has stored its prediction or a later
-//! enqueue has superseded the job.
+//! Second stage: reads the image from SOURCE, unless its prediction in OUT can be kept or a later enqueue
+//! has superseded the job.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use camshaft_common::layout::Layout;
-use camshaft_common::prediction::{MAX_RECORD_BYTES, PredictionRecord};
-use camshaft_common::store::{JSON, StoreErrorKind};
 use camshaft_model::ModelFiles;
 use camshaft_vision::input::InputRule;
 
@@ -18,6 +15,7 @@ use super::model_files::ModelUnavailable;
 use super::model_files_cache::ModelFilesCache;
 use super::reporting::Reporting;
 use super::stages::Stage;
+use super::stored_prediction::StoredPrediction;
 use super::stores::Stores;
 use super::superseded::SupersededJobs;
 use super::traces::{self, HasSpans, ImageSpans};
@@ -31,6 +29,8 @@ pub struct Fetched {
     pub file: FetchedFile,
     /// The model that its job asks for.
     pub model: Arc<ModelFiles>,
+    /// A prediction in OUT that is kept if the file has the same digest.
+    pub stored: Option<Box<StoredPrediction>>,
 }
 
 /// An image's file.
@@ -77,7 +77,7 @@ impl Stage for FetchStage {
             return Err(Exit::of_image(admitted, ExitCause::NoTime));
         }
         match self.read(&mut admitted.image).await {
-            Ok((file, model)) => Ok(Fetched { admitted, file, model }),
+            Ok((file, model, stored)) => Ok(Fetched { admitted, file, model, stored }),
             Err(cause) => Err(Exit::of_image(admitted, cause)),
         }
     }
@@ -87,7 +87,7 @@ impl FetchStage {
     async fn read(
         &self,
         image: &mut AdmittedImage,
-    ) -> Result<(FetchedFile, Arc<ModelFiles>), ExitCause> {
+    ) -> Result<(FetchedFile, Arc<ModelFiles>, Option<Box<StoredPrediction>>), ExitCause> {
         if self.superseded.has(&image.job).await {
             return Err(ExitCause::Superseded);
         }
@@ -99,9 +99,10 @@ impl FetchStage {
         self.check_input(&model).map_err(ExitCause::Model)?;
         model.check(&image.job.explain)?;
         let started = Instant::now();
-        if image.may_be_done() && self.is_done(image).await? {
-            return Err(ExitCause::AlreadyDone);
-        }
+        let stored = match image.may_be_done() {
+            true => self.find_stored(image, &model).await?,
+            false => None,
+        };
         let key = &image.job.key;
         let fetched = source.get_image(key, self.max_image_bytes, &self.file_budget).await;
         let (object, memory) = fetched.map_err(ExitCause::Source)?;
@@ -110,7 +111,7 @@ impl FetchStage {
         image.record.bytes = Some(object.bytes.len() as u64);
         self.reporting.metrics.count_read(object.bytes.len());
         traces::note_bytes(object.bytes.len());
-        Ok((FetchedFile { bytes: object.bytes, memory }, model))
+        Ok((FetchedFile { bytes: object.bytes, memory }, model, stored))
     }
 
     /// Checks that the network has the memory for one image.
@@ -125,58 +126,26 @@ impl FetchStage {
         }
     }
 
-    /// True if an earlier try, or the job of another enqueue of this run, has stored a prediction for
-    /// the image as it is now. The options of a run never change: other options make another run. So it
-    /// is enough to compare the run, the model, the image's label and its entity tag.
-    async fn is_done(&self, image: &AdmittedImage) -> Result<bool, ExitCause> {
+    /// Looks for a prediction in OUT that makes this try needless, and leaves with it. Returns one that
+    /// does so if the image's file has the same digest, which is known when it is read.
+    async fn find_stored(
+        &self,
+        image: &AdmittedImage,
+        model: &ModelFiles,
+    ) -> Result<Option<Box<StoredPrediction>>, ExitCause> {
         let job = &image.job;
         let out = self.stores.folder(&job.out).map_err(ExitCause::Out)?;
-        let layout = Layout::of(&job.out);
-        let path = layout.prediction(&job.key);
-        let stored = match out.get(&path, MAX_RECORD_BYTES, &self.file_budget).await {
-            Ok((stored, _memory)) => stored,
-            // One in an archive is made again.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    StoreErrorKind::NotFound | StoreErrorKind::ArchivedOrEncrypted
-                ) =>
-            {
-                return Ok(false);
-            }
-            Err(error) => return Err(ExitCause::Out(error)),
-        };
-        let Ok(mut record) = serde_json::from_slice::<PredictionRecord>(&stored.bytes) else {
-            return Ok(false);
-        };
-        if record.run != job.run {
-            return Ok(false);
+        let stored = StoredPrediction::read(job, &out, &self.file_budget).await;
+        let Some(stored) = stored.map_err(ExitCause::Out)? else { return Ok(None) };
+        if stored.is_of_later_than(job) {
+            return Err(ExitCause::AlreadyDone);
         }
-        // What a later enqueue wanted counts more than this job.
-        if record.generation > job.generation {
-            return Ok(true);
-        }
-        let is_of_job = record.model.digest == job.model.digest
-            && record.image.label == image.record.label
-            // An older result is to be replaced though it is of the same image.
-            && !(job.replaces && record.generation < job.generation);
-        if !is_of_job {
-            return Ok(false);
-        }
+        let Some(kept) = stored.for_job(job, model) else { return Ok(None) };
         let source = self.stores.folder(&job.source).map_err(ExitCause::Source)?;
         let now = source.head_image(&job.key).await.map_err(ExitCause::Source)?;
-        if now.etag != record.image.etag {
-            return Ok(false);
+        if kept.is_of(&now) {
+            return Err(ExitCause::Kept(Box::new(kept)));
         }
-        if record.generation < job.generation {
-            // A result counts if it is newer than the enqueue that asks for it.
-            record.generation = job.generation;
-            let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
-            out.put(&path, json, JSON).await.map_err(ExitCause::Out)?;
-        }
-        // The earlier try may have ended after it wrote the prediction and before it removed an
-        // old failure.
-        out.delete(&layout.failure(&job.key)).await.map_err(ExitCause::Out)?;
-        Ok(true)
+        Ok(kept.may_be_of(&now).then(|| Box::new(kept)))
     }
 }

@@ -14,6 +14,8 @@ pub struct OutcomeCounters {
     taken: AtomicU64,
     predicted: AtomicU64,
     already_done: AtomicU64,
+    relabelled: AtomicU64,
+    renewed: AtomicU64,
     superseded: AtomicU64,
     retried: AtomicU64,
     refused: AtomicU64,
@@ -30,8 +32,12 @@ pub struct OutcomeCounts {
     pub taken: u64,
     /// Images whose prediction was stored.
     pub predicted: u64,
-    /// Images whose prediction an earlier try had stored.
+    /// Images whose prediction an earlier try, or the job of another enqueue, had stored.
     pub already_done: u64,
+    /// Images whose prediction got another label, without the network.
+    pub relabelled: u64,
+    /// Images that were written again with the same content, so that their prediction was kept.
+    pub renewed: u64,
     /// Deliveries whose job a later enqueue has superseded.
     pub superseded: u64,
     /// Deliveries put back, to be tried again after a delay.
@@ -59,6 +65,14 @@ impl OutcomeCounters {
 
     pub(super) fn count_already_done(&self) {
         self.already_done.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_relabelled(&self) {
+        self.relabelled.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_renewed(&self) {
+        self.renewed.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_superseded(&self) {
@@ -96,6 +110,8 @@ impl OutcomeCounters {
             taken: self.taken.load(Relaxed),
             predicted: self.predicted.load(Relaxed),
             already_done: self.already_done.load(Relaxed),
+            relabelled: self.relabelled.load(Relaxed),
+            renewed: self.renewed.load(Relaxed),
             superseded: self.superseded.load(Relaxed),
             retried: self.retried.load(Relaxed),
             refused: self.refused.load(Relaxed),
@@ -114,10 +130,16 @@ impl OutcomeCounts {
         self.failed.values().sum()
     }
 
+    /// Images whose prediction in OUT was kept.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.already_done + self.relabelled + self.renewed
+    }
+
     /// Images that have a result now.
     #[must_use]
     pub fn finished(&self) -> u64 {
-        self.predicted + self.already_done + self.failed_in_all()
+        self.predicted + self.kept() + self.failed_in_all()
     }
 
     /// Deliveries that are in a stage now, or wait between two.

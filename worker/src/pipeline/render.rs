@@ -8,7 +8,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{Layout, OverlayDifference};
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
-use camshaft_model::{ClassMap, ExplainedImage, embedding};
+use camshaft_model::{ClassMap, ExplainedImage, KnownMap, embedding};
 use camshaft_vision::overlay::{self, OverlayStyle};
 use image::RgbImage;
 
@@ -155,15 +155,10 @@ fn draw(
     let mut explanations = Vec::with_capacity(map_count);
     let mut overlays = Vec::new();
     let mut left = max_overlay_bytes;
-    let (method, layer) = (options.method.first(), options.layer.first());
-    let class = maps.first().map(|first| first.class);
+    let first = maps.first().map(|first| first.class);
     for map in maps {
-        let difference = OverlayDifference {
-            method: Some(map.method).filter(|other| other != method),
-            layer: Some(&map.layer).filter(|other| *other != layer),
-            class: Some(map.class).filter(|other| Some(*other) != class),
-        };
-        let path = layout.overlay(key, difference, options.overlay);
+        let known = KnownMap { method: map.method, layer: &map.layer, class: map.class };
+        let path = overlay_path(*layout, key, options, first, known);
         if let (Some(path), Some(content_type)) = (&path, options.overlay.content_type()) {
             let style = OverlayStyle {
                 colormap: options.colormap,
@@ -182,6 +177,23 @@ fn draw(
         explanations.push(explanation_record(map, path));
     }
     Ok((explanations, overlays))
+}
+
+/// The path of a map's overlay below OUT, if it gets one. `first` is the class of the image's first map.
+pub(super) fn overlay_path(
+    layout: Layout,
+    key: &ImageKey,
+    options: &ExplainOptions,
+    first: Option<usize>,
+    map: KnownMap<'_>,
+) -> Option<String> {
+    let (method, layer) = (options.method.first(), options.layer.first());
+    let difference = OverlayDifference {
+        method: Some(map.method).filter(|other| other != method),
+        layer: Some(map.layer).filter(|other| *other != layer),
+        class: Some(map.class).filter(|other| Some(*other) != first),
+    };
+    layout.overlay(key, difference, options.overlay)
 }
 
 fn explanation_record(class_map: ClassMap, overlay: Option<String>) -> Explanation {

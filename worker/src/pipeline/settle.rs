@@ -22,7 +22,9 @@ use super::recent_jobs::Fault;
 use super::reporting::Reporting;
 use super::stages::Stages;
 use super::store::Stored;
+use super::stored_prediction::{KeptAs, StoredPrediction};
 use super::stores::Stores;
+use super::superseded::SupersededJobs;
 use super::traces::{self, HasSpans};
 use crate::metrics::{StageMetrics, WrittenObject};
 use crate::waiting;
@@ -35,8 +37,10 @@ const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Settles deliveries.
 #[derive(Debug)]
 pub struct SettleStage {
-    /// Opens OUT, for failures. Knows whether a store is out.
+    /// Opens OUT, for failures and kept predictions. Knows whether a store is out.
     pub stores: Arc<Stores>,
+    /// Tells jobs that no longer count.
+    pub superseded: Arc<SupersededJobs>,
     /// How long a job may be refused by every worker.
     pub refusal_limit: Duration,
     /// When a refusal was last told.
@@ -107,15 +111,11 @@ impl SettleStage {
         let Exit { delivery, image, cause } = exit;
         let mut cause = *cause;
         let Classification { mut disposition, mut affects } = classify(&cause);
-        if let (Disposition::Failure(class), Some(image)) = (disposition, &image) {
-            let reason = cause.to_string();
-            match self.write_failure(image, class, &reason).await {
-                Ok(()) => info!(class = %class, reason, "failure stored"),
-                Err(error) => {
-                    cause = ExitCause::Out(error);
-                    Classification { disposition, affects } = classify(&cause);
-                }
-            }
+        if let Some(image) = &image
+            && let Err(changed) = self.write_result(image, &cause, disposition).await
+        {
+            cause = changed;
+            Classification { disposition, affects } = classify(&cause);
         }
         let reason = cause.to_string();
         if self.is_lasting(affects, image.as_deref()) {
@@ -140,15 +140,7 @@ impl SettleStage {
             return;
         }
         match disposition {
-            Disposition::Done if matches!(cause, ExitCause::Superseded) => {
-                self.reporting.counters.count_superseded();
-                traces::end(&trace, "superseded");
-                debug!("{cause}");
-            }
-            Disposition::Done => {
-                self.reporting.counters.count_already_done();
-                traces::end(&trace, "already_done");
-            }
+            Disposition::Done => self.count_done(&cause, &trace),
             Disposition::Failure(class) => {
                 self.reporting.counters.count_failed(class);
                 traces::end_failed(&trace, class, &reason);
@@ -159,6 +151,60 @@ impl SettleStage {
             | Disposition::Postpone(_)
             | Disposition::HandBack
             | Disposition::DeadLetter => {}
+        }
+    }
+
+    /// Writes the result of an image that left early, if it has one.
+    ///
+    /// # Errors
+    /// Why the image leaves instead.
+    async fn write_result(
+        &self,
+        image: &AdmittedImage,
+        cause: &ExitCause,
+        disposition: Disposition,
+    ) -> Result<(), ExitCause> {
+        let written = match (cause, disposition) {
+            (ExitCause::Kept(kept), _) => {
+                if self.superseded.is_done_later(&image.job).await {
+                    return Err(ExitCause::Superseded);
+                }
+                self.write_kept(image, kept).await
+            }
+            (_, Disposition::Failure(class)) => {
+                self.write_failure(image, class, &cause.to_string()).await
+            }
+            _ => Ok(()),
+        };
+        written.map_err(ExitCause::Out)
+    }
+
+    /// Counts a delivery that needed no work, or almost none.
+    fn count_done(&self, cause: &ExitCause, trace: &Span) {
+        let counters = &self.reporting.counters;
+        let kept_as = match cause {
+            ExitCause::Superseded => {
+                counters.count_superseded();
+                traces::end(trace, "superseded");
+                debug!("{cause}");
+                return;
+            }
+            ExitCause::Kept(kept) => kept.kept_as(),
+            _ => KeptAs::AlreadyDone,
+        };
+        match kept_as {
+            KeptAs::AlreadyDone => {
+                counters.count_already_done();
+                traces::end(trace, "already_done");
+            }
+            KeptAs::Relabelled => {
+                counters.count_relabelled();
+                traces::end(trace, "relabelled");
+            }
+            KeptAs::Renewed => {
+                counters.count_renewed();
+                traces::end(trace, "renewed");
+            }
         }
     }
 
@@ -173,6 +219,25 @@ impl SettleStage {
             }
             Affects::EveryImageIfOutIsOut => job.is_some_and(|job| self.stores.is_out(&job.out)),
         }
+    }
+
+    /// Writes a prediction that is kept, if anything about it is new. A kill at any moment leaves a
+    /// prediction whose overlays are there.
+    async fn write_kept(
+        &self,
+        image: &AdmittedImage,
+        kept: &StoredPrediction,
+    ) -> Result<(), StoreError> {
+        let out = self.stores.folder(&image.job.out)?;
+        let layout = Layout::of(&image.job.out);
+        if let Some(json) = kept.to_write() {
+            let bytes = json.len();
+            out.put(&layout.prediction(&image.job.key), json, JSON).await?;
+            self.reporting.metrics.count_written(WrittenObject::Prediction, bytes);
+        }
+        // An earlier try may have ended after it wrote the prediction and before it removed an old
+        // failure.
+        out.delete(&layout.failure(&image.job.key)).await
     }
 
     async fn write_failure(
@@ -200,6 +265,7 @@ impl SettleStage {
         if image.may_have_a_result() {
             out.delete(&layout.prediction(&image.job.key)).await?;
         }
+        info!(class = %class, reason = message, "failure stored");
         Ok(())
     }
 

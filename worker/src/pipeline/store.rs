@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use camshaft_common::job::Job;
 use camshaft_common::layout::Layout;
-use camshaft_common::prediction::{MAX_RECORD_BYTES, ModelRecord, PredictionRecord, StageTimings};
-use camshaft_common::run::{Generation, RunId, SCHEMA};
+use camshaft_common::prediction::{ModelRecord, PredictionRecord, StageTimings};
+use camshaft_common::run::SCHEMA;
 use camshaft_common::store::{JSON, StoreError};
 use chrono::Utc;
-use serde::Deserialize;
 
 use super::admitted::{Admitted, AdmittedImage};
 use super::exit::{Exit, ExitCause};
@@ -54,7 +52,7 @@ impl Stage for StoreStage {
 
     async fn process(&self, rendered: Rendered) -> Result<Stored, Exit> {
         let Rendered { mut admitted, model, results, memory } = rendered;
-        if self.is_done_later(&admitted.image.job).await {
+        if self.superseded.is_done_later(&admitted.image.job).await {
             return Err(Exit::of_image(admitted, ExitCause::Superseded));
         }
         match self.write(&mut admitted.image, model, results, memory).await {
@@ -65,24 +63,6 @@ impl Stage for StoreStage {
 }
 
 impl StoreStage {
-    /// True if the job was superseded while it was in work, and the later one is done already.
-    async fn is_done_later(&self, job: &Job) -> bool {
-        /// What tells whose result it is.
-        #[derive(Deserialize)]
-        struct Record {
-            run: RunId,
-            generation: Option<Generation>,
-        }
-        if !self.superseded.has(job).await {
-            return false;
-        }
-        let Ok(out) = self.stores.folder(&job.out) else { return false };
-        let path = Layout::of(&job.out).prediction(&job.key);
-        let Ok(stored) = out.get_once(&path, MAX_RECORD_BYTES).await else { return false };
-        let record = serde_json::from_slice::<Record>(&stored.bytes);
-        record.is_ok_and(|record| record.run != job.run || record.generation > job.generation)
-    }
-
     async fn write(
         &self,
         image: &mut AdmittedImage,

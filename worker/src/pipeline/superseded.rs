@@ -3,15 +3,16 @@
 //!
 //! OUT's `run.json` tells the first generation whose jobs count. It is read about every five seconds
 //! while there are jobs for that OUT. If it can't be read, all jobs count. Downstream: `fetch`, before
-//! work begins, and `store`, before a result is written.
+//! work begins, and `store` and `settle`, before a prediction is written.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use camshaft_common::job::Job;
-use camshaft_common::layout::RUN_FILE;
+use camshaft_common::layout::{Layout, RUN_FILE};
 use camshaft_common::location::Location;
-use camshaft_common::run::{Generation, MAX_RUN_FILE_BYTES};
+use camshaft_common::prediction::MAX_RECORD_BYTES;
+use camshaft_common::run::{Generation, MAX_RUN_FILE_BYTES, RunId};
 use camshaft_common::store::StoreError;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -72,6 +73,24 @@ impl SupersededJobs {
         job.generation < look.jobs_since
     }
 
+    /// True if the job was superseded while it was in work, and the later one is done already.
+    pub async fn is_done_later(&self, job: &Job) -> bool {
+        /// What tells whose result it is.
+        #[derive(Deserialize)]
+        struct Record {
+            run: RunId,
+            generation: Option<Generation>,
+        }
+        if !self.has(job).await {
+            return false;
+        }
+        let Ok(out) = self.stores.folder(&job.out) else { return false };
+        let path = Layout::of(&job.out).prediction(&job.key);
+        let Ok(stored) = out.get_once(&path, MAX_RECORD_BYTES).await else { return false };
+        let record = serde_json::from_slice::<Record>(&stored.bytes);
+        record.is_ok_and(|record| record.run != job.run || record.generation > job.generation)
+    }
+
     fn run_in(&self, out: &Location) -> Arc<KnownRun> {
         let mut known = self.known.lock();
         let is_wanted = |(place, _): &(Location, Arc<KnownRun>)| place == out;
@@ -116,7 +135,6 @@ mod tests {
     use camshaft_common::job::JOB_VERSION;
     use camshaft_common::key::ImageKey;
     use camshaft_common::model::ModelIdentity;
-    use camshaft_common::run::RunId;
     use camshaft_common::store::StoreOptions;
 
     use super::super::outage::OutagePolicy;
@@ -138,6 +156,7 @@ mod tests {
             model: ModelIdentity::bundled(),
             explain: ExplainOptions::default(),
             replaces: false,
+            changed: false,
             again: false,
         }
     }

@@ -1,7 +1,7 @@
 //! A batch from input to predictions and maps, in one forward pass.
 //!
 //! Owns the steps and their order. [`scores`] decides which classes are explained, [`maps`] how
-//! their maps are computed. An image that can't be explained fails alone; the other images of its
+//! their maps are computed; [`relabel`] makes a result for another label without the network. An image that can't be explained fails alone; the other images of its
 //! batch get their results. Upstream: batches of the network's input. Downstream: overlays and
 //! results.
 
@@ -10,6 +10,7 @@ mod cost;
 mod early_end;
 mod error;
 mod maps;
+mod relabel;
 mod result;
 mod scores;
 
@@ -19,6 +20,7 @@ use candle_core::Tensor;
 
 pub use cost::ExplanationCost;
 pub use error::ExplainError;
+pub use relabel::{KnownMap, Relabelled};
 pub use result::{ClassMap, ExplainRequest, ExplainedImage};
 
 use crate::cam::{CamTarget, MapStatistics};

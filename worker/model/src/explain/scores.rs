@@ -10,7 +10,51 @@ use super::result::ExplainRequest;
 use crate::config::ModelConfig;
 
 /// A result lists at least this many classes: ImageNet's customary top 5.
-const LISTED_CLASSES: usize = 5;
+pub(super) const LISTED_CLASSES: usize = 5;
+
+/// Which of an image's classes are listed and which are explained.
+pub(super) struct ChosenClasses {
+    /// Classes to explain, in the order of the result.
+    pub(super) targets: Vec<usize>,
+    /// The class that the label means, if there is a label.
+    pub(super) label: Option<Result<usize, LabelProblem>>,
+}
+
+impl ChosenClasses {
+    /// Chooses the classes to explain. `ranking` has at least one class, the most probable first.
+    pub(super) fn of(
+        config: &ModelConfig,
+        labels: &LabelMatcher,
+        request: &ExplainRequest<'_>,
+        ranking: &[usize],
+    ) -> Result<Self, ExplainError> {
+        let label = request.label.map(|label| labels.find(label));
+        let targets = match &request.options.target {
+            Target::Top(count) => {
+                let mut targets: Vec<_> = ranking.iter().copied().take(*count).collect();
+                // A label may mean none of the model's classes; that is no error here.
+                let given = label.and_then(Result::ok);
+                targets.extend(given.filter(|given| !targets.contains(given)));
+                targets
+            }
+            Target::Label => {
+                let given = request.label.ok_or(ExplainError::NoLabel)?;
+                let label =
+                    labels.find(given).map_err(|problem| config.label_error(given, problem))?;
+                let top = ranking[0];
+                if top == label { vec![label] } else { vec![label, top] }
+            }
+            Target::Class(name) => vec![config.class_named(name)?],
+        };
+        Ok(Self { targets, label })
+    }
+
+    /// True if the result lists the class at `rank`, counted from 0. The class of the label is always
+    /// listed.
+    pub(super) fn lists(&self, rank: usize, class: usize) -> bool {
+        rank < LISTED_CLASSES || self.targets.contains(&class) || self.label == Some(Ok(class))
+    }
+}
 
 /// The scores in an image's result, and which of its classes to explain.
 pub(super) struct ScorePlan {
@@ -44,37 +88,16 @@ impl<'a> ImageScores<'a> {
         Ok(Self { logits, probabilities, entropy, ranking })
     }
 
-    /// Decides which classes are listed and which are explained. The class of the label is always
-    /// listed.
+    /// Decides which classes are listed and which are explained.
     pub(super) fn plan(
         &self,
         config: &ModelConfig,
         labels: &LabelMatcher,
         request: &ExplainRequest<'_>,
     ) -> Result<ScorePlan, ExplainError> {
-        let label = request.label.map(|label| labels.find(label));
-        let targets = match &request.options.target {
-            Target::Top(count) => {
-                let mut targets: Vec<_> = self.ranking.iter().copied().take(*count).collect();
-                // A label may mean none of the model's classes; that is no error here.
-                let given = label.and_then(Result::ok);
-                targets.extend(given.filter(|given| !targets.contains(given)));
-                targets
-            }
-            Target::Label => {
-                let given = request.label.ok_or(ExplainError::NoLabel)?;
-                let label =
-                    labels.find(given).map_err(|problem| config.label_error(given, problem))?;
-                let top = self.ranking[0];
-                if top == label { vec![label] } else { vec![label, top] }
-            }
-            Target::Class(name) => vec![config.class_named(name)?],
-        };
-        let is_listed = |rank: usize, class: usize| {
-            rank < LISTED_CLASSES || targets.contains(&class) || label == Some(Ok(class))
-        };
+        let chosen = ChosenClasses::of(config, labels, request, &self.ranking)?;
         let listed = self.ranking.iter().enumerate();
-        let listed = listed.filter(|&(rank, &class)| is_listed(rank, class));
+        let listed = listed.filter(|&(rank, &class)| chosen.lists(rank, class));
         let predictions = listed.map(|(_, &class)| ClassPrediction {
             class,
             label: config.classes[class].clone(),
@@ -82,6 +105,7 @@ impl<'a> ImageScores<'a> {
             logit: self.logits[class],
         });
         let (predictions, entropy) = (predictions.collect(), self.entropy);
+        let ChosenClasses { targets, label } = chosen;
         Ok(ScorePlan { predictions, entropy, targets, label })
     }
 }

@@ -21,6 +21,7 @@ fn job(source: &str, key: &str, out: &str, model: &str) -> Job {
         model: ModelIdentity { reference: model.parse().unwrap(), ..ModelIdentity::bundled() },
         explain: ExplainOptions::default(),
         replaces: false,
+        changed: false,
         again: false,
     }
 }
