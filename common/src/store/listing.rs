@@ -48,6 +48,23 @@ impl Folder {
         names.map_err(|source| self.error("list", "", source))
     }
 
+    /// True if anything lies below this folder, by one request at most. False if there is no such folder,
+    /// or, in a file system, if it has hidden entries only: so is a folder in which nothing is mounted.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn has_anything(&self) -> Result<bool, StoreError> {
+        let found = match &self.listing {
+            Listing::Local => has_local_entries(PathBuf::from(format!("/{}", self.root))).await,
+            Listing::Seekable(_) | Listing::Plain => {
+                let root = Some(&self.root).filter(|root| !root.is_root());
+                let first = self.store.list(root).next().await;
+                first.transpose().map(|first| first.is_some())
+            }
+        };
+        found.map_err(|source| self.error("list", "", source))
+    }
+
     /// Every entry below `prefix`, in order if the store can do that.
     pub(super) fn list_entries(
         &self,
@@ -127,23 +144,47 @@ fn bytes_before_names(prefix: &Path) -> usize {
 
 /// The names of the files in a folder; none if there is no folder.
 async fn local_names(folder: PathBuf) -> StoreResult<Vec<String>> {
-    let reading = tokio::task::spawn_blocking(move || {
-        use io::ErrorKind::{NotADirectory, NotFound};
-        let entries = match fs::read_dir(folder) {
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(Vec::new()),
-            entries => entries?,
-        };
+    read_local(move || {
         let mut names = Vec::new();
-        for entry in entries {
+        for entry in entries_of(folder)?.into_iter().flatten() {
             let entry = entry?;
             if fs::metadata(entry.path()).is_ok_and(|facts| facts.is_file()) {
                 names.extend(entry.file_name().into_string().ok());
             }
         }
-        Ok::<_, io::Error>(names)
-    });
-    let names = reading.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-    names.map_err(|error| object_store::Error::Generic { store: "file", source: error.into() })
+        Ok(names)
+    })
+    .await
+}
+
+/// True if a folder has an entry that is not hidden.
+async fn has_local_entries(folder: PathBuf) -> StoreResult<bool> {
+    read_local(move || {
+        for entry in entries_of(folder)?.into_iter().flatten() {
+            if !entry?.file_name().as_encoded_bytes().starts_with(b".") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+    .await
+}
+
+/// The entries of a folder; `None` if there is no folder.
+fn entries_of(folder: PathBuf) -> io::Result<Option<fs::ReadDir>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        entries => entries.map(Some),
+    }
+}
+
+async fn read_local<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> StoreResult<T> {
+    let reading = tokio::task::spawn_blocking(read);
+    let read = reading.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    read.map_err(|error| object_store::Error::Generic { store: "file", source: error.into() })
 }
 
 fn unreadable(other: &FoundOther) -> object_store::Error {
@@ -156,6 +197,22 @@ fn unreadable(other: &FoundOther) -> object_store::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn a_folder_that_is_empty_or_not_there_has_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("images");
+        let location = place.to_str().unwrap().parse().unwrap();
+        let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
+        assert!(!folder.has_anything().await.unwrap(), "not there");
+        fs::create_dir(&place).unwrap();
+        assert!(!folder.has_anything().await.unwrap(), "empty");
+        fs::write(place.join(".keep"), "").unwrap();
+        assert!(!folder.has_anything().await.unwrap(), "hidden");
+        fs::create_dir(place.join("cat")).unwrap();
+        assert!(folder.has_anything().await.unwrap());
+    }
 
     #[test]
     fn an_unfinished_file_is_told_by_its_last_name() {
