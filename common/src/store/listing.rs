@@ -9,7 +9,11 @@ use object_store::{ObjectMeta, Result as StoreResult};
 
 use super::found::{FoundEntry, FoundObject, FoundOther};
 use super::{Folder, Listed, Listing, StoreError, ordered};
+use crate::key::ImageKey;
 use crate::skipped::SkipReason;
+
+/// Objects in a page of most stores' listings.
+const PAGE_OBJECTS: usize = 1000;
 
 impl Folder {
     /// Every object below `folder` (`""` for all), in the store's order. An item is an
@@ -63,6 +67,29 @@ impl Folder {
             }
         };
         found.map_err(|source| self.error("list", "", source))
+    }
+
+    /// Up to `most` images, spread over the first page of a listing.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn sample_images(&self, most: usize) -> Result<Vec<ImageKey>, StoreError> {
+        let entries = match &self.listing {
+            Listing::Local => self.list_entries(&self.root),
+            Listing::Seekable(_) | Listing::Plain => self.list_plainly(&self.root),
+        };
+        let keys = entries.take(PAGE_OBJECTS).try_filter_map(|entry| async move {
+            Ok(match entry {
+                FoundEntry::Object(object) if !object.is_folder_marker() => {
+                    ImageKey::from_name(&object.name).ok()
+                }
+                FoundEntry::Object(_) | FoundEntry::Skipped(_) => None,
+            })
+        });
+        let keys = keys.try_collect::<Vec<_>>().await;
+        let keys = keys.map_err(|source| self.error("list", "", source))?;
+        let step = keys.len().div_ceil(most.max(1)).max(1);
+        Ok(keys.into_iter().step_by(step).collect())
     }
 
     /// Every entry below `prefix`, in order if the store can do that.
@@ -212,6 +239,20 @@ mod tests {
         assert!(!folder.has_anything().await.unwrap(), "hidden");
         fs::create_dir(place.join("cat")).unwrap();
         assert!(folder.has_anything().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_sample_of_images_is_spread_over_a_listing() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = directory.path().to_str().unwrap().parse().unwrap();
+        let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
+        assert!(folder.sample_images(4).await.unwrap().is_empty());
+        for number in 0..10 {
+            fs::write(directory.path().join(format!("{number}.jpg")), "").unwrap();
+        }
+        let sample = folder.sample_images(4).await.unwrap();
+        let names: Vec<_> = sample.iter().map(ImageKey::as_str).collect();
+        assert_eq!(names, ["0.jpg", "3.jpg", "6.jpg", "9.jpg"]);
     }
 
     #[test]
