@@ -12,6 +12,7 @@ pub(crate) mod list_format;
 mod list_key;
 pub mod list_lines;
 mod list_repetitions;
+mod listed_objects;
 pub(crate) mod previous_images;
 pub(crate) mod run_folders;
 pub(crate) mod selection;

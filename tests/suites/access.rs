@@ -159,6 +159,24 @@ fn a_profile_in_the_files_of_aws_is_used() {
 }
 
 #[test]
+fn the_program_of_a_profile_gives_credentials() {
+    let (small, server) = (SmallRun::new(2), S3Server::s3s_fs());
+    server.make_bucket("programs");
+    let key = json!({"Version": 1, "AccessKeyId": ACCESS_KEY, "SecretAccessKey": SECRET_KEY});
+    fs::write(small.directory.path().join("key"), key.to_string()).unwrap();
+    let config = "[profile team]\ncredential_process = cat ~/key\n[profile broken]\n\
+                  credential_process = cat ~/key; echo 'log in first' >&2; exit 1\n";
+    write_aws_file(&small, "config", config);
+    let mut command = audit(&small, "s3://programs/out");
+    command.env("AWS_PROFILE", "team").env("AWS_ENDPOINT_URL", local(server.port()));
+    assert_audits(&small, server, "s3://programs/out", &mut command);
+
+    let ended = run(audit(&small, "s3://programs/none").env("AWS_PROFILE", "broken"));
+    assert!(!ended.stderr.contains(SECRET_KEY), "{}", ended.stderr);
+    ended.expect_one_line(&["credential_process", "\"broken\"", "log in first"]);
+}
+
+#[test]
 fn a_wrong_region_names_the_right_one() {
     let (small, server) = (SmallRun::new(1), S3Server::s3s_fs());
     let relay = S3Relay::to(server);

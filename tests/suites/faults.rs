@@ -17,6 +17,7 @@ mod places;
 mod reconciliation;
 mod shutdown;
 mod slow;
+mod sources;
 mod store;
 
 /// Deadline for everything here. A machine that works takes less.

@@ -23,6 +23,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 mod kept;
 mod older;
+mod replaced;
 
 /// What `camshaft status --json` tells with more arguments.
 fn status(small: &SmallRun, more: &[&str]) -> Value {

@@ -46,6 +46,7 @@ pub mod render;
 pub mod reporting;
 pub mod retrying_folder;
 pub mod settle;
+pub mod source_access;
 pub mod stages;
 pub mod store;
 pub mod stored_prediction;

@@ -2,8 +2,9 @@
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>.
 //!
 //! Owns which files and which profile count, and what a profile says: a key, an identity token's file
-//! with its role, the region and the endpoint. Other ways to credentials (single sign-on, a role to
-//! assume, a program) are told and not followed. Upstream: [`clouds`](super::clouds).
+//! with its role, a [program](super::credential_process), the region and the endpoint. Other ways to
+//! credentials (single sign-on, a role to assume) are told and not followed. Upstream:
+//! [`clouds`](super::clouds).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
 
 use super::StoreOptions;
+use super::credential_process::ProcessCredentials;
 use super::settings::{self, SettingsError};
 
 const DEFAULT_PROFILE: &str = "default";
@@ -25,8 +27,7 @@ const DEFAULT_PROFILE: &str = "default";
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// The settings of a profile whose value leads to credentials in a way that is not followed here.
-const ELSEWHERE: [&str; 4] =
-    ["sso_session", "sso_start_url", "credential_process", "login_session"];
+const ELSEWHERE: [&str; 3] = ["sso_session", "sso_start_url", "login_session"];
 
 /// The two files, and the profile to read there.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub(super) enum ProfileCredentials {
         /// The name of the session, if the profile has one.
         session: Option<String>,
     },
+    /// Those that a program prints.
+    Process(ProcessCredentials),
 }
 
 impl AwsFiles {
@@ -147,6 +150,11 @@ impl AwsFiles {
                 Ok(ProfileCredentials::Key(AwsCredential { key_id, secret_key, token }))
             }
             [None, None] => {
+                if let Some(command) = profile.setting("credential_process") {
+                    let (profile, command) = (self.profile.clone(), command.to_owned());
+                    let process = ProcessCredentials::new(profile, command);
+                    return Ok(ProfileCredentials::Process(process));
+                }
                 let setting = ELSEWHERE.into_iter().find(|name| profile.setting(name).is_some());
                 setting.map_or(Ok(ProfileCredentials::None), |setting| Err(elsewhere(setting)))
             }
@@ -181,9 +189,12 @@ impl AwsFiles {
     fn key(&self) -> Option<AwsCredential> {
         match self.read().and_then(|profile| self.credentials(&profile)) {
             Ok(ProfileCredentials::Key(key)) => Some(key),
-            Ok(ProfileCredentials::None | ProfileCredentials::IdentityToken { .. }) | Err(_) => {
-                None
-            }
+            Ok(
+                ProfileCredentials::None
+                | ProfileCredentials::IdentityToken { .. }
+                | ProfileCredentials::Process(_),
+            )
+            | Err(_) => None,
         }
     }
 }
@@ -348,6 +359,8 @@ source_profile = default
 [profile token]
 role_arn = arn:aws:iam::1:role/x
 web_identity_token_file = /run/token
+[profile program]
+credential_process = cat ~/key # of the team
 [sso-session company]
 sso_region = us-east-1
 ";
@@ -393,6 +406,9 @@ sso_region = us-east-1
             panic!("{read:?}")
         };
         assert_eq!((&*file, &*role, session), ("/run/token", "arn:aws:iam::1:role/x", None));
+        let program = files(home.path(), &[("AWS_PROFILE", "program")]);
+        let read = program.credentials(&program.read().unwrap()).unwrap();
+        assert!(matches!(read, ProfileCredentials::Process(_)), "{read:?}");
     }
 
     #[test]

@@ -146,6 +146,7 @@ fn with_files(
         ProfileCredentials::Key(key) => {
             builder.with_credentials(Arc::new(FileCredentials::new(files.clone(), key)))
         }
+        ProfileCredentials::Process(process) => builder.with_credentials(Arc::new(process)),
         ProfileCredentials::IdentityToken { file, role, session } => {
             let session = session.map(|name| (AmazonS3ConfigKey::RoleSessionName, name));
             let role = [

@@ -9,7 +9,11 @@ use object_store::{ObjectMeta, Result as StoreResult};
 
 use super::found::{FoundEntry, FoundObject, FoundOther};
 use super::{Folder, Listed, Listing, StoreError, ordered};
+use crate::key::ImageKey;
 use crate::skipped::SkipReason;
+
+/// Objects in a page of most stores' listings.
+const PAGE_OBJECTS: usize = 1000;
 
 impl Folder {
     /// Every object below `folder` (`""` for all), in the store's order. An item is an
@@ -46,6 +50,46 @@ impl Folder {
             }
         };
         names.map_err(|source| self.error("list", "", source))
+    }
+
+    /// True if anything lies below this folder, by one request at most. False if there is no such folder,
+    /// or, in a file system, if it has hidden entries only: so is a folder in which nothing is mounted.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn has_anything(&self) -> Result<bool, StoreError> {
+        let found = match &self.listing {
+            Listing::Local => has_local_entries(PathBuf::from(format!("/{}", self.root))).await,
+            Listing::Seekable(_) | Listing::Plain => {
+                let root = Some(&self.root).filter(|root| !root.is_root());
+                let first = self.store.list(root).next().await;
+                first.transpose().map(|first| first.is_some())
+            }
+        };
+        found.map_err(|source| self.error("list", "", source))
+    }
+
+    /// Up to `most` images, spread over the first page of a listing.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn sample_images(&self, most: usize) -> Result<Vec<ImageKey>, StoreError> {
+        let entries = match &self.listing {
+            Listing::Local => self.list_entries(&self.root),
+            Listing::Seekable(_) | Listing::Plain => self.list_plainly(&self.root),
+        };
+        let keys = entries.take(PAGE_OBJECTS).try_filter_map(|entry| async move {
+            Ok(match entry {
+                FoundEntry::Object(object) if !object.is_folder_marker() => {
+                    ImageKey::from_name(&object.name).ok()
+                }
+                FoundEntry::Object(_) | FoundEntry::Skipped(_) => None,
+            })
+        });
+        let keys = keys.try_collect::<Vec<_>>().await;
+        let keys = keys.map_err(|source| self.error("list", "", source))?;
+        let step = keys.len().div_ceil(most.max(1)).max(1);
+        Ok(keys.into_iter().step_by(step).collect())
     }
 
     /// Every entry below `prefix`, in order if the store can do that.
@@ -127,23 +171,47 @@ fn bytes_before_names(prefix: &Path) -> usize {
 
 /// The names of the files in a folder; none if there is no folder.
 async fn local_names(folder: PathBuf) -> StoreResult<Vec<String>> {
-    let reading = tokio::task::spawn_blocking(move || {
-        use io::ErrorKind::{NotADirectory, NotFound};
-        let entries = match fs::read_dir(folder) {
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(Vec::new()),
-            entries => entries?,
-        };
+    read_local(move || {
         let mut names = Vec::new();
-        for entry in entries {
+        for entry in entries_of(folder)?.into_iter().flatten() {
             let entry = entry?;
             if fs::metadata(entry.path()).is_ok_and(|facts| facts.is_file()) {
                 names.extend(entry.file_name().into_string().ok());
             }
         }
-        Ok::<_, io::Error>(names)
-    });
-    let names = reading.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-    names.map_err(|error| object_store::Error::Generic { store: "file", source: error.into() })
+        Ok(names)
+    })
+    .await
+}
+
+/// True if a folder has an entry that is not hidden.
+async fn has_local_entries(folder: PathBuf) -> StoreResult<bool> {
+    read_local(move || {
+        for entry in entries_of(folder)?.into_iter().flatten() {
+            if !entry?.file_name().as_encoded_bytes().starts_with(b".") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+    .await
+}
+
+/// The entries of a folder; `None` if there is no folder.
+fn entries_of(folder: PathBuf) -> io::Result<Option<fs::ReadDir>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        entries => entries.map(Some),
+    }
+}
+
+async fn read_local<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> StoreResult<T> {
+    let reading = tokio::task::spawn_blocking(read);
+    let read = reading.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    read.map_err(|error| object_store::Error::Generic { store: "file", source: error.into() })
 }
 
 fn unreadable(other: &FoundOther) -> object_store::Error {
@@ -156,6 +224,36 @@ fn unreadable(other: &FoundOther) -> object_store::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn a_folder_that_is_empty_or_not_there_has_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("images");
+        let location = place.to_str().unwrap().parse().unwrap();
+        let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
+        assert!(!folder.has_anything().await.unwrap(), "not there");
+        fs::create_dir(&place).unwrap();
+        assert!(!folder.has_anything().await.unwrap(), "empty");
+        fs::write(place.join(".keep"), "").unwrap();
+        assert!(!folder.has_anything().await.unwrap(), "hidden");
+        fs::create_dir(place.join("cat")).unwrap();
+        assert!(folder.has_anything().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_sample_of_images_is_spread_over_a_listing() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = directory.path().to_str().unwrap().parse().unwrap();
+        let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
+        assert!(folder.sample_images(4).await.unwrap().is_empty());
+        for number in 0..10 {
+            fs::write(directory.path().join(format!("{number}.jpg")), "").unwrap();
+        }
+        let sample = folder.sample_images(4).await.unwrap();
+        let names: Vec<_> = sample.iter().map(ImageKey::as_str).collect();
+        assert_eq!(names, ["0.jpg", "3.jpg", "6.jpg", "9.jpg"]);
+    }
 
     #[test]
     fn an_unfinished_file_is_told_by_its_last_name() {

@@ -99,6 +99,14 @@ pub(super) enum SettingsError {
         /// The profile's setting that says so.
         setting: &'static str,
     },
+    /// The program that a profile names gives no credentials.
+    #[error("the credential_process of the profile {profile:?} gives no credentials: {reason}")]
+    CredentialProcess {
+        /// The profile.
+        profile: String,
+        /// What it did.
+        reason: String,
+    },
     /// The bucket is in another region than the one that was asked.
     #[error(
         "the bucket is in the region {right}, and another one was asked; set AWS_REGION={right}"
@@ -142,7 +150,8 @@ impl SettingsError {
             | Self::UnreadableFile { .. }
             | Self::NoProfile { .. }
             | Self::HalfKey { .. }
-            | Self::ProfileElsewhere { .. } => StoreErrorKind::BadCredentials,
+            | Self::ProfileElsewhere { .. }
+            | Self::CredentialProcess { .. } => StoreErrorKind::BadCredentials,
         }
     }
 }

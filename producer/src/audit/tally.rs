@@ -145,7 +145,9 @@ mod tests {
                 failed: BTreeMap::from([(FailureClass::NotFound, 2), (FailureClass::TooLarge, 1)]),
             };
             let tally = AuditTally::of(&enqueued(found, 6), &outcomes);
-            let AuditTally { predicted, failed, had_results, confirmed, relabelled, renewed, .. } = tally;
+            let AuditTally {
+                predicted, failed, had_results, confirmed, relabelled, renewed, ..
+            } = tally;
             assert_eq!((predicted, failed, had_results), (7, 3, 6));
             assert_eq!((confirmed, relabelled, renewed), (1, 2, 1));
             let kept = had_results + confirmed + relabelled + renewed;

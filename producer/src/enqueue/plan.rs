@@ -150,6 +150,7 @@ impl EnqueuePlan {
         let record = run_record::resume_or_start(&request, existing)?;
         let goes_on = goes_on == Some(record.run);
         let EnqueueRequest { run, source, selection, dead, model, label_map, .. } = request;
+        let results = Arc::new(results);
         let images = ImageSelector { results, goes_on, ..ImageSelector::default() };
         let notes = NoteTemplate::new(selection, source.labels(), source.image_files().cloned());
         let left_out = Arc::new(SkippedLog::new(run.list_skipped));
@@ -291,7 +292,8 @@ impl EnqueuePlan {
     ) -> Result<(), EnqueuePlanError> {
         let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
         let counters = Arc::clone(&self.counters);
-        let mut images = images.take(limit.unwrap_or(usize::MAX));
+        let images = images.take(limit.unwrap_or(usize::MAX)).boxed();
+        let mut images = self.source.look_at_those_done(images, &self.images.results);
         let mut manifest = RunManifest::new(&self.out, self.begun);
         let mut must_be_in_order = !self.source.is_list();
         let interrupted = self.interrupted.as_ref();
@@ -436,13 +438,13 @@ impl EnqueuePlan {
 
 /// What the manifest says of an image.
 fn manifest_entry(image: &FoundImage, counting: CountingResults, begun: Begun) -> ManifestEntry {
-    let FoundImage { key, etag, size_bytes: size, label, .. } = image.clone();
+    let FoundImage { key, etag, size_bytes: size, is_gone: gone, label, .. } = image.clone();
     let since = match counting {
         CountingResults::Kept => None,
         CountingResults::FromNowOn => Some(begun.since),
         CountingResults::Since(since) => Some(since),
     };
-    ManifestEntry { key, etag, size, label, since }
+    ManifestEntry { key, etag, size, gone, label, since }
 }
 
 /// An image that gets a job.

@@ -1,7 +1,7 @@
 //! An image of SOURCE, with what is known before it is read.
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::store;
+use camshaft_common::store::{self, Listed};
 use chrono::{DateTime, Utc};
 
 use crate::images::list_lines::ListedImage;
@@ -12,12 +12,14 @@ use crate::images::source_config::LabelRule;
 pub(crate) struct FoundImage {
     /// Its key.
     pub(crate) key: ImageKey,
-    /// The store's entity tag, if a store listed it.
+    /// The store's entity tag, if a store listed it or its object was looked at.
     pub(crate) etag: Option<String>,
-    /// Its size, if a store listed it.
+    /// Its size, if a store listed it or its object was looked at.
     pub(crate) size_bytes: Option<u64>,
-    /// When it was last written, if a store listed it.
+    /// When it was last written, if a store listed it or its object was looked at.
     pub(crate) last_modified: Option<DateTime<Utc>>,
+    /// True if a list names it, and its object was looked for and is not there.
+    pub(crate) is_gone: bool,
     /// Its given class.
     pub(crate) label: Option<String>,
 }
@@ -35,6 +37,26 @@ impl FoundImage {
         }
         self
     }
+
+    /// The image, with what is known of its object.
+    #[must_use]
+    pub(super) fn with_object(self, object: Listed) -> Self {
+        let Listed { path: _, etag, size_bytes, last_modified } = object;
+        let (size_bytes, last_modified) = (Some(size_bytes), Some(last_modified));
+        Self { etag, size_bytes, last_modified, is_gone: false, ..self }
+    }
+
+    /// The image, if its object is not there.
+    #[must_use]
+    pub(super) fn without_object(self) -> Self {
+        Self { is_gone: true, ..self }
+    }
+
+    /// True if a store has told what it is like.
+    #[must_use]
+    pub(super) fn was_seen(&self) -> bool {
+        self.size_bytes.is_some()
+    }
 }
 
 impl From<store::ListedImage> for FoundImage {
@@ -45,6 +67,7 @@ impl From<store::ListedImage> for FoundImage {
             etag,
             size_bytes: Some(size_bytes),
             last_modified: Some(last_modified),
+            is_gone: false,
             label: None,
         }
     }
@@ -52,6 +75,6 @@ impl From<store::ListedImage> for FoundImage {
 
 impl From<ListedImage> for FoundImage {
     fn from(ListedImage { key, label, line: _ }: ListedImage) -> Self {
-        Self { key, etag: None, size_bytes: None, last_modified: None, label }
+        Self { key, etag: None, size_bytes: None, last_modified: None, is_gone: false, label }
     }
 }

@@ -27,14 +27,17 @@ pub(crate) struct PreviousImages {
 /// What an image was like. Two images have the same hash by chance once in 10^19 times.
 #[derive(Clone, Copy, Debug)]
 struct Fingerprint {
-    /// Of its entity tag and size. Zero if neither is known.
+    /// Of its entity tag and size, or [`UNKNOWN`], or [`GONE`].
     content: u64,
     label: u64,
     /// In milliseconds; [`KEPT`] if any result counts.
     since: i64,
 }
 
+/// A list named the image, and nobody looked at its object.
 const UNKNOWN: u64 = 0;
+/// There was no object.
+const GONE: u64 = 1;
 const KEPT: i64 = i64::MIN;
 
 /// What the previous manifest says of an image.
@@ -42,6 +45,8 @@ const KEPT: i64 = i64::MIN;
 pub(crate) struct PreviousImage {
     /// True if the image has another content or another label now.
     pub(crate) is_changed: bool,
+    /// True if it is known what the image was like, or that it was not there.
+    pub(crate) is_known: bool,
     /// A result counts if it was written at this time or later; any result if it is `None`.
     pub(crate) since: Option<DateTime<Utc>>,
 }
@@ -77,9 +82,9 @@ impl PreviousImages {
     }
 
     pub(super) fn insert(&mut self, entry: &ManifestEntry) {
-        let ManifestEntry { key, etag, size, label, since } = entry;
+        let ManifestEntry { key, etag, size, gone, label, since } = entry;
         let fingerprint = Fingerprint {
-            content: self.content(etag.as_deref(), *size),
+            content: self.content(etag.as_deref(), *size, *gone),
             label: self.texts.hash_one(label),
             since: since.map_or(KEPT, |since| since.timestamp_millis()),
         };
@@ -90,15 +95,20 @@ impl PreviousImages {
     #[must_use]
     pub(crate) fn get(&self, image: &FoundImage) -> Option<PreviousImage> {
         let before = self.by_key.get(&self.hasher.hash(&image.key))?;
-        let content = self.content(image.etag.as_deref(), image.size_bytes);
+        let content = self.content(image.etag.as_deref(), image.size_bytes, image.is_gone);
         let has_other_content =
             ![content, before.content].contains(&UNKNOWN) && content != before.content;
         let is_changed = has_other_content || self.texts.hash_one(&image.label) != before.label;
+        let is_known = before.content != UNKNOWN;
         let since = (before.since != KEPT).then_some(before.since);
-        Some(PreviousImage { is_changed, since: since.and_then(DateTime::from_timestamp_millis) })
+        let since = since.and_then(DateTime::from_timestamp_millis);
+        Some(PreviousImage { is_changed, is_known, since })
     }
 
-    fn content(&self, etag: Option<&str>, size: Option<u64>) -> u64 {
+    fn content(&self, etag: Option<&str>, size: Option<u64>, is_gone: bool) -> u64 {
+        if is_gone {
+            return GONE;
+        }
         if etag.is_none() && size.is_none() {
             return UNKNOWN;
         }
@@ -108,7 +118,7 @@ impl PreviousImages {
             Some((_inode, rest)) if self.has_local_etags => rest,
             _ => etag,
         });
-        self.texts.hash_one((etag, size)).max(UNKNOWN + 1)
+        self.texts.hash_one((etag, size)).max(GONE + 1)
     }
 }
 
@@ -117,6 +127,9 @@ mod tests {
     use camshaft_common::key::ImageKey;
 
     use super::*;
+
+    /// The entity tag of an image that is not there.
+    const GONE: &str = "gone";
 
     fn is_changed(source: &str, before: (&str, u64, &str), now: (&str, u64, &str)) -> bool {
         let mut previous = PreviousImages::new(&source.parse().unwrap());
@@ -127,6 +140,7 @@ mod tests {
             key: key.clone(),
             etag: text(before.0),
             size: size(before.1),
+            gone: before.0 == GONE,
             label: text(before.2),
             since: None,
         });
@@ -135,6 +149,7 @@ mod tests {
             etag: text(now.0),
             size_bytes: size(now.1),
             last_modified: None,
+            is_gone: now.0 == GONE,
             label: text(now.2),
         };
         previous.get(&image).unwrap().is_changed
@@ -151,6 +166,11 @@ mod tests {
             (("\"a-1\"", 3, "cat"), ("\"a-1\"", 3, ""), true),
             (("", 0, "cat"), ("\"a-1\"", 3, "cat"), false),
             (("", 0, ""), ("", 0, ""), false),
+            ((GONE, 0, ""), ("\"a-1\"", 3, ""), true),
+            (("\"a-1\"", 3, ""), (GONE, 0, ""), true),
+            ((GONE, 0, ""), (GONE, 0, ""), false),
+            (("", 0, ""), (GONE, 0, ""), false),
+            ((GONE, 0, ""), ("", 0, ""), false),
         ] {
             assert_eq!(is_changed(bucket, before, now), expected, "{before:?} {now:?}");
         }

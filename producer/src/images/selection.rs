@@ -2,6 +2,7 @@
 //! run's previous enqueue or audit.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use camshaft_common::key::ImageKey;
 use chrono::{DateTime, Utc};
@@ -71,7 +72,7 @@ pub(crate) enum CountingResults {
 #[derive(Debug, Default)]
 pub(crate) struct ImageSelector {
     /// The results in OUT.
-    pub(crate) results: ExistingResults,
+    pub(crate) results: Arc<ExistingResults>,
     /// The images of the previous manifest, if there is one.
     pub(crate) previous: Option<PreviousImages>,
     /// Images whose job is a dead letter: they are not lost.
@@ -166,9 +167,31 @@ impl ImageSelector {
         if is_older_than(image.last_modified) || before.is_some_and(|before| before.is_changed) {
             return Need::Change;
         }
+        if self.has_come_or_gone(image, result, before) {
+            return Need::Change;
+        }
         // The image has come since the last enqueue, or has come back.
         let is_unknown = self.previous.is_some() && before.is_none();
         if is_unknown && !self.is_of_interrupted(result) { Need::Check } else { Need::Nothing }
+    }
+
+    /// True if an image of a list was there when its result was made and is not now, or the other way
+    /// round, as far as the manifest doesn't tell it.
+    fn has_come_or_gone(
+        &self,
+        image: &FoundImage,
+        result: ExistingResult,
+        before: Option<PreviousImage>,
+    ) -> bool {
+        match result.kind() {
+            ResultKind::Prediction => image.is_gone,
+            // Nobody looked at the object before the failure. Perhaps it was not there.
+            ResultKind::Failure => {
+                image.was_seen()
+                    && before.is_some_and(|before| !before.is_known)
+                    && !self.is_of_interrupted(result)
+            }
+        }
     }
 
     /// True if the result was written after an enqueue began that has not ended.
@@ -199,6 +222,7 @@ mod tests {
             etag: Some("1".to_owned()),
             size_bytes: Some(1),
             last_modified: modified,
+            is_gone: false,
             label: Some("cat".to_owned()),
         }
     }
@@ -213,15 +237,16 @@ mod tests {
             results.insert(&key(name), kind, now);
         }
         let dead = HashSet::from([key("dead.jpg")]);
-        ImageSelector { results, dead, ..ImageSelector::default() }
+        ImageSelector { results: Arc::new(results), dead, ..ImageSelector::default() }
     }
 
     /// The same after an enqueue of these images, each with the time since when results count.
     fn after(now: DateTime<Utc>, images: &[(&FoundImage, Option<DateTime<Utc>>)]) -> ImageSelector {
         let mut previous = PreviousImages::new(&"s3://bucket/images".parse().unwrap());
         for (image, since) in images {
-            let FoundImage { key, etag, size_bytes: size, label, .. } = (*image).clone();
-            previous.insert(&ManifestEntry { key, etag, size, label, since: *since });
+            let FoundImage { key, etag, size_bytes: size, is_gone: gone, label, .. } =
+                (*image).clone();
+            previous.insert(&ManifestEntry { key, etag, size, gone, label, since: *since });
         }
         ImageSelector { previous: Some(previous), goes_on: true, ..selector(now) }
     }
@@ -328,5 +353,32 @@ mod tests {
         assert_eq!(changed.decide(&relabelled, Selection::New).job, Some(CHANGED));
         changed.interrupted_since = Some(now - TimeDelta::minutes(1));
         assert_eq!(changed.decide(&relabelled, Selection::New).job, Some(LOOKS));
+    }
+
+    #[test]
+    fn an_image_of_a_list_that_has_gone_or_come_is_done_again_once() {
+        let now = Utc::now();
+        let modified = Some(now - TimeDelta::hours(1));
+        let unseen = |name| FoundImage { etag: None, size_bytes: None, ..image(name, None) };
+        let gone = |name| unseen(name).without_object();
+        let [done, failed] = ["done.jpg", "failed.jpg"];
+        let job = |before: &FoundImage, image: &FoundImage| {
+            after(now, &[(before, None)]).decide(image, Selection::New).job
+        };
+        // Nothing was known of it.
+        assert_eq!(job(&unseen(done), &image(done, modified)), None);
+        assert_eq!(job(&unseen(done), &gone(done)), Some(REPLACES));
+        assert_eq!(
+            job(&unseen(failed), &gone(failed)),
+            None,
+            "its failure says so, or what it was"
+        );
+        assert_eq!(job(&unseen(failed), &image(failed, modified)), Some(REPLACES), "it has come");
+        assert_eq!(job(&unseen(failed), &unseen(failed)), None, "nobody could look");
+        // It was looked at.
+        assert_eq!(job(&image(failed, modified), &image(failed, modified)), None);
+        assert_eq!(job(&image(failed, modified), &gone(failed)), Some(REPLACES));
+        assert_eq!(job(&gone(failed), &gone(failed)), None);
+        assert_eq!(job(&gone(failed), &image(failed, modified)), Some(REPLACES));
     }
 }

@@ -19,9 +19,11 @@ use camshaft_common::store::{
 };
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
+use crate::images::existing_results::ExistingResults;
 use crate::images::found_image::FoundImage;
 use crate::images::list_columns::ListColumns;
 use crate::images::list_file::{ListFile, ListFileError};
+use crate::images::listed_objects;
 use crate::images::run_folders::RunFolders;
 use crate::images::skipped_log::SkippedLog;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
@@ -200,19 +202,32 @@ impl Source {
                 let (folder, key) = (self.folder.clone(), key.clone());
                 let image = async move {
                     let head = folder.head_image(&key).await?;
-                    Ok(FoundImage {
+                    let image = ListedImage {
                         key,
                         etag: head.etag,
-                        size_bytes: Some(head.size_bytes),
-                        last_modified: Some(head.last_modified),
-                        label: None,
-                    })
+                        size_bytes: head.size_bytes,
+                        last_modified: head.last_modified,
+                    };
+                    Ok(FoundImage::from(image))
                 };
                 stream::once(image).boxed()
             }
             Keys::Listed(list) => list.read().map_err(Into::into).boxed(),
         };
         found.map_ok(move |image| image.with_label(labels)).boxed()
+    }
+
+    /// The same images. A list names no more than keys, so the objects of its images that have a result
+    /// are looked at.
+    pub(crate) fn look_at_those_done(
+        &self,
+        images: BoxStream<'static, Result<FoundImage, SourceError>>,
+        results: &Arc<ExistingResults>,
+    ) -> BoxStream<'static, Result<FoundImage, SourceError>> {
+        if !self.is_list() || results.is_empty() {
+            return images;
+        }
+        listed_objects::look_at_those_done(images, self.folder.clone(), Arc::clone(results))
     }
 
     fn list(

@@ -216,6 +216,7 @@ mod tests {
             key: key(name),
             etag: None,
             size: None,
+            gone: false,
             label: None,
             since,
         })

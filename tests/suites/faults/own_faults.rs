@@ -20,30 +20,30 @@ use serde_json::Value;
 use super::LIMIT;
 
 /// One retry: a job whose try was spent on a fault is a dead letter at the second.
-const ONE_RETRY: [&str; 2] = ["--retry-delays", "1"];
+pub(super) const ONE_RETRY: [&str; 2] = ["--retry-delays", "1"];
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
 /// The output of `camshaft status --json`.
-fn status(broker: &str, out: &str, variables: &[(String, String)]) -> Value {
+pub(super) fn status(broker: &str, out: &str, variables: &[(String, String)]) -> Value {
     let mut command = camshaft(["status", "--json", "--broker", broker, out]);
     command.args(ONE_RETRY).envs(variables.iter().cloned());
     serde_json::from_str(&run(&mut command).expect(0).stdout).unwrap()
 }
 
 /// A run whose images and results are in a bucket.
-struct BucketRun {
-    small: SmallRun,
-    server: &'static S3Server,
-    broker: String,
-    source: String,
-    out: String,
+pub(super) struct BucketRun {
+    pub(super) small: SmallRun,
+    pub(super) server: &'static S3Server,
+    pub(super) broker: String,
+    pub(super) source: String,
+    pub(super) out: String,
 }
 
 impl BucketRun {
-    fn new(bucket: &str, images: usize) -> Self {
+    pub(super) fn new(bucket: &str, images: usize) -> Self {
         let (small, server) = (SmallRun::new(images), S3Server::s3s_fs());
         server.make_bucket(bucket);
         // The buckets of s3s-fs are folders.
@@ -51,14 +51,31 @@ impl BucketRun {
         let place = |name: &str| format!("s3://{bucket}/{name}");
         let (source, out, broker) = (place("images"), place("out"), Broker::shared().url());
         let this = Self { small, server, broker, source, out };
-        let mut command = camshaft(["enqueue", &this.source, "--out", &this.out]);
-        command.arg("--model").arg(&this.small.model).args(["--broker", &this.broker]);
-        let _ended = run(command.args(ONE_RETRY).envs(server.variables())).expect(0);
+        this.enqueue(&[]);
         this
     }
 
+    /// Enqueues it with more arguments.
+    pub(super) fn enqueue(&self, more: &[&str]) {
+        let mut command = camshaft(["enqueue", &self.source, "--out", &self.out]);
+        command.arg("--model").arg(&self.small.model).args(["--broker", &self.broker]);
+        command.args(ONE_RETRY).args(more).envs(self.server.variables());
+        let _ended = run(&mut command).expect(0);
+    }
+
+    /// Its results. Each image has one.
+    pub(super) fn results(&self) -> Results {
+        let results = Results::read(&self.server.folder(&self.out));
+        results.assert_exactly(&self.small.keys);
+        let status = status(&self.broker, &self.out, &self.server.variables());
+        for none in ["remaining", "queued", "retrying", "dead", "unaccounted"] {
+            assert_eq!(status[none], 0, "{none} in {status}");
+        }
+        results
+    }
+
     /// A worker with the right settings, not yet started.
-    fn worker(&self) -> Command {
+    pub(super) fn worker(&self) -> Command {
         let mut command = worker(["--broker", &self.broker]);
         command.args(ONE_RETRY).envs(self.server.variables());
         command
@@ -67,7 +84,7 @@ impl BucketRun {
     /// Starts a worker after `spoil` has spoilt its settings, and beside it a healthy one. Asserts
     /// that the first says why it does nothing, in a text with `says`, and that the healthy one
     /// predicts every image. Returns what the first has logged.
-    fn is_done_beside(&self, says: &str, spoil: impl FnOnce(&mut Command)) -> String {
+    pub(super) fn is_done_beside(&self, says: &str, spoil: impl FnOnce(&mut Command)) -> String {
         let health = Health::at_free_port();
         let mut command = self.worker();
         spoil(command.args(health.arguments()));
@@ -79,13 +96,8 @@ impl BucketRun {
         let mut healthy = self.worker();
         healthy.args(["--exit-when-idle", "2"]);
         let _ended = Running::start(&mut healthy).end(LIMIT).expect(0);
-        let results = Results::read(&self.server.folder(&self.out));
-        results.assert_exactly(&self.small.keys);
+        let results = self.results();
         assert!(results.failures.is_empty(), "{:?}", results.failures);
-        let status = status(&self.broker, &self.out, &self.server.variables());
-        for none in ["remaining", "queued", "retrying", "dead", "unaccounted"] {
-            assert_eq!(status[none], 0, "{none} in {status}");
-        }
         spoilt.signal("TERM");
         let log = spoilt.end(LIMIT).expect(0).stderr;
         assert!(log.contains("left to other workers"), "{log}");

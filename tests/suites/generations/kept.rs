@@ -64,7 +64,10 @@ fn a_corrected_label_is_written_without_the_network_if_its_maps_are_there() {
     assert_says(&audit(wrong), "1 predicted, 0 failed; of the 3 found, 2 had results already");
     let mislabelled = prediction(&small, a);
     assert_eq!((maps(&mislabelled).len(), maps(&mislabelled)[0].0), (2, top));
-    assert_says(&audit(right), "0 predicted, 0 failed; of the 3 found, 2 had results already, 1 relabelled");
+    assert_says(
+        &audit(right),
+        "0 predicted, 0 failed; of the 3 found, 2 had results already, 1 relabelled",
+    );
     let corrected = prediction(&small, a);
     assert_kept(&mislabelled, &corrected);
     let image = &corrected.image;
@@ -83,7 +86,10 @@ fn a_corrected_label_is_written_without_the_network_if_its_maps_are_there() {
     assert_eq!(image.class, computed.image.class);
     // A file that was touched meanwhile, in another class that the model doesn't know.
     set_modified(&small.source.join(a), SystemTime::now());
-    assert_says(&audit("whale"), "0 predicted, 0 failed; of the 3 found, 2 had results already, 1 relabelled");
+    assert_says(
+        &audit("whale"),
+        "0 predicted, 0 failed; of the 3 found, 2 had results already, 1 relabelled",
+    );
     let unknown = prediction(&small, a);
     assert_kept(&corrected, &unknown);
     assert!(unknown.image.class.is_none() && unknown.image.label_problem.is_some());
@@ -99,7 +105,10 @@ fn a_map_of_the_label_alone_is_made_again_for_another_class() {
     let audit =
         |label: &str| audit_labelled(&small, &[(a, label), (b, "cat")], &["--target", "label"]);
     assert_says(&audit("cat"), "2 predicted, 0 failed");
-    assert_says(&audit("Cat"), "0 predicted, 0 failed; of the 2 found, 1 had results already, 1 relabelled");
+    assert_says(
+        &audit("Cat"),
+        "0 predicted, 0 failed; of the 2 found, 1 had results already, 1 relabelled",
+    );
     assert_says(&audit("dog"), "1 predicted, 0 failed; of the 2 found, 1 had results already");
     let relabelled = prediction(&small, a);
     assert_eq!((relabelled.image.class, maps(&relabelled)[0].0), (Some(1), 1));
@@ -145,7 +154,10 @@ fn a_file_that_was_touched_keeps_its_prediction_and_one_with_another_content_doe
     }
     let key = &small.keys[2];
     assert_ne!(before[key].image.digest, now[key].image.digest);
-    assert_says(&small.audit(&[]).expect(0), "0 predicted, 0 failed; of the 4 found, 4 had results already");
+    assert_says(
+        &small.audit(&[]).expect(0),
+        "0 predicted, 0 failed; of the 4 found, 4 had results already",
+    );
     assert_eq!(numbers(&small), [4, 4, 0, 0]);
 }
 

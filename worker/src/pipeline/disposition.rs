@@ -11,6 +11,10 @@ use camshaft_model::ModelError;
 use super::exit::{ExitCause, NotAdmitted};
 use super::model_files::ModelUnavailable;
 use super::recent_jobs::Fault;
+use super::source_access::SourceProblem;
+
+/// When an image that is forbidden comes again, if its worker has read no other one yet.
+const FORBIDDEN_AGAIN: Duration = Duration::from_secs(2);
 
 /// What becomes of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +27,8 @@ pub enum Disposition {
     Retry,
     /// This worker can't try it, and another may: it is delivered again, and no try is counted.
     Refuse(Fault),
-    /// This worker can't try it yet, since its model is not read: it is delivered again after about
-    /// this time, and no try is counted.
+    /// This worker can't try it yet, since its model is not read, or since it is not known whether it may
+    /// read its SOURCE: it is delivered again after about this time, and no try is counted.
     Postpone(Duration),
     /// It goes back to the queue, and nothing is counted.
     HandBack,
@@ -57,7 +61,7 @@ pub struct Classification {
 /// Classifies why a delivery leaves early.
 #[must_use]
 pub fn classify(cause: &ExitCause) -> Classification {
-    use Disposition::{DeadLetter, Done, Failure, HandBack, Refuse, Retry};
+    use Disposition::{DeadLetter, Done, Failure, HandBack, Postpone, Refuse, Retry};
     let (disposition, affects) = match cause {
         ExitCause::AlreadyDone | ExitCause::Kept(_) | ExitCause::Superseded => {
             (Done, Affects::OneImage)
@@ -81,6 +85,14 @@ pub fn classify(cause: &ExitCause) -> Classification {
             | StoreErrorKind::BadSettings => (Refuse(fault_of(error)), Affects::EveryImage),
             StoreErrorKind::NoSpace => (Retry, Affects::OneImage),
             StoreErrorKind::Transient => (Retry, Affects::EveryImageIfSourceIsOut),
+        },
+        ExitCause::WholeSource(problem) => match problem {
+            // By then this worker has read others, or knows that it can't.
+            SourceProblem::PerhapsForbidden(_) => (Postpone(FORBIDDEN_AGAIN), Affects::OneImage),
+            // Another worker may have the rights, or the folder mounted.
+            SourceProblem::Forbidden { .. } | SourceProblem::Empty(_) => {
+                (Refuse(Fault::WorkerOrRun), Affects::EveryImage)
+            }
         },
         ExitCause::Out(error) => match error.kind() {
             // What is written is encrypted with the bucket's key, whatever image it is about.
@@ -189,8 +201,9 @@ mod tests {
         let digests = || ("pets".to_owned(), "sha256:a".to_owned(), "sha256:b".to_owned());
         let (name, found, wanted) = digests();
         let copy = ModelUnavailable::OtherCopy { name, found, wanted };
-        let causes: [ExitCause; 3] = [
+        let causes: [ExitCause; 4] = [
             NotAdmitted::Refused(outside).into(),
+            ExitCause::WholeSource(SourceProblem::Empty("/images".to_owned())),
             ModelUnavailable::NotBundled.into(),
             copy.into(),
         ];

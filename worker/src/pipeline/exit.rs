@@ -16,6 +16,7 @@ use camshaft_vision::overlay::EncodeOverlayError;
 use super::admitted::{Admitted, AdmittedImage, OpenDelivery};
 use super::allowed_places::PlaceRefused;
 use super::model_files::ModelUnavailable;
+use super::source_access::{SourceProblem, UnreadImage};
 use super::stored_prediction::StoredPrediction;
 use super::traces::{HasSpans, ImageSpans};
 use crate::advice;
@@ -69,6 +70,9 @@ pub enum ExitCause {
     /// Reading the image from SOURCE failed.
     #[error(transparent)]
     Source(StoreError),
+    /// No image of SOURCE can be read.
+    #[error(transparent)]
+    WholeSource(SourceProblem),
     /// Reading or writing results in OUT failed.
     #[error(transparent)]
     Out(StoreError),
@@ -120,6 +124,15 @@ pub enum ExitCause {
 impl From<ModelUnavailable> for ExitCause {
     fn from(error: ModelUnavailable) -> Self {
         Self::Model(Arc::new(error))
+    }
+}
+
+impl From<UnreadImage> for ExitCause {
+    fn from(unread: UnreadImage) -> Self {
+        match unread {
+            UnreadImage::Image(error) => Self::Source(error),
+            UnreadImage::Source(problem) => Self::WholeSource(problem),
+        }
     }
 }
 

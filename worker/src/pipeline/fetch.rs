@@ -105,7 +105,7 @@ impl FetchStage {
         };
         let key = &image.job.key;
         let fetched = source.get_image(key, self.max_image_bytes, &self.file_budget).await;
-        let (object, memory) = fetched.map_err(ExitCause::Source)?;
+        let (object, memory) = fetched?;
         image.timings.fetch = started.elapsed().as_secs_f64() * 1000.0;
         image.record.etag = object.etag;
         image.record.bytes = Some(object.bytes.len() as u64);
@@ -142,7 +142,7 @@ impl FetchStage {
         }
         let Some(kept) = stored.for_job(job, model) else { return Ok(None) };
         let source = self.stores.folder(&job.source).map_err(ExitCause::Source)?;
-        let now = source.head_image(&job.key).await.map_err(ExitCause::Source)?;
+        let now = source.head_image(&job.key).await?;
         if kept.is_of(&now) {
             return Err(ExitCause::Kept(Box::new(kept)));
         }

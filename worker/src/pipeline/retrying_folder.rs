@@ -10,12 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use camshaft_common::backoff::Backoff;
 use camshaft_common::key::ImageKey;
+use camshaft_common::location::Location;
 use camshaft_common::store::{FetchedObject, Folder, Listed, StoreError};
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::memory_budget::{ImageMemoryPermit, MemoryBudget};
 use super::outage::{Outage, OutagePolicy};
+use super::source_access::{SourceAccess, UnreadImage};
 
 /// How often a failed request is repeated while the store answers others. The store's client has
 /// repeated it a few times before. It leaves to its caller what it can't repeat, such as a body
@@ -27,6 +29,8 @@ const REPEATS: u32 = 2;
 pub struct RetryingFolder {
     folder: Folder,
     outage: Arc<Outage>,
+    /// If it is a SOURCE.
+    access: Arc<SourceAccess>,
     policy: OutagePolicy,
 }
 
@@ -34,7 +38,13 @@ impl RetryingFolder {
     /// Wraps an open folder.
     #[must_use]
     pub fn new(folder: Folder, policy: OutagePolicy) -> Self {
-        Self { folder, outage: Arc::default(), policy }
+        Self { folder, outage: Arc::default(), access: Arc::default(), policy }
+    }
+
+    /// The place that it opens.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        self.folder.location()
     }
 
     /// Whether its store is out.
@@ -73,19 +83,23 @@ impl RetryingFolder {
     /// Does what [`Folder::get_image`] does, once `budget` has room for the content.
     ///
     /// # Errors
-    /// As [`Folder::get_image`].
+    /// As [`Folder::get_image`]; or why no image of this folder can be read.
     pub async fn get_image(
         &self,
         key: &ImageKey,
         max_bytes: u64,
         budget: &MemoryBudget,
-    ) -> Result<(FetchedObject, ImageMemoryPermit), StoreError> {
+    ) -> Result<(FetchedObject, ImageMemoryPermit), UnreadImage> {
         let read = async move || {
             let opened = self.folder.open_image(key, max_bytes).await?;
+            self.access.note_readable(key);
             let memory = budget.reserve(opened.size_bytes()).await;
             Ok((opened.read().await?, memory))
         };
-        self.retry(key.as_str(), || Box::pin(read())).await
+        match self.retry(key.as_str(), || Box::pin(read())).await {
+            Ok(read) => Ok(read),
+            Err(error) => Err(self.access.judge(self, key, error).await),
+        }
     }
 
     /// Does what [`Folder::put`] does.
@@ -114,9 +128,34 @@ impl RetryingFolder {
     /// Does what [`Folder::head_image`] does.
     ///
     /// # Errors
-    /// As [`Folder::head_image`].
-    pub async fn head_image(&self, key: &ImageKey) -> Result<Listed, StoreError> {
-        self.retry(key.as_str(), || Box::pin(self.folder.head_image(key))).await
+    /// As [`Folder::head_image`]; or why no image of this folder can be read.
+    pub async fn head_image(&self, key: &ImageKey) -> Result<Listed, UnreadImage> {
+        match self.retry(key.as_str(), || Box::pin(self.folder.head_image(key))).await {
+            Ok(listed) => Ok(listed),
+            Err(error) => Err(self.access.judge(self, key, error).await),
+        }
+    }
+
+    /// Asks for an image, without reading its content.
+    pub(super) async fn check_readable(&self, key: &ImageKey) -> Result<(), StoreError> {
+        let opened = self.retry(key.as_str(), || Box::pin(self.folder.open_image(key, u64::MAX)));
+        opened.await.map(drop)
+    }
+
+    /// The first that can be read of up to `most` images, of those that a listing finds. Nothing is
+    /// repeated: this only looks for a proof.
+    pub(super) async fn first_readable(&self, most: usize) -> Option<ImageKey> {
+        for key in self.folder.sample_images(most).await.unwrap_or_default() {
+            if self.folder.open_image(&key, u64::MAX).await.is_ok() {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Does what [`Folder::has_anything`] does.
+    pub(super) async fn has_anything(&self) -> Result<bool, StoreError> {
+        self.retry("", || Box::pin(self.folder.has_anything())).await
     }
 
     async fn retry<'r, T>(

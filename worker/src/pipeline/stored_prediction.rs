@@ -176,7 +176,8 @@ fn known_map(explanation: &Explanation) -> KnownMap<'_> {
     KnownMap { method: *method, layer, class: *class }
 }
 
-#[cfg(all(test, feature = "bundled-model"))]
+#[cfg(test)]
+#[cfg(feature = "bundled-model")]
 mod tests {
     use camshaft_common::explain::{ExplainOptions, Target};
     use camshaft_common::job::JOB_VERSION;
