@@ -367,7 +367,7 @@ mod tests {
         };
         // Nothing was known of it.
         assert_eq!(job(&unseen(done), &image(done, modified)), None);
-        assert_eq!(job(&unseen(done), &gone(done)), Some(REPLACES));
+        assert_eq!(job(&unseen(done), &gone(done)), Some(CHANGED));
         assert_eq!(
             job(&unseen(failed), &gone(failed)),
             None,
