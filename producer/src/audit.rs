@@ -193,7 +193,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     };
     let mut plan = EnqueuePlan::new(request, &stores).await?;
     plan.begin().await?;
-    let (run, enqueued) = (plan.run(), plan.counters());
+    let (run, enqueued, watch) = (plan.run(), plan.counters(), plan.watch());
 
     let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());
     cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
@@ -209,6 +209,12 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     }
     if stop.is_cancelled() {
         return Err(AuditError::Stopped);
+    }
+    // The engine has settled jobs without work.
+    if done.outcomes.superseded > 0
+        && let Some(superseded) = watch.look().await.map_err(EnqueuePlanError::from)?
+    {
+        return Err(EnqueuePlanError::from(superseded).into());
     }
     let letters = queue.dead_letters();
     if let Some(last) = letters.last() {

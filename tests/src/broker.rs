@@ -44,11 +44,15 @@ pub struct LimitedUser {
 
 const OUR_QUEUES: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+)$";
 /// The same queues, and the bookmarks of enqueues.
-const OURS_TO_ENQUEUE: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
+const OURS_WITH_BOOKMARKS: &str =
+    r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
+/// The same queues, and the notes of runs.
+const OURS_TO_ENQUEUE: &str =
+    r"^camshaft\.(jobs|suspects|dead|runs|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
 const PUBLISH: &str = r"^amq\.default$";
 const NOTHING: &str = "^$";
 
-/// May enqueue, read the queues' counts and redrive.
+/// May enqueue, read the queues' counts, list runs and redrive.
 pub const PRODUCER: LimitedUser = LimitedUser {
     name: "camshaft-producer",
     password: "pr0ducer-pa55",
@@ -63,6 +67,14 @@ pub const PRODUCER_WITHOUT_BOOKMARK: LimitedUser = LimitedUser {
     configure: OUR_QUEUES,
     write: PUBLISH,
     read: OUR_QUEUES,
+};
+/// May enqueue, but leave no note of a run: a producer's rights before there were notes.
+pub const PRODUCER_WITHOUT_NOTES: LimitedUser = LimitedUser {
+    name: "camshaft-producer-without-notes",
+    password: "pr0ducer-pa55-3",
+    configure: OURS_WITH_BOOKMARKS,
+    write: PUBLISH,
+    read: OURS_WITH_BOOKMARKS,
 };
 /// May work, but not create the queues.
 pub const WORKER: LimitedUser = LimitedUser {
@@ -356,7 +368,7 @@ fn definitions() -> String {
     for host in &hosts {
         permit(USER, host, [".*"; 3]);
     }
-    for user in [PRODUCER, PRODUCER_WITHOUT_BOOKMARK, WORKER, VIEWER] {
+    for user in [PRODUCER, PRODUCER_WITHOUT_BOOKMARK, PRODUCER_WITHOUT_NOTES, WORKER, VIEWER] {
         let LimitedUser { name, password, configure, write, read } = user;
         write!(users, r#",{{"name":"{name}","password":"{password}","tags":""}}"#).unwrap();
         for host in hosts.iter().filter(|host| host.starts_with("rights-")) {

@@ -46,11 +46,13 @@ impl EarlierGenerations {
     }
 
     /// True if the last enqueue or audit of the run has not listed SOURCE to its end, and has published
-    /// this job: then its jobs count, and the rest can be published behind them.
+    /// this job, and was not cancelled: then its jobs count, and the rest can be published behind them.
     #[must_use]
     pub(crate) fn can_go_on_after(&self, job: &Job) -> bool {
         let unfinished = self.record.as_ref().filter(|record| record.images.is_none());
-        unfinished.is_some_and(|record| record.generation == job.generation)
+        unfinished.is_some_and(|record| {
+            record.generation == job.generation && record.counts(job.generation)
+        })
     }
 
     /// Begins a generation, or goes on with the unfinished one if `resumes`, and notes in `record` what
@@ -267,6 +269,7 @@ mod tests {
             skipped: None,
             generation: None,
             jobs_since: None,
+            cancelled_at: None,
             manifest: None,
             results_since: None,
             created_at: Utc::now(),

@@ -24,6 +24,7 @@ use tracing::Span;
 use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
+use crate::enqueue::generation_watch::{GenerationWatch, JobsSuperseded};
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::request::{DeadImage, EnqueueRequest};
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
@@ -35,6 +36,7 @@ use crate::images::selection::{CountingResults, Decision, ImageSelector, JobMark
 use crate::images::skipped_log::SkippedLog;
 use crate::images::source::{Source, SourceError};
 use crate::label_map::{JobLabel, LabelMap};
+use crate::runs::enqueued_run::EnqueuedRun;
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,9 @@ pub enum EnqueuePlanError {
     /// The manifest can't be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
+    /// The run was cancelled, or another enqueue or audit has taken OUT.
+    #[error(transparent)]
+    Superseded(#[from] JobsSuperseded),
     /// Images come in another order than that of their keys. Nothing then tells which of them an
     /// earlier process enqueued.
     #[error(
@@ -180,7 +185,7 @@ impl EnqueuePlan {
     /// Goes on with the generation of an enqueue that was killed, or begins one, and writes `run.json`.
     ///
     /// # Errors
-    /// If OUT can't be read or written.
+    /// If OUT can't be read or written, or if the run was cancelled meanwhile.
     pub(crate) async fn begin(&mut self) -> Result<(), EnqueuePlanError> {
         // Again: another process may have enqueued the run while this one waited for its end.
         let earlier = EarlierGenerations::read(&self.out, self.record.run).await?;
@@ -194,6 +199,10 @@ impl EnqueuePlan {
         let how = (self.selection, self.interrupted.is_some());
         let newest = self.images.results.newest();
         let begun = earlier.begin(&self.out, &mut self.record, how, newest).await?;
+        if let Ok(begun) = &begun {
+            // It may have taken seconds. What others wrote meanwhile must not be written over.
+            check(&GenerationWatch::new(&self.out, Some(begun.id))).await?;
+        }
         run_record::write(&self.out, &self.record).await?;
         // Not before: if nothing at all may be written there, that is said alone.
         self.begun = match begun {
@@ -226,20 +235,42 @@ impl EnqueuePlan {
         Arc::clone(&self.counters)
     }
 
+    /// Tells whether the jobs still count, once they have [begun](Self::begin).
+    #[must_use]
+    pub(crate) fn watch(&self) -> GenerationWatch {
+        GenerationWatch::new(&self.out, self.begun.map(|begun| begun.id))
+    }
+
+    /// What others may know of the run, once it has [begun](Self::begin).
+    #[must_use]
+    pub(crate) fn enqueued_run(&self) -> EnqueuedRun {
+        EnqueuedRun {
+            run: self.record.run,
+            out: self.out.location().clone(),
+            source: self.record.source.clone(),
+            generation: self.begun.map(|begun| begun.id),
+            at: Utc::now(),
+        }
+    }
+
     /// Publishes a job for each image that needs one. Then writes the manifest, and the number of
     /// images into `run.json`. If `stop` is cancelled, stops early and writes no number.
     ///
     /// # Errors
     /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
-    /// queue; the same command does the rest.
+    /// queue; the same command does the rest. If the run is cancelled, this ends within seconds.
     pub(crate) async fn publish(
         self,
         outlet: Outlet,
         stop: CancellationToken,
     ) -> Result<(), EnqueuePlanError> {
         let span = traces::enqueue_span(self.run());
-        let counters = self.counters();
-        let published = self.publish_images(&span, outlet, stop).await;
+        let (counters, watch) = (self.counters(), self.watch());
+        let published = tokio::select! {
+            published = self.publish_images(&span, outlet, stop, &watch) => published,
+            // As if the process were killed here: whatever it waits for, it need not wait.
+            superseded = watch.superseded() => Err(superseded.into()),
+        };
         span.record("camshaft.found", counters.found.load(Relaxed));
         span.record("camshaft.published", counters.published.load(Relaxed));
         if let Err(error) = &published {
@@ -253,6 +284,7 @@ impl EnqueuePlan {
         span: &Span,
         mut outlet: Outlet,
         stop: CancellationToken,
+        watch: &GenerationWatch,
     ) -> Result<(), EnqueuePlanError> {
         let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
         let counters = Arc::clone(&self.counters);
@@ -316,6 +348,7 @@ impl EnqueuePlan {
         self.record.skipped =
             self.source.image_files().is_some().then(|| counters.left_out.counts());
         self.record.updated_at = Utc::now();
+        check(watch).await?;
         run_record::write(&self.out, &self.record).await?;
         outlet.end().await?;
         generation::remove_older(&self.out, &self.record, replaced).await;
@@ -396,6 +429,15 @@ impl EnqueuePlan {
             again,
         };
         Message { body: job.to_json().into(), trace: Some(trace) }
+    }
+}
+
+/// # Errors
+/// If jobs no longer count: then `run.json` is another's.
+async fn check(watch: &GenerationWatch) -> Result<(), EnqueuePlanError> {
+    match watch.look().await? {
+        Some(superseded) => Err(superseded.into()),
+        None => Ok(()),
     }
 }
 

@@ -52,8 +52,8 @@ pub enum ExitCause {
     /// An earlier try stored the prediction, but did not acknowledge the message.
     #[error("an earlier try has done it")]
     AlreadyDone,
-    /// A later enqueue has superseded the job.
-    #[error("a later enqueue has superseded the job")]
+    /// A later enqueue has superseded the job, or its run was cancelled.
+    #[error("a later enqueue has superseded the job, or its run was cancelled")]
     Superseded,
     /// This worker can't use the model. All jobs of the model share the error.
     #[error("{0}")]

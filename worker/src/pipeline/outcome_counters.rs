@@ -32,7 +32,7 @@ pub struct OutcomeCounts {
     pub predicted: u64,
     /// Images whose prediction an earlier try had stored.
     pub already_done: u64,
-    /// Deliveries whose job a later enqueue has superseded.
+    /// Deliveries whose job a later enqueue has superseded, or whose run was cancelled.
     pub superseded: u64,
     /// Deliveries put back, to be tried again after a delay.
     pub retried: u64,
