@@ -71,8 +71,8 @@ pub(crate) async fn cancel(config: CancelConfig, stores: StoreOptions) -> Result
     }
     mark_cancelled(&out).await?;
     print_line(&format!(
-        "Cancelled run {run}: {}. Within ten seconds workers finish the images in work and settle other \
-         jobs without work; the same enqueue or audit goes on",
+        "Cancelled run {run}: {}. Workers notice it within ten seconds: they finish the images in work, and \
+         settle other jobs without work. The same enqueue or audit goes on with the run",
         describe_rest(counted.as_ref())
     ));
     Ok(())

@@ -28,7 +28,7 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 const GRACE_TENTHS: u32 = 0;
 /// Number of virtual hosts. All are defined before the broker starts: adding them one by one is
 /// much slower.
-const VIRTUAL_HOSTS: usize = 152;
+const VIRTUAL_HOSTS: usize = 168;
 
 /// A user with rights to some of a virtual host's queues: the rights that docs/SECURITY.md lists.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ use lapin::{Acker, Channel, Error};
 use super::broker::Broker;
 use super::hand_back::hand_back;
 use super::publisher::WhileBlocked;
-use super::retry::retry;
+use super::retry::{BrokerRetries, retry};
 use super::topology::{NO_DELIVERY_LIMIT, insert, is_soft, look, quorum, text};
 use super::wire::OutgoingMessage;
 use crate::error::QueueError;
@@ -28,7 +28,16 @@ const MAX_NOTES: i32 = 4096;
 
 /// Leaves a note. Creates the queue if there is none yet.
 pub(super) async fn leave(broker: &Broker, note: RunNote) -> Result<(), QueueError> {
-    retry(Some(broker.retry_limit), || ensure_queue(broker)).await?;
+    let mut retries = BrokerRetries::new(Some(broker.retry_limit));
+    while let Err(error) = ensure_queue(broker).await {
+        let Some(blocked) = broker.connection.blocked() else {
+            retries.pause(error).await?;
+            continue;
+        };
+        // It reads nothing from a connection that publishes jobs, too. It may last for long.
+        retries = BrokerRetries::new(Some(broker.retry_limit));
+        retries.pause(blocked).await?;
+    }
     let note = OutgoingMessage::note(broker.topology.run_notes(), note.body);
     broker.publisher.publish(&[note], broker.retry_limit, WhileBlocked::Wait).await
 }
