@@ -185,7 +185,7 @@ fn an_audit_that_is_cancelled_says_so_and_one_after_a_cancel_does_the_rest() {
     let text = status_text(&small, &[]);
     assert!(text.contains(&format!("{} images not done; enqueue again", 250 - done)), "{text}");
     let more = (done + 1).to_string();
-    let _ended = small.audit(&[&SLOW[..], &["--limit", &more]].concat()).expect(0);
+    let _ended = small.audit(&[&SLOW[..], &["--limit", more.as_str()]].concat()).expect(0);
     let images = done as u64 + 1;
     assert_eq!(numbers(&small), [images, images, 0, 0]);
     assert!(!run_record(&small).as_object().unwrap().contains_key("cancelled_at"));

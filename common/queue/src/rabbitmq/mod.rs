@@ -161,7 +161,7 @@ impl RabbitMqQueue {
         run_notes::leave(&self.broker, note).await
     }
 
-    /// All notes of runs, the oldest first. They stay where they are.
+    /// All notes of runs, in no particular order. They stay where they are.
     ///
     /// # Errors
     /// As [`Self::note_run`].
