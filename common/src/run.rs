@@ -130,9 +130,12 @@ pub struct RunRecord {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub generation: Option<Generation>,
     /// Jobs of earlier generations, and those without one, no longer count: all images without a result
-    /// have later jobs. Absent if all jobs count.
+    /// have later jobs, or the run was cancelled. Absent if all jobs count.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub jobs_since: Option<Generation>,
+    /// When the run was cancelled. Absent if it was not, or was gone on with since.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cancelled_at: Option<DateTime<Utc>>,
     /// The generation whose [`manifest`](crate::manifest) has the run's images: the last one that
     /// listed SOURCE to its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -183,6 +186,13 @@ impl RunRecord {
         generation >= self.jobs_since
     }
 
+    /// Cancels the run: none of the jobs published so far counts any more. The next enqueue or audit
+    /// has a later generation.
+    pub fn cancel(&mut self, now: DateTime<Utc>) {
+        self.jobs_since = Some(Generation::after(self.generation.max(self.jobs_since)));
+        self.cancelled_at = Some(now);
+    }
+
     /// The generation whose manifest has the images that SOURCE had when it was last listed, and their
     /// number; `None` while it is being listed, and if there is no manifest.
     #[must_use]
@@ -228,5 +238,34 @@ mod tests {
         let next = Generation::after(Some(tomorrow));
         assert!(next > tomorrow, "{next} {tomorrow}");
         assert_eq!(next.to_string().parse(), Ok(next));
+    }
+
+    #[test]
+    fn no_job_of_a_cancelled_run_counts_and_an_older_record_stays_as_it_was() {
+        // As an older version wrote it.
+        let older = format!(
+            r#"{{"schema":1,"run":"{}","source":"file:///images","model":{},"explain":{},"images":2,"#,
+            RunId::generate(),
+            serde_json::to_string(&ModelIdentity::bundled()).unwrap(),
+            serde_json::to_string(&ExplainOptions::default()).unwrap(),
+        );
+        let times = r#""created_at":"2026-01-02T03:04:05Z","updated_at":"2026-01-02T03:04:05Z""#;
+        let older = format!(r#"{older}{times},"camshaft":"0.1.0"}}"#);
+        let mut record: RunRecord = serde_json::from_str(&older).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), older);
+        assert!(record.counts(None));
+        record.cancel(Utc::now());
+        assert!(!record.counts(None) && record.cancelled_at.is_some());
+        // Twice, and with a generation that a clock ahead of this one has made.
+        let ahead = Generation(Uuid::from_u128(
+            Generation::after(None).0.as_u128() + (86_400_000_u128 << 80),
+        ));
+        for generation in [Generation::after(record.jobs_since), ahead] {
+            record.generation = Some(generation);
+            assert!(record.counts(Some(generation)));
+            record.cancel(Utc::now());
+            assert!(!record.counts(Some(generation)));
+            assert!(record.counts(Some(Generation::after(record.jobs_since))));
+        }
     }
 }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
-use crate::enqueue::generation::Superseding;
+use crate::enqueue::generation_watch::JobsSuperseded;
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError, FoundImages};
 use crate::enqueue::request::{EnqueueRequest, JobsQueue, RunConfig};
@@ -162,12 +162,16 @@ pub enum AuditError {
     StoppedAtEnd(&'static str),
     /// Another audit or enqueue of the same OUT has begun. This audit is no success: some of its images
     /// have no result yet, and whoever waits for it must not go on as if they had.
-    #[error(
-        "{superseding}; {images} left to it, and no report is built here: wait until it has ended"
-    )]
+    #[error("{other}; {images} left to it, and no report is built here: wait until it has ended")]
     GaveWay {
         /// The other one.
-        superseding: Superseding,
+        other: JobsSuperseded,
+        /// How many.
+        images: String,
+    },
+    /// `camshaft cancel` ended it.
+    #[error("cancelled by camshaft cancel; {images} left, which the same command again does")]
+    Cancelled {
         /// How many.
         images: String,
     },
@@ -215,7 +219,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let mut plan = EnqueuePlan::new(request, &stores).await?;
     let images = plan.find_images().await?;
     plan.begin().await?;
-    let (run, enqueued, later) = (plan.run(), plan.counters(), plan.later_generations());
+    let (run, enqueued, watch) = (plan.run(), plan.counters(), plan.watch());
 
     let queue = InProcessQueue::new(MAX_JOBS_AHEAD, RetryDelays::default());
     cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
@@ -230,16 +234,19 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     if let Some(reason) = done.lasting_error {
         return Err(AuditError::LastingError { reason });
     }
-    let gave_way = |superseding| {
+    let gave_way = |superseded| {
         let images = format_count(tally.left(), "image");
-        Err(AuditError::GaveWay { superseding, images })
+        Err(match superseded {
+            JobsSuperseded::Cancelled => AuditError::Cancelled { images },
+            other @ JobsSuperseded::ByAnother { .. } => AuditError::GaveWay { other, images },
+        })
     };
     let is_listed = match published {
-        Err(EnqueuePlanError::Superseded(superseding)) => return gave_way(superseding),
+        Err(EnqueuePlanError::Superseded(superseded)) => return gave_way(superseded),
         published => published?,
     };
     if tally.left_to_others > 0 {
-        return gave_way(later.superseding().await);
+        return gave_way(watch.noticed().await);
     }
     if stop.is_cancelled() {
         if !is_listed || tally.not_done > 0 {

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "embedded")]
 use crate::audit::{self, AuditConfig};
 use crate::broker::BrokerConfig;
+use crate::cancel::CancelConfig;
 use crate::enqueue::EnqueueConfig;
 use crate::enqueue::request::RunConfig;
 use crate::images::list_lines::ListColumns;
@@ -37,6 +38,7 @@ use crate::images::selection::Selection;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
 use crate::redrive::RedriveConfig;
 use crate::report::ReportConfig;
+use crate::runs::RunsConfig;
 use crate::status::{StatusConfig, WatchMode};
 
 /// Bulk Grad-CAM audits of image data sets: what a classifier predicts, and where it looked
@@ -73,6 +75,13 @@ pub(crate) enum Command {
     /// Show how far a run has come
     #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
+    /// Stop a run: workers settle its jobs without work. Results stay, and a later enqueue or audit
+    /// goes on with it
+    #[command(after_help = examples::CANCEL)]
+    Cancel(CancelArgs),
+    /// List the runs whose jobs wait on a broker
+    #[command(after_help = examples::RUNS)]
+    Runs(RunsArgs),
     /// Move dead letters back to the job queue
     #[command(after_help = examples::REDRIVE)]
     Redrive(RedriveArgs),
@@ -228,7 +237,7 @@ pub(crate) struct StatusArgs {
     /// The queues' names.
     #[command(flatten)]
     pub(crate) queue: RunQueueArgs,
-    /// Follow until every image is done
+    /// Follow until every image is done, or the run is cancelled
     #[arg(long)]
     pub(crate) watch: bool,
     /// With --watch, end also if the queue has been empty this long and no result has come. That
@@ -236,6 +245,25 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "SECONDS", requires_all = ["watch", "broker"])]
     pub(crate) exit_when_idle: Option<u64>,
     /// Print one JSON object (with --watch, one a line)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `camshaft cancel`.
+#[derive(Args, Debug)]
+pub(crate) struct CancelArgs {
+    /// Where the run's results go
+    #[arg(value_name = "OUT")]
+    pub(crate) out: Location,
+}
+
+/// `camshaft runs`.
+#[derive(Args, Debug)]
+pub(crate) struct RunsArgs {
+    /// The broker.
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -384,6 +412,18 @@ impl StatusArgs {
         let max_idle = exit_when_idle.map(Duration::from_secs);
         let watch = if watch { WatchMode::UntilDone { max_idle } } else { WatchMode::Once };
         StatusConfig { out, broker, watch, json }
+    }
+}
+
+impl CancelArgs {
+    pub(crate) fn resolve(self) -> CancelConfig {
+        CancelConfig { out: self.out }
+    }
+}
+
+impl RunsArgs {
+    pub(crate) fn resolve(self) -> RunsConfig {
+        RunsConfig { broker: broker_config(self.broker), json: self.json }
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! This file is the command. [`plan`] decides which images get a job, and writes `run.json`;
 //! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed; [`generation`]
-//! says since when results count, and writes the manifest.
+//! says since when results count, and writes the manifest; [`generation_watch`] notices that the run was
+//! cancelled.
 
 pub(crate) mod counters;
 mod differences;
-pub(crate) mod generation;
+mod generation;
+pub(crate) mod generation_watch;
 pub(crate) mod outlet;
 pub(crate) mod plan;
 pub(crate) mod request;
@@ -134,11 +136,19 @@ pub(crate) async fn enqueue(
     plan.begin().await?;
 
     let watched = Arc::clone(&counters);
+    let note = plan.enqueued_run().to_note();
     let publishing = plan.publish(images, outlet, CancellationToken::new());
+    // Beside the jobs: a broker that takes no messages for now makes both wait.
+    let noting = async { Ok::<_, EnqueuePlanError>(queue.note_run(note).await) };
+    let both = async { tokio::try_join!(publishing, noting) };
     let progress = Progress::start("enqueued");
-    let published = progress.follow(publishing, move || progress_counts(&watched)).await;
+    let done = progress.follow(both, move || progress_counts(&watched)).await;
     queue.close().await;
-    published?;
+    let ((), noted) = done?;
+    // Told at the end: a user who may not publish at all gets an error instead.
+    if let Err(error) = noted {
+        warn!(%error, "camshaft runs will not list this run, since no note of it can be left");
+    }
     print_summary(&counters, run);
     Ok(())
 }

@@ -2,12 +2,14 @@
 
 #[cfg(feature = "embedded")]
 use crate::audit::AuditError;
+use crate::cancel::CancelError;
 use crate::cli::UsageError;
 use crate::enqueue::EnqueueError;
 use crate::images::source::SourceError;
 use crate::manual::ManualError;
 use crate::redrive::RedriveError;
 use crate::report::ReportCommandError;
+use crate::runs::RunsError;
 use crate::status::StatusError;
 #[cfg(feature = "embedded")]
 use crate::train::TrainError;
@@ -45,6 +47,12 @@ pub enum CommandError {
     /// `camshaft status`.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// `camshaft cancel`.
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
+    /// `camshaft runs`.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
     /// `camshaft redrive`.
     #[error(transparent)]
     Redrive(#[from] RedriveError),
@@ -62,6 +70,7 @@ impl CommandError {
             Self::Enqueue(EnqueueError::Source(error)) if is_usage(error) => USAGE,
             Self::Enqueue(EnqueueError::Queue(error))
             | Self::Status(StatusError::Queue(error))
+            | Self::Runs(RunsError(error))
             | Self::Redrive(RedriveError(error))
                 if error.is_wrong_usage() =>
             {
@@ -101,6 +110,7 @@ mod tests {
         let url = QueueError::InvalidUrl { reason: "no host".to_owned() };
         assert_eq!(CommandError::from(EnqueueError::from(url.clone())).exit_status(), 2);
         assert_eq!(CommandError::from(StatusError::from(url.clone())).exit_status(), 2);
+        assert_eq!(CommandError::from(RunsError::from(url.clone())).exit_status(), 2);
         assert_eq!(CommandError::from(RedriveError::from(url)).exit_status(), 2);
         assert_eq!(CommandError::from(EnqueueError::from(QueueError::Closed)).exit_status(), 1);
         let missing = EnqueueError::Source(SourceError::Missing("cats".to_owned()));

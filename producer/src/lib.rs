@@ -9,6 +9,7 @@ mod advice;
 #[cfg(feature = "embedded")]
 mod audit;
 mod broker;
+mod cancel;
 mod cli;
 mod enqueue;
 mod error;
@@ -19,6 +20,7 @@ mod label_map;
 mod manual;
 mod redrive;
 mod report;
+mod runs;
 mod status;
 mod terminal;
 #[cfg(feature = "embedded")]
@@ -46,6 +48,8 @@ pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
         Command::Enqueue(args) => enqueue::enqueue(args.resolve()?, stores).await?,
         Command::Report(args) => report::report(args.resolve()?, stores).await?,
         Command::Status(args) => status::status(args.resolve(), stores).await?,
+        Command::Cancel(args) => cancel::cancel(args.resolve(), stores).await?,
+        Command::Runs(args) => runs::runs(args.resolve(), stores).await?,
         Command::Redrive(args) => redrive::redrive(args.resolve()).await?,
         Command::Completions(args) => manual::print_completions(args.shell),
         Command::Man(args) => manual::write_pages(&args.folder)?,

@@ -1,11 +1,12 @@
 //! `camshaft status`: how far a run has come, from the results in OUT and the messages in the queue.
 //!
-//! This file is the command. [`run_status`] is what it prints, and [`reconciliation`] finds the
-//! images that are not accounted for.
+//! This file is the command. [`run_status`] is what it prints, [`run_results`] counts results, and
+//! [`reconciliation`] finds the images that are not accounted for.
 
 pub(crate) mod reconciliation;
 mod result_counts;
-mod run_status;
+pub(crate) mod run_results;
+pub(crate) mod run_status;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ use crate::broker::{self, BrokerConfig};
 use crate::terminal::output::{print_json, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use reconciliation::ReconciliationError;
-use result_counts::{ResultCounts, ResultTimes};
+use result_counts::ResultTimes;
+use run_results::RunResults;
 use run_status::{QueueStatus, RunStatus};
 
 /// The shortest time between two looks. A large OUT takes longer to list and is looked at less
@@ -49,7 +51,7 @@ pub(crate) struct StatusConfig {
 pub(crate) enum WatchMode {
     /// Look once.
     Once,
-    /// Look until every image is done.
+    /// Look until every image is done, or the run is cancelled.
     UntilDone {
         /// End also if the queue has been empty this long and no result has come.
         max_idle: Option<Duration>,
@@ -76,7 +78,7 @@ pub enum StatusError {
     Reconciliation(#[from] ReconciliationError),
 }
 
-/// Prints a run's status, once or until it is complete.
+/// Prints a run's status, once or until it is complete or cancelled.
 ///
 /// # Errors
 /// If OUT holds no run, or if OUT or the broker can't be reached.
@@ -169,33 +171,15 @@ impl WatchedRun {
             }
             None => None,
         };
-        let counted = self.count_by_manifest(&record).await?;
-        let (results, times) = match counted {
-            Some((results, times)) => (results, Some(times)),
-            None => (ResultCounts::list(&self.out, &record).await?, None),
-        };
-        let status = RunStatus::new(&record, results, queue);
-        Ok(Look { record, status, times })
-    }
-
-    /// Counts the results of the images in the run's manifest; `None` if it has none.
-    async fn count_by_manifest(
-        &self,
-        record: &RunRecord,
-    ) -> Result<Option<(ResultCounts, ResultTimes)>, StatusError> {
-        let Some((generation, images)) = record.listed_manifest() else { return Ok(None) };
-        let times = ResultTimes::list(&self.out).await?;
-        let entries = manifest::read(&self.out, generation, Some(images));
-        match ResultCounts::of_manifest(&times, entries).await {
-            Ok(counts) => Ok(Some((counts, times))),
-            Err(error) if error.can_do_without() => {
-                if !self.warned.swap(true, Relaxed) {
-                    tracing::warn!(%error, "result files are counted, whatever image they are of");
-                }
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+        let RunResults { counts, times, unusable_manifest } =
+            RunResults::count(&self.out, &record).await?;
+        if let Some(error) = unusable_manifest
+            && !self.warned.swap(true, Relaxed)
+        {
+            tracing::warn!(%error, "result files are counted, whatever image they are of");
         }
+        let status = RunStatus::new(&record, counts, queue);
+        Ok(Look { record, status, times })
     }
 
     /// Adds names to the numbers: the dead letters, and the images that are not accounted for.
@@ -215,7 +199,8 @@ impl WatchedRun {
             };
         }
         let dead_of_run = status.dead_letters.len() as u64;
-        let may_lack = status.remaining.is_some_and(|remaining| remaining > dead_of_run);
+        let may_lack = status.remaining.is_some_and(|remaining| remaining > dead_of_run)
+            && !status.is_cancelled();
         if status.has_empty_queue() && may_lack {
             let dead = &status.dead_letters;
             let found = match (times, record.listed_manifest()) {
@@ -231,7 +216,8 @@ impl WatchedRun {
         Ok(())
     }
 
-    /// Looks again and again until every image is done, or the run has been idle for `max_idle`.
+    /// Looks again and again until every image is done, the run is cancelled, or it has been idle for
+    /// `max_idle`.
     /// Calls `show` after each look and returns the last one.
     async fn look_until_done(
         &self,
@@ -245,7 +231,8 @@ impl WatchedRun {
             let look = self.look().await?;
             show(&look.status);
             let idle = idle.update(&look.status);
-            if look.status.is_complete() || max_idle.is_some_and(|max_idle| idle >= max_idle) {
+            let has_ended = look.status.is_complete() || look.status.is_cancelled();
+            if has_ended || max_idle.is_some_and(|max_idle| idle >= max_idle) {
                 return Ok(look);
             }
             // Results are many, and the next look has its own.

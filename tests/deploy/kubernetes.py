@@ -362,7 +362,7 @@ def broker_problems(manifests):
 
     # docs/SECURITY.md: | user | configure | write | read |
     rows = re.findall(r"^\| (.+?) \| `(.+?)` \| `(.+?)` \| `(.+?)` \|$", read("docs/SECURITY.md"), re.M)
-    users = {"`enqueue`, `redrive`": "producer", "worker": "worker", "`status`": "observer"}
+    users = {"`enqueue`, `runs`, `redrive`": "producer", "worker": "worker", "`status`": "observer"}
     documented = {
         f"camshaft-{users[who]}": tuple(right.replace(r"\|", "|") for right in rights) for who, *rights in rows
     }
@@ -382,6 +382,8 @@ def broker_problems(manifests):
     (policy,) = manifests.of("Policy")
     covered = re.compile(policy["spec"]["pattern"])
     yield from (f"{name_of(policy)} leaves {name} out" for name in expected if not covered.search(name))
+    if not covered.search("camshaft.runs"):
+        yield f"{name_of(policy)} leaves the notes of runs out"
     # A bookmark's queue has one member on purpose.
     if covered.search("camshaft.enqueue.0199aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee") or policy["spec"]["applyTo"] != "queues":
         yield f"{name_of(policy)} covers more than jobs"

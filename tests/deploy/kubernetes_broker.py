@@ -201,6 +201,10 @@ def outcomes(broker, queues):
     yield "producer declares a queue of another name", producer.does(declare("another", {})), True
     yield "producer enqueues", producer.does(publish("camshaft.jobs")), False
     yield "producer takes dead letters", producer.does(take("camshaft.dead")), False
+    yield "producer declares the queue of notes of runs", producer.does(declare("camshaft.runs", {})), False
+    yield "producer leaves a note", producer.does(publish("camshaft.runs")), False
+    yield "producer reads notes", producer.does(take("camshaft.runs")), False
+    yield "worker reads notes", worker.does(take("camshaft.runs")), True
     for queue in ("camshaft.jobs", "camshaft.suspects"):
         yield f"worker consumes {queue}", worker.does(take(queue)), False
     yield "worker takes dead letters", worker.does(take("camshaft.dead")), True

@@ -28,7 +28,7 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 const GRACE_TENTHS: u32 = 0;
 /// Number of virtual hosts of the shared broker. All are defined before it starts: adding them one by
 /// one is much slower.
-const SHARED_VIRTUAL_HOSTS: usize = 152;
+const SHARED_VIRTUAL_HOSTS: usize = 172;
 /// The same of a test's own broker: each one makes a start slower.
 const OWN_VIRTUAL_HOSTS: usize = 3;
 
@@ -46,11 +46,15 @@ pub struct LimitedUser {
 
 const OUR_QUEUES: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+)$";
 /// The same queues, and the bookmarks of enqueues.
-const OURS_TO_ENQUEUE: &str = r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
+const OURS_WITH_BOOKMARKS: &str =
+    r"^camshaft\.(jobs|suspects|dead|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
+/// The same queues, and the notes of runs.
+const OURS_TO_ENQUEUE: &str =
+    r"^camshaft\.(jobs|suspects|dead|runs|retry\.[0-9]+|enqueue\.[0-9a-f-]+)$";
 const PUBLISH: &str = r"^amq\.default$";
 const NOTHING: &str = "^$";
 
-/// May enqueue, read the queues' counts and redrive.
+/// May enqueue, read the queues' counts, list runs and redrive.
 pub const PRODUCER: LimitedUser = LimitedUser {
     name: "camshaft-producer",
     password: "pr0ducer-pa55",
@@ -65,6 +69,14 @@ pub const PRODUCER_WITHOUT_BOOKMARK: LimitedUser = LimitedUser {
     configure: OUR_QUEUES,
     write: PUBLISH,
     read: OUR_QUEUES,
+};
+/// May enqueue, but leave no note of a run: a producer's rights before there were notes.
+pub const PRODUCER_WITHOUT_NOTES: LimitedUser = LimitedUser {
+    name: "camshaft-producer-without-notes",
+    password: "pr0ducer-pa55-3",
+    configure: OURS_WITH_BOOKMARKS,
+    write: PUBLISH,
+    read: OURS_WITH_BOOKMARKS,
 };
 /// May work, but not create the queues.
 pub const WORKER: LimitedUser = LimitedUser {
@@ -365,7 +377,7 @@ fn definitions(virtual_hosts: usize) -> String {
     for host in &hosts {
         permit(USER, host, [".*"; 3]);
     }
-    for user in [PRODUCER, PRODUCER_WITHOUT_BOOKMARK, WORKER, VIEWER] {
+    for user in [PRODUCER, PRODUCER_WITHOUT_BOOKMARK, PRODUCER_WITHOUT_NOTES, WORKER, VIEWER] {
         let LimitedUser { name, password, configure, write, read } = user;
         write!(users, r#",{{"name":"{name}","password":"{password}","tags":""}}"#).unwrap();
         for host in hosts.iter().filter(|host| host.starts_with("rights-")) {

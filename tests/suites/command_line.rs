@@ -6,8 +6,8 @@ use camshaft_tests::programs::{Ended, camshaft, command, run, worker};
 use camshaft_tests::small_run::SmallRun;
 use tempfile::tempdir;
 
-const COMMANDS: [&str; 7] =
-    ["audit", "train", "enqueue", "report", "status", "redrive", "completions"];
+const COMMANDS: [&str; 9] =
+    ["audit", "train", "enqueue", "report", "status", "cancel", "runs", "redrive", "completions"];
 
 /// The help texts of both programs and all commands, on a terminal of a width.
 fn help_texts(columns: &str) -> Vec<(String, String)> {

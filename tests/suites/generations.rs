@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
+mod cancel;
 mod kept;
 mod older;
 mod replaced;

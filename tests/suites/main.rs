@@ -20,6 +20,7 @@ mod monitoring;
 mod pictures;
 mod queue;
 mod report;
+mod runs;
 mod scale;
 mod security;
 mod store;

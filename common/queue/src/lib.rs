@@ -19,7 +19,7 @@ pub use delivery::{Delivery, Outcome, Receipt, Settle, Settlement};
 pub use error::{Advice, QueueError};
 pub use in_process::InProcessQueue;
 pub use job_queue::{Deliveries, JobQueue, QueueDepth};
-pub use message::{DeadLetter, Message, QueueName};
+pub use message::{DeadLetter, Message, QueueName, RunNote};
 #[doc(hidden)]
 pub use rabbitmq::open_connection;
 pub use rabbitmq::{

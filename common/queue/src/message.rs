@@ -39,6 +39,13 @@ pub struct DeadLetter {
     pub trace: Option<TraceContext>,
 }
 
+/// What an enqueue says of its run to whoever asks which runs' jobs wait.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RunNote {
+    /// JSON, unread.
+    pub body: Bytes,
+}
+
 /// The run that a message belongs to. Ignores the rest of the message: many dead letters can't be
 /// read as a job.
 pub(super) fn run_of(body: &[u8]) -> Option<RunId> {

@@ -38,6 +38,17 @@ Examples:
   camshaft status ~/audit
   camshaft status s3://data/audit --watch      with CAMSHAFT_BROKER also the queue";
 
+pub(super) const CANCEL: &str = "\
+Examples:
+  camshaft cancel ~/audit
+  camshaft cancel s3://data/audit";
+
+pub(super) const RUNS: &str = "\
+Examples:
+  export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f
+  camshaft runs
+  camshaft runs --queue team-a --json";
+
 pub(super) const REDRIVE: &str = "\
 Examples:
   export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f

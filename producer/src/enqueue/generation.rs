@@ -1,17 +1,15 @@
 //! The generation of an enqueue's or audit's jobs: begins it, reads what earlier ones of the run left
-//! in OUT, writes its manifest, and looks whether a later one has begun meanwhile.
+//! in OUT, and writes its manifest.
 //!
 //! A user who may not write manifests goes on without them, as older versions do: then results count
 //! by their number.
-
-use std::fmt;
 
 use camshaft_common::job::Job;
 use camshaft_common::location::Location;
 use camshaft_common::manifest::{self, ManifestEntry, ManifestError, ManifestWriter};
 use camshaft_common::run::{Generation, ReadRunError, RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use tracing::warn;
 
 use crate::images::previous_images::PreviousImages;
@@ -48,11 +46,13 @@ impl EarlierGenerations {
     }
 
     /// True if the last enqueue or audit of the run has not listed SOURCE to its end, and has published
-    /// this job: then its jobs count, and the rest can be published behind them.
+    /// this job, and was not cancelled: then its jobs count, and the rest can be published behind them.
     #[must_use]
     pub(crate) fn can_go_on_after(&self, job: &Job) -> bool {
         let unfinished = self.record.as_ref().filter(|record| record.images.is_none());
-        unfinished.is_some_and(|record| record.generation == job.generation)
+        unfinished.is_some_and(|record| {
+            record.generation == job.generation && record.counts(job.generation)
+        })
     }
 
     /// Begins a generation, or goes on with the unfinished one if `resumes`, and notes in `record` what
@@ -149,77 +149,6 @@ async fn resume(out: &Folder, id: Generation) -> Result<DateTime<Utc>, StoreErro
         Some(since) => Ok(since),
         // Somebody has deleted it. Results of before count no more.
         None => manifest::start(out, id, None).await,
-    }
-}
-
-/// Another enqueue or audit of the same OUT, which began after this one. Its images and options count.
-#[derive(Debug)]
-pub struct Superseding {
-    out: String,
-    /// When it began; `None` if that can't be told.
-    began: Option<DateTime<Utc>>,
-}
-
-impl fmt::Display for Superseding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let out = &self.out;
-        match self.began {
-            Some(began) => {
-                let began = began.to_rfc3339_opts(SecondsFormat::Secs, true);
-                write!(f, "another audit or enqueue of {out} has begun, at {began}")
-            }
-            None => write!(
-                f,
-                "another command has taken over: by {out}/run.json, jobs of this one no longer count"
-            ),
-        }
-    }
-}
-
-/// Looks for enqueues and audits that began after this one.
-#[derive(Clone, Debug)]
-pub(crate) struct LaterGenerations {
-    out: Folder,
-    ours: Option<Generation>,
-}
-
-impl LaterGenerations {
-    /// Looks for those that began in `out` after `begun`. Without a generation none can be told.
-    pub(crate) fn new(out: &Folder, begun: Option<Begun>) -> Self {
-        Self { out: out.clone(), ours: begun.map(|begun| begun.id) }
-    }
-
-    /// The last one, if there is one.
-    ///
-    /// # Errors
-    /// If OUT can't be read.
-    pub(crate) async fn find(&self) -> Result<Option<Superseding>, ReadRunError> {
-        let record = match RunRecord::read(&self.out).await {
-            Ok(Some(record)) => record,
-            // Somebody has deleted or damaged it. It is written anew.
-            Ok(None) | Err(ReadRunError::Malformed { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if self.ours.is_none() || record.generation.max(record.jobs_since) <= self.ours {
-            return Ok(None);
-        }
-        let began = match record.generation.filter(|later| Some(*later) > self.ours) {
-            Some(later) => {
-                let started = manifest::started_at(&self.out, later).await?;
-                Some(started.unwrap_or(record.updated_at))
-            }
-            None => None,
-        };
-        Ok(Some(Superseding { out: self.out.location().to_string(), began }))
-    }
-
-    /// The one that has superseded jobs of this one.
-    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only audit does that"))]
-    pub(crate) async fn superseding(&self) -> Superseding {
-        match self.find().await {
-            Ok(Some(superseding)) => superseding,
-            Ok(None) | Err(_) => Superseding { out: self.out.location().to_string(), began: None },
-        }
     }
 }
 
@@ -340,6 +269,7 @@ mod tests {
             skipped: None,
             generation: None,
             jobs_since: None,
+            cancelled_at: None,
             manifest: None,
             results_since: None,
             created_at: Utc::now(),
@@ -418,30 +348,6 @@ mod tests {
         let begun = begin(&out, &mut record, Selection::New, true).await;
         note_end(&mut record, Some(begun), 3, Some(3));
         assert_eq!(record.jobs_since, None);
-    }
-
-    #[tokio::test]
-    async fn a_later_enqueue_or_audit_is_told_with_the_time_when_it_began() {
-        let directory = tempfile::tempdir().unwrap();
-        let (out, mut record) = (folder(&directory), record());
-        let begun = begin(&out, &mut record, Selection::New, false).await;
-        let later = LaterGenerations::new(&out, Some(begun));
-        assert!(later.find().await.unwrap().is_none());
-        // Of this run, or of another in the same OUT.
-        for run in [record.run, RunId::generate()] {
-            let mut other = RunRecord { run, ..record.clone() };
-            let second = begin(&out, &mut other, Selection::New, false).await;
-            let told = later.find().await.unwrap().unwrap().to_string();
-            let began = second.since.to_rfc3339_opts(SecondsFormat::Secs, true);
-            let place = out.location();
-            let text = format!("another audit or enqueue of {place} has begun, at {began}");
-            assert_eq!(told, text);
-            assert!(LaterGenerations::new(&out, Some(second)).find().await.unwrap().is_none());
-        }
-        // Without a generation nothing is told, and a run.json that is gone is written anew.
-        assert!(LaterGenerations::new(&out, None).find().await.unwrap().is_none());
-        std::fs::remove_file(directory.path().join("run.json")).unwrap();
-        assert!(later.find().await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -24,9 +24,8 @@ use tracing::Span;
 
 use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
-use crate::enqueue::generation::{
-    self, Begun, EarlierGenerations, LaterGenerations, RunManifest, Superseding,
-};
+use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
+use crate::enqueue::generation_watch::{GenerationWatch, JobsSuperseded};
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::request::{DeadImage, EnqueueRequest};
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
@@ -38,6 +37,7 @@ use crate::images::selection::{CountingResults, Decision, ImageSelector, JobMark
 use crate::images::skipped_log::SkippedLog;
 use crate::images::source::{Source, SourceError};
 use crate::label_map::{JobLabel, LabelMap};
+use crate::runs::enqueued_run::EnqueuedRun;
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +60,9 @@ pub enum EnqueuePlanError {
     /// The manifest can't be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
-    /// Another enqueue or audit of OUT has begun, before this one had listed SOURCE to its end.
-    #[error("{0}; that one counts, and jobs of this one are settled without work")]
-    Superseded(Superseding),
+    /// The run was cancelled, or another enqueue or audit has taken OUT.
+    #[error("{}", describe_superseded(.0))]
+    Superseded(JobsSuperseded),
     /// Images come in another order than that of their keys. Nothing then tells which of them an
     /// earlier process enqueued.
     #[error(
@@ -90,6 +90,14 @@ impl From<ManifestError> for EnqueuePlanError {
             error => Self::Manifest(error),
         }
     }
+}
+
+fn describe_superseded(superseded: &JobsSuperseded) -> String {
+    let advice = match superseded {
+        JobsSuperseded::Cancelled => "; the same command again does the rest",
+        JobsSuperseded::ByAnother { .. } => ": those of the other count",
+    };
+    format!("{superseded}; jobs of this one that were published are settled without work{advice}")
 }
 
 fn advice_on_none(skipped: &SkippedCounts) -> String {
@@ -207,7 +215,7 @@ impl EnqueuePlan {
     /// To be called after [`Self::find_images`], so that a SOURCE that is refused leaves OUT as it was.
     ///
     /// # Errors
-    /// If OUT can't be read or written.
+    /// If OUT can't be read or written, or if the run was cancelled meanwhile.
     pub(crate) async fn begin(&mut self) -> Result<(), EnqueuePlanError> {
         // Again: another process may have enqueued the run while this one waited for its end.
         let earlier = EarlierGenerations::read(&self.out, self.record.run).await?;
@@ -221,6 +229,10 @@ impl EnqueuePlan {
         let how = (self.selection, self.interrupted.is_some());
         let newest = self.images.results.newest();
         let begun = earlier.begin(&self.out, &mut self.record, how, newest).await?;
+        if let Ok(begun) = &begun {
+            // It may have taken seconds. What others wrote meanwhile must not be written over.
+            check(&GenerationWatch::new(&self.out, Some(begun.id))).await?;
+        }
         run_record::write(&self.out, &self.record).await?;
         // Not before: if nothing at all may be written there, that is said alone.
         self.begun = match begun {
@@ -241,12 +253,6 @@ impl EnqueuePlan {
         Ok(())
     }
 
-    /// Looks for enqueues and audits that begin after this one, which must have begun.
-    #[must_use]
-    pub(crate) fn later_generations(&self) -> LaterGenerations {
-        LaterGenerations::new(&self.out, self.begun)
-    }
-
     /// The run's id.
     #[must_use]
     pub(crate) fn run(&self) -> RunId {
@@ -259,13 +265,31 @@ impl EnqueuePlan {
         Arc::clone(&self.counters)
     }
 
+    /// Tells whether the jobs still count, once they have [begun](Self::begin).
+    #[must_use]
+    pub(crate) fn watch(&self) -> GenerationWatch {
+        GenerationWatch::new(&self.out, self.begun.map(|begun| begun.id))
+    }
+
+    /// What others may know of the run, once it has [begun](Self::begin).
+    #[must_use]
+    pub(crate) fn enqueued_run(&self) -> EnqueuedRun {
+        EnqueuedRun {
+            run: self.record.run,
+            out: self.out.location().clone(),
+            source: self.record.source.clone(),
+            generation: self.begun.map(|begun| begun.id),
+            at: Utc::now(),
+        }
+    }
+
     /// Publishes a job for each of these images that needs one. Then writes the manifest, and the number of
     /// images into `run.json`. If `stop` is cancelled, stops early and writes no number.
     ///
     /// # Errors
     /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
-    /// queue; the same command does the rest. If another enqueue or audit has begun meanwhile: its
-    /// `run.json` stays.
+    /// queue; the same command does the rest. If the run is cancelled, this ends within seconds. If
+    /// another enqueue or audit has begun meanwhile, its `run.json` stays.
     pub(crate) async fn publish(
         self,
         images: FoundImages,
@@ -273,8 +297,12 @@ impl EnqueuePlan {
         stop: CancellationToken,
     ) -> Result<(), EnqueuePlanError> {
         let span = traces::enqueue_span(self.run());
-        let counters = self.counters();
-        let published = self.publish_images(&span, images, outlet, stop).await;
+        let (counters, watch) = (self.counters(), self.watch());
+        let published = tokio::select! {
+            published = self.publish_images(&span, images, outlet, stop, &watch) => published,
+            // As if the process were killed here: whatever it waits for, it need not wait.
+            superseded = watch.superseded() => Err(EnqueuePlanError::Superseded(superseded)),
+        };
         span.record("camshaft.found", counters.found.load(Relaxed));
         span.record("camshaft.published", counters.published.load(Relaxed));
         if let Err(error) = &published {
@@ -289,6 +317,7 @@ impl EnqueuePlan {
         images: FoundImages,
         mut outlet: Outlet,
         stop: CancellationToken,
+        watch: &GenerationWatch,
     ) -> Result<(), EnqueuePlanError> {
         let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
         let counters = Arc::clone(&self.counters);
@@ -344,14 +373,14 @@ impl EnqueuePlan {
         let found = counters.found.load(Relaxed);
         let replaced = self.record.manifest;
         let listed = manifest.finish().await?;
-        if let Some(superseding) = self.later_generations().find().await? {
-            outlet.end().await?;
-            return Err(EnqueuePlanError::Superseded(superseding));
-        }
         generation::note_end(&mut self.record, self.begun, found, listed);
         self.record.skipped =
             self.source.image_files().is_some().then(|| counters.left_out.counts());
         self.record.updated_at = Utc::now();
+        if let Err(error) = check(watch).await {
+            outlet.end().await?;
+            return Err(error);
+        }
         run_record::write(&self.out, &self.record).await?;
         outlet.end().await?;
         generation::remove_older(&self.out, &self.record, replaced).await;
@@ -433,6 +462,15 @@ impl EnqueuePlan {
             again,
         };
         Message { body: job.to_json().into(), trace: Some(trace) }
+    }
+}
+
+/// # Errors
+/// If `run.json` is another command's by now.
+async fn check(watch: &GenerationWatch) -> Result<(), EnqueuePlanError> {
+    match watch.look_before_write().await? {
+        Some(superseded) => Err(EnqueuePlanError::Superseded(superseded)),
+        None => Ok(()),
     }
 }
 

@@ -72,12 +72,15 @@ pub(crate) fn resume_or_start(
         let image_files = request.source.image_files().cloned();
         let queue = queue_of(request, Some(&existing));
         let (images, skipped, updated_at) = (None, None, Utc::now());
+        // It goes on.
+        let cancelled_at = None;
         return Ok(RunRecord {
             limit,
             queue,
             image_files,
             images,
             skipped,
+            cancelled_at,
             updated_at,
             ..existing
         });
@@ -118,6 +121,7 @@ fn start(request: &EnqueueRequest) -> RunRecord {
         skipped: None,
         generation: None,
         jobs_since: None,
+        cancelled_at: None,
         manifest: None,
         results_since: None,
         created_at: now,

@@ -64,7 +64,8 @@ impl Unaccounted {
     }
 }
 
-/// The dead letters of a run that no later enqueue has superseded, with the keys of their images.
+/// The dead letters of a run that no later enqueue has superseded, and that were not cancelled, with the
+/// keys of their images.
 ///
 /// # Errors
 /// If the broker can't be reached.

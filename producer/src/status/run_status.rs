@@ -4,12 +4,12 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::run::{RunId, RunRecord};
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_queue::QueueDepth;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::status::reconciliation::DeadJob;
 use crate::status::result_counts::ResultCounts;
-use crate::terminal::output::{format_duration, format_rate};
+use crate::terminal::output::{format_count, format_duration, format_rate, format_time};
 
 /// Keys and dead letters that a person is shown.
 const MAX_SHOWN: usize = 20;
@@ -19,6 +19,8 @@ const MAX_SHOWN: usize = 20;
 pub(crate) struct RunStatus {
     /// The run.
     pub(crate) run: RunId,
+    /// When it was cancelled; null if it was not, or was gone on with since.
+    pub(crate) cancelled_at: Option<DateTime<Utc>>,
     /// Images in SOURCE; null until they have been listed to the end.
     pub(crate) images: Option<u64>,
     /// Files in SOURCE that are no images; null until they are known.
@@ -41,7 +43,7 @@ pub(crate) struct RunStatus {
     /// Workers that consume; null without a broker.
     pub(crate) workers: Option<u64>,
     /// Images with no result and in no queue. If there are workers they may be in work, otherwise
-    /// they are lost. Null without a broker, or until `images` is known.
+    /// they are lost. Null without a broker, until `images` is known, and of a cancelled run.
     pub(crate) unaccounted: Option<u64>,
     /// The first thousand of them, once the queue is empty.
     pub(crate) unaccounted_keys: Vec<ImageKey>,
@@ -78,14 +80,16 @@ impl RunStatus {
         let images = record.images;
         let remaining = images.map(|images| images.saturating_sub(results.finished));
         let rate = results.rate();
-        let seconds_left =
-            remaining.filter(|_| rate > 0.0).map(|remaining| remaining as f64 / rate);
+        // Nothing is to come of a run that was cancelled, so nothing of it is lost.
+        let to_come = remaining.filter(|_| record.cancelled_at.is_none());
+        let seconds_left = to_come.filter(|_| rate > 0.0).map(|images| images as f64 / rate);
         let depth = queue.map(|queue| queue.depth);
-        let unaccounted = remaining.zip(depth).map(|(remaining, depth)| {
-            remaining.saturating_sub(depth.ready + depth.retrying + depth.dead)
+        let unaccounted = to_come.zip(depth).map(|(images, depth)| {
+            images.saturating_sub(depth.ready + depth.retrying + depth.dead)
         });
         Self {
             run: record.run,
+            cancelled_at: record.cancelled_at,
             images,
             not_images: record.skipped.as_ref().map(SkippedCounts::not_images),
             skipped: record.skipped.clone().filter(|skipped| !skipped.is_empty()),
@@ -110,6 +114,12 @@ impl RunStatus {
     #[must_use]
     pub(crate) fn is_complete(&self) -> bool {
         self.remaining == Some(0)
+    }
+
+    /// True if the run was cancelled before every image had a result.
+    #[must_use]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled_at.is_some() && !self.is_complete()
     }
 
     /// True if no message waits, now or for another try. False without a broker.
@@ -138,11 +148,22 @@ impl RunStatus {
         if let Some(remaining) = self.remaining {
             text.push_str(&format!("\nto do    {remaining}"));
         }
+        self.push_cancelled(&mut text);
         self.push_queue(&mut text);
         self.push_unaccounted(&mut text);
         self.push_doubled(&mut text);
         self.push_time(&mut text);
         text
+    }
+
+    fn push_cancelled(&self, text: &mut String) {
+        let Some(at) = self.cancelled_at.filter(|_| self.is_cancelled()) else { return };
+        let not_done = match self.remaining {
+            Some(remaining) => format!("{} not done", format_count(remaining, "image")),
+            None => "before SOURCE was listed to its end".to_owned(),
+        };
+        let at = format_time(at);
+        text.push_str(&format!("\ncancelled at {at}, {not_done}; enqueue again to go on"));
     }
 
     /// The rate and the time left, or when the last result came if there is no rate: a complete run
@@ -227,6 +248,7 @@ mod tests {
     fn status(remaining: u64, images_per_second: f64) -> RunStatus {
         RunStatus {
             run: RunId::generate(),
+            cancelled_at: None,
             images: Some(43),
             not_images: None,
             skipped: None,
@@ -258,5 +280,22 @@ mod tests {
         );
         let running = status(30, 0.05).to_lines();
         assert!(running.ends_with("rate     0.05 images/s\nleft     10 min"), "{running}");
+    }
+
+    #[test]
+    fn a_cancelled_run_says_what_is_not_done() {
+        let cancelled_at = "2026-01-02T03:04:05.678Z".parse().ok();
+        let cancelled = RunStatus { cancelled_at, ..status(3, 0.0) };
+        assert!(cancelled.is_cancelled() && !cancelled.is_complete());
+        let lines = cancelled.to_lines();
+        let line =
+            "\ncancelled at 2026-01-02 03:04:05 UTC, 3 images not done; enqueue again to go on\n";
+        assert!(lines.contains(line), "{lines}");
+        assert!(cancelled.to_json().contains(r#""cancelled_at":"2026-01-02T03:04:05.678Z""#));
+        let listed = RunStatus { images: None, remaining: None, ..cancelled.clone() };
+        assert!(listed.is_cancelled() && listed.to_lines().contains("before SOURCE was listed"));
+        let complete = RunStatus { cancelled_at, ..status(0, 0.0) };
+        assert!(!complete.is_cancelled() && !complete.to_lines().contains("cancelled"));
+        assert!(status(3, 0.0).to_json().contains(r#""cancelled_at":null"#));
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use camshaft_common::printable::{printable_json, printable_lines};
+use chrono::{DateTime, Utc};
 
 /// Prints a line, with control characters escaped. Does nothing if the reader has closed the pipe.
 pub(crate) fn print_line(line: &str) {
@@ -47,6 +48,12 @@ pub(crate) fn format_duration(seconds: f64) -> String {
         3600..86400 => format!("{hours} h {} min", minutes % 60),
         _ => format!("{days} d {} h", hours % 24),
     }
+}
+
+/// A time, to the second: `2026-01-02 03:04:05 UTC`.
+#[must_use]
+pub(crate) fn format_time(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// A rate above zero, with at least one digit that is not zero: `72.0`, `0.10`, `0.0021`.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Makes of a run and its jobs what an older version would have left.
-fn make_older(small: &SmallRun, broker: &str) {
+pub(super) fn make_older(small: &SmallRun, broker: &str) {
     let mut record = run_record(small);
     for later in ["generation", "jobs_since", "manifest"] {
         assert!(record.as_object_mut().unwrap().remove(later).is_some(), "{later}");

@@ -58,8 +58,8 @@ pub enum ExitCause {
     /// The prediction in OUT is kept, perhaps with another label or entity tag.
     #[error("its prediction in OUT is kept")]
     Kept(Box<StoredPrediction>),
-    /// A later enqueue or audit has superseded the job.
-    #[error("a later enqueue or audit has superseded the job")]
+    /// A later enqueue or audit has superseded the job, or its run was cancelled.
+    #[error("a later enqueue or audit has superseded the job, or its run was cancelled")]
     Superseded,
     /// This worker can't use the model. All jobs of the model share the error.
     #[error("{0}")]

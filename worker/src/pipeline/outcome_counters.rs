@@ -38,7 +38,7 @@ pub struct OutcomeCounts {
     pub relabelled: u64,
     /// Images that were written again with the same content, so that their prediction was kept.
     pub renewed: u64,
-    /// Deliveries whose job a later enqueue has superseded.
+    /// Deliveries whose job a later enqueue has superseded, or whose run was cancelled.
     pub superseded: u64,
     /// Deliveries put back, to be tried again after a delay.
     pub retried: u64,

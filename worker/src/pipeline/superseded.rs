@@ -1,5 +1,5 @@
-//! Which jobs a later enqueue of their run, or of another run in the same OUT, has superseded. They
-//! are settled without work.
+//! Which jobs a later enqueue of their run, or of another run in the same OUT, has superseded, and which
+//! are of a run that was cancelled. They are settled without work.
 //!
 //! OUT's `run.json` tells the first generation whose jobs count. It is read about every five seconds
 //! while there are jobs for that OUT. If it can't be read, all jobs count. Downstream: `fetch`, before

@@ -4,14 +4,12 @@
 //! again meanwhile is left for the next time. Each is confirmed among the jobs before it leaves the
 //! dead letters: a crash in between leaves it in both, never in none.
 
-use std::time::Duration;
-
 use camshaft_common::run::RunId;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
+use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::{Acker, Channel};
-use tokio::time::Instant;
 
 use super::broker::Broker;
+use super::hand_back::hand_back;
 use super::publisher::WhileBlocked;
 use super::retry::{BrokerRetries, retry};
 use super::wire::{self, OutgoingMessage};
@@ -22,9 +20,6 @@ use crate::message::{DeadLetter, Message, run_of};
 /// before the queue answers the first. It keeps the others itself, and loses them when the channel
 /// closes. With fewer than that, an acknowledgement reaches the queue once it was sent.
 const MOVED_AT_A_TIME: u64 = 16;
-/// How long dead letters that were handed back may take to be ready again.
-const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(10);
-const HAND_BACK_POLL: Duration = Duration::from_millis(20);
 
 /// Moves dead letters back to the jobs: all, or those of one `run`. Returns how many.
 pub(super) async fn redrive(broker: &Broker, run: Option<&RunId>) -> Result<u64, QueueError> {
@@ -55,7 +50,7 @@ async fn read_once(broker: &Broker) -> Result<Vec<DeadLetter>, QueueError> {
         });
         ackers.push(taken.acker);
     }
-    hand_back(broker, &channel, ackers).await?;
+    hand_back(broker, &channel, broker.topology.dead(), ackers).await?;
     broker.connector.answer(channel.close(200, "done".into())).await?;
     Ok(letters)
 }
@@ -95,29 +90,8 @@ async fn move_once(
             *moved += 1;
         }
     }
-    hand_back(broker, &channel, of_other_runs).await?;
+    hand_back(broker, &channel, broker.topology.dead(), of_other_runs).await?;
     broker.connector.answer(channel.close(200, "done".into())).await
-}
-
-/// Returns once the dead letters are ready again, so that the next reader finds them.
-async fn hand_back(
-    broker: &Broker,
-    channel: &Channel,
-    letters: Vec<Acker>,
-) -> Result<(), QueueError> {
-    let expected = letters.len() as u64;
-    for letter in letters {
-        let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        letter.nack(requeue).await.map_err(|error| broker.connector.classify(&error))?;
-    }
-    let deadline = Instant::now() + HAND_BACK_TIMEOUT;
-    // Another redrive may have taken them already. Then the deadline ends this, without harm.
-    while broker.connection.count_messages(channel, broker.topology.dead()).await? < expected
-        && Instant::now() < deadline
-    {
-        tokio::time::sleep(HAND_BACK_POLL).await;
-    }
-    Ok(())
 }
 
 /// A dead letter that this channel holds. Nobody else sees it until it is acknowledged or handed

@@ -6,7 +6,8 @@
 //!   properties), [`shared_connection`] (the connection for everything but deliveries), [`broker`]
 //!   (all of these together)
 //! - publishing: [`publisher`] (confirmed, in no particular order), [`bookmark`] and [`sequence`] (the
-//!   jobs of an enqueue, which another process can continue), [`dead_letters`]
+//!   jobs of an enqueue, which another process can continue), [`dead_letters`] and [`run_notes`] (which
+//!   are read where they are, and handed back by [`hand_back`])
 //! - consuming: [`consumer_channel`], [`receipt`] (settling a delivery), [`held_deliveries`] (all that
 //!   are not settled), [`consumer_session`] (one connection), [`consumer`] (across lost connections)
 
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::QueueError;
 use crate::job_queue::{Deliveries, JobQueue, QueueDepth};
-use crate::message::{DeadLetter, QueueName};
+use crate::message::{DeadLetter, QueueName, RunNote};
 use crate::retry_delays::RetryDelays;
 
 mod bookmark;
@@ -32,11 +33,13 @@ mod consumer;
 mod consumer_channel;
 mod consumer_session;
 mod dead_letters;
+mod hand_back;
 mod held_deliveries;
 mod held_delivery;
 mod publisher;
 mod receipt;
 mod retry;
+mod run_notes;
 mod sequence;
 mod shared_connection;
 mod tls;
@@ -147,6 +150,33 @@ impl RabbitMqQueue {
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, QueueError> {
         self.consumers.ensure_open()?;
         dead_letters::read_all(&self.broker).await
+    }
+
+    /// Leaves a note of a run whose jobs come into the queue. The newest few thousand notes are kept.
+    ///
+    /// # Errors
+    /// [`QueueError::AccessRefused`] if this user may leave none; else if the broker stays out of reach.
+    pub async fn note_run(&self, note: RunNote) -> Result<(), QueueError> {
+        self.consumers.ensure_open()?;
+        run_notes::leave(&self.broker, note).await
+    }
+
+    /// All notes of runs, in no particular order. They stay where they are.
+    ///
+    /// # Errors
+    /// As [`Self::note_run`].
+    pub async fn run_notes(&self) -> Result<Vec<RunNote>, QueueError> {
+        self.consumers.ensure_open()?;
+        run_notes::read_all(&self.broker).await
+    }
+
+    /// Removes these notes of runs.
+    ///
+    /// # Errors
+    /// As [`Self::note_run`].
+    pub async fn remove_run_notes(&self, notes: &[RunNote]) -> Result<(), QueueError> {
+        self.consumers.ensure_open()?;
+        run_notes::remove(&self.broker, notes).await
     }
 
     /// Continues a sequence of jobs where it was left, or starts it. A sequence has one publisher

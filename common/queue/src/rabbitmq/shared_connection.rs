@@ -89,6 +89,12 @@ impl SharedConnection {
         self.connector.answer(open.connection.create_channel()).await
     }
 
+    /// As [`SharedConnection::channel`], after the broker has closed a channel.
+    pub(super) async fn channel_after_refusal(&self) -> Result<Channel, QueueError> {
+        let open = self.get().await?;
+        self.connector.answer(topology::channel_after_refusal(&open.connection)).await
+    }
+
     /// A channel of `open` with confirms on that nobody else uses.
     pub(super) async fn confirming_channel(
         &self,

@@ -1,9 +1,10 @@
 //! The queues: their names, their arguments, how they are declared.
 //!
 //! Every queue that holds jobs is a durable quorum queue, and dead-lettering is at-least-once, so a
-//! message is in some queue at any time. A sequence's bookmark is in a queue of its own:
-//! [`bookmark`](super::bookmark) declares it. Arguments are part of a queue's identity: if one is
-//! changed here, queues of an earlier version no longer fit.
+//! message is in some queue at any time. Two queues hold no jobs, and not every user may have them:
+//! [`bookmark`](super::bookmark) declares that of a sequence's bookmark, and
+//! [`run_notes`](super::run_notes) that of the notes of runs. Arguments are part of a queue's identity:
+//! if one is changed here, queues of an earlier version no longer fit.
 
 use std::time::Duration;
 
@@ -27,9 +28,9 @@ pub(super) const SUSPECT_AFTER: u32 = 2;
 /// Number of deliveries without an answer, each to a worker that did nothing else, that prove that
 /// the message is the reason. With [`SUSPECT_AFTER`] these are five deliveries.
 pub(super) const ISOLATED_TRIES: u32 = 3;
-/// Dead letters may be read any number of times. With its default limit RabbitMQ 4 would drop them
+/// Dead letters and notes may be read any number of times. With its default limit RabbitMQ 4 would drop them
 /// after 20 reads. It takes -1 for no limit, RabbitMQ 3 does not; both take a large number.
-const NO_DELIVERY_LIMIT: i32 = i32::MAX;
+pub(super) const NO_DELIVERY_LIMIT: i32 = i32::MAX;
 
 /// The names of one job queue's queues on the broker.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ pub(super) struct Topology {
     jobs: ShortString,
     suspects: ShortString,
     dead: ShortString,
+    run_notes: ShortString,
     retries: Vec<(Duration, ShortString)>,
 }
 
@@ -54,6 +56,7 @@ impl Topology {
             jobs: named("jobs")?,
             suspects: named("suspects")?,
             dead: named("dead")?,
+            run_notes: named("runs")?,
             retries,
         })
     }
@@ -76,6 +79,11 @@ impl Topology {
 
     pub(super) fn dead(&self) -> &ShortString {
         &self.dead
+    }
+
+    /// The queue of notes of the runs whose jobs were published. Who leaves a note declares it.
+    pub(super) fn run_notes(&self) -> &ShortString {
+        &self.run_notes
     }
 
     /// The queue in which messages wait for `delay`.
@@ -198,15 +206,15 @@ async fn declare(
     channel.queue_declare(name.clone(), options, arguments).await.map(|_| ())
 }
 
-fn insert(arguments: &mut FieldTable, key: &str, value: AMQPValue) {
+pub(super) fn insert(arguments: &mut FieldTable, key: &str, value: AMQPValue) {
     arguments.insert(key.into(), value);
 }
 
-fn text(text: &str) -> AMQPValue {
+pub(super) fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-fn quorum() -> FieldTable {
+pub(super) fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();
     insert(&mut arguments, "x-queue-type", text("quorum"));
     arguments

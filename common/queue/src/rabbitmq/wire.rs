@@ -173,6 +173,11 @@ impl OutgoingMessage {
         Self::new(queue, body, headers)
     }
 
+    /// A message that is no job.
+    pub(super) fn note(queue: &ShortString, body: Bytes) -> Self {
+        Self::new(queue, body, FieldTable::default())
+    }
+
     fn new(queue: &ShortString, body: Bytes, headers: FieldTable) -> Self {
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
