@@ -30,6 +30,7 @@ use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError};
+use crate::enqueue::prune::Pruning;
 use crate::enqueue::request::{EnqueueRequest, JobsQueue, RunConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
@@ -163,7 +164,7 @@ pub enum AuditError {
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
     let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, engine, stop } = config;
-    let (out, explain) = (run.out.clone(), run.explain.clone());
+    let (out, explain, dry_run) = (run.out.clone(), run.explain.clone(), run.dry_run);
     let files = Arc::new(model_files::read(&run.model, &stores).await?);
     let source = run.open_source(&stores)?;
     // Tells a wrong option once, and not for each image.
@@ -192,6 +193,9 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         queue: JobsQueue::InProcess,
     };
     let mut plan = EnqueuePlan::new(request, &stores).await?;
+    if dry_run {
+        return Ok(plan.dry_run("audit", report).await?);
+    }
     plan.begin().await?;
     let (run, enqueued) = (plan.run(), plan.counters());
 
@@ -201,7 +205,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let deliveries = queue.consume(engine.max_prefetch(), stop.clone()).await?;
     let work = Work { engine, files, stores: stores.clone() };
     let done = work.run(deliveries, &enqueued).await?;
-    publishing.await.map_err(|_panic| AuditError::ListingPanicked)??;
+    let pruning = publishing.await.map_err(|_panic| AuditError::ListingPanicked)??;
 
     print_summary(&enqueued, &done.outcomes, started, &out);
     if let Some(reason) = done.lasting_error {
@@ -214,6 +218,9 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     if let Some(last) = letters.last() {
         let images = format_count(letters.len() as u64, "image");
         return Err(AuditError::Unfinished { images, reason: last.reason.clone() });
+    }
+    if let Some(pruning) = pruning {
+        prune(&pruning, &stop).await?;
     }
     if let Some(trust) = trust {
         trust.measure(run, image_files.as_ref(), &stores, &stop).await?;
@@ -239,14 +246,24 @@ async fn publish(
     plan: EnqueuePlan,
     queue: InProcessQueue,
     stop: CancellationToken,
-) -> Result<(), EnqueuePlanError> {
+) -> Result<Option<Pruning>, EnqueuePlanError> {
     let result = tokio::select! {
         result = plan.publish(Outlet::in_process(queue.clone()), stop.clone()) => result,
         // The queue may be full, and nobody takes jobs any more.
-        () = stop.cancelled() => Ok(()),
+        () = stop.cancelled() => Ok(None),
     };
     queue.finish();
     result
+}
+
+/// Removes results of images that have gone, unless the user stops it.
+async fn prune(pruning: &Pruning, stop: &CancellationToken) -> Result<(), AuditError> {
+    let removed = tokio::select! {
+        removed = pruning.remove() => removed.map_err(EnqueuePlanError::from)?,
+        () = stop.cancelled() => return Err(AuditError::Stopped),
+    };
+    print_line(&format!("Removed {removed}"));
+    Ok(())
 }
 
 /// What the engine needs for an audit.

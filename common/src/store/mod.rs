@@ -26,6 +26,7 @@ mod authorities;
 mod aws_files;
 mod clouds;
 mod connector;
+mod deletion;
 mod error;
 mod error_codes;
 mod error_kind;

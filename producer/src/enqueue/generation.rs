@@ -80,14 +80,7 @@ impl EarlierGenerations {
             matches!(selection, Selection::New | Selection::All) && (!resumes || resumed.is_some());
         match since.map(|since| Begun { id, since, supersedes }) {
             Ok(begun) => {
-                record.generation = Some(begun.id);
-                // The jobs of another run must not be done with the options of this one.
-                record.jobs_since = earlier.map_or(Some(begun.id), |earlier| earlier.jobs_since);
-                record.manifest = earlier.and_then(|earlier| earlier.manifest);
-                record.results_since = match selection {
-                    Selection::All if !resumes => Some(begun.since),
-                    _ => earlier.and_then(|earlier| earlier.results_since),
-                };
+                self.note_begin(record, (begun.id, begun.since), (selection, resumes));
                 Ok(Ok(begun))
             }
             Err(error) if manifest::can_do_without(&error) => {
@@ -98,6 +91,30 @@ impl EarlierGenerations {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes in `record` what would count if a generation began now. Writes nothing.
+    pub(crate) fn foresee(&self, record: &mut RunRecord, selection: Selection) {
+        let next = (Generation::after(self.last), Utc::now());
+        self.note_begin(record, next, (selection, false));
+    }
+
+    /// Notes in `record` what counts once a generation has begun.
+    fn note_begin(
+        &self,
+        record: &mut RunRecord,
+        (id, since): (Generation, DateTime<Utc>),
+        (selection, resumes): (Selection, bool),
+    ) {
+        let earlier = self.record.as_ref();
+        record.generation = Some(id);
+        // The jobs of another run must not be done with the options of this one.
+        record.jobs_since = earlier.map_or(Some(id), |earlier| earlier.jobs_since);
+        record.manifest = earlier.and_then(|earlier| earlier.manifest);
+        record.results_since = match selection {
+            Selection::All if !resumes => Some(since),
+            _ => earlier.and_then(|earlier| earlier.results_since),
+        };
     }
 
     /// When the unfinished enqueue or audit of the run began, if there is one.

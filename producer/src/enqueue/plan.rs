@@ -1,7 +1,10 @@
 //! Publishes a job for each image of a run that needs one.
 //!
 //! `audit` and `enqueue` share it and differ only in the queue that takes the jobs. Opens OUT and
-//! writes `run.json` and the manifest; does not open SOURCE or the queue.
+//! writes `run.json` and the manifest; does not open SOURCE or the queue. [`dry_run`] tells what it
+//! would do.
+
+pub(crate) mod dry_run;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
+use camshaft_common::layout::Layout;
 use camshaft_common::manifest::{ManifestEntry, ManifestError};
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::{ReadRunError, RunId, RunRecord};
@@ -17,7 +21,7 @@ use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_queue::{Bookmark, Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
 use chrono::Utc;
-use futures::stream::StreamExt;
+use futures::stream::{BoxStream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -25,6 +29,7 @@ use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
 use crate::enqueue::outlet::Outlet;
+use crate::enqueue::prune::{FoundKeys, PruneError, PruneLimit, Pruning};
 use crate::enqueue::request::{DeadImage, EnqueueRequest};
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
 use crate::enqueue::run_record::{self, OtherRun};
@@ -75,6 +80,9 @@ pub enum EnqueuePlanError {
         /// What else lies there.
         skipped: SkippedCounts,
     },
+    /// Results of images that have gone can't be removed.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
 }
 
 impl From<ManifestError> for EnqueuePlanError {
@@ -117,6 +125,12 @@ pub(crate) struct EnqueuePlan {
     begun: Option<Begun>,
     /// The image before this one, if images have to come in the order of their keys.
     last: Option<ImageKey>,
+    /// `--prune`.
+    prune: Option<PruneLimit>,
+    /// The images so far, if results of others are to be removed.
+    found: FoundKeys,
+    /// Whether to print the results that go.
+    prints_gone: bool,
 }
 
 impl EnqueuePlan {
@@ -160,6 +174,9 @@ impl EnqueuePlan {
             interrupted: None,
             begun: None,
             last: None,
+            prune: run.prune,
+            found: FoundKeys::default(),
+            prints_gone: run.list_skipped,
         })
     }
 
@@ -205,6 +222,11 @@ impl EnqueuePlan {
         };
         // The enqueue that this one goes on with is not another one, whose jobs may be in work.
         self.images.goes_on &= self.interrupted.is_none();
+        self.look_back(&earlier).await
+    }
+
+    /// Reads what earlier enqueues and audits of the run left in OUT. Decisions need it.
+    async fn look_back(&mut self, earlier: &EarlierGenerations) -> Result<(), EnqueuePlanError> {
         let counting = self.dead.iter().filter(|dead| self.record.counts(dead.generation));
         self.images.dead = counting.map(|dead| dead.key.clone()).collect();
         let source = self.source.location();
@@ -227,7 +249,8 @@ impl EnqueuePlan {
     }
 
     /// Publishes a job for each image that needs one. Then writes the manifest, and the number of
-    /// images into `run.json`. If `stop` is cancelled, stops early and writes no number.
+    /// images into `run.json`. Returns what `--prune` has to do, if it was given. If `stop` is cancelled,
+    /// stops early, writes no number and prunes nothing.
     ///
     /// # Errors
     /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
@@ -236,7 +259,7 @@ impl EnqueuePlan {
         self,
         outlet: Outlet,
         stop: CancellationToken,
-    ) -> Result<(), EnqueuePlanError> {
+    ) -> Result<Option<Pruning>, EnqueuePlanError> {
         let span = traces::enqueue_span(self.run());
         let counters = self.counters();
         let published = self.publish_images(&span, outlet, stop).await;
@@ -253,10 +276,9 @@ impl EnqueuePlan {
         span: &Span,
         mut outlet: Outlet,
         stop: CancellationToken,
-    ) -> Result<(), EnqueuePlanError> {
-        let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
+    ) -> Result<Option<Pruning>, EnqueuePlanError> {
         let counters = Arc::clone(&self.counters);
-        let mut images = self.source.images(&counters.left_out).take(limit.unwrap_or(usize::MAX));
+        let mut images = self.source_images();
         let mut manifest = RunManifest::new(&self.out, self.begun);
         let mut must_be_in_order = !self.source.is_list();
         let interrupted = self.interrupted.as_ref();
@@ -264,10 +286,9 @@ impl EnqueuePlan {
         let mut unconfirmed = VecDeque::new();
         while let Some(image) = images.next().await {
             if stop.is_cancelled() {
-                return Ok(());
+                return Ok(None);
             }
             let image = image?;
-            let position = counters.found.fetch_add(1, Relaxed) + 1;
             if must_be_in_order && self.is_out_of_order(&image) {
                 outlet.forget().await?;
                 if self.interrupted.is_some() {
@@ -275,11 +296,12 @@ impl EnqueuePlan {
                 }
                 must_be_in_order = false;
             }
-            let decision = self.images.decide(&image, self.selection);
+            let (position, decision) = self.decide(&image);
             if let Some(begun) = self.begun {
                 manifest.push(manifest_entry(&image, decision.counting, begun)).await?;
             }
-            let Some(planned) = self.plan_image(image, position, decision) else { continue };
+            let Some(marks) = decision.job else { continue };
+            let planned = self.plan_image(image, position, marks);
             match planned.earlier {
                 EarlierEnqueue::Passed => {
                     unconfirmed.push_back(planned);
@@ -304,12 +326,13 @@ impl EnqueuePlan {
         }
         outlet.flush(&counters.published).await?;
         counters.listed.store(true, Relaxed);
-        let found = counters.found.load(Relaxed);
-        if found == 0 {
-            outlet.forget().await?;
-            let (source_name, skipped) = (self.record.source, counters.left_out.counts());
-            return Err(EnqueuePlanError::NoImages { source_name, skipped });
-        }
+        let found = match self.number_found() {
+            Ok(found) => found,
+            Err(none) => {
+                outlet.forget().await?;
+                return Err(none);
+            }
+        };
         let replaced = self.record.manifest;
         let listed = manifest.finish().await?;
         generation::note_end(&mut self.record, self.begun, found, listed);
@@ -319,7 +342,59 @@ impl EnqueuePlan {
         run_record::write(&self.out, &self.record).await?;
         outlet.end().await?;
         generation::remove_older(&self.out, &self.record, replaced).await;
-        Ok(())
+        Ok(self.pruning(listed.is_some()))
+    }
+
+    /// The images of SOURCE that the run takes.
+    fn source_images(&self) -> BoxStream<'static, Result<FoundImage, SourceError>> {
+        let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
+        self.source.images(&self.counters.left_out).take(limit.unwrap_or(usize::MAX)).boxed()
+    }
+
+    /// Counts an image and decides about it. Returns its position in SOURCE as well, from 1.
+    fn decide(&mut self, image: &FoundImage) -> (u64, Decision) {
+        let position = self.counters.found.fetch_add(1, Relaxed) + 1;
+        if self.prune.is_some() {
+            let has_result = self.images.results.get(&image.key).is_some();
+            self.found.insert(&image.key, has_result);
+        }
+        let decision = self.images.decide(image, self.selection);
+        if decision.job.is_none() {
+            self.counters.skipped.fetch_add(1, Relaxed);
+            if self.images.has_failed(&image.key) {
+                self.counters.skipped_failed.fetch_add(1, Relaxed);
+            }
+        }
+        (position, decision)
+    }
+
+    /// The number of images, once SOURCE has been listed to its end.
+    ///
+    /// # Errors
+    /// If it has none.
+    fn number_found(&self) -> Result<u64, EnqueuePlanError> {
+        match self.counters.found.load(Relaxed) {
+            0 => Err(EnqueuePlanError::NoImages {
+                source_name: self.record.source.clone(),
+                skipped: self.counters.left_out.counts(),
+            }),
+            found => Ok(found),
+        }
+    }
+
+    /// What `--prune` has to do, if it was given, once SOURCE has been listed to its end.
+    fn pruning(&mut self, has_manifest: bool) -> Option<Pruning> {
+        Some(Pruning {
+            limit: self.prune?,
+            out: self.out.clone(),
+            owners: Layout::of(self.out.location()).owners(&self.record.explain),
+            found: std::mem::take(&mut self.found),
+            images_with_results: self.images.results.images(),
+            left_out: self.counters.left_out.counts(),
+            has_manifest,
+            before: self.begun.map(|begun| begun.since),
+            prints_each: self.prints_gone,
+        })
     }
 
     fn is_out_of_order(&mut self, image: &FoundImage) -> bool {
@@ -345,20 +420,8 @@ impl EnqueuePlan {
         outlet.put(message, note, sending, &self.counters.published).await
     }
 
-    /// The job of the image at `position` in SOURCE; `None` if it gets none.
-    fn plan_image(
-        &self,
-        image: FoundImage,
-        position: u64,
-        decision: Decision,
-    ) -> Option<PlannedJob> {
-        let Some(marks) = decision.job else {
-            self.counters.skipped.fetch_add(1, Relaxed);
-            if self.images.has_failed(&image.key) {
-                self.counters.skipped_failed.fetch_add(1, Relaxed);
-            }
-            return None;
-        };
+    /// The job of the image at `position` in SOURCE.
+    fn plan_image(&self, image: FoundImage, position: u64, marks: JobMarks) -> PlannedJob {
         let earlier = match &self.interrupted {
             Some(interrupted) if !interrupted.covers(&image, position) => {
                 EarlierEnqueue::NotReached
@@ -369,7 +432,7 @@ impl EnqueuePlan {
             Some(_) => EarlierEnqueue::Passed,
             None => EarlierEnqueue::NotReached,
         };
-        Some(PlannedJob { image, position, marks, earlier })
+        PlannedJob { image, position, marks, earlier }
     }
 
     fn message(
