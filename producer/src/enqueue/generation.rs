@@ -336,6 +336,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_would_count_is_foreseen_without_a_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let (out, mut record) = (folder(&directory), record());
+        let first = begin(&out, &mut record, Selection::New, false).await;
+        note_end(&mut record, Some(first), 3, Some(3));
+        run_record::write(&out, &record).await.unwrap();
+        let earlier = EarlierGenerations::read(&out, record.run).await.unwrap();
+        let mut foreseen = record.clone();
+        earlier.foresee(&mut foreseen, Selection::All);
+        assert!(foreseen.generation > Some(first.id) && foreseen.results_since.is_some());
+        assert_eq!((foreseen.jobs_since, foreseen.manifest), (Some(first.id), Some(first.id)));
+        let manifests = std::fs::read_dir(directory.path().join("manifest")).unwrap();
+        assert_eq!(manifests.count(), 1);
+    }
+
+    #[tokio::test]
     async fn earlier_jobs_count_until_every_image_has_a_later_one() {
         let directory = tempfile::tempdir().unwrap();
         let (out, mut record) = (folder(&directory), record());
