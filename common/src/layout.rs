@@ -9,6 +9,10 @@ use crate::explain::{FusedLayers, Method, OverlayFormat};
 use crate::key::{ImageKey, SHORTENED};
 use crate::location::Location;
 
+mod owners;
+
+pub use owners::{KeyDigest, ResultOwners};
+
 /// The record of the run.
 pub const RUN_FILE: &str = "run.json";
 /// The measures of `--trust-sample`.
@@ -26,6 +30,8 @@ pub const REPORT: &str = "report";
 pub const MANIFEST: &str = "manifest";
 
 const RESULT_SUFFIX: &str = ".json";
+/// Hexadecimal digits of a SHA-256.
+const DIGEST_DIGITS: usize = 64;
 
 /// Linux's limit on a name (`NAME_MAX`).
 const MAX_LOCAL_NAME_BYTES: usize = 255;
@@ -168,7 +174,8 @@ pub enum ResultName {
 pub fn result_name(path_below_folder: &str) -> Option<ResultName> {
     let name = path_below_folder.strip_suffix(RESULT_SUFFIX)?;
     if let Some(digest) = name.strip_prefix(SHORTENED) {
-        let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_digest =
+            digest.len() == DIGEST_DIGITS && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         return is_digest.then_some(ResultName::Shortened);
     }
     ImageKey::parse(name).ok().map(ResultName::Key)

@@ -33,6 +33,7 @@ use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation_watch::JobsSuperseded;
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError, FoundImages};
+use crate::enqueue::prune::Pruning;
 use crate::enqueue::request::{EnqueueRequest, JobsQueue, RunConfig};
 use crate::images::selection::Selection;
 use crate::images::source::SourceError;
@@ -188,7 +189,7 @@ pub enum AuditError {
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
     let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, engine, stop } = config;
-    let (out, explain) = (run.out.clone(), run.explain.clone());
+    let (out, explain, dry_run) = (run.out.clone(), run.explain.clone(), run.dry_run);
     let files = Arc::new(model_files::read(&run.model, &stores).await?);
     let source = run.open_source(&stores)?;
     // Tells a wrong option once, and not for each image.
@@ -217,6 +218,9 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         queue: JobsQueue::InProcess,
     };
     let mut plan = EnqueuePlan::new(request, &stores).await?;
+    if dry_run {
+        return Ok(plan.dry_run("audit", report).await?);
+    }
     let images = plan.find_images().await?;
     plan.begin().await?;
     let (run, enqueued, watch) = (plan.run(), plan.counters(), plan.watch());
@@ -241,7 +245,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
             other @ JobsSuperseded::ByAnother { .. } => AuditError::GaveWay { other, images },
         })
     };
-    let is_listed = match published {
+    let pruning = match published {
         Err(EnqueuePlanError::Superseded(superseded)) => return gave_way(superseded),
         published => published?,
     };
@@ -249,7 +253,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         return gave_way(watch.noticed().await);
     }
     if stop.is_cancelled() {
-        if !is_listed || tally.not_done > 0 {
+        if !enqueued.listed.load(Relaxed) || tally.not_done > 0 {
             return Err(AuditError::Stopped);
         }
         if let Some(rest) = what_is_left(trust.is_some(), report) {
@@ -260,6 +264,9 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     if let Some(last) = letters.last() {
         let images = format_count(letters.len() as u64, "image");
         return Err(AuditError::Unfinished { images, reason: last.reason.clone() });
+    }
+    if let Some(pruning) = pruning {
+        prune(&pruning, &stop).await?;
     }
     if let Some(trust) = trust {
         trust.measure(run, image_files.as_ref(), &stores, &stop).await?;
@@ -290,25 +297,33 @@ fn what_is_left(trust: bool, report: bool) -> Option<&'static str> {
     }
 }
 
-/// Publishes every job, then lets the queue's consumer end. False if `stop` was cancelled before
-/// SOURCE was listed to its end.
+/// Publishes every job, then lets the queue's consumer end.
 async fn publish(
     plan: EnqueuePlan,
     images: FoundImages,
     queue: InProcessQueue,
     stop: CancellationToken,
-) -> Result<bool, EnqueuePlanError> {
-    let counters = plan.counters();
+) -> Result<Option<Pruning>, EnqueuePlanError> {
     let result = tokio::select! {
         biased;
         result = plan.publish(images, Outlet::in_process(queue.clone()), stop.clone()) => {
-            result.map(|()| counters.listed.load(Relaxed))
+            result
         }
         // The queue may be full, and nobody takes jobs any more.
-        () = stop.cancelled() => Ok(false),
+        () = stop.cancelled() => Ok(None),
     };
     queue.finish();
     result
+}
+
+/// Removes results of images that have gone, unless the user stops it.
+async fn prune(pruning: &Pruning, stop: &CancellationToken) -> Result<(), AuditError> {
+    let removed = tokio::select! {
+        removed = pruning.remove() => removed.map_err(EnqueuePlanError::from)?,
+        () = stop.cancelled() => return Err(AuditError::Stopped),
+    };
+    print_line(&format!("Removed {removed}"));
+    Ok(())
 }
 
 /// What the engine needs for an audit.

@@ -4,6 +4,7 @@
 //! refuses arguments that don't go together. No command sees clap's types.
 
 mod examples;
+mod prune;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "embedded")]
@@ -138,6 +139,9 @@ pub(crate) struct RunArgs {
     /// Take only the first N images of SOURCE
     #[arg(long, env = "CAMSHAFT_LIMIT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
+    /// What goes from OUT.
+    #[command(flatten)]
+    pub(crate) prune: prune::PruneArgs,
     /// The model.
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -349,6 +353,8 @@ impl RunArgs {
             out: self.out,
             model: self.model.resolve().unwrap_or_else(|| ModelReference::Bundled.into()),
             explain: ExplainOptions::from(self.explain),
+            prune: self.prune.prune,
+            dry_run: self.prune.dry_run,
         })
     }
 }

@@ -3,7 +3,7 @@
 //! This file is the command. [`plan`] decides which images get a job, and writes `run.json`;
 //! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed; [`generation`]
 //! says since when results count, and writes the manifest; [`generation_watch`] notices that the run was
-//! cancelled.
+//! cancelled; [`prune`] removes results of images that have gone.
 
 pub(crate) mod counters;
 mod differences;
@@ -11,6 +11,7 @@ mod generation;
 pub(crate) mod generation_watch;
 pub(crate) mod outlet;
 pub(crate) mod plan;
+pub(crate) mod prune;
 pub(crate) mod request;
 pub(crate) mod resumption;
 pub(crate) mod run_record;
@@ -112,14 +113,7 @@ pub(crate) async fn enqueue(
         warn_of_local_places(&run);
     }
     let (model, label_map) = identify_model(&run, &stores).await?;
-    let queue_name = broker.queue_name();
-    let queue = broker::connect(broker).await?;
-    let source = run.open_source(&stores)?;
-    let dead = match selection {
-        Selection::Missing => images_of_dead_letters(&queue, &run.out).await?,
-        Selection::New | Selection::All | Selection::Failed => Vec::new(),
-    };
-    let request = EnqueueRequest {
+    let request = |run: RunConfig, source, dead, queue_name| EnqueueRequest {
         run,
         source,
         model,
@@ -129,7 +123,24 @@ pub(crate) async fn enqueue(
         can_redo_all: true,
         queue: JobsQueue::Named(queue_name),
     };
-    let mut plan = EnqueuePlan::new(request, &stores).await?;
+    let queue_name = broker.queue_name();
+    if run.dry_run {
+        broker::check(&broker)?;
+        let source = run.open_source(&stores)?;
+        let dead = match selection {
+            Selection::Missing => images_of_dead_letters_if_any(broker, &run.out).await?,
+            Selection::New | Selection::All | Selection::Failed => Vec::new(),
+        };
+        let plan = EnqueuePlan::new(request(run, source, dead, queue_name), &stores).await?;
+        return Ok(plan.dry_run("enqueue", false).await?);
+    }
+    let queue = broker::connect(broker).await?;
+    let source = run.open_source(&stores)?;
+    let dead = match selection {
+        Selection::Missing => images_of_dead_letters(&queue, &run.out).await?,
+        Selection::New | Selection::All | Selection::Failed => Vec::new(),
+    };
+    let mut plan = EnqueuePlan::new(request(run, source, dead, queue_name), &stores).await?;
     let (run, counters) = (plan.run(), plan.counters());
     let images = plan.find_images().await?;
     let outlet = plan.open_outlet(&queue).await?;
@@ -144,12 +155,16 @@ pub(crate) async fn enqueue(
     let progress = Progress::start("enqueued");
     let done = progress.follow(both, move || progress_counts(&watched)).await;
     queue.close().await;
-    let ((), noted) = done?;
+    let (pruning, noted) = done?;
     // Told at the end: a user who may not publish at all gets an error instead.
     if let Err(error) = noted {
         warn!(%error, "camshaft runs will not list this run, since no note of it can be left");
     }
     print_summary(&counters, run);
+    if let Some(pruning) = pruning {
+        let removed = pruning.remove().await.map_err(EnqueuePlanError::from)?;
+        print_line(&format!("Removed {removed}"));
+    }
     Ok(())
 }
 
@@ -227,6 +242,21 @@ async fn images_of_dead_letters(
     let targets = letters.iter().filter_map(|letter| serde_json::from_slice(&letter.body).ok());
     let of_out = targets.filter(|job: &JobTarget| job.out == *out);
     Ok(of_out.map(|JobTarget { key, generation, .. }| DeadImage { key, generation }).collect())
+}
+
+/// As [`images_of_dead_letters`], and creates no queues. There are no dead letters if there are none.
+async fn images_of_dead_letters_if_any(
+    broker: BrokerConfig,
+    out: &Location,
+) -> Result<Vec<DeadImage>, EnqueueError> {
+    let queue = match broker::connect_to_existing(broker).await {
+        Ok(queue) => queue,
+        Err(QueueError::NoQueue { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let images = images_of_dead_letters(&queue, out).await;
+    queue.close().await;
+    images
 }
 
 /// Names a model by the digests of its files, and looks up the classes of the label map among its

@@ -24,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 mod cancel;
 mod kept;
 mod older;
+mod prune;
 mod replaced;
 
 /// What `camshaft status --json` tells with more arguments.

@@ -104,6 +104,12 @@ pub fn can_do_without(error: &StoreError) -> bool {
     }
 }
 
+/// The number of parts of a manifest of this many images.
+#[must_use]
+pub fn parts_of(images: u64) -> u64 {
+    images.div_ceil(writer::PART_LINES as u64)
+}
+
 /// Begins a generation. Returns its time by the store's clock, in whole milliseconds: results from
 /// now on have this time or a later one. `newest` is the time of the newest result in OUT, which is
 /// earlier, unless it is in the future.

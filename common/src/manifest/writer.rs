@@ -18,7 +18,7 @@ use crate::run::Generation;
 use crate::store::{Folder, StoreError};
 
 /// Lines of a part: it has about three megabytes.
-const PART_LINES: usize = 100_000;
+pub(super) const PART_LINES: usize = 100_000;
 /// The same in bytes of text before it is compressed: keys may be long.
 const PART_BYTES: usize = 64 << 20;
 /// Text that is compressed together.

@@ -27,6 +27,7 @@ mod aws_files;
 mod clouds;
 mod connector;
 mod credential_process;
+mod deletion;
 mod error;
 mod error_codes;
 mod error_kind;

@@ -11,6 +11,7 @@ Examples:
   camshaft audit ~/images --out ~/audit
   camshaft audit s3://data/images --out s3://data/audit --limit 1000
   camshaft audit list:keys.csv --base s3://data/images --out audit
+  camshaft audit ~/images --out ~/audit --prune --dry-run
   camshaft audit ~/images --out ~/audit --model ~/my-resnet --target label
   camshaft audit ~/images --out ~/audit --fail-on 'label-errors>10,accuracy<0.9'";
 
@@ -25,7 +26,8 @@ pub(super) const ENQUEUE: &str = "\
 Examples:
   export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f
   camshaft enqueue s3://data/images --out s3://data/audit
-  camshaft enqueue s3://data/images --out s3://data/audit --only failed";
+  camshaft enqueue s3://data/images --out s3://data/audit --only failed
+  camshaft enqueue s3://data/images --out s3://data/audit --prune --dry-run";
 
 pub(super) const REPORT: &str = "\
 Examples:

@@ -167,3 +167,23 @@ fn conditions_that_cannot_be_judged_are_wrong_usage() {
     let itself = parse(&["camshaft", "report", "/out", "--against", "/out/"]).unwrap_err();
     assert!(itself.to_string().contains("--against is OUT itself"), "{itself}");
 }
+
+#[test]
+fn prune_has_its_limit_behind_an_equals_sign_and_goes_with_whole_sources_only() {
+    use clap::error::ErrorKind;
+
+    use crate::enqueue::prune::PruneLimit;
+
+    let enqueue = ["camshaft", "enqueue", "/images", "--out", "/out", "--broker", "amqp://x"];
+    let prune = |more: &[&str]| -> Result<Option<PruneLimit>, ErrorKind> {
+        let cli = Cli::try_parse_from(enqueue.iter().chain(more)).map_err(|error| error.kind())?;
+        let super::Command::Enqueue(args) = cli.command else { panic!("it is an enqueue") };
+        Ok(args.resolve().unwrap().run.prune)
+    };
+    assert_eq!(prune(&[]), Ok(None));
+    assert_eq!(prune(&["--prune"]), Ok(Some(PruneLimit::Half)));
+    assert_eq!(prune(&["--prune=all", "--dry-run"]), Ok(Some(PruneLimit::All)));
+    assert_eq!(prune(&["--prune", "all"]), Err(ErrorKind::UnknownArgument));
+    assert_eq!(prune(&["--prune", "--limit", "9"]), Err(ErrorKind::ArgumentConflict));
+    assert_eq!(prune(&["--prune=most"]), Err(ErrorKind::InvalidValue));
+}

@@ -82,14 +82,7 @@ impl EarlierGenerations {
             matches!(selection, Selection::New | Selection::All) && (!resumes || resumed.is_some());
         match since.map(|since| Begun { id, since, supersedes }) {
             Ok(begun) => {
-                record.generation = Some(begun.id);
-                // The jobs of another run must not be done with the options of this one.
-                record.jobs_since = earlier.map_or(Some(begun.id), |earlier| earlier.jobs_since);
-                record.manifest = earlier.and_then(|earlier| earlier.manifest);
-                record.results_since = match selection {
-                    Selection::All if !resumes => Some(begun.since),
-                    _ => earlier.and_then(|earlier| earlier.results_since),
-                };
+                self.note_begin(record, (begun.id, begun.since), (selection, resumes));
                 Ok(Ok(begun))
             }
             Err(error) if manifest::can_do_without(&error) => {
@@ -100,6 +93,30 @@ impl EarlierGenerations {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes in `record` what would count if a generation began now. Writes nothing.
+    pub(crate) fn foresee(&self, record: &mut RunRecord, selection: Selection) {
+        let next = (Generation::after(self.last), Utc::now());
+        self.note_begin(record, next, (selection, false));
+    }
+
+    /// Notes in `record` what counts once a generation has begun.
+    fn note_begin(
+        &self,
+        record: &mut RunRecord,
+        (id, since): (Generation, DateTime<Utc>),
+        (selection, resumes): (Selection, bool),
+    ) {
+        let earlier = self.record.as_ref();
+        record.generation = Some(id);
+        // The jobs of another run must not be done with the options of this one.
+        record.jobs_since = earlier.map_or(Some(id), |earlier| earlier.jobs_since);
+        record.manifest = earlier.and_then(|earlier| earlier.manifest);
+        record.results_since = match selection {
+            Selection::All if !resumes => Some(since),
+            _ => earlier.and_then(|earlier| earlier.results_since),
+        };
     }
 
     /// When the unfinished enqueue or audit of the run began, if there is one.
@@ -319,6 +336,22 @@ mod tests {
         let begun = begin(&out, &mut another, Selection::New, false).await;
         assert!(begun.id > last.id);
         assert_eq!(another.manifest, None);
+    }
+
+    #[tokio::test]
+    async fn what_would_count_is_foreseen_without_a_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let (out, mut record) = (folder(&directory), record());
+        let first = begin(&out, &mut record, Selection::New, false).await;
+        note_end(&mut record, Some(first), 3, Some(3));
+        run_record::write(&out, &record).await.unwrap();
+        let earlier = EarlierGenerations::read(&out, record.run).await.unwrap();
+        let mut foreseen = record.clone();
+        earlier.foresee(&mut foreseen, Selection::All);
+        assert!(foreseen.generation > Some(first.id) && foreseen.results_since.is_some());
+        assert_eq!((foreseen.jobs_since, foreseen.manifest), (Some(first.id), Some(first.id)));
+        let manifests = std::fs::read_dir(directory.path().join("manifest")).unwrap();
+        assert_eq!(manifests.count(), 1);
     }
 
     #[tokio::test]

@@ -2,7 +2,9 @@
 //!
 //! `audit` and `enqueue` share it and differ only in the queue that takes the jobs. Opens OUT and
 //! writes `run.json` and the manifest, but nothing before SOURCE has given its first image; does not
-//! open SOURCE or the queue.
+//! open SOURCE or the queue. [`dry_run`] tells what it would do.
+
+pub(crate) mod dry_run;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
+use camshaft_common::layout::Layout;
 use camshaft_common::manifest::{ManifestEntry, ManifestError};
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::{ReadRunError, RunId, RunRecord};
@@ -27,6 +30,7 @@ use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
 use crate::enqueue::generation_watch::{GenerationWatch, JobsSuperseded};
 use crate::enqueue::outlet::Outlet;
+use crate::enqueue::prune::{FoundKeys, PruneError, PruneLimit, Pruning};
 use crate::enqueue::request::{DeadImage, EnqueueRequest};
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
 use crate::enqueue::run_record::{self, OtherRun};
@@ -81,6 +85,9 @@ pub enum EnqueuePlanError {
         /// What else lies there.
         skipped: SkippedCounts,
     },
+    /// Results of images that have gone can't be removed.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
 }
 
 impl From<ManifestError> for EnqueuePlanError {
@@ -134,6 +141,12 @@ pub(crate) struct EnqueuePlan {
     begun: Option<Begun>,
     /// The image before this one, if images have to come in the order of their keys.
     last: Option<ImageKey>,
+    /// `--prune`.
+    prune: Option<PruneLimit>,
+    /// The images so far, if results of others are to be removed.
+    found: FoundKeys,
+    /// Whether to print the results that go.
+    prints_gone: bool,
 }
 
 impl EnqueuePlan {
@@ -178,6 +191,9 @@ impl EnqueuePlan {
             interrupted: None,
             begun: None,
             last: None,
+            prune: run.prune,
+            found: FoundKeys::default(),
+            prints_gone: run.list_skipped,
         })
     }
 
@@ -244,6 +260,11 @@ impl EnqueuePlan {
         };
         // The enqueue that this one goes on with is not another one, whose jobs may be in work.
         self.images.goes_on &= self.interrupted.is_none();
+        self.look_back(&earlier).await
+    }
+
+    /// Reads what earlier enqueues and audits of the run left in OUT. Decisions need it.
+    async fn look_back(&mut self, earlier: &EarlierGenerations) -> Result<(), EnqueuePlanError> {
         let counting = self.dead.iter().filter(|dead| self.record.counts(dead.generation));
         self.images.dead = counting.map(|dead| dead.key.clone()).collect();
         let source = self.source.location();
@@ -283,8 +304,9 @@ impl EnqueuePlan {
         }
     }
 
-    /// Publishes a job for each of these images that needs one. Then writes the manifest, and the number of
-    /// images into `run.json`. If `stop` is cancelled, stops early and writes no number.
+    /// Publishes a job for each of these images that needs one. Then writes the manifest, and the number
+    /// of images into `run.json`. Returns what `--prune` has to do, if it was given. If `stop` is
+    /// cancelled, stops early, writes no number and prunes nothing.
     ///
     /// # Errors
     /// If images can't be listed or jobs can't be published. The jobs published so far stay in the
@@ -295,7 +317,7 @@ impl EnqueuePlan {
         images: FoundImages,
         outlet: Outlet,
         stop: CancellationToken,
-    ) -> Result<(), EnqueuePlanError> {
+    ) -> Result<Option<Pruning>, EnqueuePlanError> {
         let span = traces::enqueue_span(self.run());
         let (counters, watch) = (self.counters(), self.watch());
         let published = tokio::select! {
@@ -318,11 +340,9 @@ impl EnqueuePlan {
         mut outlet: Outlet,
         stop: CancellationToken,
         watch: &GenerationWatch,
-    ) -> Result<(), EnqueuePlanError> {
-        let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
+    ) -> Result<Option<Pruning>, EnqueuePlanError> {
         let counters = Arc::clone(&self.counters);
-        let images = images.take(limit.unwrap_or(usize::MAX)).boxed();
-        let mut images = self.source.look_at_those_done(images, &self.images.results);
+        let mut images = self.images_to_decide(images);
         let mut manifest = RunManifest::new(&self.out, self.begun);
         let mut must_be_in_order = !self.source.is_list();
         let interrupted = self.interrupted.as_ref();
@@ -330,10 +350,9 @@ impl EnqueuePlan {
         let mut unconfirmed = VecDeque::new();
         while let Some(image) = images.next().await {
             if stop.is_cancelled() {
-                return Ok(());
+                return Ok(None);
             }
             let image = image?;
-            let position = counters.found.fetch_add(1, Relaxed) + 1;
             if must_be_in_order && self.is_out_of_order(&image) {
                 outlet.forget().await?;
                 if self.interrupted.is_some() {
@@ -341,11 +360,12 @@ impl EnqueuePlan {
                 }
                 must_be_in_order = false;
             }
-            let decision = self.images.decide(&image, self.selection);
+            let (position, decision) = self.decide(&image);
             if let Some(begun) = self.begun {
                 manifest.push(manifest_entry(&image, decision.counting, begun)).await?;
             }
-            let Some(planned) = self.plan_image(image, position, decision) else { continue };
+            let Some(marks) = decision.job else { continue };
+            let planned = self.plan_image(image, position, marks);
             match planned.earlier {
                 EarlierEnqueue::Passed => {
                     unconfirmed.push_back(planned);
@@ -384,7 +404,46 @@ impl EnqueuePlan {
         run_record::write(&self.out, &self.record).await?;
         outlet.end().await?;
         generation::remove_older(&self.out, &self.record, replaced).await;
-        Ok(())
+        Ok(self.pruning(listed.is_some()))
+    }
+
+    /// The images that are decided about: up to `--limit`, and with what is known of a list's objects.
+    fn images_to_decide(&self, images: FoundImages) -> FoundImages {
+        let limit = self.record.limit.and_then(|limit| usize::try_from(limit).ok());
+        let images = images.take(limit.unwrap_or(usize::MAX)).boxed();
+        self.source.look_at_those_done(images, &self.images.results)
+    }
+
+    /// Counts an image and decides about it. Returns its position in SOURCE as well, from 1.
+    fn decide(&mut self, image: &FoundImage) -> (u64, Decision) {
+        let position = self.counters.found.fetch_add(1, Relaxed) + 1;
+        if self.prune.is_some() {
+            let has_result = self.images.results.get(&image.key).is_some();
+            self.found.insert(&image.key, has_result);
+        }
+        let decision = self.images.decide(image, self.selection);
+        if decision.job.is_none() {
+            self.counters.skipped.fetch_add(1, Relaxed);
+            if self.images.has_failed(&image.key) {
+                self.counters.skipped_failed.fetch_add(1, Relaxed);
+            }
+        }
+        (position, decision)
+    }
+
+    /// What `--prune` has to do, if it was given, once SOURCE has been listed to its end.
+    fn pruning(&mut self, has_manifest: bool) -> Option<Pruning> {
+        Some(Pruning {
+            limit: self.prune?,
+            out: self.out.clone(),
+            owners: Layout::of(self.out.location()).owners(&self.record.explain),
+            found: std::mem::take(&mut self.found),
+            images_with_results: self.images.results.images(),
+            left_out: self.counters.left_out.counts(),
+            has_manifest,
+            before: self.begun.map(|begun| begun.since),
+            prints_each: self.prints_gone,
+        })
     }
 
     fn is_out_of_order(&mut self, image: &FoundImage) -> bool {
@@ -410,20 +469,8 @@ impl EnqueuePlan {
         outlet.put(message, note, sending, &self.counters.published).await
     }
 
-    /// The job of the image at `position` in SOURCE; `None` if it gets none.
-    fn plan_image(
-        &self,
-        image: FoundImage,
-        position: u64,
-        decision: Decision,
-    ) -> Option<PlannedJob> {
-        let Some(marks) = decision.job else {
-            self.counters.skipped.fetch_add(1, Relaxed);
-            if self.images.has_failed(&image.key) {
-                self.counters.skipped_failed.fetch_add(1, Relaxed);
-            }
-            return None;
-        };
+    /// The job of the image at `position` in SOURCE.
+    fn plan_image(&self, image: FoundImage, position: u64, marks: JobMarks) -> PlannedJob {
         let earlier = match &self.interrupted {
             Some(interrupted) if !interrupted.covers(&image, position) => {
                 EarlierEnqueue::NotReached
@@ -434,7 +481,7 @@ impl EnqueuePlan {
             Some(_) => EarlierEnqueue::Passed,
             None => EarlierEnqueue::NotReached,
         };
-        Some(PlannedJob { image, position, marks, earlier })
+        PlannedJob { image, position, marks, earlier }
     }
 
     fn message(

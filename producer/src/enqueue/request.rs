@@ -10,6 +10,7 @@ use camshaft_common::model::{ModelIdentity, ModelRequest};
 use camshaft_common::run::Generation;
 use camshaft_common::store::StoreOptions;
 
+use crate::enqueue::prune::PruneLimit;
 use crate::images::selection::Selection;
 use crate::images::source::{Source, SourceError};
 use crate::images::source_config::{LabelRule, SourceConfig};
@@ -36,6 +37,10 @@ pub(crate) struct RunConfig {
     pub(crate) model: ModelRequest,
     /// How to explain.
     pub(crate) explain: ExplainOptions,
+    /// Whether to remove results of images that have gone.
+    pub(crate) prune: Option<PruneLimit>,
+    /// True to tell what would be done, and do nothing.
+    pub(crate) dry_run: bool,
 }
 
 impl RunConfig {

@@ -82,6 +82,12 @@ impl ExistingResults {
         self.by_key.is_empty()
     }
 
+    /// The number of images that have a result.
+    #[must_use]
+    pub(crate) fn images(&self) -> u64 {
+        self.by_key.len() as u64
+    }
+
     /// When the newest result was written.
     #[must_use]
     pub(crate) fn newest(&self) -> Option<DateTime<Utc>> {

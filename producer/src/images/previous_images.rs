@@ -95,14 +95,24 @@ impl PreviousImages {
     #[must_use]
     pub(crate) fn get(&self, image: &FoundImage) -> Option<PreviousImage> {
         let before = self.by_key.get(&self.hasher.hash(&image.key))?;
-        let content = self.content(image.etag.as_deref(), image.size_bytes, image.is_gone);
-        let has_other_content =
-            ![content, before.content].contains(&UNKNOWN) && content != before.content;
-        let is_changed = has_other_content || self.texts.hash_one(&image.label) != before.label;
+        let has_other_label = self.texts.hash_one(&image.label) != before.label;
+        let is_changed = self.differs(image, before) || has_other_label;
         let is_known = before.content != UNKNOWN;
         let since = (before.since != KEPT).then_some(before.since);
         let since = since.and_then(DateTime::from_timestamp_millis);
         Some(PreviousImage { is_changed, is_known, since })
+    }
+
+    /// True if the image has another content than the manifest says.
+    #[must_use]
+    pub(crate) fn has_other_content(&self, image: &FoundImage) -> bool {
+        let before = self.by_key.get(&self.hasher.hash(&image.key));
+        before.is_some_and(|before| self.differs(image, before))
+    }
+
+    fn differs(&self, image: &FoundImage, before: &Fingerprint) -> bool {
+        let content = self.content(image.etag.as_deref(), image.size_bytes, image.is_gone);
+        ![content, before.content].contains(&UNKNOWN) && content != before.content
     }
 
     fn content(&self, etag: Option<&str>, size: Option<u64>, is_gone: bool) -> u64 {

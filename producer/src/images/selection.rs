@@ -98,6 +98,21 @@ enum Need {
     Check,
 }
 
+/// Why an image gets a job, for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JobReason {
+    /// It has no result.
+    NoResult,
+    /// Its content is not as it was.
+    Changed,
+    /// Only its label is not as it was.
+    Relabelled,
+    /// Its result may be right: a worker looks at it first.
+    Look,
+    /// Its result no longer counts, or the user wants another.
+    Redo,
+}
+
 impl ImageSelector {
     /// True if the image's result is a failure.
     #[must_use]
@@ -150,6 +165,22 @@ impl ImageSelector {
             && result.is_some_and(|result| result.kind() == ResultKind::Prediction);
         let job = Some(JobMarks { replaces, changed, again: looks && !replaces });
         Decision { job, counting: CountingResults::FromNowOn }
+    }
+
+    /// Why the image gets a job, if [`Self::decide`] gives it one.
+    #[must_use]
+    pub(crate) fn job_reason(&self, image: &FoundImage) -> JobReason {
+        let Some(result) = self.results.get(&image.key) else { return JobReason::NoResult };
+        let before = self.previous.as_ref().and_then(|previous| previous.get(image));
+        let has_other_content =
+            self.previous.as_ref().is_some_and(|previous| previous.has_other_content(image))
+                || image.last_modified.is_some_and(|modified| result.is_older_than(modified));
+        match self.need(image, Some(result), before) {
+            Need::Nothing | Need::Result => JobReason::Redo,
+            Need::Change if has_other_content => JobReason::Changed,
+            Need::Change => JobReason::Relabelled,
+            Need::Check => JobReason::Look,
+        }
     }
 
     fn need(
@@ -334,6 +365,28 @@ mod tests {
         selector.results_since = Some(since);
         assert_eq!(selector.decide(&redo, Selection::New).job, Some(REPLACES));
         assert_eq!(selector.decide(&redo, Selection::Missing).job, Some(REPLACES));
+    }
+
+    #[test]
+    fn a_person_is_told_why_an_image_gets_a_job() {
+        let now = Utc::now();
+        let hour = TimeDelta::hours(1);
+        let since = DateTime::from_timestamp_millis(now.timestamp_millis() + 60_000).unwrap();
+        let [done, redo] = ["done.jpg", "redo.jpg"].map(|name| image(name, Some(now - hour)));
+        let selector = after(now, &[(&done, None), (&redo, Some(since))]);
+        let written = Some(now + hour);
+        let label = Some("dog".to_owned());
+        for (found, reason) in [
+            (image("new.jpg", written), JobReason::NoResult),
+            (FoundImage { size_bytes: Some(2), ..done.clone() }, JobReason::Changed),
+            (FoundImage { last_modified: written, ..done.clone() }, JobReason::Changed),
+            (FoundImage { label, ..done.clone() }, JobReason::Relabelled),
+            (image("failed.jpg", Some(now - hour)), JobReason::Look),
+            (redo, JobReason::Redo),
+            (done, JobReason::Redo),
+        ] {
+            assert_eq!(selector.job_reason(&found), reason, "{found:?}");
+        }
     }
 
     #[test]
