@@ -184,7 +184,7 @@ impl WatchedRun {
         record: &RunRecord,
     ) -> Result<Option<(ResultCounts, ResultTimes)>, StatusError> {
         let Some((generation, images)) = record.listed_manifest() else { return Ok(None) };
-        let times = ResultTimes::list(&self.out).await?;
+        let times = ResultTimes::list(&self.out, record).await?;
         let entries = manifest::read(&self.out, generation, Some(images));
         match ResultCounts::of_manifest(&times, entries).await {
             Ok(counts) => Ok(Some((counts, times))),

@@ -14,6 +14,7 @@ use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::{ReadRunError, RunId, RunRecord};
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::unusable_results::UnusableResults;
 use camshaft_queue::{Bookmark, Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
 use chrono::Utc;
@@ -130,7 +131,8 @@ impl EnqueuePlan {
     ) -> Result<Self, EnqueuePlanError> {
         let out = Folder::open(&request.run.out, stores)?;
         let existing = RunRecord::read(&out).await?;
-        let results = ExistingResults::list(&out).await?;
+        let unusable = UnusableResults::read(&out, existing.as_ref()).await?;
+        let results = ExistingResults::list(&out, &unusable).await?;
         // A record of other images or options counts only if there are results. Otherwise the user
         // may have mistyped something and starts over.
         let counts = |existing: &RunRecord| {

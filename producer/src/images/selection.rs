@@ -114,9 +114,11 @@ impl ImageSelector {
             Selection::Missing => need == Need::Result && !self.dead.contains(&image.key),
         };
         if !is_selected {
+            // An unusable result may have been written since.
+            let may_count = result.is_none_or(ExistingResult::is_usable);
             let counting = match (need, before.and_then(|before| before.since)) {
                 (Need::Nothing, _) => CountingResults::Kept,
-                (Need::Result, Some(since)) => CountingResults::Since(since),
+                (Need::Result, Some(since)) if may_count => CountingResults::Since(since),
                 _ => CountingResults::FromNowOn,
             };
             return Decision { job: None, counting };
@@ -149,7 +151,7 @@ impl ImageSelector {
         result: Option<ExistingResult>,
         before: Option<PreviousImage>,
     ) -> Need {
-        let Some(result) = result else { return Need::Result };
+        let Some(result) = result.filter(|result| result.is_usable()) else { return Need::Result };
         let is_older_than =
             |time: Option<DateTime<Utc>>| time.is_some_and(|time| result.is_older_than(time));
         if is_older_than(self.results_since) || is_older_than(before.and_then(|b| b.since)) {
@@ -297,6 +299,29 @@ mod tests {
         selector.results_since = Some(since);
         assert_eq!(selector.decide(&redo, Selection::New).job, Some(REPLACES));
         assert_eq!(selector.decide(&redo, Selection::Missing).job, Some(REPLACES));
+    }
+
+    #[test]
+    fn an_unusable_result_is_replaced_and_does_not_count_meanwhile() {
+        let now = Utc::now();
+        let image = image("bad.jpg", Some(now - TimeDelta::hours(1)));
+        let earlier = DateTime::from_timestamp_millis(now.timestamp_millis() - 60_000);
+        for since in [None, earlier] {
+            let mut selector = after(now, &[(&image, since)]);
+            selector.results.insert(&image.key, ResultKind::Unusable, now);
+            for selection in [Selection::New, Selection::Missing] {
+                assert_eq!(selector.decide(&image, selection).job, Some(REPLACES), "{since:?}");
+            }
+            let waiting = Decision { job: None, counting: CountingResults::FromNowOn };
+            assert_eq!(selector.decide(&image, Selection::Failed), waiting, "{since:?}");
+            // Of two results of an image, the other one may count.
+            selector.results.insert(&image.key, ResultKind::Failure, now);
+            selector.results.insert(&image.key, ResultKind::Unusable, now);
+            assert_eq!(selector.decide(&image, Selection::New).job, None, "{since:?}");
+        }
+        let mut results = ExistingResults::default();
+        results.insert(&image.key, ResultKind::Unusable, now);
+        assert!(results.is_empty());
     }
 
     #[test]
