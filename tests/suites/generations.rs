@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 const LIMIT: Duration = Duration::from_secs(300);
 
 mod older;
+mod verified;
 
 /// What `camshaft status --json` tells with more arguments.
 fn status(small: &SmallRun, more: &[&str]) -> Value {

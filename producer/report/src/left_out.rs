@@ -124,6 +124,13 @@ pub struct LeftOutGroup {
     pub listed: Vec<LeftOutResult>,
 }
 
+impl LeftOutGroup {
+    /// The names of the first of them.
+    fn names(&self) -> String {
+        named(self.results, &self.listed)
+    }
+}
+
 /// What a report leaves out.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
@@ -154,39 +161,24 @@ impl LeftOut {
     pub fn texts(&self) -> Vec<String> {
         let group = |reason| self.groups.iter().find(|group| group.reason == reason);
         let unreadable = group(LeftOutReason::Unreadable).map(|group| {
-            format!(
-                "{} that can't be read {} left out; {AGAIN}: {}",
-                count(group.results, "result file"),
-                are(group.results),
-                named(group.results, &group.listed)
-            )
+            let (files, names) = (count(group.results, "result file"), group.names());
+            let (are, them) = words(group.results);
+            format!("{files} that can't be read {are} left out; {AGAIN} {them}: {names}")
         });
         let archived = group(LeftOutReason::Archived).map(|group| {
-            format!(
-                "{} archived or encrypted and left out; restore {}: {}",
-                match group.results {
-                    1 => "1 result file is".to_owned(),
-                    results => format!("{results} result files are"),
-                },
-                if group.results == 1 { "it" } else { "them" },
-                named(group.results, &group.listed)
-            )
+            let (files, names) = (count(group.results, "result file"), group.names());
+            let (are, them) = words(group.results);
+            format!("{files} {are} archived or encrypted, and left out; restore {them}: {names}")
         });
         let gone = group(LeftOutReason::Gone).map(|group| match group.results {
             1 => "1 result of an image that is no longer in SOURCE is left out".to_owned(),
-            results => {
-                format!("{results} results of images that are no longer in SOURCE are left out")
-            }
+            many => format!("{many} results of images that are no longer in SOURCE are left out"),
         });
         let to_be_redone = group(LeftOutReason::ToBeRedone).map(|group| {
+            let (are, them) = words(group.results);
             format!(
-                "{} older than a request to redo {} left out; wait for the workers, or run the same \
-                 audit or enqueue again",
-                match group.results {
-                    1 => "1 result is".to_owned(),
-                    results => format!("{results} results are"),
-                },
-                if group.results == 1 { "its image, and" } else { "their images, and" },
+                "{} that {are} to be redone {are} left out; wait for the workers, or {AGAIN} {them}",
+                count(group.results, "result")
             )
         });
         let texts = [unreadable, archived, gone, self.outdated_text(), to_be_redone];
@@ -203,25 +195,22 @@ impl LeftOut {
         let first = groups.iter().flat_map(|group| &group.listed).take(NAMED_RESULTS);
         let outdated = self.outdated();
         (outdated > 0).then(|| {
-            format!(
-                "{} {} left out: {}; {AGAIN}: {}",
-                count(outdated, "outdated result"),
-                are(outdated),
-                kinds.join(", "),
-                named(outdated, first)
-            )
+            let (results, names) = (count(outdated, "outdated result"), named(outdated, first));
+            let ((are, them), kinds) = (words(outdated), kinds.join(", "));
+            format!("{results} {are} left out: {kinds}; {AGAIN} {them}: {names}")
         })
     }
 }
 
-const AGAIN: &str = "run the same audit or enqueue again to have their images redone";
+const AGAIN: &str = "run the same audit or enqueue again to redo";
 
 fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-fn are(number: u64) -> &'static str {
-    if number == 1 { "is" } else { "are" }
+/// The verb and the pronoun for a number of results.
+fn words(number: u64) -> (&'static str, &'static str) {
+    if number == 1 { ("is", "it") } else { ("are", "them") }
 }
 
 /// The names of the first of `number` results.
@@ -327,13 +316,13 @@ mod tests {
             left_out.texts(),
             [
                 "1 result file that can't be read is left out; run the same audit or enqueue again to \
-                 have their images redone: predictions/f.jpg.json: no",
+                 redo it: predictions/f.jpg.json: no",
                 "1 result of an image that is no longer in SOURCE is left out",
                 "4 outdated results are left out: 1 of another model, 2 of another content, 1 of \
-                 another label; run the same audit or enqueue again to have their images redone: \
-                 c.jpg; a.jpg; b.jpg; and 1 more",
-                "1 result is older than a request to redo its image, and left out; wait for the \
-                 workers, or run the same audit or enqueue again",
+                 another label; run the same audit or enqueue again to redo them: c.jpg; a.jpg; b.jpg; \
+                 and 1 more",
+                "1 result that is to be redone is left out; wait for the workers, or run the same audit \
+                 or enqueue again to redo it",
             ]
         );
         let json = serde_json::to_value(&left_out).unwrap();

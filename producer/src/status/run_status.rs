@@ -134,7 +134,9 @@ impl RunStatus {
         let images = match self.images {
             Some(images) => images.to_string(),
             // So does `report`.
-            None => "? until SOURCE is listed; results of images that have gone count, too".to_owned(),
+            None => {
+                "? until SOURCE is listed; results of images that have gone count, too".to_owned()
+            }
         };
         let mut text = format!(
             "run      {}\nimages   {images}\ndone     {}\nfailed   {}",
