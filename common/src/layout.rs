@@ -26,6 +26,9 @@ pub const FAILURES: &str = "failures";
 
 /// Folder of the report.
 pub const REPORT: &str = "report";
+/// The results that the last report could not use: see
+/// [`unusable_results`](crate::unusable_results).
+pub const UNUSABLE_FILE: &str = "report/unusable.jsonl.gz";
 /// Folder of the run's images, by generation: see [`manifest`](crate::manifest).
 pub const MANIFEST: &str = "manifest";
 

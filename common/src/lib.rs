@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod backoff;
+pub mod entity_tag;
 pub mod explain;
 mod finite;
 pub mod image_files;
@@ -29,3 +30,4 @@ pub mod store;
 pub mod tls;
 pub mod transparency;
 pub mod trust;
+pub mod unusable_results;

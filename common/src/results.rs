@@ -1,7 +1,9 @@
 //! The results in OUT, with the keys of their images.
 //!
 //! A result's name tells its image's key. If the name has a digest in the key's place, the result's
-//! content tells it, and is read. Downstream: whatever asks which images have a result.
+//! content tells it, and is read. An empty file is no result: a file system may leave one when the
+//! machine is switched off. Other damage is seen only by who reads the results: see
+//! [`unusable_results`](crate::unusable_results). Downstream: whatever asks which images have a result.
 
 use std::sync::Arc;
 
@@ -26,10 +28,12 @@ pub struct ResultFile {
     pub path: String,
     /// When it was last written.
     pub last_modified: DateTime<Utc>,
+    /// Its entity tag, if the store has them.
+    pub etag: Option<String>,
 }
 
 /// The results in `folder`: [`layout::PREDICTIONS`] or [`layout::FAILURES`]. Files that are no
-/// results are left out.
+/// results are left out, and so are empty ones.
 pub fn list(
     out: &Folder,
     folder: &'static str,
@@ -40,14 +44,15 @@ pub fn list(
         .map(move |object| {
             let out = Arc::clone(&out);
             async move {
-                let Listed { path, last_modified, .. } = object?;
-                let Some(name) = layout::result_name(&path) else { return Ok(None) };
+                let Listed { path, etag, size_bytes, last_modified } = object?;
+                let name = layout::result_name(&path).filter(|_| size_bytes > 0);
+                let Some(name) = name else { return Ok(None) };
                 let path = format!("{folder}/{path}");
                 let key = match name {
                     ResultName::Key(key) => Some(key),
                     ResultName::Shortened => read_key(&out, &path).await?,
                 };
-                Ok(key.map(|key| ResultFile { key, path, last_modified }))
+                Ok(key.map(|key| ResultFile { key, path, last_modified, etag }))
             }
         })
         .buffered(READS_AT_ONCE)
@@ -103,6 +108,7 @@ mod tests {
         }
         let broken = format!("{PREDICTIONS}/%~{}.json", "0".repeat(64));
         out.put(&broken, "{", JSON).await.unwrap();
+        out.put(&format!("{PREDICTIONS}/empty.jpg.json"), "", JSON).await.unwrap();
         let results: Vec<_> = list(&out, PREDICTIONS).try_collect().await.unwrap();
         let mut found: Vec<_> = results.into_iter().map(|result| result.key).collect();
         found.sort();

@@ -158,7 +158,19 @@ pub enum ReadRunError {
     /// OUT has no `run.json`.
     #[error("{0} holds no run: there is no run.json; is the path right, and was a run started?")]
     Missing(String),
-    /// The file is not a run record.
+    /// The file is empty, cut off, or otherwise no JSON.
+    #[error(
+        "{out}/{RUN_FILE} is damaged ({source}); delete it, then run the audit or enqueue again with \
+         the options of before: it keeps the results that are there"
+    )]
+    Damaged {
+        /// The place.
+        out: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The file is JSON, but not a run record: another program's, or a later version's.
     #[error("{out}/{RUN_FILE} is not a run record ({source}); choose another --out")]
     Malformed {
         /// The place.
@@ -178,6 +190,12 @@ impl RunRecord {
     #[must_use]
     pub fn selects(&self, key: &ImageKey) -> bool {
         self.image_files.as_ref().is_none_or(|files| files.selects(key))
+    }
+
+    /// The place that the keys of the images are below; `None` if the record does not tell it.
+    #[must_use]
+    pub fn images_place(&self) -> Option<Location> {
+        self.base.clone().or_else(|| self.source.parse().ok())
     }
 
     /// True if a job of this generation counts, or one without a generation.
@@ -210,9 +228,11 @@ impl RunRecord {
             Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        let out = || out.location().to_string();
         match serde_json::from_slice(&content) {
             Ok(record) => Ok(Some(record)),
-            Err(source) => Err(ReadRunError::Malformed { out: out.location().to_string(), source }),
+            Err(source) if source.is_data() => Err(ReadRunError::Malformed { out: out(), source }),
+            Err(source) => Err(ReadRunError::Damaged { out: out(), source }),
         }
     }
 
@@ -229,6 +249,24 @@ impl RunRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{JSON, StoreOptions};
+
+    #[tokio::test]
+    async fn a_record_that_is_damaged_is_told_from_another_programs() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = directory.path().to_str().unwrap().parse().unwrap();
+        let out = Folder::open(&location, &StoreOptions::default()).unwrap();
+        for (content, advice) in [
+            ("", "delete it"),
+            ("{\"schema\": 1, \"run\"", "delete it"),
+            ("\0\0\0", "delete it"),
+            ("{\"run\": 3}", "choose another --out"),
+        ] {
+            out.put(RUN_FILE, content, JSON).await.unwrap();
+            let error = RunRecord::read(&out).await.unwrap_err().to_string();
+            assert!(error.contains(advice), "{content:?}: {error}");
+        }
+    }
 
     #[test]
     fn a_later_generation_is_greater_though_the_clock_goes_back() {

@@ -29,6 +29,7 @@ pub(crate) fn describe_report_error(error: &ReportError) -> String {
         ),
         ReportError::NothingInCommon { .. } => with_option(error, Some("--against")),
         ReportError::NoResults(_)
+        | ReportError::AllLeftOut { .. }
         | ReportError::Manifest(_)
         | ReportError::Table(_)
         | ReportError::Temporary(_)

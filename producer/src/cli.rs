@@ -221,7 +221,7 @@ pub(crate) struct FailOnArgs {
     /// Exit with status 4 if one of these conditions on the report holds, such as label-errors>10 or accuracy<0.9.
     /// Names: images, predicted, failed, failure-rate, accuracy, ece, findings, label-errors,
     /// estimated-label-errors, duplicates, leaks, conflicts, image-problems, outliers, attention,
-    /// shortcuts, unreadable, unknown-labels, and with --against changed, fixed, broken
+    /// shortcuts, unreadable, outdated, unknown-labels, and with --against changed, fixed, broken
     #[arg(long, env = "CAMSHAFT_FAIL_ON", value_name = "CONDITION,…", value_delimiter = ',')]
     pub(crate) fail_on: Vec<Condition>,
 }

@@ -106,6 +106,7 @@ async fn build(
 
 fn print_summary(summary: &Summary) {
     let overview = &summary.overview;
+    summary.left_out.texts().iter().for_each(|text| print_line(text));
     print_unknown_labels(overview);
     if let Some(accuracy) = overview.accuracy {
         let ece = overview.ece.unwrap_or_default();

@@ -26,6 +26,7 @@ mod kept;
 mod older;
 mod prune;
 mod replaced;
+mod verified;
 
 /// What `camshaft status --json` tells with more arguments.
 fn status(small: &SmallRun, more: &[&str]) -> Value {

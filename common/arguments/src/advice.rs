@@ -81,7 +81,7 @@ pub fn describe_model_files_error(error: &ModelFilesError) -> String {
 #[must_use]
 pub fn describe_run_record_error(error: &ReadRunError) -> String {
     match error {
-        ReadRunError::Missing(_) => error.to_string(),
+        ReadRunError::Missing(_) | ReadRunError::Damaged { .. } => error.to_string(),
         ReadRunError::Malformed { .. } => with_option(error, Some("--out")),
         ReadRunError::Store(error) => describe_store_error(error),
     }

@@ -10,7 +10,7 @@
 //! Upstream: the producer. Downstream: `status`, `report`, and the next `enqueue` or `audit`.
 
 mod entry;
-mod keys;
+mod images;
 mod reader;
 mod sorter;
 mod writer;
@@ -27,7 +27,7 @@ use crate::run::Generation;
 use crate::store::{Folder, JSON, Listed, StoreError, StoreErrorKind};
 
 pub use entry::ManifestEntry;
-pub use keys::ManifestKeys;
+pub use images::{ManifestImage, ManifestImages};
 pub use reader::read;
 pub use writer::ManifestWriter;
 

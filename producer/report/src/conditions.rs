@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The names of the numbers that conditions may be about.
-pub const NUMBER_NAMES: [&str; 21] = [
+pub const NUMBER_NAMES: [&str; 22] = [
     "images",
     "predicted",
     "failed",
@@ -29,6 +29,7 @@ pub const NUMBER_NAMES: [&str; 21] = [
     "fixed",
     "broken",
     "unreadable",
+    "outdated",
     "unknown-labels",
 ];
 

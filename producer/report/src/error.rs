@@ -15,6 +15,14 @@ pub enum ReportError {
     /// The run has no results yet.
     #[error("{0} holds no results yet; run the audit first, or wait for the workers")]
     NoResults(String),
+    /// The run has results, and all of them are left out.
+    #[error("{out} holds no results that count: {}", .reasons.join(". "))]
+    AllLeftOut {
+        /// OUT.
+        out: String,
+        /// What is left out, and why.
+        reasons: Vec<String>,
+    },
     /// The two runs to compare have no image in common that both predicted.
     #[error(
         "nothing can be compared with {against}: no image is predicted in both runs ({here}; \

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `table` | Parquet and CSV files of any rows |
 //! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
+//! | `run_images`, `left_out` | which results count, and what is left out |
 //! | `predictions` | the row of an image, and what is read back for all images |
 //! | `overview` | the numbers of a run |
 //! | `findings` | the searches, one file a search |
@@ -22,10 +23,12 @@ mod comparison;
 mod conditions;
 mod error;
 mod findings;
+mod left_out;
 mod overview;
 mod page;
 mod predictions;
 mod report;
+mod run_images;
 mod similarity;
 mod statistics;
 mod summary;
@@ -34,6 +37,7 @@ mod table;
 pub use comparison::{ClassChange, ComparedImage, RunComparison};
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
+pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
     MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::label::LabelMatcher;
-use camshaft_common::layout::REPORT;
+use camshaft_common::layout::{REPORT, UNUSABLE_FILE};
 use camshaft_common::location::Location;
-use camshaft_common::manifest::ManifestKeys;
+use camshaft_common::manifest::ManifestImages;
 use camshaft_common::run::{RunRecord, SCHEMA};
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreOptions};
@@ -27,19 +27,20 @@ use tokio::sync::mpsc;
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
 use crate::findings::{self, Cluster, Finding, Findings};
+use crate::left_out::{LeftOut, LeftOutTotals};
 use crate::overview::OverviewTotals;
 use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
 use crate::page::{self, AvailablePictures, PageData, RunFacts};
-use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk, RunImages};
+use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk};
 use crate::predictions::{self, LabelMeaning, NamedClasses};
+use crate::run_images::RunImages;
 use crate::summary::{self, Summary};
 use crate::table::{CsvWriter, TableError, TableReader, TableWriter};
 
 const PARQUET: &str = "application/vnd.apache.parquet";
+const GZIP: &str = "application/gzip";
 /// Chunks of rows that may wait for the table's writer.
 const WAITING_CHUNKS: usize = 4;
-/// Unreadable results that the note about them names.
-const NAMED_RESULTS: usize = 3;
 
 /// What a report holds besides what every report holds.
 #[derive(Clone, Debug)]
@@ -73,9 +74,16 @@ pub async fn build(
     let out = Folder::open(location, stores)?;
     let run = RunRecord::read_existing(&out).await?;
     let built = build_table(&out, &run, options, progress).await?;
+    // Before anything can fail: it says what to do when no result counts, too.
+    put_file(&out, UNUSABLE_FILE, built.unusable, GZIP).await?;
     let mut overview = built.totals.into_overview(run.images);
+    let left_out = built.left_out.texts();
     if overview.images == 0 {
-        return Err(ReportError::NoResults(location.to_string()));
+        let out = location.to_string();
+        return Err(match left_out.is_empty() {
+            true => ReportError::NoResults(out),
+            false => ReportError::AllLeftOut { out, reasons: left_out },
+        });
     }
     if options.embeddings && !built.has_embeddings {
         return Err(ReportError::NoEmbeddings);
@@ -84,8 +92,7 @@ pub async fn build(
     let found = blocking(move || findings::find(&TableReader::open(table)?)).await?;
     let Findings { list, clusters, tests, estimated_label_errors, notes } = found;
     overview.estimated_label_errors = estimated_label_errors;
-    overview.notes.extend(unreadable_note(&built.unreadable));
-    overview.notes.extend(gone_note(built.gone));
+    overview.notes.extend(left_out);
     overview.notes.extend(built.manifest_note);
     overview.notes.extend(notes);
     let (comparison, comparison_table) = match &options.compare_with {
@@ -133,7 +140,9 @@ pub async fn build(
         findings: summary::count_findings(&list),
         comparison,
         page: format!("{}/{path}", location.to_string().trim_end_matches('/')),
-        unreadable: built.unreadable.len() as u64,
+        unreadable: built.left_out.unreadable(),
+        outdated: built.left_out.outdated(),
+        left_out: built.left_out,
     })
 }
 
@@ -147,11 +156,11 @@ struct BuiltTable {
     named_classes: NamedClasses,
     /// The labels of older results whose class is not known.
     open_labels: HashSet<String>,
-    /// The results that can't be read, each with the reason.
-    unreadable: Vec<String>,
-    /// Results of images that have gone.
-    gone: u64,
-    /// Why the run's manifest can't be read, if it can't.
+    /// The results without a row.
+    left_out: LeftOut,
+    /// The note about those that only a report can tell; none if there are none.
+    unusable: Option<File>,
+    /// Why results of images that have gone may have rows, if that is so.
     manifest_note: Option<String>,
 }
 
@@ -163,13 +172,14 @@ async fn build_table(
     options: &ReportOptions,
     progress: &Arc<ReadProgress>,
 ) -> Result<BuiltTable, ReportError> {
-    let (listed, manifest_note) = match ManifestKeys::read(out, run).await {
-        Ok(listed) => (listed, None),
-        Err(error) if error.can_do_without() => {
-            (None, Some(format!("results of images that have gone may be among these: {error}")))
-        }
+    let (listed, reason) = match ManifestImages::read(out, run).await {
+        Ok(Some(listed)) => (Some(listed), None),
+        Ok(None) => (None, why_not_listed(run).map(str::to_owned)),
+        Err(error) if error.can_do_without() => (None, Some(error.to_string())),
         Err(error) => return Err(error.into()),
     };
+    let manifest_note = reason
+        .map(|reason| format!("results of images that have gone may be among these: {reason}"));
     let images = Arc::new(RunImages::new(run, listed));
     let mut built = read_table(out, &images, options, progress, None).await?;
     let classes = built.named_classes.matcher();
@@ -180,6 +190,16 @@ async fn build_table(
     Ok(BuiltTable { manifest_note, ..built })
 }
 
+/// Why the run has no manifest of its images, unless an older version or a user without the right to
+/// write one has started it: their reports never told.
+fn why_not_listed(run: &RunRecord) -> Option<&'static str> {
+    run.generation?;
+    Some(match run.images {
+        None => "SOURCE has not been listed to its end",
+        Some(_) => "the run's manifest could not be written",
+    })
+}
+
 async fn read_table(
     out: &Folder,
     images: &Arc<RunImages>,
@@ -188,8 +208,8 @@ async fn read_table(
     classes: Option<&Arc<LabelMatcher>>,
 ) -> Result<BuiltTable, ReportError> {
     let (rows, received) = mpsc::channel(WAITING_CHUNKS);
-    let csv = options.csv;
-    let writing = blocking(move || write_table(received, csv));
+    let (csv, run) = (options.csv, images.run().clone());
+    let writing = blocking(move || write_table(received, csv, &run));
     let reading = async {
         let embeddings = options.embeddings;
         let reader = ResultReader { out, images, embeddings, classes, progress, rows: &rows };
@@ -199,23 +219,27 @@ async fn read_table(
     };
     let (read, written) = tokio::join!(reading, writing);
     read?;
-    Ok(BuiltTable { gone: images.take_gone(), ..written? })
+    written
 }
 
 /// Writes all rows that come to the table, and to a CSV file if `csv` is true.
-fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTable, TableError> {
+fn write_table(
+    mut rows: mpsc::Receiver<RowChunk>,
+    csv: bool,
+    run: &RunRecord,
+) -> Result<BuiltTable, TableError> {
     let table = tempfile::tempfile()?;
     let mut writer = TableWriter::new(table.try_clone()?, predictions::COLUMNS)?;
     let mut csv = if csv { Some(CsvWriter::new(predictions::COLUMNS)?) } else { None };
     let (mut totals, mut has_embeddings) = (OverviewTotals::default(), false);
     let (mut named_classes, mut open_labels) = (NamedClasses::default(), HashSet::new());
-    let mut unreadable = Vec::new();
+    let mut left_out = LeftOutTotals::new(run)?;
     while let Some(chunk) = rows.blocking_recv() {
         for row in chunk {
             let row = match row {
                 Ok(row) => row,
-                Err(reason) => {
-                    unreadable.push(reason);
+                Err(result) => {
+                    left_out.add(result)?;
                     continue;
                 }
             };
@@ -235,7 +259,7 @@ fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTab
     }
     writer.finish()?;
     let csv = csv.map(CsvWriter::finish).transpose()?;
-    let (gone, manifest_note) = (0, None);
+    let (left_out, unusable) = left_out.finish()?;
     Ok(BuiltTable {
         table,
         csv,
@@ -243,9 +267,9 @@ fn write_table(mut rows: mpsc::Receiver<RowChunk>, csv: bool) -> Result<BuiltTab
         has_embeddings,
         named_classes,
         open_labels,
-        unreadable,
-        gone,
-        manifest_note,
+        left_out,
+        unusable,
+        manifest_note: None,
     })
 }
 
@@ -293,10 +317,7 @@ async fn blocking<T: Send + 'static>(
 
 /// The folder with the run's images; none if the run's record does not tell it.
 fn source_of(run: &RunRecord, stores: &StoreOptions) -> Option<Folder> {
-    let location: Location = match &run.base {
-        Some(base) => base.clone(),
-        None => run.source.parse().ok()?,
-    };
+    let location = run.images_place()?;
     let location = match location.local_path() {
         // SOURCE is a single image, whose key is its file name.
         Some(path) if path.is_file() => path.parent()?.to_str()?.parse().ok()?,
@@ -376,32 +397,22 @@ async fn put_table(
     file: Option<File>,
     content_type: &'static str,
 ) -> Result<(), ReportError> {
-    let path = format!("{REPORT}/{name}");
+    put_file(out, &format!("{REPORT}/{name}"), file, content_type).await
+}
+
+/// Puts a file into OUT, or deletes an earlier report's if there is none.
+async fn put_file(
+    out: &Folder,
+    path: &str,
+    file: Option<File>,
+    content_type: &'static str,
+) -> Result<(), ReportError> {
     match file {
         Some(mut file) => {
             file.seek(SeekFrom::Start(0))?;
-            out.put_file(&path, file, content_type).await?;
+            out.put_file(path, file, content_type).await?;
         }
-        None => out.delete(&path).await?,
+        None => out.delete(path).await?,
     }
     Ok(())
-}
-
-fn gone_note(gone: u64) -> Option<String> {
-    match gone {
-        0 => None,
-        1 => Some("1 result of an image that is no longer in SOURCE is left out".to_owned()),
-        _ => Some(format!("{gone} results of images that are no longer in SOURCE are left out")),
-    }
-}
-
-fn unreadable_note(unreadable: &[String]) -> Option<String> {
-    let count = unreadable.len();
-    let named = unreadable[..count.min(NAMED_RESULTS)].join("; ");
-    (count > 0).then(|| {
-        format!(
-            "{count} result files can't be read and are left out; delete them and run the same \
-             audit again: {named}"
-        )
-    })
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::comparison::RunComparison;
 use crate::findings::{Finding, FindingKind, Problem};
+use crate::left_out::LeftOut;
 use crate::overview::Overview;
 
 /// The numbers of a report. Its fields are those of the JSON summary.
@@ -26,6 +27,10 @@ pub struct Summary {
     pub page: String,
     /// The number of result files that can't be read.
     pub unreadable: u64,
+    /// The number of results that are not of the images, model and options of the run.
+    pub outdated: u64,
+    /// All results that are left out, by reason.
+    pub left_out: LeftOut,
 }
 
 impl Summary {
@@ -41,6 +46,7 @@ impl Summary {
             ("predicted", Some(predicted)),
             ("failed", Some(failed)),
             ("unreadable", Some(self.unreadable)),
+            ("outdated", Some(self.outdated)),
             ("unknown-labels", Some(self.overview.unknown_labels.images)),
             ("findings", Some(all_findings)),
             ("leaks", Some(found(Problem::Leak.name()))),

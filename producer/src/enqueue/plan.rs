@@ -5,6 +5,7 @@
 //! open SOURCE or the queue. [`dry_run`] tells what it would do.
 
 pub(crate) mod dry_run;
+mod error;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use camshaft_common::job::{JOB_VERSION, Job};
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::Layout;
-use camshaft_common::manifest::{ManifestEntry, ManifestError};
+use camshaft_common::manifest::ManifestEntry;
 use camshaft_common::model::ModelIdentity;
-use camshaft_common::run::{ReadRunError, RunId, RunRecord};
-use camshaft_common::skipped::SkippedCounts;
-use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::run::{RunId, RunRecord};
+use camshaft_common::store::{Folder, StoreOptions};
+use camshaft_common::unusable_results::UnusableResults;
 use camshaft_queue::{Bookmark, Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
 use chrono::Utc;
@@ -25,15 +26,14 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
-use crate::enqueue::generation_watch::{GenerationWatch, JobsSuperseded};
+use crate::enqueue::generation_watch::GenerationWatch;
 use crate::enqueue::outlet::Outlet;
-use crate::enqueue::prune::{FoundKeys, PruneError, PruneLimit, Pruning};
+use crate::enqueue::prune::{FoundKeys, PruneLimit, Pruning};
 use crate::enqueue::request::{DeadImage, EnqueueRequest};
 use crate::enqueue::resumption::{InterruptedEnqueue, NoteTemplate};
-use crate::enqueue::run_record::{self, OtherRun};
+use crate::enqueue::run_record;
 use crate::enqueue::traces;
 use crate::images::existing_results::ExistingResults;
 use crate::images::found_image::FoundImage;
@@ -43,79 +43,7 @@ use crate::images::source::{Source, SourceError};
 use crate::label_map::{JobLabel, LabelMap};
 use crate::runs::enqueued_run::EnqueuedRun;
 
-/// Why a run can't start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum EnqueuePlanError {
-    /// Images can't be found.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// OUT can't be read or written.
-    #[error("{}", advice::describe_store_error(.0))]
-    Out(#[from] StoreError),
-    /// Jobs can't be published.
-    #[error("{}", advice::describe_queue_error(.0))]
-    Queue(#[from] QueueError),
-    /// OUT holds the results of another run.
-    #[error(transparent)]
-    OtherRun(#[from] OtherRun),
-    /// `run.json` can't be read.
-    #[error("{}", advice::describe_run_record_error(.0))]
-    Run(#[from] ReadRunError),
-    /// The manifest can't be read or written.
-    #[error(transparent)]
-    Manifest(ManifestError),
-    /// The run was cancelled, or another enqueue or audit has taken OUT.
-    #[error("{}", describe_superseded(.0))]
-    Superseded(JobsSuperseded),
-    /// Images come in another order than that of their keys. Nothing then tells which of them an
-    /// earlier process enqueued.
-    #[error(
-        "SOURCE's store doesn't list objects in the order of their names ({key} came late), so an \
-         enqueue can't be gone on with; start again to enqueue every image without a result"
-    )]
-    OutOfOrder {
-        /// The first image that came late.
-        key: ImageKey,
-    },
-    /// SOURCE has no images at all.
-    #[error("no images in {source_name}{}", advice_on_none(.skipped))]
-    NoImages {
-        /// SOURCE.
-        source_name: String,
-        /// What else lies there.
-        skipped: SkippedCounts,
-    },
-    /// Results of images that have gone can't be removed.
-    #[error(transparent)]
-    Prune(#[from] PruneError),
-}
-
-impl From<ManifestError> for EnqueuePlanError {
-    fn from(error: ManifestError) -> Self {
-        match error {
-            ManifestError::Store(error) => Self::Out(error),
-            error => Self::Manifest(error),
-        }
-    }
-}
-
-fn describe_superseded(superseded: &JobsSuperseded) -> String {
-    let advice = match superseded {
-        JobsSuperseded::Cancelled => "; the same command again does the rest",
-        JobsSuperseded::ByAnother { .. } => ": those of the other count",
-    };
-    format!("{superseded}; jobs of this one that were published are settled without work{advice}")
-}
-
-fn advice_on_none(skipped: &SkippedCounts) -> String {
-    if skipped.is_empty() {
-        return ": is the path or prefix right?".to_owned();
-    }
-    format!(
-        ": left out {skipped}; --list-skipped names them, and --include 'GLOB' says which files are \
-         images"
-    )
-}
+pub(crate) use error::EnqueuePlanError;
 
 /// SOURCE's images, as they are found.
 pub(crate) type FoundImages = BoxStream<'static, Result<FoundImage, SourceError>>;
@@ -160,7 +88,8 @@ impl EnqueuePlan {
     ) -> Result<Self, EnqueuePlanError> {
         let out = Folder::open(&request.run.out, stores)?;
         let existing = RunRecord::read(&out).await?;
-        let results = ExistingResults::list(&out).await?;
+        let unusable = UnusableResults::read(&out, existing.as_ref()).await?;
+        let results = ExistingResults::list(&out, &unusable).await?;
         // A record of other images or options counts only if there are results. Otherwise the user
         // may have mistyped something and starts over.
         let counts = |existing: &RunRecord| {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use camshaft_common::entity_tag;
 use camshaft_common::key_hash::{ImageKeyHasher, KeyHash};
 use camshaft_common::location::Location;
 use camshaft_common::manifest::{self, ManifestEntry, ManifestError};
@@ -122,12 +123,7 @@ impl PreviousImages {
         if etag.is_none() && size.is_none() {
             return UNKNOWN;
         }
-        // The entity tag of a local file begins with its inode, which is another after the folder was
-        // copied or mounted anew. Behind it come the time of the last change and the size.
-        let etag = etag.map(|etag| match etag.split_once('-') {
-            Some((_inode, rest)) if self.has_local_etags => rest,
-            _ => etag,
-        });
+        let etag = etag.map(|etag| entity_tag::comparable(etag, self.has_local_etags));
         self.texts.hash_one((etag, size)).max(GONE + 1)
     }
 }

@@ -133,9 +133,11 @@ impl ImageSelector {
             Selection::Missing => need == Need::Result && !self.dead.contains(&image.key),
         };
         if !is_selected {
+            // An unusable result may have been written since.
+            let may_count = result.is_none_or(ExistingResult::is_usable);
             let counting = match (need, before.and_then(|before| before.since)) {
                 (Need::Nothing, _) => CountingResults::Kept,
-                (Need::Result, Some(since)) => CountingResults::Since(since),
+                (Need::Result, Some(since)) if may_count => CountingResults::Since(since),
                 _ => CountingResults::FromNowOn,
             };
             return Decision { job: None, counting };
@@ -189,7 +191,7 @@ impl ImageSelector {
         result: Option<ExistingResult>,
         before: Option<PreviousImage>,
     ) -> Need {
-        let Some(result) = result else { return Need::Result };
+        let Some(result) = result.filter(|result| result.is_usable()) else { return Need::Result };
         let is_older_than =
             |time: Option<DateTime<Utc>>| time.is_some_and(|time| result.is_older_than(time));
         if is_older_than(self.results_since) || is_older_than(before.and_then(|b| b.since)) {
@@ -215,6 +217,7 @@ impl ImageSelector {
         before: Option<PreviousImage>,
     ) -> bool {
         match result.kind() {
+            ResultKind::Unusable => false,
             ResultKind::Prediction => image.is_gone,
             // Nobody looked at the object before the failure. Perhaps it was not there.
             ResultKind::Failure => {
@@ -387,6 +390,32 @@ mod tests {
         ] {
             assert_eq!(selector.job_reason(&found), reason, "{found:?}");
         }
+    }
+
+    #[test]
+    fn an_unusable_result_is_replaced_and_does_not_count_meanwhile() {
+        let now = Utc::now();
+        let image = image("bad.jpg", Some(now - TimeDelta::hours(1)));
+        let earlier = DateTime::from_timestamp_millis(now.timestamp_millis() - 60_000);
+        for since in [None, earlier] {
+            let mut selector = after(now, &[(&image, since)]);
+            let insert = |selector: &mut ImageSelector, kind| {
+                Arc::get_mut(&mut selector.results).unwrap().insert(&image.key, kind, now);
+            };
+            insert(&mut selector, ResultKind::Unusable);
+            for selection in [Selection::New, Selection::Missing] {
+                assert_eq!(selector.decide(&image, selection).job, Some(REPLACES), "{since:?}");
+            }
+            let waiting = Decision { job: None, counting: CountingResults::FromNowOn };
+            assert_eq!(selector.decide(&image, Selection::Failed), waiting, "{since:?}");
+            // Of two results of an image, the other one may count.
+            insert(&mut selector, ResultKind::Failure);
+            insert(&mut selector, ResultKind::Unusable);
+            assert_eq!(selector.decide(&image, Selection::New).job, None, "{since:?}");
+        }
+        let mut results = ExistingResults::default();
+        results.insert(&image.key, ResultKind::Unusable, now);
+        assert!(results.is_empty());
     }
 
     #[test]

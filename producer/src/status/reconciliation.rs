@@ -11,12 +11,13 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::manifest::ManifestError;
 use camshaft_common::run::{Generation, RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::unusable_results::UnusableResults;
 use camshaft_queue::{DeadLetter, QueueError, RabbitMqQueue};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use crate::advice;
-use crate::images::existing_results::ExistingResults;
+use crate::images::existing_results::{ExistingResult, ExistingResults};
 use crate::images::source::{Source, SourceError};
 use crate::status::result_counts::{Entries, ResultTimes};
 
@@ -126,14 +127,18 @@ pub(crate) async fn unaccounted(
     dead: &[DeadJob],
     stores: &StoreOptions,
 ) -> Result<Unaccounted, ReconciliationError> {
-    let results = ExistingResults::list(out).await?;
+    let unusable = UnusableResults::read(out, Some(record)).await?;
+    let results = ExistingResults::list(out, &unusable).await?;
+    let counts = |result: ExistingResult| {
+        result.is_usable() && !record.results_since.is_some_and(|since| result.is_older_than(since))
+    };
     let dead = dead_keys(dead);
     let source = Source::open_recorded(record, out.location(), stores)?;
     let limit = record.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let mut images = source.images(&Arc::default()).take(limit);
     let mut found = Unaccounted::default();
     while let Some(image) = images.try_next().await? {
-        if results.get(&image.key).is_none() && !dead.contains(&image.key) {
+        if !results.get(&image.key).is_some_and(counts) && !dead.contains(&image.key) {
             found.add(image.key);
         }
     }

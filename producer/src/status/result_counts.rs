@@ -1,7 +1,8 @@
 //! Counts the results in OUT, and how fast they come.
 //!
 //! If the run has a manifest, an image is done if it has a result that the manifest counts. Without
-//! one, as of an older version, all results are counted.
+//! one, as of an older version, all results are counted. A result that the last report found unusable
+//! does not count; what nobody has read yet may be unusable, too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,6 +13,7 @@ use camshaft_common::manifest::{ManifestEntry, ManifestError};
 use camshaft_common::results::{self, ResultFile};
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError};
+use camshaft_common::unusable_results::UnusableResults;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -27,6 +29,8 @@ pub(crate) type Entries = BoxStream<'static, Result<ManifestEntry, ManifestError
 pub(crate) struct ResultTimes {
     predictions: HashMap<KeyHash, i64>,
     failures: HashMap<KeyHash, i64>,
+    /// Images of results that do not count.
+    unusable: HashSet<KeyHash>,
     hasher: ImageKeyHasher,
 }
 
@@ -38,22 +42,27 @@ struct TimesOfImage {
 }
 
 impl ResultTimes {
-    /// Lists the results in OUT.
+    /// Lists the results in OUT, which holds this run.
     ///
     /// # Errors
     /// If OUT can't be listed.
-    pub(crate) async fn list(out: &Folder) -> Result<Self, StoreError> {
+    pub(crate) async fn list(out: &Folder, record: &RunRecord) -> Result<Self, StoreError> {
+        let unusable = UnusableResults::read(out, Some(record)).await?;
         let mut times = Self::default();
         // Failures first: a prediction that is written meanwhile replaces a failure, and counts.
         for folder in [FAILURES, PREDICTIONS] {
             let mut files = results::list(out, folder);
-            while let Some(ResultFile { key, last_modified, .. }) = files.try_next().await? {
-                let key = times.hasher.hash(&key);
+            while let Some(file) = files.try_next().await? {
+                let key = times.hasher.hash(&file.key);
+                if unusable.contains(&file) {
+                    times.unusable.insert(key);
+                    continue;
+                }
                 let of_kind = match folder {
                     FAILURES => &mut times.failures,
                     _ => &mut times.predictions,
                 };
-                of_kind.insert(key, last_modified.timestamp_micros());
+                of_kind.insert(key, file.last_modified.timestamp_micros());
             }
         }
         Ok(times)
@@ -86,6 +95,8 @@ pub(crate) struct ResultCounts {
     pub(crate) finished: u64,
     /// Images with a prediction and a failure.
     pub(crate) doubled: Vec<ImageKey>,
+    /// Images without a result, but with a file that the last report found unusable.
+    pub(crate) unusable: u64,
     /// Results of the last minute.
     recent: u64,
     first_recent: Option<DateTime<Utc>>,
@@ -113,6 +124,8 @@ impl ResultCounts {
             counting.into_iter().flatten().for_each(|time| counts.add_time(time, window_start));
             if counting.iter().any(Option::is_some) {
                 counts.finished += 1;
+            } else if times.unusable.contains(&times.hasher.hash(&entry.key)) {
+                counts.unusable += 1;
             }
             if counting.iter().all(Option::is_some) {
                 counts.doubled.push(entry.key);
@@ -122,22 +135,30 @@ impl ResultCounts {
     }
 
     /// Lists and counts the results in OUT. Those of files that are no images of the run do not count:
-    /// an older version took every file for an image.
+    /// an older version took every file for an image. Nor do those that were to be redone when an
+    /// enqueue was cut short.
     ///
     /// # Errors
     /// If OUT can't be listed.
     pub(crate) async fn list(out: &Folder, record: &RunRecord) -> Result<Self, StoreError> {
+        let unusable = UnusableResults::read(out, Some(record)).await?;
         let mut counts = Self::default();
         let window_start = Utc::now() - RATE_WINDOW;
+        let is_too_old =
+            |written: DateTime<Utc>| record.results_since.is_some_and(|since| written < since);
         // There are few failures: their keys are kept to find the images that have both.
         let mut failed = HashSet::new();
         for folder in [FAILURES, PREDICTIONS] {
             let mut files = results::list(out, folder);
             while let Some(file) = files.try_next().await? {
-                let ResultFile { key, last_modified, .. } = file;
-                if !record.selects(&key) {
+                if !record.selects(&file.key) || is_too_old(file.last_modified) {
                     continue;
                 }
+                if unusable.contains(&file) {
+                    counts.unusable += 1;
+                    continue;
+                }
+                let ResultFile { key, last_modified, .. } = file;
                 if folder == FAILURES {
                     counts.failed += 1;
                     failed.insert(key);
@@ -224,7 +245,10 @@ mod tests {
         let done: Vec<_> = entries.iter().map(|entry| times.is_done(entry)).collect();
         assert_eq!(done, [true, true, true, false, false, true]);
         let entries = futures::stream::iter(entries.into_iter().map(Ok)).boxed();
+        times.unusable =
+            ["nothing", "new", "gone"].map(|name| times.hasher.hash(&key(name))).into();
         let counts = ResultCounts::of_manifest(&times, entries).await.unwrap();
+        assert_eq!(counts.unusable, 1, "another result of an image may count");
         assert_eq!((counts.done, counts.failed, counts.finished), (3, 2, 4));
         assert_eq!(counts.doubled, [key("twice")]);
         assert_eq!(counts.newest, Some(now));

@@ -26,7 +26,7 @@ impl RunResults {
     pub(crate) async fn count(out: &Folder, record: &RunRecord) -> Result<Self, ManifestError> {
         let mut unusable_manifest = None;
         if let Some((generation, images)) = record.listed_manifest() {
-            let times = ResultTimes::list(out).await?;
+            let times = ResultTimes::list(out, record).await?;
             let entries = manifest::read(out, generation, Some(images));
             match ResultCounts::of_manifest(&times, entries).await {
                 Ok(counts) => return Ok(Self { counts, times: Some(times), unusable_manifest }),

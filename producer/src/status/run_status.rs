@@ -32,6 +32,9 @@ pub(crate) struct RunStatus {
     pub(crate) done: u64,
     /// Images with a failure.
     pub(crate) failed: u64,
+    /// Results that do not count by the last report: damaged ones, and outdated ones. Their images are
+    /// to do.
+    pub(crate) unusable: u64,
     /// Images without a result; null until `images` is known.
     pub(crate) remaining: Option<u64>,
     /// Messages ready for a worker; null without a broker.
@@ -95,6 +98,7 @@ impl RunStatus {
             skipped: record.skipped.clone().filter(|skipped| !skipped.is_empty()),
             done: results.done,
             failed: results.failed,
+            unusable: results.unusable,
             remaining,
             queued: depth.map(|depth| depth.ready),
             retrying: depth.map(|depth| depth.retrying),
@@ -137,13 +141,25 @@ impl RunStatus {
     /// The status for a person.
     #[must_use]
     pub(crate) fn to_lines(&self) -> String {
-        let images = self.images.map_or("?".to_owned(), |images| images.to_string());
+        let images = match self.images {
+            Some(images) => images.to_string(),
+            // So does `report`.
+            None => {
+                "? until SOURCE is listed; results of images that have gone count, too".to_owned()
+            }
+        };
         let mut text = format!(
             "run      {}\nimages   {images}\ndone     {}\nfailed   {}",
             self.run, self.done, self.failed
         );
         if let Some(skipped) = &self.skipped {
             text.push_str(&format!("\nleft out {skipped}"));
+        }
+        if self.unusable > 0 {
+            text.push_str(&format!(
+                "\nunusable {} by the last report: repeat the audit or enqueue to have them redone",
+                self.unusable
+            ));
         }
         if let Some(remaining) = self.remaining {
             text.push_str(&format!("\nto do    {remaining}"));
@@ -254,6 +270,7 @@ mod tests {
             skipped: None,
             done: 43 - remaining,
             failed: 0,
+            unusable: 0,
             remaining: Some(remaining),
             queued: None,
             retrying: None,

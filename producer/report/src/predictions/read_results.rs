@@ -1,24 +1,27 @@
 //! Reads the results in OUT and sends them on as rows: in parallel, in bounded memory.
 //!
-//! Owns which results count and in which order they come, not what is done with the rows. Upstream:
-//! the workers' prediction and failure files. Downstream: the table's writer.
+//! Owns the order in which results come, and which of an image's two counts; not whether a result
+//! counts, which `run_images` judges, nor what is done with the rows. Upstream: the workers'
+//! prediction and failure files. Downstream: the table's writer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use camshaft_common::key::ImageKey;
 use camshaft_common::label::LabelMatcher;
-use camshaft_common::layout::{FAILURES, PREDICTIONS, result_name};
-use camshaft_common::manifest::ManifestKeys;
-use camshaft_common::prediction::{FailureRecord, ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
-use camshaft_common::run::RunRecord;
-use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
+use camshaft_common::layout::{FAILURES, PREDICTIONS, ResultName, result_name};
+use camshaft_common::prediction::{FailureRecord, MAX_RECORD_BYTES, PredictionRecord};
+use camshaft_common::store::{Folder, Listed, StoreError, StoreErrorKind};
+use chrono::{DateTime, Utc};
 use futures::stream::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
 use super::image_row::ImageRow;
 use crate::error::ReportError;
+use crate::left_out::{LeftOutReason, LeftOutResult};
+use crate::run_images::{Judgement, RunImages};
 
 /// Results that one task reads and sends together.
 const CHUNK: usize = 128;
@@ -32,8 +35,10 @@ pub struct ReadProgress {
     pub read: AtomicU64,
 }
 
-/// Some results in the order of the listing: each a row, or why its file can't be read.
-pub(crate) type RowChunk = Vec<Result<ImageRow, String>>;
+/// A result's row, or why it has none.
+pub(crate) type ReadRow = Result<ImageRow, LeftOutResult>;
+/// Some results in the order of the listing.
+pub(crate) type RowChunk = Vec<ReadRow>;
 
 /// Reads results and sends them to `rows`.
 #[derive(Clone, Copy, Debug)]
@@ -50,89 +55,85 @@ pub(crate) struct ResultReader<'a> {
     pub(crate) rows: &'a Sender<RowChunk>,
 }
 
-/// The images of a run. OUT may hold results of others.
-#[derive(Debug)]
-pub(crate) struct RunImages {
-    run: RunRecord,
-    /// The images that SOURCE had when it was last listed, if the run has a manifest.
-    listed: Option<ManifestKeys>,
-    /// Results that were left out, since their images have gone.
-    gone: AtomicU64,
-}
-
-impl RunImages {
-    pub(crate) fn new(run: &RunRecord, listed: Option<ManifestKeys>) -> Self {
-        Self { run: run.clone(), listed, gone: AtomicU64::new(0) }
-    }
-
-    /// True if the result of this image has a row. An older version took every file for an image.
-    fn has(&self, image: &ImageRecord) -> bool {
-        if !self.run.selects(&image.key) {
-            return false;
-        }
-        let is_listed = self.listed.as_ref().is_none_or(|listed| listed.contains(&image.key));
-        if !is_listed {
-            self.gone.fetch_add(1, Relaxed);
-        }
-        is_listed
-    }
-
-    /// The number of results that were left out since this was last called.
-    pub(crate) fn take_gone(&self) -> u64 {
-        self.gone.swap(0, Relaxed)
-    }
+/// What a result's content comes to: its judgement, its image, and its row if it counts.
+struct JudgedRow {
+    judgement: Judgement,
+    key: ImageKey,
+    row: Option<ImageRow>,
 }
 
 impl ResultReader<'_> {
     /// Sends every result in the order of the listing, predictions first. An image with a
-    /// prediction and a failure is sent once, with its prediction.
+    /// prediction and a failure is sent once: with its prediction, unless that is left out.
     pub(crate) async fn send_results(&self) -> Result<(), ReportError> {
-        let failures = self.out.list_in_order(FAILURES).map_ok(|object| object.path);
-        let failures: Vec<String> = failures.try_collect().await?;
-        let failed: HashSet<String> = failures.iter().cloned().collect();
+        let failures: Vec<Listed> = self.out.list_in_order(FAILURES).try_collect().await?;
+        let failed: HashSet<String> = failures.iter().map(|file| file.path.clone()).collect();
+        // An image that failed at first has both for a moment: its prediction is written before its
+        // failure is deleted.
         let mut predicted_too = HashSet::new();
-        let predictions = self.out.list_in_order(PREDICTIONS).map_ok(|object| object.path);
-        let predictions = predictions.inspect_ok(|path| {
-            if failed.contains(path) {
-                predicted_too.insert(path.clone());
-            }
-        });
+        // Predictions that are left out, of images whose failure may count.
+        let mut set_aside = HashMap::new();
+        let predictions = self.out.list_in_order(PREDICTIONS);
         let embeddings = self.embeddings;
         let classes = self.classes.cloned();
         let images = Arc::clone(self.images);
-        let to_row = move |record: PredictionRecord| {
-            images
-                .has(&record.image)
-                .then(|| ImageRow::predicted(record, embeddings, classes.as_deref()))
+        let judge = move |record: PredictionRecord, written| {
+            let (judgement, key) =
+                (images.judge_prediction(&record, written), record.image.key.clone());
+            let row = (judgement == Judgement::Counts)
+                .then(|| ImageRow::predicted(record, embeddings, classes.as_deref()));
+            JudgedRow { judgement, key, row }
         };
-        self.send_folder(PREDICTIONS, predictions, to_row).await?;
-        // An image that failed at first has both for a moment: its prediction is written before its
-        // failure is deleted.
-        let failures = failures.into_iter().filter(|path| !predicted_too.contains(path));
+        let pass = |path: String, read: Option<ReadRow>| match (failed.contains(&path), read) {
+            (true, Some(Err(left_out))) => {
+                set_aside.insert(path, left_out);
+                Vec::new()
+            }
+            (has_failed, read) => {
+                if has_failed && read.is_some() {
+                    predicted_too.insert(path);
+                }
+                read.into_iter().collect()
+            }
+        };
+        self.send_folder(PREDICTIONS, predictions, judge, pass).await?;
+        let failures = failures.into_iter().filter(|file| !predicted_too.contains(&file.path));
         let failures = futures::stream::iter(failures.map(Ok).collect::<Vec<_>>());
         let images = Arc::clone(self.images);
-        let to_row = move |record: FailureRecord| {
-            images.has(&record.image).then(|| ImageRow::failed(record))
+        let judge = move |record: FailureRecord, written| {
+            let (judgement, key) =
+                (images.judge_failure(&record, written), record.image.key.clone());
+            let row = (judgement == Judgement::Counts).then(|| ImageRow::failed(record));
+            JudgedRow { judgement, key, row }
         };
-        self.send_folder(FAILURES, failures, to_row).await
+        let pass = |path: String, read: Option<ReadRow>| {
+            let prediction = set_aside.remove(&path);
+            match read {
+                Some(Ok(row)) => vec![Ok(row)],
+                read => prediction.map(Err).into_iter().chain(read).collect(),
+            }
+        };
+        self.send_folder(FAILURES, failures, judge, pass).await
     }
 
-    /// Sends the results at these paths below `folder`.
+    /// Sends the results in `folder`, each as `pass` says of its path and row.
     async fn send_folder<T: DeserializeOwned + 'static>(
         &self,
         folder: &'static str,
-        paths: impl Stream<Item = Result<String, StoreError>>,
-        to_row: impl Fn(T) -> Option<ImageRow> + Send + Sync + 'static,
+        files: impl Stream<Item = Result<Listed, StoreError>>,
+        judge: impl Fn(T, DateTime<Utc>) -> JudgedRow + Send + Sync + 'static,
+        mut pass: impl FnMut(String, Option<ReadRow>) -> Vec<ReadRow>,
     ) -> Result<(), ReportError> {
-        let to_row = Arc::new(to_row);
+        let judge = Arc::new(judge);
         let tasks = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-        let paths = paths.try_filter(|path| futures::future::ready(result_name(path).is_some()));
-        let chunks = paths.try_chunks(CHUNK).map_err(|error| error.1).map_ok(|chunk| {
+        let files =
+            files.try_filter(|file| futures::future::ready(result_name(&file.path).is_some()));
+        let chunks = files.try_chunks(CHUNK).map_err(|error| error.1).map_ok(|chunk| {
             let (out, progress) = (self.out.clone(), Arc::clone(self.progress));
-            let to_row = Arc::clone(&to_row);
+            let judge = Arc::clone(&judge);
             let read = tokio::spawn(async move {
-                let paths = futures::stream::iter(chunk);
-                let read = paths.map(|path| read_one(&out, folder, path, &*to_row));
+                let files = futures::stream::iter(chunk);
+                let read = files.map(|file| read_one(&out, folder, file, &*judge));
                 let read: Vec<_> = read.buffered(REQUESTS).try_collect().await?;
                 progress.read.fetch_add(read.len() as u64, Relaxed);
                 Ok::<_, ReportError>(read)
@@ -141,7 +142,7 @@ impl ResultReader<'_> {
         });
         let mut chunks = std::pin::pin!(chunks.map_err(ReportError::from).try_buffered(tasks));
         while let Some(chunk) = chunks.try_next().await? {
-            let chunk = chunk?.into_iter().flatten().collect();
+            let chunk = chunk?.into_iter().flat_map(|(path, read)| pass(path, read)).collect();
             if self.rows.send(chunk).await.is_err() {
                 // The writer has ended with an error, which its caller returns.
                 break;
@@ -151,23 +152,59 @@ impl ResultReader<'_> {
     }
 }
 
-/// A result's row, or why its file can't be read; none if the file has gone since it was listed, or
-/// has no row.
+/// A file's path below `folder`, and its row or why it has none. Neither if the file has gone since it
+/// was listed, or is of no image of the run.
 async fn read_one<T: DeserializeOwned>(
     out: &Folder,
     folder: &str,
-    path: String,
-    to_row: impl Fn(T) -> Option<ImageRow>,
-) -> Result<Option<Result<ImageRow, String>>, ReportError> {
-    let path = format!("{folder}/{path}");
+    file: Listed,
+    judge: impl Fn(T, DateTime<Utc>) -> JudgedRow,
+) -> Result<(String, Option<ReadRow>), ReportError> {
+    let Listed { path: name, etag, size_bytes, last_modified: written } = file;
+    let path = format!("{folder}/{name}");
+    let key = match result_name(&name) {
+        Some(ResultName::Key(key)) => Some(key),
+        Some(ResultName::Shortened) | None => None,
+    };
+    let unread = |key, reason, detail| LeftOutResult {
+        reason,
+        key,
+        path: path.clone(),
+        detail: Some(detail),
+        etag: etag.clone(),
+        written,
+    };
+    if size_bytes == 0 {
+        let detail = format!("{path} is empty");
+        return Ok((name, Some(Err(unread(key, LeftOutReason::Unreadable, detail)))));
+    }
     let content = match out.get(&path, MAX_RECORD_BYTES).await {
         Ok(content) => content,
-        Err(error) => match error.kind() {
-            StoreErrorKind::NotFound => return Ok(None),
-            StoreErrorKind::ArchivedOrEncrypted => return Ok(Some(Err(error.to_string()))),
-            _ => return Err(error.into()),
-        },
+        Err(error) => {
+            let reason = match error.kind() {
+                StoreErrorKind::NotFound => return Ok((name, None)),
+                StoreErrorKind::ArchivedOrEncrypted => LeftOutReason::Archived,
+                StoreErrorKind::TooLarge => LeftOutReason::Unreadable,
+                _ => return Err(error.into()),
+            };
+            return Ok((name, Some(Err(unread(key, reason, error.to_string())))));
+        }
     };
-    let record = serde_json::from_slice(&content.bytes);
-    Ok(record.map(to_row).map_err(|error| format!("{path}: {error}")).transpose())
+    let judged = match serde_json::from_slice(&content.bytes) {
+        Ok(record) => judge(record, written),
+        Err(error) => {
+            let detail = format!("{path}: {error}");
+            return Ok((name, Some(Err(unread(key, LeftOutReason::Unreadable, detail)))));
+        }
+    };
+    let JudgedRow { judgement, key, row } = judged;
+    let read = match judgement {
+        Judgement::Counts => row.map(Ok),
+        Judgement::OfNoImage => None,
+        Judgement::LeftOut(reason) => {
+            let key = Some(key);
+            Some(Err(LeftOutResult { reason, key, path, detail: None, etag, written }))
+        }
+    };
+    Ok((name, read))
 }
