@@ -111,7 +111,7 @@ impl GenerationWatch {
     /// `run.json`. Somebody may have deleted or damaged it: then it is written anew.
     async fn read(&self) -> Result<Option<RunRecord>, ReadRunError> {
         match RunRecord::read(&self.out).await {
-            Err(ReadRunError::Malformed { .. }) => Ok(None),
+            Err(ReadRunError::Malformed { .. } | ReadRunError::Damaged { .. }) => Ok(None),
             read => read,
         }
     }

@@ -25,7 +25,8 @@ fn assert_does(small: &SmallRun, command: &mut Command, [predicted, failed]: [us
     let kept = small.keys.len() - predicted - failed;
     let mut said = format!("{predicted} predicted, {failed} failed");
     if kept > 0 {
-        said.push_str(&format!("; {kept} had results already"));
+        let found = small.keys.len();
+        said.push_str(&format!("; of the {found} found, {kept} had results already"));
     }
     assert!(ended.stdout.contains(&said), "no {said:?} in {}", ended.stdout);
     ended

@@ -305,37 +305,36 @@ fn without_a_manifest_status_and_report_count_alike() {
 #[test]
 fn results_of_images_in_a_bucket_are_of_the_entity_tags_that_it_lists() {
     let small = SmallRun::new(4);
-    for server in [S3Server::s3s_fs(), S3Server::moto()] {
-        server.make_bucket("verified");
-        server.upload(&small.source, "s3://verified/images");
-        let camshaft = |arguments: &[&str]| {
-            let mut command = camshaft_with_report(arguments);
-            run(command.envs(server.variables())).expect(0).stdout
-        };
-        let model = small.model.to_str().unwrap();
-        let audit =
-            ["audit", "s3://verified/images", "--out", "s3://verified/out", "--model", model];
-        camshaft(&audit);
-        let report = || {
-            let told = camshaft(&["report", "s3://verified/out", "--json", "--thumbnails", "0"]);
-            serde_json::from_str::<Value>(&told).unwrap()
-        };
-        let reported = report();
-        assert_eq!((&reported["images"], &reported["outdated"]), (&4.into(), &0.into()));
-        // Somebody replaced an image while it was in work.
-        let out = server.folder("s3://verified/out");
-        let path = format!("predictions/{}.json", small.keys[0]);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let content = out.get(&path, 1 << 24).await.unwrap().bytes;
-            let mut result: Value = serde_json::from_slice(&content).unwrap();
-            result["image"]["etag"] = "\"other\"".into();
-            out.put(&path, result.to_string(), "application/json").await.unwrap();
-        });
-        let reported = report();
-        assert_eq!(left_out(&reported), [("content", vec![small.keys[0].as_str()])]);
-        let again = camshaft(&audit);
-        assert!(again.contains("Audited 1 image "), "{again}");
-        assert_eq!(report()["outdated"], 0);
-    }
+    // The other server lists no entity tags.
+    let server = S3Server::moto();
+    server.make_bucket("verified");
+    server.upload(&small.source, "s3://verified/images");
+    let camshaft = |arguments: &[&str]| {
+        let mut command = camshaft_with_report(arguments);
+        run(command.envs(server.variables())).expect(0).stdout
+    };
+    let model = small.model.to_str().unwrap();
+    let audit = ["audit", "s3://verified/images", "--out", "s3://verified/out", "--model", model];
+    camshaft(&audit);
+    let report = || {
+        let told = camshaft(&["report", "s3://verified/out", "--json", "--thumbnails", "0"]);
+        serde_json::from_str::<Value>(&told).unwrap()
+    };
+    let reported = report();
+    assert_eq!((&reported["images"], &reported["outdated"]), (&4.into(), &0.into()));
+    // Somebody replaced an image while it was in work.
+    let out = server.folder("s3://verified/out");
+    let path = format!("predictions/{}.json", small.keys[0]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let content = out.get(&path, 1 << 24).await.unwrap().bytes;
+        let mut result: Value = serde_json::from_slice(&content).unwrap();
+        result["image"]["etag"] = "\"other\"".into();
+        out.put(&path, result.to_string(), "application/json").await.unwrap();
+    });
+    let reported = report();
+    assert_eq!(left_out(&reported), [("content", vec![small.keys[0].as_str()])]);
+    let again = camshaft(&audit);
+    assert!(again.contains("Audited 1 image "), "{again}");
+    assert_eq!(report()["outdated"], 0);
 }

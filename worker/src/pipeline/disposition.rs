@@ -13,8 +13,9 @@ use super::model_files::ModelUnavailable;
 use super::recent_jobs::Fault;
 use super::source_access::SourceProblem;
 
-/// When an image that is forbidden comes again, if its worker has read no other one yet.
-const FORBIDDEN_AGAIN: Duration = Duration::from_secs(2);
+/// When an image comes again that is forbidden, if its worker has read no other one yet, or that was
+/// not there.
+const UNREAD_AGAIN: Duration = Duration::from_secs(2);
 
 /// What becomes of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +88,10 @@ pub fn classify(cause: &ExitCause) -> Classification {
             StoreErrorKind::Transient => (Retry, Affects::EveryImageIfSourceIsOut),
         },
         ExitCause::WholeSource(problem) => match problem {
-            // By then this worker has read others, or knows that it can't.
-            SourceProblem::PerhapsForbidden(_) => (Postpone(FORBIDDEN_AGAIN), Affects::OneImage),
+            // By then this worker has read others, or knows that it can't; or the image is read.
+            SourceProblem::PerhapsForbidden(_) | SourceProblem::CameBack(_) => {
+                (Postpone(UNREAD_AGAIN), Affects::OneImage)
+            }
             // Another worker may have the rights, or the folder mounted.
             SourceProblem::Forbidden { .. } | SourceProblem::Empty(_) => {
                 (Refuse(Fault::WorkerOrRun), Affects::EveryImage)

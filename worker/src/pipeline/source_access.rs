@@ -52,6 +52,9 @@ pub enum SourceProblem {
     /// An image is forbidden, and this worker has read no other one yet.
     #[error("{0}; no other image of SOURCE has been read yet")]
     PerhapsForbidden(StoreError),
+    /// The image was not there when it was read, and is now: perhaps SOURCE was mounted meanwhile.
+    #[error("{0}; now it is")]
+    CameBack(StoreError),
     /// All images are forbidden.
     #[error("SOURCE may not be read {whose}: {error}")]
     Forbidden {
@@ -128,7 +131,7 @@ impl SourceAccess {
         error: StoreError,
     ) -> UnreadImage {
         match error.kind() {
-            StoreErrorKind::NotFound => self.judge_missing(folder, error).await,
+            StoreErrorKind::NotFound => self.judge_missing(folder, key, error).await,
             StoreErrorKind::AccessDenied => self.judge_forbidden(folder, key, error).await,
             StoreErrorKind::TooLarge => {
                 self.note_readable(key);
@@ -144,29 +147,40 @@ impl SourceAccess {
         }
     }
 
-    async fn judge_missing(&self, folder: &RetryingFolder, error: StoreError) -> UnreadImage {
+    async fn judge_missing(
+        &self,
+        folder: &RetryingFolder,
+        key: &ImageKey,
+        error: StoreError,
+    ) -> UnreadImage {
         let asked = Instant::now();
+        let is_local = folder.location().local_path().is_some();
         let mut found = self.found.lock().await;
         // A file system can be unmounted at any time, and is asked for nothing. Those who wait here
         // share an answer.
-        let is_there = if folder.location().local_path().is_some() {
+        let is_proven = if is_local {
             found.is_some_and(|found| found >= asked)
         } else {
             self.readings.lock().readable.is_some()
                 || found.is_some_and(|found| found.elapsed() < FOUND_FOR)
         };
-        if is_there {
+        if is_proven && !is_local {
             return error.into();
         }
-        let began = Instant::now();
-        match folder.has_anything().await {
-            Ok(false) => SourceProblem::Empty(folder.location().to_string()).into(),
-            Err(other) if other.kind() != StoreErrorKind::AccessDenied => other.into(),
-            // Whoever may not list may still be told that an image is not there.
-            Ok(true) | Err(_) => {
-                *found = Some(began);
-                error.into()
+        if !is_proven {
+            let began = Instant::now();
+            match folder.has_anything().await {
+                Ok(false) => return SourceProblem::Empty(folder.location().to_string()).into(),
+                Err(other) if other.kind() != StoreErrorKind::AccessDenied => return other.into(),
+                // Whoever may not list may still be told that an image is not there.
+                Ok(true) | Err(_) => *found = Some(began),
             }
+        }
+        drop(found);
+        // What was found may have come after the image was asked for, and the image with it.
+        match folder.check_readable(key).await {
+            Ok(()) => SourceProblem::CameBack(error).into(),
+            Err(_) => error.into(),
         }
     }
 
