@@ -36,7 +36,7 @@ use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError, FoundImages};
 use crate::enqueue::prune::Pruning;
 use crate::enqueue::request::{EnqueueRequest, JobsQueue, RunConfig};
 use crate::images::selection::Selection;
-use crate::images::source::SourceError;
+use crate::images::source_error::SourceError;
 use crate::interrupt::cancel_on_signal;
 use crate::label_map::{LabelMap, LabelMapError};
 use crate::report::{self, BuildError, ConditionsHold};

@@ -5,7 +5,7 @@ use crate::audit::AuditError;
 use crate::cancel::CancelError;
 use crate::cli::UsageError;
 use crate::enqueue::EnqueueError;
-use crate::images::source::SourceError;
+use crate::images::source_error::SourceError;
 use crate::manual::ManualError;
 use crate::redrive::RedriveError;
 use crate::report::ReportCommandError;

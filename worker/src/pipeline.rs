@@ -40,6 +40,7 @@ pub mod model_files;
 pub mod model_files_cache;
 pub mod outage;
 pub mod outcome_counters;
+pub mod overlay_path;
 pub mod recent_jobs;
 pub mod recently_used;
 pub mod render;

@@ -1,4 +1,4 @@
-//! The images of a manifest as a report compares them with results.
+//! The images of a manifest, to be compared with results, and with what SOURCE has now.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -11,7 +11,7 @@ use crate::entity_tag;
 use crate::key::ImageKey;
 use crate::key_hash::{ImageKeyHasher, KeyHash};
 use crate::location::Location;
-use crate::run::RunRecord;
+use crate::run::{Generation, RunRecord};
 use crate::store::Folder;
 
 /// The images of a run. Each takes 41 to 82 bytes here.
@@ -36,12 +36,14 @@ struct Fingerprint {
 const KEPT: i64 = i64::MIN;
 
 /// Which content an image had, in eight bytes: an odd hash of its entity tag, or an even number if only
-/// its size is known.
+/// its size is known or it was not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Content(u64);
 
 impl Content {
     const UNKNOWN: Self = Self(0);
+    /// No size is a multiple of four.
+    const GONE: Self = Self(4);
 
     fn is_etag(self) -> bool {
         self.0 & 1 == 1
@@ -69,24 +71,41 @@ impl ManifestImages {
     /// If the manifest can't be read.
     pub async fn read(out: &Folder, record: &RunRecord) -> Result<Option<Self>, ManifestError> {
         let Some((generation, images)) = record.listed_manifest() else { return Ok(None) };
-        let mut this = Self::of(record.images_place().as_ref());
-        let mut entries = read(out, generation, Some(images));
+        let place = record.images_place();
+        Self::read_generation(out, generation, Some(images), place.as_ref()).await.map(Some)
+    }
+
+    /// Reads the manifest of a generation, with `images` images if that number is known, of a SOURCE at
+    /// this place.
+    ///
+    /// # Errors
+    /// If the manifest can't be read.
+    pub async fn read_generation(
+        out: &Folder,
+        generation: Generation,
+        images: Option<u64>,
+        place: Option<&Location>,
+    ) -> Result<Self, ManifestError> {
+        let mut this = Self::of(place);
+        let mut entries = read(out, generation, images);
         while let Some(entry) = entries.try_next().await? {
             this.insert(&entry);
         }
-        Ok(Some(this))
+        Ok(this)
     }
 
     /// No image yet, of a SOURCE at this place.
-    fn of(place: Option<&Location>) -> Self {
+    #[must_use]
+    pub fn of(place: Option<&Location>) -> Self {
         let has_local_etags = place.is_some_and(|place| place.local_path().is_some());
         Self { has_local_etags, ..Self::default() }
     }
 
-    fn insert(&mut self, entry: &ManifestEntry) {
-        // An object that has gone has neither: nothing is said against its failure.
-        let ManifestEntry { key, etag, size, gone: _, label, since } = entry;
+    /// Adds an image.
+    pub fn insert(&mut self, entry: &ManifestEntry) {
+        let ManifestEntry { key, etag, size, gone, label, since } = entry;
         let content = match self.content_of_etag(etag.as_deref()) {
+            _ if *gone => Content::GONE,
             Content::UNKNOWN => self.content_of_size(*size),
             content => content,
         };
@@ -120,6 +139,19 @@ impl ManifestImage<'_> {
     pub fn since(&self) -> Option<DateTime<Utc>> {
         let since = self.fingerprint.since;
         (since != KEPT).then(|| DateTime::from_timestamp_millis(since)).flatten()
+    }
+
+    /// True if it is known what the image was like, or that it was not there. A list names images at
+    /// which nobody looks.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.fingerprint.content != Content::UNKNOWN
+    }
+
+    /// True if the image was looked for and not there.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.fingerprint.content == Content::GONE
     }
 
     /// False if the image had another content than one with this entity tag and size.

@@ -6,13 +6,14 @@
 
 use camshaft_common::job::Job;
 use camshaft_common::location::Location;
-use camshaft_common::manifest::{self, ManifestEntry, ManifestError, ManifestWriter};
+use camshaft_common::manifest::{
+    self, ManifestEntry, ManifestError, ManifestImages, ManifestWriter,
+};
 use camshaft_common::run::{Generation, ReadRunError, RunId, RunRecord};
 use camshaft_common::store::{Folder, StoreError};
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use crate::images::previous_images::PreviousImages;
 use crate::images::selection::Selection;
 
 /// A generation that has begun.
@@ -142,10 +143,10 @@ impl EarlierGenerations {
         &self,
         out: &Folder,
         source: &Location,
-    ) -> Result<Option<PreviousImages>, ManifestError> {
+    ) -> Result<Option<ManifestImages>, ManifestError> {
         let Some(record) = &self.record else { return Ok(None) };
         let Some(generation) = record.manifest else { return Ok(None) };
-        match PreviousImages::read(out, generation, record.images, source).await {
+        match ManifestImages::read_generation(out, generation, record.images, Some(source)).await {
             Ok(previous) => Ok(Some(previous)),
             Err(error) if error.can_do_without() => {
                 warn!(

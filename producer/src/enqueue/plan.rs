@@ -39,7 +39,8 @@ use crate::images::existing_results::ExistingResults;
 use crate::images::found_image::FoundImage;
 use crate::images::selection::{CountingResults, Decision, ImageSelector, JobMarks, Selection};
 use crate::images::skipped_log::SkippedLog;
-use crate::images::source::{Source, SourceError};
+use crate::images::source::Source;
+use crate::images::source_error::SourceError;
 use crate::label_map::{JobLabel, LabelMap};
 use crate::runs::enqueued_run::EnqueuedRun;
 

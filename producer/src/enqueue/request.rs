@@ -12,8 +12,9 @@ use camshaft_common::store::StoreOptions;
 
 use crate::enqueue::prune::PruneLimit;
 use crate::images::selection::Selection;
-use crate::images::source::{Source, SourceError};
+use crate::images::source::Source;
 use crate::images::source_config::{LabelRule, SourceConfig};
+use crate::images::source_error::SourceError;
 use crate::label_map::LabelMap;
 
 /// The options that `audit` and `enqueue` have in common, validated. Nothing is opened yet.

@@ -19,7 +19,7 @@ use tracing::warn;
 
 use crate::images::existing_results::ExistingResults;
 use crate::images::found_image::FoundImage;
-use crate::images::source::SourceError;
+use crate::images::source_error::SourceError;
 
 /// Objects that are looked at at a time.
 const AT_ONCE: usize = 64;

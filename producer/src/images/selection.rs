@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use camshaft_common::key::ImageKey;
+use camshaft_common::manifest::ManifestImages;
 use chrono::{DateTime, Utc};
 
 use crate::images::existing_results::{ExistingResult, ExistingResults, ResultKind};
 use crate::images::found_image::FoundImage;
-use crate::images::previous_images::{PreviousImage, PreviousImages};
+use crate::images::previous_image::PreviousImage;
 
 /// Which images get a job: `--only`.
 #[derive(
@@ -74,7 +75,7 @@ pub(crate) struct ImageSelector {
     /// The results in OUT.
     pub(crate) results: Arc<ExistingResults>,
     /// The images of the previous manifest, if there is one.
-    pub(crate) previous: Option<PreviousImages>,
+    pub(crate) previous: Option<ManifestImages>,
     /// Images whose job is a dead letter: they are not lost.
     pub(crate) dead: HashSet<ImageKey>,
     /// True if the run was enqueued before: jobs of then may still wait, or be in work.
@@ -124,7 +125,7 @@ impl ImageSelector {
     #[must_use]
     pub(crate) fn decide(&self, image: &FoundImage, selection: Selection) -> Decision {
         let result = self.results.get(&image.key);
-        let before = self.previous.as_ref().and_then(|previous| previous.get(image));
+        let before = self.before(image);
         let need = self.need(image, result, before);
         let is_selected = match selection {
             Selection::All => true,
@@ -173,16 +174,19 @@ impl ImageSelector {
     #[must_use]
     pub(crate) fn job_reason(&self, image: &FoundImage) -> JobReason {
         let Some(result) = self.results.get(&image.key) else { return JobReason::NoResult };
-        let before = self.previous.as_ref().and_then(|previous| previous.get(image));
-        let has_other_content =
-            self.previous.as_ref().is_some_and(|previous| previous.has_other_content(image))
-                || image.last_modified.is_some_and(|modified| result.is_older_than(modified));
+        let before = self.before(image);
+        let has_other_content = before.is_some_and(|before| before.has_other_content)
+            || image.last_modified.is_some_and(|modified| result.is_older_than(modified));
         match self.need(image, Some(result), before) {
             Need::Nothing | Need::Result => JobReason::Redo,
             Need::Change if has_other_content => JobReason::Changed,
             Need::Change => JobReason::Relabelled,
             Need::Check => JobReason::Look,
         }
+    }
+
+    fn before(&self, image: &FoundImage) -> Option<PreviousImage> {
+        PreviousImage::of(self.previous.as_ref()?, image)
     }
 
     fn need(
@@ -197,7 +201,7 @@ impl ImageSelector {
         if is_older_than(self.results_since) || is_older_than(before.and_then(|b| b.since)) {
             return Need::Result;
         }
-        if is_older_than(image.last_modified) || before.is_some_and(|before| before.is_changed) {
+        if is_older_than(image.last_modified) || before.is_some_and(|before| before.is_changed()) {
             return Need::Change;
         }
         if self.has_come_or_gone(image, result, before) {
@@ -276,7 +280,7 @@ mod tests {
 
     /// The same after an enqueue of these images, each with the time since when results count.
     fn after(now: DateTime<Utc>, images: &[(&FoundImage, Option<DateTime<Utc>>)]) -> ImageSelector {
-        let mut previous = PreviousImages::new(&"s3://bucket/images".parse().unwrap());
+        let mut previous = ManifestImages::of(Some(&"s3://bucket/images".parse().unwrap()));
         for (image, since) in images {
             let FoundImage { key, etag, size_bytes: size, is_gone: gone, label, .. } =
                 (*image).clone();

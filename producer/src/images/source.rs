@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use camshaft_common::image_files::ImageFiles;
-use camshaft_common::key::{ImageKey, ImageKeyError};
-use camshaft_common::location::{Location, LocationError};
+use camshaft_common::key::ImageKey;
+use camshaft_common::location::Location;
 use camshaft_common::printable::printable;
 use camshaft_common::run::RunRecord;
 use camshaft_common::skipped::SkipReason;
@@ -22,54 +22,12 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use crate::images::existing_results::ExistingResults;
 use crate::images::found_image::FoundImage;
 use crate::images::list_columns::ListColumns;
-use crate::images::list_file::{ListFile, ListFileError};
+use crate::images::list_file::ListFile;
 use crate::images::listed_objects;
 use crate::images::run_folders::RunFolders;
 use crate::images::skipped_log::SkippedLog;
-use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
-
-/// Why images can't be found.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The list can't be read.
-    #[error(transparent)]
-    List(#[from] ListFileError),
-    /// The single image has a name that can't be a key.
-    #[error("SOURCE can't be audited: {0}; rename it")]
-    Key(#[from] ImageKeyError),
-    /// `run.json` names a SOURCE that can't be read.
-    #[error("the run's SOURCE can't be listed again: {0}")]
-    Recorded(#[from] LocationError),
-    /// `run.json` names a list without its base, or a base without a list.
-    #[error("the run's SOURCE can't be listed again: {0}")]
-    RecordedBase(#[from] SourceConfigError),
-    /// No such folder.
-    #[error("SOURCE {0} doesn't exist; is the path right?")]
-    Missing(String),
-    /// A pipe, a socket or a device.
-    #[error("SOURCE {0} is no folder and no image; for a list of images, write list:{0}")]
-    NotAFolder(String),
-    /// No such folder, of a list's keys.
-    #[error("--base {0} doesn't exist; is the path right?")]
-    BaseMissing(String),
-    /// The keys of a list would be below a file.
-    #[error("--base {0} is no folder; name the one that the list's keys are below")]
-    BaseIsNoFolder(String),
-    /// SOURCE and OUT are one place.
-    #[error("OUT is SOURCE itself; choose another --out, a folder below it for instance")]
-    OutIsSource,
-    /// The folder of a list's keys and OUT are one place.
-    #[error("OUT is --base itself; choose another --out, a folder below it for instance")]
-    OutIsBase,
-    /// SOURCE is a single image, and globs choose among several.
-    #[error(
-        "--include and --exclude choose files of a folder, and SOURCE {0} is one file; leave them out"
-    )]
-    GlobsForOneImage(String),
-}
+use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig};
+use crate::images::source_error::SourceError;
 
 /// SOURCE, opened: where its images are, and which files count as its images.
 #[derive(Debug)]

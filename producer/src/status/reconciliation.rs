@@ -18,7 +18,8 @@ use serde::Serialize;
 
 use crate::advice;
 use crate::images::existing_results::{ExistingResult, ExistingResults};
-use crate::images::source::{Source, SourceError};
+use crate::images::source::Source;
+use crate::images::source_error::SourceError;
 use crate::status::result_counts::{Entries, ResultTimes};
 
 /// The most keys that are named. A person reads the first few; a script repairs with `enqueue`.

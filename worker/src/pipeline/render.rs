@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{Layout, OverlayDifference};
+use camshaft_common::layout::Layout;
 use camshaft_common::measure::Embedding;
 use camshaft_common::prediction::{ClassPrediction, Explanation, MapRecord, ModelRecord};
 use camshaft_model::{ClassMap, ExplainedImage, KnownMap, embedding};
@@ -16,6 +16,7 @@ use super::admitted::Admitted;
 use super::exit::{Exit, ExitCause};
 use super::explain::Explained;
 use super::memory_budget::ImageMemoryPermit;
+use super::overlay_path::overlay_path;
 use super::stages::Stage;
 use super::traces::{self, HasSpans, ImageSpans};
 use crate::cores;
@@ -177,23 +178,6 @@ fn draw(
         explanations.push(explanation_record(map, path));
     }
     Ok((explanations, overlays))
-}
-
-/// The path of a map's overlay below OUT, if it gets one. `first` is the class of the image's first map.
-pub(super) fn overlay_path(
-    layout: Layout,
-    key: &ImageKey,
-    options: &ExplainOptions,
-    first: Option<usize>,
-    map: KnownMap<'_>,
-) -> Option<String> {
-    let (method, layer) = (options.method.first(), options.layer.first());
-    let difference = OverlayDifference {
-        method: Some(map.method).filter(|other| other != method),
-        layer: Some(map.layer).filter(|other| *other != layer),
-        class: Some(map.class).filter(|other| Some(*other) != first),
-    };
-    layout.overlay(key, difference, options.overlay)
 }
 
 fn explanation_record(class_map: ClassMap, overlay: Option<String>) -> Explanation {

@@ -98,7 +98,7 @@ impl RetryingFolder {
         };
         match self.retry(key.as_str(), || Box::pin(read())).await {
             Ok(read) => Ok(read),
-            Err(error) => Err(self.access.judge(self, key, error).await),
+            Err(error) => Err(self.access.judge(&self.folder, key, error).await),
         }
     }
 
@@ -132,30 +132,8 @@ impl RetryingFolder {
     pub async fn head_image(&self, key: &ImageKey) -> Result<Listed, UnreadImage> {
         match self.retry(key.as_str(), || Box::pin(self.folder.head_image(key))).await {
             Ok(listed) => Ok(listed),
-            Err(error) => Err(self.access.judge(self, key, error).await),
+            Err(error) => Err(self.access.judge(&self.folder, key, error).await),
         }
-    }
-
-    /// Asks for an image, without reading its content.
-    pub(super) async fn check_readable(&self, key: &ImageKey) -> Result<(), StoreError> {
-        let opened = self.retry(key.as_str(), || Box::pin(self.folder.open_image(key, u64::MAX)));
-        opened.await.map(drop)
-    }
-
-    /// The first that can be read of up to `most` images, of those that a listing finds. Nothing is
-    /// repeated: this only looks for a proof.
-    pub(super) async fn first_readable(&self, most: usize) -> Option<ImageKey> {
-        for key in self.folder.sample_images(most).await.unwrap_or_default() {
-            if self.folder.open_image(&key, u64::MAX).await.is_ok() {
-                return Some(key);
-            }
-        }
-        None
-    }
-
-    /// Does what [`Folder::has_anything`] does.
-    pub(super) async fn has_anything(&self) -> Result<bool, StoreError> {
-        self.retry("", || Box::pin(self.folder.has_anything())).await
     }
 
     async fn retry<'r, T>(

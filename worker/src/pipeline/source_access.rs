@@ -10,18 +10,17 @@
 //!   again, since rights can be lost. A worker that has read none yet tries a few images that a
 //!   listing finds.
 //!
-//! What becomes of an image is decided in [`disposition`](super::disposition). Upstream:
-//! [`RetryingFolder`], which reads images.
+//! The questions are asked once each: an outage makes the image come again. What becomes of an image is
+//! decided in [`disposition`](super::disposition). Upstream: [`retrying_folder`](super::retrying_folder),
+//! which reads images.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::store::{StoreError, StoreErrorKind};
+use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use super::retrying_folder::RetryingFolder;
 
 /// This many forbidden images in a row are perhaps all.
 const MANY: usize = 16;
@@ -126,7 +125,7 @@ impl SourceAccess {
     /// Tells whether an error is about one image or about SOURCE as a whole.
     pub(super) async fn judge(
         &self,
-        folder: &RetryingFolder,
+        folder: &Folder,
         key: &ImageKey,
         error: StoreError,
     ) -> UnreadImage {
@@ -149,7 +148,7 @@ impl SourceAccess {
 
     async fn judge_missing(
         &self,
-        folder: &RetryingFolder,
+        folder: &Folder,
         key: &ImageKey,
         error: StoreError,
     ) -> UnreadImage {
@@ -178,7 +177,7 @@ impl SourceAccess {
         }
         drop(found);
         // What was found may have come after the image was asked for, and the image with it.
-        match folder.check_readable(key).await {
+        match check_readable(folder, key).await {
             Ok(()) => SourceProblem::CameBack(error).into(),
             Err(_) => error.into(),
         }
@@ -186,13 +185,13 @@ impl SourceAccess {
 
     async fn judge_forbidden(
         &self,
-        folder: &RetryingFolder,
+        folder: &Folder,
         key: &ImageKey,
         error: StoreError,
     ) -> UnreadImage {
         let mut suspicion = self.note_forbidden(key);
         if let Suspicion::Ask(readable) = suspicion {
-            match folder.check_readable(&readable).await {
+            match check_readable(folder, &readable).await {
                 Ok(()) => {
                     self.note_readable(&readable);
                     return error.into();
@@ -227,7 +226,7 @@ impl SourceAccess {
     }
 
     /// True if an image could be read by now, or one of those that a listing finds can be.
-    async fn finds_readable(&self, folder: &RetryingFolder) -> bool {
+    async fn finds_readable(&self, folder: &Folder) -> bool {
         let mut tried = self.tried.lock().await;
         if self.readings.lock().readable.is_some() {
             return true;
@@ -235,7 +234,7 @@ impl SourceAccess {
         if tried.is_some_and(|tried| tried.elapsed() < TRY_AGAIN) {
             return false;
         }
-        let readable = folder.first_readable(TRIED).await;
+        let readable = first_readable(folder).await;
         *tried = Some(Instant::now());
         if let Some(key) = &readable {
             self.note_readable(key);
@@ -244,15 +243,28 @@ impl SourceAccess {
     }
 }
 
+/// Asks for an image, without reading its content.
+async fn check_readable(folder: &Folder, key: &ImageKey) -> Result<(), StoreError> {
+    folder.open_image(key, u64::MAX).await.map(drop)
+}
+
+/// The first image that can be read, of some that a listing finds.
+async fn first_readable(folder: &Folder) -> Option<ImageKey> {
+    for key in folder.sample_images(TRIED).await.unwrap_or_default() {
+        if check_readable(folder, &key).await.is_ok() {
+            return Some(key);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
 
-    use camshaft_common::store::{Folder, StoreOptions};
+    use camshaft_common::store::StoreOptions;
 
-    use super::super::memory_budget::MemoryBudget;
-    use super::super::outage::OutagePolicy;
     use super::*;
 
     fn key(number: usize) -> ImageKey {
@@ -300,20 +312,32 @@ mod tests {
         assert_eq!(access.note_forbidden(&key(0)), all(true), "its rights were lost");
     }
 
-    async fn read(place: &Path, key: &ImageKey) -> Result<(), UnreadImage> {
+    fn open(place: &Path) -> Folder {
         let location = place.to_str().unwrap().parse().unwrap();
-        let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
-        let folder = RetryingFolder::new(folder, OutagePolicy::INTERACTIVE);
-        let budget = MemoryBudget::new(1 << 20);
-        folder.get_image(key, 1 << 10, &budget).await.map(drop)
+        Folder::open(&location, &StoreOptions::default()).unwrap()
+    }
+
+    async fn read(
+        access: &SourceAccess,
+        folder: &Folder,
+        key: &ImageKey,
+    ) -> Result<(), UnreadImage> {
+        match check_readable(folder, key).await {
+            Ok(()) => {
+                access.note_readable(key);
+                Ok(())
+            }
+            Err(error) => Err(access.judge(folder, key, error).await),
+        }
     }
 
     #[tokio::test]
     async fn a_missing_image_of_a_folder_in_which_nothing_is_mounted_is_not_its_own_fault() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("images");
+        let (access, folder) = (SourceAccess::default(), open(&place));
         for _ in 0..2 {
-            let unread = read(&place, &key(1)).await.unwrap_err();
+            let unread = read(&access, &folder, &key(1)).await.unwrap_err();
             let UnreadImage::Source(SourceProblem::Empty(named)) = unread else {
                 panic!("{unread}");
             };
@@ -321,8 +345,8 @@ mod tests {
             fs::create_dir_all(&place).unwrap();
         }
         fs::write(place.join("2.jpg"), "x").unwrap();
-        read(&place, &key(2)).await.unwrap();
-        let unread = read(&place, &key(1)).await.unwrap_err();
+        read(&access, &folder, &key(2)).await.unwrap();
+        let unread = read(&access, &folder, &key(1)).await.unwrap_err();
         assert!(matches!(unread, UnreadImage::Image(_)), "{unread}");
     }
 
@@ -331,14 +355,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("2.jpg");
         fs::write(&image, "x").unwrap();
-        let location = directory.path().to_str().unwrap().parse().unwrap();
-        let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
-        let folder = RetryingFolder::new(folder, OutagePolicy::INTERACTIVE);
-        let budget = MemoryBudget::new(1 << 20);
-        let missing = async || folder.get_image(&key(1), 1 << 10, &budget).await.unwrap_err();
-        folder.get_image(&key(2), 1 << 10, &budget).await.map(drop).unwrap();
+        let (access, folder) = (SourceAccess::default(), open(directory.path()));
+        let missing = async || read(&access, &folder, &key(1)).await.unwrap_err();
+        read(&access, &folder, &key(2)).await.unwrap();
         assert!(matches!(missing().await, UnreadImage::Image(_)));
         fs::remove_file(image).unwrap();
         assert!(matches!(missing().await, UnreadImage::Source(SourceProblem::Empty(_))));
+    }
+
+    #[tokio::test]
+    async fn an_image_that_is_there_again_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (access, folder) = (SourceAccess::default(), open(directory.path()));
+        let error = check_readable(&folder, &key(1)).await.unwrap_err();
+        // As if it was mounted before anybody looks.
+        fs::write(directory.path().join("1.jpg"), "x").unwrap();
+        let unread = access.judge(&folder, &key(1), error).await;
+        assert!(matches!(unread, UnreadImage::Source(SourceProblem::CameBack(_))), "{unread}");
     }
 }

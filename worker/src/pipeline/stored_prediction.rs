@@ -12,7 +12,7 @@ use camshaft_common::store::{Listed, StoreError, StoreErrorKind};
 use camshaft_model::{ExplainRequest, KnownMap, ModelFiles, Relabelled};
 
 use super::memory_budget::MemoryBudget;
-use super::render::overlay_path;
+use super::overlay_path::overlay_path;
 use super::retrying_folder::RetryingFolder;
 
 /// The largest prediction that waits in memory while the image's file is read; most have some twenty

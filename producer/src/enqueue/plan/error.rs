@@ -11,7 +11,7 @@ use crate::advice;
 use crate::enqueue::generation_watch::JobsSuperseded;
 use crate::enqueue::prune::PruneError;
 use crate::enqueue::run_record::OtherRun;
-use crate::images::source::SourceError;
+use crate::images::source_error::SourceError;
 
 /// Why a run can't start or go on.
 #[derive(Debug, thiserror::Error)]
