@@ -27,7 +27,7 @@ use crate::layout::UNUSABLE_FILE;
 use crate::manifest::can_do_without;
 use crate::results::ResultFile;
 use crate::run::{Generation, RunId, RunRecord};
-use crate::store::{Folder, StoreError};
+use crate::store::{Folder, StoreError, StoreErrorKind};
 
 /// The largest file that is read. A million results take some 30 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -129,7 +129,11 @@ impl UnusableResults {
         let Some(header) = record.map(Header::of) else { return Ok(Self::default()) };
         let content = match out.get(UNUSABLE_FILE, MAX_FILE_BYTES).await {
             Ok(content) => content.bytes,
-            Err(error) if can_do_without(&error) => return Ok(Self::default()),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if can_do_without(&error) => {
+                warn!(%error, "results that the last report found to be damaged or outdated count as done");
+                return Ok(Self::default());
+            }
             Err(error) => return Err(error),
         };
         let has_local_etags = out.location().local_path().is_some();

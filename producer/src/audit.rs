@@ -160,21 +160,21 @@ pub enum AuditError {
     Stopped,
     /// The user stopped it when every image was done.
     #[error("stopped; every image is done, and the same command again goes on with {0}")]
-    StoppedAtEnd(&'static str),
+    StoppedAtEnd(String),
     /// Another audit or enqueue of the same OUT has begun. This audit is no success: some of its images
     /// have no result yet, and whoever waits for it must not go on as if they had.
-    #[error("{other}; {images} left to it, and no report is built here: wait until it has ended")]
+    #[error("{other}; {left} to it, and no report is built here: wait until it has ended")]
     GaveWay {
         /// The other one.
         other: JobsSuperseded,
-        /// How many.
-        images: String,
+        /// How many images are.
+        left: String,
     },
     /// `camshaft cancel` ended it.
-    #[error("cancelled by camshaft cancel; {images} left, which the same command again does")]
+    #[error("cancelled by camshaft cancel; {left} to do; the same command again goes on")]
     Cancelled {
-        /// How many.
-        images: String,
+        /// How many images are.
+        left: String,
     },
     /// The audit and its report are done, and conditions of `--fail-on` hold.
     #[error(transparent)]
@@ -238,26 +238,26 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     if let Some(reason) = done.lasting_error {
         return Err(AuditError::LastingError { reason });
     }
-    let gave_way = |superseded| {
-        let images = format_count(tally.left(), "image");
-        Err(match superseded {
-            JobsSuperseded::Cancelled => AuditError::Cancelled { images },
-            other @ JobsSuperseded::ByAnother { .. } => AuditError::GaveWay { other, images },
-        })
-    };
     let pruning = match published {
-        Err(EnqueuePlanError::Superseded(superseded)) => return gave_way(superseded),
+        Err(EnqueuePlanError::Superseded(superseded)) => return Err(gave_way(superseded, &tally)),
         published => published?,
     };
     if tally.left_to_others > 0 {
-        return gave_way(watch.noticed().await);
+        return Err(gave_way(watch.noticed().await, &tally));
     }
     if stop.is_cancelled() {
         if !enqueued.listed.load(Relaxed) || tally.not_done > 0 {
             return Err(AuditError::Stopped);
         }
-        if let Some(rest) = what_is_left(trust.is_some(), report) {
-            return Err(AuditError::StoppedAtEnd(rest));
+        let rest = [
+            (pruning.is_some(), "removing results"),
+            (trust.is_some(), "measuring the maps"),
+            (report, "the report"),
+        ];
+        let rest: Vec<_> = rest.into_iter().filter(|(is_left, _)| *is_left).collect();
+        if !rest.is_empty() {
+            let rest: Vec<_> = rest.into_iter().map(|(_, what)| what).collect();
+            return Err(AuditError::StoppedAtEnd(rest.join(", ")));
         }
     }
     let letters = queue.dead_letters();
@@ -287,13 +287,15 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     }
 }
 
-/// What an audit does after its images, if anything.
-fn what_is_left(trust: bool, report: bool) -> Option<&'static str> {
-    match (trust, report) {
-        (false, false) => None,
-        (false, true) => Some("the report"),
-        (true, false) => Some("measuring the maps"),
-        (true, true) => Some("measuring the maps and the report"),
+/// The end of an audit whose jobs no longer count.
+fn gave_way(superseded: JobsSuperseded, tally: &AuditTally) -> AuditError {
+    let left = match tally.left() {
+        0 => "nothing is left".to_owned(),
+        left => format!("{} left", format_count(left, "image")),
+    };
+    match superseded {
+        JobsSuperseded::Cancelled => AuditError::Cancelled { left },
+        other @ JobsSuperseded::ByAnother { .. } => AuditError::GaveWay { other, left },
     }
 }
 

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use camshaft_common::location::Location;
-use camshaft_common::manifest::ManifestError;
 use camshaft_common::run::{ReadRunError, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use chrono::Utc;
@@ -43,9 +42,6 @@ pub enum CancelError {
     /// OUT holds no run.
     #[error("{}", advice::describe_run_record_error(.0))]
     Run(#[from] ReadRunError),
-    /// The run's results can't be counted at the moment.
-    #[error(transparent)]
-    Results(#[from] ManifestError),
     /// Others write `run.json` all the time.
     #[error("other programs keep writing {0}/run.json; end them, and cancel again")]
     WrittenOver(String),
@@ -63,8 +59,10 @@ pub(crate) async fn cancel(config: CancelConfig, stores: StoreOptions) -> Result
         print_line(&format!("Run {run} was cancelled at {}", format_time(at)));
         return Ok(());
     }
-    let counted = timeout(COUNT_LIMIT, count(&out, &record)).await.ok().transpose()?;
-    if let Some(status) = counted.as_ref().filter(|status| status.is_complete()) {
+    let counted = count(&out, &record).await;
+    // Without generations, results of before count though images are to be redone.
+    let can_be_complete = record.generation.is_some();
+    if let Some(status) = counted.as_ref().filter(|it| can_be_complete && it.is_complete()) {
         let finished = format_count(status.done + status.failed, "result");
         print_line(&format!("Run {run} has nothing left to do ({finished}): nothing was changed"));
         return Ok(());
@@ -78,13 +76,21 @@ pub(crate) async fn cancel(config: CancelConfig, stores: StoreOptions) -> Result
     Ok(())
 }
 
-/// How far the run has come.
-async fn count(out: &Folder, record: &RunRecord) -> Result<RunStatus, ManifestError> {
-    let RunResults { counts, unusable_manifest, .. } = RunResults::count(out, record).await?;
+/// How far the run has come; `None` if that takes long or can't be told. The run is cancelled all the
+/// same.
+async fn count(out: &Folder, record: &RunRecord) -> Option<RunStatus> {
+    let counted = match timeout(COUNT_LIMIT, RunResults::count(out, record)).await.ok()? {
+        Ok(counted) => counted,
+        Err(error) => {
+            warn!(%error, "what is done can't be counted");
+            return None;
+        }
+    };
+    let RunResults { counts, unusable_manifest, .. } = counted;
     if let Some(error) = unusable_manifest {
         warn!(%error, "result files are counted, whatever image they are of");
     }
-    Ok(RunStatus::new(record, counts, None))
+    Some(RunStatus::new(record, counts, None))
 }
 
 fn describe_rest(status: Option<&RunStatus>) -> String {

@@ -128,7 +128,7 @@ mod tests {
             out: "/out".parse().expect("it is a place"),
         };
         assert_eq!(CommandError::from(too_many).exit_status(), 3);
-        let stopped = [AuditError::Stopped, AuditError::StoppedAtEnd("the report")];
+        let stopped = [AuditError::Stopped, AuditError::StoppedAtEnd("the report".to_owned())];
         assert_eq!(stopped.map(|error| CommandError::from(error).exit_status()), [1, 1]);
     }
 }

@@ -23,7 +23,7 @@ pub struct ManifestEntry {
     pub size: Option<u64>,
     /// True if the list names it, and its object was looked for and not there.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    pub gone: bool,
+    pub absent: bool,
     /// Its label, as a folder or list gives it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,

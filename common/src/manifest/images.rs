@@ -43,7 +43,7 @@ struct Content(u64);
 impl Content {
     const UNKNOWN: Self = Self(0);
     /// No size is a multiple of four.
-    const GONE: Self = Self(4);
+    const ABSENT: Self = Self(4);
 
     fn is_etag(self) -> bool {
         self.0 & 1 == 1
@@ -103,9 +103,9 @@ impl ManifestImages {
 
     /// Adds an image.
     pub fn insert(&mut self, entry: &ManifestEntry) {
-        let ManifestEntry { key, etag, size, gone, label, since } = entry;
+        let ManifestEntry { key, etag, size, absent, label, since } = entry;
         let content = match self.content_of_etag(etag.as_deref()) {
-            _ if *gone => Content::GONE,
+            _ if *absent => Content::ABSENT,
             Content::UNKNOWN => self.content_of_size(*size),
             content => content,
         };
@@ -150,13 +150,17 @@ impl ManifestImage<'_> {
 
     /// True if the image was looked for and not there.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.fingerprint.content == Content::GONE
+    pub fn is_absent(&self) -> bool {
+        self.fingerprint.content == Content::ABSENT
     }
 
     /// False if the image had another content than one with this entity tag and size.
     #[must_use]
     pub fn may_have_content(&self, etag: Option<&str>, size: Option<u64>) -> bool {
+        // Its failure may be of an object that was there once.
+        if self.is_absent() {
+            return true;
+        }
         let (etag, size) = (self.images.content_of_etag(etag), self.images.content_of_size(size));
         self.fingerprint.content.may_be(etag, size)
     }
@@ -196,7 +200,7 @@ mod tests {
                 key: key.clone(),
                 etag: etag.clone(),
                 size,
-                gone: false,
+                absent: false,
                 label,
                 since,
             });

@@ -210,7 +210,7 @@ mod tests {
 
     fn entry(key: &str, label: &str) -> ManifestEntry {
         let (key, label) = (ImageKey::parse(key).unwrap(), Some(label.to_owned()));
-        ManifestEntry { key, etag: None, size: Some(1), gone: false, label, since: None }
+        ManifestEntry { key, etag: None, size: Some(1), absent: false, label, since: None }
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn entry(key: &str, size: u64) -> ManifestEntry {
         key,
         etag: Some("\"e\"".to_owned()),
         size: Some(size),
-        gone: false,
+        absent: false,
         label: None,
         since: None,
     }

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use camshaft_common::explain::{FusedLayers, Method, TargetLayer};
+use camshaft_common::key::ImageKey;
 use camshaft_common::manifest::{ManifestImage, ManifestImages};
 use camshaft_common::prediction::{FailureRecord, ImageRecord, PredictionRecord};
 use camshaft_common::run::{Generation, RunId, RunRecord};
@@ -90,21 +91,27 @@ impl RunImages {
         self.judge(facts, || None)
     }
 
+    /// Judges a result by its image's key alone.
+    pub(crate) fn judge_key(&self, key: &ImageKey) -> Judgement {
+        if !self.run.selects(key) {
+            return Judgement::OfNoImage;
+        }
+        match &self.listed {
+            Some(listed) if listed.get(key).is_none() => Judgement::LeftOut(LeftOutReason::Gone),
+            _ => Judgement::Counts,
+        }
+    }
+
     fn judge(
         &self,
         facts: ResultFacts<'_>,
         other_making: impl FnOnce() -> Option<LeftOutReason>,
     ) -> Judgement {
-        if !self.run.selects(&facts.image.key) {
-            return Judgement::OfNoImage;
+        match self.judge_key(&facts.image.key) {
+            Judgement::Counts => {}
+            other => return other,
         }
-        let listed = match &self.listed {
-            Some(listed) => match listed.get(&facts.image.key) {
-                Some(image) => Some(image),
-                None => return Judgement::LeftOut(LeftOutReason::Gone),
-            },
-            None => None,
-        };
+        let listed = self.listed.as_ref().and_then(|listed| listed.get(&facts.image.key));
         let wrong = self
             .is_too_old(facts, listed)
             .or_else(other_making)
@@ -174,7 +181,6 @@ fn layers_in_order(layers: &FusedLayers) -> Vec<TargetLayer> {
 #[cfg(test)]
 pub(crate) mod tests {
     use camshaft_common::explain::ExplainOptions;
-    use camshaft_common::key::ImageKey;
     use camshaft_common::manifest::{ManifestEntry, ManifestWriter};
     use camshaft_common::model::{FileDigest, ModelIdentity};
     use camshaft_common::run::SCHEMA;
@@ -225,7 +231,7 @@ pub(crate) mod tests {
         let mut writer = ManifestWriter::new(out.clone(), run.manifest.unwrap());
         let (key, label) = (ImageKey::parse("cat/a.jpg").unwrap(), Some("cat".to_owned()));
         let (etag, size) = (Some("1".to_owned()), Some(3));
-        writer.push(ManifestEntry { key, etag, size, gone: false, label, since }).await.unwrap();
+        writer.push(ManifestEntry { key, etag, size, absent: false, label, since }).await.unwrap();
         writer.finish().await.unwrap();
         RunImages::new(run, ManifestImages::read(&out, run).await.unwrap())
     }

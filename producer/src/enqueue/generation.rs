@@ -56,6 +56,12 @@ impl EarlierGenerations {
         })
     }
 
+    /// When the run was cancelled, if it is.
+    #[must_use]
+    pub(crate) fn cancelled_at(&self) -> Option<DateTime<Utc>> {
+        self.record.as_ref().and_then(|record| record.cancelled_at)
+    }
+
     /// Begins a generation, or goes on with the unfinished one if `resumes`, and notes in `record` what
     /// counts from now on. `newest` is the time of the newest result.
     ///

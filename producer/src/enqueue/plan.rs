@@ -21,14 +21,14 @@ use camshaft_common::store::{Folder, StoreOptions};
 use camshaft_common::unusable_results::UnusableResults;
 use camshaft_queue::{Bookmark, Message, QueueError, RabbitMqQueue};
 use camshaft_telemetry::TraceContext;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation::{self, Begun, EarlierGenerations, RunManifest};
-use crate::enqueue::generation_watch::GenerationWatch;
+use crate::enqueue::generation_watch::{GenerationWatch, JobsSuperseded};
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::prune::{FoundKeys, PruneLimit, Pruning};
 use crate::enqueue::request::{DeadImage, EnqueueRequest};
@@ -66,6 +66,8 @@ pub(crate) struct EnqueuePlan {
     bookmark: Option<Bookmark>,
     /// The enqueue of this run that an earlier process did not finish.
     interrupted: Option<InterruptedEnqueue>,
+    /// When the run was cancelled, if it was when this command started, which goes on with it.
+    cancelled_before: Option<DateTime<Utc>>,
     /// The generation of the jobs, once it has begun.
     begun: Option<Begun>,
     /// The image before this one, if images have to come in the order of their keys.
@@ -98,6 +100,7 @@ impl EnqueuePlan {
         };
         let existing = existing.filter(counts);
         let goes_on = existing.as_ref().map(|existing| existing.run);
+        let cancelled_before = existing.as_ref().and_then(|existing| existing.cancelled_at);
         let record = run_record::resume_or_start(&request, existing)?;
         let goes_on = goes_on == Some(record.run);
         let EnqueueRequest { run, source, selection, dead, model, label_map, .. } = request;
@@ -119,6 +122,7 @@ impl EnqueuePlan {
             notes,
             bookmark: None,
             interrupted: None,
+            cancelled_before,
             begun: None,
             last: None,
             prune: run.prune,
@@ -165,6 +169,10 @@ impl EnqueuePlan {
     pub(crate) async fn begin(&mut self) -> Result<(), EnqueuePlanError> {
         // Again: another process may have enqueued the run while this one waited for its end.
         let earlier = EarlierGenerations::read(&self.out, self.record.run).await?;
+        // Not before this command, but while it waited.
+        if earlier.cancelled_at().is_some_and(|at| Some(at) != self.cancelled_before) {
+            return Err(EnqueuePlanError::Superseded(JobsSuperseded::Cancelled));
+        }
         if let Some(bookmark) = self.bookmark.take()
             && let Ok(job) = Job::parse(&bookmark.body)
             && earlier.can_go_on_after(&job)
@@ -373,6 +381,7 @@ impl EnqueuePlan {
             has_manifest,
             before: self.begun.map(|begun| begun.since),
             prints_each: self.prints_gone,
+            watch: self.watch(),
         })
     }
 
@@ -453,13 +462,13 @@ async fn check(watch: &GenerationWatch) -> Result<(), EnqueuePlanError> {
 
 /// What the manifest says of an image.
 fn manifest_entry(image: &FoundImage, counting: CountingResults, begun: Begun) -> ManifestEntry {
-    let FoundImage { key, etag, size_bytes: size, is_gone: gone, label, .. } = image.clone();
+    let FoundImage { key, etag, size_bytes: size, is_absent: absent, label, .. } = image.clone();
     let since = match counting {
         CountingResults::Kept => None,
         CountingResults::FromNowOn => Some(begun.since),
         CountingResults::Since(since) => Some(since),
     };
-    ManifestEntry { key, etag, size, gone, label, since }
+    ManifestEntry { key, etag, size, absent, label, since }
 }
 
 /// An image that gets a job.

@@ -10,12 +10,14 @@ use std::future::ready;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{FAILURES, KeyDigest, OVERLAYS, PREDICTIONS, ResultOwners};
+use camshaft_common::run::ReadRunError;
 use camshaft_common::skipped::{SkipReason, SkippedCounts};
 use camshaft_common::store::{Folder, Listed, StoreError};
 use chrono::{DateTime, Utc};
 use futures::stream::TryStreamExt;
 
 use crate::advice;
+use crate::enqueue::generation_watch::{GenerationWatch, JobsSuperseded};
 use crate::terminal::output::{format_count, print_line};
 
 /// The folders in the order in which results are removed. An overlay goes after all predictions, so that
@@ -71,6 +73,12 @@ pub enum PruneError {
         /// OUT.
         out: String,
     },
+    /// The run was cancelled, or another enqueue or audit has begun. The images that it found count.
+    #[error("--prune stopped: {0}; prune again when that is done")]
+    Superseded(JobsSuperseded),
+    /// `run.json` can't be read at the moment.
+    #[error("{}", advice::describe_run_record_error(.0))]
+    Run(#[from] ReadRunError),
 }
 
 /// The images that were found in SOURCE. Each takes 9 to 19 bytes here.
@@ -111,6 +119,9 @@ pub(crate) struct Pruning {
     pub(crate) before: Option<DateTime<Utc>>,
     /// True to print the path of each result.
     pub(crate) prints_each: bool,
+    /// Tells whether another command has begun meanwhile. It may keep results of images that have come
+    /// since, and whose overlays are old.
+    pub(crate) watch: GenerationWatch,
 }
 
 /// Numbers of results whose images have gone.
@@ -200,7 +211,7 @@ impl Pruning {
                 let is_gone = self.is_gone(folder, &object);
                 ready(Ok(is_gone.then(|| format!("{folder}/{}", object.path))))
             });
-            let together = gone.try_chunks(REMOVED_TOGETHER).map_err(|error| error.1);
+            let together = gone.try_chunks(REMOVED_TOGETHER).map_err(|error| PruneError::from(error.1));
             let removals = together.map_ok(|paths| self.remove_together(paths));
             let removed = removals.try_buffer_unordered(REMOVALS_AT_ONCE);
             let number = removed.try_fold(0, |sum, number| ready(Ok(sum + number))).await?;
@@ -209,7 +220,10 @@ impl Pruning {
         Ok(counts)
     }
 
-    async fn remove_together(&self, paths: Vec<String>) -> Result<u64, StoreError> {
+    async fn remove_together(&self, paths: Vec<String>) -> Result<u64, PruneError> {
+        if let Some(superseded) = self.watch.look_before_write().await? {
+            return Err(PruneError::Superseded(superseded));
+        }
         self.out.delete_all(&paths).await?;
         paths.iter().for_each(|path| self.print(path));
         Ok(paths.len() as u64)
@@ -306,6 +320,7 @@ mod tests {
         for image in found.iter().chain(found) {
             found_keys.insert(&key(image), images.contains(image));
         }
+        let watch = GenerationWatch::new(&out, None);
         Pruning {
             out,
             owners: layout.owners(&ExplainOptions::default()),
@@ -316,6 +331,7 @@ mod tests {
             has_manifest: true,
             before: None,
             prints_each: false,
+            watch,
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct FoundImage {
     /// When it was last written, if a store listed it or its object was looked at.
     pub(crate) last_modified: Option<DateTime<Utc>>,
     /// True if a list names it, and its object was looked for and is not there.
-    pub(crate) is_gone: bool,
+    pub(crate) is_absent: bool,
     /// Its given class.
     pub(crate) label: Option<String>,
 }
@@ -43,13 +43,13 @@ impl FoundImage {
     pub(super) fn with_object(self, object: Listed) -> Self {
         let Listed { path: _, etag, size_bytes, last_modified } = object;
         let (size_bytes, last_modified) = (Some(size_bytes), Some(last_modified));
-        Self { etag, size_bytes, last_modified, is_gone: false, ..self }
+        Self { etag, size_bytes, last_modified, is_absent: false, ..self }
     }
 
     /// The image, if its object is not there.
     #[must_use]
     pub(super) fn without_object(self) -> Self {
-        Self { is_gone: true, ..self }
+        Self { is_absent: true, ..self }
     }
 
     /// True if a store has told what it is like.
@@ -67,7 +67,7 @@ impl From<store::ListedImage> for FoundImage {
             etag,
             size_bytes: Some(size_bytes),
             last_modified: Some(last_modified),
-            is_gone: false,
+            is_absent: false,
             label: None,
         }
     }
@@ -75,6 +75,6 @@ impl From<store::ListedImage> for FoundImage {
 
 impl From<ListedImage> for FoundImage {
     fn from(ListedImage { key, label, line: _ }: ListedImage) -> Self {
-        Self { key, etag: None, size_bytes: None, last_modified: None, is_gone: false, label }
+        Self { key, etag: None, size_bytes: None, last_modified: None, is_absent: false, label }
     }
 }

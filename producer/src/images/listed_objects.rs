@@ -90,7 +90,7 @@ impl ListedObjects {
                 image.with_object(object)
             }
             Some(Ok(Err(error))) => {
-                if self.says_that_it_is_gone(&error).await {
+                if self.says_that_it_is_absent(&error).await {
                     image.without_object()
                 } else {
                     image
@@ -106,7 +106,7 @@ impl ListedObjects {
 
     /// True if an error says that an object is not there. Gives up if further objects would meet the
     /// same error.
-    async fn says_that_it_is_gone(&self, error: &StoreError) -> bool {
+    async fn says_that_it_is_absent(&self, error: &StoreError) -> bool {
         match error.kind() {
             StoreErrorKind::NotFound => return self.base_is_there().await,
             StoreErrorKind::AccessDenied => {
@@ -184,7 +184,7 @@ mod tests {
             etag: None,
             size_bytes: None,
             last_modified: None,
-            is_gone: false,
+            is_absent: false,
             label: None,
         }
     }
@@ -212,7 +212,7 @@ mod tests {
         }
         for (number, image) in look_at(directory.path(), 300).await.into_iter().enumerate() {
             assert_eq!(image.key.as_str(), format!("{number}.jpg"));
-            let seen = (image.etag.is_some(), image.size_bytes, image.is_gone);
+            let seen = (image.etag.is_some(), image.size_bytes, image.is_absent);
             let expected = match number % 4 {
                 0 => (true, Some(1), false),
                 2 => (false, None, true),
@@ -227,7 +227,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for place in [directory.path().to_owned(), directory.path().join("nothing")] {
             let images = look_at(&place, 100).await;
-            assert!(images.iter().all(|image| !image.is_gone), "{images:?}");
+            assert!(images.iter().all(|image| !image.is_absent), "{images:?}");
         }
     }
 }

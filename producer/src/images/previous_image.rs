@@ -23,7 +23,7 @@ impl PreviousImage {
     #[must_use]
     pub(crate) fn of(previous: &ManifestImages, image: &FoundImage) -> Option<Self> {
         let before = previous.get(&image.key)?;
-        let has_other_content = match (before.is_gone(), image.is_gone) {
+        let has_other_content = match (before.is_absent(), image.is_absent) {
             (true, true) => false,
             (true, false) => image.was_seen(),
             (false, true) => before.is_known(),
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     /// The entity tag of an image that is not there.
-    const GONE: &str = "gone";
+    const ABSENT: &str = "absent";
 
     fn is_changed(source: &str, before: (&str, u64, &str), now: (&str, u64, &str)) -> bool {
         let mut previous = ManifestImages::of(Some(&source.parse().unwrap()));
@@ -63,7 +63,7 @@ mod tests {
             key: key.clone(),
             etag: text(before.0),
             size: size(before.1),
-            gone: before.0 == GONE,
+            absent: before.0 == ABSENT,
             label: text(before.2),
             since: None,
         });
@@ -72,7 +72,7 @@ mod tests {
             etag: text(now.0),
             size_bytes: size(now.1),
             last_modified: None,
-            is_gone: now.0 == GONE,
+            is_absent: now.0 == ABSENT,
             label: text(now.2),
         };
         PreviousImage::of(&previous, &image).unwrap().is_changed()
@@ -90,11 +90,11 @@ mod tests {
             (("\"a-1\"", 3, "cat"), ("\"a-1\"", 3, ""), true),
             (("", 0, "cat"), ("\"a-1\"", 3, "cat"), false),
             (("", 0, ""), ("", 0, ""), false),
-            ((GONE, 0, ""), ("\"a-1\"", 3, ""), true),
-            (("\"a-1\"", 3, ""), (GONE, 0, ""), true),
-            ((GONE, 0, ""), (GONE, 0, ""), false),
-            (("", 0, ""), (GONE, 0, ""), false),
-            ((GONE, 0, ""), ("", 0, ""), false),
+            ((ABSENT, 0, ""), ("\"a-1\"", 3, ""), true),
+            (("\"a-1\"", 3, ""), (ABSENT, 0, ""), true),
+            ((ABSENT, 0, ""), (ABSENT, 0, ""), false),
+            (("", 0, ""), (ABSENT, 0, ""), false),
+            ((ABSENT, 0, ""), ("", 0, ""), false),
         ] {
             assert_eq!(is_changed(bucket, before, now), expected, "{before:?} {now:?}");
         }

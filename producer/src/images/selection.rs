@@ -176,7 +176,8 @@ impl ImageSelector {
         let Some(result) = self.results.get(&image.key) else { return JobReason::NoResult };
         let before = self.before(image);
         let has_other_content = before.is_some_and(|before| before.has_other_content)
-            || image.last_modified.is_some_and(|modified| result.is_older_than(modified));
+            || image.last_modified.is_some_and(|modified| result.is_older_than(modified))
+            || self.has_come_or_gone(image, result, before);
         match self.need(image, Some(result), before) {
             Need::Nothing | Need::Result => JobReason::Redo,
             Need::Change if has_other_content => JobReason::Changed,
@@ -222,7 +223,7 @@ impl ImageSelector {
     ) -> bool {
         match result.kind() {
             ResultKind::Unusable => false,
-            ResultKind::Prediction => image.is_gone,
+            ResultKind::Prediction => image.is_absent,
             // Nobody looked at the object before the failure. Perhaps it was not there.
             ResultKind::Failure => {
                 image.was_seen()
@@ -260,7 +261,7 @@ mod tests {
             etag: Some("1".to_owned()),
             size_bytes: Some(1),
             last_modified: modified,
-            is_gone: false,
+            is_absent: false,
             label: Some("cat".to_owned()),
         }
     }
@@ -282,9 +283,9 @@ mod tests {
     fn after(now: DateTime<Utc>, images: &[(&FoundImage, Option<DateTime<Utc>>)]) -> ImageSelector {
         let mut previous = ManifestImages::of(Some(&"s3://bucket/images".parse().unwrap()));
         for (image, since) in images {
-            let FoundImage { key, etag, size_bytes: size, is_gone: gone, label, .. } =
+            let FoundImage { key, etag, size_bytes: size, is_absent: absent, label, .. } =
                 (*image).clone();
-            previous.insert(&ManifestEntry { key, etag, size, gone, label, since: *since });
+            previous.insert(&ManifestEntry { key, etag, size, absent, label, since: *since });
         }
         ImageSelector { previous: Some(previous), goes_on: true, ..selector(now) }
     }
@@ -330,7 +331,7 @@ mod tests {
         assert_eq!(decide(&before, Selection::New), kept);
         let changes: [fn(&mut FoundImage); 4] = [
             |image| image.etag = Some("2".to_owned()),
-            |image| image.size_bytes = Some(2),
+            |image| image.etag = Some("3".to_owned()),
             |image| image.label = Some("dog".to_owned()),
             |image| image.label = None,
         ];
@@ -385,7 +386,7 @@ mod tests {
         let label = Some("dog".to_owned());
         for (found, reason) in [
             (image("new.jpg", written), JobReason::NoResult),
-            (FoundImage { size_bytes: Some(2), ..done.clone() }, JobReason::Changed),
+            (FoundImage { etag: Some("3".to_owned()), ..done.clone() }, JobReason::Changed),
             (FoundImage { last_modified: written, ..done.clone() }, JobReason::Changed),
             (FoundImage { label, ..done.clone() }, JobReason::Relabelled),
             (image("failed.jpg", Some(now - hour)), JobReason::Look),

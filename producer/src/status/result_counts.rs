@@ -237,7 +237,7 @@ mod tests {
             key: key(name),
             etag: None,
             size: None,
-            gone: false,
+            absent: false,
             label: None,
             since,
         })

@@ -143,7 +143,7 @@ impl FetchStage {
         let Some(kept) = stored.for_job(job, model) else { return Ok(None) };
         let source = self.stores.folder(&job.source).map_err(ExitCause::Source)?;
         let now = source.head_image(&job.key).await?;
-        if kept.is_of(&now) {
+        if kept.is_of(&now, &job.source) {
             return Err(ExitCause::Kept(Box::new(kept)));
         }
         Ok(kept.may_be_of(&now).then(|| Box::new(kept)))

@@ -164,13 +164,13 @@ impl SettleStage {
         cause: &ExitCause,
         disposition: Disposition,
     ) -> Result<(), ExitCause> {
+        let is_written =
+            matches!(cause, ExitCause::Kept(_)) || matches!(disposition, Disposition::Failure(_));
+        if is_written && self.superseded.is_done_later(&image.job).await {
+            return Err(ExitCause::Superseded);
+        }
         let written = match (cause, disposition) {
-            (ExitCause::Kept(kept), _) => {
-                if self.superseded.is_done_later(&image.job).await {
-                    return Err(ExitCause::Superseded);
-                }
-                self.write_kept(image, kept).await
-            }
+            (ExitCause::Kept(kept), _) => self.write_kept(image, kept).await,
             (_, Disposition::Failure(class)) => {
                 self.write_failure(image, class, &cause.to_string()).await
             }

@@ -179,6 +179,7 @@ impl SourceAccess {
         // What was found may have come after the image was asked for, and the image with it.
         match check_readable(folder, key).await {
             Ok(()) => SourceProblem::CameBack(error).into(),
+            Err(other) if other.kind() == StoreErrorKind::Transient => other.into(),
             Err(_) => error.into(),
         }
     }

@@ -5,8 +5,10 @@
 //! [`settle`](super::settle) writes it. Upstream: [`fetch`](super::fetch), which knows the image's entity
 //! tag, and [`decode`](super::decode), which knows its digest.
 
+use camshaft_common::entity_tag::comparable;
 use camshaft_common::job::Job;
 use camshaft_common::layout::Layout;
+use camshaft_common::location::Location;
 use camshaft_common::prediction::{Explanation, ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::store::{Listed, StoreError, StoreErrorKind};
 use camshaft_model::{ExplainRequest, KnownMap, ModelFiles, Relabelled};
@@ -129,8 +131,11 @@ impl StoredPrediction {
 
     /// True if the image in SOURCE is the one of the prediction, by its entity tag.
     #[must_use]
-    pub fn is_of(&self, now: &Listed) -> bool {
-        now.etag.is_some() && now.etag == self.record.image.etag
+    pub fn is_of(&self, now: &Listed, source: &Location) -> bool {
+        let is_local = source.local_path().is_some();
+        let etags = [&now.etag, &self.record.image.etag];
+        let [now, then] = etags.map(|etag| etag.as_deref().map(|etag| comparable(etag, is_local)));
+        now.is_some() && now == then
     }
 
     /// True if the image in SOURCE may be the one of the prediction though its entity tag is another.
@@ -191,7 +196,7 @@ mod tests {
 
     /// A job that replaces the result of an image whose label was `cat`.
     fn changed_job(label: &str) -> Job {
-        let place: camshaft_common::location::Location = "s3://bucket/place".parse().unwrap();
+        let place: Location = "s3://bucket/place".parse().unwrap();
         Job {
             v: JOB_VERSION,
             run: RunId::generate(),
@@ -338,9 +343,10 @@ mod tests {
         let model = ModelFiles::bundled();
         let job = changed_job("cat");
         let kept = || Box::new(stored(&job).for_job(&job, &model).unwrap());
-        assert!(kept().is_of(&listed("\"1\"", 3)));
+        let bucket = "s3://bucket/images".parse().unwrap();
+        assert!(kept().is_of(&listed("\"1\"", 3), &bucket));
         let now = listed("\"2\"", 3);
-        assert!(!kept().is_of(&now) && kept().may_be_of(&now));
+        assert!(!kept().is_of(&now, &bucket) && kept().may_be_of(&now));
         assert!(!kept().may_be_of(&listed("\"2\"", 4)));
         let mut file = stored(&job).record.image;
         file.etag = now.etag;

@@ -73,7 +73,8 @@ impl SupersededJobs {
         job.generation < look.jobs_since
     }
 
-    /// True if the job was superseded while it was in work, and the later one is done already.
+    /// True if the job was superseded while it was in work, and the later one is done already: its
+    /// prediction or failure lies in OUT.
     pub async fn is_done_later(&self, job: &Job) -> bool {
         /// What tells whose result it is.
         #[derive(Deserialize)]
@@ -85,10 +86,16 @@ impl SupersededJobs {
             return false;
         }
         let Ok(out) = self.stores.folder(&job.out) else { return false };
-        let path = Layout::of(&job.out).prediction(&job.key);
-        let Ok(stored) = out.get_once(&path, MAX_RECORD_BYTES).await else { return false };
-        let record = serde_json::from_slice::<Record>(&stored.bytes);
-        record.is_ok_and(|record| record.run != job.run || record.generation > job.generation)
+        let layout = Layout::of(&job.out);
+        for path in [layout.prediction(&job.key), layout.failure(&job.key)] {
+            let Ok(stored) = out.get_once(&path, MAX_RECORD_BYTES).await else { continue };
+            let Ok(record) = serde_json::from_slice::<Record>(&stored.bytes) else { continue };
+            // The ids of runs and generations grow with time. OUT may hold results of earlier runs.
+            if (record.run, record.generation) > (job.run, job.generation) {
+                return true;
+            }
+        }
+        false
     }
 
     fn run_in(&self, out: &Location) -> Arc<KnownRun> {

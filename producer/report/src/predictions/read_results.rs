@@ -130,10 +130,10 @@ impl ResultReader<'_> {
             files.try_filter(|file| futures::future::ready(result_name(&file.path).is_some()));
         let chunks = files.try_chunks(CHUNK).map_err(|error| error.1).map_ok(|chunk| {
             let (out, progress) = (self.out.clone(), Arc::clone(self.progress));
-            let judge = Arc::clone(&judge);
+            let (images, judge) = (Arc::clone(self.images), Arc::clone(&judge));
             let read = tokio::spawn(async move {
                 let files = futures::stream::iter(chunk);
-                let read = files.map(|file| read_one(&out, folder, file, &*judge));
+                let read = files.map(|file| read_one(&out, folder, file, &images, &*judge));
                 let read: Vec<_> = read.buffered(REQUESTS).try_collect().await?;
                 progress.read.fetch_add(read.len() as u64, Relaxed);
                 Ok::<_, ReportError>(read)
@@ -158,6 +158,7 @@ async fn read_one<T: DeserializeOwned>(
     out: &Folder,
     folder: &str,
     file: Listed,
+    images: &RunImages,
     judge: impl Fn(T, DateTime<Utc>) -> JudgedRow,
 ) -> Result<(String, Option<ReadRow>), ReportError> {
     let Listed { path: name, etag, size_bytes, last_modified: written } = file;
@@ -166,17 +167,26 @@ async fn read_one<T: DeserializeOwned>(
         Some(ResultName::Key(key)) => Some(key),
         Some(ResultName::Shortened) | None => None,
     };
-    let unread = |key, reason, detail| LeftOutResult {
-        reason,
-        key,
-        path: path.clone(),
-        detail: Some(detail),
-        etag: etag.clone(),
-        written,
+    // Its name may tell that nobody waits for it.
+    let judged = key.as_ref().map_or(Judgement::Counts, |key| images.judge_key(key));
+    let unread = |reason, detail| {
+        let reason = match judged {
+            Judgement::OfNoImage => return None,
+            Judgement::LeftOut(reason) => reason,
+            Judgement::Counts => reason,
+        };
+        Some(Err(LeftOutResult {
+            reason,
+            key: key.clone(),
+            path: path.clone(),
+            detail: Some(detail),
+            etag: etag.clone(),
+            written,
+        }))
     };
     if size_bytes == 0 {
         let detail = format!("{path} is empty");
-        return Ok((name, Some(Err(unread(key, LeftOutReason::Unreadable, detail)))));
+        return Ok((name, unread(LeftOutReason::Unreadable, detail)));
     }
     let content = match out.get(&path, MAX_RECORD_BYTES).await {
         Ok(content) => content,
@@ -187,14 +197,14 @@ async fn read_one<T: DeserializeOwned>(
                 StoreErrorKind::TooLarge => LeftOutReason::Unreadable,
                 _ => return Err(error.into()),
             };
-            return Ok((name, Some(Err(unread(key, reason, error.to_string())))));
+            return Ok((name, unread(reason, error.to_string())));
         }
     };
     let judged = match serde_json::from_slice(&content.bytes) {
         Ok(record) => judge(record, written),
         Err(error) => {
             let detail = format!("{path}: {error}");
-            return Ok((name, Some(Err(unread(key, LeftOutReason::Unreadable, detail)))));
+            return Ok((name, unread(LeftOutReason::Unreadable, detail)));
         }
     };
     let JudgedRow { judgement, key, row } = judged;

@@ -47,10 +47,11 @@ impl EnqueuePlan {
         let earlier = EarlierGenerations::read(&self.out, self.run()).await?;
         earlier.foresee(&mut self.record, self.selection);
         self.look_back(&earlier).await?;
-        let mut work = PlannedWork::default();
+        let (mut work, mut with_result) = (PlannedWork::default(), 0);
         let images = self.find_images().await?;
         let mut images = self.images_to_decide(images);
         while let Some(image) = images.try_next().await? {
+            with_result += u64::from(self.images.results.get(&image.key).is_some());
             let (_position, decision) = self.decide(&image);
             if let Some(marks) = decision.job {
                 work.count(self.images.job_reason(&image), marks);
@@ -72,6 +73,7 @@ impl EnqueuePlan {
             refusal,
             left_out: self.counters.left_out.to_lines(),
             listed: if self.source.is_list() { 0 } else { found + left_out },
+            looks_at_objects: if self.source.is_list() { with_result } else { 0 },
             results: self.images.results.images(),
             overlays_of_image: overlays_of_image(&self.record.explain),
             replaces_manifest: self.images.previous.is_some(),
@@ -141,6 +143,8 @@ struct Preview {
     left_out: Vec<String>,
     /// Names that SOURCE's store lists.
     listed: u64,
+    /// Images of a list whose objects are looked at.
+    looks_at_objects: u64,
     /// Images with a result.
     results: u64,
     overlays_of_image: u64,
@@ -195,6 +199,7 @@ impl Preview {
             + 1
             + MANIFEST_LISTS
             + gone_lists;
+        let images = jobs + self.looks_at_objects;
         let results = self.work.looks + if builds_report { self.found } else { 0 };
         let records_read = RUN_READS + if self.replaces_manifest { parts } else { 0 };
         // A label is written into the prediction, as a rule, and its overlays stay.
@@ -209,9 +214,9 @@ impl Preview {
                 .to_owned(),
             format!("  {lists} to list 1,000 names each"),
             format!(
-                "  {} to read: {jobs} for images, {results} for results, {records_read} for the run's \
+                "  {} to read: {images} for images, {results} for results, {records_read} for the run's \
                  records",
-                jobs + results + records_read
+                images + results + records_read
             ),
             format!(
                 "  {} to write: {jobs} for predictions or failures, {overlays} for overlays, \
@@ -250,6 +255,7 @@ mod tests {
             refusal: None,
             left_out: vec!["Left out: 1 not an image".to_owned()],
             listed: 100_002,
+            looks_at_objects: 0,
             results: 1500,
             overlays_of_image: 2,
             replaces_manifest: true,
