@@ -85,6 +85,12 @@ impl SmallRun {
         serde_json::from_str(&ended.stdout).expect("it prints JSON")
     }
 
+    /// True once the run has begun and this many jobs wait.
+    #[must_use]
+    pub fn has_queued(&self, broker: &str, jobs: usize) -> bool {
+        self.out.join("run.json").exists() && self.status(broker)["queued"] == jobs
+    }
+
     /// Asserts that every image has one result, and that all queues are empty.
     ///
     /// # Panics

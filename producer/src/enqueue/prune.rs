@@ -211,7 +211,8 @@ impl Pruning {
                 let is_gone = self.is_gone(folder, &object);
                 ready(Ok(is_gone.then(|| format!("{folder}/{}", object.path))))
             });
-            let together = gone.try_chunks(REMOVED_TOGETHER).map_err(|error| PruneError::from(error.1));
+            let together =
+                gone.try_chunks(REMOVED_TOGETHER).map_err(|error| PruneError::from(error.1));
             let removals = together.map_ok(|paths| self.remove_together(paths));
             let removed = removals.try_buffer_unordered(REMOVALS_AT_ONCE);
             let number = removed.try_fold(0, |sum, number| ready(Ok(sum + number))).await?;

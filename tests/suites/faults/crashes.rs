@@ -88,7 +88,7 @@ fn killing_enqueue_loses_and_doubles_nothing() {
     let killed = Running::start(&mut enqueue);
     let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
     feed.write_all((small.keys[..1500].join("\n") + "\n").as_bytes()).unwrap();
-    wait::until("messages", LIMIT, || small.status(&broker)["queued"] == 1500);
+    wait::until("messages", LIMIT, || small.has_queued(&broker, 1500));
     killed.kill();
     drop(feed);
 

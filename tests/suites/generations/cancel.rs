@@ -127,7 +127,7 @@ fn an_enqueue_that_waits_for_its_list_stops_when_its_run_is_cancelled() {
     let running = Running::start(&mut enqueue);
     let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
     feed.write_all((small.keys[..100].join("\n") + "\n").as_bytes()).unwrap();
-    wait::until("messages", LIMIT, || small.status(&broker)["queued"] == 100);
+    wait::until("messages", LIMIT, || small.has_queued(&broker, 100));
     let ended = cancel(&small).expect(0);
     assert!(ended.stdout.contains("SOURCE was not listed to its end"), "{}", ended.stdout);
     // The list has not ended.
@@ -154,7 +154,7 @@ fn an_enqueue_that_ends_after_its_run_was_cancelled_takes_nothing_back() {
     let running = Running::start(&mut enqueue);
     let mut feed = OpenOptions::new().write(true).open(&list).unwrap();
     feed.write_all((small.keys[..100].join("\n") + "\n").as_bytes()).unwrap();
-    wait::until("messages", LIMIT, || small.status(&broker)["queued"] == 100);
+    wait::until("messages", LIMIT, || small.has_queued(&broker, 100));
     let cancelling = Running::start(camshaft(["cancel"]).arg(&small.out));
     let is_cancelled = || run_record(&small).as_object().unwrap().contains_key("cancelled_at");
     wait::until("it is cancelled", LIMIT, is_cancelled);
