@@ -16,7 +16,7 @@ use std::time::Duration;
 use camshaft_arguments::{
     BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, RunQueueArgs, TlsArgs,
 };
-use camshaft_common::explain::ExplainOptions;
+use camshaft_common::explain::{ExplainOptions, Target};
 use camshaft_common::image_files::{Glob, GlobError, ImageFiles};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
@@ -323,6 +323,11 @@ pub enum UsageError {
     /// A label map without labels.
     #[error("--label-map goes with labels, and --labels is none; leave one of them out")]
     LabelMapWithoutLabels,
+    /// Every image would fail.
+    #[error(
+        "--target label explains the class of each image's label, and --labels none reads none"
+    )]
+    TargetWithoutLabels,
 }
 
 /// A glob; none for an empty line, such as the last one of a variable.
@@ -342,6 +347,9 @@ impl RunArgs {
         }
         if self.label_map.is_some() && self.labels == LabelRule::None {
             return Err(UsageError::LabelMapWithoutLabels);
+        }
+        if self.explain.target == Target::Label && self.labels == LabelRule::None {
+            return Err(UsageError::TargetWithoutLabels);
         }
         Ok(RunConfig {
             source,

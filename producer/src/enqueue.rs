@@ -160,7 +160,7 @@ pub(crate) async fn enqueue(
     if let Err(error) = noted {
         warn!(%error, "camshaft runs will not list this run, since no note of it can be left");
     }
-    print_summary(&counters, run);
+    print_summary(&counters, selection, run);
     if let Some(pruning) = pruning {
         let removed = pruning.remove().await.map_err(EnqueuePlanError::from)?;
         print_line(&format!("Removed {removed}"));
@@ -207,16 +207,17 @@ fn progress_counts(counters: &EnqueueCounters) -> ProgressCounts {
     }
 }
 
-fn print_summary(counters: &EnqueueCounters, run: RunId) {
+fn print_summary(counters: &EnqueueCounters, selection: Selection, run: RunId) {
     let before = match counters.enqueued_before.load(Relaxed) {
         0 => String::new(),
         before => format!(", {before} were enqueued before"),
     };
     print_line(&format!(
-        "Enqueued {} of {} ({} have results already{before}), run {run}",
+        "Enqueued {} of {} ({} {}{before}), run {run}",
         counters.published.load(Relaxed),
         format_count(counters.found.load(Relaxed), "image"),
         counters.skipped.load(Relaxed),
+        selection.of_others(),
     ));
     counters.left_out.to_lines().iter().for_each(|line| print_line(line));
 }

@@ -176,6 +176,8 @@ fn a_label_map_with_an_unknown_class_is_refused_with_its_line() {
         assert!(!small.out.exists(), "nothing is begun");
     }
     let _ended = small.audit(&["--labels", "none", "--label-map", &argument]).expect(2);
+    let ended = small.audit(&["--labels", "none", "--target", "label"]).expect(2);
+    assert!(ended.stderr.contains("--labels none reads none"), "{}", ended.stderr);
 }
 
 #[test]

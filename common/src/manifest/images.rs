@@ -148,6 +148,12 @@ impl ManifestImage<'_> {
         self.fingerprint.content != Content::UNKNOWN
     }
 
+    /// True if the entity tag of the image is known.
+    #[must_use]
+    pub fn has_etag(&self) -> bool {
+        self.fingerprint.content.is_etag()
+    }
+
     /// True if the image was looked for and not there.
     #[must_use]
     pub fn is_absent(&self) -> bool {

@@ -27,7 +27,8 @@ pub(crate) struct AuditTally {
     pub(crate) relabelled: u64,
     /// Had a prediction of the same content, which got another entity tag.
     pub(crate) renewed: u64,
-    /// Belong to a later audit or enqueue of the same OUT, which has jobs for them.
+    /// Had a job that counts no more: a later audit or enqueue of the same OUT has one for them, or
+    /// the run was cancelled.
     pub(crate) left_to_others: u64,
     /// None of these: the audit ended before, or every try failed.
     pub(crate) not_done: u64,
@@ -99,7 +100,7 @@ impl AuditTally {
             (self.confirmed, "had results that were checked and kept"),
             (self.relabelled, "relabelled"),
             (self.renewed, "renewed"),
-            (self.left_to_others, "left to another audit or enqueue"),
+            (self.left_to_others, "superseded or cancelled"),
             (self.not_done, "not done"),
         ];
         let others = others.into_iter().filter(|(number, _)| *number > 0);
@@ -176,8 +177,8 @@ mod tests {
         assert_eq!(
             some.describe(10.0),
             "Audited 1 image in 10.0 s (0.10 images/s): 1 predicted, 0 failed; of the 14 found, 2 \
-             had results already, 1 had results that were checked and kept, 3 left to another audit \
-             or enqueue, 7 not done"
+             had results already, 1 had results that were checked and kept, 3 superseded or \
+             cancelled, 7 not done"
         );
         let none = AuditTally { found: 2, had_results: 2, ..AuditTally::default() };
         assert_eq!(

@@ -374,6 +374,7 @@ impl EnqueuePlan {
         Some(Pruning {
             limit: self.prune?,
             out: self.out.clone(),
+            source: self.source.location().clone(),
             owners: Layout::of(self.out.location()).owners(&self.record.explain),
             found: std::mem::take(&mut self.found),
             images_with_results: self.images.results.images(),

@@ -10,6 +10,7 @@ use std::future::ready;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{FAILURES, KeyDigest, OVERLAYS, PREDICTIONS, ResultOwners};
+use camshaft_common::location::Location;
 use camshaft_common::run::ReadRunError;
 use camshaft_common::skipped::{SkipReason, SkippedCounts};
 use camshaft_common::store::{Folder, Listed, StoreError};
@@ -53,6 +54,11 @@ pub enum PruneError {
          warning says"
     )]
     NoManifest,
+    /// Images lie where results are removed.
+    #[error(
+        "--prune removed nothing: SOURCE {0} lies among the results in OUT; move one of them away"
+    )]
+    SourceInside(String),
     /// Images may be there that could not be listed.
     #[error(
         "--prune removed nothing: SOURCE has {0}, and there may be images behind; mend or remove what \
@@ -102,6 +108,8 @@ impl FoundKeys {
 pub(crate) struct Pruning {
     /// OUT.
     pub(crate) out: Folder,
+    /// SOURCE.
+    pub(crate) source: Location,
     /// Tells whose results the objects there are.
     pub(crate) owners: ResultOwners,
     /// The images in SOURCE.
@@ -183,6 +191,11 @@ impl Pruning {
         if !self.has_manifest {
             return Err(PruneError::NoManifest);
         }
+        let inside = self.source.resolved().below(&self.out.location().resolved());
+        let folder = inside.as_deref().and_then(|path| path.split('/').next());
+        if folder.is_some_and(|folder| FOLDERS.contains(&folder)) {
+            return Err(PruneError::SourceInside(self.source.to_string()));
+        }
         if self.limit == PruneLimit::All {
             return Ok(());
         }
@@ -261,7 +274,18 @@ impl Pruning {
             return false;
         }
         let owners = self.owners.of(folder, &object.path);
-        !owners.is_empty() && !owners.iter().any(|owner| self.found.digests.contains(owner))
+        !owners.is_empty()
+            && !owners.iter().any(|owner| self.found.digests.contains(owner))
+            && !self.is_behind_link(folder, object)
+    }
+
+    /// True if the file lies elsewhere: behind a link to another folder. That may be anybody's.
+    fn is_behind_link(&self, folder: &str, object: &Listed) -> bool {
+        let Some(out) = self.out.location().local_path() else { return false };
+        let results = out.join(folder);
+        let path = results.join(&object.path);
+        let real = [path.parent(), Some(&*results)].map(|path| path?.canonicalize().ok());
+        matches!(&real, [Some(parent), Some(results)] if !parent.starts_with(results))
     }
 
     fn print(&self, path: &str) {
@@ -324,6 +348,7 @@ mod tests {
         let watch = GenerationWatch::new(&out, None);
         Pruning {
             out,
+            source: "s3://bucket/images".parse().unwrap(),
             owners: layout.owners(&ExplainOptions::default()),
             found: found_keys,
             images_with_results: images.len() as u64,
@@ -341,6 +366,24 @@ mod tests {
         let mut paths: Vec<_> = objects.into_iter().map(|object| object.path).collect();
         paths.sort();
         paths
+    }
+
+    #[tokio::test]
+    async fn what_lies_behind_a_link_and_a_source_among_results_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut pruning =
+            pruning(&directory, &["a.jpg", "b.jpg"], &["a.jpg"], PruneLimit::All).await;
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere.path().join("c.jpg.json"), "{}").unwrap();
+        let link = directory.path().join("predictions/linked");
+        std::os::unix::fs::symlink(elsewhere.path(), link).unwrap();
+        assert_eq!(pruning.look().await.unwrap().counts.predictions, 1);
+        assert_eq!(pruning.remove().await.unwrap().predictions, 1);
+        assert!(elsewhere.path().join("c.jpg.json").exists());
+        pruning.source =
+            directory.path().join("overlays/photos").to_str().unwrap().parse().unwrap();
+        let refused = pruning.remove().await.unwrap_err();
+        assert!(matches!(refused, PruneError::SourceInside(_)), "{refused}");
     }
 
     #[tokio::test]

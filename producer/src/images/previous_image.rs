@@ -12,6 +12,8 @@ pub(crate) struct PreviousImage {
     pub(crate) has_other_content: bool,
     /// True if the image has another label now, or none, or one that it had not.
     pub(crate) has_other_label: bool,
+    /// True if the entity tags tell whether the content is the same: a time tells less.
+    pub(crate) has_etags: bool,
     /// True if it is known what the image was like, or that it was not there.
     pub(crate) is_known: bool,
     /// A result counts if it was written at this time or later; any result if it is `None`.
@@ -32,6 +34,7 @@ impl PreviousImage {
         Some(Self {
             has_other_content,
             has_other_label: !before.has_label(image.label.as_deref()),
+            has_etags: before.has_etag() && image.etag.is_some(),
             is_known: before.is_known(),
             since: before.since(),
         })

@@ -37,6 +37,17 @@ pub(crate) enum Selection {
     Missing,
 }
 
+impl Selection {
+    /// What is said of images that get no job.
+    #[must_use]
+    pub(crate) fn of_others(self) -> &'static str {
+        match self {
+            Self::New | Self::All => "have results already",
+            Self::Failed | Self::Missing => "left as they are",
+        }
+    }
+}
+
 /// What happens to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
@@ -176,7 +187,7 @@ impl ImageSelector {
         let Some(result) = self.results.get(&image.key) else { return JobReason::NoResult };
         let before = self.before(image);
         let has_other_content = before.is_some_and(|before| before.has_other_content)
-            || image.last_modified.is_some_and(|modified| result.is_older_than(modified))
+            || is_written_since(image, result, before)
             || self.has_come_or_gone(image, result, before);
         match self.need(image, Some(result), before) {
             Need::Nothing | Need::Result => JobReason::Redo,
@@ -202,7 +213,7 @@ impl ImageSelector {
         if is_older_than(self.results_since) || is_older_than(before.and_then(|b| b.since)) {
             return Need::Result;
         }
-        if is_older_than(image.last_modified) || before.is_some_and(|before| before.is_changed()) {
+        if is_written_since(image, result, before) || before.is_some_and(|it| it.is_changed()) {
             return Need::Change;
         }
         if self.has_come_or_gone(image, result, before) {
@@ -237,6 +248,17 @@ impl ImageSelector {
     fn is_of_interrupted(&self, result: ExistingResult) -> bool {
         self.interrupted_since.is_some_and(|since| !result.is_older_than(since))
     }
+}
+
+/// True if the image was written after its result, as far as no entity tags tell more: clocks differ, and
+/// a file's time may be any.
+fn is_written_since(
+    image: &FoundImage,
+    result: ExistingResult,
+    before: Option<PreviousImage>,
+) -> bool {
+    before.is_none_or(|before| !before.has_etags)
+        && image.last_modified.is_some_and(|modified| result.is_older_than(modified))
 }
 
 #[cfg(test)]
@@ -387,7 +409,7 @@ mod tests {
         for (found, reason) in [
             (image("new.jpg", written), JobReason::NoResult),
             (FoundImage { etag: Some("3".to_owned()), ..done.clone() }, JobReason::Changed),
-            (FoundImage { last_modified: written, ..done.clone() }, JobReason::Changed),
+            (FoundImage { last_modified: written, etag: None, ..done.clone() }, JobReason::Changed),
             (FoundImage { label, ..done.clone() }, JobReason::Relabelled),
             (image("failed.jpg", Some(now - hour)), JobReason::Look),
             (redo, JobReason::Redo),

@@ -162,6 +162,16 @@ fn a_file_that_was_touched_keeps_its_prediction_and_one_with_another_content_doe
 }
 
 #[test]
+fn a_file_of_tomorrow_is_done_once() {
+    let small = SmallRun::new(2);
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 60 * 60);
+    set_modified(&small.source.join(&small.keys[0]), tomorrow);
+    let _ended = small.audit(&[]).expect(0);
+    let kept = "0 predicted, 0 failed; of the 2 found, 2 had results already";
+    assert_says(&small.audit(&[]).expect(0), kept);
+}
+
+#[test]
 fn a_prediction_without_a_digest_is_made_again_for_another_entity_tag() {
     let small = SmallRun::new(2);
     let _ended = small.audit(&[]).expect(0);

@@ -220,8 +220,8 @@ fn a_dry_run_of_enqueue_writes_nothing_and_has_the_numbers_of_the_run() {
                 "  6 with a result that is to be replaced",
             ],
         ),
-        (&["--only", "failed"], &["Would enqueue 0 of 7 images (7 have results already)"]),
-        (&["--only", "missing"], &["Would enqueue 1 of 7 images (6 have results already)"]),
+        (&["--only", "failed"], &["Would enqueue 0 of 7 images (7 left as they are)"]),
+        (&["--only", "missing"], &["Would enqueue 1 of 7 images (6 left as they are)"]),
     ] {
         let told = enqueue(&[more, &["--dry-run"]].concat());
         for line in expected {

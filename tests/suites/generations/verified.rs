@@ -178,6 +178,26 @@ fn an_empty_result_is_none_and_a_truncated_one_is_none_once_it_was_read() {
 }
 
 #[test]
+fn a_result_under_the_name_of_another_image_is_none() {
+    let small = SmallRun::new(4);
+    let _ended = small.audit(&[]).expect(0);
+    let [one, other, renamed] = [0, 1, 2].map(|index| small.keys[index].as_str());
+    fs::copy(path_of(&small, one), path_of(&small, other)).unwrap();
+    let reported = report(&small);
+    assert_eq!((&reported["images"], &reported["unreadable"]), (&3.into(), &1.into()));
+    assert_eq!(left_out(&reported), [("unreadable", vec![other])]);
+    let again = small.audit(&[]).expect(0);
+    assert!(again.stdout.contains("Audited 1 image "), "{}", again.stdout);
+    // An image is renamed in SOURCE and in OUT alike.
+    let new = renamed.replace(".jpg", "-new.jpg");
+    fs::rename(small.source.join(renamed), small.source.join(&new)).unwrap();
+    fs::rename(path_of(&small, renamed), path_of(&small, &new)).unwrap();
+    let again = small.audit(&[]).expect(0);
+    assert!(again.stdout.contains("Audited 1 image "), "{}", again.stdout);
+    assert_nothing_left_out(&small, 4);
+}
+
+#[test]
 fn a_damaged_prediction_beside_a_failure_hides_neither_image_nor_failure() {
     let small = SmallRun::new(3);
     let _ended = small.audit(&[]).expect(0);

@@ -88,7 +88,9 @@ impl StoredPrediction {
         let is_older = *generation != job.generation;
         // An older result is to be replaced though it is of the same image.
         let is_unwanted = is_older && job.replaces && !job.changed;
-        if *run != job.run || !is_of_model || is_unwanted {
+        // Somebody may have renamed it.
+        let is_of_image = image.key == job.key;
+        if *run != job.run || !is_of_image || !is_of_model || is_unwanted {
             return None;
         }
         // A result counts if it is newer than the change and than the enqueue that asks for it.

@@ -207,12 +207,16 @@ async fn read_one<T: DeserializeOwned>(
             return Ok((name, unread(LeftOutReason::Unreadable, detail)));
         }
     };
-    let JudgedRow { judgement, key, row } = judged;
+    let JudgedRow { judgement, key: of, row } = judged;
+    if let Some(key) = key.as_ref().filter(|key| **key != of) {
+        let detail = format!("{path} is a result of {of}, not of {key}");
+        return Ok((name, unread(LeftOutReason::Unreadable, detail)));
+    }
     let read = match judgement {
         Judgement::Counts => row.map(Ok),
         Judgement::OfNoImage => None,
         Judgement::LeftOut(reason) => {
-            let key = Some(key);
+            let key = Some(of);
             Some(Err(LeftOutResult { reason, key, path, detail: None, etag, written }))
         }
     };

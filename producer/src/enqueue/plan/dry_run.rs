@@ -13,7 +13,7 @@ use futures::stream::TryStreamExt;
 use super::{EnqueuePlan, EnqueuePlanError};
 use crate::enqueue::generation::EarlierGenerations;
 use crate::enqueue::prune::{GoneResults, NAMES_A_LIST, PruneError};
-use crate::images::selection::{JobMarks, JobReason};
+use crate::images::selection::{JobMarks, JobReason, Selection};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 
@@ -67,6 +67,7 @@ impl EnqueuePlan {
         }
         Ok(Preview {
             found,
+            selection: self.selection,
             kept: self.counters.skipped.load(Relaxed),
             work,
             gone,
@@ -132,6 +133,7 @@ impl PlannedWork {
 #[derive(Debug)]
 struct Preview {
     found: u64,
+    selection: Selection,
     /// Images that get no job.
     kept: u64,
     work: PlannedWork,
@@ -156,9 +158,10 @@ impl Preview {
     fn lines(&self, verb: &str, builds_report: bool) -> Vec<String> {
         let images = format_count(self.found, "image");
         let mut lines = vec![format!(
-            "Would {verb} {} of {images} ({} have results already)",
+            "Would {verb} {} of {images} ({} {})",
             self.work.jobs(),
-            self.kept
+            self.kept,
+            self.selection.of_others()
         )];
         let PlannedWork { without_result, changed, relabelled, to_look_at, to_redo, .. } =
             self.work;
@@ -249,6 +252,7 @@ mod tests {
         }
         Preview {
             found: 100_001,
+            selection: Selection::New,
             kept: 99_996,
             work,
             gone: None,
