@@ -455,15 +455,20 @@ fn jobs_to_redo_every_image_are_done_once_though_they_are_enqueued_twice() {
     small.assert_adds_up(&broker);
 }
 
+/// Makes dead letters of all jobs: a worker may do none of them, and leaves none to others.
+fn give_up_all(small: &SmallRun, broker: &str) {
+    let mut refusing = worker(["--broker", broker, "--exit-when-idle", "1"]);
+    let _ended = run(refusing.args(["--allow", "/nowhere", "--refusal-limit", "0"])).expect(0);
+    let letters = small.status(broker)["dead_letters"].as_array().unwrap().len();
+    assert_eq!(letters, small.keys.len());
+}
+
 #[test]
 fn dead_letters_of_an_earlier_enqueue_hide_no_missing_image() {
     let small = SmallRun::new(3);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
-    // A worker that may do none of them, and leaves none to others.
-    let mut refusing = worker(["--broker", &broker, "--exit-when-idle", "1"]);
-    let _ended = run(refusing.args(["--allow", "/nowhere", "--refusal-limit", "0"])).expect(0);
-    assert_eq!(small.status(&broker)["dead_letters"].as_array().unwrap().len(), 3);
+    give_up_all(&small, &broker);
     small.enqueue(&broker, &[]);
     assert_eq!(Jobs::at(&broker).take().len(), 3, "they are purged");
     let told = small.status(&broker);

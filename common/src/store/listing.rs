@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, Result as StoreResult};
 
 use super::found::{FoundEntry, FoundObject, FoundOther};
-use super::{Folder, Listed, Listing, StoreError, ordered};
+use super::{Folder, Listed, Listing, StoreError, StoreErrorKind, ordered};
 use crate::key::ImageKey;
 use crate::skipped::SkipReason;
 
@@ -52,12 +52,14 @@ impl Folder {
         names.map_err(|source| self.error("list", "", source))
     }
 
-    /// True if anything lies below this folder, by one request at most. False if there is no such folder,
-    /// or, in a file system, if it has hidden entries only: so is a folder in which nothing is mounted.
+    /// True if anything lies below this folder, by one request at most, or if that is not told: a user who
+    /// may not list may still read, and be told that an object is not there. False if there is no such
+    /// folder, or, in a file system, if it has hidden entries only: so is a folder in which nothing is
+    /// mounted.
     ///
     /// # Errors
-    /// As the store says.
-    pub async fn has_anything(&self) -> Result<bool, StoreError> {
+    /// As the store says, but for [`StoreErrorKind::AccessDenied`].
+    pub async fn may_have_anything(&self) -> Result<bool, StoreError> {
         let found = match &self.listing {
             Listing::Local => has_local_entries(PathBuf::from(format!("/{}", self.root))).await,
             Listing::Seekable(_) | Listing::Plain => {
@@ -66,7 +68,10 @@ impl Folder {
                 first.transpose().map(|first| first.is_some())
             }
         };
-        found.map_err(|source| self.error("list", "", source))
+        match found.map_err(|source| self.error("list", "", source)) {
+            Err(error) if error.kind() == StoreErrorKind::AccessDenied => Ok(true),
+            told => told,
+        }
     }
 
     /// Up to `most` images, spread over the first page of a listing.
@@ -232,13 +237,13 @@ mod tests {
         let place = directory.path().join("images");
         let location = place.to_str().unwrap().parse().unwrap();
         let folder = Folder::open(&location, &StoreOptions::default()).unwrap();
-        assert!(!folder.has_anything().await.unwrap(), "not there");
+        assert!(!folder.may_have_anything().await.unwrap(), "not there");
         fs::create_dir(&place).unwrap();
-        assert!(!folder.has_anything().await.unwrap(), "empty");
+        assert!(!folder.may_have_anything().await.unwrap(), "empty");
         fs::write(place.join(".keep"), "").unwrap();
-        assert!(!folder.has_anything().await.unwrap(), "hidden");
+        assert!(!folder.may_have_anything().await.unwrap(), "hidden");
         fs::create_dir(place.join("cat")).unwrap();
-        assert!(folder.has_anything().await.unwrap());
+        assert!(folder.may_have_anything().await.unwrap());
     }
 
     #[tokio::test]

@@ -134,22 +134,18 @@ impl ListedObjects {
         if !is_local && (self.has_seen.load(Relaxed) || self.is_there.load(Relaxed)) {
             return true;
         }
-        match self.base.has_anything().await {
-            Ok(true) => {}
+        match self.base.may_have_anything().await {
+            Ok(true) => {
+                self.is_there.store(true, Relaxed);
+                return true;
+            }
             Ok(false) => {
                 let place = self.base.location();
                 self.give_up(&format!("there is nothing in --base {place}; is it mounted?"));
-                return false;
             }
-            // Whoever may not list may still be told that an object is not there.
-            Err(error) if error.kind() == StoreErrorKind::AccessDenied => {}
-            Err(error) => {
-                self.give_up(&error);
-                return false;
-            }
+            Err(error) => self.give_up(&error),
         }
-        self.is_there.store(true, Relaxed);
-        true
+        false
     }
 
     fn give_up(&self, reason: &dyn fmt::Display) {

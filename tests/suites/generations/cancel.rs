@@ -221,9 +221,7 @@ fn dead_letters_of_a_cancelled_run_are_no_longer_its_own() {
     let small = SmallRun::new(3);
     let broker = Broker::shared().url();
     small.enqueue(&broker, &[]);
-    let mut refusing = worker(["--broker", &broker, "--exit-when-idle", "1"]);
-    let _ended = run(refusing.args(["--allow", "/nowhere", "--refusal-limit", "0"])).expect(0);
-    assert_eq!(small.status(&broker)["dead_letters"].as_array().unwrap().len(), 3);
+    give_up_all(&small, &broker);
     let _ended = cancel(&small).expect(0);
     let told = small.status(&broker);
     assert_eq!((&told["dead"], &told["dead_letters"]), (&3.into(), &Value::Array(Vec::new())));

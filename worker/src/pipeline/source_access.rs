@@ -168,11 +168,10 @@ impl SourceAccess {
         }
         if !is_proven {
             let began = Instant::now();
-            match folder.has_anything().await {
+            match folder.may_have_anything().await {
+                Ok(true) => *found = Some(began),
                 Ok(false) => return SourceProblem::Empty(folder.location().to_string()).into(),
-                Err(other) if other.kind() != StoreErrorKind::AccessDenied => return other.into(),
-                // Whoever may not list may still be told that an image is not there.
-                Ok(true) | Err(_) => *found = Some(began),
+                Err(other) => return other.into(),
             }
         }
         drop(found);

@@ -3,7 +3,7 @@
 //!
 //! OUT's `run.json` tells the first generation whose jobs count. It is read about every five seconds
 //! while there are jobs for that OUT. If it can't be read, all jobs count. Downstream: `fetch`, before
-//! work begins, and `store` and `settle`, before a prediction is written.
+//! work begins, and `store` and `settle`, before a result is written.
 
 use std::sync::Arc;
 use std::time::Duration;
