@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::advice;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation_watch::JobsSuperseded;
+use crate::enqueue::inheritance;
 use crate::enqueue::outlet::Outlet;
 use crate::enqueue::plan::{EnqueuePlan, EnqueuePlanError, FoundImages};
 use crate::enqueue::prune::Pruning;
@@ -189,15 +190,13 @@ pub enum AuditError {
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
     let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, engine, stop } = config;
+    let run = inheritance::inherit(run, &stores).await?;
     let (out, explain, dry_run) = (run.out.clone(), run.explain.clone(), run.dry_run);
     let files = Arc::new(model_files::read(&run.model, &stores).await?);
     let source = run.open_source(&stores)?;
     // Tells a wrong option once, and not for each image.
     files.check(&explain)?;
-    let label_map = match &run.label_map {
-        Some(path) => LabelMap::read(path, &files.config().label_matcher())?,
-        None => LabelMap::default(),
-    };
+    let label_map = LabelMap::read(&run.label_map, &files.config().label_matcher())?;
     let image_files = source.image_files().cloned();
     let trust = trust_sample.map(|images| TrustSampling {
         images,

@@ -13,6 +13,7 @@ mod train;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use camshaft_arguments::given::GivenOptions;
 use camshaft_arguments::{
     BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, RunQueueArgs, TlsArgs,
 };
@@ -37,6 +38,7 @@ use crate::enqueue::request::RunConfig;
 use crate::images::list_lines::ListColumns;
 use crate::images::selection::Selection;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
+use crate::label_map::LabelMapSource;
 use crate::redrive::RedriveConfig;
 use crate::report::ReportConfig;
 use crate::runs::RunsConfig;
@@ -97,6 +99,9 @@ pub(crate) enum Command {
 /// Which images, and where results go.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
+    /// Which options are given.
+    #[command(flatten)]
+    pub(crate) given: GivenOptions,
     /// Images: a folder, an image, a file://, s3://, gs:// or az:// URL, or list:PATH with
     /// one key a line, CSV with a header such as key,label, or JSON Lines (list:- reads standard
     /// input)
@@ -351,12 +356,14 @@ impl RunArgs {
         if self.explain.target == Target::Label && self.labels == LabelRule::None {
             return Err(UsageError::TargetWithoutLabels);
         }
+        let label_map = self.label_map.map_or(LabelMapSource::Absent, LabelMapSource::File);
         Ok(RunConfig {
+            given: self.given,
             source,
             image_files,
             list_skipped: self.list_skipped,
             labels: self.labels,
-            label_map: self.label_map,
+            label_map,
             limit: self.limit,
             out: self.out,
             model: self.model.resolve().unwrap_or_else(|| ModelReference::Bundled.into()),

@@ -3,12 +3,13 @@
 //! This file is the command. [`plan`] decides which images get a job, and writes `run.json`;
 //! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed; [`generation`]
 //! says since when results count, and writes the manifest; [`generation_watch`] notices that the run was
-//! cancelled; [`prune`] removes results of images that have gone.
+//! cancelled; [`inheritance`] takes options that were not given from OUT; [`prune`] removes results of images that have gone.
 
 pub(crate) mod counters;
 mod differences;
 mod generation;
 pub(crate) mod generation_watch;
+pub(crate) mod inheritance;
 pub(crate) mod outlet;
 pub(crate) mod plan;
 pub(crate) mod prune;
@@ -38,6 +39,8 @@ use crate::broker::{self, BrokerConfig};
 use crate::images::selection::Selection;
 use crate::images::source_config::SourceConfig;
 use crate::images::source_error::SourceError;
+#[cfg(not(feature = "embedded"))]
+use crate::label_map::LabelMapSource;
 use crate::label_map::{LabelMap, LabelMapError};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -112,6 +115,7 @@ pub(crate) async fn enqueue(
     if is_remote(&broker.url) {
         warn_of_local_places(&run);
     }
+    let run = inheritance::inherit(run, &stores).await?;
     let (model, label_map) = identify_model(&run, &stores).await?;
     let request = |run: RunConfig, source, dead, queue_name| EnqueueRequest {
         run,
@@ -289,17 +293,15 @@ fn check_model(run: &RunConfig, stored: Option<StoredModel>) -> Result<LabelMap,
         None => ModelConfig::bundled(),
     };
     config.check_explanation(&run.explain)?;
-    match &run.label_map {
-        Some(path) => Ok(LabelMap::read(path, &config.label_matcher())?),
-        None => Ok(LabelMap::default()),
-    }
+    Ok(LabelMap::read(&run.label_map, &config.label_matcher())?)
 }
 
 /// A program without models leaves the check to the workers.
 #[cfg(not(feature = "embedded"))]
 fn check_model(run: &RunConfig, _stored: Option<StoredModel>) -> Result<LabelMap, EnqueueError> {
     match &run.label_map {
-        Some(_) => Err(EnqueueError::NoModels),
-        None => Ok(LabelMap::default()),
+        LabelMapSource::File(_) => Err(EnqueueError::NoModels),
+        LabelMapSource::Recorded(words) => Ok(LabelMap::from_words(words.clone())),
+        LabelMapSource::Absent => Ok(LabelMap::default()),
     }
 }

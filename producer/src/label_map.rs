@@ -9,7 +9,7 @@
 mod file;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use camshaft_common::label::{LabelMatcher, LabelProblem, fold};
 
@@ -73,6 +73,18 @@ pub enum LabelMapError {
     },
 }
 
+/// Where a label map comes from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum LabelMapSource {
+    /// There is none.
+    #[default]
+    Absent,
+    /// The file of `--label-map`.
+    File(PathBuf),
+    /// What `run.json` records: see [`LabelMap::words`].
+    Recorded(BTreeMap<String, String>),
+}
+
 /// Which labels are replaced, and by what.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct LabelMap {
@@ -92,15 +104,26 @@ pub(crate) struct JobLabel {
 }
 
 impl LabelMap {
-    /// Reads the file at `path`, whose classes are those of `classes`.
+    /// The label map from `source`. The model's classes are those of `classes`.
     ///
     /// # Errors
-    /// If the file can't be read, or if it names a class that the model does not have.
+    /// If a file can't be read, or if it names a class that the model does not have.
     #[cfg_attr(
         not(feature = "embedded"),
         expect(dead_code, reason = "it needs the model's classes")
     )]
-    pub(crate) fn read(path: &Path, classes: &LabelMatcher) -> Result<Self, LabelMapError> {
+    pub(crate) fn read(
+        source: &LabelMapSource,
+        classes: &LabelMatcher,
+    ) -> Result<Self, LabelMapError> {
+        match source {
+            LabelMapSource::Absent => Ok(Self::default()),
+            LabelMapSource::File(path) => Self::read_file(path, classes),
+            LabelMapSource::Recorded(words) => Ok(Self::from_words(words.clone())),
+        }
+    }
+
+    fn read_file(path: &Path, classes: &LabelMatcher) -> Result<Self, LabelMapError> {
         let shown = path.display().to_string();
         let labels = file::read(path)
             .map_err(|source| LabelMapError::File { path: shown.clone(), source })?;
@@ -145,7 +168,8 @@ impl LabelMap {
         Ok(Self::from_words(words))
     }
 
-    fn from_words(words: BTreeMap<String, String>) -> Self {
+    /// The label map with these [words](Self::words).
+    pub(crate) fn from_words(words: BTreeMap<String, String>) -> Self {
         let mut folded = HashMap::new();
         for (label, word) in &words {
             let known = folded.entry(fold(label)).or_insert_with(|| Some(word.clone()));

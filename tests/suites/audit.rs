@@ -258,7 +258,7 @@ fn another_model_or_other_options_do_not_mix_into_the_same_out() {
     small
         .audit(&["--colormap", "magma"])
         .expect_one_line(&["other options", "choose another --out"]);
-    audit(&small.source, &small.out, &[])
+    audit(&small.source, &small.out, &["--model", "cats-vs-dogs"])
         .expect_one_line(&["another model", "choose another --out"]);
 }
 

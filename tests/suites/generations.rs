@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 const LIMIT: Duration = Duration::from_secs(300);
 
 mod cancel;
+mod inherited;
 mod kept;
 mod older;
 mod prune;

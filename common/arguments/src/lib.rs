@@ -5,6 +5,7 @@
 //! the types of the crates that the options configure.
 
 pub mod advice;
+pub mod given;
 pub mod help;
 pub mod runtime;
 pub mod size;
@@ -51,8 +52,18 @@ pub struct ExplainArgs {
     #[arg(long, env = "CAMSHAFT_OVERLAY", default_value = "jpeg")]
     pub overlay: OverlayFormat,
     /// Record each image's whole embedding (2048 numbers for a ResNet-50, 5.5 KB an image), not
-    /// only its sketch
-    #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
+    /// only its sketch; --embeddings=false ends that
+    #[arg(
+        long,
+        env = "CAMSHAFT_EMBEDDINGS",
+        value_name = "BOOL",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
     pub embeddings: bool,
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Pure: makes texts. Upstream: [`run_record`](super::run_record), which refuses to mix them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::location::Location;
-use camshaft_common::model::{ModelIdentity, ModelOptions};
+use camshaft_common::model::{ModelIdentity, ModelOptions, ModelRequest};
 use serde_json::{Map, Value};
 
 use crate::images::list_lines::ListColumns;
@@ -124,8 +125,7 @@ pub(super) fn of_options(then: &ExplainOptions, now: &ExplainOptions) -> Differe
         if before == after {
             continue;
         }
-        // A field has its option's name.
-        let option = format!("--{}", name.replace('_', "-"));
+        let option = option_name(name);
         let is_flag = [before, after].into_iter().flatten().all(Value::is_boolean);
         let text = |value: Option<&Value>| match value {
             Some(Value::Bool(true)) => "on".to_owned(),
@@ -148,6 +148,41 @@ pub(super) fn of_options(then: &ExplainOptions, now: &ExplainOptions) -> Differe
     }
 }
 
+/// The options of `now` that are not as in `then`, as a command line has them.
+#[must_use]
+pub(super) fn words_of_options(then: &ExplainOptions, now: &ExplainOptions) -> Vec<String> {
+    let [then, now] = [then, now].map(fields);
+    let names: BTreeSet<_> = then.keys().chain(now.keys()).collect();
+    let differing = names.into_iter().filter(|name| then.get(*name) != now.get(*name));
+    let word = |name: &String| match now.get(name) {
+        Some(Value::Bool(true)) => option_name(name),
+        // A switch that is off is absent.
+        None => format!("{}=false", option_name(name)),
+        Some(Value::String(text)) => format!("{} {}", option_name(name), shell_word(text)),
+        Some(other) => format!("{} {other}", option_name(name)),
+    };
+    differing.map(word).collect()
+}
+
+/// The model, as a command line has it.
+#[must_use]
+pub(super) fn model_words(model: &ModelRequest) -> Vec<String> {
+    let reference = format!("--model {}", shell_word(&String::from(model.reference.clone())));
+    let options = (!model.options.is_default()).then(|| model_options(&model.options));
+    iter::once(reference).chain(options).collect()
+}
+
+/// An option with a word, if it has one, as a command line has it.
+#[must_use]
+pub(super) fn option_with(name: &str, word: Option<&str>) -> Option<String> {
+    word.map(|word| format!("{} {}", option_name(name), shell_word(word)))
+}
+
+/// A field has its option's name.
+fn option_name(field: &str) -> String {
+    format!("--{}", field.replace('_', "-"))
+}
+
 /// The label maps differ.
 #[must_use]
 pub(super) fn of_label_maps(then: &BTreeMap<String, String>) -> Difference {
@@ -162,7 +197,7 @@ pub(super) fn of_label_maps(then: &BTreeMap<String, String>) -> Difference {
 }
 
 /// The options by name, as JSON has them; those at their default may be absent.
-fn fields(options: &ExplainOptions) -> Map<String, Value> {
+pub(super) fn fields(options: &ExplainOptions) -> Map<String, Value> {
     // Through text, which has the shortest digits of a number: 0.4, not 0.4000000059604645.
     let json = serde_json::to_string(options).ok();
     json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()

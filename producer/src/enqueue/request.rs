@@ -1,7 +1,6 @@
 //! What the user asks of a run, before OUT is opened.
 
-use std::path::PathBuf;
-
+use camshaft_arguments::given::GivenOptions;
 use camshaft_common::explain::ExplainOptions;
 use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
@@ -15,11 +14,14 @@ use crate::images::selection::Selection;
 use crate::images::source::Source;
 use crate::images::source_config::{LabelRule, SourceConfig};
 use crate::images::source_error::SourceError;
-use crate::label_map::LabelMap;
+use crate::label_map::{LabelMap, LabelMapSource};
 
 /// The options that `audit` and `enqueue` have in common, validated. Nothing is opened yet.
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
+    /// The options that the user gave. The others have their defaults, or what
+    /// [`inheritance`](super::inheritance) finds in OUT.
+    pub(crate) given: GivenOptions,
     /// SOURCE.
     pub(crate) source: SourceConfig,
     /// Which files of SOURCE are images.
@@ -28,8 +30,8 @@ pub(crate) struct RunConfig {
     pub(crate) list_skipped: bool,
     /// Where labels come from.
     pub(crate) labels: LabelRule,
-    /// `--label-map`: a file that says which classes labels mean.
-    pub(crate) label_map: Option<PathBuf>,
+    /// What says which classes labels mean.
+    pub(crate) label_map: LabelMapSource,
     /// Take only the first `limit` images of SOURCE.
     pub(crate) limit: Option<u64>,
     /// OUT.

@@ -28,6 +28,12 @@ pub enum EnqueuePlanError {
     /// OUT holds the results of another run.
     #[error(transparent)]
     OtherRun(#[from] OtherRun),
+    /// Options of the results in OUT don't go with `--labels none`.
+    #[error(
+        "the results in OUT were made with --target label, which explains the class of each image's \
+         label, and --labels none reads none; leave out --labels none, or choose another --out"
+    )]
+    TargetWithoutLabels,
     /// `run.json` can't be read.
     #[error("{}", advice::describe_run_record_error(.0))]
     Run(#[from] ReadRunError),
