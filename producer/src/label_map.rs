@@ -216,7 +216,7 @@ mod tests {
     fn read(content: &str, classes: &[&str]) -> Result<LabelMap, LabelMapError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
-        LabelMap::read(file.path(), &matcher(classes))
+        LabelMap::read(&LabelMapSource::File(file.path().to_owned()), &matcher(classes))
     }
 
     fn applied(map: &LabelMap, given: &str) -> (String, Option<String>) {

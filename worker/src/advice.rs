@@ -13,7 +13,7 @@ pub fn describe_model_error(error: &ModelError) -> String {
     let option = match error {
         ModelError::Device { .. } => Some("--device cpu"),
         ModelError::Precision { .. } => Some("--precision f32"),
-        ModelError::Compute(_) => Some("--batch"),
+        ModelError::OutOfMemory(_) => Some("--batch"),
         ModelError::Checkpoint { source, .. } => match source {
             CheckpointError::SeveralStateDicts(_) | CheckpointError::NoKey { .. } => {
                 Some("--weights-key")
@@ -45,6 +45,8 @@ pub fn describe_model_error(error: &ModelError) -> String {
         | ModelError::Misfit { .. }
         | ModelError::NotFinite { .. }
         | ModelError::BatchShape { .. }
+        | ModelError::DeviceLost(_)
+        | ModelError::Compute(_)
         | ModelError::GivenUp => None,
     };
     with_option(error, option)

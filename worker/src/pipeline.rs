@@ -28,6 +28,7 @@ pub mod batch;
 pub mod batch_size;
 pub mod channel;
 pub mod decode;
+mod device_errors;
 pub mod disposition;
 pub mod exit;
 pub mod explain;

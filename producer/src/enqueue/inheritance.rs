@@ -108,7 +108,11 @@ fn model_of(record: &RunRecord, run: &RunConfig) -> ModelRequest {
 
 /// The options of `asked` that the user gave, and the others of `recorded`. A field has its option's
 /// name, so a new option needs nothing here.
-fn merge(asked: &ExplainOptions, recorded: &ExplainOptions, given: &GivenOptions) -> ExplainOptions {
+fn merge(
+    asked: &ExplainOptions,
+    recorded: &ExplainOptions,
+    given: &GivenOptions,
+) -> ExplainOptions {
     let [mut asked, mut recorded] = [asked, recorded].map(differences::fields);
     let names: BTreeSet<_> = asked.keys().chain(recorded.keys()).cloned().collect();
     let merged = names.into_iter().filter_map(|name| {

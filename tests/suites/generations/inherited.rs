@@ -9,7 +9,7 @@ fn audit_without_model(small: &SmallRun, more: &[&str]) -> Ended {
     run(command.args(more))
 }
 
-fn explain(small: &SmallRun) -> serde_json::Value {
+fn explain(small: &SmallRun) -> Value {
     run_record(small)["explain"].clone()
 }
 

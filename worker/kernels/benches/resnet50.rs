@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use camshaft_kernels::{
-    Backbone, BatchShape, BlockWeights, ConvolutionWeights, Kernel, NetworkWeights,
+    Backbone, BatchInput, BatchShape, BlockWeights, ConvolutionWeights, Kernel, NetworkWeights,
 };
 
 const SIDE: usize = 224;
@@ -87,7 +87,7 @@ fn main() {
             best(|| {
                 let shape = BatchShape { images: n, height: SIDE, width: SIDE };
                 std::hint::black_box(backbone.run(
-                    input,
+                    BatchInput::Values(input),
                     shape,
                     [false, false, false, true],
                     threads,
@@ -103,6 +103,7 @@ fn main() {
 /// Prints each layer's best time of some passes over a batch on this thread.
 fn show_layers(backbone: &Backbone, input: &[f32]) {
     let shape = BatchShape { images: BATCH, height: SIDE, width: SIDE };
+    let input = BatchInput::Values(input);
     let mut best = backbone.profile(input, shape);
     for _ in 0..ROUNDS {
         let steps = backbone.profile(input, shape);

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::buffers::{PassBuffers, group_images};
 use crate::forward::{self, BatchSlice};
+use crate::input::BatchInput;
 use crate::kernel::Kernel;
 use crate::network::{NetworkWeights, PackedNetwork, PackedStage, STAGES};
 use crate::profile::{StepTime, StepTimer};
@@ -14,7 +15,7 @@ use crate::weights::UnsupportedNetwork;
 /// The smallest height and width of images.
 pub const SMALLEST_SIDE: usize = 32;
 
-/// The sizes of a batch `[images, 3, height, width]`.
+/// The sizes of a batch: `[images, 3, height, width]` values, or as many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchShape {
     /// Number of images.
@@ -89,7 +90,7 @@ impl Backbone {
     /// If `input` does not have the batch's length, or if images are smaller than 32 × 32.
     pub fn run(
         &self,
-        input: &[f32],
+        input: BatchInput<'_>,
         shape: BatchShape,
         wanted: [bool; STAGES],
         threads: usize,
@@ -104,7 +105,7 @@ impl Backbone {
     ///
     /// # Panics
     /// As [`Self::run`].
-    pub fn profile(&self, input: &[f32], shape: BatchShape) -> Vec<StepTime> {
+    pub fn profile(&self, input: BatchInput<'_>, shape: BatchShape) -> Vec<StepTime> {
         let mut outputs = self.empty_outputs(input, shape, [false; STAGES]);
         let mut timer = StepTimer::running();
         for slice in &mut slices(input, shape.images, 1, &mut outputs) {
@@ -116,7 +117,7 @@ impl Backbone {
     /// Room for a pass's outputs.
     fn empty_outputs(
         &self,
-        input: &[f32],
+        input: BatchInput<'_>,
         shape: BatchShape,
         wanted: [bool; STAGES],
     ) -> BackboneOutputs {
@@ -150,7 +151,7 @@ impl Backbone {
 
     fn compute(
         &self,
-        input: &[f32],
+        input: BatchInput<'_>,
         shape: BatchShape,
         threads: usize,
         outputs: &mut BackboneOutputs,
@@ -205,7 +206,7 @@ impl Backbone {
 /// Divides a batch of `n` images into one slice for each thread, as evenly as possible. Each
 /// slice has at least one image.
 fn slices<'a>(
-    mut input: &'a [f32],
+    mut input: BatchInput<'a>,
     n: usize,
     threads: usize,
     outputs: &'a mut BackboneOutputs,

@@ -7,6 +7,7 @@ use std::fmt;
 use crate::buffers::{PassBuffers, SINGLE_IMAGE_STAGES, StageBuffers};
 use crate::convolution::{self, ConvolutionStep, LayoutTables};
 use crate::dispatch;
+use crate::input::BatchInput;
 use crate::network::{PackedNetwork, STAGES};
 use crate::pooling;
 use crate::profile::StepTimer;
@@ -15,8 +16,7 @@ use crate::winograd::WinogradScratch;
 
 /// Neighbouring images of a batch, and where their outputs go.
 pub(crate) struct BatchSlice<'a> {
-    /// `[N, 3, H, W]`.
-    pub(crate) input: &'a [f32],
+    pub(crate) input: BatchInput<'a>,
     /// `[N, C, H, W]` of the stages that are wanted.
     pub(crate) stages: [Option<&'a mut [f32]>; STAGES],
     /// `[N, C]`.
@@ -67,7 +67,7 @@ impl ForwardPass<'_> {
         for first in (0..images).step_by(buffers.images) {
             let count = (images - first).min(buffers.images);
             for slot in 0..count {
-                let image = &slice.input[(first + slot) * image_values..][..image_values];
+                let image = slice.input.image(first + slot, image_values);
                 self.stem(buffers, image);
                 for stage in 0..SINGLE_IMAGE_STAGES {
                     let next_slot = if stage + 1 < SINGLE_IMAGE_STAGES { 0 } else { slot };
@@ -93,7 +93,7 @@ impl ForwardPass<'_> {
     }
 
     /// From an image to the first stage's input.
-    fn stem(&mut self, buffers: &mut PassBuffers, image: &[f32]) {
+    fn stem(&mut self, buffers: &mut PassBuffers, image: BatchInput<'_>) {
         let PackedNetwork { kernel, stem: weights, .. } = self.network;
         let (kernel, team) = (*kernel, self.team);
         let PassBuffers { stem, stages, .. } = buffers;

@@ -1,5 +1,5 @@
 //! Residual networks on the CPU, for inference. The crate computes everything but the head:
-//! plain slices go in and come out. It does not know tensors, files or classes.
+//! plain slices go in, as scaled values or bytes, and come out. It does not know tensors, files or classes.
 //!
 //! Activations stay in one blocked layout from the first convolution to the last, and a
 //! convolution adds bias and residual and applies the ReLU before it stores a pixel.
@@ -33,6 +33,7 @@ mod convolution;
 mod dispatch;
 mod epilogue;
 mod forward;
+mod input;
 mod kernel;
 mod layout;
 mod network;
@@ -59,6 +60,7 @@ mod cpu;
 mod tests;
 
 pub use backbone::{Backbone, BackboneOutputs, BatchShape, SMALLEST_SIDE, StageOutput};
+pub use input::{BatchInput, PixelValues};
 pub use kernel::{Kernel, UnknownKernel};
 pub use network::{BlockWeights, NetworkWeights, STAGES};
 pub use profile::StepTime;

@@ -6,6 +6,7 @@ use crate::aligned::AlignedMemory;
 use crate::bf16;
 use crate::call::{CallInput, CallOutput, ConvolutionCall, PanelRange, Planes};
 use crate::dispatch;
+use crate::input::{BatchInput, PixelValues};
 use crate::kernel::{Kernel, ValueFormat};
 use crate::layout::{Activation, PixelLayout, PixelRange, Segment, pixel_bytes};
 use crate::team::{Team, WorkPart};
@@ -47,19 +48,19 @@ impl Stem {
         }
     }
 
-    /// Takes an image `[3, H, W]` for [`Stem::run`].
-    pub(crate) fn copy_in(&mut self, kernel: Kernel, image: &[f32]) {
+    /// Takes an image for [`Stem::run`].
+    pub(crate) fn copy_in(&mut self, kernel: Kernel, image: BatchInput<'_>) {
         match kernel.value_format() {
             ValueFormat::F32 => {
-                self.copy.interleave(image, self.image.as_f32_mut(), |value| value);
+                self.copy.fill(image, self.image.as_f32_mut(), |value| value);
             }
             ValueFormat::Bf16 => {
-                self.copy.interleave(image, self.image.as_u16_mut(), bf16::from_f32);
+                self.copy.fill(image, self.image.as_u16_mut(), bf16::from_f32);
             }
             ValueFormat::Bf16Pair => {
                 let (high, low) = self.image.as_u16_mut().split_at_mut(self.values);
-                self.copy.interleave(image, high, bf16::from_f32);
-                self.copy.interleave(image, low, bf16::remainder_from_f32);
+                self.copy.fill(image, high, bf16::from_f32);
+                self.copy.fill(image, low, bf16::remainder_from_f32);
             }
         }
     }
@@ -143,7 +144,35 @@ struct BorderedImage {
 }
 
 impl BorderedImage {
-    /// Converts `[3, H, W]` to rows of pixels.
+    /// Converts an image to rows of pixels.
+    fn fill<T: Copy>(&self, image: BatchInput<'_>, target: &mut [T], convert: impl Fn(f32) -> T) {
+        match image {
+            BatchInput::Values(image) => self.interleave(image, target, convert),
+            BatchInput::Pixels { bytes, values } => self.look_up(bytes, values, target, convert),
+        }
+    }
+
+    /// Converts bytes `[H, W, 3]`. Each byte's value is converted once, not for each pixel.
+    fn look_up<T: Copy>(
+        &self,
+        image: &[u8],
+        PixelValues { values, sources }: &PixelValues,
+        target: &mut [T],
+        convert: impl Fn(f32) -> T,
+    ) {
+        let [first, second, third] = values.each_ref().map(|of_channel| of_channel.map(&convert));
+        let [of_first, of_second, of_third] = *sources;
+        for (y, row) in image.chunks_exact(self.width * CHANNELS).enumerate() {
+            let start = (y + BORDER) * self.row_values + BORDER * CHANNELS;
+            let target = target[start..][..self.width * CHANNELS].as_chunks_mut::<CHANNELS>().0;
+            for (to, pixel) in target.iter_mut().zip(row.as_chunks::<CHANNELS>().0) {
+                let pixel = pixel.map(usize::from);
+                *to = [first[pixel[of_first]], second[pixel[of_second]], third[pixel[of_third]]];
+            }
+        }
+    }
+
+    /// Converts `[3, H, W]`.
     fn interleave<T>(&self, image: &[f32], target: &mut [T], convert: impl Fn(f32) -> T) {
         let plane = self.height * self.width;
         for y in 0..self.height {

@@ -156,7 +156,13 @@ pub enum ModelError {
     /// The maps of a batch were no longer wanted, and not all of them were computed.
     #[error("the maps were given up before all of them were computed")]
     GivenUp,
-    /// The device failed while loading or computing: it ran out of memory, or was lost.
-    #[error("the model's device failed: {0}; if memory ran out, use a smaller batch")]
+    /// The device ran out of memory. A smaller batch may fit.
+    #[error("the model's device ran out of memory: {0}; use a smaller batch")]
+    OutOfMemory(String),
+    /// The device is lost for this process.
+    #[error("the model's device is lost: {0}")]
+    DeviceLost(String),
+    /// Loading or computing failed, and would fail again.
+    #[error("the network can't be computed: {0}")]
     Compute(#[from] candle_core::Error),
 }

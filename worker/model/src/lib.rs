@@ -29,7 +29,8 @@ pub use compute::{
 pub use config::{Architecture, HeadKind, ModelConfig};
 pub use error::ModelError;
 pub use explain::{
-    ClassMap, ExplainError, ExplainRequest, ExplainedImage, ExplanationCost, KnownMap, Relabelled,
+    ClassMap, ExplainError, ExplainRequest, ExplainedImage, ExplanationCost, ImageResults,
+    KnownMap, Relabelled, StartedBatch,
 };
 pub use model::Model;
 pub use model_files::ModelFiles;

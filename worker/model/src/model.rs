@@ -14,6 +14,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::model_files::{ModelFiles, head};
 use crate::network::head::{HEAD_WEIGHT, HeadShape};
+use crate::network::inference::{EngineError, PixelInput};
 use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape};
 
 /// A loaded model: owned by the one thread that runs it.
@@ -64,9 +65,10 @@ impl Model {
         let features = shape.features(config.input.height, config.input.width);
         let head = HeadShape { features, ..head(&config) };
         let shape = NetworkShape { backbone: shape, head };
-        let network = ResNet::load(&mut weights, file.clone(), shape, device, &compute)?;
+        let input = PixelInput::of(&config.input);
+        let network = ResNet::load(&mut weights, file.clone(), shape, input, device, &compute)?;
         files.check_tensors(&weights)?;
-        if compute.kernel.is_some() && network.kernel().is_none() {
+        if compute.kernel.is_some() && network.engine_name().is_none() {
             compute = ComputeMode::without_kernel(precision, kernel)?;
         }
         let labels = files.labels().clone();
@@ -95,6 +97,12 @@ impl Model {
     #[must_use]
     pub(crate) fn network(&self) -> &ResNet {
         &self.network
+    }
+
+    /// The network itself, to change it.
+    #[cfg(test)]
+    pub(crate) fn network_mut(&mut self) -> &mut ResNet {
+        &mut self.network
     }
 
     /// The number format it computes in: never `auto`.
@@ -127,11 +135,6 @@ impl Model {
         ModelRecord { name, digest, config_digest, precision, kernel, device }
     }
 
-    /// The device as candle names it.
-    pub(crate) fn candle_device(&self) -> &Device {
-        &self.device
-    }
-
     /// Runs the network once. `input` `[N, 3, H, W]`, f32, on any device, scaled as the
     /// input rule says; `stages`, 1 to 4, are the stages whose outputs are wanted.
     ///
@@ -144,7 +147,22 @@ impl Model {
         if input.dims() != expected {
             return Err(ModelError::BatchShape { actual: input.dims().to_vec(), expected });
         }
-        Ok(self.network.forward(&input.to_device(&self.device)?, stages)?)
+        self.network.forward(input, stages).map_err(|error| self.error_of(error))
+    }
+
+    /// Batches whose passes may be under way at once: see [`Model::begin_batch`].
+    #[must_use]
+    pub fn batches_at_once(&self) -> usize {
+        self.network.passes_at_once()
+    }
+
+    /// The error of a pass: the engine's, if it failed, or else candle's.
+    pub(crate) fn error_of(&self, error: candle_core::Error) -> ModelError {
+        match self.network.take_failure() {
+            Some(EngineError::OutOfMemory(reason)) => ModelError::OutOfMemory(reason),
+            Some(EngineError::DeviceLost(reason)) => ModelError::DeviceLost(reason),
+            Some(EngineError::Failed(_)) | None => ModelError::Compute(error),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use camshaft_common::model::ModelReference;
+use camshaft_kernels::PixelValues;
 use candle_core::{Device, Tensor};
 
 use crate::checkpoint::WeightsFile;
@@ -11,6 +12,7 @@ use crate::config::HeadKind;
 use crate::model::Model;
 use crate::model_files::ModelFiles;
 use crate::network::head::HeadShape;
+use crate::network::inference::PixelInput;
 use crate::network::resnet::{BlockKind, NetworkShape, ResNet, ResNetShape};
 
 /// Number of classes of the small model: `c0` to `c6`.
@@ -59,7 +61,12 @@ fn weights(shape: ResNetShape, kind: HeadKind) -> Vec<u8> {
     let compute =
         ComputeMode::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).expect(VALID);
     let shape = NetworkShape { backbone: shape, head: head(shape, kind) };
-    ResNet::load(&mut none, file.clone(), shape, &Device::Cpu, &compute).expect(VALID);
+    let input = PixelInput {
+        height: SIDE,
+        width: SIDE,
+        values: PixelValues { values: [[0.0; 256]; 3], sources: [0, 1, 2] },
+    };
+    ResNet::load(&mut none, file.clone(), shape, input, &Device::Cpu, &compute).expect(VALID);
     let tensors = (0..).zip(none.misfits().to_vec()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();

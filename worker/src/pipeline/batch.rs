@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use camshaft_model::ModelConfig;
+use camshaft_model::{ModelConfig, ModelFiles};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -27,9 +27,9 @@ const BATCH_PIXELS: usize = 32 * PLAIN_PIXELS;
 pub struct Batch {
     /// The images, without their inputs.
     pub images: Vec<Decoded>,
-    /// The network's input, `[N, 3, H, W]`. It is put together here, to spare the model's thread
-    /// the work.
-    pub input: Vec<f32>,
+    /// The network's input as bytes, `[N, H, W, 3]`. It is put together here, to spare the model's
+    /// thread the work.
+    pub input: Vec<u8>,
     /// When the first image became ready for the model.
     pub ready_since: Instant,
 }
@@ -45,6 +45,12 @@ impl Batch {
             image.memory.give_back(image.input_bytes);
         }
         Self { images, input, ready_since }
+    }
+
+    /// The model of its images.
+    #[must_use]
+    pub fn model(&self) -> &Arc<ModelFiles> {
+        &self.images.first().expect("a batch is never empty").model
     }
 }
 

@@ -33,8 +33,9 @@ pub struct Decoded {
     pub admitted: Admitted,
     /// The image's pixels, at its own size.
     pub picture: RgbImage,
-    /// The network's input, `[3, H, W]`, made as the model's input rule says. A batch takes it.
-    pub input: Vec<f32>,
+    /// The network's input as bytes, `[H, W, 3]`, resized as the model's input rule says. A batch takes
+    /// it; the network scales it.
+    pub input: Vec<u8>,
     /// The model that its job asks for.
     pub model: Arc<ModelFiles>,
     /// The right to hold the pixels, or the overlays if they are more, and the input in memory.
@@ -79,7 +80,7 @@ impl Stage for DecodeStage {
         }
         match self.decode(&mut admitted, file, &model, stored).await {
             Ok(Pixels { picture, input, memory, .. }) => {
-                let input_bytes = size_of_val(&*input) as u64;
+                let input_bytes = input.len() as u64;
                 Ok(Decoded { admitted, picture, input, model, memory, input_bytes })
             }
             Err(cause) => Err(Exit::of_image(admitted, cause)),
@@ -99,7 +100,7 @@ fn expected_bytes(format: OverlayFormat, pixel_bytes: u64) -> u64 {
 /// What a decoder's thread makes of a file.
 struct Pixels {
     picture: RgbImage,
-    input: Vec<f32>,
+    input: Vec<u8>,
     measures: ImageMeasures,
     memory: ImageMemoryPermit,
     elapsed: Duration,
@@ -119,7 +120,7 @@ impl DecodeStage {
         }
         let Measured { memory_bytes, elapsed } = measured.map_err(|error| self.cause(error))?;
         let InputRule { height, width, .. } = model.config().input;
-        let input_bytes = (INPUT_CHANNELS * height * width * size_of::<f32>()) as u64;
+        let input_bytes = (INPUT_CHANNELS * height * width) as u64;
         let explain = &admitted.image.job.explain;
         let maps = model.explanation_cost(explain).maps as u64;
         let overlay = explain.overlay;
@@ -139,7 +140,7 @@ impl DecodeStage {
             let started = Instant::now();
             let picture = decoding::decode(&bytes, &limits, rule.config().transparency)?;
             memory.shrink(with_overlays(picture.as_raw().len() as u64) + input_bytes);
-            let input = input::to_input(&picture, &rule.config().input);
+            let input = input::to_pixels(&picture, &rule.config().input);
             let measures = measures::measure(&picture);
             let elapsed = started.elapsed();
             Ok(Pixels { picture, input, measures, memory, elapsed })

@@ -111,7 +111,7 @@ pub fn classify(cause: &ExitCause) -> Classification {
             StoreErrorKind::Unusable => (DeadLetter, Affects::OneImage),
         },
         ExitCause::Model(error) => of_model(error),
-        ExitCause::Device(_) => (Retry, Affects::OneImage),
+        ExitCause::Device(error) => (of_device(error), Affects::OneImage),
         ExitCause::Decode(error) => (Failure(error.class()), Affects::OneImage),
         ExitCause::DecoderPanicked | ExitCause::DecoderTimedOut(_) => {
             (Failure(FailureClass::Undecodable), Affects::OneImage)
@@ -146,14 +146,26 @@ fn of_model(error: &ModelUnavailable) -> (Disposition, Affects) {
         },
         ModelUnavailable::Unusable(error) => match &**error {
             // Another worker has another device.
-            ModelError::Device(_) | ModelError::Precision(_) | ModelError::Compute(_) => {
-                refused(Fault::WorkerOrRun)
-            }
+            ModelError::Device(_)
+            | ModelError::Precision(_)
+            | ModelError::OutOfMemory(_)
+            | ModelError::DeviceLost(_)
+            | ModelError::Compute(_) => refused(Fault::WorkerOrRun),
             _ => (DeadLetter, Affects::OneImage),
         },
         ModelUnavailable::Changed { .. } | ModelUnavailable::ReaderPanicked => {
             (DeadLetter, Affects::OneImage)
         }
+    }
+}
+
+/// Only want of memory passes, once others have given theirs back. A lost device ends this process, and
+/// another one does the image. Any other error would come again.
+fn of_device(error: &ModelError) -> Disposition {
+    match error {
+        ModelError::OutOfMemory(_) => Disposition::Retry,
+        ModelError::DeviceLost(_) => Disposition::HandBack,
+        _ => Disposition::Failure(FailureClass::ExplainFailed),
     }
 }
 
@@ -168,6 +180,8 @@ fn fault_of(error: &StoreError) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use camshaft_common::job::Job;
     use camshaft_decoding::DecodeError;
 
@@ -192,6 +206,20 @@ mod tests {
             ),
             (ExitCause::NoTime, Disposition::HandBack),
         ] {
+            let affects = Affects::OneImage;
+            assert_eq!(classify(&cause), Classification { disposition, affects }, "{cause}");
+        }
+    }
+
+    #[test]
+    fn of_a_devices_errors_only_want_of_memory_is_tried_again() {
+        let failed = candle_core::Error::Msg("no such operation".to_owned());
+        for (error, disposition) in [
+            (ModelError::OutOfMemory("2 GiB".to_owned()), Disposition::Retry),
+            (ModelError::DeviceLost("illegal address".to_owned()), Disposition::HandBack),
+            (ModelError::Compute(failed), Disposition::Failure(FailureClass::ExplainFailed)),
+        ] {
+            let cause = ExitCause::Device(Arc::new(error));
             let affects = Affects::OneImage;
             assert_eq!(classify(&cause), Classification { disposition, affects }, "{cause}");
         }

@@ -2,32 +2,33 @@
 //! other. All of candle's work is done here, because cuDNN's handles belong to one thread.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use camshaft_model::{
-    ExplainError, ExplainRequest, ExplainedImage, KernelChoice, Model, ModelError, ModelFiles,
-    Precision,
+    ExplainRequest, ExplainedImage, KernelChoice, Model, ModelError, ModelFiles, Precision,
+    StartedBatch,
 };
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tracing::{Span, debug};
 
 use super::admitted::Admitted;
 use super::batch::Batch;
 use super::batch_size::BatchSize;
-use super::channel::{Receiver, channel};
+use super::channel::{Receiver, Sender, channel};
 use super::decode::Decoded;
+use super::device_errors::{BatchPart, BatchResults, results_or_parts};
 use super::exit::{Exit, ExitCause};
 use super::hold_limit::StagePace;
 use super::memory_budget::ImageMemoryPermit;
 use super::model_files::{KEPT_MODELS, ModelUnavailable};
 use super::recently_used::RecentlyUsed;
-use super::stages::{Stages, note_exit};
+use super::stages::{PipelineEnd, Stages, note_exit};
 use super::traces::{self, HasSpans, ImageSpans};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StageMetrics};
 
 const STAGE: &str = "model";
 
@@ -110,122 +111,144 @@ impl ModelThread {
         }
     }
 
-    /// Explains a batch. The trace of each image shows the time of the whole batch.
-    fn explain_traced(
-        &mut self,
-        batch: Batch,
-        size: &BatchSize,
-        pace: &StagePace,
-    ) -> Vec<Result<Explained, Exit>> {
-        let spans: Vec<_> = batch.images.iter().map(|image| traces::stage(STAGE, image)).collect();
-        let results = self.explain(batch, size, pace);
-        for (span, result) in spans.iter().zip(&results) {
-            traces::note_batch(span, results.len());
-            if let Err(exit) = result {
-                note_exit(span, exit);
-            }
-        }
-        results
-    }
-
-    /// Explains a batch. Each image goes on to the next stage or leaves.
-    fn explain(
-        &mut self,
-        batch: Batch,
-        size: &BatchSize,
-        pace: &StagePace,
-    ) -> Vec<Result<Explained, Exit>> {
-        let Batch { images, input, .. } = batch;
+    /// Starts a batch. If that can't be done, its images leave.
+    fn begin(&mut self, batch: Batch, pace: &StagePace) -> Result<RunningBatch, BatchEnd> {
+        let Batch { images, input, ready_since } = batch;
+        let waited = ready_since.elapsed();
+        let spans = images.iter().map(|image| traces::stage(STAGE, image)).collect();
         let files = Arc::clone(&images.first().expect("a batch is never empty").model);
         let model = match self.model(&files) {
             Ok(model) => model,
             Err(error) => {
-                return all_leave(images, || ModelUnavailable::Unusable(Arc::clone(&error)).into());
+                let cause = || ModelUnavailable::Unusable(Arc::clone(&error)).into();
+                return Err(BatchEnd { spans, images: all_leave(images, cause) });
             }
         };
         if pace.gives_up() {
-            return all_leave(images, || ExitCause::NoTime);
+            return Err(BatchEnd { spans, images: all_leave(images, || ExitCause::NoTime) });
         }
-        let record = model.record();
-        let started = Instant::now();
-        let deadline = pace.max_time().and_then(|max_time| started.checked_add(max_time));
+        let started_at = Instant::now();
+        let started = model.begin_batch(&input, &requests(&images));
+        let may_overlap = model.batches_at_once() > 1 && started.is_ok();
+        Ok(RunningBatch { images, input, files, spans, waited, started_at, started, may_overlap })
+    }
+
+    /// Waits for a batch. Each image goes on to the next stage or leaves. `since` is when the device
+    /// began to work on this batch alone.
+    fn finish(
+        &mut self,
+        batch: RunningBatch,
+        since: Instant,
+        size: &BatchSize,
+        pace: &StagePace,
+        end: &PipelineEnd,
+    ) -> BatchEnd {
+        let RunningBatch { images, input, files, spans, started, .. } = batch;
+        let deadline = pace.max_time().and_then(|max_time| since.checked_add(max_time));
         let goes_on = || !pace.gives_up() && deadline.is_none_or(|at| Instant::now() < at);
-        let results = run_model(model, &images, input, size, &goes_on);
-        let images_done = u32::try_from(images.len()).unwrap_or(u32::MAX);
-        pace.observe(started.elapsed() / images_done);
-        let results = match results {
-            Ok(results) => results,
-            Err(ModelError::GivenUp) if pace.gives_up() => {
-                return all_leave(images, || ExitCause::NoTime);
+        let model = self.model(&files).expect("it was there when the batch was started");
+        let record = model.record();
+        let given = {
+            let requests = requests(&images);
+            let run = |part: BatchPart<'_>| {
+                let started = model.begin_batch(part.pixels, part.requests)?;
+                model.finish_batch(started, part.pixels, part.requests, &goes_on)
+            };
+            let whole = BatchPart { pixels: &input, requests: &requests };
+            let given = started.and_then(|started| {
+                model.finish_batch(started, whole.pixels, whole.requests, &goes_on)
+            });
+            results_or_parts(given, whole, size, &run)
+        };
+        let worked = since.elapsed();
+        pace.observe(worked / u32::try_from(images.len()).unwrap_or(u32::MAX));
+        let images = match given {
+            Ok(results) => {
+                size.observe(images.len(), worked);
+                explained(images, results, &record, worked)
             }
-            Err(ModelError::GivenUp) => return too_slow(images, pace),
+            Err(ModelError::GivenUp) if pace.gives_up() => all_leave(images, || ExitCause::NoTime),
+            Err(ModelError::GivenUp) => too_slow(images, pace),
             Err(error) => {
                 let error = Arc::new(error);
-                return all_leave(images, || ExitCause::Device(Arc::clone(&error)));
+                if matches!(*error, ModelError::DeviceLost(_)) {
+                    end.device_is_lost(error.to_string());
+                }
+                all_leave(images, || ExitCause::Device(Arc::clone(&error)))
             }
         };
-        size.observe(images.len(), started.elapsed());
-        let ms_per_image = started.elapsed().as_secs_f64() * 1000.0 / images.len() as f64;
-        let explained = images.into_iter().zip(results).map(|(decoded, result)| {
-            let Decoded { mut admitted, picture, memory, .. } = decoded;
-            admitted.image.timings.model = ms_per_image;
-            admitted.delivery.spans.logs.in_scope(|| debug!("explained"));
-            match result {
-                Ok(explanation) => {
-                    let label = explanation.label;
-                    admitted.image.record.class = label.and_then(Result::ok);
-                    admitted.image.record.label_problem = label.and_then(Result::err);
-                    let model = record.clone();
-                    Ok(Explained { admitted, picture, explanation, model, memory })
-                }
-                Err(error) => Err(Exit::of_image(admitted, error)),
-            }
-        });
-        explained.collect()
+        BatchEnd { spans, images }
     }
 }
 
-type ImageResults = Vec<Result<ExplainedImage, ExplainError>>;
+/// A batch that the device works on.
+#[derive(Debug)]
+struct RunningBatch {
+    images: Vec<Decoded>,
+    /// Bytes `[N, H, W, 3]`.
+    input: Vec<u8>,
+    files: Arc<ModelFiles>,
+    spans: Vec<Span>,
+    /// How long its first image waited for the model.
+    waited: Duration,
+    started_at: Instant,
+    started: Result<StartedBatch, ModelError>,
+    /// True if another batch of the model may be started before this one is finished.
+    may_overlap: bool,
+}
 
-/// Runs the model on a batch. Returns an error of the whole batch, or a result for each image.
-fn run_model(
-    model: &Model,
-    images: &[Decoded],
-    input: Vec<f32>,
-    size: &BatchSize,
-    goes_on: &dyn Fn() -> bool,
-) -> Result<ImageResults, ModelError> {
-    let rule = &model.config().input;
-    let shape = (images.len(), 3, rule.height, rule.width);
-    let input = Tensor::from_vec(input, shape, &Device::Cpu)?;
+/// A batch that the model has done with.
+struct BatchEnd {
+    /// The time of the whole batch, in the trace of each image.
+    spans: Vec<Span>,
+    images: Vec<Result<Explained, Exit>>,
+}
+
+impl BatchEnd {
+    /// Ends the spans, which must end before those of the next stage begin.
+    fn into_images(self) -> Vec<Result<Explained, Exit>> {
+        for (span, result) in self.spans.iter().zip(&self.images) {
+            traces::note_batch(span, self.images.len());
+            if let Err(exit) = result {
+                note_exit(span, exit);
+            }
+        }
+        self.images
+    }
+}
+
+fn requests(images: &[Decoded]) -> Vec<ExplainRequest<'_>> {
     let requests = images.iter().map(|decoded| {
         let job = &decoded.admitted.image.job;
         ExplainRequest { options: &job.explain, label: job.label.as_deref() }
     });
-    run_or_halve(model, &requests.collect::<Vec<_>>(), &input, size, goes_on)
+    requests.collect()
 }
 
-/// Runs the model on a batch. If the device fails, for example because its memory is full, each
-/// half of the batch is tried, and further batches are smaller.
-fn run_or_halve(
-    model: &Model,
-    requests: &[ExplainRequest<'_>],
-    input: &Tensor,
-    size: &BatchSize,
-    goes_on: &dyn Fn() -> bool,
-) -> Result<ImageResults, ModelError> {
-    let images = requests.len();
-    let error = match model.explain_batch_while(input, requests, goes_on) {
-        Err(error) if images > 1 && !matches!(error, ModelError::GivenUp) => error,
-        result => return result,
-    };
-    warn!(images, %error, "the device failed on a batch; trying its halves");
-    size.shrink_below(images);
-    let (first, second) = requests.split_at(images / 2);
-    let part = |from, requests: &[_]| input.narrow(0, from, requests.len())?.copy();
-    let mut results = run_or_halve(model, first, &part(0, first)?, size, goes_on)?;
-    results.extend(run_or_halve(model, second, &part(first.len(), second)?, size, goes_on)?);
-    Ok(results)
+/// Images with their results go on; the others leave.
+fn explained(
+    images: Vec<Decoded>,
+    results: BatchResults,
+    record: &ModelRecord,
+    worked: Duration,
+) -> Vec<Result<Explained, Exit>> {
+    let ms_per_image = worked.as_secs_f64() * 1000.0 / images.len() as f64;
+    let explained = images.into_iter().zip(results).map(|(decoded, result)| {
+        let Decoded { mut admitted, picture, memory, .. } = decoded;
+        admitted.image.timings.model = ms_per_image;
+        admitted.delivery.spans.logs.in_scope(|| debug!("explained"));
+        match result {
+            Ok(explanation) => {
+                let label = explanation.label;
+                admitted.image.record.class = label.and_then(Result::ok);
+                admitted.image.record.label_problem = label.and_then(Result::err);
+                let model = record.clone();
+                Ok(Explained { admitted, picture, explanation, model, memory })
+            }
+            Err(error) => Err(Exit::of_image(admitted, error)),
+        }
+    });
+    explained.collect()
 }
 
 /// Images whose maps were not there at the deadline leave. One image is too slow by itself. Of
@@ -261,35 +284,18 @@ impl ModelStage {
         self,
         stages: &mut Stages,
         capacity: usize,
-        mut batches: mpsc::Receiver<Batch>,
+        batches: mpsc::Receiver<Batch>,
     ) -> Receiver<Explained> {
-        let Self { mut thread, batch_size, pace, metrics } = self;
+        let Self { thread, batch_size, pace, metrics } = self;
         let (output, explained) = channel(capacity);
-        let exits = stages.exits();
+        let (exits, end) = (stages.exits(), stages.end());
         let (finished, wait) = oneshot::channel();
-        let mut work = move || {
-            let times = metrics.stage(STAGE, 1);
-            thread.show_models(&metrics);
-            while let Some(batch) = batches.blocking_recv() {
-                metrics.observe_batch(batch.images.len());
-                let (waited, started) = (batch.ready_since.elapsed(), Instant::now());
-                let results = thread.explain_traced(batch, &batch_size, &pace);
-                times.observe(waited, started.elapsed());
-                thread.show_models(&metrics);
-                for result in results {
-                    let sent = match result {
-                        Ok(image) => output.send_blocking(image),
-                        Err(exit) => exits.send_blocking(exit),
-                    };
-                    // A later stage is gone. Dropping the images hands their messages back.
-                    if sent.is_err() {
-                        return;
-                    }
-                }
-            }
-        };
+        let times = metrics.stage(STAGE, 1);
+        let idle_since = Instant::now();
+        let work =
+            ModelWork { thread, batch_size, pace, metrics, times, end, output, exits, idle_since };
         let thread = std::thread::Builder::new().name("model".to_owned()).spawn(move || {
-            work();
+            work.run(batches);
             // There is no receiver if the pipeline was dropped.
             finished.send(()).unwrap_or_default();
         });
@@ -299,5 +305,73 @@ impl ModelStage {
             wait.await.expect("the model thread ends without a panic");
         });
         explained
+    }
+}
+
+/// The thread's work.
+struct ModelWork {
+    thread: ModelThread,
+    batch_size: Arc<BatchSize>,
+    pace: StagePace,
+    metrics: Metrics,
+    times: StageMetrics,
+    end: PipelineEnd,
+    output: Sender<Explained>,
+    exits: Sender<Exit>,
+    /// When the device had done with the last batch.
+    idle_since: Instant,
+}
+
+impl ModelWork {
+    /// Works until the batches end, or a later stage is gone. While a device works on a batch by
+    /// itself, the next one is started if it is ready.
+    fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
+        self.thread.show_models(&self.metrics);
+        let mut running: Option<RunningBatch> = None;
+        loop {
+            let next = match &running {
+                Some(running) if running.may_overlap => batches.try_recv().ok(),
+                Some(_) => None,
+                None => match batches.blocking_recv() {
+                    Some(batch) => Some(batch),
+                    None => return,
+                },
+            };
+            let overlaps = |running: &RunningBatch| {
+                next.as_ref().is_some_and(|next| Arc::ptr_eq(&running.files, next.model()))
+            };
+            if let Some(earlier) = running.take_if(|running| !overlaps(running))
+                && !self.finish(earlier)
+            {
+                return;
+            }
+            let Some(next) = next else { continue };
+            self.metrics.observe_batch(next.images.len());
+            let sent = match self.thread.begin(next, &self.pace) {
+                Ok(begun) => running.replace(begun).is_none_or(|earlier| self.finish(earlier)),
+                Err(end) => self.send(end),
+            };
+            self.thread.show_models(&self.metrics);
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a batch and sends its images on. False if a later stage is gone.
+    fn finish(&mut self, batch: RunningBatch) -> bool {
+        let (since, waited) = (self.idle_since.max(batch.started_at), batch.waited);
+        let done = self.thread.finish(batch, since, &self.batch_size, &self.pace, &self.end);
+        self.idle_since = Instant::now();
+        self.times.observe(waited, self.idle_since - since);
+        self.send(done)
+    }
+
+    /// Sends images on. Dropping those that can't be sent hands their messages back.
+    fn send(&self, end: BatchEnd) -> bool {
+        end.into_images().into_iter().all(|result| match result {
+            Ok(image) => self.output.send_blocking(image).is_ok(),
+            Err(exit) => self.exits.send_blocking(exit).is_ok(),
+        })
     }
 }

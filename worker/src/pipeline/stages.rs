@@ -3,7 +3,7 @@
 //! Knows no stage by name. The wiring is in [`pipeline`](super).
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::task::JoinHandle;
@@ -47,6 +47,27 @@ pub enum PipelineError {
         /// The stage's name.
         stage: &'static str,
     },
+    /// The model's device is lost for this process. The images that it held have no result.
+    #[error("{reason}; a new process can open the device again")]
+    DeviceLost {
+        /// What the device said.
+        reason: String,
+    },
+}
+
+/// Ends a pipeline whose model can do nothing any more.
+#[derive(Clone, Debug)]
+pub struct PipelineEnd {
+    reason: Arc<OnceLock<String>>,
+    failed: CancellationToken,
+}
+
+impl PipelineEnd {
+    /// Notes that the model's device is lost.
+    pub fn device_is_lost(&self, reason: String) {
+        self.reason.get_or_init(|| reason);
+        self.failed.cancel();
+    }
 }
 
 /// The tasks of a pipeline that is being wired.
@@ -56,8 +77,10 @@ pub struct Stages {
     exits: Sender<Exit>,
     exits_in: Receiver<Exit>,
     tasks: Vec<(&'static str, JoinHandle<()>)>,
-    /// Cancelled when a task panics.
-    panicked: CancellationToken,
+    /// Cancelled when a task panics, or the model's device is lost.
+    failed: CancellationToken,
+    /// Why the model's device is lost.
+    lost: Arc<OnceLock<String>>,
 }
 
 impl Stages {
@@ -65,8 +88,8 @@ impl Stages {
     #[must_use]
     pub fn new(metrics: Metrics, hold: Arc<HoldLimit>, exits: usize) -> Self {
         let (exits, exits_in) = channel(exits);
-        let panicked = CancellationToken::new();
-        Self { metrics, hold, exits, exits_in, tasks: Vec::new(), panicked }
+        let (failed, lost) = (CancellationToken::new(), Arc::default());
+        Self { metrics, hold, exits, exits_in, tasks: Vec::new(), failed, lost }
     }
 
     /// Adds a stage of `concurrency` tasks. Each one takes an item, works on it, and sends the
@@ -115,24 +138,24 @@ impl Stages {
 
     /// Adds a task of a stage that is not a [`Stage`].
     pub fn spawn(&mut self, stage: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let panicked = self.panicked.clone();
+        let failed = self.failed.clone();
         let task = AssertUnwindSafe(task.in_current_span()).catch_unwind();
         let watched = async move {
             if let Err(panic) = task.await {
                 // A stage has many tasks. It would go on with one less, and nobody would know.
-                panicked.cancel();
+                failed.cancel();
                 resume_unwind(panic);
             }
         };
         self.tasks.push((stage, tokio::spawn(watched)));
     }
 
-    /// Hands items to the first stage until they end, or until a task of any stage panics.
+    /// Hands items to the first stage until they end, or until the pipeline has failed.
     pub async fn feed<T>(&self, mut items: impl Stream<Item = T> + Unpin, first: Sender<T>) {
         loop {
             let item = tokio::select! {
                 biased;
-                () = self.panicked.cancelled() => return,
+                () = self.failed.cancelled() => return,
                 item = items.next() => item,
             };
             let Some(item) = item else { return };
@@ -140,6 +163,12 @@ impl Stages {
                 return;
             }
         }
+    }
+
+    /// What ends the pipeline if the model's device is lost.
+    #[must_use]
+    pub fn end(&self) -> PipelineEnd {
+        PipelineEnd { reason: Arc::clone(&self.lost), failed: self.failed.clone() }
     }
 
     /// The channel into which a stage sends what leaves early.
@@ -158,7 +187,7 @@ impl Stages {
     /// the other.
     ///
     /// # Errors
-    /// If a stage panicked.
+    /// If a stage panicked, or the model's device is lost.
     pub async fn finish(self) -> Result<(), PipelineError> {
         // The channel of exits closes when the last stage that has a sender ends.
         drop((self.exits, self.exits_in));
@@ -167,6 +196,9 @@ impl Stages {
             if task.await.is_err() {
                 result = Err(PipelineError::StagePanicked { stage });
             }
+        }
+        if let (Ok(()), Some(reason)) = (&result, self.lost.get()) {
+            result = Err(PipelineError::DeviceLost { reason: reason.clone() });
         }
         result
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::reference::{self, RandomNetwork, noise};
 use super::{compare, each_kernel};
 use crate::kernel::{Kernel, ValueFormat};
-use crate::{Backbone, BackboneOutputs, BatchShape};
+use crate::{Backbone, BackboneOutputs, BatchInput, BatchShape, PixelValues};
 
 /// The largest difference allowed, relative to the largest value. bf16 has 8 bits, and a network
 /// of 50 layers adds up its rounding errors.
@@ -28,7 +28,7 @@ fn check(network: &RandomNetwork, shape: BatchShape, threads: usize) {
         .collect();
     each_kernel(|kernel| {
         let backbone = Backbone::new(kernel, &weights).unwrap();
-        let outputs = backbone.run(&input, shape, [true; 4], threads);
+        let outputs = backbone.run(BatchInput::Values(&input), shape, [true; 4], threads);
         for (stage, output) in outputs.stages.iter().enumerate() {
             let output = output.as_ref().unwrap();
             let all: Vec<f64> =
@@ -94,7 +94,8 @@ fn an_image_does_not_depend_on_its_neighbours_or_on_threads() {
     each_kernel(|kernel| {
         let backbone = Backbone::new(kernel, &network.weights()).unwrap();
         let run = |input: &[f32], images, threads| {
-            backbone.run(input, BatchShape { images, height, width }, [true; 4], threads)
+            let shape = BatchShape { images, height, width };
+            backbone.run(BatchInput::Values(input), shape, [true; 4], threads)
         };
         let whole = run(&input, n, 1);
         for threads in [2, 3, 20, 50] {
@@ -122,13 +123,42 @@ fn image_of(outputs: &BackboneOutputs, image: usize, n: usize) -> BackboneOutput
 }
 
 #[test]
+fn bytes_are_what_their_values_are() {
+    let network = RandomNetwork::new(32, [1, 1, 1, 1], true);
+    let (n, height, width) = (3, 37, 50);
+    let values = PixelValues {
+        values: std::array::from_fn(|channel| {
+            std::array::from_fn(|byte| (byte as f32 - 90.0 * channel as f32) / 57.0)
+        }),
+        sources: [2, 1, 0],
+    };
+    let bytes: Vec<u8> = (0..n * height * width * 3).map(|at| (at * at % 251) as u8).collect();
+    let scaled = bytes.chunks(height * width * 3).flat_map(|image| {
+        (0..3).flat_map(|channel| {
+            let pixels = image.as_chunks::<3>().0.iter();
+            pixels
+                .map(move |pixel| usize::from(pixel[2 - channel]))
+                .map(move |byte| (channel, byte))
+        })
+    });
+    let scaled: Vec<f32> = scaled.map(|(channel, byte)| values.values[channel][byte]).collect();
+    let shape = BatchShape { images: n, height, width };
+    each_kernel(|kernel| {
+        let backbone = Backbone::new(kernel, &network.weights()).unwrap();
+        let run = |input: BatchInput<'_>| backbone.run(input, shape, [true; 4], 2);
+        let of_bytes = run(BatchInput::Pixels { bytes: &bytes, values: &values });
+        assert!(of_bytes == run(BatchInput::Values(&scaled)), "{kernel}");
+    });
+}
+
+#[test]
 fn not_a_number_is_not_hidden() {
     let network = RandomNetwork::new(32, [1, 1, 1, 1], true);
     let mut input = noise(3 * 64 * 64, 5);
     input[64 * 32 + 32] = f32::NAN;
     each_kernel(|kernel| {
         let backbone = Backbone::new(kernel, &network.weights()).unwrap();
-        let outputs = backbone.run(&input, square(1, 64), [false; 4], 1);
+        let outputs = backbone.run(BatchInput::Values(&input), square(1, 64), [false; 4], 1);
         assert!(outputs.pooled.iter().all(|value| value.is_nan()), "{kernel}");
     });
 }

@@ -10,6 +10,7 @@ use camshaft_common::explain::{FusedLayers, Method, TargetLayer};
 use camshaft_vision::heat_map::HeatMap;
 use candle_core::{Result, Tensor};
 
+use super::batch_input::BatchInput;
 use super::early_end::EarlyEnd;
 use crate::cam::{
     CamTarget, Gradients, ablation_cam, class_indices, eigen_cam, eigen_grad_cam, grad_cam,
@@ -22,12 +23,10 @@ const CHANNELS_AT_ONCE: usize = 16;
 
 /// A batch after its forward pass.
 pub(super) struct ForwardedBatch<'a> {
-    /// `[N, 3, H, W]` on the network's device.
-    pub(super) input: &'a Tensor,
+    /// The network's input.
+    pub(super) input: &'a BatchInput<'a>,
     /// The pass's logits, and the outputs of the stages that [`starting_stages`] names.
     pub(super) forward: &'a ForwardOutput,
-    /// Number of images that the network takes at once.
-    pub(super) at_once: usize,
     /// Whether the maps are still wanted. It is checked before each pass.
     pub(super) early_end: &'a EarlyEnd<'a>,
 }
@@ -99,7 +98,7 @@ impl<'a> LayerMaps<'a> {
         targets: &'a [CamTarget],
     ) -> Result<Self> {
         let cut = match network.start(point) {
-            CutStart::Image => network.cut(point, batch.input)?,
+            CutStart::Image => network.cut(point, batch.input.scaled()?)?,
             CutStart::Stage(stage) => {
                 let start = batch.forward.stages[stage].as_ref().expect("it was asked for");
                 network.cut(point, start)?
@@ -111,9 +110,9 @@ impl<'a> LayerMaps<'a> {
     /// Computes the maps by method, then by target.
     fn compute(&self, methods: &[Method]) -> Result<Vec<Vec<HeatMap>>> {
         let mut all = vec![Vec::new(); methods.len()];
-        // At most `at_once` targets at a time, so that images with many targets need no more memory
+        // At most a batch's number of targets at a time, so that images with many targets need no more memory
         // than the batch itself.
-        for targets in self.targets.chunks(self.batch.at_once.max(1)) {
+        for targets in self.targets.chunks(self.batch.input.images().max(1)) {
             self.batch.early_end.check()?;
             let mut gradients = None;
             for (maps, &method) in all.iter_mut().zip(methods) {
@@ -190,7 +189,8 @@ impl<'a> LayerMaps<'a> {
     }
 
     fn score_cam(&self, image: usize, classes: &[usize]) -> Result<Vec<HeatMap>> {
-        let (input, activations) = (self.batch.input.get(image)?, self.cut.features.get(image)?);
+        let input = self.batch.input.scaled()?.get(image)?;
+        let activations = self.cut.features.get(image)?;
         let score = |inputs: &Tensor| {
             self.batch.early_end.check()?;
             Ok(self.network.forward(inputs, &[])?.logits)

@@ -1,10 +1,11 @@
 //! A batch from input to predictions and maps, in one forward pass.
 //!
 //! Owns the steps and their order. [`scores`] decides which classes are explained, [`maps`] how
-//! their maps are computed; [`relabel`] makes a result for another label without the network. An image that can't be explained fails alone; the other images of its
-//! batch get their results. Upstream: batches of the network's input. Downstream: overlays and
+//! their maps are computed; [`relabel`] makes a result for another label without the network. An image
+//! that can't be explained fails alone; the other images of its batch get their results. Upstream: batches of the network's input. Downstream: overlays and
 //! results.
 
+mod batch_input;
 mod check;
 mod cost;
 mod early_end;
@@ -16,6 +17,7 @@ mod scores;
 
 use camshaft_common::explain::ExplainOptions;
 use camshaft_vision::heat_map::HeatMap;
+use camshaft_vision::input::InputRule;
 use candle_core::Tensor;
 
 pub use cost::ExplanationCost;
@@ -26,15 +28,23 @@ pub use result::{ClassMap, ExplainRequest, ExplainedImage};
 use crate::cam::{CamTarget, MapStatistics};
 use crate::error::ModelError;
 use crate::model::Model;
-use crate::network::resnet::ForwardOutput;
+use crate::network::inference::{PassInput, PassRequest, StartedPass};
+use batch_input::BatchInput;
 use check::check_layers;
 use early_end::EarlyEnd;
 use maps::ForwardedBatch;
 use scores::{ImageScores, ScorePlan};
 
+/// A result for each image of a batch.
+pub type ImageResults = Vec<Result<ExplainedImage, ExplainError>>;
+
+/// A batch whose forward pass was started.
+#[derive(Debug)]
+pub struct StartedBatch(StartedPass);
+
 impl Model {
-    /// Predicts and explains a batch with one forward pass. `input` is `[N, 3, H, W]`, f32, on any
-    /// device, scaled as the input rule says. There is one request for each image.
+    /// Predicts and explains a batch with one forward pass. `input` is `[N, 3, H, W]`, f32, scaled as
+    /// the input rule says. There is one request for each image.
     ///
     /// # Errors
     /// The outer error is about the whole batch: a wrong shape or a failing device. An error of a
@@ -43,54 +53,96 @@ impl Model {
         &self,
         input: &Tensor,
         requests: &[ExplainRequest<'_>],
-    ) -> Result<Vec<Result<ExplainedImage, ExplainError>>, ModelError> {
-        self.explain_batch_while(input, requests, &|| true)
+    ) -> Result<ImageResults, ModelError> {
+        if requests.is_empty() {
+            self.check_shape(input.dims(), 0)?;
+            return Ok(Vec::new());
+        }
+        self.check_shape(input.dims(), requests.len())?;
+        let input = PassInput::Scaled(input);
+        self.finish(self.begin(input, requests)?, input, requests, &|| true)
     }
 
-    /// As [`Model::explain_batch`], but gives up once `goes_on` is false. It is asked before each pass
+    /// Starts the forward pass of a batch. `pixels` are bytes `[N, H, W, 3]`, resized as the input rule
+    /// says and not scaled. There is one request for each image.
+    ///
+    /// # Errors
+    /// As [`Model::finish_batch`].
+    pub fn begin_batch(
+        &self,
+        pixels: &[u8],
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<StartedBatch, ModelError> {
+        let InputRule { height, width, .. } = self.config().input;
+        let images = pixels.len() / (3 * height * width).max(1);
+        self.check_shape(&[images, 3, height, width], requests.len())?;
+        self.begin(PassInput::Pixels(pixels), requests)
+    }
+
+    /// Waits for a batch's forward pass, and predicts and explains. `pixels` and `requests` are those
+    /// that it was started with. Gives up once `goes_on` is false. It is asked before each further pass
     /// of the network that the maps need.
     ///
     /// # Errors
     /// As [`Model::explain_batch`], and [`ModelError::GivenUp`].
-    pub fn explain_batch_while(
+    pub fn finish_batch(
         &self,
-        input: &Tensor,
+        started: StartedBatch,
+        pixels: &[u8],
         requests: &[ExplainRequest<'_>],
         goes_on: &dyn Fn() -> bool,
-    ) -> Result<Vec<Result<ExplainedImage, ExplainError>>, ModelError> {
-        if input.dims().first() != Some(&requests.len()) {
-            let rule = &self.config().input;
-            return Err(ModelError::BatchShape {
-                actual: input.dims().to_vec(),
-                expected: [requests.len(), 3, rule.height, rule.width],
-            });
+    ) -> Result<ImageResults, ModelError> {
+        self.finish(started, PassInput::Pixels(pixels), requests, goes_on)
+    }
+
+    fn check_shape(&self, actual: &[usize], images: usize) -> Result<(), ModelError> {
+        let InputRule { height, width, .. } = self.config().input;
+        let expected = [images, 3, height, width];
+        if actual != expected {
+            return Err(ModelError::BatchShape { actual: actual.to_vec(), expected });
         }
-        if requests.is_empty() {
-            return Ok(Vec::new());
-        }
-        let shape = self.network().shape();
-        let usable: Vec<_> =
-            requests.iter().map(|request| check_layers(shape, &request.options.layer)).collect();
+        Ok(())
+    }
+
+    fn begin(
+        &self,
+        input: PassInput<'_>,
+        requests: &[ExplainRequest<'_>],
+    ) -> Result<StartedBatch, ModelError> {
         let layers = requests.iter().flat_map(|request| request.options.layer.iter());
-        let input = input.to_device(self.candle_device())?;
-        let forward = self.forward(&input, &maps::starting_stages(self.network(), layers))?;
+        let stages = maps::starting_stages(self.network(), layers);
+        let request = PassRequest { stages };
+        let pass = self.network().begin(input, &request);
+        Ok(StartedBatch(pass.map_err(|error| self.error_of(error))?))
+    }
+
+    fn finish(
+        &self,
+        StartedBatch(pass): StartedBatch,
+        input: PassInput<'_>,
+        requests: &[ExplainRequest<'_>],
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<ImageResults, ModelError> {
+        let forward = self.network().finish(pass).map_err(|error| self.error_of(error))?;
         let logits = forward.logits.to_vec2::<f32>()?;
         let pooled = forward.pooled.to_vec2::<f32>()?;
-        let plans: Vec<_> = usable
-            .into_iter()
-            .zip(logits.iter().zip(requests))
-            .map(|(usable, (logits, request))| {
-                let plan =
-                    |scores: ImageScores<'_>| scores.plan(self.config(), self.labels(), request);
-                usable.and_then(|()| plan(ImageScores::of(logits)?))
+        let shape = self.network().shape();
+        let plans: Vec<_> = logits
+            .iter()
+            .zip(requests)
+            .map(|(logits, request)| {
+                check_layers(shape, &request.options.layer)?;
+                ImageScores::of(logits)?.plan(self.config(), self.labels(), request)
             })
             .collect();
         let early_end = EarlyEnd::new(goes_on);
-        let maps = self.maps(&input, &forward, &plans, requests, &early_end);
+        let input = BatchInput::new(input, requests.len(), self.network().pixel_input());
+        let batch = ForwardedBatch { input: &input, forward: &forward, early_end: &early_end };
+        let maps = self.maps(&batch, &plans, requests);
         if early_end.has_come() {
             return Err(ModelError::GivenUp);
         }
-        let mut maps = maps?;
+        let mut maps = maps.map_err(|error| self.error_of(error))?;
         let results = plans.into_iter().zip(pooled).zip(requests).enumerate();
         let results = results.map(|(image, ((plan, features), request))| {
             self.explained(plan?, features, std::mem::take(&mut maps[image]), request)
@@ -101,14 +153,10 @@ impl Model {
     /// Computes each image's maps: by method, then layer, then target.
     fn maps(
         &self,
-        input: &Tensor,
-        forward: &ForwardOutput,
+        batch: &ForwardedBatch<'_>,
         plans: &[Result<ScorePlan, ExplainError>],
         requests: &[ExplainRequest<'_>],
-        early_end: &EarlyEnd<'_>,
-    ) -> Result<Vec<Vec<HeatMap>>, ModelError> {
-        let at_once = input.dim(0)?;
-        let batch = ForwardedBatch { input, forward, at_once, early_end };
+    ) -> candle_core::Result<Vec<Vec<HeatMap>>> {
         let mut all = vec![Vec::new(); requests.len()];
         let wanted =
             |image: usize| (&requests[image].options.method, &requests[image].options.layer);
@@ -125,7 +173,7 @@ impl Model {
             };
             let targets: Vec<_> = same.iter().flat_map(|&image| targets_of(image)).collect();
             let (methods, layers) = (methods.as_slice(), layers.as_slice());
-            for maps in maps::compute_maps(self.network(), &batch, methods, layers, &targets)? {
+            for maps in maps::compute_maps(self.network(), batch, methods, layers, &targets)? {
                 for (target, map) in targets.iter().zip(maps) {
                     all[target.image].push(map);
                 }
@@ -168,7 +216,8 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
-    use crate::network::resnet::BlockKind;
+    use crate::network::inference::{EngineError, InferenceEngine};
+    use crate::network::resnet::{BlockKind, ForwardOutput};
     use crate::testing::{CLASSES, SIDE, noise, small_model, small_model_with, small_weights};
     use crate::{HeadKind, KernelChoice, ModelFiles, Precision};
 
@@ -179,6 +228,91 @@ mod tests {
 
     fn images(count: usize) -> Tensor {
         noise(&[count, 3, SIDE, SIDE], 100).abs().unwrap()
+    }
+
+    fn explain_while(
+        model: &Model,
+        input: &Tensor,
+        requests: &[ExplainRequest<'_>],
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<ImageResults, ModelError> {
+        let input = PassInput::Scaled(input);
+        model.finish(model.begin(input, requests)?, input, requests, goes_on)
+    }
+
+    /// An engine that fails, at the start of a pass or while the device works.
+    #[derive(Debug)]
+    struct FailingEngine {
+        error: EngineError,
+        at_start: bool,
+    }
+
+    impl InferenceEngine for FailingEngine {
+        fn name(&self) -> String {
+            "failing".to_owned()
+        }
+
+        fn takes(&self, _height: usize, _width: usize) -> bool {
+            true
+        }
+
+        fn begin(
+            &self,
+            _input: PassInput<'_>,
+            _request: &PassRequest,
+        ) -> Result<StartedPass, EngineError> {
+            if self.at_start { Err(self.error.clone()) } else { Ok(StartedPass::Running(0)) }
+        }
+
+        fn finish(&self, _pass: StartedPass) -> Result<ForwardOutput, EngineError> {
+            Err(self.error.clone())
+        }
+    }
+
+    #[test]
+    fn each_way_in_which_a_device_fails_is_told_apart() {
+        let bytes = vec![0; 3 * SIDE * SIDE];
+        for at_start in [true, false] {
+            let fail = |error: EngineError, method: &str| {
+                let mut model = small_model();
+                let engine = FailingEngine { error, at_start };
+                model.network_mut().set_engine(Box::new(engine));
+                let method = method.parse().unwrap();
+                let options = ExplainOptions { method, ..options(2, Target::Top(1)) };
+                let requests = [ExplainRequest { options: &options, label: None }];
+                let started = model.begin_batch(&bytes, &requests)?;
+                model.finish_batch(started, &bytes, &requests, &|| true)
+            };
+            let reason = || "a reason".to_owned();
+            let memory = fail(EngineError::OutOfMemory(reason()), "grad-cam").unwrap_err();
+            assert!(matches!(&memory, ModelError::OutOfMemory(told) if *told == reason()));
+            let lost = fail(EngineError::DeviceLost(reason()), "grad-cam").unwrap_err();
+            assert!(matches!(&lost, ModelError::DeviceLost(told) if *told == reason()));
+            let failed = fail(EngineError::Failed(reason()), "score-cam").unwrap_err();
+            assert!(
+                matches!(&failed, ModelError::Compute(_))
+                    && failed.to_string().contains("a reason")
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_are_explained_as_their_scaled_values_are() {
+        let model = small_model();
+        let bytes: Vec<u8> = (0..2 * 3 * SIDE * SIDE).map(|at| (at * at % 253) as u8).collect();
+        let scaled = model.network().pixel_input().scale(&bytes).unwrap();
+        for method in ["grad-cam", "score-cam"] {
+            let method = method.parse().unwrap();
+            let options = ExplainOptions { method, ..options(1, Target::Top(1)) };
+            let requests = [ExplainRequest { options: &options, label: None }; 2];
+            let started = model.begin_batch(&bytes, &requests).unwrap();
+            let of_bytes = model.finish_batch(started, &bytes, &requests, &|| true).unwrap();
+            assert_eq!(of_bytes, model.explain_batch(&scaled, &requests).unwrap());
+        }
+        let options = ExplainOptions::default();
+        let requests = [ExplainRequest { options: &options, label: None }; 3];
+        let refused = model.begin_batch(&bytes, &requests);
+        assert!(matches!(refused, Err(ModelError::BatchShape { .. })));
     }
 
     fn difference(a: &[f32], b: &[f32]) -> f32 {
@@ -300,7 +434,7 @@ mod tests {
             let options =
                 ExplainOptions { method: method.parse().unwrap(), ..options(2, Target::Top(1)) };
             let request = ExplainRequest { options: &options, label: None };
-            let late = model.explain_batch_while(&input, &[request], &|| false);
+            let late = explain_while(&model, &input, &[request], &|| false);
             assert!(matches!(late, Err(ModelError::GivenUp)), "{method}: {late:?}");
         }
         // Each class takes a pass back.
@@ -311,7 +445,7 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get() < 3
         };
-        let late = model.explain_batch_while(&input, &[request], &goes_on);
+        let late = explain_while(&model, &input, &[request], &goes_on);
         assert!(matches!(late, Err(ModelError::GivenUp)), "{late:?}");
         assert_eq!(asked.get(), 3);
     }

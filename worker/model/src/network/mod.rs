@@ -8,6 +8,8 @@ mod bias_residual_relu;
 pub mod convolution;
 mod convolution_shape;
 pub mod head;
+pub(crate) mod inference;
+mod kernel_engine;
 pub mod patches;
 mod placement;
 pub mod pooling;

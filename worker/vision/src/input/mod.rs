@@ -13,6 +13,22 @@ mod rule;
 
 pub use rule::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 
+/// Resizes and crops to the input's size: bytes `[height, width, 3]`, with the image's channels.
+/// Does not scale them: [`NormalisationTable`] tells what they mean.
+///
+/// # Panics
+///
+/// If the image or the rule has no pixels.
+#[must_use]
+pub fn to_pixels(image: &RgbImage, rule: &InputRule) -> Vec<u8> {
+    let crop = ResizedCrop::of(image.dimensions(), rule);
+    let (width, height) = (rule.width as u32, rule.height as u32);
+    if crop.resized == image.dimensions() && crop.resized == (width, height) {
+        return image.as_raw().clone();
+    }
+    crop.resample(image, (width, height), rule.interpolation)
+}
+
 /// Makes the input `[3, height, width]`, f32, row-major: one plane for each channel.
 ///
 /// # Panics
@@ -20,15 +36,7 @@ pub use rule::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 /// If the image or the rule has no pixels.
 #[must_use]
 pub fn to_input(image: &RgbImage, rule: &InputRule) -> Vec<f32> {
-    // No `..`, so that a new field is not forgotten here.
-    let InputRule { height, width, resize: _, interpolation, scale, mean, std, color } = rule;
-    let table = NormalisationTable::new(*scale, *color, mean, std);
-    let crop = ResizedCrop::of(image.dimensions(), rule);
-    let (width, height) = (*width as u32, *height as u32);
-    if crop.resized == image.dimensions() && crop.resized == (width, height) {
-        return table.planes(image.as_raw());
-    }
-    table.planes(&crop.resample(image, (width, height), *interpolation))
+    NormalisationTable::of(rule).planes(&to_pixels(image, rule))
 }
 
 /// The part of an image that becomes the input: left, top, right and bottom edge as shares of its
@@ -121,14 +129,21 @@ fn half_to_even(whole: u32) -> u32 {
 }
 
 /// The value of each byte in each of the input's channels.
-struct NormalisationTable {
-    values: [[f32; 256]; 3],
-    /// The image's channel for each of the input's channels.
-    sources: [usize; 3],
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormalisationTable {
+    /// By the input's channel, then by byte.
+    pub values: [[f32; 256]; 3],
+    /// The image's channel for each of the input's channels, 0 to 2.
+    pub sources: [usize; 3],
 }
 
 impl NormalisationTable {
-    fn new(scale: Scale, color: ChannelOrder, mean: &[f32; 3], std: &[f32; 3]) -> Self {
+    /// What `rule` makes of bytes.
+    #[must_use]
+    pub fn of(rule: &InputRule) -> Self {
+        // No `..`, so that a new field is not forgotten here.
+        let InputRule { height: _, width: _, resize: _, interpolation: _, scale, mean, std, color } =
+            rule;
         let scaled = |byte: usize| match scale {
             Scale::ByteToUnit => byte as f32 / 255.0,
             Scale::Byte => byte as f32,
@@ -145,7 +160,8 @@ impl NormalisationTable {
     }
 
     /// Looks up pixels, three bytes each; returns one plane for each channel.
-    fn planes(&self, pixels: &[u8]) -> Vec<f32> {
+    #[must_use]
+    pub fn planes(&self, pixels: &[u8]) -> Vec<f32> {
         let pixels = pixels.as_chunks::<3>().0;
         let mut input = vec![0.0; 3 * pixels.len()];
         let (first, rest) = input.split_at_mut(pixels.len());

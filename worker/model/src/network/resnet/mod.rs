@@ -14,8 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use camshaft_common::explain::TargetLayer;
-use camshaft_kernels::{Backbone, BatchShape, Kernel, SMALLEST_SIDE};
-use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
+use candle_core::{DType, Device, Error, Result, Tensor};
 use parking_lot::Mutex;
 
 pub(crate) use architecture_hint::{architecture_of, other_architecture};
@@ -23,11 +22,14 @@ pub(crate) use cut::{CutStart, CutState, LayerPoint};
 pub use shape::{BlockKind, BlockShape, ResNetShape, STAGES};
 
 use super::head::{Head, HeadShape};
+use super::inference::{
+    EngineError, InferenceEngine, PassInput, PassRequest, PixelInput, StartedPass,
+};
+use super::kernel_engine::KernelEngine;
 use super::placement::Placement;
 use super::unfolded_convolution::UnfoldedConv;
 use crate::checkpoint::{Weights, WeightsFile};
 use crate::compute::ComputeMode;
-use crate::config::HeadKind;
 use layers::{CandleLayers, FoldedNetwork};
 
 /// The shapes of a network's parts.
@@ -48,9 +50,13 @@ pub struct ResNet {
     head: Head,
     device: Device,
     dtype: DType,
-    /// The CPU's kernels, if they can run this network. They run every pass that needs no gradient.
-    backbone: Option<Backbone>,
-    /// candle's layers. If there is a backbone, they are made when they are first needed: most runs
+    /// What bytes mean to it.
+    input: PixelInput,
+    /// What runs every pass that needs no gradient; none if only candle can run this network.
+    engine: Option<Box<dyn InferenceEngine>>,
+    /// The engine's last error, until it is taken: candle's errors have no room for it.
+    failure: Mutex<Option<EngineError>>,
+    /// candle's layers. If there is an engine, they are made when they are first needed: most runs
     /// need no gradient, and the layers take twice the file's size.
     layers: OnceLock<CandleLayers>,
     /// Convolutions whose own output is explained.
@@ -79,28 +85,57 @@ impl ResNet {
         weights: &mut Weights<'_>,
         file: WeightsFile,
         shape: NetworkShape,
+        input: PixelInput,
         device: &Device,
         &ComputeMode { dtype, kernel, .. }: &ComputeMode,
     ) -> Result<Self> {
         let NetworkShape { backbone: shape, head } = shape;
         let folded = FoldedNetwork::load(weights, shape)?;
         let head = Head::load(weights, head, device)?;
-        let backbone = match kernel {
-            Some(kernel) => backbone(&folded, kernel)?,
-            None => None,
+        let on_kernels = |kernel| {
+            folded.for_kernels(|network| KernelEngine::new(kernel, network, &head, &input))
         };
+        let engine = kernel.map(on_kernels).transpose()?.flatten();
+        let engine = engine.map(|engine| -> Box<dyn InferenceEngine> { Box::new(engine) });
         let layers = OnceLock::new();
-        if backbone.is_none() {
+        if engine.is_none() {
             let made = CandleLayers::new(&folded, Placement { device, dtype })?;
             layers.get_or_init(|| made);
         }
-        let (device, unfolded) = (device.clone(), Mutex::default());
-        Ok(Self { shape, head, device, dtype, backbone, layers, unfolded, file })
+        let (device, unfolded, failure) = (device.clone(), Mutex::default(), Mutex::default());
+        Ok(Self { shape, head, device, dtype, input, engine, failure, layers, unfolded, file })
     }
 
-    /// The kernel of the backbone; none if candle runs every pass.
-    pub(crate) fn kernel(&self) -> Option<Kernel> {
-        self.backbone.as_ref().map(Backbone::kernel)
+    /// The engine's name; none if candle runs every pass.
+    pub(crate) fn engine_name(&self) -> Option<String> {
+        self.engine.as_ref().map(|engine| engine.name())
+    }
+
+    /// Lets another engine run its passes.
+    #[cfg(test)]
+    pub(crate) fn set_engine(&mut self, engine: Box<dyn InferenceEngine>) {
+        self.engine = Some(engine);
+    }
+
+    /// What bytes mean to it.
+    pub(crate) fn pixel_input(&self) -> &PixelInput {
+        &self.input
+    }
+
+    /// Passes that may be under way at once.
+    pub(crate) fn passes_at_once(&self) -> usize {
+        self.engine.as_ref().map_or(1, |engine| engine.passes_at_once())
+    }
+
+    /// The engine's error behind the last error of a pass, if it was the engine's.
+    pub(crate) fn take_failure(&self) -> Option<EngineError> {
+        self.failure.lock().take()
+    }
+
+    fn failed(&self, error: EngineError) -> Error {
+        let told = Error::Msg(error.to_string());
+        *self.failure.lock() = Some(error);
+        told
     }
 
     fn layers(&self) -> Result<&CandleLayers> {
@@ -116,13 +151,45 @@ impl ResNet {
     /// Runs a batch: logits, and the outputs of the stages in `wanted` (1 to 4). `input` is
     /// `[N, 3, H, W]`, f32, scaled as the model's input rule says.
     pub fn forward(&self, input: &Tensor, wanted: &[usize]) -> Result<ForwardOutput> {
-        let (_, _, height, width) = input.dims4()?;
-        if let Some(backbone) = &self.backbone
-            && !input.track_op()
-            && height.min(width) >= SMALLEST_SIDE
+        let request = PassRequest { stages: wanted.to_vec() };
+        self.finish(self.begin(PassInput::Scaled(input), &request)?)
+    }
+
+    /// Starts a pass of a batch.
+    pub(crate) fn begin(&self, input: PassInput<'_>, request: &PassRequest) -> Result<StartedPass> {
+        let (height, width) = match input {
+            PassInput::Pixels(_) => (self.input.height, self.input.width),
+            PassInput::Scaled(input) => {
+                let (_, _, height, width) = input.dims4()?;
+                (height, width)
+            }
+        };
+        let is_differentiated = matches!(input, PassInput::Scaled(input) if input.track_op());
+        if let Some(engine) = &self.engine
+            && !is_differentiated
+            && engine.takes(height, width)
         {
-            return self.forward_on_kernels(backbone, input, wanted);
+            return engine.begin(input, request).map_err(|error| self.failed(error));
         }
+        let output = match input {
+            PassInput::Pixels(bytes) => {
+                self.forward_on_candle(&self.input.scale(bytes)?, &request.stages)
+            }
+            PassInput::Scaled(input) => self.forward_on_candle(input, &request.stages),
+        };
+        Ok(StartedPass::Done(output?))
+    }
+
+    /// Waits for a pass.
+    pub(crate) fn finish(&self, pass: StartedPass) -> Result<ForwardOutput> {
+        match (pass, &self.engine) {
+            (StartedPass::Done(output), _) => Ok(output),
+            (pass, Some(engine)) => engine.finish(pass).map_err(|error| self.failed(error)),
+            (StartedPass::Running(_), None) => unreachable!("candle's passes are done at once"),
+        }
+    }
+
+    fn forward_on_candle(&self, input: &Tensor, wanted: &[usize]) -> Result<ForwardOutput> {
         let layers = self.layers()?;
         let mut features = layers.stem(input)?;
         let mut stages = [const { None }; STAGES];
@@ -135,43 +202,6 @@ impl ResNet {
         let features = features.to_dtype(DType::F32)?;
         let pooled = features.mean((2, 3))?;
         Ok(ForwardOutput { logits: self.head.forward_both(&features, &pooled)?, pooled, stages })
-    }
-
-    fn forward_on_kernels(
-        &self,
-        backbone: &Backbone,
-        input: &Tensor,
-        wanted: &[usize],
-    ) -> Result<ForwardOutput> {
-        let (batch, _, height, width) = input.dims4()?;
-        let mut run = std::array::from_fn(|index| wanted.contains(&(index + 1)));
-        let flatten = self.head.shape().kind == HeadKind::Flatten;
-        run[STAGES - 1] |= flatten;
-        let threads = rayon::current_num_threads();
-        let input = input.contiguous()?;
-        let (storage, layout) = input.storage_and_layout();
-        let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
-            (&*storage, layout.contiguous_offsets())
-        else {
-            bail!("the CPU's kernels take f32 on the CPU");
-        };
-        let shape = BatchShape { images: batch, height, width };
-        let output = backbone.run(&values[start..end], shape, run, threads);
-        let mut stages = [const { None }; STAGES];
-        for (stage, features) in stages.iter_mut().zip(output.stages) {
-            if let Some(features) = features {
-                *stage =
-                    Some(Tensor::from_vec(features.values, &features.shape[..], &self.device)?);
-            }
-        }
-        let pooled = Tensor::from_vec(output.pooled, (batch, ()), &self.device)?;
-        let logits = if flatten {
-            let last = stages[STAGES - 1].as_ref().expect("it was asked for");
-            self.head.forward(last)?
-        } else {
-            self.head.forward_pooled(&pooled)?
-        };
-        Ok(ForwardOutput { logits, pooled, stages })
     }
 
     /// The position of `layer` in this network; none if it has no such layer.
@@ -237,19 +267,9 @@ impl ResNet {
     }
 }
 
-/// Makes the network for the CPU's kernels; none if they can't run it.
-fn backbone(folded: &FoldedNetwork, kernel: Kernel) -> Result<Option<Backbone>> {
-    match folded.for_kernels(|network| Backbone::new(kernel, network))? {
-        Ok(backbone) => Ok(Some(backbone)),
-        Err(reason) => {
-            tracing::warn!(%kernel, %reason, "the CPU's kernels can't run this network");
-            Ok(None)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::config::HeadKind;
     use crate::testing::{CLASSES, SIDE, noise, small_model, small_model_of, small_model_with};
 
     use super::*;
