@@ -5,8 +5,9 @@
 //! Downstream: [`planner`](super::planner), and the passes, which bind plans to addresses.
 //!
 //! A call of a plan only enqueues kernels: it allocates nothing and waits for nothing, so it may be
-//! captured in a CUDA graph. The kernels belong to the plan. So a CUDA graph may be launched only as
-//! long as the [`BoundConvolution`]s live that it has captured, and the memory they are bound to.
+//! captured in a CUDA graph. The kernels belong to the plan. So a CUDA graph may be launched only
+//! as long as the [`BoundConvolution`]s live that it has captured, and the memory they are bound
+//! to.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -191,8 +192,8 @@ impl ConvolutionPlan {
     }
 
     /// The plan on certain memory. The result keeps what it needs of the plan, and may be run until
-    /// the memory is freed. Nothing checks that: a wrong address is read and written. `workspace` has [`Self::workspace_bytes`] bytes, and nothing else uses
-    /// them while the convolution runs.
+    /// the memory is freed. Nothing checks that: a wrong address is read and written. `workspace`
+    /// has [`Self::workspace_bytes`] bytes, and nothing else uses them while the convolution runs.
     ///
     /// # Errors
     /// If `operands` has not exactly the tensors of this plan, or one is not aligned.

@@ -104,8 +104,8 @@ impl Planner {
         Ok(plan)
     }
 
-    /// True if the plan that [`Self::choose`] gives for the problem has the engine that was fastest,
-    /// in this process or an earlier one.
+    /// True if the plan that [`Self::choose`] gives for the problem has the engine that was
+    /// fastest, in this process or an earlier one.
     pub(crate) fn is_tuned(&self, problem: &ConvolutionProblem) -> bool {
         match self.plans.get(problem) {
             Some(chosen) => chosen.is_tuned,
