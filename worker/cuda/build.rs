@@ -1,4 +1,5 @@
-//! Compiles the kernels with NVIDIA's compiler into one file for all GPUs, which the library includes.
+//! Compiles the kernels with NVIDIA's compiler into one file for all GPUs, which the library
+//! includes.
 //!
 //! `CAMSHAFT_CUDA_EMULATED=1` builds without that compiler: for the emulated driver of the tests,
 //! which has kernels of its own, and for lints and documentation. A real GPU refuses such a build.
@@ -90,8 +91,8 @@ fn compile(compiler: &Path, target: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{} cannot compile the kernels ({}); it needs CUDA 12.8 or later and a C++ compiler, such as \
-         g++:\n{}{}",
+        "{} cannot compile the kernels ({}); it needs CUDA 12.8 or later and a C++ compiler, such \
+         as g++:\n{}{}",
         compiler.display(),
         output.status,
         String::from_utf8_lossy(&output.stdout),

@@ -5,9 +5,9 @@
 //! callers promise that pointers are of memory that is large enough. Upstream: `device`.
 //! Downstream: passes, forward and backward.
 //!
-//! Activations are `[N, H, W, C]` in the format that a method is given; `P` stands for H × W. Every
-//! method enqueues its work and returns. Rows of channels are read fastest if they are multiples of
-//! 16 bytes and start at one; other rows are right, too.
+//! Activations are `[N, H, W, C]` in the format that a method is given; `P` stands for H × W. A
+//! method enqueues its work and returns. It is fastest if rows of channels are multiples of 16 bytes
+//! and start at one; other rows give the same results.
 
 mod launch;
 mod maps;

@@ -1,17 +1,17 @@
 // What all kernels share: how their threads are written down, the number formats, and how groups of
 // neighbouring channels are loaded and stored. Knows no kernel. Downstream: kernels.cu.
 //
-// The same source is compiled by nvcc for the device and by g++ for the host, where it is tested. So
-// a kernel is a sequence of phases:
+// The same source is compiled by nvcc for the device and by g++ for the host, where it is tested.
+// So a kernel is a sequence of phases:
 //
 //     FOR_EACH_THREAD(thread) { … }    // one phase: `continue` ends it for this thread
 //     WAIT_FOR_THREADS();              // between two phases
 //     FOR_EACH_THREAD(thread) { … }
 //
-// On the device each thread runs each phase once. On the host one thread runs a phase for all threads
-// of the block, then the next phase. So a value that lives on from one phase to another is kept in
-// SHARED memory, or is the same for all threads. Shuffles between threads, atomics and PTX have no
-// counterpart on the host and are not used.
+// On the device each thread runs each phase once. On the host one thread runs a phase for all
+// threads of the block, then the next phase. So a value that lives on from one phase to another is
+// kept in SHARED memory, or is the same for all threads. Shuffles between threads, atomics and PTX
+// have no counterpart on the host and are not used.
 #pragma once
 
 #ifdef CAMSHAFT_ON_HOST
@@ -25,8 +25,8 @@
 #define UNROLL
 #define FOR_EACH_THREAD(thread) for (int thread = 0; thread < THREADS; thread++)
 #define WAIT_FOR_THREADS() static_cast<void>(0)
-#define NOTE_KERNEL(name)                                                   \
-  static const bool noted_##name = note_kernel(                             \
+#define NOTE_KERNEL(name)                       \
+  static const bool noted_##name = note_kernel( \
       #name, name, [](void **arguments) { call_with_pointers(name, arguments); });
 #define GLOBAL static void
 #else
@@ -59,7 +59,7 @@ DEVICE float to_float(BFloat16 value) { return __bfloat162float(value); }
 #endif
 DEVICE float to_float(float value) { return value; }
 
-// Rounds to nearest, ties to even. `T` stands first so that a caller can name it.
+// Rounds a float to the nearest number of a format, ties to even.
 template <typename T>
 struct Rounded;
 template <>
@@ -184,14 +184,14 @@ DEVICE long long item_of(int thread) {
 
 // Defines the kernels `name_f32`, `name_bf16` and `name_f16`, which call the function template
 // `name`. `parameters` use the format as `T`; `arguments` are their names; both in parentheses.
-#define KERNEL(name, parameters, arguments)           \
-  KERNEL_FOR(name, f32, float, parameters, arguments) \
+#define KERNEL(name, parameters, arguments)               \
+  KERNEL_FOR(name, f32, float, parameters, arguments)     \
   KERNEL_FOR(name, bf16, BFloat16, parameters, arguments) \
   KERNEL_FOR(name, f16, Half, parameters, arguments)
 
-#define KERNEL_FOR(name, format, type, parameters, arguments)       \
-  namespace of_##format {                                           \
-  typedef type T;                                                   \
-  GLOBAL name##_##format parameters { name<T> arguments; }          \
-  NOTE_KERNEL(name##_##format)                                      \
+#define KERNEL_FOR(name, format, type, parameters, arguments) \
+  namespace of_##format {                                     \
+  typedef type T;                                             \
+  GLOBAL name##_##format parameters { name<T> arguments; }    \
+  NOTE_KERNEL(name##_##format)                                \
   }

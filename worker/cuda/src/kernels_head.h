@@ -70,7 +70,9 @@ DEVICE void head_logits(const T *features, const float *pooled, const float *wei
     // What lies past the last image or class is computed of the last one, and not stored.
     size_t image_of[LOGIT_IMAGES];
     const float *weights[LOGIT_CLASSES];
-    UNROLL for (int i = 0; i < LOGIT_IMAGES; i++) image_of[i] = smaller(first_image + i, images - 1);
+    UNROLL for (int i = 0; i < LOGIT_IMAGES; i++) {
+      image_of[i] = smaller(first_image + i, images - 1);
+    }
     UNROLL for (int k = 0; k < LOGIT_CLASSES; k++) {
       weights[k] = weight + smaller(first_class + k, classes - 1) * depth;
     }

@@ -20,7 +20,7 @@ const float GRAD_CAM_PLUS_PLUS_EPSILON = 1e-6f;
 // Prevents a division by zero in XGrad-CAM if a channel is zero: the value of the authors' code.
 const float X_GRAD_CAM_EPSILON = 1e-7f;
 
-// Groups of channels of one block of `channel_weights`: neighbouring threads read 64 bytes together.
+// Groups of channels of one block of `channel_weights`: neighbouring threads read 64 bytes at once.
 const int WEIGHT_GROUPS = 4;
 // Threads that share the positions of one group.
 const int WEIGHT_ADDERS = THREADS / WEIGHT_GROUPS;
@@ -78,7 +78,8 @@ DEVICE void channel_weights(const T *activations, const T *gradients, float *out
   FOR_EACH_THREAD(thread) {
     int group = place.block * WEIGHT_GROUPS + thread % WEIGHT_GROUPS;
     ChannelSums<T> sums = {};
-    for (int p = thread / WEIGHT_GROUPS; p < positions && group < groups.count; p += WEIGHT_ADDERS) {
+    for (int p = thread / WEIGHT_GROUPS; p < positions && group < groups.count;
+         p += WEIGHT_ADDERS) {
       float of_activations[Group<T>::SIZE], of_gradients[Group<T>::SIZE];
       size_t pixel = start + static_cast<size_t>(p) * channels;
       groups.load(activations + pixel, group, of_activations);

@@ -1,10 +1,10 @@
 // Stands in for CUDA's headers if the kernels are compiled for the host (CAMSHAFT_ON_HOST).
 //
 // Owns the place of a block in its grid, the two half-precision formats, and the list of kernels by
-// name with a way to run one with arguments as `cuLaunchKernel` takes them. Does no arithmetic of the
-// kernels. Downstream: kernels_common.h, the emulated driver in tests/gpu/emulator, and the tests in
-// ../tests/kernels_on_host. Sources that only call kernels include this header; the one source
-// that is kernels.cu defines the functions at the end.
+// name with a way to run one with arguments as `cuLaunchKernel` takes them. Does no arithmetic of
+// the kernels. Downstream: kernels_common.h, the emulated driver in tests/gpu/emulator, and the
+// tests in ../tests/kernels_on_host. kernels.cu defines the two functions at the end; it is compiled
+// once, and sources that only call kernels include this header.
 #pragma once
 
 #include <cstdint>
@@ -104,7 +104,8 @@ inline std::map<std::string, HostKernel> &host_kernels() {
 }
 
 template <typename... Arguments, size_t... Index>
-void call_with_values(void (*kernel)(Arguments...), void **arguments, std::index_sequence<Index...>) {
+void call_with_values(void (*kernel)(Arguments...), void **arguments,
+                      std::index_sequence<Index...>) {
   kernel(*static_cast<Arguments *>(arguments[Index])...);
 }
 

@@ -1,12 +1,12 @@
-// Kernels that change or copy rows of channels: what follows a convolution if cuDNN has no fused one,
-// steps of the backward pass, and copies between the device's layout and the host's. A part of
-// kernels.cu. In place means that a thread reads and writes the same values only.
+// Kernels that change or copy rows of channels: what follows a convolution if cuDNN has no fused
+// one, steps of the backward pass, and copies between the device's layout and the host's. A part of
+// kernels.cu.
 #pragma once
 
 #include "kernels_common.h"
 
-// values = relu(values + residual + bias): values and residual `[rows, C]`, bias `[C]`. There may be
-// no residual, and the ReLU may be left out. Blocks: rows × groups / 256, rounded up.
+// values = relu(values + residual + bias): values and residual `[rows, C]`, bias `[C]`. There may
+// be no residual, and the ReLU may be left out. Blocks: rows × groups / 256, rounded up.
 template <typename T>
 DEVICE void add_bias_relu(T *values, const T *bias, const T *residual, int relu, long long rows,
                           int channels) {
@@ -34,8 +34,8 @@ KERNEL(add_bias_relu,
        (T *values, const T *bias, const T *residual, int relu, long long rows, int channels),
        (values, bias, residual, relu, rows, channels))
 
-// values = relu(values * scale + shift): values `[rows, C]`, scale and shift `[C]`, f32. There may be
-// no shift, and the ReLU may be left out. Blocks: rows × groups / 256, rounded up.
+// values = relu(values * scale + shift): values `[rows, C]`, scale and shift `[C]`, f32. There may
+// be no shift, and the ReLU may be left out. Blocks: rows × groups / 256, rounded up.
 template <typename T>
 DEVICE void affine(T *values, const float *scale, const float *shift, int relu, long long rows,
                    int channels) {
@@ -105,8 +105,8 @@ DEVICE void add(T *to, const T *from, long long count) {
 }
 KERNEL(add, (T *to, const T *from, long long count), (to, from, count))
 
-// Row `indices[r]` of `from` to row r of `to`. Blocks: rows of `to` × (groups of a row / 256, rounded
-// up).
+// Row `indices[r]` of `from` to row r of `to`. Blocks: rows of `to` × (groups of a row / 256,
+// rounded up).
 template <typename T>
 DEVICE void gather_rows(const T *from, const int *indices, T *to, int row_values) {
   Groups<T> groups(row_values, from, to);
@@ -122,8 +122,9 @@ DEVICE void gather_rows(const T *from, const int *indices, T *to, int row_values
 KERNEL(gather_rows, (const T *from, const int *indices, T *to, int row_values),
        (from, indices, to, row_values))
 
-// Copies of one image's features `[P, C]`, each with one channel set to zero: `first_channel` in the
-// first copy, the next one in the second. Blocks: copies × (groups of an image / 256, rounded up).
+// Copies of one image's features `[P, C]`, each with one channel set to zero: `first_channel` in
+// the first copy, the next one in the second. Blocks: copies × (groups of an image / 256, rounded
+// up).
 template <typename T>
 DEVICE void ablate(const T *features, T *output, int first_channel, int positions, int channels) {
   Groups<T> groups(channels, features, output);
@@ -173,7 +174,8 @@ DEVICE void transpose(const From *from, To *to, float *tile, int rows, int colum
     for (int row = thread / TILE; row < TILE; row += TILE_ROWS) {
       int y = place.row + row, x = place.column + column;
       if (y >= rows || x >= columns) continue;
-      tile[row * (TILE + 1) + column] = to_float(from[start + static_cast<size_t>(y) * columns + x]);
+      size_t index = start + static_cast<size_t>(y) * columns + x;
+      tile[row * (TILE + 1) + column] = to_float(from[index]);
     }
   }
   WAIT_FOR_THREADS();

@@ -157,8 +157,8 @@ impl Kernels {
         self.of(format).gather_rows.launch(stream, blocks, &arguments)
     }
 
-    /// Copies one image's features `[P, C]` to `output`, `[count, P, C]`: each copy with one channel
-    /// set to zero, from channel `first` on.
+    /// Copies one image's features `[P, C]` to `output`, `[count, P, C]`: each copy with one
+    /// channel set to zero, from channel `first` on.
     ///
     /// # Errors
     /// If the device fails.
