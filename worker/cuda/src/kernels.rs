@@ -6,8 +6,8 @@
 //! Downstream: passes, forward and backward.
 //!
 //! Activations are `[N, H, W, C]` in the format that a method is given; `P` stands for H × W. A
-//! method enqueues its work and returns. It is fastest if rows of channels are multiples of 16 bytes
-//! and start at one; other rows give the same results.
+//! method enqueues its work and returns. It is fastest if rows of channels are multiples of 16
+//! bytes and start at one; other rows give the same results.
 
 mod launch;
 mod maps;

@@ -3,8 +3,8 @@
 // Owns the place of a block in its grid, the two half-precision formats, and the list of kernels by
 // name with a way to run one with arguments as `cuLaunchKernel` takes them. Does no arithmetic of
 // the kernels. Downstream: kernels_common.h, the emulated driver in tests/gpu/emulator, and the
-// tests in ../tests/kernels_on_host. kernels.cu defines the two functions at the end; it is compiled
-// once, and sources that only call kernels include this header.
+// tests in ../tests/kernels_on_host. kernels.cu defines the two functions at the end; it is
+// compiled once, and sources that only call kernels include this header.
 #pragma once
 
 #include <cstdint>
