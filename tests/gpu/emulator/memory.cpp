@@ -37,7 +37,7 @@ void describe(char *text, size_t size, uint64_t address) {
     if (distance < nearest) {
       nearest = distance;
       snprintf(text, size, "%llu bytes %s the allocation of %llu bytes at 0x%llx",
-               (unsigned long long)(distance > 0 ? distance : address - start),
+               (unsigned long long)(address >= start && address < end ? address - start : distance),
                address < start ? "before" : address < end ? "into" : "behind",
                (unsigned long long)allocation.bytes, (unsigned long long)start);
     }

@@ -1,5 +1,5 @@
 // Checks the emulator itself: convolutions and data gradients against sums that are written down
-// plainly, captures, and that faults are found. `build.sh --test` runs it.
+// plainly, a kernel, captures, and that faults are found. `build.sh --test` runs it.
 
 #include <cmath>
 #include <cstdio>
@@ -28,6 +28,10 @@ int cuMemcpyDtoH_v2(void *, uint64_t, size_t);
 int cuMemcpyHtoDAsync_v2(uint64_t, const void *, size_t, void *);
 int cuMemcpyDtoHAsync_v2(void *, uint64_t, size_t, void *);
 int cuMemsetD8Async(uint64_t, unsigned char, size_t, void *);
+int cuModuleLoadData(void **, const void *);
+int cuModuleGetFunction(void **, void *, const char *);
+int cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
+                   void **, void **);
 int cudnnCreate(void **);
 int cudnnSetStream(void *, void *);
 void cudnnGetLastErrorString(char *, size_t);
@@ -265,6 +269,23 @@ void check_gradient(const Device &device, const Shape &s) {
   expect_equal(cudnnBackendExecute(device.handle, made, again), BAD_PARAM, "a plan whose tensor is gone");
 }
 
+// A kernel runs later than it is launched, with the arguments that it was launched with.
+void check_kernel(const Device &device) {
+  void *module, *function;
+  DO(cuModuleLoadData(&module, "any image"));
+  expect_equal(cuModuleGetFunction(&function, module, "no such kernel"), 500, "an unknown kernel");
+  DO(cuModuleGetFunction(&function, module, "add_f32"));
+  uint64_t to = upload({1, 2}), from = upload({3, 4});
+  long long count = 2;
+  void *arguments[] = {&to, &from, &count};
+  DO(cuLaunchKernel(function, 1, 1, 1, 256, 1, 1, 0, device.stream, arguments, nullptr));
+  count = 0;
+  std::vector<float> found(2);
+  DO(cuStreamSynchronize(device.stream));
+  DO(cuMemcpyDtoH_v2(found.data(), to, 8));
+  expect_near(found, {4, 6}, "a kernel");
+}
+
 // Results are not there before they are waited for; then they are.
 void check_order(const Device &device) {
   void *pinned;
@@ -306,6 +327,7 @@ int main() {
     check_forward(device, shape);
     check_gradient(device, shape);
   }
+  check_kernel(device);
   check_order(device);
   check_faults(device);
   puts("the emulator computes and finds faults as it should");

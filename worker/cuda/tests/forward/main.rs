@@ -298,4 +298,7 @@ fn chosen_engines_are_kept_in_a_folder_that_may_be_missing_or_damaged() {
     }
     pass(Some(kept.clone()));
     assert_eq!(files(), 1, "the damaged file is replaced");
+    for file in std::fs::read_dir(&kept).unwrap() {
+        assert!(!std::fs::read_to_string(file.unwrap().path()).unwrap().contains("damaged"));
+    }
 }
