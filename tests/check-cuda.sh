@@ -56,7 +56,7 @@ check_with_nvcc() {
   cargo clippy --locked --release --workspace --all-targets --features "$features" -- -D warnings
   local fatbin
   fatbin=$(find "${CARGO_TARGET_DIR:-target}/release/build" -path '*/camshaft-cuda-*/out/*' -name '*.fatbin' \
-    -size +0 -printf '%T@ %p %s bytes\n' | sort -n | tail -1)
+    -size +10k -printf '%T@ %p %s bytes\n' | sort -n | tail -1)
   [ -n "$fatbin" ] || fail "nvcc made no kernels"
   echo "kernels: ${fatbin#* }"
 }
@@ -64,7 +64,7 @@ check_with_nvcc() {
 build_emulator() {
   say "the emulator"
   command -v g++ >/dev/null || fail "there is no g++; install it"
-  tests/gpu/emulator/build.sh
+  tests/gpu/emulator/build.sh --test
   for library in libcuda.so.1 libcudnn.so.9; do
     [ -e "$emulator/$library" ] || fail "tests/gpu/emulator/build.sh made no target/emulator/$library"
   done
@@ -72,7 +72,8 @@ build_emulator() {
 
 check_crate() {
   say "camshaft-cuda's kernels on the host"
-  g++ -std=c++17 -O2 -Wall -I worker/cuda/src -o "$work/kernels_on_host" worker/cuda/tests/kernels_on_host/*.cpp
+  g++ -std=c++17 -O2 -Wall -Wextra -I worker/cuda/src -DCAMSHAFT_ON_HOST -o "$work/kernels_on_host" \
+    worker/cuda/tests/kernels_on_host/*.cpp -x c++ worker/cuda/src/kernels.cu
   "$work/kernels_on_host"
   say "camshaft-cuda on the emulated device"
   emulated cargo test --locked --release -p camshaft-cuda
@@ -136,7 +137,7 @@ check_without_device() {
   CAMSHAFT_EMULATE_DRIVER=12040 emulated audit auto --device auto --limit 4
   results auto device cpu
   say "with a driver and no device"
-  CAMSHAFT_EMULATE_NO_DEVICE=1 refused device emulated audit no-device --device cuda --limit 4
+  CAMSHAFT_EMULATE_NO_DEVICE=1 refused 'no GPU 0' emulated audit no-device --device cuda --limit 4
   CAMSHAFT_EMULATE_NO_DEVICE=1 emulated audit auto --device auto --limit 4
   results auto device cpu
 }
