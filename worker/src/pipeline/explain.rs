@@ -27,7 +27,8 @@ use super::model_files::{KEPT_MODELS, ModelUnavailable};
 use super::recently_used::RecentlyUsed;
 use super::stages::{Stages, note_exit};
 use super::traces::{self, HasSpans, ImageSpans};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ModelWait};
+use crate::thread_times::MODEL_THREAD;
 
 const STAGE: &str = "model";
 
@@ -270,12 +271,15 @@ impl ModelStage {
         let mut work = move || {
             let times = metrics.stage(STAGE, 1);
             thread.show_models(&metrics);
+            let mut idle_since = Instant::now();
             while let Some(batch) = batches.blocking_recv() {
+                metrics.count_model_wait(ModelWait::Batch, idle_since.elapsed());
                 metrics.observe_batch(batch.images.len());
                 let (waited, started) = (batch.ready_since.elapsed(), Instant::now());
                 let results = thread.explain_traced(batch, &batch_size, &pace);
                 times.observe(waited, started.elapsed());
                 thread.show_models(&metrics);
+                let sends_since = Instant::now();
                 for result in results {
                     let sent = match result {
                         Ok(image) => output.send_blocking(image),
@@ -286,9 +290,12 @@ impl ModelStage {
                         return;
                     }
                 }
+                idle_since = Instant::now();
+                metrics.count_model_wait(ModelWait::Room, idle_since - sends_since);
             }
+            metrics.read_cpu_times();
         };
-        let thread = std::thread::Builder::new().name("model".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(MODEL_THREAD.to_owned()).spawn(move || {
             work();
             // There is no receiver if the pipeline was dropped.
             finished.send(()).unwrap_or_default();
