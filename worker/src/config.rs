@@ -43,7 +43,7 @@ pub struct EngineConfig {
     pub image_limits: ImageLimits,
     /// Memory for files, pixels and overlays together. The model's own is not in it.
     pub held_bytes: u64,
-    /// Cores of this machine.
+    /// Threads for each kind of work: one for each core.
     pub cores: usize,
     /// What the program decides.
     pub settings: EngineSettings,
