@@ -213,8 +213,8 @@ async fn send_back(images: Vec<Waiting>, exits: &Sender<Exit>) -> bool {
 
 impl BatchStage {
     /// How many images a batch that begins with `first` should have. On a CPU larger batches are for
-    /// the network's kernels alone: a backward pass keeps what each layer computed, some 200 MB an
-    /// image, and is no faster with more images.
+    /// the network's kernels alone: a backward pass keeps what each layer computed for each image, and
+    /// is no faster with more images.
     fn size_for(&self, first: &Waiting) -> usize {
         let on_cpu = self.max_activation_bytes.is_some();
         let now = self.size.now();
