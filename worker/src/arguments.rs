@@ -11,6 +11,7 @@ use camshaft_queue::RabbitMqOptions;
 use clap::{Args, Parser};
 
 use crate::config::{ComputeConfig, EngineConfig, EngineSettings, ServiceConfig};
+use crate::cores;
 use crate::pipeline::allowed_places::{AllowedPlace, AllowedPlaces};
 use crate::pipeline::batch_size::BatchChoice;
 use crate::pipeline::outage::OutagePolicy;
@@ -57,8 +58,9 @@ impl EngineArgs {
     #[must_use]
     pub fn resolve(self, settings: EngineSettings) -> EngineConfig {
         let Self { device, precision, kernel, batch, .. } = self;
+        let threads = cores::network_threads();
         EngineConfig {
-            compute: ComputeConfig { device, precision, kernel, batch },
+            compute: ComputeConfig { device, precision, kernel, batch, threads },
             image_limits: ImageLimits {
                 max_bytes: self.max_image_bytes,
                 max_pixels: self.max_image_pixels,
@@ -66,7 +68,7 @@ impl EngineArgs {
                 ..ImageLimits::default()
             },
             held_bytes: self.max_held_bytes,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: threads,
             settings,
         }
     }

@@ -179,6 +179,8 @@ impl Engine {
     /// # Errors
     /// If a stage panicked.
     pub async fn run(self, deliveries: Deliveries) -> Result<(), PipelineError> {
-        self.pipeline.run(deliveries).await
+        let ended = self.pipeline.run(deliveries).await;
+        self.monitor.metrics().log_cpu_times();
+        ended
     }
 }

@@ -11,10 +11,12 @@ use camshaft_common::prediction::{FailureClass, ModelRecord};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tracing::debug;
 
+use crate::cpu_metrics::CpuCollector;
 use crate::pipeline::outcome_counters::OutcomeCounts;
 use crate::snapshot::EngineSnapshot;
 
@@ -28,6 +30,7 @@ const PREFETCH: &str = "camshaft_prefetch";
 const STAGE_SECONDS: &str = "camshaft_stage_seconds";
 const STAGE_WAIT_SECONDS: &str = "camshaft_stage_wait_seconds";
 const STAGE_CONCURRENCY: &str = "camshaft_stage_concurrency";
+const MODEL_WAIT_SECONDS: &str = "camshaft_model_wait_seconds_total";
 const BATCH_IMAGES: &str = "camshaft_batch_images";
 const BATCH_LIMIT: &str = "camshaft_batch_limit";
 const QUEUE_WAIT_SECONDS: &str = "camshaft_queue_wait_seconds";
@@ -76,6 +79,26 @@ impl WrittenObject {
     }
 }
 
+/// What the model's thread waits for while it computes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelWait {
+    /// A batch: decoding, the store or the queue sets the pace.
+    Batch,
+    /// Room behind it: drawing or writing sets the pace.
+    Room,
+}
+
+impl ModelWait {
+    const ALL: [Self; 2] = [Self::Batch, Self::Room];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Room => "room",
+        }
+    }
+}
+
 /// Times and sizes since the worker started. Clones share their numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -83,11 +106,13 @@ pub struct Metrics {
     stage_seconds: HistogramVec,
     stage_wait_seconds: HistogramVec,
     stage_concurrency: IntGaugeVec,
+    model_wait_seconds: CounterVec,
     batch_images: Histogram,
     queue_wait_seconds: Histogram,
     read_bytes: IntCounter,
     written_bytes: IntCounterVec,
     worker_info: IntGaugeVec,
+    cpu: CpuCollector,
 }
 
 /// Takes the times of one stage.
@@ -126,6 +151,11 @@ impl Default for Metrics {
                 "Images, or batches, a stage works on at once",
                 &["stage"],
             ),
+            model_wait_seconds: CounterVec::new(
+                Opts::new(MODEL_WAIT_SECONDS, "Time in which the model computed nothing"),
+                &["waits_for"],
+            )
+            .expect(VALID),
             batch_images: Histogram::with_opts(histogram(
                 BATCH_IMAGES,
                 "Images in a batch",
@@ -145,10 +175,14 @@ impl Default for Metrics {
                 "What this worker is, always 1",
                 &["version", "device", "kernel", "precision", "model"],
             ),
+            cpu: CpuCollector::new(),
         };
         // They are shown as 0 from the start. Else the first increase would not count in a rate.
         for kind in WrittenObject::ALL {
             metrics.written_bytes.with_label_values(&[kind.label()]);
+        }
+        for wait in ModelWait::ALL {
+            metrics.model_wait_seconds.with_label_values(&[wait.label()]);
         }
         metrics.register();
         metrics
@@ -163,11 +197,13 @@ impl Metrics {
         add(Box::new(self.stage_seconds.clone()));
         add(Box::new(self.stage_wait_seconds.clone()));
         add(Box::new(self.stage_concurrency.clone()));
+        add(Box::new(self.model_wait_seconds.clone()));
         add(Box::new(self.batch_images.clone()));
         add(Box::new(self.queue_wait_seconds.clone()));
         add(Box::new(self.read_bytes.clone()));
         add(Box::new(self.written_bytes.clone()));
         add(Box::new(self.worker_info.clone()));
+        add(Box::new(self.cpu.clone()));
         #[cfg(target_os = "linux")]
         add(Box::new(crate::process_metrics::ProcessCollector::new()));
     }
@@ -175,10 +211,34 @@ impl Metrics {
     /// Starts to time a stage that works on `concurrency` items at once.
     #[must_use]
     pub fn stage(&self, name: &'static str, concurrency: usize) -> StageMetrics {
-        self.stage_concurrency.with_label_values(&[name]).set(whole(concurrency as u64));
+        self.show_concurrency(name, concurrency);
         StageMetrics {
             seconds: self.stage_seconds.with_label_values(&[name]),
             wait_seconds: self.stage_wait_seconds.with_label_values(&[name]),
+        }
+    }
+
+    /// Shows that a stage works on `concurrency` items at once from now on.
+    pub fn show_concurrency(&self, name: &'static str, concurrency: usize) {
+        self.stage_concurrency.with_label_values(&[name]).set(whole(concurrency as u64));
+    }
+
+    /// Notes that the model's thread computed nothing for this long.
+    pub fn count_model_wait(&self, wait: ModelWait, waited: Duration) {
+        self.model_wait_seconds.with_label_values(&[wait.label()]).inc_by(waited.as_secs_f64());
+    }
+
+    /// Reads how long threads computed. A thread calls it before it ends, so that its time counts.
+    pub fn read_cpu_times(&self) {
+        self.cpu.read();
+    }
+
+    /// Logs what the cores' time went to, and what the model waited for.
+    pub fn log_cpu_times(&self) {
+        self.cpu.log();
+        for wait in ModelWait::ALL {
+            let waited = self.model_wait_seconds.with_label_values(&[wait.label()]).get();
+            debug!(waits_for = wait.label(), seconds = waited, "the model computed nothing");
         }
     }
 

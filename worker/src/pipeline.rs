@@ -46,6 +46,8 @@ pub mod recent_jobs;
 pub mod recently_used;
 pub mod render;
 pub mod reporting;
+mod request_gate;
+mod request_pace;
 pub mod retrying_folder;
 pub mod settle;
 pub mod source_access;
@@ -110,12 +112,13 @@ impl Pipeline {
         let (delivered, incoming) = channel::<Delivery>(1);
 
         let admitted = stages.run(self.admit, 1, incoming);
-        let fetched = stages.run(self.fetch, limits.fetches, admitted);
+        let most = limits.most_requests;
+        let fetched = stages.run_growing(self.fetch, limits.fetches, most, admitted);
         let decoded = stages.run(self.decode, limits.cores, fetched);
         let batches = self.batch.start(&mut stages, decoded);
         let explained = self.model.start(&mut stages, limits.batch, batches);
         let rendered = stages.run(self.render, limits.cores, explained);
-        let stored = stages.run(self.store, limits.stores, rendered);
+        let stored = stages.run_growing(self.store, limits.stores, most, rendered);
         self.settle.start(&mut stages, limits.stores, stored);
 
         stages.feed(deliveries, delivered).await;

@@ -60,6 +60,8 @@ struct Waiting {
     since: Instant,
     /// True if no other image may be in its batch, or if none should be.
     alone: bool,
+    /// True if its maps take further passes of the network.
+    takes_passes: bool,
 }
 
 impl Waiting {
@@ -68,7 +70,8 @@ impl Waiting {
         let since = now.checked_sub(waited).unwrap_or(now);
         let AdmittedImage { job, permit, .. } = &*image.admitted.image;
         let alone = permit.is_exclusive() || image.model.fills_batches(&job.explain);
-        Self { image, since, alone }
+        let takes_passes = image.model.explanation_cost(&job.explain).passes > 0;
+        Self { image, since, alone, takes_passes }
     }
 
     fn has_to_go_back(&mut self) -> bool {
@@ -199,7 +202,7 @@ impl BatchStage {
         let Gathering { batch, next } = gathering;
         let Some(first) = batch.first() else { return false };
         let most = self.most_images(first.image.model.config());
-        let most = most.min(self.size.now()).min(self.hold.batch());
+        let most = most.min(self.size_for(first)).min(self.hold.batch());
         next.is_some() || first.alone || batch.len() >= most
     }
 }
@@ -215,6 +218,15 @@ async fn send_back(images: Vec<Waiting>, exits: &Sender<Exit>) -> bool {
 }
 
 impl BatchStage {
+    /// How many images a batch that begins with `first` should have. On a CPU larger batches are for
+    /// the network's kernels alone: a backward pass keeps what each layer computed for each image, and
+    /// is no faster with more images.
+    fn size_for(&self, first: &Waiting) -> usize {
+        let on_cpu = self.max_activation_bytes.is_some();
+        let now = self.size.now();
+        if on_cpu && first.takes_passes { now.min(self.size.first()) } else { now }
+    }
+
     /// The most images of a batch, by the size of the network's input. What the network holds of an
     /// image grows with it, up to gigabytes.
     fn most_images(&self, config: &ModelConfig) -> usize {

@@ -45,15 +45,18 @@ impl FromStr for BatchChoice {
 /// How many full batches are timed at each size. Their median does not change much if one of them
 /// was disturbed.
 const TIMED_BATCHES: usize = 9;
-/// A batch of twice the size is worth its memory if images are this many times as fast. Smaller
-/// gains can't be told from timing errors on a busy machine.
+/// By default images must be this many times as fast with twice the batch. Smaller gains can't be told
+/// from timing errors on a busy machine.
 const MIN_SPEEDUP: f64 = 1.05;
 
 /// The present size, and the search for a better one.
 #[derive(Debug)]
 pub struct BatchSize {
     now: AtomicUsize,
+    first: usize,
     max: usize,
+    /// A batch of twice the size is worth its memory if images are this many times as fast.
+    min_speedup: f64,
     search: Mutex<Search>,
 }
 
@@ -76,20 +79,33 @@ impl BatchSize {
     /// Stays at this size, unless the device fails.
     #[must_use]
     pub fn fixed(images: usize) -> Self {
-        let search = Mutex::new(Search { settled: true, ..Search::default() });
-        Self { now: AtomicUsize::new(images), max: images, search }
+        let settled = Search { settled: true, ..Search::default() };
+        Self { search: Mutex::new(settled), ..Self::searched(images, images) }
     }
 
     /// Starts at `first`, and doubles up to `max` while that makes images faster.
     #[must_use]
     pub fn searched(first: usize, max: usize) -> Self {
-        Self { now: AtomicUsize::new(first), max, search: Mutex::default() }
+        let now = AtomicUsize::new(first);
+        Self { now, first, max, min_speedup: MIN_SPEEDUP, search: Mutex::default() }
+    }
+
+    /// The same, but doubles if images are `ratio` times as fast.
+    #[must_use]
+    pub fn if_faster(self, ratio: f64) -> Self {
+        Self { min_speedup: ratio, ..self }
     }
 
     /// How many images to gather now.
     #[must_use]
     pub fn now(&self) -> usize {
         self.now.load(Relaxed)
+    }
+
+    /// The size that it began with.
+    #[must_use]
+    pub fn first(&self) -> usize {
+        self.first
     }
 
     /// The largest size that it may reach.
@@ -111,7 +127,7 @@ impl BatchSize {
         }
         let rate = median(std::mem::take(&mut search.rates));
         match search.best {
-            Some(best) if rate < best.images_per_second * MIN_SPEEDUP => {
+            Some(best) if rate < best.images_per_second * self.min_speedup => {
                 search.settle(self, best.images);
             }
             _ if now * 2 > self.max => search.settle(self, now),
@@ -168,6 +184,10 @@ mod tests {
         // A larger batch is no faster.
         assert_eq!(settled(&BatchSize::searched(8, 64), |images| 0.001 * images as f64), 8);
         assert_eq!(settled(&BatchSize::fixed(20), launch), 20);
+        // Where a smaller gain counts, 256 are worth it, and 512, 1.9 % faster, are not.
+        let size = BatchSize::searched(8, 1024).if_faster(1.02);
+        assert_eq!(settled(&size, launch), 256);
+        assert_eq!(size.first(), 8);
     }
 
     #[test]

@@ -63,10 +63,6 @@ pub struct DecodeStage {
     pub reporting: Arc<Reporting>,
 }
 
-/// A decoder stops by itself once its processor time is over. After twice that time it is given up: it
-/// waits for something, or never looks at the clock.
-const GIVEN_UP_AFTER: u32 = 2;
-
 impl Stage for DecodeStage {
     const NAME: &'static str = "decode";
     const COMPUTES: bool = true;
@@ -192,7 +188,7 @@ impl DecodeStage {
             work()
         };
         let max_time = self.image_limits.max_time;
-        match cores::decode_within(max_time * GIVEN_UP_AFTER, work).await {
+        match cores::decode_within(max_time, work).await {
             Ok(result) => result.map_err(|error| self.cause(error)),
             Err(DecoderFailure::Panicked) => Err(ExitCause::DecoderPanicked),
             Err(DecoderFailure::TimedOut) => {

@@ -28,7 +28,8 @@ use super::model_files::{KEPT_MODELS, ModelUnavailable};
 use super::recently_used::RecentlyUsed;
 use super::stages::{PipelineEnd, Stages, note_exit};
 use super::traces::{self, HasSpans, ImageSpans};
-use crate::metrics::{Metrics, StageMetrics};
+use crate::metrics::{Metrics, ModelWait, StageMetrics};
+use crate::thread_times::MODEL_THREAD;
 
 const STAGE: &str = "model";
 
@@ -294,7 +295,7 @@ impl ModelStage {
         let idle_since = Instant::now();
         let work =
             ModelWork { thread, batch_size, pace, metrics, times, end, output, exits, idle_since };
-        let thread = std::thread::Builder::new().name("model".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(MODEL_THREAD.to_owned()).spawn(move || {
             work.run(batches);
             // There is no receiver if the pipeline was dropped.
             finished.send(()).unwrap_or_default();
@@ -332,9 +333,9 @@ impl ModelWork {
             let next = match &running {
                 Some(running) if running.may_overlap => batches.try_recv().ok(),
                 Some(_) => None,
-                None => match batches.blocking_recv() {
+                None => match self.next(&mut batches) {
                     Some(batch) => Some(batch),
-                    None => return,
+                    None => break,
                 },
             };
             let overlaps = |running: &RunningBatch| {
@@ -343,7 +344,7 @@ impl ModelWork {
             if let Some(earlier) = running.take_if(|running| !overlaps(running))
                 && !self.finish(earlier)
             {
-                return;
+                break;
             }
             let Some(next) = next else { continue };
             self.metrics.observe_batch(next.images.len());
@@ -353,9 +354,18 @@ impl ModelWork {
             };
             self.thread.show_models(&self.metrics);
             if !sent {
-                return;
+                break;
             }
         }
+        self.metrics.read_cpu_times();
+    }
+
+    /// Waits for a batch. None once they have ended.
+    fn next(&self, batches: &mut mpsc::Receiver<Batch>) -> Option<Batch> {
+        let waits_since = Instant::now();
+        let batch = batches.blocking_recv();
+        self.metrics.count_model_wait(ModelWait::Batch, waits_since.elapsed());
+        batch
     }
 
     /// Waits for a batch and sends its images on. False if a later stage is gone.
@@ -369,9 +379,12 @@ impl ModelWork {
 
     /// Sends images on. Dropping those that can't be sent hands their messages back.
     fn send(&self, end: BatchEnd) -> bool {
-        end.into_images().into_iter().all(|result| match result {
+        let sends_since = Instant::now();
+        let sent = end.into_images().into_iter().all(|result| match result {
             Ok(image) => self.output.send_blocking(image).is_ok(),
             Err(exit) => self.exits.send_blocking(exit).is_ok(),
-        })
+        });
+        self.metrics.count_model_wait(ModelWait::Room, sends_since.elapsed());
+        sent
     }
 }

@@ -29,8 +29,6 @@ const BATCH_TIME: Duration = Duration::from_secs(10);
 /// The limit at present.
 #[derive(Debug)]
 pub struct HoldLimit {
-    /// What the stages hold: more would only wait.
-    max: usize,
     /// How long an image may be held before the model begins with it, and how long the model may
     /// take for it; `None` without a broker.
     max_time: Option<Duration>,
@@ -40,6 +38,8 @@ pub struct HoldLimit {
 
 #[derive(Debug)]
 struct State {
+    /// What the stages hold: more would only wait.
+    max: usize,
     /// How long all that is held may take.
     within: Option<Duration>,
     /// The limit is never lower: one, so that a worker goes on whatever an image takes; none, if it
@@ -95,9 +95,9 @@ impl HoldLimit {
     pub fn new(max: u16, max_time: Option<Duration>) -> Self {
         let first = if max_time.is_some() { 1 } else { max };
         Self {
-            max: max.into(),
             max_time,
             state: Mutex::new(State {
+                max: max.into(),
                 within: max_time,
                 least: 1,
                 gives_up_at: None,
@@ -140,6 +140,11 @@ impl HoldLimit {
         HeldImage { limit: Arc::clone(self), received_at, counted: !alone }
     }
 
+    /// The stages hold this many images more from now on. The prefetch follows when an image is done.
+    pub fn hold_more(&self, images: usize) {
+        self.state.lock().max += images;
+    }
+
     /// True if more is held than can be done in time.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
@@ -178,25 +183,24 @@ impl HoldLimit {
         let RecentSteps { times, next } = &mut state.stages[stage];
         times[*next] = time_per_image;
         *next = (*next + 1) % REMEMBERED_STEPS;
-        let (limit, time) = (state.limit(), state.time_per_image());
+        let (limit, max, time) = (state.limit(), state.max, state.time_per_image());
         drop(state);
         if limit < usize::from(self.prefetch()) {
-            self.set_prefetch(limit, time);
+            self.set_prefetch(with_spare(limit).min(max), time);
         }
     }
 
     /// Raises the prefetch, if the limit allows. Called when an image is done, since then all
     /// stages are measured that it needs.
     fn note_left(&self, state: &State) {
-        let (limit, now) = (state.limit(), usize::from(self.prefetch()));
-        if now < self.max && with_spare(limit) >= self.max.min(now.saturating_mul(MIN_GROWTH)) {
-            self.set_prefetch(limit, state.time_per_image());
+        let (limit, max, now) = (state.limit(), state.max, usize::from(self.prefetch()));
+        if now < max && with_spare(limit) >= max.min(now.saturating_mul(MIN_GROWTH)) {
+            self.set_prefetch(with_spare(limit).min(max), state.time_per_image());
         }
     }
 
-    fn set_prefetch(&self, limit: usize, time_per_image: Duration) {
-        let prefetch = with_spare(limit).clamp(1, self.max.max(1));
-        let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
+    fn set_prefetch(&self, images: usize, time_per_image: Duration) {
+        let prefetch = u16::try_from(images.max(1)).unwrap_or(u16::MAX);
         let changed = self.prefetch.send_if_modified(|now| {
             let changed = *now != prefetch;
             *now = prefetch;
@@ -322,6 +326,20 @@ mod tests {
         done(&limit, &model, 20 * MINUTE);
         assert_eq!(limit.prefetch(), 1);
         assert!(!limit.hold(Instant::now(), false).has_to_go_back());
+    }
+
+    #[test]
+    fn the_prefetch_follows_what_the_stages_come_to_hold() {
+        let limit = limit(74, 15 * MINUTE);
+        let model = limit.stage(1);
+        done(&limit, &model, Duration::from_millis(20));
+        limit.hold_more(100);
+        assert_eq!(limit.prefetch(), 74);
+        done(&limit, &model, Duration::from_millis(20));
+        assert_eq!(limit.prefetch(), 174);
+        // 15 minutes are 150 images of 6 s, and a quarter of them is spare.
+        done(&limit, &model, Duration::from_secs(6));
+        assert_eq!(limit.prefetch(), 113);
     }
 
     #[test]

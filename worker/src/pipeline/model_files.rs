@@ -165,7 +165,7 @@ async fn read_if(
     };
     check(&stored.identity)?;
     // Converting the weights of other programs takes a while.
-    let files = cores::compute(move || ModelFiles::from_stored(stored)).await;
+    let files = cores::beside_network(move || ModelFiles::from_stored(stored)).await;
     let files = files.map_err(|_panic| ModelUnavailable::ReaderPanicked)?;
     let files = files.map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))?;
     tell_choices(&files);

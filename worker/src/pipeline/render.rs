@@ -72,7 +72,7 @@ impl HasSpans for Rendered {
     }
 }
 
-/// Draws and encodes on the shared pool.
+/// Draws and encodes on the threads for drawing.
 #[derive(Debug)]
 pub struct RenderStage {
     /// Bytes that one image's overlays may have.
@@ -96,7 +96,7 @@ impl Stage for RenderStage {
             region: admitted.image.record.region,
             max_overlay_bytes: self.max_overlay_bytes,
         };
-        let work = cores::compute(move || {
+        let work = cores::beside_network(move || {
             let _entered = span.enter();
             render(subject, explanation, memory)
         });

@@ -4,17 +4,19 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::channel::{Receiver, Sender, channel};
+use super::channel::{Closed, Receiver, Sender, channel};
 use super::exit::Exit;
-use super::hold_limit::HoldLimit;
+use super::hold_limit::{HoldLimit, StagePace};
+use super::request_gate::RequestGate;
 use super::traces::{self, HasSpans};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StageMetrics};
 use crate::waiting;
 
 /// A step of the pipeline that works on one item at a time.
@@ -100,38 +102,35 @@ impl Stages {
         concurrency: usize,
         input: Receiver<S::Input>,
     ) -> Receiver<S::Output> {
-        let stage = Arc::new(stage);
-        let (output, next) = channel(concurrency);
-        let times = self.metrics.stage(S::NAME, concurrency);
-        let pace = S::COMPUTES.then(|| self.hold.stage(concurrency));
-        for _ in 0..concurrency.max(1) {
-            let (stage, input, times) = (Arc::clone(&stage), input.clone(), times.clone());
-            let (output, exits, pace) = (output.clone(), self.exits.clone(), pace.clone());
-            self.spawn(S::NAME, async move {
-                while let Ok((item, queued)) = input.recv().await {
-                    let span = traces::stage(S::NAME, &item);
-                    let logs = item.spans().map_or_else(Span::none, |spans| spans.logs.clone());
-                    let step = stage.process(item).instrument(span.clone()).instrument(logs);
-                    let (result, time) = waiting::time_step(step).await;
-                    times.observe(queued + time.waited, time.worked);
-                    if let Some(pace) = &pace {
-                        pace.observe(time.worked);
-                    }
-                    if let Err(exit) = &result {
-                        note_exit(&span, exit);
-                    }
-                    // The span must end before that of the next stage begins.
-                    drop(span);
-                    let sent = match result {
-                        Ok(done) => output.send(done).await,
-                        Err(exit) => exits.send(exit).await,
-                    };
-                    // A later stage is gone. Dropping the item hands its message back.
-                    if sent.is_err() {
-                        break;
-                    }
-                }
-            });
+        self.run_growing(stage, concurrency, concurrency, input)
+    }
+
+    /// Adds a stage of `first` tasks that wait for a store. If its answers take so long that the
+    /// stage can't keep up, further tasks begin to work, up to `most` in all.
+    pub fn run_growing<S: Stage>(
+        &mut self,
+        stage: S,
+        first: usize,
+        most: usize,
+        input: Receiver<S::Input>,
+    ) -> Receiver<S::Output> {
+        let first = first.max(1);
+        let (output, next) = channel(first);
+        let (hold, metrics) = (&self.hold, &self.metrics);
+        let gate = (most > first)
+            .then(|| RequestGate::new(S::NAME, first, most, Arc::clone(hold), metrics.clone()));
+        let tasks = Arc::new(StageTasks {
+            stage,
+            input,
+            output,
+            exits: self.exits.clone(),
+            times: metrics.stage(S::NAME, first),
+            pace: S::COMPUTES.then(|| hold.stage(first)),
+            gate,
+        });
+        for number in 0..most.max(first) {
+            let tasks = Arc::clone(&tasks);
+            self.spawn(S::NAME, async move { tasks.run(number).await });
         }
         next
     }
@@ -204,6 +203,63 @@ impl Stages {
     }
 }
 
+/// What the tasks of a stage share. The channels close when the last task has ended.
+struct StageTasks<S: Stage> {
+    stage: S,
+    input: Receiver<S::Input>,
+    output: Sender<S::Output>,
+    exits: Sender<Exit>,
+    times: StageMetrics,
+    /// Learns how long an item takes, if the stage computes.
+    pace: Option<StagePace>,
+    /// Lets further tasks work, if there may be any.
+    gate: Option<RequestGate>,
+}
+
+impl<S: Stage> StageTasks<S> {
+    /// Runs the task with this number, counted from 0.
+    async fn run(&self, number: usize) {
+        // Once a task has ended, none has to begin.
+        let _closing = self.gate.as_ref().map(RequestGate::close_at_end);
+        if let Some(gate) = &self.gate
+            && !gate.enter(number).await
+        {
+            return;
+        }
+        while let Ok((item, queued)) = self.input.recv().await {
+            // On the heap, so that hundreds of tasks that wait take little memory.
+            if Box::pin(self.work_on(item, queued)).await.is_err() {
+                // A later stage is gone. Dropping the item handed its message back.
+                break;
+            }
+        }
+    }
+
+    /// Works on an item that was `queued` for this long, and sends it on.
+    async fn work_on(&self, item: S::Input, queued: Duration) -> Result<(), Closed> {
+        let span = traces::stage(S::NAME, &item);
+        let logs = item.spans().map_or_else(Span::none, |spans| spans.logs.clone());
+        let step = self.stage.process(item).instrument(span.clone()).instrument(logs);
+        let (result, time) = waiting::time_step(step).await;
+        self.times.observe(queued + time.waited, time.worked);
+        if let Some(pace) = &self.pace {
+            pace.observe(time.worked);
+        }
+        if let Some(gate) = &self.gate {
+            gate.observe(time.worked);
+        }
+        if let Err(exit) = &result {
+            note_exit(&span, exit);
+        }
+        // The span must end before that of the next stage begins.
+        drop(span);
+        match result {
+            Ok(done) => self.output.send(done).await,
+            Err(exit) => self.exits.send(exit).await,
+        }
+    }
+}
+
 /// Notes on a stage's span that its image leaves because of an error.
 pub fn note_exit(span: &Span, exit: &Exit) {
     if exit.cause.is_error() {
@@ -213,8 +269,6 @@ pub fn note_exit(span: &Span, exit: &Exit) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures::stream;
 
     use super::*;
