@@ -145,7 +145,7 @@ pub(crate) struct DeviceNetwork {
 }
 
 impl DeviceNetwork {
-    /// Uploads a network. Its stem takes inputs of 8 channels until [`Self::set_stem`] says otherwise.
+    /// Uploads a network. Its stem takes inputs of 8 channels; [`Self::set_stem`] replaces it.
     ///
     /// # Errors
     /// If the weights don't fit each other or can't be computed here, or if the device has too

@@ -4,11 +4,9 @@
 //! pooled features and maps are f32 in all of them. Which format a run uses is its caller's choice.
 
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
 
 /// How weights and activations are kept, and how convolutions multiply them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NumberFormat {
     /// f32, multiplied in f32.
     F32,

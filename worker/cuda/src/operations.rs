@@ -116,11 +116,6 @@ impl OperationList {
         self.buffers[buffer.0]
     }
 
-    /// Most values of any buffer, for one image.
-    pub(crate) fn most_values(&self) -> usize {
-        self.buffers.iter().map(|shape| shape.values()).max().unwrap_or(0)
-    }
-
     fn add_buffer(&mut self, shape: BufferShape) -> BufferId {
         self.buffers.push(shape);
         BufferId(self.buffers.len() - 1)
@@ -224,7 +219,8 @@ mod tests {
             .map(|(side, channels)| BufferShape { height: side, width: side, channels });
         assert_eq!(sizes.collect::<Vec<_>>(), expected);
         // The largest are the stem's output and those of the first stage.
-        assert_eq!(list.most_values(), 112 * 112 * 64);
+        let most = list.buffers.iter().map(|shape| shape.values()).max();
+        assert_eq!(most, Some(112 * 112 * 64));
     }
 
     #[test]
