@@ -6,6 +6,7 @@
 //! Upstream: [`operations`](crate::operations) and [`network`](crate::network). Downstream:
 //! [`rest`](crate::rest) and [`backward`](crate::backward).
 
+mod cut_memory;
 mod partial_pass;
 
 use std::sync::Arc;
@@ -20,9 +21,8 @@ use crate::weight_layout::{
     Geometry, IMAGE_CHANNELS, STEM_KERNEL, channels_last, stem_geometry, stem_weights,
 };
 
-pub(crate) use partial_pass::{
-    CutActivations, CutEngine, GrowingMemory, NormaliseStep, PartialPass, PassToLayer, SharedPlaces,
-};
+pub(crate) use cut_memory::{CutActivations, GrowingMemory, SharedPlaces};
+pub(crate) use partial_pass::{CutEngine, NormaliseStep, PartialPass, PassToLayer};
 
 /// A target layer. Stages, blocks and convolutions count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,8 +12,8 @@
 //!
 //! - `engine`: which slot a batch takes, and when engines of cuDNN are timed
 //! - `slots`: a batch under way, from the host and back; `results`: what it takes and gives
-//! - `backward`, `gradient_maps`: gradients at a layer, and maps of them; `rest`: from a layer's
-//!   output to logits; `layer_cut`: where a layer is
+//! - `target_layer`: what a caller asks about a layer; `backward`, `gradient_maps`: gradients at it,
+//!   and maps of them; `rest`: from its output to logits; `layer_cut`: where it is
 //! - `pass`: the operations of a pass at their addresses; `buffers`: which addresses
 //! - `operations`: a network as a list of operations
 //! - `network`: weights on the device; `weight_layout`: their order; `stem_choice`: the stem's form
@@ -42,6 +42,7 @@ mod rest;
 mod results;
 mod slots;
 mod stem_choice;
+mod target_layer;
 mod weight_layout;
 
 pub use device::CudaDevice;

@@ -6,19 +6,14 @@
 //! [`backward`](crate::backward).
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use cudarc::driver::CudaStream;
-
-use super::{CutLayer, LayerConvolution};
-use crate::buffers::BufferPlan;
+use super::{CutActivations, CutLayer, GrowingMemory, LayerConvolution, SharedPlaces};
 use crate::cudnn::{
     BoundConvolution, ConvolutionKind, ConvolutionOperands, ConvolutionProblem, Planner,
 };
 use crate::error::CudaError;
 use crate::memory::{DeviceMemory, DevicePointer};
 use crate::network::DeviceNetwork;
-use crate::number_format::NumberFormat;
 use crate::operations::{BufferId, BufferShape, Operation, OperationList};
 use crate::pass::{
     ConvolutionStep, ForwardConvolution, ForwardOperands, LaunchQueue, PlannedConvolution,
@@ -83,142 +78,27 @@ impl CutEngine<'_> {
         }
     }
 
-    /// Binds a convolution alone.
+    /// Binds a convolution without a bias.
     ///
     /// # Errors
-    /// If cuDNN has no engine for it.
+    /// If cuDNN has no engine for it, or refuses the addresses.
     pub(crate) fn bind_alone(
         &mut self,
         problem: &ConvolutionProblem,
-        input: DevicePointer,
-        weights: DevicePointer,
-        output: DevicePointer,
+        operands: &ConvolutionOperands,
     ) -> Result<BoundConvolution, CudaError> {
         let plan = self.planner.choose(self.queue.cudnn, problem, self.workspace.bytes())?;
-        let operands = ConvolutionOperands { input, weights, bias: None, residual: None, output };
-        plan.bind(&operands, self.workspace.pointer())
-    }
-}
-
-/// Memory for the values of passes that are cut at a layer, planned like that of a forward pass:
-/// values that are never needed at the same time share a place. It grows to the largest batch that
-/// was asked for.
-#[derive(Debug, Default)]
-pub(crate) struct CutActivations {
-    planned: Option<Planned>,
-}
-
-#[derive(Debug)]
-struct Planned {
-    places: SharedPlaces,
-    images: usize,
-    memory: DeviceMemory,
-}
-
-/// Where the values of a pass lie that are not kept.
-#[derive(Clone, Debug)]
-pub(crate) struct SharedPlaces {
-    start: DevicePointer,
-    plan: Arc<BufferPlan>,
-}
-
-impl SharedPlaces {
-    pub(crate) fn at(&self, buffer: BufferId) -> DevicePointer {
-        self.start + self.plan.offset(buffer) as DevicePointer
-    }
-
-    /// True if both are the same places in the same memory.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.plan, &other.plan)
-    }
-}
-
-impl CutActivations {
-    fn places(
-        &mut self,
-        stream: &Arc<CudaStream>,
-        list: &OperationList,
-        format: NumberFormat,
-        images: usize,
-    ) -> Result<SharedPlaces, CudaError> {
-        if let Some(planned) = &self.planned
-            && planned.images >= images
-        {
-            return Ok(planned.places.clone());
-        }
-        // The old memory first: there may not be room for both.
-        self.planned = None;
-        let plan = BufferPlan::new(list, format, images, 0);
-        let what = "the activations before a target layer";
-        let memory = DeviceMemory::new(stream, plan.bytes(), what)?;
-        let places = SharedPlaces { start: memory.pointer(), plan: Arc::new(plan) };
-        self.planned = Some(Planned { places: places.clone(), images, memory });
-        Ok(places)
-    }
-
-    /// Bytes that it has now.
-    pub(crate) fn bytes(&self) -> usize {
-        self.planned.as_ref().map_or(0, |planned| planned.memory.bytes())
-    }
-}
-
-/// Memory that is replaced by a larger one when more is needed.
-#[derive(Debug)]
-pub(crate) struct GrowingMemory {
-    memory: Option<DeviceMemory>,
-    /// Its use, for errors.
-    what: &'static str,
-}
-
-impl GrowingMemory {
-    pub(crate) fn new(what: &'static str) -> Self {
-        Self { memory: None, what }
-    }
-
-    /// The memory, with at least `bytes` bytes. Its content is lost if it grows.
-    ///
-    /// # Errors
-    /// If there is too little memory.
-    pub(crate) fn with_room(
-        &mut self,
-        stream: &Arc<CudaStream>,
-        bytes: usize,
-    ) -> Result<&DeviceMemory, CudaError> {
-        if self.memory.as_ref().is_none_or(|memory| memory.bytes() < bytes) {
-            // The old one first: there may not be room for both.
-            self.memory = None;
-            self.memory = Some(DeviceMemory::new(stream, bytes, self.what)?);
-        }
-        Ok(self.memory.as_ref().expect("it was just made"))
-    }
-
-    /// Uploads `values`, and waits until they are there. Returns their address.
-    ///
-    /// # Errors
-    /// If there is too little memory, or the device fails.
-    pub(crate) fn upload<T: cudarc::driver::DeviceRepr>(
-        &mut self,
-        stream: &Arc<CudaStream>,
-        values: &[T],
-    ) -> Result<DevicePointer, CudaError> {
-        let memory = self.with_room(stream, size_of_val(values))?;
-        memory.write(stream, values)?;
-        Ok(memory.pointer())
-    }
-
-    /// Bytes that it has now.
-    pub(crate) fn bytes(&self) -> usize {
-        self.memory.as_ref().map_or(0, DeviceMemory::bytes)
+        plan.bind(operands, self.workspace.pointer())
     }
 }
 
 /// Neighbouring operations of a pass, at their addresses.
 pub(crate) struct PartialPass {
     images: usize,
-    steps: Vec<Step>,
+    steps: Vec<PartialStep>,
 }
 
-enum Step {
+enum PartialStep {
     Convolution(ConvolutionStep),
     MaxPool { input: DevicePointer, output: DevicePointer, shape: BufferShape },
 }
@@ -273,11 +153,11 @@ impl PartialPass {
                         operands,
                         engine.workspace.pointer(),
                     )?;
-                    Step::Convolution(step)
+                    PartialStep::Convolution(step)
                 }
                 Operation::MaxPool { input, output, height, width, channels } => {
                     let shape = BufferShape { height, width, channels };
-                    Step::MaxPool { input: at(input), output: at(output), shape }
+                    PartialStep::MaxPool { input: at(input), output: at(output), shape }
                 }
             });
         }
@@ -292,8 +172,8 @@ impl PartialPass {
         let LaunchQueue { kernels, stream, format, .. } = queue;
         for step in &self.steps {
             match *step {
-                Step::Convolution(ref convolution) => convolution.run(queue)?,
-                Step::MaxPool { input, output, shape } => {
+                PartialStep::Convolution(ref convolution) => convolution.run(queue)?,
+                PartialStep::MaxPool { input, output, shape } => {
                     let BufferShape { height, width, channels } = shape;
                     let images = self.images;
                     kernels
@@ -334,8 +214,14 @@ impl PassToLayer {
         let shape = weights.convolution.shape(images, height, width);
         let (kind, format) = (ConvolutionKind::Plain, engine.queue.format);
         let problem = ConvolutionProblem { shape, kind, format };
-        let (input, output) = (places.at(*input), places.at(place.output));
-        let bound = engine.bind_alone(&problem, input, weights.convolution.weights, output)?;
+        let operands = ConvolutionOperands {
+            input: places.at(*input),
+            weights: weights.convolution.weights,
+            bias: None,
+            residual: None,
+            output: places.at(place.output),
+        };
+        let bound = engine.bind_alone(&problem, &operands)?;
         Ok(Self { operations, convolution: Some(bound) })
     }
 
