@@ -15,16 +15,19 @@ use std::time::{Duration, Instant};
 use camshaft_kernels::NetworkWeights;
 use cudarc::driver::CudaStream;
 
+use crate::backward::GradientPass;
 use crate::buffers::BufferPlan;
 use crate::cudnn::{ConvolutionProblem, Cudnn, DeviceIdentity, Planner};
 use crate::device::CudaDevice;
 use crate::error::CudaError;
 use crate::kernels::Kernels;
+use crate::layer_cut::CutActivations;
 use crate::memory::DeviceMemory;
 use crate::network::{DeviceNetwork, HeadWeights, InputFormat};
 use crate::number_format::NumberFormat;
 use crate::operations::{OperationList, operations};
 use crate::pass::PassPlan;
+use crate::rest::RestPass;
 use crate::results::{PassInput, PassOutput, PassRequest};
 use crate::slots::{Batch, PassParts, Slot, SlotSizes};
 use crate::stem_choice::StemTrial;
@@ -67,6 +70,11 @@ pub struct Ticket {
 pub struct CudaNetwork {
     // What runs is dropped before the memory that it uses, and plans before cuDNN.
     slots: Vec<Slot>,
+    /// Of the target layer that gradients were asked for last.
+    pub(crate) gradient_pass: Option<GradientPass>,
+    /// Of the target layer whose rest was asked for last.
+    pub(crate) rest_pass: Option<RestPass>,
+    pub(crate) cut_activations: CutActivations,
     plans: HashMap<usize, PassPlan>,
     /// The problems whose engines can't be timed.
     untunable: HashSet<ConvolutionProblem>,
@@ -130,6 +138,9 @@ impl CudaNetwork {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             slots,
+            gradient_pass: None,
+            rest_pass: None,
+            cut_activations: CutActivations::default(),
             plans: HashMap::new(),
             untunable: HashSet::new(),
             generation: 0,
@@ -154,7 +165,7 @@ impl CudaNetwork {
     /// Bytes that it keeps allocated on the device. cuDNN's own are not among them.
     pub fn memory_bytes(&self) -> usize {
         let slots: usize = self.slots.iter().map(Slot::bytes).sum();
-        slots + self.network.bytes() + self.workspace.bytes()
+        slots + self.network.bytes() + self.workspace.bytes() + self.target_layer_bytes()
     }
 
     /// Begins a pass over 1 to [`Self::max_images`] images, and returns while it runs. Up to two

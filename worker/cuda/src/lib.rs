@@ -44,6 +44,7 @@ mod rest;
 mod results;
 mod slots;
 mod stem_choice;
+mod target_layer;
 mod weight_layout;
 
 pub use device::CudaDevice;
