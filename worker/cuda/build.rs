@@ -1,8 +1,9 @@
 //! Compiles the kernels with NVIDIA's compiler into one file for all GPUs, which the library
 //! includes.
 //!
-//! `CAMSHAFT_CUDA_EMULATED=1` builds without that compiler: for the emulated driver of the tests,
-//! which has kernels of its own, and for lints and documentation. A real GPU refuses such a build.
+//! Without the feature `device-code`, or with `CAMSHAFT_CUDA_EMULATED=1`, it is built without that
+//! compiler: for the emulated driver of the tests, which has kernels of its own, and for lints and
+//! documentation. A real GPU refuses such a build.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
 fn write_kernels() -> Result<(), String> {
     let folder = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; build with cargo")?;
     let target = Path::new(&folder).join("kernels.fatbin");
-    if env::var_os(EMULATED).is_some_and(|value| value == "1") {
+    let is_emulated = env::var_os(EMULATED).is_some_and(|value| value == "1");
+    if is_emulated || env::var_os("CARGO_FEATURE_DEVICE_CODE").is_none() {
         return std::fs::write(&target, PLACEHOLDER)
             .map_err(|error| format!("cannot write {}: {error}", target.display()));
     }

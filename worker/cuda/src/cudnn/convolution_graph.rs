@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use cudarc::cudnn::sys::cudnnConvolutionMode_t as ConvolutionMode;
+use cudarc::cudnn::sys::cudnnNanPropagation_t as NanPropagation;
 use cudarc::cudnn::sys::cudnnPointwiseMode_t as PointwiseMode;
 
 use super::descriptor::{
@@ -178,6 +179,16 @@ impl ConvolutionProblem {
     }
 }
 
+/// What a ReLU makes of a number that is none. cuDNN's engines make it zero unless they are told to keep
+/// it. A zero hides that a sum was too large for f16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotANumber {
+    /// It stays.
+    Kept,
+    /// It becomes zero.
+    Zeroed,
+}
+
 /// The graph that computes a problem.
 ///
 /// # Errors
@@ -185,9 +196,12 @@ impl ConvolutionProblem {
 pub(super) fn operation_graph(
     cudnn: &Cudnn,
     problem: &ConvolutionProblem,
+    not_a_number: NotANumber,
 ) -> Result<Arc<Descriptor>, CudaError> {
     let operations = match problem.kind {
-        ConvolutionKind::Forward { residual, relu } => forward(problem, residual, relu)?,
+        ConvolutionKind::Forward { residual, relu } => {
+            forward(problem, residual, relu.then_some(not_a_number))?
+        }
         ConvolutionKind::Plain => {
             let output = problem.tensor(OUTPUT, problem.shape.output_dimensions())?;
             vec![convolve(problem, &output)?]
@@ -206,7 +220,7 @@ pub(super) fn operation_graph(
 fn forward(
     problem: &ConvolutionProblem,
     residual: bool,
-    relu: bool,
+    relu: Option<NotANumber>,
 ) -> Result<Vec<Arc<Descriptor>>, CudaError> {
     let shape = &problem.shape;
     let bias = problem.tensor(BIAS, [1, shape.outputs, 1, 1])?;
@@ -219,10 +233,10 @@ fn forward(
         operations.push(add(&sum, &added, &with_residual)?);
         sum = with_residual;
     }
-    if relu {
+    if let Some(not_a_number) = relu {
         let with_bias = problem.virtual_tensor(WITH_BIAS)?;
         operations.push(add(&sum, &bias, &with_bias)?);
-        operations.push(rectify(&with_bias, &output)?);
+        operations.push(rectify(&with_bias, &output, not_a_number)?);
     } else {
         operations.push(add(&sum, &bias, &output)?);
     }
@@ -284,7 +298,8 @@ fn add(
     second: &Arc<Descriptor>,
     output: &Arc<Descriptor>,
 ) -> Result<Arc<Descriptor>, CudaError> {
-    pointwise(PointwiseMode::CUDNN_POINTWISE_ADD, first)?
+    let sum = function(PointwiseMode::CUDNN_POINTWISE_ADD)?.finalise("a sum")?;
+    pointwise(&sum, first)?
         .refer(attribute::POINTWISE_SECOND_INPUT, &[second])?
         .refer(attribute::POINTWISE_OUTPUT, &[output])?
         .finalise("a sum of tensors")
@@ -294,20 +309,31 @@ fn add(
 fn rectify(
     input: &Arc<Descriptor>,
     output: &Arc<Descriptor>,
+    not_a_number: NotANumber,
 ) -> Result<Arc<Descriptor>, CudaError> {
-    pointwise(PointwiseMode::CUDNN_POINTWISE_RELU_FWD, input)?
+    let mut relu = function(PointwiseMode::CUDNN_POINTWISE_RELU_FWD)?;
+    if not_a_number == NotANumber::Kept {
+        relu = relu.set(attribute::POINTWISE_NOT_A_NUMBER, &[NanPropagation::CUDNN_PROPAGATE_NAN])?;
+    }
+    pointwise(&relu.finalise("the function of a ReLU")?, input)?
         .refer(attribute::POINTWISE_OUTPUT, &[output])?
         .finalise("a ReLU")
 }
 
-/// An operation on each value, in f32, which still lacks its second input, if any, and its output.
-fn pointwise(mode: PointwiseMode, input: &Arc<Descriptor>) -> Result<DescriptorBuilder, CudaError> {
-    let function = DescriptorBuilder::new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
+/// A function of single values, in f32.
+fn function(mode: PointwiseMode) -> Result<DescriptorBuilder, CudaError> {
+    DescriptorBuilder::new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
         .set(attribute::POINTWISE_MODE, &[mode])?
-        .set(attribute::POINTWISE_COMPUTE_TYPE, &[DataType::CUDNN_DATA_FLOAT])?
-        .finalise("a pointwise function")?;
+        .set(attribute::POINTWISE_COMPUTE_TYPE, &[DataType::CUDNN_DATA_FLOAT])
+}
+
+/// A function of each value of a tensor, which still lacks its second input, if any, and its output.
+fn pointwise(
+    function: &Arc<Descriptor>,
+    input: &Arc<Descriptor>,
+) -> Result<DescriptorBuilder, CudaError> {
     DescriptorBuilder::new(Kind::CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
-        .refer(attribute::POINTWISE_FUNCTION, &[&function])?
+        .refer(attribute::POINTWISE_FUNCTION, &[function])?
         .refer(attribute::POINTWISE_INPUT, &[input])
 }
 

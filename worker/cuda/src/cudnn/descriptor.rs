@@ -70,6 +70,10 @@ unsafe impl AttributeValue for sys::cudnnPointwiseMode_t {
     const TYPE: AttributeType = AttributeType::CUDNN_TYPE_POINTWISE_MODE;
 }
 // SAFETY: the bindings' own enum.
+unsafe impl AttributeValue for sys::cudnnNanPropagation_t {
+    const TYPE: AttributeType = AttributeType::CUDNN_TYPE_NAN_PROPOGATION;
+}
+// SAFETY: the bindings' own enum.
 unsafe impl AttributeValue for sys::cudnnBackendHeurMode_t {
     const TYPE: AttributeType = AttributeType::CUDNN_TYPE_HEUR_MODE;
 }
@@ -146,6 +150,7 @@ attributes! {
     DATA_GRADIENT_BETA: f32 = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
     POINTWISE_MODE: sys::cudnnPointwiseMode_t = CUDNN_ATTR_POINTWISE_MODE,
     POINTWISE_COMPUTE_TYPE: DataType = CUDNN_ATTR_POINTWISE_MATH_PREC,
+    POINTWISE_NOT_A_NUMBER: sys::cudnnNanPropagation_t = CUDNN_ATTR_POINTWISE_NAN_PROPAGATION,
     POINTWISE_FUNCTION: Descriptor = CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR,
     POINTWISE_INPUT: Descriptor = CUDNN_ATTR_OPERATION_POINTWISE_XDESC,
     POINTWISE_SECOND_INPUT: Descriptor = CUDNN_ATTR_OPERATION_POINTWISE_BDESC,

@@ -24,4 +24,4 @@ pub(crate) use convolution_graph::{ConvolutionKind, ConvolutionProblem, Convolut
 pub(crate) use library::Cudnn;
 pub(crate) use plan::{BoundConvolution, ConvolutionOperands, ConvolutionPlan};
 pub(crate) use plan_cache::DeviceIdentity;
-pub(crate) use planner::{Planner, Tuned};
+pub(crate) use planner::Planner;

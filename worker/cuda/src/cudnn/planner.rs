@@ -13,7 +13,9 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
-use super::convolution_graph::{ConvolutionProblem, operation_graph};
+use super::convolution_graph::{
+    ConvolutionKind, ConvolutionProblem, NotANumber, operation_graph,
+};
 use super::descriptor::Descriptor;
 use super::library::Cudnn;
 use super::plan::{
@@ -174,8 +176,22 @@ impl<'a> Search<'a> {
         problem: &'a ConvolutionProblem,
         max_workspace: usize,
     ) -> Result<Self, CudaError> {
-        let graph = operation_graph(cudnn, problem)?;
-        Ok(Self { cudnn, problem, graph, max_workspace })
+        let of = |not_a_number| {
+            let graph = operation_graph(cudnn, problem, not_a_number)?;
+            Ok(Self { cudnn, problem, graph, max_workspace })
+        };
+        let keeps: Self = of(NotANumber::Kept)?;
+        let has_relu = matches!(problem.kind, ConvolutionKind::Forward { relu: true, .. });
+        if !has_relu || keeps.has_engine()? { Ok(keeps) } else { of(NotANumber::Zeroed) }
+    }
+
+    /// True if an engine can be built.
+    fn has_engine(&self) -> Result<bool, CudaError> {
+        match self.recommended() {
+            Ok(_plan) => Ok(true),
+            Err(CudaError::Unsupported { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The plan of an engine by its name, if it is there and still does.

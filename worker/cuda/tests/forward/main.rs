@@ -12,7 +12,7 @@ mod reference;
 use camshaft_cuda::{
     CudaDevice, CudaNetwork, EngineSettings, NumberFormat, PassInput, PassOutput, PassRequest,
 };
-use camshaft_kernels::{Backbone, BatchShape, Kernel, STAGES};
+use camshaft_kernels::{Backbone, BatchInput, BatchShape, Kernel, STAGES};
 
 use networks::{Blocks, CLASSES, Plan, TestNetwork};
 use reference::{Expected, check, compare, tolerance};
@@ -202,7 +202,7 @@ fn the_cpus_kernels_agree() {
         let scaled = network.scaled(&network.pixels(2, 23));
         let shape = BatchShape { images: 2, height, width };
         let backbone = Backbone::new(kernel, &network.weights()).unwrap();
-        let on_cpu = backbone.run(&scaled, shape, [true; STAGES], 2);
+        let on_cpu = backbone.run(BatchInput::Values(&scaled), shape, [true; STAGES], 2);
         let mut engine = load(&device, &network, NumberFormat::F32, 2);
         let request = PassRequest { stages: [true; STAGES], labels: &[] };
         let output = run(&mut engine, PassInput::Scaled(&scaled), &request);
