@@ -14,7 +14,8 @@
 //! - `slots`: a batch under way, from the host and back; `results`: what it takes and gives
 //! - `target_layer`: what a caller asks about a layer; `backward`, `gradient_maps`: gradients at it,
 //!   and maps of them; `rest`: from its output to logits; `layer_cut`: where it is
-//! - `pass`: the operations of a pass at their addresses; `buffers`: which addresses
+//! - `pass`: the operations of a pass at their addresses, `buffers`: which addresses, `pass_graph`:
+//!   all of them as one call
 //! - `operations`: a network as a list of operations
 //! - `network`: weights on the device; `weight_layout`: their order; `stem_choice`: the stem's form
 //! - `cudnn`: convolutions; `kernels`: everything else
@@ -38,6 +39,7 @@ mod network;
 mod number_format;
 mod operations;
 mod pass;
+mod pass_graph;
 mod rest;
 mod results;
 mod slots;

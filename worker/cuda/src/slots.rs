@@ -1,18 +1,18 @@
 //! One of the places where a batch can be under way: a stream with everything that a pass reads and
 //! writes but the weights, so that one batch uploads and runs while another one's results are read.
 //!
-//! Owns a pass from its input on the host to its results on the host, and the CUDA graphs that
-//! passes are captured in. A pass is captured when it runs for the second time (the first run loads
-//! cuDNN's kernels, which a capture does not allow) and its plans are final. Which plans it runs,
-//! and when they are timed, is [`engine`](crate::engine)'s to decide. Upstream:
-//! [`pass`](crate::pass) and [`buffers`](crate::buffers).
+//! Owns a pass from its input on the host to its results on the host. It becomes a graph when it
+//! runs for the second time (the first run loads cuDNN's kernels, which a capture does not allow)
+//! and its plans are final. Which plans it runs, and when they are timed, is
+//! [`engine`](crate::engine)'s to decide. Upstream: [`pass`](crate::pass) and
+//! [`buffers`](crate::buffers).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use camshaft_kernels::{STAGES, StageOutput};
-use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaEvent, CudaGraph, CudaStream, DriverError};
+use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::{CudaEvent, CudaStream};
 
 use crate::buffers::BufferPlan;
 use crate::cudnn::Cudnn;
@@ -23,6 +23,7 @@ use crate::memory::{DeviceMemory, DevicePointer, PinnedMemory, set_to_zero};
 use crate::network::DeviceNetwork;
 use crate::operations::{BufferShape, OperationList};
 use crate::pass::{BoundPass, LaunchQueue, PassPlan};
+use crate::pass_graph::PassGraph;
 use crate::results::{PassInput, PassOutput, ResultLayout};
 use crate::weight_layout::IMAGE_CHANNELS;
 
@@ -76,22 +77,8 @@ struct PreparedPass {
     generation: u64,
     bound: BoundPass,
     ran: bool,
-    graph: Graph,
+    graph: PassGraph,
 }
-
-enum Graph {
-    NotYet,
-    Captured(PassGraph),
-    /// The capture failed, and would again.
-    Impossible,
-}
-
-/// A captured pass.
-struct PassGraph(CudaGraph);
-
-// SAFETY: the driver allows a graph on any thread, but on one at a time. A slot neither shares nor
-// clones it.
-unsafe impl Send for PassGraph {}
 
 /// A pass that was begun and not yet finished.
 struct UnderWay {
@@ -294,7 +281,7 @@ impl Slot {
         let (base, workspace) = self.addresses();
         let bound = BoundPass::new(plan, list, network.format, buffers, base, workspace)?;
         let generation = plan.generation;
-        let prepared = PreparedPass { generation, bound, ran: false, graph: Graph::NotYet };
+        let prepared = PreparedPass { generation, bound, ran: false, graph: PassGraph::NotYet };
         self.passes.insert(plan.images, prepared);
         Ok(())
     }
@@ -395,14 +382,11 @@ impl Slot {
             bound.run(queue, |_| Ok(()))?;
             queue.kernels.head(queue.stream, queue.format, features, head)
         };
-        if prepared.ran && plan.settled && matches!(prepared.graph, Graph::NotYet) {
-            prepared.graph = capture(&self.stream, &enqueue);
+        if prepared.ran && plan.settled && matches!(prepared.graph, PassGraph::NotYet) {
+            prepared.graph = PassGraph::capture(&self.stream, &enqueue);
         }
-        match &prepared.graph {
-            Graph::Captured(PassGraph(graph)) => {
-                graph.launch().map_err(|error| CudaError::of_driver(error, "a pass"))?;
-            }
-            Graph::NotYet | Graph::Impossible => enqueue()?,
+        if !prepared.graph.launch()? {
+            enqueue()?;
         }
         prepared.ran = true;
         Ok(())
@@ -490,27 +474,4 @@ fn most_result_bytes(network: &DeviceNetwork, most_images: usize) -> usize {
 fn queue<'a>(parts: PassParts<'a>, stream: &'a Arc<CudaStream>) -> LaunchQueue<'a> {
     let PassParts { cudnn, kernels, network, .. } = parts;
     LaunchQueue { cudnn, kernels, stream, format: network.format }
-}
-
-/// Captures what `enqueue` enqueues on `stream`, instead of running it. The stream is as before
-/// afterwards, whatever happens.
-fn capture(stream: &Arc<CudaStream>, enqueue: impl Fn() -> Result<(), CudaError>) -> Graph {
-    let failed = |error: DriverError| CudaError::of_driver(error, "the capture of a pass");
-    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    let captured = stream.begin_capture(mode).map_err(failed).and_then(|()| {
-        let enqueued = enqueue();
-        let graph = stream.end_capture(CUgraphInstantiate_flags(0)).map_err(failed);
-        enqueued.and(graph)
-    });
-    match captured {
-        Ok(Some(graph)) => Graph::Captured(PassGraph(graph)),
-        Ok(None) => {
-            tracing::debug!("the capture of a pass is empty; it runs without a graph");
-            Graph::Impossible
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a pass runs without a graph");
-            Graph::Impossible
-        }
-    }
 }
