@@ -41,8 +41,11 @@ pub enum Cut {
 /// A convolution whose own output is the target layer, apart from its BatchNorm.
 #[derive(Clone, Copy, Debug)]
 pub struct CutConvolution<'a> {
-    /// `[outputs, inputs, kernel, kernel]`. Its output has no bias.
+    /// `[outputs, inputs, kernel, kernel]`.
     pub weights: &'a [f32],
+    /// `[outputs]`, a part of the layer's output; empty if the convolution has none. Only Keras'
+    /// convolutions have one.
+    pub bias: &'a [f32],
     /// `[outputs]`: the BatchNorm makes `scale * output + shift` of the output.
     pub scale: &'a [f32],
     /// `[outputs]`.
@@ -144,14 +147,16 @@ pub(crate) struct LayerConvolution {
 /// The weights of a [`CutConvolution`] on the device.
 #[derive(Debug)]
 pub(crate) struct LayerWeights {
-    /// The convolution without its BatchNorm. Its bias is zero.
+    /// The convolution without its BatchNorm.
     pub(crate) convolution: DeviceConvolution,
+    /// Zero for each channel, in the network's format.
+    pub(crate) no_bias: DevicePointer,
     /// The BatchNorm's factors, f32.
     pub(crate) scale: DevicePointer,
     /// What the BatchNorm adds, f32.
     pub(crate) shift: DevicePointer,
     /// Holds all of them.
-    _memory: [DeviceMemory; 3],
+    _memory: [DeviceMemory; 4],
 }
 
 impl CutLayer {
@@ -198,12 +203,14 @@ impl LayerWeights {
             if is_stem { [IMAGE_CHANNELS, STEM_KERNEL] } else { [inputs, kernel] };
         let values = outputs * given_inputs * given_kernel * given_kernel;
         let sizes = given.map(|given| [given.weights.len(), given.scale.len(), given.shift.len()]);
-        let Some(given) = given.filter(|_| sizes == Some([values, outputs, outputs])) else {
+        let biases = given.map_or(0, |given| given.bias.len());
+        let fits = sizes == Some([values, outputs, outputs]) && [0, outputs].contains(&biases);
+        let Some(given) = given.filter(|_| fits) else {
             return Err(CudaError::Failed {
                 operation: "taking a target layer's convolution".to_owned(),
                 reason: format!(
                     "it has {values} weights and a BatchNorm of {outputs} channels, and was given \
-                     {sizes:?}"
+                     {sizes:?} and {biases} biases"
                 ),
             });
         };
@@ -213,16 +220,20 @@ impl LayerWeights {
             let geometry = Geometry { inputs, kernel, stride, padding };
             (channels_last(given.weights, [outputs, inputs, kernel], inputs), geometry)
         };
-        let no_bias = vec![0.0; outputs];
+        let zeros = vec![0.0; outputs];
+        let bias = if given.bias.is_empty() { zeros.as_slice() } else { given.bias };
         let (convolution, memory) =
-            upload_convolution(stream, &laid_out, &no_bias, geometry, network.format)?;
-        let scale = DeviceMemory::holding(stream, given.scale, "a BatchNorm")?;
-        let shift = DeviceMemory::holding(stream, given.shift, "a BatchNorm")?;
+            upload_convolution(stream, &laid_out, bias, geometry, network.format)?;
+        let hold = |values: &[f32]| DeviceMemory::holding(stream, values, "a BatchNorm");
+        let (scale, shift) = (hold(given.scale)?, hold(given.shift)?);
+        let zeros = network.format.encode(&zeros);
+        let no_bias = DeviceMemory::holding(stream, &zeros, "a BatchNorm")?;
         Ok(Self {
             convolution,
+            no_bias: no_bias.pointer(),
             scale: scale.pointer(),
             shift: shift.pointer(),
-            _memory: [memory, scale, shift],
+            _memory: [memory, scale, shift, no_bias],
         })
     }
 }

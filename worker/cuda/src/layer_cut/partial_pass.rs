@@ -8,9 +8,7 @@
 use std::ops::Range;
 
 use super::{CutActivations, CutLayer, GrowingMemory, LayerConvolution, SharedPlaces};
-use crate::cudnn::{
-    BoundConvolution, ConvolutionKind, ConvolutionOperands, ConvolutionProblem, Planner,
-};
+use crate::cudnn::{BoundConvolution, ConvolutionOperands, ConvolutionProblem, Planner};
 use crate::error::CudaError;
 use crate::memory::{DeviceMemory, DevicePointer};
 use crate::network::DeviceNetwork;
@@ -78,7 +76,22 @@ impl CutEngine<'_> {
         }
     }
 
-    /// Binds a convolution without a bias.
+    /// Binds a convolution and what follows it.
+    ///
+    /// # Errors
+    /// If cuDNN has no engine for it, or refuses the addresses.
+    fn bind_forward(
+        &mut self,
+        convolution: ForwardConvolution,
+        operands: ForwardOperands,
+    ) -> Result<ConvolutionStep, CudaError> {
+        let (cudnn, workspace) = (self.queue.cudnn, self.workspace);
+        let planned =
+            PlannedConvolution::choose(self.planner, cudnn, convolution, workspace.bytes())?;
+        ConvolutionStep::new(&planned, convolution, operands, workspace.pointer())
+    }
+
+    /// Binds a convolution without what follows it.
     ///
     /// # Errors
     /// If cuDNN has no engine for it, or refuses the addresses.
@@ -141,19 +154,7 @@ impl PartialPass {
                         residual: residual.map(&at),
                         output: at(output),
                     };
-                    let planned = PlannedConvolution::choose(
-                        engine.planner,
-                        queue.cudnn,
-                        whole,
-                        engine.workspace.bytes(),
-                    )?;
-                    let step = ConvolutionStep::new(
-                        &planned,
-                        whole,
-                        operands,
-                        engine.workspace.pointer(),
-                    )?;
-                    PartialStep::Convolution(step)
+                    PartialStep::Convolution(engine.bind_forward(whole, operands)?)
                 }
                 Operation::MaxPool { input, output, height, width, channels } => {
                     let shape = BufferShape { height, width, channels };
@@ -190,7 +191,7 @@ impl PartialPass {
 pub(crate) struct PassToLayer {
     operations: PartialPass,
     /// The layer's convolution, if the layer is one.
-    convolution: Option<BoundConvolution>,
+    convolution: Option<ConvolutionStep>,
 }
 
 impl PassToLayer {
@@ -211,18 +212,22 @@ impl PassToLayer {
             return Ok(Self { operations, convolution: None });
         };
         let BufferShape { height, width, .. } = engine.list.shape(*input);
-        let shape = weights.convolution.shape(images, height, width);
-        let (kind, format) = (ConvolutionKind::Plain, engine.queue.format);
-        let problem = ConvolutionProblem { shape, kind, format };
-        let operands = ConvolutionOperands {
+        let weights = &weights.convolution;
+        let whole = ForwardConvolution {
+            shape: weights.shape(images, height, width),
+            residual: false,
+            relu: false,
+            format: engine.queue.format,
+        };
+        let operands = ForwardOperands {
             input: places.at(*input),
-            weights: weights.convolution.weights,
-            bias: None,
+            weights: weights.weights,
+            bias: weights.bias,
             residual: None,
             output: places.at(place.output),
         };
-        let bound = engine.bind_alone(&problem, &operands)?;
-        Ok(Self { operations, convolution: Some(bound) })
+        let convolution = engine.bind_forward(whole, operands)?;
+        Ok(Self { operations, convolution: Some(convolution) })
     }
 
     /// Enqueues it.
@@ -232,7 +237,7 @@ impl PassToLayer {
     pub(crate) fn run(&self, queue: LaunchQueue<'_>) -> Result<(), CudaError> {
         self.operations.run(queue)?;
         match &self.convolution {
-            Some(convolution) => convolution.run(queue.cudnn),
+            Some(convolution) => convolution.run(queue),
             None => Ok(()),
         }
     }
@@ -271,7 +276,7 @@ impl NormaliseStep {
             relu: *relu,
             scale: weights.scale,
             shift: weights.shift,
-            no_bias: weights.convolution.bias,
+            no_bias: weights.no_bias,
             rows: images * shape.positions(),
             channels: shape.channels,
         })

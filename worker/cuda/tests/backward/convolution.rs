@@ -12,12 +12,14 @@ pub(crate) type ChannelTarget = fn(usize) -> (f64, f64);
 pub(crate) struct Convolution {
     /// `[O, I, kernel, kernel]`.
     weight: Vec<f32>,
+    /// A part of the convolution's own output; empty if there is none.
+    bias: Vec<f32>,
     /// The BatchNorm's factors.
     scale: Vec<f32>,
     /// What the BatchNorm adds.
     shift: Vec<f32>,
-    /// `weight` times `scale`.
-    folded: Vec<f32>,
+    /// `weight` and `bias` with the BatchNorm folded in.
+    folded: [Vec<f32>; 2],
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     kernel: usize,
@@ -32,8 +34,11 @@ impl Convolution {
     ) -> Self {
         let values = inputs * kernel * kernel;
         let weight = noise.values(outputs * values, (3.0 / values as f32).sqrt());
-        let (scale, shift, folded) = (vec![1.0; outputs], vec![0.0; outputs], weight.clone());
-        Self { weight, scale, shift, folded, inputs, outputs, kernel, stride }
+        // Both kinds: some convolutions have a bias.
+        let bias = if kernel == 3 { noise.values(outputs, 0.5) } else { Vec::new() };
+        let (scale, shift) = (vec![1.0; outputs], vec![0.0; outputs]);
+        let folded = [weight.clone(), shift.clone()];
+        Self { weight, bias, scale, shift, folded, inputs, outputs, kernel, stride }
     }
 
     /// Sets the BatchNorm such that each channel of `outputs`, which this convolution made, has the
@@ -55,15 +60,20 @@ impl Convolution {
             self.shift[channel] = (wanted_mean - scale * mean) as f32;
         }
         let values = self.inputs * self.kernel * self.kernel;
-        let folded = self.weight.iter().enumerate();
-        self.folded = folded.map(|(index, weight)| weight * self.scale[index / values]).collect();
+        let weights = self.weight.iter().enumerate();
+        let weights = weights.map(|(index, weight)| weight * self.scale[index / values]);
+        let biases = (0..self.outputs).map(|channel| {
+            let bias = self.bias.get(channel).copied().unwrap_or(0.0);
+            bias * self.scale[channel] + self.shift[channel]
+        });
+        self.folded = [weights.collect(), biases.collect()];
     }
 
     /// As an engine takes it, folded.
     pub(crate) fn folded(&self) -> ConvolutionWeights<'_> {
         ConvolutionWeights {
-            weight: &self.folded,
-            bias: &self.shift,
+            weight: &self.folded[0],
+            bias: &self.folded[1],
             inputs: self.inputs,
             outputs: self.outputs,
             kernel: self.kernel,
@@ -73,7 +83,8 @@ impl Convolution {
 
     /// As an engine takes it if it is the target layer.
     pub(crate) fn cut(&self) -> CutConvolution<'_> {
-        CutConvolution { weights: &self.weight, scale: &self.scale, shift: &self.shift }
+        let Self { weight, bias, scale, shift, .. } = self;
+        CutConvolution { weights: weight, bias, scale, shift }
     }
 
     /// The convolution's own output.
@@ -81,6 +92,10 @@ impl Convolution {
         let [_, height, width] = input.shape;
         let side = |side: usize| (side + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1;
         let mut output = Features::zeros([self.outputs, side(height), side(width)]);
+        let positions = output.positions();
+        for (values, bias) in output.values.chunks_mut(positions).zip(&self.bias) {
+            values.fill(f64::from(*bias));
+        }
         self.each_product(input.shape, output.shape, |weight, from, to| {
             output.values[to] += weight * input.values[from];
         });

@@ -20,6 +20,8 @@ use network::{Activity, BlockKind, LayerValues, Network, Pass, Settings};
 
 /// The largest difference allowed in f32, relative to the largest value.
 const TOLERANCE: f64 = 1e-4;
+/// How far the sum of a channel may be off in f32, relative to the sum of its absolute values.
+const ERROR_OF_SUMS: f64 = 2e-7;
 /// A value in front of a ReLU that is nearer to zero may get the other sign on another device.
 const NEAREST_KINK: f64 = 1e-5;
 
@@ -140,6 +142,13 @@ fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
     }
 }
 
+/// Relative to the largest value of `b`.
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let difference = largest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs()));
+    difference / largest(&mut b.iter().map(|value| value.abs())).max(1e-7)
+}
+
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
@@ -172,12 +181,13 @@ fn gradients_equal_the_chain_rules_at_every_layer() {
     }
 }
 
-/// The tensors are right, as the test above shows: so the maps are made of them, since a rule may
-/// divide by a sum that is nearly zero.
+/// The tensors are right, as the test above shows: so the expected maps are made of them. Where a
+/// rule nearly divides by zero, sums in another order give another map, which is not compared.
 #[test]
 fn every_rule_makes_its_maps_of_the_gradients() {
     let Some(device) = device() else { return };
     let targets = [(2, 1), (0, 0), (1, 2)];
+    let (mut compared, mut all) = (0, 0);
     for settings in CASES {
         let mut case = Case::new(&device, settings, NumberFormat::F32, 4);
         for cut in case.network.cuts() {
@@ -198,12 +208,20 @@ fn every_rule_makes_its_maps_of_the_gradients() {
                 let maps = found.maps.chunks(tensors.height * tensors.width);
                 assert_eq!(maps.len(), targets.len());
                 for (row, map) in maps.enumerate() {
-                    let expected = maps::map(rule, &activations[row], &gradients[row]);
+                    let expected =
+                        |sum_error| maps::map(rule, &activations[row], &gradients[row], sum_error);
+                    let (moved, expected) = (expected(ERROR_OF_SUMS), expected(0.0));
+                    all += 1;
+                    if largest_difference(&moved, &expected) > TOLERANCE / 2.0 {
+                        continue;
+                    }
+                    compared += 1;
                     assert_close(&format!("{settings:?}, {cut:?}, {rule:?}"), map, &expected);
                 }
             }
         }
     }
+    assert!(4 * compared > 3 * all, "only {compared} of {all} maps can be compared");
 }
 
 #[test]

@@ -5,8 +5,14 @@ use camshaft_cuda::CamRule;
 
 use super::features::Features;
 
-/// The map of one image and class, `[P]`.
-pub(crate) fn map(rule: CamRule, activations: &Features, gradients: &Features) -> Vec<f64> {
+/// The map of one image and class, `[P]`. `sum_error` moves the sum of each channel's activations by
+/// this share of their absolute values' sum: some rules divide by such a sum.
+pub(crate) fn map(
+    rule: CamRule,
+    activations: &Features,
+    gradients: &Features,
+    sum_error: f64,
+) -> Vec<f64> {
     let positions = activations.positions();
     let channels = || {
         let gradients = gradients.values.chunks(positions);
@@ -14,7 +20,7 @@ pub(crate) fn map(rule: CamRule, activations: &Features, gradients: &Features) -
     };
     let mut map = vec![0.0; positions];
     for (activations, gradients) in channels() {
-        let weight = channel_weight(rule, activations, gradients);
+        let weight = channel_weight(rule, activations, gradients, sum_error);
         for (position, sum) in map.iter_mut().enumerate() {
             *sum += activations[position]
                 * match rule {
@@ -28,8 +34,9 @@ pub(crate) fn map(rule: CamRule, activations: &Features, gradients: &Features) -
 }
 
 /// The weight of one channel, if the rule gives each channel one.
-fn channel_weight(rule: CamRule, activations: &[f64], gradients: &[f64]) -> f64 {
-    let sum = activations.iter().sum::<f64>();
+fn channel_weight(rule: CamRule, activations: &[f64], gradients: &[f64], sum_error: f64) -> f64 {
+    let absolute = activations.iter().map(|value| value.abs()).sum::<f64>();
+    let sum = activations.iter().sum::<f64>() + sum_error * absolute;
     match rule {
         CamRule::GradCam => gradients.iter().sum::<f64>() / gradients.len() as f64,
         CamRule::GradCamPlusPlus => {
