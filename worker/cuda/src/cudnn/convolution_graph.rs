@@ -313,7 +313,8 @@ fn rectify(
 ) -> Result<Arc<Descriptor>, CudaError> {
     let mut relu = function(PointwiseMode::CUDNN_POINTWISE_RELU_FWD)?;
     if not_a_number == NotANumber::Kept {
-        relu = relu.set(attribute::POINTWISE_NOT_A_NUMBER, &[NanPropagation::CUDNN_PROPAGATE_NAN])?;
+        relu =
+            relu.set(attribute::POINTWISE_NOT_A_NUMBER, &[NanPropagation::CUDNN_PROPAGATE_NAN])?;
     }
     pointwise(&relu.finalise("the function of a ReLU")?, input)?
         .refer(attribute::POINTWISE_OUTPUT, &[output])?

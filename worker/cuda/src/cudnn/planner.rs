@@ -13,9 +13,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
-use super::convolution_graph::{
-    ConvolutionKind, ConvolutionProblem, NotANumber, operation_graph,
-};
+use super::convolution_graph::{ConvolutionKind, ConvolutionProblem, NotANumber, operation_graph};
 use super::descriptor::Descriptor;
 use super::library::Cudnn;
 use super::plan::{
@@ -53,12 +51,8 @@ struct ChosenPlan {
 /// The fastest plan for a problem.
 #[derive(Debug)]
 pub(crate) struct Tuned {
-    /// The plan, which is from now on the one that [`Planner::choose`] gives.
-    pub(crate) plan: Arc<ConvolutionPlan>,
     /// The time of one call.
     pub(crate) milliseconds: f32,
-    /// How many engines were timed.
-    pub(crate) candidates: usize,
     /// True if it is another plan than [`Planner::choose`] gave before. What was bound to that one
     /// still works, but slower.
     pub(crate) changed: bool,
@@ -151,7 +145,7 @@ impl Planner {
         let plan = same.unwrap_or_else(|| Arc::new(plan));
         self.plans.insert(*problem, ChosenPlan { plan: Arc::clone(&plan), is_tuned: true });
         tracing::debug!(%problem, ?engine, milliseconds, candidates, "an engine is chosen");
-        Ok(Tuned { plan, milliseconds, candidates, changed })
+        Ok(Tuned { milliseconds, changed })
     }
 }
 
