@@ -13,7 +13,7 @@ use camshaft_common::model::{ModelOptions, ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
 use camshaft_common::transparency::Transparency;
 use camshaft_decoding::{ImageLimits, decode};
-use camshaft_model::{KernelChoice, Model, ModelFiles, Precision};
+use camshaft_model::{ComputeDevice, ComputeSettings, KernelChoice, Model, ModelFiles, Precision};
 use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
 use camshaft_tests::results::{Results, local};
@@ -59,7 +59,8 @@ fn load(folder: &Path, kernel: KernelChoice) -> Result<Model, String> {
 }
 
 fn load_files(files: &ModelFiles, kernel: KernelChoice) -> Result<Model, String> {
-    Model::load(files, &Device::Cpu, Precision::F32, kernel).map_err(|error| error.to_string())
+    let compute = ComputeSettings { precision: Precision::F32, kernel, largest_batch: 1 };
+    Model::load(files, &ComputeDevice::Cpu, compute).map_err(|error| error.to_string())
 }
 
 /// Largest difference between our logits and PyTorch's, as a share of PyTorch's largest logit.

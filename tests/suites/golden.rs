@@ -10,7 +10,9 @@ use std::path::Path;
 use camshaft_common::explain::{Choices, ExplainOptions, FusedLayers, Method, Target, TargetLayer};
 use camshaft_kernels::Kernel;
 use camshaft_model::cam::eigen_cam;
-use camshaft_model::{DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision};
+use camshaft_model::{
+    ComputeDevice, ComputeSettings, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
+};
 use camshaft_tests::repository;
 use camshaft_vision::heat_map::HeatMap;
 use candle_core::{Device, Tensor};
@@ -51,8 +53,8 @@ fn golden(kernel: KernelChoice) -> Option<Golden> {
     let text: Value = serde_json::from_str(&text).unwrap();
     let cases = text["cases"].as_array().unwrap().clone();
     let inputs: Vec<_> = cases.iter().map(|case| input(&folder, case)).collect();
-    let device = DeviceChoice::Cpu.open().unwrap();
-    let model = Model::load(&ModelFiles::bundled(), &device, Precision::F32, kernel).unwrap();
+    let compute = ComputeSettings { precision: Precision::F32, kernel, largest_batch: 1 };
+    let model = Model::load(&ModelFiles::bundled(), &ComputeDevice::Cpu, compute).unwrap();
     Some(Golden { cases, input: Tensor::stack(&inputs, 0).unwrap(), model })
 }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use camshaft_common::explain::{ExplainOptions, Target};
 use camshaft_common::trust::{TrustRecord, Verdict};
-use camshaft_model::{DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision};
+use camshaft_model::{
+    ComputeDevice, ComputeSettings, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
+};
 use camshaft_tests::images::files_below;
 use camshaft_tests::programs::{camshaft, run};
 use camshaft_tests::repository;
@@ -102,9 +104,9 @@ fn means(measured: &[MapMeasures]) -> Means {
 
 #[test]
 fn real_maps_beat_inverted_ones_by_every_measure() {
-    let device = DeviceChoice::Cpu.open().unwrap();
-    let model =
-        Model::load(&ModelFiles::bundled(), &device, Precision::Auto, KernelChoice::Auto).unwrap();
+    let (precision, kernel) = (Precision::Auto, KernelChoice::Auto);
+    let compute = ComputeSettings { precision, kernel, largest_batch: 1 };
+    let model = Model::load(&ModelFiles::bundled(), &ComputeDevice::Cpu, compute).unwrap();
     let rule = &model.config().input;
     let options = ExplainOptions { target: Target::Class("cat".into()), ..Default::default() };
     let mut measured = [const { Vec::new() }; 2];

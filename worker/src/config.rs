@@ -9,9 +9,8 @@ use std::time::Duration;
 use camshaft_common::model::ModelRequest;
 use camshaft_common::secret::Secret;
 use camshaft_decoding::ImageLimits;
-use camshaft_model::{DeviceChoice, KernelChoice, Precision};
+use camshaft_model::{ComputeDevice, ComputeSettings, DeviceChoice, KernelChoice, Precision};
 use camshaft_queue::RabbitMqOptions;
-use candle_core::Device;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::allowed_places::AllowedPlaces;
@@ -120,9 +119,16 @@ const MOST_STORE_REQUESTS: usize = 256;
 const FILES_PART: u64 = 6;
 
 impl ComputeConfig {
+    /// How a model is computed whose batches have at most `largest_batch` images.
+    #[must_use]
+    pub fn settings(&self, largest_batch: usize) -> ComputeSettings {
+        let Self { precision, kernel, .. } = *self;
+        ComputeSettings { precision, kernel, largest_batch }
+    }
+
     /// How many images the network takes at once on this device.
     #[must_use]
-    pub fn batch_size(&self, device: &Device) -> BatchSize {
+    pub fn batch_size(&self, device: &ComputeDevice) -> BatchSize {
         match self.batch {
             BatchChoice::Fixed(images) => BatchSize::fixed(images.into()),
             BatchChoice::Auto if device.is_cpu() => cpu_batch(self.threads),

@@ -71,7 +71,8 @@ impl Engine {
         let device = compute.device.open().map_err(ModelError::from)?;
         let batch_size = Arc::new(compute.batch_size(&device));
         let on_cpu = device.is_cpu();
-        let thread = ModelThread::new(device, compute.precision, compute.kernel, first.as_deref())?;
+        let settings = compute.settings(batch_size.max());
+        let thread = ModelThread::new(device, settings, first.as_deref())?;
         let limits = config.limits(batch_size.max());
         let max_activation_bytes = on_cpu.then_some(limits.pixel_bytes);
         let EngineSettings {

@@ -22,10 +22,10 @@ use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
 use camshaft_decoding::decode;
 use camshaft_model::{ModelError, ModelFiles};
 use camshaft_trust::examination::{
-    ComputeSettings, ExaminationError, ExaminationProgress, MeasuredSample, SampledImage, examine,
+    ExaminationError, ExaminationProgress, MeasuredSample, SampledImage, examine,
 };
 use camshaft_vision::input::to_input;
-use camshaft_worker::config::{ComputeConfig, EngineConfig};
+use camshaft_worker::config::EngineConfig;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
@@ -126,10 +126,9 @@ impl TrustSampling {
         let (files, watched) = (Arc::clone(&self.files), Arc::clone(&progress));
         let examining = tokio::task::spawn_blocking(move || {
             let device = compute.device.open().map_err(ModelError::from)?;
-            let batch = compute.batch_size(&device).now();
-            let ComputeConfig { precision, kernel, .. } = compute;
-            let compute = ComputeSettings { device, precision, kernel, batch };
-            examine(&files, &compute, &explain, &images, &watched)
+            let largest_batch = compute.batch_size(&device).now();
+            let compute = compute.settings(largest_batch);
+            examine(&files, &device, compute, &explain, &images, &watched)
         });
         let stoppable = async {
             let mut examining = std::pin::pin!(examining);

@@ -4,8 +4,7 @@
 
 use bytes::Bytes;
 use camshaft_common::model::ModelReference;
-use camshaft_model::{KernelChoice, Model, ModelFiles, Precision};
-use candle_core::Device;
+use camshaft_model::{ComputeDevice, ComputeSettings, KernelChoice, Model, ModelFiles, Precision};
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;
 use safetensors::SafeTensors;
@@ -36,7 +35,9 @@ fuzz_target!(|weights: &[u8]| {
     if let Ok(files) = ModelFiles::from_bytes(ModelReference::Bundled, file, CONFIG)
         && is_quick(files.weights().bytes())
     {
-        let loaded = Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle);
+        let (precision, kernel) = (Precision::F32, KernelChoice::Candle);
+        let compute = ComputeSettings { precision, kernel, largest_batch: 1 };
+        let loaded = Model::load(&files, &ComputeDevice::Cpu, compute);
         assert!(loaded.is_err(), "{} bytes hold no network", weights.len());
     }
     let used = MEMORY.peak_usage() - before;

@@ -23,8 +23,8 @@ pub mod testing;
 
 pub use checkpoint::CheckpointError;
 pub use compute::{
-    DeviceChoice, DeviceError, KernelChoice, ParseDeviceError, ParseKernelChoiceError,
-    ParsePrecisionError, Precision, PrecisionError,
+    ComputeDevice, ComputeSettings, DeviceChoice, DeviceError, KernelChoice, ParseDeviceError,
+    ParseKernelChoiceError, ParsePrecisionError, Precision, PrecisionError,
 };
 pub use config::{Architecture, HeadKind, ModelConfig};
 pub use error::ModelError;

@@ -7,9 +7,11 @@ use camshaft_common::label::LabelMatcher;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use camshaft_vision::input::InputRule;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use crate::compute::{ComputeMode, DeviceChoice, KernelChoice, Precision};
+use crate::compute::{
+    Backend, ComputeDevice, ComputeMode, ComputeSettings, DeviceChoice, Precision,
+};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::model_files::{ModelFiles, head};
@@ -24,7 +26,7 @@ pub struct Model {
     config: ModelConfig,
     labels: LabelMatcher,
     network: ResNet,
-    device: Device,
+    device: DeviceChoice,
     compute: ComputeMode,
 }
 
@@ -35,23 +37,21 @@ impl Model {
     /// If the weights don't match the network or its classes, or the device can't hold them.
     pub fn load(
         files: &ModelFiles,
-        device: &Device,
-        precision: Precision,
-        kernel: KernelChoice,
+        device: &ComputeDevice,
+        settings: ComputeSettings,
     ) -> Result<Self, ModelError> {
         let shape = ResNetShape::of(files.config().architecture);
-        Self::load_shape(files, shape, device, precision, kernel)
+        Self::load_shape(files, shape, device, settings)
     }
 
     /// Loads a network of any depth and width, for tests.
     pub(crate) fn load_shape(
         files: &ModelFiles,
         shape: ResNetShape,
-        device: &Device,
-        precision: Precision,
-        kernel: KernelChoice,
+        device: &ComputeDevice,
+        settings: ComputeSettings,
     ) -> Result<Self, ModelError> {
-        let mut compute = ComputeMode::choose(device, precision, kernel)?;
+        let mut compute = ComputeMode::choose(device, settings)?;
         let (identity, config) = (files.identity().clone(), files.config().clone());
         let file = files.weights();
         let mut weights = file
@@ -66,13 +66,13 @@ impl Model {
         let head = HeadShape { features, ..head(&config) };
         let shape = NetworkShape { backbone: shape, head };
         let input = PixelInput::of(&config.input);
-        let network = ResNet::load(&mut weights, file.clone(), shape, input, device, &compute)?;
+        let network = ResNet::load(&mut weights, file.clone(), shape, input, &compute)?;
         files.check_tensors(&weights)?;
-        if compute.kernel.is_some() && network.engine_name().is_none() {
-            compute = ComputeMode::without_kernel(precision, kernel)?;
+        if let (Backend::Kernel(_), None) = (&compute.backend, network.engine_name()) {
+            compute = ComputeMode::without_kernel(settings.precision, settings.kernel)?;
         }
         let labels = files.labels().clone();
-        Ok(Self { identity, config, labels, network, device: device.clone(), compute })
+        Ok(Self { identity, config, labels, network, device: device.choice(), compute })
     }
 
     /// Name and digests.
@@ -111,19 +111,16 @@ impl Model {
         self.compute.precision
     }
 
-    /// The kernel that multiplies matrices, or `candle`.
+    /// What multiplies matrices: a kernel of the CPU, `cudnn`, or `candle`.
     #[must_use]
     pub fn kernel(&self) -> String {
-        self.compute.kernel.map_or_else(|| "candle".to_owned(), |kernel| kernel.to_string())
+        self.network.engine_name().unwrap_or_else(|| "candle".to_owned())
     }
 
     /// The device it runs on: never `auto`.
     #[must_use]
     pub fn device(&self) -> DeviceChoice {
-        match self.device.location() {
-            candle_core::DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id),
-            _ => DeviceChoice::Cpu,
-        }
+        self.device
     }
 
     /// What results say about the model and how it ran.
@@ -171,6 +168,7 @@ mod tests {
     use std::collections::HashMap;
 
     use camshaft_common::model::ModelReference;
+    use candle_core::Device;
 
     use super::*;
 
@@ -187,7 +185,7 @@ mod tests {
             }
         }"#;
         let files = ModelFiles::from_bytes(ModelReference::Bundled, file.into(), config).unwrap();
-        let error = Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle);
+        let error = Model::load(&files, &ComputeDevice::Cpu, crate::testing::ON_CANDLE);
         let error = error.unwrap_err();
         assert!(matches!(error, ModelError::Misfit { .. }), "{error}");
     }

@@ -7,7 +7,7 @@ use camshaft_kernels::PixelValues;
 use candle_core::{Device, Tensor};
 
 use crate::checkpoint::WeightsFile;
-use crate::compute::{ComputeMode, KernelChoice, Precision};
+use crate::compute::{ComputeDevice, ComputeMode, ComputeSettings, KernelChoice, Precision};
 use crate::config::HeadKind;
 use crate::model::Model;
 use crate::model_files::ModelFiles;
@@ -19,6 +19,9 @@ use crate::network::resnet::{BlockKind, NetworkShape, ResNet, ResNetShape};
 pub const CLASSES: usize = 7;
 /// Side of the small model's input. Its last stage is 2 × 2.
 pub const SIDE: usize = 64;
+/// Without the CPU's kernels.
+pub const ON_CANDLE: ComputeSettings =
+    ComputeSettings { precision: Precision::F32, kernel: KernelChoice::Candle, largest_batch: 1 };
 /// Why nothing here fails.
 const VALID: &str = "the small model is valid";
 
@@ -58,15 +61,14 @@ fn weights(shape: ResNetShape, kind: HeadKind) -> Vec<u8> {
     let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).expect(VALID);
     let file = WeightsFile::of_safetensors(none.into()).expect(VALID);
     let mut none = file.open().expect(VALID);
-    let compute =
-        ComputeMode::choose(&Device::Cpu, Precision::F32, KernelChoice::Candle).expect(VALID);
+    let compute = ComputeMode::choose(&ComputeDevice::Cpu, ON_CANDLE).expect(VALID);
     let shape = NetworkShape { backbone: shape, head: head(shape, kind) };
     let input = PixelInput {
         height: SIDE,
         width: SIDE,
         values: PixelValues { values: [[0.0; 256]; 3], sources: [0, 1, 2] },
     };
-    ResNet::load(&mut none, file.clone(), shape, input, &Device::Cpu, &compute).expect(VALID);
+    ResNet::load(&mut none, file.clone(), shape, input, &compute).expect(VALID);
     let tensors = (0..).zip(none.misfits().to_vec()).map(|(seed, misfit)| {
         let fan_in: usize = misfit.expected[1..].iter().product();
         let scale = (2.0 / fan_in.max(1) as f64).sqrt();
@@ -108,6 +110,5 @@ pub(super) fn small_model_with(block: BlockKind, head: HeadKind) -> Model {
     let (shape, config) = (shape(block), config.to_string());
     let weights = weights(shape, head).into();
     let files = ModelFiles::from_bytes(reference, weights, config.as_bytes()).expect(VALID);
-    let (precision, kernel) = (Precision::Auto, KernelChoice::Candle);
-    Model::load_shape(&files, shape, &Device::Cpu, precision, kernel).expect(VALID)
+    Model::load_shape(&files, shape, &ComputeDevice::Cpu, ON_CANDLE).expect(VALID)
 }

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use camshaft_model::{
-    ExplainRequest, ExplainedImage, KernelChoice, Model, ModelError, ModelFiles, Precision,
+    ComputeDevice, ComputeSettings, ExplainRequest, ExplainedImage, Model, ModelError, ModelFiles,
     StartedBatch,
 };
-use candle_core::Device;
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Span, debug};
@@ -57,9 +56,8 @@ impl HasSpans for Explained {
 /// The device and the models loaded onto it. It is given to a thread, and stays there.
 #[derive(Debug)]
 pub struct ModelThread {
-    device: Device,
-    precision: Precision,
-    kernel: KernelChoice,
+    device: ComputeDevice,
+    compute: ComputeSettings,
     models: RecentlyUsed<LoadedModel>,
     /// True if the loaded models changed since the last report to the metrics.
     changed: bool,
@@ -79,25 +77,24 @@ impl ModelThread {
     /// # Errors
     /// If the model can't be loaded.
     pub fn new(
-        device: Device,
-        precision: Precision,
-        kernel: KernelChoice,
+        device: ComputeDevice,
+        compute: ComputeSettings,
         first: Option<&ModelFiles>,
     ) -> Result<Self, ModelError> {
         let mut models = RecentlyUsed::new(KEPT_MODELS);
         if let Some(files) = first {
-            let model = Ok(Model::load(files, &device, precision, kernel)?);
+            let model = Ok(Model::load(files, &device, compute)?);
             models.insert(LoadedModel { identity: files.identity().clone(), model });
         }
-        Ok(Self { device, precision, kernel, models, changed: true })
+        Ok(Self { device, compute, models, changed: true })
     }
 
     fn model(&mut self, files: &ModelFiles) -> Result<&Model, Arc<ModelError>> {
-        let Self { device, precision, kernel, models, changed } = self;
+        let Self { device, compute, models, changed } = self;
         let identity = files.identity();
         let load = || {
             *changed = true;
-            let model = Model::load(files, device, *precision, *kernel).map_err(Arc::new);
+            let model = Model::load(files, device, *compute).map_err(Arc::new);
             LoadedModel { identity: identity.clone(), model }
         };
         let loaded = models.find_or_make(|known| known.identity.same_content(identity), load);

@@ -1,7 +1,9 @@
 //! The trained network as the files of a model, which every program can load.
 
 use camshaft_common::model::ModelReference;
-use camshaft_model::{KernelChoice, Model, ModelError, ModelFiles, Precision};
+use camshaft_model::{
+    ComputeDevice, ComputeSettings, KernelChoice, Model, ModelError, ModelFiles, Precision,
+};
 
 use super::network::NamedTensors;
 use super::settings::Settings;
@@ -20,5 +22,8 @@ pub(super) fn load_model(
     let config = serde_json::to_vec(&settings.model).expect("a config can be written as JSON");
     let weights = weights_file(tensors)?.into();
     let files = ModelFiles::from_bytes(ModelReference::Bundled, weights, &config)?;
-    Model::load(&files, Settings::device(), precision, KernelChoice::Auto)
+    let kernel = KernelChoice::Auto;
+    // The CPU takes batches of any size.
+    let compute = ComputeSettings { precision, kernel, largest_batch: 1 };
+    Model::load(&files, &ComputeDevice::Cpu, compute)
 }

@@ -4,7 +4,6 @@
 use camshaft_model::network::head::HeadShape;
 use camshaft_model::network::resnet::ResNetShape;
 use camshaft_model::{HeadKind, ModelConfig};
-use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -203,10 +202,6 @@ impl Settings {
             classes: self.model.classes.len(),
             features: self.shape().features(input.height, input.width),
         }
-    }
-
-    pub(super) fn device() -> &'static Device {
-        &Device::Cpu
     }
 }
 

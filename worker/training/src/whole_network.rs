@@ -1,7 +1,7 @@
 //! Training all layers: every batch runs forward and backward through the whole network.
 
 use camshaft_model::Precision;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::adam::Adam;
 use super::dataset::{Dataset, DatasetImage};
@@ -117,7 +117,7 @@ impl Learner for WholeNetwork {
     fn save(&self) -> candle_core::Result<Vec<(String, Tensor)>> {
         let mut saved = save_all(self.network.parameters())?;
         for (name, value) in self.network.running() {
-            let value = Tensor::from_slice(value, value.len(), Settings::device())?;
+            let value = Tensor::from_slice(value, value.len(), &Device::Cpu)?;
             saved.push((name.clone(), value));
         }
         Ok(saved)

@@ -23,7 +23,8 @@ use super::sanity::{HARDLY_CHANGED, REDRAWS, is_flat, rank_correlation};
 use super::summary::{MapWithRandom, RedrawComparison, map_trust};
 use super::{MapMeasures, PreparedImage, estimate, measure, road};
 use camshaft_model::{
-    ExplainRequest, KernelChoice, Model, ModelError, ModelFiles, NetworkPart, Precision, redraw,
+    ComputeDevice, ComputeSettings, ExplainRequest, Model, ModelError, ModelFiles, NetworkPart,
+    redraw,
 };
 use camshaft_vision::heat_map::HeatMap;
 
@@ -36,19 +37,6 @@ pub struct SampledImage {
     pub label: Option<String>,
     /// The network's input `[3, H, W]`.
     pub input: Vec<f32>,
-}
-
-/// What the networks run on.
-#[derive(Clone, Debug)]
-pub struct ComputeSettings {
-    /// The device.
-    pub device: Device,
-    /// The network's number format.
-    pub precision: Precision,
-    /// The code that multiplies on a CPU.
-    pub kernel: KernelChoice,
-    /// Images in a batch, at most.
-    pub batch: usize,
 }
 
 /// Why a sample can't be measured.
@@ -111,14 +99,14 @@ struct ImageWithMaps<'a> {
 /// If the model can't be loaded or run, or if `progress.stop` is set.
 pub fn examine(
     files: &ModelFiles,
-    compute: &ComputeSettings,
+    device: &ComputeDevice,
+    compute: ComputeSettings,
     explain: &ExplainOptions,
     images: &[SampledImage],
     progress: &ExaminationProgress,
 ) -> Result<MeasuredSample, ExaminationError> {
-    let ComputeSettings { device, precision, kernel, batch } = compute;
-    let (batch, load) =
-        (*batch, |files: &ModelFiles| Model::load(files, device, *precision, *kernel));
+    let batch = compute.largest_batch;
+    let load = |files: &ModelFiles| Model::load(files, device, compute);
     let model = load(files)?;
     let explained = explain_all(&model, explain, images, batch)?;
 

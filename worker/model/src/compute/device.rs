@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::Device;
+#[cfg(feature = "cuda")]
+use camshaft_cuda::{CudaDevice, CudaError};
 
 /// The device that a model is to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -50,24 +51,80 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device. Call it on the thread that will own the model: cuDNN's handles are bound
-    /// to their thread. `auto` falls back to the CPU, and logs why.
+    /// Opens the device. `auto` falls back to the CPU; if there is a GPU, it logs why.
     ///
     /// # Errors
     /// If a CUDA device is asked for by name and can't be used.
-    pub fn open(self) -> Result<Device, DeviceError> {
+    pub fn open(self) -> Result<ComputeDevice, DeviceError> {
         match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Auto if !candle_core::utils::cuda_is_available() => Ok(Device::Cpu),
-            Self::Auto => Ok(Device::new_cuda(0).unwrap_or_else(|error| {
-                tracing::warn!(%error, "no CUDA device can be used, running on the CPU");
-                Device::Cpu
-            })),
-            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => {
-                Err(DeviceError::WithoutCuda { choice: self })
-            }
-            Self::Cuda(ordinal) => Device::new_cuda(ordinal)
-                .map_err(|source| DeviceError::Unusable { choice: self, source }),
+            Self::Cpu => Ok(ComputeDevice::Cpu),
+            Self::Auto => Ok(first_cuda_device().unwrap_or(ComputeDevice::Cpu)),
+            Self::Cuda(ordinal) => self.open_cuda(ordinal),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn open_cuda(self, ordinal: usize) -> Result<ComputeDevice, DeviceError> {
+        let device = CudaDevice::open(ordinal).map_err(|error| {
+            let advice = match &error {
+                CudaError::NoDriver { .. } | CudaError::OldDriver { .. } => "",
+                _ => "; see nvidia-smi",
+            };
+            DeviceError::Unusable { choice: self, reason: format!("{error}{advice}") }
+        })?;
+        Ok(ComputeDevice::Cuda(device))
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn open_cuda(self, _ordinal: usize) -> Result<ComputeDevice, DeviceError> {
+        Err(DeviceError::WithoutCuda { choice: self })
+    }
+}
+
+/// The first CUDA device, if this build and this machine have one that can be used.
+#[cfg(feature = "cuda")]
+fn first_cuda_device() -> Option<ComputeDevice> {
+    if !CudaDevice::is_present() {
+        return None;
+    }
+    match CudaDevice::open(0) {
+        Ok(device) => Some(ComputeDevice::Cuda(device)),
+        Err(error) => {
+            tracing::warn!(%error, "no CUDA device can be used, running on the CPU");
+            None
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn first_cuda_device() -> Option<ComputeDevice> {
+    None
+}
+
+/// A device that was opened.
+#[derive(Clone, Debug)]
+pub enum ComputeDevice {
+    /// The CPU.
+    Cpu,
+    /// A CUDA device.
+    #[cfg(feature = "cuda")]
+    Cuda(CudaDevice),
+}
+
+impl ComputeDevice {
+    /// True for the CPU.
+    #[must_use]
+    pub fn is_cpu(&self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
+    /// The choice that opens it: never `auto`.
+    #[must_use]
+    pub fn choice(&self) -> DeviceChoice {
+        match self {
+            Self::Cpu => DeviceChoice::Cpu,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(device) => DeviceChoice::Cuda(device.ordinal()),
         }
     }
 }
@@ -85,13 +142,12 @@ pub enum DeviceError {
         choice: DeviceChoice,
     },
     /// CUDA can't open the device.
-    #[error("device {choice} can't be used: {source}; see nvidia-smi, or use the CPU")]
+    #[error("device {choice} can't be used: {reason}, or use the CPU")]
     Unusable {
         /// The device that was asked for.
         choice: DeviceChoice,
         /// What CUDA says.
-        #[source]
-        source: candle_core::Error,
+        reason: String,
     },
 }
 

@@ -8,8 +8,8 @@ mod kernel_choice;
 mod mode;
 mod precision;
 
-pub use device::{DeviceChoice, DeviceError, ParseDeviceError};
+pub use device::{ComputeDevice, DeviceChoice, DeviceError, ParseDeviceError};
 pub use kernel_choice::{KernelChoice, ParseKernelChoiceError};
-pub(crate) use mode::ComputeMode;
-pub use mode::PrecisionError;
+pub(crate) use mode::{Backend, ComputeMode};
+pub use mode::{ComputeSettings, PrecisionError};
 pub use precision::{ParsePrecisionError, Precision};

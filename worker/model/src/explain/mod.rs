@@ -218,8 +218,10 @@ mod tests {
     use super::*;
     use crate::network::inference::{EngineError, InferenceEngine};
     use crate::network::resnet::{BlockKind, ForwardOutput};
-    use crate::testing::{CLASSES, SIDE, noise, small_model, small_model_with, small_weights};
-    use crate::{HeadKind, KernelChoice, ModelFiles, Precision};
+    use crate::testing::{
+        CLASSES, ON_CANDLE, SIDE, noise, small_model, small_model_with, small_weights,
+    };
+    use crate::{ComputeDevice, HeadKind, ModelFiles};
 
     fn options(stage: u8, target: Target) -> ExplainOptions {
         let layer = Choices::one(TargetLayer::Stage(stage).into());
@@ -472,8 +474,7 @@ mod tests {
         let reference: ModelReference = "/models/small".parse().unwrap();
         let load = |config: &[u8]| {
             let files = ModelFiles::from_bytes(reference.clone(), small_weights().into(), config);
-            Model::load(&files.unwrap(), &Device::Cpu, Precision::Auto, KernelChoice::Candle)
-                .unwrap_err()
+            Model::load(&files.unwrap(), &ComputeDevice::Cpu, ON_CANDLE).unwrap_err()
         };
         let error = load(config).to_string();
         assert!(error.contains("names 2 classes, but fc.weight has 7"), "{error}");

@@ -9,7 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use super::*;
 use crate::config::Architecture;
 use crate::network::NamedConvolution;
-use crate::{KernelChoice, Model, Precision};
+use crate::testing::ON_CANDLE;
+use crate::{ComputeDevice, Model};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -94,8 +95,7 @@ fn files(tensors: &Tensors, said: Said<'_>) -> Result<ModelFiles, String> {
 
 fn load(tensors: &Tensors, said: Said<'_>) -> Result<Model, String> {
     let files = files(tensors, said)?;
-    Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle)
-        .map_err(|error| error.to_string())
+    Model::load(&files, &ComputeDevice::Cpu, ON_CANDLE).map_err(|error| error.to_string())
 }
 
 fn refused(tensors: &Tensors, said: Said<'_>, parts: &[&str]) {
@@ -302,7 +302,7 @@ fn shards_are_one_checkpoint() {
         let config = Some(config.into());
         let stored = StoredModel { identity, weights, config, preprocessor: None, classes: None };
         let files = ModelFiles::from_stored(stored).map_err(|error| error.to_string())?;
-        let loaded = Model::load(&files, &Device::Cpu, Precision::F32, KernelChoice::Candle);
+        let loaded = Model::load(&files, &ComputeDevice::Cpu, ON_CANDLE);
         loaded.map_err(|error| error.to_string())
     };
     read(&[&first, &second]).unwrap();

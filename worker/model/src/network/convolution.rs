@@ -11,7 +11,6 @@ use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use super::bias_residual_relu::add_bias_residual_relu;
 use super::convolution_shape::{ConvShape, NamedConvolution};
 use super::patches::patches;
-use super::placement::Placement;
 use crate::checkpoint::Weights;
 
 /// A convolution's weights, usually with its BatchNorm folded in, f32, on the CPU.
@@ -82,52 +81,31 @@ pub(crate) struct FoldedConv {
     shape: ConvShape,
     /// True if negative outputs become zero.
     relu: bool,
-    /// On the CPU `[kernel * kernel * I, O]`, rows in the order of [`patches`]; elsewhere
-    /// `[O, I, kernel, kernel]`.
+    /// `[kernel * kernel * I, O]`, rows in the order of [`patches`].
     weight: Tensor,
-    /// On the CPU `[O]`; elsewhere `[1, O, 1, 1]`.
+    /// `[O]`.
     bias: Tensor,
 }
 
 impl FoldedConv {
-    /// Moves folded weights to a device.
+    /// Arranges folded weights.
     pub(crate) fn new(
         FoldedWeights { weight, bias, shape }: &FoldedWeights,
         relu: bool,
-        Placement { device, dtype }: Placement<'_>,
     ) -> Result<Self> {
         let shape = *shape;
-        let (weight, bias) = if device.is_cpu() {
-            let rows = shape.kernel * shape.kernel * shape.inputs;
-            let weight = weight.permute((2, 3, 1, 0))?.reshape((rows, shape.outputs))?;
-            (weight.contiguous()?, bias.clone())
-        } else {
-            (weight.clone(), bias.reshape((1, shape.outputs, 1, 1))?)
-        };
-        Ok(Self {
-            shape,
-            relu,
-            weight: weight.to_dtype(dtype)?.to_device(device)?,
-            bias: bias.to_dtype(dtype)?.to_device(device)?,
-        })
+        let rows = shape.kernel * shape.kernel * shape.inputs;
+        let weight = weight.permute((2, 3, 1, 0))?.reshape((rows, shape.outputs))?;
+        Ok(Self { shape, relu, weight: weight.contiguous()?, bias: bias.clone() })
     }
 
     /// Computes `relu(conv(input) + bias + residual)`; the ReLU only if the convolution has one.
     ///
-    /// `input` is `[N, I, H, W]`, `residual` and the result are `[N, O, H', W']`; any range, all in
-    /// the convolution's dtype. On the CPU the result lies channels last in memory, and an input
-    /// that does too is not copied. Differentiable.
+    /// `input` is `[N, I, H, W]`, `residual` and the result are `[N, O, H', W']`; any range, f32. The
+    /// result lies channels last in memory, and an input that does too is not copied. It is one product
+    /// of matrices for the whole batch: [pixels, patch values] by [patch values, output channels].
+    /// Differentiable.
     pub(crate) fn forward(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        if input.device().is_cpu() {
-            return self.forward_channels_last(input, residual);
-        }
-        let output = input.conv2d(&self.weight, self.shape.padding(), self.shape.stride, 1, 1)?;
-        self.add_and_rectify(output, residual)
-    }
-
-    /// Computes the convolution as one product of matrices for the whole batch: [pixels, patch
-    /// values] by [patch values, output channels].
-    fn forward_channels_last(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let (batch, _, height, width) = input.dims4()?;
         let (height, width) = (self.shape.output_side(height), self.shape.output_side(width));
         let pixels = patches(&channels_last(input)?, self.shape)?;
@@ -235,13 +213,10 @@ impl BatchNorm {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
     use candle_nn::ModuleT;
 
     use super::*;
     use crate::testing::noise;
-
-    const CPU: Placement<'_> = Placement { device: &Device::Cpu, dtype: DType::F32 };
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
         (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
@@ -274,7 +249,7 @@ mod tests {
                 norm: norm.clone(),
                 shape,
             };
-            let conv = FoldedConv::new(&both.fold().unwrap(), true, CPU).unwrap();
+            let conv = FoldedConv::new(&both.fold().unwrap(), true).unwrap();
             let BatchNorm { gamma, beta, mean, variance, eps } = norm;
             let norm =
                 candle_nn::BatchNorm::new(outputs, mean, variance, gamma, beta, eps).unwrap();
@@ -298,7 +273,7 @@ mod tests {
             let weight = noise(&[outputs, inputs, kernel, kernel], 8);
             let folded =
                 FoldedWeights { weight: weight.clone(), bias: noise(&[outputs], 9), shape };
-            let conv = FoldedConv::new(&folded, false, CPU).unwrap();
+            let conv = FoldedConv::new(&folded, false).unwrap();
             // candle's own backward pass needs the same remainder in both directions.
             let input = candle_core::Var::from_tensor(&noise(&[2, inputs, 9, 9], 10)).unwrap();
             let plain = input.conv2d(&weight, shape.padding(), stride, 1, 1).unwrap();

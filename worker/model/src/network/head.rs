@@ -1,9 +1,9 @@
 //! The head of a network: average pooling or flattening, then a linear layer, which gives logits.
 //!
-//! It computes in f32, whatever precision the network has: it is small, and closed-form maps are
+//! It computes in f32, whatever precision the convolutions have: it is small, and closed-form maps are
 //! made of its weights.
 
-use candle_core::{DType, Device, Module, Result, Tensor};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::Linear;
 
 use crate::checkpoint::Weights;
@@ -36,7 +36,7 @@ impl HeadShape {
     }
 }
 
-/// A head on a device.
+/// A head.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     shape: HeadShape,
@@ -46,14 +46,10 @@ pub(crate) struct Head {
 
 impl Head {
     /// Reads a head. `weights` remembers tensors that don't fit.
-    pub(crate) fn load(
-        weights: &mut Weights<'_>,
-        shape: HeadShape,
-        device: &Device,
-    ) -> Result<Self> {
+    pub(crate) fn load(weights: &mut Weights<'_>, shape: HeadShape) -> Result<Self> {
         let weight = weights.tensor(HEAD_WEIGHT, &[shape.classes, shape.inputs()])?;
         let bias = weights.tensor(HEAD_BIAS, &[shape.classes])?;
-        Ok(Self::new(shape, weight.to_device(device)?, bias.to_device(device)?))
+        Ok(Self::new(shape, weight, bias))
     }
 
     /// Makes a head of a weight `[K, inputs]` and a bias `[K]`.
@@ -65,9 +61,8 @@ impl Head {
         self.shape
     }
 
-    /// Logits `[N, K]`, f32, of features `[N, C, H, W]` in any dtype.
+    /// Logits `[N, K]`, f32, of features `[N, C, H, W]`, f32.
     pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        let features = features.to_dtype(DType::F32)?;
         match self.shape.kind {
             HeadKind::AveragePool => self.forward_pooled(&features.mean((2, 3))?),
             HeadKind::Flatten => self.linear.forward(&features.flatten_from(1)?),

@@ -11,7 +11,6 @@ pub mod head;
 pub(crate) mod inference;
 mod kernel_engine;
 pub mod patches;
-mod placement;
 pub mod pooling;
 pub mod resnet;
 mod unfolded_convolution;

@@ -4,7 +4,6 @@ use candle_core::{Result, Tensor};
 
 use super::convolution::{FoldedConv, NormalisedConv};
 use super::convolution_shape::NamedConvolution;
-use super::placement::Placement;
 use crate::checkpoint::WeightsFile;
 
 /// A convolution and the BatchNorm after it, not folded into one.
@@ -21,26 +20,20 @@ impl UnfoldedConv {
     /// Reads a convolution from `file`.
     ///
     /// # Errors
-    /// If `file` can't be read, or the device fails.
-    pub(crate) fn load(
-        file: &WeightsFile,
-        named: &NamedConvolution,
-        placement: Placement<'_>,
-    ) -> Result<Self> {
+    /// If `file` can't be read.
+    pub(crate) fn load(file: &WeightsFile, named: &NamedConvolution) -> Result<Self> {
         let mut weights = file.open()?;
         let loaded = NormalisedConv::load(&mut weights, named)?;
         let (scale, shift) = loaded.norm.affine()?;
-        let Placement { device, dtype } = placement;
-        let broadcast =
-            |tensor: Tensor| tensor.reshape((1, (), 1, 1))?.to_dtype(dtype)?.to_device(device);
+        let broadcast = |tensor: Tensor| tensor.reshape((1, (), 1, 1));
         Ok(Self {
-            conv: FoldedConv::new(&loaded.alone()?, false, placement)?,
+            conv: FoldedConv::new(&loaded.alone()?, false)?,
             scale: broadcast(scale)?,
             shift: broadcast(shift)?,
         })
     }
 
-    /// The convolution's own output: `[N, I, H, W]` to `[N, O, H', W']`, in its dtype.
+    /// The convolution's own output: `[N, I, H, W]` to `[N, O, H', W']`.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
         self.conv.forward(input, None)
     }

@@ -2,14 +2,13 @@
 //! differentiable. The head, and which code runs a pass, are not known here.
 
 use camshaft_kernels::{BlockWeights, NetworkWeights};
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::cut::{CutStart, CutState, LayerPoint};
 use super::shape::{BlockShape, ResNetShape, STAGES};
 use crate::checkpoint::Weights;
 use crate::network::convolution::{FoldedConv, FoldedValues, FoldedWeights, channels_last};
 use crate::network::convolution_shape::NamedConvolution;
-use crate::network::placement::Placement;
 use crate::network::pooling::max_pool;
 use crate::network::unfolded_convolution::UnfoldedConv;
 
@@ -83,47 +82,39 @@ impl BlockValues<'_> {
     }
 }
 
-/// The convolutions on a device, run by candle.
+/// The convolutions, run by candle on the CPU, in f32.
 #[derive(Debug)]
 pub(crate) struct CandleLayers {
     stem: FoldedConv,
     stages: [Vec<ResidualBlock>; STAGES],
-    dtype: DType,
 }
 
 impl CandleLayers {
-    /// Moves folded weights to a device.
-    pub(crate) fn new(folded: &FoldedNetwork, placement: Placement<'_>) -> Result<Self> {
+    /// Arranges folded weights.
+    pub(crate) fn new(folded: &FoldedNetwork) -> Result<Self> {
         let mut stages = [const { Vec::new() }; STAGES];
         for (stage, folded) in stages.iter_mut().zip(&folded.stages) {
-            let blocks = folded.iter().map(|block| ResidualBlock::new(block, placement));
+            let blocks = folded.iter().map(ResidualBlock::new);
             *stage = blocks.collect::<Result<_>>()?;
         }
-        let stem = FoldedConv::new(&folded.stem, true, placement)?;
-        Ok(Self { stem, stages, dtype: placement.dtype })
+        let stem = FoldedConv::new(&folded.stem, true)?;
+        Ok(Self { stem, stages })
     }
 
     /// Runs everything before the first stage: `[N, 3, H, W]`, f32, to `[N, C, H / 4, W / 4]`.
     pub(crate) fn stem(&self, input: &Tensor) -> Result<Tensor> {
-        let output = self.stem.forward(&input.to_dtype(self.dtype)?, None)?;
+        let output = self.stem.forward(input, None)?;
         Self::pool(&output)
     }
 
     /// Runs the max-pooling that follows the stem's ReLU.
     fn pool(output: &Tensor) -> Result<Tensor> {
-        if output.device().is_cpu() {
-            return max_pool(&channels_last(output)?)?.permute((0, 3, 1, 2));
-        }
-        // After a ReLU a border of zeros gives the same as PyTorch's border of minus infinity.
-        let output = output.pad_with_zeros(D::Minus1, 1, 1)?.pad_with_zeros(D::Minus2, 1, 1)?;
-        output.max_pool2d_with_stride(3, 2)
+        max_pool(&channels_last(output)?)?.permute((0, 3, 1, 2))
     }
 
-    /// Runs one stage, counted from 0: `[N, C, H, W]` in any dtype to the stage's output in the
-    /// layers' dtype.
+    /// Runs one stage, counted from 0, of features `[N, C, H, W]`.
     pub(crate) fn stage(&self, stage: usize, features: &Tensor) -> Result<Tensor> {
-        let features = features.to_dtype(self.dtype)?;
-        self.blocks(stage, .., features)
+        self.blocks(stage, .., features.clone())
     }
 
     /// Runs some blocks of a stage, one after the other.
@@ -136,7 +127,7 @@ impl CandleLayers {
         self.stages[stage][blocks].iter().try_fold(features, |x, block| block.forward(&x))
     }
 
-    /// Runs from `value`, the tensor that `start` names (`[N, C, H, W]`, any dtype), to the output
+    /// Runs from `value`, the tensor that `start` names (`[N, C, H, W]`), to the output
     /// of the layer at `point`. `unfolded` is the layer's convolution, if the layer is one.
     pub(crate) fn cut(
         &self,
@@ -146,13 +137,12 @@ impl CandleLayers {
         unfolded: Option<&UnfoldedConv>,
     ) -> Result<CutState> {
         let cut = |features: Tensor, block_input: Option<Tensor>| {
-            Ok(CutState { features: features.to_dtype(DType::F32)?, point, block_input })
+            Ok(CutState { features, point, block_input })
         };
-        let value = value.to_dtype(self.dtype)?;
         if point == LayerPoint::Stem {
-            return cut(unfolded.expect("the layer is a convolution").forward(&value)?, None);
+            return cut(unfolded.expect("the layer is a convolution").forward(value)?, None);
         }
-        let value = if start == CutStart::Image { self.stem(&value)? } else { value };
+        let value = if start == CutStart::Image { self.stem(value)? } else { value.clone() };
         let unfolded =
             |input: &Tensor| unfolded.expect("the layer is a convolution").forward(input);
         match point {
@@ -173,16 +163,15 @@ impl CandleLayers {
     }
 
     /// Runs from `features`, which replace the output of `cut`'s layer (`[N, C, H, W]`), to the
-    /// last stage's output in the layers' dtype. Differentiable with respect to `features`.
+    /// last stage's output. Differentiable with respect to `features`.
     pub(crate) fn rest(
         &self,
         cut: &CutState,
         features: &Tensor,
         unfolded: Option<&UnfoldedConv>,
     ) -> Result<Tensor> {
-        let features = features.to_dtype(self.dtype)?;
         let normalised = |unfolded: Option<&UnfoldedConv>| {
-            unfolded.expect("the layer is a convolution").normalise(&features)
+            unfolded.expect("the layer is a convolution").normalise(features)
         };
         let block_input = || cut.block_input.as_ref().expect("the pass is cut within a block");
         let (stage, block, features) = match cut.point {
@@ -190,7 +179,7 @@ impl CandleLayers {
                 let stem = Self::pool(&normalised(unfolded)?.relu()?)?;
                 return (0..STAGES).try_fold(stem, |x, stage| self.stage(stage, &x));
             }
-            LayerPoint::Block(stage, block) => (stage, block, features),
+            LayerPoint::Block(stage, block) => (stage, block, features.clone()),
             LayerPoint::Path(stage, block, place) => {
                 let (input, at) = (block_input(), &self.stages[stage][block]);
                 let normalised = normalised(unfolded)?;
@@ -221,9 +210,9 @@ struct ResidualBlock {
 }
 
 impl ResidualBlock {
-    fn new(folded: &FoldedBlock, placement: Placement<'_>) -> Result<Self> {
-        let path = folded.path.iter().map(|conv| FoldedConv::new(conv, true, placement));
-        let shortcut = folded.shortcut.as_ref().map(|conv| FoldedConv::new(conv, false, placement));
+    fn new(folded: &FoldedBlock) -> Result<Self> {
+        let path = folded.path.iter().map(|conv| FoldedConv::new(conv, true));
+        let shortcut = folded.shortcut.as_ref().map(|conv| FoldedConv::new(conv, false));
         Ok(Self { path: path.collect::<Result<_>>()?, shortcut: shortcut.transpose()? })
     }
 

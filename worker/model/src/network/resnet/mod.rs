@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use camshaft_common::explain::TargetLayer;
-use candle_core::{DType, Device, Error, Result, Tensor};
+use candle_core::{Error, Result, Tensor};
 use parking_lot::Mutex;
 
 pub(crate) use architecture_hint::{architecture_of, other_architecture};
@@ -26,10 +26,9 @@ use super::inference::{
     EngineError, InferenceEngine, PassInput, PassRequest, PixelInput, StartedPass,
 };
 use super::kernel_engine::KernelEngine;
-use super::placement::Placement;
 use super::unfolded_convolution::UnfoldedConv;
 use crate::checkpoint::{Weights, WeightsFile};
-use crate::compute::ComputeMode;
+use crate::compute::{Backend, ComputeMode};
 use layers::{CandleLayers, FoldedNetwork};
 
 /// The shapes of a network's parts.
@@ -48,8 +47,6 @@ pub(crate) struct NetworkShape {
 pub struct ResNet {
     shape: ResNetShape,
     head: Head,
-    device: Device,
-    dtype: DType,
     /// What bytes mean to it.
     input: PixelInput,
     /// What runs every pass that needs no gradient; none if only candle can run this network.
@@ -86,24 +83,26 @@ impl ResNet {
         file: WeightsFile,
         shape: NetworkShape,
         input: PixelInput,
-        device: &Device,
-        &ComputeMode { dtype, kernel, .. }: &ComputeMode,
+        compute: &ComputeMode,
     ) -> Result<Self> {
         let NetworkShape { backbone: shape, head } = shape;
         let folded = FoldedNetwork::load(weights, shape)?;
-        let head = Head::load(weights, head, device)?;
-        let on_kernels = |kernel| {
-            folded.for_kernels(|network| KernelEngine::new(kernel, network, &head, &input))
+        let head = Head::load(weights, head)?;
+        let engine: Option<Box<dyn InferenceEngine>> = match &compute.backend {
+            Backend::Candle => None,
+            &Backend::Kernel(kernel) => {
+                let engine =
+                    folded.for_kernels(|it| KernelEngine::new(kernel, it, &head, &input))?;
+                engine.map(|engine| -> Box<dyn InferenceEngine> { Box::new(engine) })
+            }
         };
-        let engine = kernel.map(on_kernels).transpose()?.flatten();
-        let engine = engine.map(|engine| -> Box<dyn InferenceEngine> { Box::new(engine) });
         let layers = OnceLock::new();
         if engine.is_none() {
-            let made = CandleLayers::new(&folded, Placement { device, dtype })?;
+            let made = CandleLayers::new(&folded)?;
             layers.get_or_init(|| made);
         }
-        let (device, unfolded, failure) = (device.clone(), Mutex::default(), Mutex::default());
-        Ok(Self { shape, head, device, dtype, input, engine, failure, layers, unfolded, file })
+        let (unfolded, failure) = (Mutex::default(), Mutex::default());
+        Ok(Self { shape, head, input, engine, failure, layers, unfolded, file })
     }
 
     /// The engine's name; none if candle runs every pass.
@@ -144,7 +143,7 @@ impl ResNet {
         }
         // Every tensor fits: otherwise there would be no backbone.
         let folded = FoldedNetwork::load(&mut self.file.open()?, self.shape)?;
-        let layers = CandleLayers::new(&folded, self.placement())?;
+        let layers = CandleLayers::new(&folded)?;
         Ok(self.layers.get_or_init(|| layers))
     }
 
@@ -196,10 +195,9 @@ impl ResNet {
         for (stage, output) in stages.iter_mut().enumerate() {
             features = layers.stage(stage, &features)?;
             if wanted.contains(&(stage + 1)) {
-                *output = Some(features.to_dtype(DType::F32)?);
+                *output = Some(features.clone());
             }
         }
-        let features = features.to_dtype(DType::F32)?;
         let pooled = features.mean((2, 3))?;
         Ok(ForwardOutput { logits: self.head.forward_both(&features, &pooled)?, pooled, stages })
     }
@@ -212,10 +210,6 @@ impl ResNet {
     /// Depth and width.
     pub(crate) fn shape(&self) -> ResNetShape {
         self.shape
-    }
-
-    fn placement(&self) -> Placement<'_> {
-        Placement { device: &self.device, dtype: self.dtype }
     }
 
     /// The tensor that the output of the layer at `point` is computed from.
@@ -256,7 +250,7 @@ impl ResNet {
         if let Some(unfolded) = all.get(&point) {
             return Ok(Some(Arc::clone(unfolded)));
         }
-        let unfolded = Arc::new(UnfoldedConv::load(&self.file, &named, self.placement())?);
+        let unfolded = Arc::new(UnfoldedConv::load(&self.file, &named)?);
         all.insert(point, Arc::clone(&unfolded));
         Ok(Some(unfolded))
     }
@@ -269,6 +263,8 @@ impl ResNet {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use crate::config::HeadKind;
     use crate::testing::{CLASSES, SIDE, noise, small_model, small_model_of, small_model_with};
 
