@@ -16,7 +16,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::model_files::{ModelFiles, head};
 use crate::network::head::{HEAD_WEIGHT, HeadShape};
-use crate::network::inference::{EngineError, PixelInput};
+use crate::network::inference::PixelInput;
 use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape};
 
 /// A loaded model: owned by the one thread that runs it.
@@ -156,9 +156,8 @@ impl Model {
     /// The error of a pass: the engine's, if it failed, or else candle's.
     pub(crate) fn error_of(&self, error: candle_core::Error) -> ModelError {
         match self.network.take_failure() {
-            Some(EngineError::OutOfMemory(reason)) => ModelError::OutOfMemory(reason),
-            Some(EngineError::DeviceLost(reason)) => ModelError::DeviceLost(reason),
-            Some(EngineError::Failed(_)) | None => ModelError::Compute(error),
+            Some(failure) => failure.into(),
+            None => ModelError::Compute(error),
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::network::resnet::{BlockKind, NetworkShape, ResNet, ResNetShape};
 
 /// Number of classes of the small model: `c0` to `c6`.
 pub const CLASSES: usize = 7;
+/// Channels of the small model's stem.
+const WIDTH: usize = 4;
 /// Side of the small model's input. Its last stage is 2 × 2.
 pub const SIDE: usize = 64;
 /// Without the CPU's kernels.
@@ -26,8 +28,8 @@ pub const ON_CANDLE: ComputeSettings =
 const VALID: &str = "the small model is valid";
 
 /// The first stage has two blocks, so that one block has no convolution in its shortcut.
-fn shape(block: BlockKind) -> ResNetShape {
-    ResNetShape { blocks: [2, 1, 1, 1], width: 4, block }
+fn shape(block: BlockKind, width: usize) -> ResNetShape {
+    ResNetShape { blocks: [2, 1, 1, 1], width, block }
 }
 
 /// Uniform values around zero with variance 1, f32. The same seed gives the same values, so that a
@@ -49,7 +51,7 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
 
 /// Random weights of [`small_model`] as a safetensors file.
 pub fn small_weights() -> Vec<u8> {
-    weights(shape(BlockKind::Bottleneck), HeadKind::AveragePool)
+    weights(shape(BlockKind::Bottleneck, WIDTH), HeadKind::AveragePool)
 }
 
 fn head(shape: ResNetShape, kind: HeadKind) -> HeadShape {
@@ -95,6 +97,16 @@ pub(super) fn small_model_of(block: BlockKind) -> Model {
 
 /// The small model with other blocks and another head.
 pub(super) fn small_model_with(block: BlockKind, head: HeadKind) -> Model {
+    small_model_on(&ComputeDevice::Cpu, ON_CANDLE, shape(block, WIDTH), head)
+}
+
+/// A small model of any shape on any device.
+pub(super) fn small_model_on(
+    device: &ComputeDevice,
+    settings: ComputeSettings,
+    shape: ResNetShape,
+    head: HeadKind,
+) -> Model {
     let classes: Vec<_> = (0..CLASSES).map(|class| format!("c{class}")).collect();
     let config = serde_json::json!({
         "architecture": "resnet50",
@@ -107,8 +119,7 @@ pub(super) fn small_model_with(block: BlockKind, head: HeadKind) -> Model {
         }
     });
     let reference: ModelReference = "/models/small".parse().expect(VALID);
-    let (shape, config) = (shape(block), config.to_string());
-    let weights = weights(shape, head).into();
+    let (weights, config) = (weights(shape, head).into(), config.to_string());
     let files = ModelFiles::from_bytes(reference, weights, config.as_bytes()).expect(VALID);
-    Model::load_shape(&files, shape, &ComputeDevice::Cpu, ON_CANDLE).expect(VALID)
+    Model::load_shape(&files, shape, device, settings).expect(VALID)
 }

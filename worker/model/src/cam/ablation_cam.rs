@@ -45,7 +45,20 @@ pub fn maps(
         let keep = keep.reshape((count, channels, 1, 1))?;
         without.push(rest(&keep.broadcast_mul(&activations.unsqueeze(0)?)?)?);
     }
-    let without = Tensor::cat(&without, 0)?;
+    maps_of_logits(activations, logits, &Tensor::cat(&without, 0)?, classes)
+}
+
+/// Maps of one image, one for each of `classes`. `without` are the logits without each channel,
+/// `[C, K]`; the others as for [`maps`].
+///
+/// # Errors
+/// If shapes don't fit or an index is out of range.
+pub fn maps_of_logits(
+    activations: &Tensor,
+    logits: &Tensor,
+    without: &Tensor,
+    classes: &[usize],
+) -> Result<Vec<HeatMap>> {
     let lost = without.broadcast_sub(&logits.unsqueeze(0)?)?.neg()?;
     // [K, C]: the share of each class's logit that is lost without each channel.
     let lost = lost.broadcast_div(&logits.unsqueeze(0)?)?.t()?;

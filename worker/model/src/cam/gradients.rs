@@ -45,6 +45,11 @@ impl Gradients {
         Ok(Self { activations: activations.contiguous()?, gradients: gradients.contiguous()? })
     }
 
+    /// The layer's output, `[P, C, H, W]`.
+    pub(crate) fn activations(&self) -> &Tensor {
+        &self.activations
+    }
+
     /// The gradients at every position: `[P, C, H, W]`.
     pub(super) fn everywhere(&self) -> Result<Tensor> {
         self.gradients.broadcast_as(self.activations.shape())?.contiguous()

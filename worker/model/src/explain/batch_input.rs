@@ -24,6 +24,26 @@ impl<'a> BatchInput<'a> {
         Self { given, images, pixels, scaled }
     }
 
+    /// As it was given.
+    pub(super) fn given(&self) -> PassInput<'a> {
+        self.given
+    }
+
+    /// Calls `run` with one image as a batch of its own.
+    pub(super) fn with_image<T>(
+        &self,
+        image: usize,
+        run: impl FnOnce(PassInput<'_>) -> Result<T>,
+    ) -> Result<T> {
+        match self.given {
+            PassInput::Pixels(bytes) => {
+                let size = self.pixels.image_bytes();
+                run(PassInput::Pixels(&bytes[image * size..][..size]))
+            }
+            PassInput::Scaled(values) => run(PassInput::Scaled(&values.narrow(0, image, 1)?)),
+        }
+    }
+
     /// The number of images.
     pub(super) fn images(&self) -> usize {
         self.images

@@ -7,7 +7,8 @@ use super::cost::ExplanationCost;
 use super::error::ExplainError;
 use crate::config::ModelConfig;
 use crate::model_files::ModelFiles;
-use crate::network::resnet::{LayerPoint, ResNetShape};
+use crate::network::layer_point::LayerPoint;
+use crate::network::resnet::ResNetShape;
 
 /// Classes an error names before it only counts them.
 const NAMED_CLASSES: usize = 10;

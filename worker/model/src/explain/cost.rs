@@ -9,7 +9,8 @@ use camshaft_common::explain::{ExplainOptions, FusedLayers, Method, Target, Targ
 
 use crate::config::ModelConfig;
 use crate::model_files::ModelFiles;
-use crate::network::resnet::{LayerPoint, ResNetShape};
+use crate::network::layer_point::LayerPoint;
+use crate::network::resnet::ResNetShape;
 
 /// What it costs to explain one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

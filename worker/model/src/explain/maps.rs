@@ -12,11 +12,14 @@ use candle_core::{Result, Tensor};
 
 use super::batch_input::BatchInput;
 use super::early_end::EarlyEnd;
+use super::engine_maps::EngineMaps;
 use crate::cam::{
     CamTarget, Gradients, ablation_cam, class_indices, eigen_cam, eigen_grad_cam, grad_cam,
     grad_cam_plus_plus, hires_cam, image_indices, layer_cam, score_cam, xgrad_cam,
 };
-use crate::network::resnet::{CutStart, CutState, ForwardOutput, LayerPoint, ResNet};
+use crate::network::inference::ForwardOutput;
+use crate::network::layer_point::LayerPoint;
+use crate::network::resnet::{CutStart, CutState, ResNet};
 
 /// Batch size of methods that run a pass for each channel.
 const CHANNELS_AT_ONCE: usize = 16;
@@ -37,9 +40,14 @@ pub(super) fn starting_stages<'a>(
     layers: impl IntoIterator<Item = &'a FusedLayers>,
 ) -> Vec<usize> {
     let layers = layers.into_iter().flat_map(FusedLayers::as_slice);
-    let starts = layers.filter_map(|&layer| match network.start(network.find(layer)?) {
-        CutStart::Image => None,
-        CutStart::Stage(stage) => Some(stage + 1),
+    let points = layers.filter_map(|&layer| network.find(layer));
+    // An engine that works on layers starts from the image.
+    let on_engine = network.layer_engine().is_some();
+    let starts = points.filter(|&point| !on_engine || network.is_last(point)).filter_map(|point| {
+        match network.start(point) {
+            CutStart::Image => None,
+            CutStart::Stage(stage) => Some(stage + 1),
+        }
     });
     starts.collect()
 }
@@ -60,8 +68,16 @@ pub(super) fn compute_maps(
             continue;
         }
         let point = network.find(layer).expect("the network has the layer");
-        let maps = LayerMaps::new(network, batch, point, targets)?;
-        for (method, maps) in methods.iter().zip(maps.compute(methods)?) {
+        let maps = if let Some(maps) = maps_of_pass(network, batch, point, methods, targets) {
+            vec![maps]
+        } else if let Some(engine) = network.layer_engine()
+            && !network.is_last(point)
+        {
+            EngineMaps { network, engine, batch, point }.compute(methods, targets)?
+        } else {
+            LayerMaps::new(network, batch, point, targets)?.compute(methods)?
+        };
+        for (method, maps) in methods.iter().zip(maps) {
             by_layer.insert((*method, layer), maps);
         }
     }
@@ -82,6 +98,22 @@ pub(super) fn compute_maps(
     Ok(fused.collect())
 }
 
+/// The maps that came with the pass, if they are those that are wanted.
+fn maps_of_pass(
+    network: &ResNet,
+    batch: &ForwardedBatch<'_>,
+    point: LayerPoint,
+    methods: &[Method],
+    targets: &[CamTarget],
+) -> Option<Vec<HeatMap>> {
+    let maps = batch.forward.maps.as_ref()?;
+    let are_wanted = methods == [Method::GradCam] && network.is_last(point);
+    if !are_wanted {
+        return None;
+    }
+    targets.iter().map(|&target| maps.find(target)).collect()
+}
+
 /// The maps of one layer.
 struct LayerMaps<'a> {
     network: &'a ResNet,
@@ -99,10 +131,15 @@ impl<'a> LayerMaps<'a> {
     ) -> Result<Self> {
         let cut = match network.start(point) {
             CutStart::Image => network.cut(point, batch.input.scaled()?)?,
-            CutStart::Stage(stage) => {
-                let start = batch.forward.stages[stage].as_ref().expect("it was asked for");
-                network.cut(point, start)?
-            }
+            CutStart::Stage(stage) => match &batch.forward.stages[stage] {
+                Some(start) => network.cut(point, start)?,
+                // Two logits that are equal have two most probable classes: the pass gave the map of
+                // the other one.
+                None => {
+                    let again = network.forward(batch.input.scaled()?, &[stage + 1])?.stages;
+                    network.cut(point, again[stage].as_ref().expect("it was asked for"))?
+                }
+            },
         };
         Ok(Self { network, batch, cut, targets })
     }

@@ -9,13 +9,16 @@ mod batch_input;
 mod check;
 mod cost;
 mod early_end;
+mod engine_maps;
 mod error;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 mod maps;
 mod relabel;
 mod result;
 mod scores;
 
-use camshaft_common::explain::ExplainOptions;
+use camshaft_common::explain::{ExplainOptions, FusedLayers, Method, Target};
 use camshaft_vision::heat_map::HeatMap;
 use camshaft_vision::input::InputRule;
 use candle_core::Tensor;
@@ -109,11 +112,39 @@ impl Model {
         input: PassInput<'_>,
         requests: &[ExplainRequest<'_>],
     ) -> Result<StartedBatch, ModelError> {
-        let layers = requests.iter().flat_map(|request| request.options.layer.iter());
-        let stages = maps::starting_stages(self.network(), layers);
-        let request = PassRequest { stages };
+        let labels = self.network().makes_maps().then(|| self.labels_for_maps(requests)).flatten();
+        let stages = if labels.is_some() {
+            Vec::new()
+        } else {
+            let layers = requests.iter().flat_map(|request| request.options.layer.iter());
+            maps::starting_stages(self.network(), layers)
+        };
+        let request = PassRequest { stages, labels };
         let pass = self.network().begin(input, &request);
         Ok(StartedBatch(pass.map_err(|error| self.error_of(error))?))
+    }
+
+    /// If all that is asked for are Grad-CAM maps of the last stage, for classes that an engine knows at
+    /// the end of its pass: the class of each image that is explained beside the most probable one.
+    fn labels_for_maps(&self, requests: &[ExplainRequest<'_>]) -> Option<Vec<Option<usize>>> {
+        let label = |request: &ExplainRequest<'_>| {
+            let ExplainOptions { method, layer, target, .. } = request.options;
+            let network = self.network();
+            let is_last = |layer: &FusedLayers| match layer.as_slice() {
+                [layer] => network.find(*layer).is_some_and(|point| network.is_last(point)),
+                _ => false,
+            };
+            if method.as_slice() != [Method::GradCam] || !layer.iter().all(is_last) {
+                return None;
+            }
+            let given = request.label.and_then(|label| self.labels().find(label).ok());
+            match target {
+                Target::Top(1) | Target::Label => Some(given),
+                Target::Top(_) => None,
+                Target::Class(name) => Some(self.config().class_named(name).ok()),
+            }
+        };
+        requests.iter().map(label).collect()
     }
 
     fn finish(
@@ -210,14 +241,14 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use camshaft_common::explain::{Choices, Target, TargetLayer};
+    use camshaft_common::explain::{Choices, TargetLayer};
     use camshaft_common::label::LabelProblem;
     use camshaft_common::model::ModelReference;
     use candle_core::{DType, Device};
 
     use super::*;
-    use crate::network::inference::{EngineError, InferenceEngine};
-    use crate::network::resnet::{BlockKind, ForwardOutput};
+    use crate::network::inference::{EngineError, ForwardOutput, InferenceEngine};
+    use crate::network::resnet::BlockKind;
     use crate::testing::{
         CLASSES, ON_CANDLE, SIDE, noise, small_model, small_model_with, small_weights,
     };

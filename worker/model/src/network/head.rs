@@ -61,6 +61,13 @@ impl Head {
         self.shape
     }
 
+    /// The values of weight `[K, inputs]` and bias `[K]`.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn values(&self) -> Result<[Vec<f32>; 2]> {
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1();
+        Ok([values(self.linear.weight())?, values(self.linear.bias().expect("it has one"))?])
+    }
+
     /// Logits `[N, K]`, f32, of features `[N, C, H, W]`, f32.
     pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
         match self.shape.kind {

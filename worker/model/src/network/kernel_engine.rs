@@ -1,14 +1,15 @@
 //! The CPU's kernels as an [`InferenceEngine`]: the convolutions run on them, and the head on candle,
 //! which multiplies by a matrix of a few thousand columns.
 
-use camshaft_kernels::{Backbone, BatchInput, BatchShape, Kernel, NetworkWeights, SMALLEST_SIDE};
+use camshaft_kernels::{
+    Backbone, BatchInput, BatchShape, Kernel, NetworkWeights, SMALLEST_SIDE, STAGES,
+};
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 
 use super::head::Head;
 use super::inference::{
-    EngineError, InferenceEngine, PassInput, PassRequest, PixelInput, StartedPass,
+    EngineError, ForwardOutput, InferenceEngine, PassInput, PassRequest, PixelInput, StartedPass,
 };
-use super::resnet::{ForwardOutput, STAGES};
 use crate::config::HeadKind;
 
 /// A network on the CPU's kernels.
@@ -83,7 +84,7 @@ impl KernelEngine {
         } else {
             self.head.forward_pooled(&pooled)?
         };
-        Ok(ForwardOutput { logits, pooled, stages })
+        Ok(ForwardOutput { logits, pooled, stages, maps: None })
     }
 }
 

@@ -7,9 +7,12 @@
 mod bias_residual_relu;
 pub mod convolution;
 mod convolution_shape;
+#[cfg(feature = "cuda")]
+mod cuda_engine;
 pub mod head;
 pub(crate) mod inference;
 mod kernel_engine;
+pub(crate) mod layer_point;
 pub mod patches;
 pub mod pooling;
 pub mod resnet;

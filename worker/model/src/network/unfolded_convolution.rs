@@ -6,6 +6,38 @@ use super::convolution::{FoldedConv, NormalisedConv};
 use super::convolution_shape::NamedConvolution;
 use crate::checkpoint::WeightsFile;
 
+/// The values of a convolution and of the BatchNorm after it, not folded into one.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for engines that take plain values"))]
+pub(crate) struct LayerConvolution {
+    /// `[O, I, kernel, kernel]`.
+    pub(crate) weights: Vec<f32>,
+    /// `[O]`; empty if there is none.
+    pub(crate) bias: Vec<f32>,
+    /// The BatchNorm's factor, `[O]`.
+    pub(crate) scale: Vec<f32>,
+    /// What the BatchNorm adds, `[O]`.
+    pub(crate) shift: Vec<f32>,
+}
+
+impl LayerConvolution {
+    /// Reads a convolution from `file`.
+    ///
+    /// # Errors
+    /// If `file` can't be read.
+    pub(crate) fn load(file: &WeightsFile, named: &NamedConvolution) -> Result<Self> {
+        let loaded = NormalisedConv::load(&mut file.open()?, named)?;
+        let (scale, shift) = loaded.norm.affine()?;
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        Ok(Self {
+            weights: values(&loaded.weight)?,
+            bias: loaded.bias.as_ref().map(values).transpose()?.unwrap_or_default(),
+            scale: values(&scale)?,
+            shift: values(&shift)?,
+        })
+    }
+}
+
 /// A convolution and the BatchNorm after it, not folded into one.
 #[derive(Debug)]
 pub(crate) struct UnfoldedConv {

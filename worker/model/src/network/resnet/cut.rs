@@ -8,20 +8,7 @@ use candle_core::{Result, Tensor};
 
 use super::shape::ResNetShape;
 use crate::network::convolution_shape::NamedConvolution;
-
-/// The position of a target layer in a network. Stages, blocks and convolutions count from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum LayerPoint {
-    /// The output of the stem's convolution, before its BatchNorm.
-    Stem,
-    /// A block's output after its last ReLU: stage and block.
-    Block(usize, usize),
-    /// The output of a convolution of a block's path, before its BatchNorm: stage, block and
-    /// convolution.
-    Path(usize, usize, usize),
-    /// The output of the convolution of a block's shortcut, before its BatchNorm: stage and block.
-    Shortcut(usize, usize),
-}
+use crate::network::layer_point::LayerPoint;
 
 /// The tensor that a layer's output is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,12 @@
 use camshaft_kernels::{BlockWeights, NetworkWeights};
 use candle_core::{Result, Tensor};
 
-use super::cut::{CutStart, CutState, LayerPoint};
+use super::cut::{CutStart, CutState};
 use super::shape::{BlockShape, ResNetShape, STAGES};
 use crate::checkpoint::Weights;
 use crate::network::convolution::{FoldedConv, FoldedValues, FoldedWeights, channels_last};
 use crate::network::convolution_shape::NamedConvolution;
+use crate::network::layer_point::LayerPoint;
 use crate::network::pooling::max_pool;
 use crate::network::unfolded_convolution::UnfoldedConv;
 

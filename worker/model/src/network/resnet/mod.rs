@@ -18,15 +18,20 @@ use candle_core::{Error, Result, Tensor};
 use parking_lot::Mutex;
 
 pub(crate) use architecture_hint::{architecture_of, other_architecture};
-pub(crate) use cut::{CutStart, CutState, LayerPoint};
+pub(crate) use cut::{CutStart, CutState};
 pub use shape::{BlockKind, BlockShape, ResNetShape, STAGES};
 
+#[cfg(feature = "cuda")]
+use super::cuda_engine::CudaEngine;
 use super::head::{Head, HeadShape};
+pub use super::inference::ForwardOutput;
 use super::inference::{
-    EngineError, InferenceEngine, PassInput, PassRequest, PixelInput, StartedPass,
+    EngineError, InferenceEngine, LayerEngine, PassInput, PassRequest, PixelInput, StartedPass,
+    TargetLayerRef,
 };
 use super::kernel_engine::KernelEngine;
-use super::unfolded_convolution::UnfoldedConv;
+use super::layer_point::LayerPoint;
+use super::unfolded_convolution::{LayerConvolution, UnfoldedConv};
 use crate::checkpoint::{Weights, WeightsFile};
 use crate::compute::{Backend, ComputeMode};
 use layers::{CandleLayers, FoldedNetwork};
@@ -58,21 +63,22 @@ pub struct ResNet {
     layers: OnceLock<CandleLayers>,
     /// Convolutions whose own output is explained.
     unfolded: Mutex<HashMap<LayerPoint, Arc<UnfoldedConv>>>,
+    /// The same for engines.
+    convolutions: Mutex<HashMap<LayerPoint, Arc<LayerConvolution>>>,
     /// The file that layers are made of.
     file: WeightsFile,
 }
 
-/// What a forward pass gives.
-#[derive(Clone, Debug)]
-pub struct ForwardOutput {
-    /// The logits: `[N, K]`, f32, any range.
-    pub logits: Tensor,
-    /// The last stage's output averaged over space, whichever head the network has: `[N, C]`, f32,
-    /// zero or more.
-    pub pooled: Tensor,
-    /// The output of each stage that was asked for, `layer1` first: `[N, C, H, W]`, f32, zero or
-    /// more.
-    pub stages: [Option<Tensor>; STAGES],
+/// A network can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// Its tensors can't be read or arranged.
+    #[error(transparent)]
+    Tensors(#[from] Error),
+    /// The device can't take it.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's"))]
+    #[error(transparent)]
+    Engine(EngineError),
 }
 
 impl ResNet {
@@ -84,7 +90,7 @@ impl ResNet {
         shape: NetworkShape,
         input: PixelInput,
         compute: &ComputeMode,
-    ) -> Result<Self> {
+    ) -> std::result::Result<Self, LoadError> {
         let NetworkShape { backbone: shape, head } = shape;
         let folded = FoldedNetwork::load(weights, shape)?;
         let head = Head::load(weights, head)?;
@@ -95,14 +101,25 @@ impl ResNet {
                     folded.for_kernels(|it| KernelEngine::new(kernel, it, &head, &input))?;
                 engine.map(|engine| -> Box<dyn InferenceEngine> { Box::new(engine) })
             }
+            #[cfg(feature = "cuda")]
+            Backend::Cuda { device, format, largest_batch } => {
+                let settings = (*format, *largest_batch);
+                let engine = folded
+                    .for_kernels(|it| CudaEngine::new(device, it, &head, &input, settings))?;
+                match engine {
+                    Ok(engine) => Some(Box::new(engine)),
+                    Err(error) => return Err(LoadError::Engine(error)),
+                }
+            }
         };
         let layers = OnceLock::new();
         if engine.is_none() {
             let made = CandleLayers::new(&folded)?;
             layers.get_or_init(|| made);
         }
-        let (unfolded, failure) = (Mutex::default(), Mutex::default());
-        Ok(Self { shape, head, input, engine, failure, layers, unfolded, file })
+        let (unfolded, convolutions, failure) =
+            (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { shape, head, input, engine, failure, layers, unfolded, convolutions, file })
     }
 
     /// The engine's name; none if candle runs every pass.
@@ -150,7 +167,7 @@ impl ResNet {
     /// Runs a batch: logits, and the outputs of the stages in `wanted` (1 to 4). `input` is
     /// `[N, 3, H, W]`, f32, scaled as the model's input rule says.
     pub fn forward(&self, input: &Tensor, wanted: &[usize]) -> Result<ForwardOutput> {
-        let request = PassRequest { stages: wanted.to_vec() };
+        let request = PassRequest { stages: wanted.to_vec(), labels: None };
         self.finish(self.begin(PassInput::Scaled(input), &request)?)
     }
 
@@ -199,7 +216,43 @@ impl ResNet {
             }
         }
         let pooled = features.mean((2, 3))?;
-        Ok(ForwardOutput { logits: self.head.forward_both(&features, &pooled)?, pooled, stages })
+        let logits = self.head.forward_both(&features, &pooled)?;
+        Ok(ForwardOutput { logits, pooled, stages, maps: None })
+    }
+
+    /// True if the engine's passes give maps of the last stage.
+    pub(crate) fn makes_maps(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.makes_maps())
+    }
+
+    /// What works on single layers instead of candle, if something does.
+    pub(crate) fn layer_engine(&self) -> Option<&dyn LayerEngine> {
+        self.engine.as_ref()?.layers()
+    }
+
+    /// Calls `run` with the layer at `point` as engines take it.
+    pub(crate) fn on_layer<T>(
+        &self,
+        point: LayerPoint,
+        run: impl FnOnce(TargetLayerRef<'_>) -> std::result::Result<T, EngineError>,
+    ) -> Result<T> {
+        let convolution = match point.convolution(self.shape) {
+            None => None,
+            Some(named) => {
+                let mut all = self.convolutions.lock();
+                let known = all.get(&point).map(Arc::clone);
+                Some(match known {
+                    Some(known) => known,
+                    None => {
+                        let loaded = Arc::new(LayerConvolution::load(&self.file, &named)?);
+                        all.insert(point, Arc::clone(&loaded));
+                        loaded
+                    }
+                })
+            }
+        };
+        let layer = TargetLayerRef { point, convolution: convolution.as_deref() };
+        run(layer).map_err(|error| self.failed(error))
     }
 
     /// The position of `layer` in this network; none if it has no such layer.
