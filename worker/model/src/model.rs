@@ -14,6 +14,7 @@ use crate::compute::{
 };
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::exact_model::ExactModel;
 use crate::model_files::{ModelFiles, head};
 use crate::network::head::{HEAD_WEIGHT, HeadShape};
 use crate::network::inference::PixelInput;
@@ -28,6 +29,9 @@ pub struct Model {
     network: ResNet,
     device: DeviceChoice,
     compute: ComputeMode,
+    /// Where images are done again whose numbers this model's precision can't hold; none if that
+    /// precision was asked for.
+    exact: Option<ExactModel>,
 }
 
 impl Model {
@@ -72,7 +76,10 @@ impl Model {
             compute = ComputeMode::without_kernel(settings.precision, settings.kernel)?;
         }
         let labels = files.labels().clone();
-        Ok(Self { identity, config, labels, network, device: device.choice(), compute })
+        let chose_f16 =
+            settings.precision == Precision::Auto && compute.precision == Precision::F16;
+        let exact = chose_f16.then(|| ExactModel::new(files, shape.backbone, device, settings));
+        Ok(Self { identity, config, labels, network, device: device.choice(), compute, exact })
     }
 
     /// Name and digests.
@@ -91,6 +98,12 @@ impl Model {
     #[must_use]
     pub(crate) fn labels(&self) -> &LabelMatcher {
         &self.labels
+    }
+
+    /// The same model in f32, if images may be done again there.
+    #[must_use]
+    pub(crate) fn exact(&self) -> Option<&Self> {
+        self.exact.as_ref()?.model()
     }
 
     /// The network itself.

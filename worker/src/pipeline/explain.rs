@@ -240,7 +240,8 @@ fn explained(
                 let label = explanation.label;
                 admitted.image.record.class = label.and_then(Result::ok);
                 admitted.image.record.label_problem = label.and_then(Result::err);
-                let model = record.clone();
+                let model =
+                    ModelRecord { precision: explanation.precision.to_string(), ..record.clone() };
                 Ok(Explained { admitted, picture, explanation, model, memory })
             }
             Err(error) => Err(Exit::of_image(admitted, error)),

@@ -133,6 +133,30 @@ fn maps_that_come_with_the_pass_are_those_of_its_classes() {
 }
 
 #[test]
+fn images_whose_numbers_are_too_large_for_f16_are_done_again_in_f32() {
+    let block = BlockKind::Bottleneck;
+    let Some([gpu, cpu]) = models(block, HeadKind::AveragePool, Precision::Auto) else { return };
+    assert_eq!(gpu.precision(), Precision::F16);
+    let options = ExplainOptions::default();
+    let requests = [ExplainRequest { options: &options, label: None }; 3];
+    // The second image is no picture: its values are a million times those of a pixel.
+    let scaled = gpu.network().pixel_input().scale(&pixels(3)).unwrap();
+    let factors = Tensor::new(&[1f32, 1e6, 1.0], &candle_core::Device::Cpu).unwrap();
+    let input = scaled.broadcast_mul(&factors.reshape((3, 1, 1, 1)).unwrap()).unwrap();
+    let [on_gpu, on_cpu] =
+        [&gpu, &cpu].map(|model| model.explain_batch(&input, &requests).unwrap());
+    let precisions: Vec<_> = on_gpu.iter().map(|one| one.as_ref().unwrap().precision).collect();
+    assert_eq!(precisions, [Precision::F16, Precision::F32, Precision::F16]);
+    let (gpu, cpu) = (on_gpu[1].as_ref().unwrap(), on_cpu[1].as_ref().unwrap());
+    let largest = cpu.predictions[0].logit.abs();
+    assert!((gpu.predictions[0].logit - cpu.predictions[0].logit).abs() < 1e-4 * largest);
+    // If f16 was asked for, it stays.
+    let Some([asked, _]) = models(block, HeadKind::AveragePool, Precision::F16) else { return };
+    let results = asked.explain_batch(&input, &requests).unwrap();
+    assert!(results[0].is_ok() && results[1].is_err(), "{results:?}");
+}
+
+#[test]
 fn two_batches_are_under_way_at_once() {
     let block = BlockKind::Bottleneck;
     let Some([gpu, cpu]) = models(block, HeadKind::AveragePool, Precision::F32) else { return };

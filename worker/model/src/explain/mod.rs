@@ -178,7 +178,38 @@ impl Model {
         let results = results.map(|(image, ((plan, features), request))| {
             self.explained(plan?, features, std::mem::take(&mut maps[image]), request)
         });
-        Ok(results.collect())
+        let mut results = results.collect();
+        self.explain_again(&mut results, &input, requests, goes_on)?;
+        Ok(results)
+    }
+
+    /// Explains images again in f32, if the precision was left to the model, and could not hold their
+    /// numbers.
+    fn explain_again(
+        &self,
+        results: &mut ImageResults,
+        input: &BatchInput<'_>,
+        requests: &[ExplainRequest<'_>],
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<(), ModelError> {
+        let overflowed = |result: &Result<ExplainedImage, ExplainError>| {
+            matches!(result, Err(ExplainError::LogitsNotFinite | ExplainError::MapNotFinite { .. }))
+        };
+        if !results.iter().any(overflowed) {
+            return Ok(());
+        }
+        let Some(exact) = self.exact() else { return Ok(()) };
+        let images = results.iter_mut().enumerate().filter(|(_, result)| overflowed(result));
+        for (image, result) in images {
+            let requests = &requests[image..=image];
+            let again = input.with_image(image, |input| {
+                Ok(exact
+                    .begin(input, requests)
+                    .and_then(|started| exact.finish(started, input, requests, goes_on)))
+            });
+            *result = again??.remove(0);
+        }
+        Ok(())
     }
 
     /// Computes each image's maps: by method, then layer, then target.
@@ -235,7 +266,8 @@ impl Model {
         });
         let explanations = explanations.collect::<Result<_, _>>()?;
         let ScorePlan { predictions, entropy, targets: _, label } = plan;
-        Ok(ExplainedImage { predictions, entropy, label, features, explanations })
+        let precision = self.precision();
+        Ok(ExplainedImage { predictions, entropy, label, features, explanations, precision })
     }
 }
 

@@ -6,6 +6,7 @@ use camshaft_common::prediction::ClassPrediction;
 use camshaft_vision::heat_map::HeatMap;
 
 use crate::cam::MapStatistics;
+use crate::compute::Precision;
 
 /// A request to explain one image of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub struct ExplainedImage {
     /// first, then the given label; for
     /// [`Target::Label`](camshaft_common::explain::Target::Label) the label comes first.
     pub explanations: Vec<ClassMap>,
+    /// The number format that it was computed in.
+    pub precision: Precision,
 }
 
 /// A map of one class.
