@@ -1,9 +1,10 @@
 //! `camshaft audit`: a whole audit in one process.
 //!
 //! Wiring only: the jobs of an [`EnqueuePlan`] go through an in-process queue to the worker's
-//! engine. [`tally`] says what became of each image. [`trust`] measures the maps afterwards, and
+//! engine. [`tally`] says what became of each image. [`precision`] keeps to that of the results in OUT. [`trust`] measures the maps afterwards, and
 //! [`report`] builds the report.
 
+mod precision;
 mod tally;
 pub(crate) mod trust;
 
@@ -189,8 +190,12 @@ pub enum AuditError {
 /// failed, or if a condition of `--fail-on` holds.
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
-    let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, engine, stop } = config;
+    let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, mut engine, stop } =
+        config;
     let run = inheritance::inherit(run, &stores).await?;
+    precision::go_on(&mut engine.compute, &run.out, &stores)
+        .await
+        .map_err(EnqueuePlanError::from)?;
     let (out, explain, dry_run) = (run.out.clone(), run.explain.clone(), run.dry_run);
     let files = Arc::new(model_files::read(&run.model, &stores).await?);
     let source = run.open_source(&stores)?;

@@ -63,6 +63,19 @@ impl DeviceChoice {
         }
     }
 
+    /// True if it may open a GPU.
+    #[must_use]
+    pub fn may_be_gpu(self) -> bool {
+        match self {
+            Self::Cpu => false,
+            #[cfg(feature = "cuda")]
+            Self::Auto => CudaDevice::is_present(),
+            #[cfg(not(feature = "cuda"))]
+            Self::Auto => false,
+            Self::Cuda(_) => true,
+        }
+    }
+
     #[cfg(feature = "cuda")]
     fn open_cuda(self, ordinal: usize) -> Result<ComputeDevice, DeviceError> {
         let device = CudaDevice::open(ordinal).map_err(|error| {
