@@ -1,8 +1,8 @@
 //! `camshaft audit`: a whole audit in one process.
 //!
 //! Wiring only: the jobs of an [`EnqueuePlan`] go through an in-process queue to the worker's
-//! engine. [`tally`] says what became of each image. [`precision`] keeps to that of the results in OUT. [`trust`] measures the maps afterwards, and
-//! [`report`] builds the report.
+//! engine. [`tally`] says what became of each image. [`precision`] keeps to that of the results in OUT.
+//! [`trust`] measures the maps afterwards, and [`report`] builds the report.
 
 mod precision;
 mod tally;
@@ -113,7 +113,7 @@ pub enum AuditError {
     /// The model can't run.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A bug in a stage of the pipeline.
+    /// A bug in a stage of the pipeline, or the model's device is lost.
     #[error("{0}; run the same command again to do the rest")]
     Pipeline(#[from] PipelineError),
     /// A bug in the listing of images.

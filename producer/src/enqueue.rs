@@ -3,7 +3,8 @@
 //! This file is the command. [`plan`] decides which images get a job, and writes `run.json`;
 //! [`outlet`] sends the jobs; [`resumption`] goes on with an enqueue that was killed; [`generation`]
 //! says since when results count, and writes the manifest; [`generation_watch`] notices that the run was
-//! cancelled; [`inheritance`] takes options that were not given from OUT; [`prune`] removes results of images that have gone.
+//! cancelled; [`inheritance`] takes options that were not given from OUT; [`prune`] removes results of
+//! images that have gone.
 
 pub(crate) mod counters;
 mod differences;
@@ -112,10 +113,10 @@ pub(crate) async fn enqueue(
     stores: StoreOptions,
 ) -> Result<(), EnqueueError> {
     let EnqueueConfig { run, selection, broker } = config;
+    let run = inheritance::inherit(run, &stores).await?;
     if is_remote(&broker.url) {
         warn_of_local_places(&run);
     }
-    let run = inheritance::inherit(run, &stores).await?;
     let (model, label_map) = identify_model(&run, &stores).await?;
     let request = |run: RunConfig, source, dead, queue_name| EnqueueRequest {
         run,

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use camshaft_arguments::given::GivenOptions;
 use camshaft_common::explain::{ExplainOptions, Target};
 use camshaft_common::layout::{FAILURES, PREDICTIONS};
-use camshaft_common::model::ModelRequest;
+use camshaft_common::model::{ModelReference, ModelRequest};
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use futures::TryStreamExt;
@@ -62,7 +62,7 @@ fn with_options_of(record: &RunRecord, run: &RunConfig) -> (RunConfig, Vec<Strin
     let has = |name: &str| run.given.has(name);
     let is_same_source =
         record.source == run.source.argument() && record.base.as_ref() == run.source.base();
-    let is_same_model = !has("model") || record.model.reference == run.model.reference;
+    let is_same_model = !has("model") || may_be_same(&record.model.reference, &run.model.reference);
     if !is_same_source || !is_same_model {
         return (inherited, words);
     }
@@ -90,10 +90,21 @@ fn with_options_of(record: &RunRecord, run: &RunConfig) -> (RunConfig, Vec<Strin
     (inherited, words)
 }
 
-/// The model of `record` with the options of it that the user gave.
+/// True if a model may be the recorded one. The record has the commit of a model on the hub, and a
+/// command usually a branch.
+fn may_be_same(recorded: &ModelReference, given: &ModelReference) -> bool {
+    match (recorded, given) {
+        (ModelReference::Hub(recorded), ModelReference::Hub(given)) => {
+            (recorded.owner(), recorded.name()) == (given.owner(), given.name())
+        }
+        (recorded, given) => recorded == given,
+    }
+}
+
+/// The model of `record`, with its reference and options that the user gave.
 fn model_of(record: &RunRecord, run: &RunConfig) -> ModelRequest {
     let mut options = record.model.options.clone();
-    let given = run.model.options.clone();
+    let ModelRequest { reference: asked, options: given } = run.model.clone();
     if run.given.has("classes") {
         options.classes = given.classes;
     }
@@ -103,7 +114,8 @@ fn model_of(record: &RunRecord, run: &RunConfig) -> ModelRequest {
     if run.given.has("weights_key") {
         options.weights_key = given.weights_key;
     }
-    ModelRequest { reference: record.model.reference.clone(), options }
+    let reference = if run.given.has("model") { asked } else { record.model.reference.clone() };
+    ModelRequest { reference, options }
 }
 
 /// The options of `asked` that the user gave, and the others of `recorded`. A field has its option's
@@ -121,4 +133,22 @@ fn merge(
         from.remove(&name).map(|value| (name, value))
     });
     serde_json::from_value(merged.collect()).expect("each field was written by these options")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_on_the_hub_is_the_same_at_another_revision() {
+        let reference = |text: &str| text.parse::<ModelReference>().unwrap();
+        let recorded = reference("hf:timm/resnet50@0123abc");
+        assert!(may_be_same(&recorded, &reference("hf:timm/resnet50")));
+        assert!(may_be_same(&recorded, &reference("hf:timm/resnet50@v2")));
+        assert!(!may_be_same(&recorded, &reference("hf:timm/resnet18")));
+        assert!(!may_be_same(&recorded, &reference("cats-vs-dogs")));
+        let folder = reference("/models/pets");
+        assert!(may_be_same(&folder, &reference("/models/pets")));
+        assert!(!may_be_same(&folder, &reference("/models/birds")));
+    }
 }
