@@ -1,5 +1,6 @@
 //! Residual networks on the CPU, for inference. The crate computes everything but the head:
-//! plain slices go in, as scaled values or bytes, and come out. It does not know tensors, files or classes.
+//! plain slices go in, as scaled values or bytes, and come out. It does not know tensors, files or
+//! classes.
 //!
 //! Activations stay in one blocked layout from the first convolution to the last, and a
 //! convolution adds bias and residual and applies the ReLU before it stores a pixel.

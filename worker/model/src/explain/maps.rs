@@ -147,8 +147,8 @@ impl<'a> LayerMaps<'a> {
     /// Computes the maps by method, then by target.
     fn compute(&self, methods: &[Method]) -> Result<Vec<Vec<HeatMap>>> {
         let mut all = vec![Vec::new(); methods.len()];
-        // At most a batch's number of targets at a time, so that images with many targets need no more memory
-        // than the batch itself.
+        // At most a batch's number of targets at a time, so that images with many targets need no more
+        // memory than the batch itself.
         for targets in self.targets.chunks(self.batch.input.images().max(1)) {
             self.batch.early_end.check()?;
             let mut gradients = None;

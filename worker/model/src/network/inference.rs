@@ -2,9 +2,9 @@
 //! stages and maps out.
 //!
 //! Does not know which classes are explained, nor how candle differentiates. [`LayerEngine`] is what a
-//! device does at single layers. Implementations: the CPU's
-//! kernels in [`kernel_engine`](super::kernel_engine), and CUDA's. Upstream:
-//! [`resnet`](super::resnet), which runs candle's layers if there is no engine.
+//! device does at single layers. Implementations: the CPU's kernels in
+//! [`kernel_engine`](super::kernel_engine), and CUDA's. Upstream: [`resnet`](super::resnet), which runs
+//! candle's layers if there is no engine.
 
 #![cfg_attr(
     not(feature = "cuda"),
@@ -56,7 +56,10 @@ impl PixelInput {
         let table = NormalisationTable { values, sources };
         let images = bytes.chunks(self.image_bytes());
         let shape = (images.len(), 3, self.height, self.width);
-        let values = images.flat_map(|image| table.planes(image)).collect();
+        let mut values = Vec::with_capacity(bytes.len());
+        for image in images {
+            values.extend(table.planes(image));
+        }
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
 }
