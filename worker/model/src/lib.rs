@@ -12,7 +12,6 @@ mod compute;
 mod config;
 pub mod embedding;
 mod error;
-mod exact_model;
 mod explain;
 mod model;
 mod model_files;

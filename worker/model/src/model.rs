@@ -3,6 +3,8 @@
 //! Owns the weights on a device. Maps and predictions are computed by
 //! [`explain`](crate::explain). Upstream: [`ModelFiles`]. Downstream: the pipeline's model stage.
 
+use std::sync::OnceLock;
+
 use camshaft_common::label::LabelMatcher;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
@@ -14,11 +16,14 @@ use crate::compute::{
 };
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::exact_model::ExactModel;
 use crate::model_files::{ModelFiles, head};
 use crate::network::head::{HEAD_WEIGHT, HeadShape};
 use crate::network::inference::PixelInput;
 use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape};
+
+/// Images that a model in f32 takes at once, to which images go whose numbers are too large for f16.
+/// There are few, and f32 takes twice the memory.
+const LARGEST_EXACT_BATCH: usize = 8;
 
 /// A loaded model: owned by the one thread that runs it.
 #[derive(Debug)]
@@ -100,10 +105,16 @@ impl Model {
         &self.labels
     }
 
-    /// The same model in f32, if images may be done again there.
-    #[must_use]
-    pub(crate) fn exact(&self) -> Option<&Self> {
-        self.exact.as_ref()?.model()
+    /// The same model in f32, if images may be done again there. It is loaded when it is first
+    /// asked for.
+    ///
+    /// # Errors
+    /// If the device has no memory for it, or is lost.
+    pub(crate) fn exact(&self) -> Result<Option<&Self>, ModelError> {
+        match &self.exact {
+            Some(exact) => exact.model(),
+            None => Ok(None),
+        }
     }
 
     /// The network itself.
@@ -172,6 +183,59 @@ impl Model {
             Some(failure) => failure.into(),
             None => ModelError::Compute(error),
         }
+    }
+}
+
+/// The same model in f32, for images whose numbers are too large for f16: how to load it, and the
+/// model once it is loaded. Most runs have no such image.
+#[derive(Debug)]
+struct ExactModel {
+    files: ModelFiles,
+    shape: ResNetShape,
+    device: ComputeDevice,
+    settings: ComputeSettings,
+    /// None if it can't be loaded.
+    loaded: OnceLock<Option<Box<Model>>>,
+}
+
+impl ExactModel {
+    /// Of the model of `files` on `device`.
+    fn new(
+        files: &ModelFiles,
+        shape: ResNetShape,
+        device: &ComputeDevice,
+        settings: ComputeSettings,
+    ) -> Self {
+        let largest_batch = settings.largest_batch.min(LARGEST_EXACT_BATCH);
+        let settings = ComputeSettings { precision: Precision::F32, largest_batch, ..settings };
+        let (files, device) = (files.clone(), device.clone());
+        Self { files, shape, device, settings, loaded: OnceLock::new() }
+    }
+
+    /// The model, if it can be loaded.
+    ///
+    /// # Errors
+    /// If another try may end differently, on this device or on another: for want of memory, or since
+    /// the device is lost.
+    fn model(&self) -> Result<Option<&Model>, ModelError> {
+        let Self { files, shape, device, settings, loaded } = self;
+        if let Some(known) = loaded.get() {
+            return Ok(known.as_deref());
+        }
+        let model = match Model::load_shape(files, *shape, device, *settings) {
+            Ok(model) => Some(Box::new(model)),
+            Err(error @ (ModelError::OutOfMemory(_) | ModelError::DeviceLost(_))) => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "images whose numbers are too large for f16 can't be done again in f32"
+                );
+                None
+            }
+        };
+        Ok(loaded.get_or_init(|| model).as_deref())
     }
 }
 

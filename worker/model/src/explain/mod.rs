@@ -2,8 +2,8 @@
 //!
 //! Owns the steps and their order. [`scores`] decides which classes are explained, [`maps`] how
 //! their maps are computed; [`relabel`] makes a result for another label without the network. An image
-//! that can't be explained fails alone; the other images of its batch get their results. Upstream: batches of the network's input. Downstream: overlays and
-//! results.
+//! that can't be explained fails alone; the other images of its batch get their results. Upstream:
+//! batches of the network's input. Downstream: overlays and results.
 
 mod batch_input;
 mod check;
@@ -200,7 +200,8 @@ impl Model {
         if !results.iter().any(overflowed) {
             return Ok(());
         }
-        let Some(exact) = self.exact() else { return Ok(()) };
+        let of_batch = |error| without_room_in_f32(error, requests.len());
+        let Some(exact) = self.exact().map_err(of_batch)? else { return Ok(()) };
         let images = results.iter_mut().enumerate().filter(|(_, result)| overflowed(result));
         for (image, result) in images {
             let requests = &requests[image..=image];
@@ -209,7 +210,7 @@ impl Model {
                     .begin(input, requests)
                     .and_then(|started| exact.finish(started, input, requests, goes_on)))
             });
-            *result = again??.remove(0);
+            *result = again?.map_err(of_batch)?.remove(0);
         }
         Ok(())
     }
@@ -270,5 +271,17 @@ impl Model {
         let ScorePlan { predictions, entropy, targets: _, label } = plan;
         let precision = self.precision();
         Ok(ExplainedImage { predictions, entropy, label, features, explanations, precision })
+    }
+}
+
+/// The error of an image that was to be done again in f32. Want of memory there says nothing of
+/// batches in f16, which stay as large as they are: the images of this batch are tried alone, and this
+/// image later.
+fn without_room_in_f32(error: ModelError, images: usize) -> ModelError {
+    match error {
+        ModelError::OutOfMemory(reason) if images > 1 => ModelError::Compute(
+            candle_core::Error::Msg(format!("no memory to do an image again in f32: {reason}")),
+        ),
+        error => error,
     }
 }

@@ -291,3 +291,13 @@ fn a_label_in_other_spelling_is_explained_and_listed() {
     let error = explained(Target::Label, "whale").unwrap_err();
     assert!(matches!(error, ExplainError::UnknownLabel { .. }), "{error}");
 }
+
+#[test]
+fn want_of_memory_in_f32_makes_no_batch_smaller() {
+    let error = || ModelError::OutOfMemory("2 GiB".to_owned());
+    assert!(matches!(without_room_in_f32(error(), 1), ModelError::OutOfMemory(_)));
+    let of_batch = without_room_in_f32(error(), 8);
+    assert!(matches!(of_batch, ModelError::Compute(_)) && of_batch.to_string().contains("2 GiB"));
+    let lost = without_room_in_f32(ModelError::DeviceLost("gone".to_owned()), 8);
+    assert!(matches!(lost, ModelError::DeviceLost(_)));
+}
