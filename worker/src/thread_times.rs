@@ -6,10 +6,13 @@
 //! [`cores`](crate::cores), which starts the threads. Downstream: [`cpu_metrics`](crate::cpu_metrics).
 
 use std::collections::HashMap;
-use std::fs;
+use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
+use tracing::debug;
 
 /// The name of the thread that owns the device and the weights.
 pub(crate) const MODEL_THREAD: &str = "model";
@@ -95,9 +98,13 @@ pub(crate) struct WorkTimes {
 
 impl WorkTimes {
     /// Reads the times of the threads that there are. What a thread does between the last reading
-    /// and its end is missing.
+    /// and its end is missing. If they can't be read, for instance since too many files are open,
+    /// the next reading has this time, too.
     pub(crate) fn read(&mut self) {
-        self.note(threads());
+        match threads() {
+            Ok(threads) => self.note(threads),
+            Err(error) => debug!(%error, "the threads' times can't be read now"),
+        }
     }
 
     /// The times of one kind of work at the last reading.
@@ -119,17 +126,38 @@ impl WorkTimes {
     }
 }
 
-/// The number, work and times of each thread of this process.
-fn threads() -> Vec<(String, Work, ThreadTimes)> {
-    let folders = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let threads = folders.filter_map(|folder| {
-        let number = folder.file_name().into_string().ok()?;
-        // A thread may end meanwhile.
-        let name = fs::read_to_string(folder.path().join("comm")).ok()?;
-        let times = fs::read_to_string(folder.path().join("schedstat")).ok()?;
-        Some((number, Work::of_thread(&name), ThreadTimes::parse(&times)?))
-    });
-    threads.collect()
+/// The number, work and times of each thread of this process; none if the system has no such times.
+fn threads() -> io::Result<Vec<(String, Work, ThreadTimes)>> {
+    let folders = match fs::read_dir("/proc/self/task") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        folders => folders?,
+    };
+    let mut threads = Vec::new();
+    for folder in folders {
+        let folder = folder?;
+        let times = match work_and_times(&folder.path()) {
+            Err(error) if has_ended(&error) => continue,
+            times => times?,
+        };
+        if let (Ok(number), Some((work, times))) = (folder.file_name().into_string(), times) {
+            threads.push((number, work, times));
+        }
+    }
+    Ok(threads)
+}
+
+fn work_and_times(thread: &Path) -> io::Result<Option<(Work, ThreadTimes)>> {
+    // The name may be cut within a character.
+    let name = fs::read(thread.join("comm"))?;
+    let work = Work::of_thread(&String::from_utf8_lossy(&name));
+    let times = fs::read_to_string(thread.join("schedstat"))?;
+    Ok(ThreadTimes::parse(&times).map(|times| (work, times)))
+}
+
+/// True if a thread's files say that it is no longer there.
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// A thread at the moment at which it began with something.
