@@ -178,7 +178,7 @@ impl Engine {
     /// Works until the deliveries end and everything that was taken is settled.
     ///
     /// # Errors
-    /// If a stage panicked.
+    /// If a stage panicked, or the model's device is lost.
     pub async fn run(self, deliveries: Deliveries) -> Result<(), PipelineError> {
         let ended = self.pipeline.run(deliveries).await;
         self.monitor.metrics().log_cpu_times();

@@ -105,7 +105,8 @@ impl Pipeline {
     /// Works until the deliveries end and everything that was taken is settled.
     ///
     /// # Errors
-    /// If a stage panicked. The messages that it held are handed back to the queue.
+    /// If a stage panicked, or the model's device is lost. The messages that it held are handed back to
+    /// the queue.
     pub async fn run(self, deliveries: Deliveries) -> Result<(), PipelineError> {
         let Self { limits, hold, metrics, .. } = self;
         let mut stages = Stages::new(metrics, hold, limits.stores);

@@ -44,7 +44,7 @@ pub enum ServiceError {
     /// The broker refuses the worker, and will not change its mind.
     #[error("{}", describe_queue_error(.0))]
     Queue(#[from] QueueError),
-    /// A bug.
+    /// A bug, or the model's device is lost.
     #[error("{0}; the images in work are delivered again")]
     Pipeline(#[from] PipelineError),
     /// Decoders have not come back.
@@ -117,11 +117,13 @@ pub async fn serve(
         None => drain(&mut work, &mut signals, drain_timeout).await,
     };
     let unfinished = ended.is_none();
-    match ended {
-        Some(Ok(result)) => result?,
-        Some(Err(_panic)) => return Err(PipelineError::StagePanicked { stage: "pipeline" }.into()),
-        None => work.abort(),
-    }
+    let device_lost = match ended {
+        Some(ended) => loss_of_device(ended)?,
+        None => {
+            work.abort();
+            None
+        }
+    };
     // What is not settled goes back to the queue when the connection ends, also if this process
     // just ends. So there is no reason to wait long for the broker. But then each message counts as
     // one that lost its worker.
@@ -134,10 +136,27 @@ pub async fn serve(
     if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
         warn!("the broker did not confirm the end of the connection");
     }
-    match (queue.failure(), lost) {
-        (Some(error), _) => Err(error.into()),
-        (None, Some(problem)) => Err(ServiceError::DecodersLost(problem)),
-        (None, None) => Ok(monitor.counts()),
+    match (device_lost, queue.failure(), lost) {
+        (Some(error), _, _) => Err(error.into()),
+        (None, Some(error), _) => Err(error.into()),
+        (None, None, Some(problem)) => Err(ServiceError::DecodersLost(problem)),
+        (None, None, None) => Ok(monitor.counts()),
+    }
+}
+
+/// The loss of the device, if that has ended the work. Then its images were handed back, and messages
+/// that no stage has taken go back when the connection is closed.
+///
+/// # Errors
+/// If a bug has ended the work. A message that led to it must count as one that lost its worker.
+fn loss_of_device(
+    ended: Result<PipelineResult, JoinError>,
+) -> Result<Option<PipelineError>, PipelineError> {
+    match ended {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(error @ PipelineError::DeviceLost { .. })) => Ok(Some(error)),
+        Ok(Err(error @ PipelineError::StagePanicked { .. })) => Err(error),
+        Err(_panic) => Err(PipelineError::StagePanicked { stage: "pipeline" }),
     }
 }
 

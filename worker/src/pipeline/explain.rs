@@ -1,5 +1,5 @@
 //! Fifth stage: one thread owns the device and the weights, and explains one batch after the
-//! other. All of candle's work is done here, because cuDNN's handles belong to one thread.
+//! other. All of the network's passes are started here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,7 +110,12 @@ impl ModelThread {
     }
 
     /// Starts a batch. If that can't be done, its images leave.
-    fn begin(&mut self, batch: Batch, pace: &StagePace) -> Result<RunningBatch, BatchEnd> {
+    fn begin(
+        &mut self,
+        batch: Batch,
+        pace: &StagePace,
+        end: &PipelineEnd,
+    ) -> Result<RunningBatch, BatchEnd> {
         let Batch { images, input, ready_since } = batch;
         let waited = ready_since.elapsed();
         let spans = images.iter().map(|image| traces::stage(STAGE, image)).collect();
@@ -118,7 +123,11 @@ impl ModelThread {
         let model = match self.model(&files) {
             Ok(model) => model,
             Err(error) => {
-                let cause = || ModelUnavailable::Unusable(Arc::clone(&error)).into();
+                let lost = end_if_lost(&error, end);
+                let cause = || match lost {
+                    true => ExitCause::Device(Arc::clone(&error)),
+                    false => ModelUnavailable::Unusable(Arc::clone(&error)).into(),
+                };
                 return Err(BatchEnd { spans, images: all_leave(images, cause) });
             }
         };
@@ -168,10 +177,8 @@ impl ModelThread {
             Err(ModelError::GivenUp) if pace.gives_up() => all_leave(images, || ExitCause::NoTime),
             Err(ModelError::GivenUp) => too_slow(images, pace),
             Err(error) => {
+                end_if_lost(&error, end);
                 let error = Arc::new(error);
-                if matches!(*error, ModelError::DeviceLost(_)) {
-                    end.device_is_lost(error.to_string());
-                }
                 all_leave(images, || ExitCause::Device(Arc::clone(&error)))
             }
         };
@@ -260,6 +267,15 @@ fn too_slow(images: Vec<Decoded>, pace: &StagePace) -> Vec<Result<Explained, Exi
     }
 }
 
+/// Ends the pipeline if the device is lost. True if it is.
+fn end_if_lost(error: &ModelError, end: &PipelineEnd) -> bool {
+    let lost = matches!(error, ModelError::DeviceLost(_));
+    if lost {
+        end.device_is_lost(error.to_string());
+    }
+    lost
+}
+
 fn all_leave(images: Vec<Decoded>, cause: impl Fn() -> ExitCause) -> Vec<Result<Explained, Exit>> {
     images.into_iter().map(|decoded| Err(Exit::of_image(decoded.admitted, cause()))).collect()
 }
@@ -346,7 +362,7 @@ impl ModelWork {
             }
             let Some(next) = next else { continue };
             self.metrics.observe_batch(next.images.len());
-            let sent = match self.thread.begin(next, &self.pace) {
+            let sent = match self.thread.begin(next, &self.pace, &self.end) {
                 Ok(begun) => running.replace(begun).is_none_or(|earlier| self.finish(earlier)),
                 Err(end) => self.send(end),
             };
