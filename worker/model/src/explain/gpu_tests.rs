@@ -172,3 +172,16 @@ fn two_batches_are_under_way_at_once() {
     assert_alike("second", &found, &explain(&cpu, &second, &requests), 1e-3);
     assert_eq!(found[0].as_ref().unwrap().predictions.len(), 5.min(CLASSES));
 }
+
+#[test]
+fn a_batch_that_nobody_waits_for_leaves_room_for_others() {
+    let block = BlockKind::Bottleneck;
+    let Some([gpu, _]) = models(block, HeadKind::AveragePool, Precision::F32) else { return };
+    let (options, pixels) = (ExplainOptions::default(), pixels(2));
+    let requests = [ExplainRequest { options: &options, label: None }; 2];
+    let expected = explain(&gpu, &pixels, &requests);
+    for _ in 0..3 {
+        drop(gpu.begin_batch(&pixels, &requests).unwrap());
+    }
+    assert_alike("after others", &explain(&gpu, &pixels, &requests), &expected, 1e-6);
+}

@@ -1,5 +1,7 @@
 //! Batches on the small model, on candle, and on engines that fail.
 
+use std::sync::Arc;
+
 use camshaft_common::explain::{Choices, TargetLayer};
 use camshaft_common::label::LabelProblem;
 use camshaft_common::model::ModelReference;
@@ -53,7 +55,7 @@ impl InferenceEngine for FailingEngine {
         _input: PassInput<'_>,
         _request: &PassRequest,
     ) -> Result<StartedPass, EngineError> {
-        if self.at_start { Err(self.error.clone()) } else { Ok(StartedPass::Running(0)) }
+        if self.at_start { Err(self.error.clone()) } else { Ok(StartedPass::Running(Arc::new(0))) }
     }
 
     fn finish(&self, _pass: StartedPass) -> Result<ForwardOutput, EngineError> {

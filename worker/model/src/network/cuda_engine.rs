@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use camshaft_common::explain::Method;
 use camshaft_cuda::{
@@ -50,6 +51,8 @@ struct State {
 
 /// A pass under way.
 struct RunningPass {
+    /// The caller's. Without it, nobody waits for the pass.
+    started: Weak<u64>,
     ticket: Ticket,
     labels: Option<Vec<Option<usize>>>,
 }
@@ -269,6 +272,7 @@ impl InferenceEngine for CudaEngine {
     ) -> Result<StartedPass, EngineError> {
         let mut state = self.state.lock();
         let State { network, running, last } = &mut *state;
+        running.retain(|_, pass| pass.started.strong_count() > 0);
         with_input(input, self.input.image_bytes(), |input, images| {
             if images > network.max_images() {
                 return Ok(StartedPass::Done(self.in_parts(network, input, images, request)?));
@@ -276,8 +280,10 @@ impl InferenceEngine for CudaEngine {
             let labels = request.labels.clone();
             let ticket = network.begin(input, &pass_request(request, labels.as_deref()))?;
             *last += 1;
-            running.insert(*last, RunningPass { ticket, labels });
-            Ok(StartedPass::Running(*last))
+            let number = Arc::new(*last);
+            let started = Arc::downgrade(&number);
+            running.insert(*last, RunningPass { started, ticket, labels });
+            Ok(StartedPass::Running(number))
         })
     }
 
@@ -287,8 +293,8 @@ impl InferenceEngine for CudaEngine {
             StartedPass::Running(number) => number,
         };
         let mut state = self.state.lock();
-        let RunningPass { ticket, labels } =
-            state.running.remove(&number).expect("a pass is finished once");
+        let RunningPass { ticket, labels, .. } =
+            state.running.remove(&*number).expect("a pass is finished once");
         let output = state.network.finish(ticket)?;
         self.output(output, labels).map_err(of_tensors)
     }

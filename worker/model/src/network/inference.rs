@@ -12,6 +12,7 @@
 )]
 
 use std::fmt;
+use std::sync::Arc;
 
 use camshaft_common::explain::Method;
 use camshaft_kernels::{PixelValues, STAGES};
@@ -133,8 +134,9 @@ impl LastStageMaps {
 pub(crate) enum StartedPass {
     /// It was done at once.
     Done(ForwardOutput),
-    /// The device works on it. The engine knows it by this number.
-    Running(u64),
+    /// The device works on it. The engine knows it by this number. If it is dropped, the engine has
+    /// room for another pass.
+    Running(Arc<u64>),
 }
 
 /// Why a device can't do a pass.
