@@ -269,6 +269,9 @@ pub fn note_exit(span: &Span, exit: &Exit) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use futures::stream;
 
     use super::*;
@@ -295,5 +298,75 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
         let error = ended.expect("it ends").unwrap_err();
         assert!(matches!(error, PipelineError::StagePanicked { stage: "count" }));
+    }
+    #[tokio::test]
+    async fn a_lost_device_ends_the_pipeline_when_all_that_was_taken_is_through() {
+        let hold = Arc::new(HoldLimit::new(1, None));
+        let mut stages = Stages::new(Metrics::default(), hold, 1);
+        let (first, incoming) = channel::<u32>(1);
+        let (end, [taken, passed]) = (stages.end(), [(); 2].map(|()| Arc::new(AtomicU32::new(0))));
+        let counted = Arc::clone(&passed);
+        stages.spawn("model", async move {
+            while let Ok((number, _waited)) = incoming.recv().await {
+                if number >= 7 {
+                    end.device_is_lost(format!("illegal address in {number}"));
+                }
+                counted.fetch_add(1, Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let ended = async {
+            let items = stream::iter(0..).inspect(|_| _ = taken.fetch_add(1, Relaxed));
+            stages.feed(items.map(|number: u32| number), first).await;
+            stages.finish().await
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        let error = ended.expect("it ends").unwrap_err().to_string();
+        assert!(error.contains("in 7; a new process"), "{error}");
+        assert_eq!(taken.load(Relaxed), passed.load(Relaxed));
+    }
+
+    struct Number(u32);
+
+    impl HasSpans for Number {
+        fn spans(&self) -> Option<&traces::ImageSpans> {
+            None
+        }
+    }
+
+    struct Doubles;
+
+    impl Stage for Doubles {
+        const NAME: &'static str = "double";
+        type Input = Number;
+        type Output = Number;
+
+        async fn process(&self, Number(number): Number) -> Result<Number, Exit> {
+            tokio::task::yield_now().await;
+            Ok(Number(2 * number))
+        }
+    }
+
+    #[tokio::test]
+    async fn tasks_that_were_never_needed_end_with_their_stage() {
+        let hold = Arc::new(HoldLimit::new(1, None));
+        let mut stages = Stages::new(Metrics::default(), hold, 1);
+        let (first, incoming) = channel(1);
+        let doubled = stages.run_growing(Doubles, 2, 64, incoming);
+        let ended = async {
+            let sum = async {
+                let mut sum = 0;
+                while let Ok((Number(number), _waited)) = doubled.recv().await {
+                    sum += number;
+                }
+                sum
+            };
+            let numbers = stream::iter((1..=100).map(Number));
+            let ((), sum) = tokio::join!(stages.feed(numbers, first), sum);
+            stages.finish().await.unwrap();
+            sum
+        };
+        let sum = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it ends");
+        assert_eq!(sum, 2 * 5050);
     }
 }
