@@ -2,7 +2,7 @@
 //!
 //! Owns which engines a number format allows, and everything that a plan needs while it lives.
 //! Does not choose among engines. Upstream: [`convolution_graph`](super::convolution_graph).
-//! Downstream: [`planner`](super::planner), and the passes, which bind plans to addresses.
+//! Downstream: [`search`](super::search), and the passes, which bind plans to addresses.
 //!
 //! A call of a plan only enqueues kernels: it allocates nothing and waits for nothing, so it may be
 //! captured in a CUDA graph. The kernels belong to the plan. So a CUDA graph may be launched only
@@ -17,7 +17,7 @@ use cudarc::cudnn::sys::cudnnBackendNumericalNote_t as Note;
 use serde::{Deserialize, Serialize};
 
 use super::convolution_graph::{
-    BIAS, ConvolutionKind, INPUT, OUTPUT, RESIDUAL, TENSOR_ALIGNMENT, TensorId, WEIGHTS,
+    BIAS, ConvolutionKind, INPUT, NotANumber, OUTPUT, RESIDUAL, TENSOR_ALIGNMENT, TensorId, WEIGHTS,
 };
 use super::descriptor::{
     Descriptor, DescriptorBuilder, DescriptorKind as Kind, NumericalNote, attribute,
@@ -28,8 +28,8 @@ use crate::memory::DevicePointer;
 use crate::number_format::NumberFormat;
 
 /// Engines that are looked at of one list of the heuristics. They are far more than are timed: for
-/// f32 the first are those for tensor cores, which are left out.
-const MOST_ENGINES: usize = 48;
+/// f32 the first are those for tensor cores, each with many settings, which are left out.
+const MOST_ENGINES: usize = 128;
 /// Numerical notes of an engine that are read. cuDNN 9.21 knows 10.
 const MOST_NOTES: usize = 16;
 
@@ -59,6 +59,8 @@ impl Heuristics {
 /// driver stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EngineChoice {
+    /// The graph that the list is for.
+    pub(super) not_a_number: NotANumber,
     /// The list that names it.
     pub(super) heuristics: Heuristics,
     /// Its place in the list, from 0.
@@ -73,12 +75,14 @@ pub(super) struct Engine {
     configuration: Arc<Descriptor>,
 }
 
-/// The engines that a list has for a graph, best first.
+/// The engines that a list has for a graph, best first. `not_a_number` is what the graph was made
+/// with.
 ///
 /// # Errors
 /// If the list knows no engine for such a graph.
 pub(super) fn engines(
     graph: &Arc<Descriptor>,
+    not_a_number: NotANumber,
     heuristics: Heuristics,
 ) -> Result<Vec<Engine>, CudaError> {
     let list = DescriptorBuilder::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?
@@ -91,7 +95,7 @@ pub(super) fn engines(
         MOST_ENGINES,
     )?;
     let named = found.into_iter().enumerate().map(|(index, configuration)| Engine {
-        choice: EngineChoice { heuristics, index },
+        choice: EngineChoice { not_a_number, heuristics, index },
         configuration,
     });
     Ok(named.collect())
@@ -103,6 +107,10 @@ impl Engine {
     /// # Errors
     /// If cuDNN does not tell.
     pub(super) fn suits(&self, format: NumberFormat) -> Result<bool, CudaError> {
+        let unwanted = unwanted_notes(format);
+        if unwanted.is_empty() {
+            return Ok(true);
+        }
         let engine = self.configuration.get_descriptors(
             attribute::CONFIGURATION_ENGINE,
             Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR,
@@ -110,7 +118,7 @@ impl Engine {
         )?;
         let Some(engine) = engine.first() else { return Ok(false) };
         let notes = engine.get(attribute::ENGINE_NUMERICAL_NOTES, MOST_NOTES)?;
-        Ok(!notes.iter().any(|note| unwanted_notes(format).contains(note)))
+        Ok(!notes.iter().any(|note| unwanted.contains(note)))
     }
 }
 
