@@ -73,11 +73,12 @@ pub(crate) struct Slot {
 
 /// A pass of one batch size at this slot's addresses.
 struct PreparedPass {
+    // Dropped before the plans whose kernels it launches.
+    graph: PassGraph,
+    bound: BoundPass,
     /// That of the plan that it was made of.
     generation: u64,
-    bound: BoundPass,
     ran: bool,
-    graph: PassGraph,
 }
 
 /// A pass that was begun and not yet finished.
