@@ -41,16 +41,19 @@ const LOGIT_CLASSES: usize = 8;
 const HEAD_POSITIONS: usize = 64;
 /// Side of a tile of a transposed matrix.
 const TILE: usize = 32;
-/// Channels of [`InputLayout::SpaceToDepth`].
-const FOLDED_CHANNELS: usize = 16;
+/// Channels of [`InputLayout::SpaceToDepth`]: 2×2 pixels of 3 channels, and 4 zeros.
+pub(crate) const FOLDED_CHANNELS: usize = 16;
+/// Its pixels of zeros before and after the image, in both directions.
+pub(crate) const FOLDED_BORDER: [usize; 2] = [2, 1];
 
 /// How a network's input lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum InputLayout {
     /// `[N, H, W, 4]` or `[N, H, W, 8]`: zeros after the third channel.
     Padded(usize),
-    /// `[N, H/2, W/2, 16]`: channel `(dy * 2 + dx) * 3 + c` is channel c of the pixel at
-    /// `(2y + dy, 2x + dx)`; zeros from channel 12 on. H and W are even.
+    /// `[N, H/2 + 3, W/2 + 3, 16]`, with a border of zeros, [`FOLDED_BORDER`]. Within it channel
+    /// `(dy * 2 + dx) * 3 + c` is channel c of the pixel at `(2y + dy, 2x + dx)`; zeros from
+    /// channel 12 on. H and W are even.
     SpaceToDepth,
 }
 
@@ -60,7 +63,9 @@ impl InputLayout {
         match self {
             Self::Padded(channels @ (4 | 8)) => Ok((channels, height * width)),
             Self::SpaceToDepth if height % 2 == 0 && width % 2 == 0 => {
-                Ok((FOLDED_CHANNELS, height * width / 4))
+                let [before, after] = FOLDED_BORDER;
+                let side = |side: usize| before + side / 2 + after;
+                Ok((FOLDED_CHANNELS, side(height) * side(width)))
             }
             _ => Err(CudaError::Unsupported {
                 what: format!("an input of {height} x {width} in the layout {self:?}"),
@@ -397,7 +402,7 @@ mod tests {
 
     #[test]
     fn odd_inputs_cannot_be_folded() {
-        assert_eq!(InputLayout::SpaceToDepth.sizes(6, 4), Ok((16, 6)));
+        assert_eq!(InputLayout::SpaceToDepth.sizes(6, 4), Ok((16, 6 * 5)));
         assert_eq!(InputLayout::Padded(8).sizes(5, 3), Ok((8, 15)));
         for (layout, height) in [(InputLayout::SpaceToDepth, 5), (InputLayout::Padded(3), 4)] {
             let error = layout.sizes(height, 4).unwrap_err();
