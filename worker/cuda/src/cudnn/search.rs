@@ -15,7 +15,8 @@ use super::convolution_graph::{ConvolutionKind, ConvolutionProblem, NotANumber, 
 use super::descriptor::Descriptor;
 use super::library::Cudnn;
 use super::plan::{
-    self, BoundConvolution, ConvolutionOperands, ConvolutionPlan, Engine, EngineChoice, Heuristics,
+    self, BoundConvolution, ConvolutionOperands, ConvolutionPlan, Engine, EngineChoice, Exactness,
+    Heuristics,
 };
 use crate::error::CudaError;
 use crate::memory::DevicePointer;
@@ -25,6 +26,9 @@ use crate::number_format::NumberFormat;
 /// each graph. The last is for convolutions that no other engine computes.
 const LISTS: [(Heuristics, usize); 3] =
     [(Heuristics::A, 8), (Heuristics::B, 4), (Heuristics::Fallback, 12)];
+/// How many engines are timed that are less exact than the number format promises. They are better
+/// than none.
+const MOST_LESS_EXACT: usize = 8;
 /// After this time no other engine is tried, if there is one.
 const LONGEST_SEARCH: Duration = Duration::from_millis(400);
 /// What the time of an engine is multiplied by that makes a zero of what is no number: one that
@@ -65,14 +69,11 @@ struct Graph {
     operations: Arc<Descriptor>,
 }
 
-/// A list of engines for a graph.
-struct List<'a> {
-    graph: &'a Graph,
-    heuristics: Heuristics,
-    /// How many of them are timed.
-    most: usize,
-    /// True if only those are meant that are as exact as the number format promises.
-    exact: bool,
+/// The engines of a list, best first.
+struct Listed {
+    /// As exact as the number format promises.
+    exact: Vec<Engine>,
+    less_exact: Vec<Engine>,
 }
 
 impl<'a> Search<'a> {
@@ -108,9 +109,8 @@ impl<'a> Search<'a> {
         else {
             return Ok(None);
         };
-        // It was exact enough when it was chosen.
-        let engines = self.engines(&List { graph, heuristics, most: 1, exact: false })?;
-        match engines.into_iter().find(|engine| engine.choice == choice) {
+        let Listed { exact, less_exact } = self.engines(graph, heuristics)?;
+        match exact.into_iter().chain(less_exact).find(|engine| engine.choice == choice) {
             Some(engine) => self.build(&engine),
             None => Ok(None),
         }
@@ -121,14 +121,27 @@ impl<'a> Search<'a> {
     /// # Errors
     /// [`CudaError::Unsupported`] if there is none. Or if memory is short, or the device is lost.
     pub(super) fn recommended(&self) -> Result<ConvolutionPlan, CudaError> {
-        for list in self.lists() {
-            for engine in self.engines(&list)? {
-                if let Some(plan) = self.build(&engine)? {
+        let mut spare = Vec::new();
+        for (heuristics, _) in LISTS {
+            for graph in &self.graphs {
+                let Listed { exact, less_exact } = self.engines(graph, heuristics)?;
+                if let Some(plan) = self.first(exact)? {
                     return Ok(plan);
                 }
+                spare.extend(less_exact);
             }
         }
-        Err(self.unsupported())
+        self.first(spare)?.ok_or_else(|| self.unsupported())
+    }
+
+    /// The plan of the first of these engines that can be built.
+    fn first(&self, engines: Vec<Engine>) -> Result<Option<ConvolutionPlan>, CudaError> {
+        for engine in engines {
+            if let Some(plan) = self.build(&engine)? {
+                return Ok(Some(plan));
+            }
+        }
+        Ok(None)
     }
 
     /// The plan that takes the least time on certain memory.
@@ -141,72 +154,58 @@ impl<'a> Search<'a> {
         operands: &ConvolutionOperands,
         workspace: DevicePointer,
     ) -> Result<Fastest, CudaError> {
-        let started = Instant::now();
-        let mut fastest: Option<Fastest> = None;
-        let (mut least, mut candidates) = (f32::INFINITY, 0);
-        for list in self.lists() {
-            if fastest.is_some() && (list.heuristics == Heuristics::Fallback || !list.exact) {
-                break;
-            }
-            let mut timed = 0;
-            for engine in self.engines(&list)? {
-                let is_late = fastest.is_some() && started.elapsed() >= LONGEST_SEARCH;
-                if timed == list.most || is_late {
+        let mut race = Race {
+            search: self,
+            stopwatch,
+            operands,
+            workspace,
+            started: Instant::now(),
+            fastest: None,
+            least: f32::INFINITY,
+        };
+        let (mut candidates, mut spare) = (0, Vec::new());
+        for (heuristics, most) in LISTS {
+            for graph in &self.graphs {
+                if heuristics == Heuristics::Fallback && race.fastest.is_some() {
                     break;
                 }
-                let Some(plan) = self.build(&engine)? else { continue };
-                let convolution = plan.bind(operands, workspace)?;
-                let time = self.time(&convolution, stopwatch, least);
-                let Some(milliseconds) = self.if_possible(time)? else { continue };
-                timed += 1;
-                let counted = match list.graph.not_a_number {
-                    NotANumber::Kept => milliseconds,
-                    NotANumber::Zeroed => milliseconds * ZEROING_COSTS,
-                };
-                if counted < least {
-                    least = counted;
-                    fastest = Some(Fastest { plan, milliseconds, candidates: 0 });
-                }
+                let Listed { exact, less_exact } = self.engines(graph, heuristics)?;
+                candidates += race.run(exact, most)?;
+                spare.extend(less_exact);
             }
-            candidates += timed;
         }
-        let fastest = fastest.ok_or_else(|| self.unsupported())?;
+        if race.fastest.is_none() {
+            candidates += race.run(spare, MOST_LESS_EXACT)?;
+        }
+        let fastest = race.fastest.ok_or_else(|| self.unsupported())?;
         Ok(Fastest { candidates, ..fastest })
     }
 
-    /// All lists, in the order in which they are asked.
-    fn lists(&self) -> impl Iterator<Item = List<'_>> {
-        let exactness: &[bool] = match self.problem.format {
-            NumberFormat::F32 | NumberFormat::Tf32 => &[true],
-            // An engine that sums in 16 bits is better than none.
-            NumberFormat::Bf16 | NumberFormat::F16 => &[true, false],
-        };
-        let of_heuristics = move |exact, (heuristics, most)| {
-            self.graphs.iter().map(move |graph| List { graph, heuristics, most, exact })
-        };
-        exactness.iter().flat_map(move |&exact| {
-            LISTS.into_iter().flat_map(move |list| of_heuristics(exact, list))
-        })
-    }
-
-    /// The engines of a list, best first.
-    fn engines(&self, list: &List<'_>) -> Result<Vec<Engine>, CudaError> {
-        let &List { graph, heuristics, exact, .. } = list;
+    /// The engines that a list has for a graph.
+    fn engines(&self, graph: &Graph, heuristics: Heuristics) -> Result<Listed, CudaError> {
         let listed = plan::engines(&graph.operations, graph.not_a_number, heuristics);
         let listed = self.if_possible(listed)?.unwrap_or_default();
-        if !exact {
-            return Ok(listed);
-        }
-        let (format, all) = (self.problem.format, listed.len());
-        let mut suitable = Vec::with_capacity(all);
+        let (all, is_f32) = (listed.len(), self.problem.format == NumberFormat::F32);
+        let (mut exact, mut less_exact) = (Vec::with_capacity(all), Vec::new());
         for engine in listed {
-            if self.if_possible(engine.suits(format))? == Some(true) {
-                suitable.push(engine);
+            match self.if_possible(engine.exactness(self.problem.format))? {
+                Some(Exactness::Full) => exact.push(engine),
+                Some(Exactness::Less) => less_exact.push(engine),
+                // What cuDNN does not tell matters most for f32, which TF32 would replace.
+                None if !is_f32 => less_exact.push(engine),
+                Some(Exactness::Unfit) | None => {}
             }
         }
-        let (problem, not_a_number, exact) = (self.problem, graph.not_a_number, suitable.len());
-        tracing::debug!(%problem, ?not_a_number, ?heuristics, all, exact, "engines are listed");
-        Ok(suitable)
+        tracing::debug!(
+            problem = %self.problem,
+            not_a_number = ?graph.not_a_number,
+            ?heuristics,
+            all,
+            exact = exact.len(),
+            less_exact = less_exact.len(),
+            "engines are listed"
+        );
+        Ok(Listed { exact, less_exact })
     }
 
     /// The engine's plan, if it can be built and its workspace fits.
@@ -214,26 +213,6 @@ impl<'a> Search<'a> {
         let plan = ConvolutionPlan::new(self.cudnn, self.problem.kind, engine);
         let plan = self.if_possible(plan)?;
         Ok(plan.filter(|plan| plan.workspace_bytes() <= self.max_workspace))
-    }
-
-    /// The milliseconds of one call. `least` are those of the fastest engine before.
-    fn time(
-        &self,
-        convolution: &BoundConvolution,
-        stopwatch: &Stopwatch<'_>,
-        least: f32,
-    ) -> Result<f32, CudaError> {
-        let call = |times: usize| (0..times).try_for_each(|_| convolution.run(self.cudnn));
-        call(WARMING_CALLS)?;
-        let mut fastest = stopwatch.time(|| call(1))?;
-        if fastest > HOPELESS * least {
-            return Ok(fastest);
-        }
-        for _ in 0..MEASUREMENTS {
-            let milliseconds = stopwatch.time(|| call(MEASURED_CALLS))?;
-            fastest = fastest.min(milliseconds / MEASURED_CALLS as f32);
-        }
-        Ok(fastest)
     }
 
     /// `None` if one engine, list or graph does not do, which leaves the others. What ends the
@@ -265,6 +244,60 @@ impl<'a> Search<'a> {
                  workspace{reason})"
             ),
         }
+    }
+}
+
+/// Finds the fastest of some engines.
+struct Race<'a> {
+    search: &'a Search<'a>,
+    stopwatch: &'a Stopwatch<'a>,
+    operands: &'a ConvolutionOperands,
+    workspace: DevicePointer,
+    started: Instant,
+    fastest: Option<Fastest>,
+    /// What the time of the fastest counts.
+    least: f32,
+}
+
+impl Race<'_> {
+    /// Times up to `most` of these engines, and returns how many it has timed.
+    fn run(&mut self, engines: Vec<Engine>, most: usize) -> Result<usize, CudaError> {
+        let mut timed = 0;
+        for engine in engines {
+            let is_late = self.fastest.is_some() && self.started.elapsed() >= LONGEST_SEARCH;
+            if timed == most || is_late {
+                break;
+            }
+            let Some(plan) = self.search.build(&engine)? else { continue };
+            let convolution = plan.bind(self.operands, self.workspace)?;
+            let time = self.time(&convolution);
+            let Some(milliseconds) = self.search.if_possible(time)? else { continue };
+            timed += 1;
+            let counted = match engine.choice.not_a_number {
+                NotANumber::Kept => milliseconds,
+                NotANumber::Zeroed => milliseconds * ZEROING_COSTS,
+            };
+            if counted < self.least {
+                self.least = counted;
+                self.fastest = Some(Fastest { plan, milliseconds, candidates: 0 });
+            }
+        }
+        Ok(timed)
+    }
+
+    /// The milliseconds of one call.
+    fn time(&self, convolution: &BoundConvolution) -> Result<f32, CudaError> {
+        let call = |times: usize| (0..times).try_for_each(|_| convolution.run(self.search.cudnn));
+        call(WARMING_CALLS)?;
+        let mut fastest = self.stopwatch.time(|| call(1))?;
+        if fastest > HOPELESS * self.least {
+            return Ok(fastest);
+        }
+        for _ in 0..MEASUREMENTS {
+            let milliseconds = self.stopwatch.time(|| call(MEASURED_CALLS))?;
+            fastest = fastest.min(milliseconds / MEASURED_CALLS as f32);
+        }
+        Ok(fastest)
     }
 }
 
