@@ -11,7 +11,10 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, result};
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{
+    CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, result,
+};
 
 use crate::error::CudaError;
 
@@ -38,10 +41,18 @@ impl DeviceMemory {
         bytes: usize,
         what: &str,
     ) -> Result<Self, CudaError> {
-        // The driver refuses to allocate nothing.
-        // SAFETY: any byte is a valid u8, and what reads the memory has written it before.
-        let slice = unsafe { stream.alloc::<u8>(bytes.max(1)) }
-            .map_err(|error| CudaError::of_driver(error, what))?;
+        let allocate = || {
+            // The driver refuses to allocate nothing.
+            // SAFETY: any byte is a valid u8, and what reads the memory has written it before.
+            unsafe { stream.alloc::<u8>(bytes.max(1)) }
+        };
+        let slice = match allocate() {
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                release_freed_memory(stream.context()).and_then(|()| allocate())
+            }
+            allocated => allocated,
+        };
+        let slice = slice.map_err(|error| CudaError::of_driver(error, what))?;
         let pointer = slice.device_ptr(stream).0;
         Ok(Self { slice, pointer })
     }
@@ -114,6 +125,20 @@ impl DeviceMemory {
             .map_err(failed)?;
         stream.synchronize().map_err(failed)?;
         Ok(values)
+    }
+}
+
+/// Gives the system what the device's pool keeps of memory that was freed. It may be in pieces that
+/// are too small, or wait for another stream.
+fn release_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
+    context.synchronize()?;
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    // SAFETY: the device is the context's, and so is its pool.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device())?;
+        result::mem_pool::trim_to(pool, 0)
     }
 }
 
