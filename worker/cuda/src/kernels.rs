@@ -156,11 +156,11 @@ impl Kernels {
             | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
             | CUresult::CUDA_ERROR_JIT_COMPILER_NOT_FOUND
             | CUresult::CUDA_ERROR_JIT_COMPILATION_DISABLED
-            | CUresult::CUDA_ERROR_INVALID_SOURCE => no_kernels(context),
+            | CUresult::CUDA_ERROR_INVALID_SOURCE => no_kernels(context, Some(error.0)),
             _ => CudaError::of_driver(error, "loading the kernels"),
         };
         if IMAGE.is_empty() {
-            return Err(no_kernels(context));
+            return Err(no_kernels(context, None));
         }
         let module = context.load_module(Ptx::from_binary(IMAGE.to_vec())).map_err(failed)?;
         let of =
@@ -181,9 +181,13 @@ impl Kernels {
     }
 }
 
-/// The error for a device that this program has no kernels for.
-fn no_kernels(context: &CudaContext) -> CudaError {
-    let device = context.name().unwrap_or_else(|_| "this GPU".to_owned());
+/// The error for a device that this program has no kernels for. `refused` is the driver's word: one
+/// that is older than the compiler refuses all kernels.
+fn no_kernels(context: &CudaContext, refused: Option<CUresult>) -> CudaError {
+    let mut device = context.name().unwrap_or_else(|_| "this GPU".to_owned());
+    if let Some(result) = refused {
+        device.push_str(&format!(" (the driver says {result:?})"));
+    }
     CudaError::NoKernels { device }
 }
 
