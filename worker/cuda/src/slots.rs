@@ -386,6 +386,8 @@ impl Slot {
             queue.kernels.head(queue.stream, queue.format, features, head)
         };
         if prepared.ran && plan.settled && matches!(prepared.graph, PassGraph::NotYet) {
+            // Before the capture, which may not take whatever cuDNN does to change its stream.
+            queue.cudnn.use_stream(queue.stream)?;
             prepared.graph = PassGraph::capture(&self.stream, &enqueue);
         }
         if !prepared.graph.launch()? {
