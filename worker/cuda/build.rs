@@ -11,8 +11,9 @@ use std::process::{Command, ExitCode};
 
 /// Set to 1: no compiler is needed, and the kernels run in the emulated driver only.
 const EMULATED: &str = "CAMSHAFT_CUDA_EMULATED";
-/// What the file holds then. The emulated driver accepts any, but none at all is an error.
-const PLACEHOLDER: &[u8] = b"no kernels: built for the emulated driver";
+/// What the file holds then. The emulated driver accepts any, but none at all is an error. A real
+/// one takes it for text, which it reads up to a zero.
+const PLACEHOLDER: &[u8] = b"no kernels: built for the emulated driver\0";
 
 const SOURCE: &str = "src/kernels.cu";
 const INCLUDED: [&str; 5] = [

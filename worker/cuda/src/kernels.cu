@@ -44,19 +44,39 @@ DEVICE void write_padded(const Source &source, T *output, int image, int pixel) 
   reinterpret_cast<Values<T, CHANNELS> *>(output)[index] = whole;
 }
 
-// One pixel of `[N, H/2, W/2, 16]`, of four of the input: channel (dy*2 + dx)*3 + c, zeros from 12.
+// Blocks of 2×2 pixels: the zeros around an image that the stem's filter reaches, before and after
+// it in both directions. They are stored, so that its convolution needs no padding.
+const int BORDER_BEFORE = 2;
+const int BORDER = BORDER_BEFORE + 1;
+
+// The input as blocks of 2×2 pixels: `[N, H/2 + 3, W/2 + 3, 16]`.
+struct FoldedShape {
+  int rows, columns;
+
+  // H and W are even.
+  MEMBER FoldedShape(int height, int width)
+      : rows(height / 2 + BORDER), columns(width / 2 + BORDER) {}
+
+  MEMBER int pixels() const { return rows * columns; }
+};
+
+// One pixel of a folded input, of four of the image: channel (dy*2 + dx)*3 + c, zeros from 12.
 template <typename T, typename Source>
-DEVICE void write_to_depth(const Source &source, T *output, int image, int pixel, int width) {
-  int half_width = width / 2, y = pixel / half_width, x = pixel % half_width;
+DEVICE void write_to_depth(const Source &source, T *output, int image, int pixel, int width,
+                           FoldedShape shape) {
+  int y = pixel / shape.columns - BORDER_BEFORE, x = pixel % shape.columns - BORDER_BEFORE;
+  bool is_inside = y >= 0 && y < shape.rows - BORDER && x >= 0 && x < shape.columns - BORDER;
   float values[16] = {};
-  UNROLL for (int dy = 0; dy < 2; dy++) {
-    UNROLL for (int dx = 0; dx < 2; dx++) {
-      source.read(image, (2 * y + dy) * width + 2 * x + dx, values + (dy * 2 + dx) * 3);
+  if (is_inside) {
+    UNROLL for (int dy = 0; dy < 2; dy++) {
+      UNROLL for (int dx = 0; dx < 2; dx++) {
+        source.read(image, (2 * y + dy) * width + 2 * x + dx, values + (dy * 2 + dx) * 3);
+      }
     }
   }
   Values<T, 16> whole;
   UNROLL for (int c = 0; c < 16; c++) whole.at[c] = Rounded<T>::of(values[c]);
-  size_t index = static_cast<size_t>(image) * (source.area / 4) + pixel;
+  size_t index = static_cast<size_t>(image) * shape.pixels() + pixel;
   reinterpret_cast<Values<T, 16> *>(output)[index] = whole;
 }
 
@@ -65,14 +85,16 @@ const int PIXELS_OF_THREAD = 4;
 
 // `channels` is 4 or 8 for the padded layout, and 16 for space to depth.
 template <typename T, typename Source>
-DEVICE void write_input(const Source &source, T *output, int channels, int width, int thread) {
-  int pixels = channels == 16 ? source.area / 4 : source.area;
+DEVICE void write_input(const Source &source, T *output, int channels, int height, int width,
+                        int thread) {
+  FoldedShape folded(height, width);
+  int pixels = channels == 16 ? folded.pixels() : source.area;
   BlockPlace place = block_place(blocks_for(pixels, THREADS * PIXELS_OF_THREAD));
   for (int step = 0; step < PIXELS_OF_THREAD; step++) {
     int pixel = (place.block * PIXELS_OF_THREAD + step) * THREADS + thread;
     if (pixel >= pixels) return;
     if (channels == 16) {
-      write_to_depth<T>(source, output, place.image, pixel, width);
+      write_to_depth<T>(source, output, place.image, pixel, width, folded);
     } else if (channels == 8) {
       write_padded<T, 8>(source, output, place.image, pixel);
     } else {
@@ -93,7 +115,7 @@ DEVICE void normalise_pixels(const unsigned char *pixels, const float *table, co
   FOR_EACH_THREAD(thread) {
     PixelSource source = {
         pixels, shared_table, {sources[0], sources[1], sources[2]}, height * width};
-    write_input<T>(source, output, channels, width, thread);
+    write_input<T>(source, output, channels, height, width, thread);
   }
 }
 KERNEL(normalise_pixels,
@@ -106,7 +128,7 @@ template <typename T>
 DEVICE void scale_in(const float *values, T *output, int channels, int height, int width) {
   FOR_EACH_THREAD(thread) {
     PlaneSource source = {values, height * width};
-    write_input<T>(source, output, channels, width, thread);
+    write_input<T>(source, output, channels, height, width, thread);
   }
 }
 KERNEL(scale_in, (const float *values, T *output, int channels, int height, int width),

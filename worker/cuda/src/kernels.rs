@@ -41,16 +41,19 @@ const LOGIT_CLASSES: usize = 8;
 const HEAD_POSITIONS: usize = 64;
 /// Side of a tile of a transposed matrix.
 const TILE: usize = 32;
-/// Channels of [`InputLayout::SpaceToDepth`].
-const FOLDED_CHANNELS: usize = 16;
+/// Channels of [`InputLayout::SpaceToDepth`]: 2×2 pixels of 3 channels, and 4 zeros.
+pub(crate) const FOLDED_CHANNELS: usize = 16;
+/// Its pixels of zeros before and after the image, in both directions.
+pub(crate) const FOLDED_BORDER: [usize; 2] = [2, 1];
 
 /// How a network's input lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum InputLayout {
     /// `[N, H, W, 4]` or `[N, H, W, 8]`: zeros after the third channel.
     Padded(usize),
-    /// `[N, H/2, W/2, 16]`: channel `(dy * 2 + dx) * 3 + c` is channel c of the pixel at
-    /// `(2y + dy, 2x + dx)`; zeros from channel 12 on. H and W are even.
+    /// `[N, H/2 + 3, W/2 + 3, 16]`, with a border of zeros, [`FOLDED_BORDER`]. Within it channel
+    /// `(dy * 2 + dx) * 3 + c` is channel c of the pixel at `(2y + dy, 2x + dx)`; zeros from
+    /// channel 12 on. H and W are even.
     SpaceToDepth,
 }
 
@@ -60,7 +63,9 @@ impl InputLayout {
         match self {
             Self::Padded(channels @ (4 | 8)) => Ok((channels, height * width)),
             Self::SpaceToDepth if height % 2 == 0 && width % 2 == 0 => {
-                Ok((FOLDED_CHANNELS, height * width / 4))
+                let [before, after] = FOLDED_BORDER;
+                let side = |side: usize| before + side / 2 + after;
+                Ok((FOLDED_CHANNELS, side(height) * side(width)))
             }
             _ => Err(CudaError::Unsupported {
                 what: format!("an input of {height} x {width} in the layout {self:?}"),
@@ -151,11 +156,11 @@ impl Kernels {
             | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
             | CUresult::CUDA_ERROR_JIT_COMPILER_NOT_FOUND
             | CUresult::CUDA_ERROR_JIT_COMPILATION_DISABLED
-            | CUresult::CUDA_ERROR_INVALID_SOURCE => no_kernels(context),
+            | CUresult::CUDA_ERROR_INVALID_SOURCE => no_kernels(context, Some(error.0)),
             _ => CudaError::of_driver(error, "loading the kernels"),
         };
         if IMAGE.is_empty() {
-            return Err(no_kernels(context));
+            return Err(no_kernels(context, None));
         }
         let module = context.load_module(Ptx::from_binary(IMAGE.to_vec())).map_err(failed)?;
         let of =
@@ -176,9 +181,13 @@ impl Kernels {
     }
 }
 
-/// The error for a device that this program has no kernels for.
-fn no_kernels(context: &CudaContext) -> CudaError {
-    let device = context.name().unwrap_or_else(|_| "this GPU".to_owned());
+/// The error for a device that this program has no kernels for. `refused` is the driver's word: one
+/// that is older than the compiler refuses all kernels.
+fn no_kernels(context: &CudaContext, refused: Option<CUresult>) -> CudaError {
+    let mut device = context.name().unwrap_or_else(|_| "this GPU".to_owned());
+    if let Some(result) = refused {
+        device.push_str(&format!(" (the driver says {result:?})"));
+    }
     CudaError::NoKernels { device }
 }
 
@@ -397,7 +406,7 @@ mod tests {
 
     #[test]
     fn odd_inputs_cannot_be_folded() {
-        assert_eq!(InputLayout::SpaceToDepth.sizes(6, 4), Ok((16, 6)));
+        assert_eq!(InputLayout::SpaceToDepth.sizes(6, 4), Ok((16, 6 * 5)));
         assert_eq!(InputLayout::Padded(8).sizes(5, 3), Ok((8, 15)));
         for (layout, height) in [(InputLayout::SpaceToDepth, 5), (InputLayout::Padded(3), 4)] {
             let error = layout.sizes(height, 4).unwrap_err();

@@ -9,9 +9,13 @@
 //! stream only after the first has been waited for.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::thread;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, result};
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{
+    CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, result,
+};
 
 use crate::error::CudaError;
 
@@ -20,6 +24,15 @@ pub(crate) type DevicePointer = u64;
 
 /// Where a value may start that cuDNN and the kernels read: the driver's own granularity.
 pub(crate) const ALIGNMENT: usize = 256;
+
+/// Bytes that are worth a thread of their own in a copy on the host.
+const BYTES_OF_A_THREAD: usize = 4 << 20;
+/// Threads that copy at most: the host's memory is not faster with more. A quarter of the cores, so
+/// that decoders have the others.
+static MOST_THREADS: LazyLock<usize> = LazyLock::new(|| {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (cores / 4).clamp(1, 4)
+});
 
 /// Memory on the device. It is freed in the order of the stream that it was allocated on.
 #[derive(Debug)]
@@ -38,10 +51,18 @@ impl DeviceMemory {
         bytes: usize,
         what: &str,
     ) -> Result<Self, CudaError> {
-        // The driver refuses to allocate nothing.
-        // SAFETY: any byte is a valid u8, and what reads the memory has written it before.
-        let slice = unsafe { stream.alloc::<u8>(bytes.max(1)) }
-            .map_err(|error| CudaError::of_driver(error, what))?;
+        let allocate = || {
+            // The driver refuses to allocate nothing.
+            // SAFETY: any byte is a valid u8, and what reads the memory has written it before.
+            unsafe { stream.alloc::<u8>(bytes.max(1)) }
+        };
+        let slice = match allocate() {
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                release_freed_memory(stream.context()).and_then(|()| allocate())
+            }
+            allocated => allocated,
+        };
+        let slice = slice.map_err(|error| CudaError::of_driver(error, what))?;
         let pointer = slice.device_ptr(stream).0;
         Ok(Self { slice, pointer })
     }
@@ -114,6 +135,20 @@ impl DeviceMemory {
             .map_err(failed)?;
         stream.synchronize().map_err(failed)?;
         Ok(values)
+    }
+}
+
+/// Gives the system what the device's pool keeps of memory that was freed. It may be in pieces that
+/// are too small, or wait for another stream.
+fn release_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
+    context.synchronize()?;
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    // SAFETY: the device is the context's, and so is its pool.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device())?;
+        result::mem_pool::trim_to(pool, 0)
     }
 }
 
@@ -196,6 +231,18 @@ impl PinnedMemory {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 
+    /// Copies `bytes` to its start. A batch takes one thread more than half as long as it takes a
+    /// fast GPU to compute it, so several threads share the work.
+    ///
+    /// # Safety
+    /// The device is neither reading nor writing it.
+    pub(crate) unsafe fn fill(&mut self, bytes: &[u8]) {
+        // SAFETY: as the caller promises.
+        let target = unsafe { &mut self.content_mut()[..bytes.len()] };
+        let threads = (bytes.len() / BYTES_OF_A_THREAD).clamp(1, *MOST_THREADS);
+        copy(bytes, target, threads);
+    }
+
     /// Lets the device copy the first `bytes` to `to`, in the order of `stream`.
     ///
     /// # Errors
@@ -248,5 +295,37 @@ impl Drop for PinnedMemory {
         // SAFETY: it was allocated so, once.
         let freed = unsafe { result::free_host(self.start.as_ptr().cast()) };
         self.context.record_err(freed);
+    }
+}
+
+/// Copies bytes to a target of the same size with some threads, this one among them.
+fn copy(bytes: &[u8], target: &mut [u8], threads: usize) {
+    let part = bytes.len().div_ceil(threads).max(1);
+    thread::scope(|scope| {
+        let mut parts = target.chunks_mut(part).zip(bytes.chunks(part));
+        let own = parts.next();
+        for (target, bytes) in parts {
+            scope.spawn(move || target.copy_from_slice(bytes));
+        }
+        if let Some((target, bytes)) = own {
+            target.copy_from_slice(bytes);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_threads_copy_all_bytes() {
+        for length in [0, 1, 5, 1000] {
+            let bytes: Vec<u8> = (0..length).map(|value| value as u8).collect();
+            for threads in 1..5 {
+                let mut target = vec![0xffu8; length];
+                copy(&bytes, &mut target, threads);
+                assert_eq!(target, bytes, "{length} bytes by {threads} threads");
+            }
+        }
     }
 }

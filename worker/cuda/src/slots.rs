@@ -73,11 +73,12 @@ pub(crate) struct Slot {
 
 /// A pass of one batch size at this slot's addresses.
 struct PreparedPass {
+    // Dropped before the plans whose kernels it launches.
+    graph: PassGraph,
+    bound: BoundPass,
     /// That of the plan that it was made of.
     generation: u64,
-    bound: BoundPass,
     ran: bool,
-    graph: PassGraph,
 }
 
 /// A pass that was begun and not yet finished.
@@ -353,17 +354,19 @@ impl Slot {
             let (context, bytes) = (self.stream.context(), values * size_of::<f32>());
             self.images_on_host = PinnedMemory::new(context, bytes, "a batch of scaled images")?;
         }
-        // SAFETY: nothing is under way in this slot, so the device reads neither of them.
-        let (images, labels) =
-            unsafe { (self.images_on_host.content_mut(), self.labels_on_host.content_mut()) };
         match batch.input {
-            PassInput::Pixels(pixels) => images[..pixels.len()].copy_from_slice(pixels),
+            // SAFETY: nothing is under way in this slot, so the device does not read it.
+            PassInput::Pixels(pixels) => unsafe { self.images_on_host.fill(pixels) },
             PassInput::Scaled(values) => {
+                // SAFETY: as above.
+                let images = unsafe { self.images_on_host.content_mut() };
                 for (target, value) in images.as_chunks_mut().0.iter_mut().zip(values) {
                     *target = value.to_ne_bytes();
                 }
             }
         }
+        // SAFETY: as above.
+        let labels = unsafe { self.labels_on_host.content_mut() };
         for (target, label) in labels.as_chunks_mut().0.iter_mut().zip(&batch.labels) {
             *target = label.to_ne_bytes();
         }
@@ -383,6 +386,8 @@ impl Slot {
             queue.kernels.head(queue.stream, queue.format, features, head)
         };
         if prepared.ran && plan.settled && matches!(prepared.graph, PassGraph::NotYet) {
+            // Before the capture, which may not take whatever cuDNN does to change its stream.
+            queue.cudnn.use_stream(queue.stream)?;
             prepared.graph = PassGraph::capture(&self.stream, &enqueue);
         }
         if !prepared.graph.launch()? {

@@ -6,7 +6,7 @@
 //! kernel]`. Downstream: [`network`](crate::network), and gradients that begin at a layer's own
 //! output.
 
-use crate::kernels::InputLayout;
+use crate::kernels::{FOLDED_BORDER, FOLDED_CHANNELS, InputLayout};
 
 /// Channels of an image.
 pub(crate) const IMAGE_CHANNELS: usize = 3;
@@ -14,8 +14,6 @@ pub(crate) const IMAGE_CHANNELS: usize = 3;
 pub(crate) const STEM_KERNEL: usize = 7;
 /// Height and width of the stem's filter on an input from which every 2×2 pixels became one.
 const FOLDED_KERNEL: usize = 4;
-/// Channels of such an input: 2×2 pixels of 3 channels, and 4 zeros.
-pub(crate) const FOLDED_CHANNELS: usize = 16;
 
 /// The sizes of a convolution that do not depend on its input's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +32,9 @@ pub(crate) fn stem_geometry(layout: InputLayout) -> Geometry {
             Geometry { inputs, kernel: STEM_KERNEL, stride: 2, padding: [STEM_KERNEL / 2; 2] }
         }
         InputLayout::SpaceToDepth => {
-            Geometry { inputs: FOLDED_CHANNELS, kernel: FOLDED_KERNEL, stride: 1, padding: [2, 1] }
+            // The zeros are in memory: not all of cuDNN's engines take another padding before than
+            // after.
+            Geometry { inputs: FOLDED_CHANNELS, kernel: FOLDED_KERNEL, stride: 1, padding: [0, 0] }
         }
     }
 }
@@ -43,7 +43,11 @@ pub(crate) fn stem_geometry(layout: InputLayout) -> Geometry {
 pub(crate) fn input_shape(layout: InputLayout, height: usize, width: usize) -> [usize; 3] {
     match layout {
         InputLayout::Padded(channels) => [height, width, channels],
-        InputLayout::SpaceToDepth => [height / 2, width / 2, FOLDED_CHANNELS],
+        InputLayout::SpaceToDepth => {
+            let [before, after] = FOLDED_BORDER;
+            let side = |side: usize| before + side / 2 + after;
+            [side(height), side(width), FOLDED_CHANNELS]
+        }
     }
 }
 
@@ -80,9 +84,9 @@ pub(crate) fn channels_last(weights: &[f32], sizes: [usize; 3], padded: usize) -
 /// c]`, with `dy` and `dx` 0 or 1. The stem's output at row `Y` reads the rows `2Y + k - 3` of `x`
 /// for `k` from 0 to 6. Such a row is `2(Y + t - 2) + dy` for the one `t` and `dy` with `k - 3 =
 /// 2(t - 2) + dy`, that is `k = 2t + dy - 1`. So `t` goes from 0 to 3, which is a filter of 4 rows
-/// over `z` with stride 1 that starts 2 rows before row `Y` and ends one row after it: padding 2
-/// before and 1 after. For `t = 0` and `dy = 0` there is no `k`: that weight is zero. Columns
-/// likewise.
+/// over `z` with stride 1 that starts 2 rows before row `Y` and ends one row after it: the rows of
+/// zeros that `z` has, [`FOLDED_BORDER`]. For `t = 0` and `dy = 0` there is no `k`: that weight is
+/// zero. Columns likewise.
 fn space_to_depth(weights: &[f32], outputs: usize) -> Vec<f32> {
     let mut result = vec![0.0; outputs * FOLDED_KERNEL * FOLDED_KERNEL * FOLDED_CHANNELS];
     // `t` and `dy` of filter row `k`.
@@ -156,7 +160,8 @@ mod tests {
                 InputLayout::Padded(channels) => pixel * channels + c,
                 InputLayout::SpaceToDepth => {
                     let channel = (y % 2 * 2 + x % 2) * IMAGE_CHANNELS + c;
-                    (y / 2 * (width / 2) + x / 2) * FOLDED_CHANNELS + channel
+                    let [row, column] = [y, x].map(|at| at / 2 + FOLDED_BORDER[0]);
+                    (row * shape[1] + column) * FOLDED_CHANNELS + channel
                 }
             };
             result[at] = value;

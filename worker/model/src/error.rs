@@ -159,7 +159,7 @@ pub enum ModelError {
     #[error("the maps were given up before all of them were computed")]
     GivenUp,
     /// The device ran out of memory. A smaller batch may fit.
-    #[error("the model's device ran out of memory: {0}; use a smaller batch")]
+    #[error("the model's device ran out of memory: {0}")]
     OutOfMemory(String),
     /// The device is lost for this process.
     #[error("the model's device is lost: {0}")]

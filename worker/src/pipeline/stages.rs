@@ -50,7 +50,7 @@ pub enum PipelineError {
         stage: &'static str,
     },
     /// The model's device is lost for this process. The images that it held have no result.
-    #[error("{reason}; a new process can open the device again")]
+    #[error("{reason}")]
     DeviceLost {
         /// What the device said.
         reason: String,

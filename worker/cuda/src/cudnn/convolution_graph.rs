@@ -13,6 +13,7 @@ use std::sync::Arc;
 use cudarc::cudnn::sys::cudnnConvolutionMode_t as ConvolutionMode;
 use cudarc::cudnn::sys::cudnnNanPropagation_t as NanPropagation;
 use cudarc::cudnn::sys::cudnnPointwiseMode_t as PointwiseMode;
+use serde::{Deserialize, Serialize};
 
 use super::descriptor::{
     DataType, Descriptor, DescriptorBuilder, DescriptorKind as Kind, attribute,
@@ -179,17 +180,18 @@ impl ConvolutionProblem {
     }
 }
 
-/// What a ReLU makes of a number that is none. cuDNN's engines make it zero unless they are told to keep
-/// it. A zero hides that a sum was too large for f16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a ReLU makes of a number that is none. A zero hides that a sum was too large for f16. Not
+/// all engines can keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum NotANumber {
     /// It stays.
     Kept,
-    /// It becomes zero.
+    /// It becomes zero. This is what cuDNN does unless it is told otherwise.
     Zeroed,
 }
 
-/// The graph that computes a problem.
+/// The graph that computes a problem. `not_a_number` is for its ReLU, if it has one.
 ///
 /// # Errors
 /// If cuDNN supports no such graph, or the sizes make no sense.
@@ -328,7 +330,8 @@ fn function(mode: PointwiseMode) -> Result<DescriptorBuilder, CudaError> {
         .set(attribute::POINTWISE_COMPUTE_TYPE, &[DataType::CUDNN_DATA_FLOAT])
 }
 
-/// A function of each value of a tensor, which still lacks its second input, if any, and its output.
+/// A function of each value of a tensor, which still lacks its second input, if any, and its
+/// output.
 fn pointwise(
     function: &Arc<Descriptor>,
     input: &Arc<Descriptor>,

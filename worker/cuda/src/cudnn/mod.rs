@@ -9,7 +9,8 @@
 //! - `convolution_graph`: a convolution, with or without what follows it, as a graph of operations
 //! - `plan`: the engines for a graph, and a plan that runs one of them
 //! - `plan_cache`: which engines were fastest, kept on disk
-//! - `planner`: chooses engines and times them
+//! - `search`: tries engines for a convolution, and times them
+//! - `planner`: keeps the plans that were chosen
 //!
 //! Upstream: the driver's streams. Downstream: the forward and the backward pass.
 
@@ -19,6 +20,7 @@ mod library;
 mod plan;
 mod plan_cache;
 mod planner;
+mod search;
 
 pub(crate) use convolution_graph::{ConvolutionKind, ConvolutionProblem, ConvolutionShape};
 pub(crate) use library::Cudnn;

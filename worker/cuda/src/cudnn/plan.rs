@@ -2,7 +2,7 @@
 //!
 //! Owns which engines a number format allows, and everything that a plan needs while it lives.
 //! Does not choose among engines. Upstream: [`convolution_graph`](super::convolution_graph).
-//! Downstream: [`planner`](super::planner), and the passes, which bind plans to addresses.
+//! Downstream: [`search`](super::search), and the passes, which bind plans to addresses.
 //!
 //! A call of a plan only enqueues kernels: it allocates nothing and waits for nothing, so it may be
 //! captured in a CUDA graph. The kernels belong to the plan. So a CUDA graph may be launched only
@@ -17,7 +17,7 @@ use cudarc::cudnn::sys::cudnnBackendNumericalNote_t as Note;
 use serde::{Deserialize, Serialize};
 
 use super::convolution_graph::{
-    BIAS, ConvolutionKind, INPUT, OUTPUT, RESIDUAL, TENSOR_ALIGNMENT, TensorId, WEIGHTS,
+    BIAS, ConvolutionKind, INPUT, NotANumber, OUTPUT, RESIDUAL, TENSOR_ALIGNMENT, TensorId, WEIGHTS,
 };
 use super::descriptor::{
     Descriptor, DescriptorBuilder, DescriptorKind as Kind, NumericalNote, attribute,
@@ -28,8 +28,8 @@ use crate::memory::DevicePointer;
 use crate::number_format::NumberFormat;
 
 /// Engines that are looked at of one list of the heuristics. They are far more than are timed: for
-/// f32 the first are those for tensor cores, which are left out.
-const MOST_ENGINES: usize = 48;
+/// f32 the first are those for tensor cores, each with many settings, which are left out.
+const MOST_ENGINES: usize = 128;
 /// Numerical notes of an engine that are read. cuDNN 9.21 knows 10.
 const MOST_NOTES: usize = 16;
 
@@ -59,6 +59,8 @@ impl Heuristics {
 /// driver stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EngineChoice {
+    /// The graph that the list is for.
+    pub(super) not_a_number: NotANumber,
     /// The list that names it.
     pub(super) heuristics: Heuristics,
     /// Its place in the list, from 0.
@@ -73,12 +75,14 @@ pub(super) struct Engine {
     configuration: Arc<Descriptor>,
 }
 
-/// The engines that a list has for a graph, best first.
+/// The engines that a list has for a graph, best first. `not_a_number` is what the graph was made
+/// with.
 ///
 /// # Errors
 /// If the list knows no engine for such a graph.
 pub(super) fn engines(
     graph: &Arc<Descriptor>,
+    not_a_number: NotANumber,
     heuristics: Heuristics,
 ) -> Result<Vec<Engine>, CudaError> {
     let list = DescriptorBuilder::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?
@@ -91,48 +95,69 @@ pub(super) fn engines(
         MOST_ENGINES,
     )?;
     let named = found.into_iter().enumerate().map(|(index, configuration)| Engine {
-        choice: EngineChoice { heuristics, index },
+        choice: EngineChoice { not_a_number, heuristics, index },
         configuration,
     });
     Ok(named.collect())
 }
 
+/// How exact an engine is, beside what a format promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exactness {
+    /// As promised.
+    Full,
+    /// Less, in the last digits.
+    Less,
+    /// Its numbers are those of another format.
+    Unfit,
+}
+
 impl Engine {
-    /// Whether its numbers are as good as a format promises.
+    /// How exact it is for a format.
     ///
     /// # Errors
     /// If cuDNN does not tell.
-    pub(super) fn suits(&self, format: NumberFormat) -> Result<bool, CudaError> {
+    pub(super) fn exactness(&self, format: NumberFormat) -> Result<Exactness, CudaError> {
         let engine = self.configuration.get_descriptors(
             attribute::CONFIGURATION_ENGINE,
             Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR,
             1,
         )?;
-        let Some(engine) = engine.first() else { return Ok(false) };
+        let Some(engine) = engine.first() else { return Ok(Exactness::Unfit) };
         let notes = engine.get(attribute::ENGINE_NUMERICAL_NOTES, MOST_NOTES)?;
-        Ok(!notes.iter().any(|note| unwanted_notes(format).contains(note)))
+        Ok(exactness_of(&notes, format))
     }
 }
 
-/// f32 is multiplied on tensor cores as TF32, and Winograd's larger tiles lose digits of it (Lavin
-/// and Gray, Fast Algorithms for Convolutional Neural Networks, 2015).
-const UNWANTED_IN_F32: &[NumericalNote] = &[
+/// f32 is multiplied on tensor cores as TF32.
+const OF_ANOTHER_FORMAT: &[NumericalNote] = &[
     NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE),
     NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS),
+];
+/// Winograd's larger tiles lose digits of f32 (Lavin and Gray, Fast Algorithms for Convolutional
+/// Neural Networks, 2015).
+const LESS_THAN_F32: &[NumericalNote] = &[
     NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION),
     NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6),
     NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13),
 ];
 /// Sums are f32 in these formats, too.
-const UNWANTED_IN_HALF: &[NumericalNote] =
+const LESS_THAN_HALF: &[NumericalNote] =
     &[NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)];
 
-/// The notes of engines that are not good enough for a format.
-fn unwanted_notes(format: NumberFormat) -> &'static [NumericalNote] {
-    match format {
-        NumberFormat::F32 => UNWANTED_IN_F32,
-        NumberFormat::Tf32 => &[],
-        NumberFormat::Bf16 | NumberFormat::F16 => UNWANTED_IN_HALF,
+/// How exact an engine with these notes is.
+fn exactness_of(notes: &[NumericalNote], format: NumberFormat) -> Exactness {
+    let (unfit, less): (&[NumericalNote], &[NumericalNote]) = match format {
+        NumberFormat::F32 => (OF_ANOTHER_FORMAT, LESS_THAN_F32),
+        NumberFormat::Tf32 => (&[], &[]),
+        NumberFormat::Bf16 | NumberFormat::F16 => (&[], LESS_THAN_HALF),
+    };
+    if notes.iter().any(|note| unfit.contains(note)) {
+        Exactness::Unfit
+    } else if notes.iter().any(|note| less.contains(note)) {
+        Exactness::Less
+    } else {
+        Exactness::Full
     }
 }
 
@@ -341,13 +366,19 @@ mod tests {
     }
 
     #[test]
-    fn only_tf32_takes_every_engine() {
+    fn engines_of_another_format_are_unfit_and_short_sums_less_exact() {
+        use Exactness::{Full, Less, Unfit};
         let tensor_core = NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
         let reduced = NumericalNote::named(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION);
-        assert!(unwanted_notes(NumberFormat::F32).contains(&tensor_core));
-        assert!(unwanted_notes(NumberFormat::Tf32).is_empty());
+        let both = [tensor_core, reduced];
+        let of = |format: NumberFormat| {
+            [&both[..1], &both[1..], &both[..]].map(|notes| exactness_of(notes, format))
+        };
+        assert_eq!(of(NumberFormat::F32), [Unfit, Less, Unfit]);
+        assert_eq!(of(NumberFormat::Tf32), [Full, Full, Full]);
         for half in [NumberFormat::Bf16, NumberFormat::F16] {
-            assert_eq!(unwanted_notes(half), [reduced]);
+            assert_eq!(of(half), [Full, Less, Less]);
         }
+        assert_eq!(exactness_of(&[], NumberFormat::F32), Full);
     }
 }

@@ -19,7 +19,7 @@ use super::convolution_graph::ConvolutionProblem;
 use super::plan::EngineChoice;
 
 /// Changes if the file's form does, or what a choice means.
-const FILE_VERSION: u32 = 1;
+const FILE_VERSION: u32 = 2;
 
 /// The device that engines are timed on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,17 +147,25 @@ fn file_name(device: &DeviceIdentity, cudnn: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::convolution_graph::{ConvolutionKind, ConvolutionShape};
+    use super::super::convolution_graph::{ConvolutionKind, ConvolutionShape, NotANumber};
     use super::super::plan::Heuristics;
     use super::*;
     use crate::number_format::NumberFormat;
 
     const FAST: TimedChoice = TimedChoice {
-        engine: EngineChoice { heuristics: Heuristics::B, index: 3 },
+        engine: EngineChoice {
+            not_a_number: NotANumber::Kept,
+            heuristics: Heuristics::B,
+            index: 3,
+        },
         milliseconds: 0.25,
     };
     const FASTER: TimedChoice = TimedChoice {
-        engine: EngineChoice { heuristics: Heuristics::A, index: 0 },
+        engine: EngineChoice {
+            not_a_number: NotANumber::Zeroed,
+            heuristics: Heuristics::A,
+            index: 0,
+        },
         milliseconds: 0.125,
     };
 

@@ -1,44 +1,40 @@
-//! Chooses the engine for each convolution: at once by what cuDNN recommends, and for good by
-//! timing.
+//! Keeps the plan of each convolution: at first the one that cuDNN recommends, and once engines
+//! were timed the fastest.
 //!
 //! Owns the plans that were made, by problem, and the cache of fastest engines. Does not decide
 //! when there is time to measure: a pass asks for plans, and its caller lets them be tuned between
-//! batches. Upstream: [`plan`](super::plan) and [`plan_cache`](super::plan_cache). Downstream: the
-//! passes.
+//! batches. Upstream: [`search`](super::search) and [`plan_cache`](super::plan_cache). Downstream:
+//! the passes.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cudarc::driver::sys::CUevent_flags;
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream};
 
-use super::convolution_graph::{ConvolutionKind, ConvolutionProblem, NotANumber, operation_graph};
-use super::descriptor::Descriptor;
+use super::convolution_graph::ConvolutionProblem;
 use super::library::Cudnn;
-use super::plan::{
-    self, BoundConvolution, ConvolutionOperands, ConvolutionPlan, Engine, EngineChoice, Heuristics,
-};
+use super::plan::{ConvolutionOperands, ConvolutionPlan};
 use super::plan_cache::{DeviceIdentity, PlanCache, TimedChoice};
+use super::search::{Fastest, Search, Stopwatch};
 use crate::error::CudaError;
 use crate::memory::DevicePointer;
-
-/// cuDNN's lists in the order in which they are asked, and how many engines of each are timed.
-/// The last is for convolutions that no other engine computes.
-const LISTS: [(Heuristics, usize); 3] =
-    [(Heuristics::A, 8), (Heuristics::B, 4), (Heuristics::Fallback, 12)];
-/// Calls before a measurement: the first loads kernels, the second finds the caches warm.
-const WARMING_CALLS: usize = 2;
-/// Measurements of an engine. The fastest counts, since other work on the device only delays.
-const MEASUREMENTS: usize = 2;
-/// Calls in a measurement: an event's clock ticks every 0.5 µs, and a call may take 5.
-const MEASURED_CALLS: usize = 4;
 
 /// Plans of one device by problem. It belongs to one [`Cudnn`].
 #[derive(Debug)]
 pub(crate) struct Planner {
     plans: HashMap<ConvolutionProblem, ChosenPlan>,
+    /// Searches that found nothing. They take long, since every list of engines is asked, and they
+    /// are asked for again whenever a pass is planned anew.
+    unsupported: HashMap<ConvolutionProblem, NothingFound>,
     cache: PlanCache,
+}
+
+#[derive(Debug)]
+struct NothingFound {
+    max_workspace: usize,
+    /// [`CudaError::Unsupported`]'s.
+    what: String,
 }
 
 #[derive(Debug)]
@@ -66,7 +62,7 @@ impl Planner {
         cache_folder: Option<PathBuf>,
     ) -> Self {
         let cache = PlanCache::open(device, cudnn.version(), cache_folder);
-        Self { plans: HashMap::new(), cache }
+        Self { plans: HashMap::new(), unsupported: HashMap::new(), cache }
     }
 
     /// A plan for a problem, at once: the fastest if that is known, or else what cuDNN recommends
@@ -86,18 +82,40 @@ impl Planner {
         {
             return Ok(Arc::clone(&chosen.plan));
         }
+        if let Some(NothingFound { max_workspace: before, what }) = self.unsupported.get(problem)
+            && *before >= max_workspace
+        {
+            return Err(CudaError::Unsupported { what: what.clone() });
+        }
+        let chosen = self.search(cudnn, problem, max_workspace);
+        if let Err(CudaError::Unsupported { what }) = &chosen {
+            let nothing = NothingFound { max_workspace, what: what.clone() };
+            self.unsupported.insert(*problem, nothing);
+        }
+        let chosen = chosen?;
+        let plan = Arc::clone(&chosen.plan);
+        self.plans.insert(*problem, chosen);
+        Ok(plan)
+    }
+
+    /// The fastest plan if it is known, or else the recommended one.
+    fn search(
+        &self,
+        cudnn: &Cudnn,
+        problem: &ConvolutionProblem,
+        max_workspace: usize,
+    ) -> Result<ChosenPlan, CudaError> {
         let search = Search::new(cudnn, problem, max_workspace)?;
         let known = match self.cache.get(problem) {
             Some(timed) => search.named(timed.engine)?,
             None => None,
         };
         let is_tuned = known.is_some();
-        let plan = Arc::new(match known {
+        let plan = match known {
             Some(plan) => plan,
             None => search.recommended()?,
-        });
-        self.plans.insert(*problem, ChosenPlan { plan: Arc::clone(&plan), is_tuned });
-        Ok(plan)
+        };
+        Ok(ChosenPlan { plan: Arc::new(plan), is_tuned })
     }
 
     /// True if the plan that [`Self::choose`] gives for the problem has the engine that was
@@ -146,186 +164,5 @@ impl Planner {
         self.plans.insert(*problem, ChosenPlan { plan: Arc::clone(&plan), is_tuned: true });
         tracing::debug!(%problem, ?engine, milliseconds, candidates, "an engine is chosen");
         Ok(Tuned { milliseconds, changed })
-    }
-}
-
-/// The fastest of the plans that were timed.
-struct Fastest {
-    plan: ConvolutionPlan,
-    milliseconds: f32,
-    candidates: usize,
-}
-
-/// A search for engines that compute one problem.
-struct Search<'a> {
-    cudnn: &'a Cudnn,
-    problem: &'a ConvolutionProblem,
-    graph: Arc<Descriptor>,
-    max_workspace: usize,
-}
-
-impl<'a> Search<'a> {
-    fn new(
-        cudnn: &'a Cudnn,
-        problem: &'a ConvolutionProblem,
-        max_workspace: usize,
-    ) -> Result<Self, CudaError> {
-        let of = |not_a_number| {
-            let graph = operation_graph(cudnn, problem, not_a_number)?;
-            Ok(Self { cudnn, problem, graph, max_workspace })
-        };
-        let keeps: Self = of(NotANumber::Kept)?;
-        let has_relu = matches!(problem.kind, ConvolutionKind::Forward { relu: true, .. });
-        if !has_relu || keeps.has_engine()? { Ok(keeps) } else { of(NotANumber::Zeroed) }
-    }
-
-    /// True if an engine can be built.
-    fn has_engine(&self) -> Result<bool, CudaError> {
-        match self.recommended() {
-            Ok(_plan) => Ok(true),
-            Err(CudaError::Unsupported { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The plan of an engine by its name, if it is there and still does.
-    fn named(&self, choice: EngineChoice) -> Result<Option<ConvolutionPlan>, CudaError> {
-        let engines = self.engines(choice.heuristics)?;
-        match engines.into_iter().find(|engine| engine.choice == choice) {
-            Some(engine) => self.build(&engine),
-            None => Ok(None),
-        }
-    }
-
-    /// The plan of the first engine that can be built.
-    fn recommended(&self) -> Result<ConvolutionPlan, CudaError> {
-        for (heuristics, _) in LISTS {
-            for engine in self.engines(heuristics)? {
-                if let Some(plan) = self.build(&engine)? {
-                    return Ok(plan);
-                }
-            }
-        }
-        Err(self.unsupported())
-    }
-
-    /// The plan that takes the least time on certain memory.
-    fn fastest(
-        &self,
-        stopwatch: &Stopwatch<'_>,
-        operands: &ConvolutionOperands,
-        workspace: DevicePointer,
-    ) -> Result<Fastest, CudaError> {
-        let mut fastest: Option<Fastest> = None;
-        let mut candidates = 0;
-        for (heuristics, most) in LISTS {
-            if heuristics == Heuristics::Fallback && fastest.is_some() {
-                break;
-            }
-            let mut timed = 0;
-            for engine in self.engines(heuristics)? {
-                if timed == most {
-                    break;
-                }
-                let Some(plan) = self.build(&engine)? else { continue };
-                let convolution = plan.bind(operands, workspace)?;
-                let time = self.time(&convolution, stopwatch);
-                let Some(milliseconds) = self.if_possible(time)? else { continue };
-                timed += 1;
-                if fastest.as_ref().is_none_or(|fastest| milliseconds < fastest.milliseconds) {
-                    fastest = Some(Fastest { plan, milliseconds, candidates: 0 });
-                }
-            }
-            candidates += timed;
-        }
-        let fastest = fastest.ok_or_else(|| self.unsupported())?;
-        Ok(Fastest { candidates, ..fastest })
-    }
-
-    /// The engines of a list that are exact enough, best first.
-    fn engines(&self, heuristics: Heuristics) -> Result<Vec<Engine>, CudaError> {
-        let listed = self.if_possible(plan::engines(&self.graph, heuristics))?.unwrap_or_default();
-        let mut suitable = Vec::new();
-        for engine in listed {
-            if self.if_possible(engine.suits(self.problem.format))? == Some(true) {
-                suitable.push(engine);
-            }
-        }
-        Ok(suitable)
-    }
-
-    /// The engine's plan, if it can be built and its workspace fits.
-    fn build(&self, engine: &Engine) -> Result<Option<ConvolutionPlan>, CudaError> {
-        let plan = ConvolutionPlan::new(self.cudnn, self.problem.kind, engine);
-        let plan = self.if_possible(plan)?;
-        Ok(plan.filter(|plan| plan.workspace_bytes() <= self.max_workspace))
-    }
-
-    /// The milliseconds of one call.
-    fn time(
-        &self,
-        convolution: &BoundConvolution,
-        stopwatch: &Stopwatch<'_>,
-    ) -> Result<f32, CudaError> {
-        for _ in 0..WARMING_CALLS {
-            convolution.run(self.cudnn)?;
-        }
-        let mut fastest = f32::INFINITY;
-        for _ in 0..MEASUREMENTS {
-            let milliseconds = stopwatch
-                .time(|| (0..MEASURED_CALLS).try_for_each(|_| convolution.run(self.cudnn)))?;
-            fastest = fastest.min(milliseconds / MEASURED_CALLS as f32);
-        }
-        Ok(fastest)
-    }
-
-    /// `None` if one engine or list does not do, which leaves the others. What ends the search is
-    /// an error: memory is short, or the device is lost.
-    fn if_possible<T>(&self, result: Result<T, CudaError>) -> Result<Option<T>, CudaError> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(error @ (CudaError::OutOfMemory { .. } | CudaError::Lost { .. })) => Err(error),
-            Err(error) => {
-                tracing::debug!(problem = %self.problem, %error, "an engine is left out");
-                Ok(None)
-            }
-        }
-    }
-
-    fn unsupported(&self) -> CudaError {
-        let Self { problem, max_workspace, .. } = self;
-        CudaError::Unsupported {
-            what: format!(
-                "a {problem} (cuDNN has no engine for it with at most {max_workspace} bytes of \
-                 workspace)"
-            ),
-        }
-    }
-}
-
-/// Times what a stream does, by the device's own clock.
-struct Stopwatch<'a> {
-    stream: &'a CudaStream,
-    start: CudaEvent,
-    end: CudaEvent,
-}
-
-impl<'a> Stopwatch<'a> {
-    fn new(context: &Arc<CudaContext>, stream: &'a CudaStream) -> Result<Self, CudaError> {
-        let event = || {
-            context
-                .new_event(Some(CUevent_flags::CU_EVENT_DEFAULT))
-                .map_err(|error| CudaError::of_driver(error, "the timing of a convolution"))
-        };
-        Ok(Self { stream, start: event()?, end: event()? })
-    }
-
-    /// The milliseconds until the stream has done what `work` enqueues.
-    fn time(&self, work: impl FnOnce() -> Result<(), CudaError>) -> Result<f32, CudaError> {
-        let failed = |error| CudaError::of_driver(error, "the timing of a convolution");
-        self.start.record(self.stream).map_err(failed)?;
-        work()?;
-        self.end.record(self.stream).map_err(failed)?;
-        self.start.elapsed_ms(&self.end).map_err(failed)
     }
 }

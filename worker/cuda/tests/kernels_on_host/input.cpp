@@ -11,18 +11,28 @@ struct Shape {
 
 const Shape SHAPES[] = {{2, 5, 7, 4}, {3, 40, 33, 8}, {1, 2, 2, 16}, {2, 46, 58, 16}};
 
+// Zeros around an image in the layout of space to depth, before and after it.
+const int BEFORE = 2, AFTER = 1;
+
+// Rows or columns of the output.
+int side_of(const Shape &shape, int side) {
+  return shape.channels == 16 ? BEFORE + side / 2 + AFTER : side;
+}
+
 // The network's input of values that `value(image, channel, y, x)` gives.
 template <typename Value>
 Numbers laid_out(const Shape &shape, Value value) {
-  int fold = shape.channels == 16 ? 2 : 1;
-  int rows = shape.height / fold, columns = shape.width / fold;
+  int fold = shape.channels == 16 ? 2 : 1, before = fold == 2 ? BEFORE : 0;
+  int rows = side_of(shape, shape.height), columns = side_of(shape, shape.width);
   Numbers output;
   for (int image = 0; image < shape.images; image++) {
     for (int pixel = 0; pixel < rows * columns; pixel++) {
+      int top = (pixel / columns - before) * fold, left = (pixel % columns - before) * fold;
+      bool is_inside = top >= 0 && top < shape.height && left >= 0 && left < shape.width;
       for (int c = 0; c < shape.channels; c++) {
-        int part = c / 3, y = pixel / columns * fold, x = pixel % columns * fold;
-        bool is_padding = part >= fold * fold;
-        output.push_back(is_padding ? 0 : value(image, c % 3, y + part / 2, x + part % 2));
+        int part = c / 3;
+        bool has_value = is_inside && part < fold * fold;
+        output.push_back(has_value ? value(image, c % 3, top + part / 2, left + part % 2) : 0);
       }
     }
   }
@@ -30,7 +40,7 @@ Numbers laid_out(const Shape &shape, Value value) {
 }
 
 size_t blocks(const Shape &shape) {
-  int pixels = shape.height * shape.width / (shape.channels == 16 ? 4 : 1);
+  int pixels = side_of(shape, shape.height) * side_of(shape, shape.width);
   return shape.images * divided(pixels, 1024);
 }
 
