@@ -140,18 +140,18 @@ impl ModelThread {
         Ok(RunningBatch { images, input, files, spans, waited, started_at, started, may_overlap })
     }
 
-    /// Waits for a batch. Each image goes on to the next stage or leaves. `since` is when the device
-    /// began to work on this batch alone.
+    /// Waits for a batch. Each image goes on to the next stage or leaves. `device` tells the device's
+    /// time for it.
     fn finish(
         &mut self,
         batch: RunningBatch,
-        since: Instant,
+        device: DeviceTime,
         size: &BatchSize,
         pace: &StagePace,
         end: &PipelineEnd,
     ) -> BatchEnd {
         let RunningBatch { images, input, files, spans, started, .. } = batch;
-        let deadline = pace.max_time().and_then(|max_time| since.checked_add(max_time));
+        let deadline = pace.max_time().and_then(|max_time| device.since.checked_add(max_time));
         let goes_on = || !pace.gives_up() && deadline.is_none_or(|at| Instant::now() < at);
         let model = self.model(&files).expect("it was there when the batch was started");
         let record = model.record();
@@ -167,11 +167,13 @@ impl ModelThread {
             });
             results_or_parts(given, whole, size, &run)
         };
-        let worked = since.elapsed();
+        let worked = device.worked();
         pace.observe(worked / u32::try_from(images.len()).unwrap_or(u32::MAX));
         let images = match given {
             Ok(results) => {
-                size.observe(images.len(), worked);
+                if device.is_known() {
+                    size.observe(images.len(), worked);
+                }
                 explained(images, results, &record, worked)
             }
             Err(ModelError::GivenUp) if pace.gives_up() => all_leave(images, || ExitCause::NoTime),
@@ -183,6 +185,31 @@ impl ModelThread {
             }
         };
         BatchEnd { spans, images }
+    }
+}
+
+/// The device's time for one batch.
+#[derive(Clone, Copy, Debug)]
+struct DeviceTime {
+    /// When it began to work on this batch alone.
+    since: Instant,
+    /// For how long the model's thread then waited for room for the images of the batch before. The
+    /// device may have been done meanwhile, and nobody looked.
+    blocked: Duration,
+}
+
+impl DeviceTime {
+    /// A thread that is blocked for less than this part of the time, one of ten, changes little.
+    const BLOCKED_PART: u32 = 10;
+
+    /// How long it has worked so far, without what may have been waiting.
+    fn worked(self) -> Duration {
+        self.since.elapsed().saturating_sub(self.blocked)
+    }
+
+    /// True if that is exact enough to compare batch sizes.
+    fn is_known(self) -> bool {
+        self.blocked * Self::BLOCKED_PART <= self.since.elapsed()
     }
 }
 
@@ -306,9 +333,19 @@ impl ModelStage {
         let (exits, end) = (stages.exits(), stages.end());
         let (finished, wait) = oneshot::channel();
         let times = metrics.stage(STAGE, 1);
-        let idle_since = Instant::now();
-        let work =
-            ModelWork { thread, batch_size, pace, metrics, times, end, output, exits, idle_since };
+        let (idle_since, blocked) = (Instant::now(), Duration::ZERO);
+        let work = ModelWork {
+            thread,
+            batch_size,
+            pace,
+            metrics,
+            times,
+            end,
+            output,
+            exits,
+            idle_since,
+            blocked,
+        };
         let thread = std::thread::Builder::new().name(MODEL_THREAD.to_owned()).spawn(move || {
             work.run(batches);
             // There is no receiver if the pipeline was dropped.
@@ -335,6 +372,8 @@ struct ModelWork {
     exits: Sender<Exit>,
     /// When the device had done with the last batch.
     idle_since: Instant,
+    /// How long the thread has waited for room for that batch's images since then.
+    blocked: Duration,
 }
 
 impl ModelWork {
@@ -384,21 +423,28 @@ impl ModelWork {
 
     /// Waits for a batch and sends its images on. False if a later stage is gone.
     fn finish(&mut self, batch: RunningBatch) -> bool {
-        let (since, waited) = (self.idle_since.max(batch.started_at), batch.waited);
-        let done = self.thread.finish(batch, since, &self.batch_size, &self.pace, &self.end);
-        self.idle_since = Instant::now();
-        self.times.observe(waited, self.idle_since - since);
+        let waited = batch.waited;
+        let device = if batch.started_at < self.idle_since {
+            DeviceTime { since: self.idle_since, blocked: self.blocked }
+        } else {
+            DeviceTime { since: batch.started_at, blocked: Duration::ZERO }
+        };
+        let done = self.thread.finish(batch, device, &self.batch_size, &self.pace, &self.end);
+        self.times.observe(waited, device.worked());
+        (self.idle_since, self.blocked) = (Instant::now(), Duration::ZERO);
         self.send(done)
     }
 
     /// Sends images on. Dropping those that can't be sent hands their messages back.
-    fn send(&self, end: BatchEnd) -> bool {
+    fn send(&mut self, end: BatchEnd) -> bool {
         let sends_since = Instant::now();
         let sent = end.into_images().into_iter().all(|result| match result {
             Ok(image) => self.output.send_blocking(image).is_ok(),
             Err(exit) => self.exits.send_blocking(exit).is_ok(),
         });
-        self.metrics.count_model_wait(ModelWait::Room, sends_since.elapsed());
+        let waited = sends_since.elapsed();
+        self.blocked += waited;
+        self.metrics.count_model_wait(ModelWait::Room, waited);
         sent
     }
 }
