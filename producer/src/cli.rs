@@ -130,7 +130,7 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "CAMSHAFT_LABELS", value_enum, default_value_t)]
     pub(crate) labels: LabelRule,
     /// Which of the model's classes labels mean: CSV with the columns label and class, or a JSON
-    /// object; a class is a name or an index
+    /// object; a class is a name or an index. none: no map, also if the results in OUT have one
     #[arg(long, env = "CAMSHAFT_LABEL_MAP", value_name = "FILE")]
     pub(crate) label_map: Option<PathBuf>,
     /// With list:PATH, the column of keys: its name, or its number from 1. Otherwise a column with a
@@ -350,13 +350,13 @@ impl RunArgs {
         if matches!(source, SourceConfig::List { .. }) && image_files != ImageFiles::default() {
             return Err(SourceConfigError::GlobsWithList.into());
         }
-        if self.label_map.is_some() && self.labels == LabelRule::None {
+        let label_map = LabelMapSource::of_argument(self.label_map);
+        if label_map != LabelMapSource::Absent && self.labels == LabelRule::None {
             return Err(UsageError::LabelMapWithoutLabels);
         }
         if self.explain.target == Target::Label && self.labels == LabelRule::None {
             return Err(UsageError::TargetWithoutLabels);
         }
-        let label_map = self.label_map.map_or(LabelMapSource::Absent, LabelMapSource::File);
         Ok(RunConfig {
             given: self.given,
             source,

@@ -57,6 +57,17 @@ pub enum LabelMapError {
         /// Class index.
         class: usize,
     },
+    /// The label map of the results in OUT is for another model.
+    #[error(
+        "the label map of the results in OUT maps {label:?} to {word:?}, which is no class of the model; \
+         give --label-map with another file, or --label-map none"
+    )]
+    Recorded {
+        /// The label.
+        label: String,
+        /// What should be a class.
+        word: String,
+    },
     /// A label is mapped to two classes.
     #[error(
         "the label map {path}: lines {first} and {second} map {label:?} to different classes; keep one"
@@ -83,6 +94,16 @@ pub(crate) enum LabelMapSource {
     File(PathBuf),
     /// What `run.json` records: see [`LabelMap::words`].
     Recorded(BTreeMap<String, String>),
+}
+
+impl LabelMapSource {
+    /// What `--label-map` says: a file, or `none`.
+    pub(crate) fn of_argument(argument: Option<PathBuf>) -> Self {
+        match argument {
+            Some(path) if path.as_os_str() != "none" => Self::File(path),
+            _ => Self::Absent,
+        }
+    }
 }
 
 /// Which labels are replaced, and by what.
@@ -119,7 +140,15 @@ impl LabelMap {
         match source {
             LabelMapSource::Absent => Ok(Self::default()),
             LabelMapSource::File(path) => Self::read_file(path, classes),
-            LabelMapSource::Recorded(words) => Ok(Self::from_words(words.clone())),
+            LabelMapSource::Recorded(words) => {
+                match words.iter().find(|(_, word)| classes.find(word).is_err()) {
+                    // Every image is redone with another model at the same place.
+                    Some((label, word)) => {
+                        Err(LabelMapError::Recorded { label: label.clone(), word: word.clone() })
+                    }
+                    None => Ok(Self::from_words(words.clone())),
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 use camshaft_common::layout::PREDICTIONS;
 use camshaft_common::location::Location;
 use camshaft_common::prediction::{MAX_RECORD_BYTES, ModelRecord, PredictionRecord};
-use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_model::Precision;
 use camshaft_worker::config::ComputeConfig;
 use futures::TryStreamExt;
@@ -25,11 +25,20 @@ pub(super) async fn go_on(
     if compute.precision != Precision::Auto || !compute.device.may_be_gpu() {
         return Ok(());
     }
+    // A device that can't be opened is told later, or is the CPU instead.
+    if compute.device.open().is_ok_and(|device| device.is_cpu()) {
+        return Ok(());
+    }
     let out = Folder::open(out, stores)?;
     let Some(file) = camshaft_common::results::list(&out, PREDICTIONS).try_next().await? else {
         return Ok(());
     };
-    let content = out.get(&file.path, MAX_RECORD_BYTES).await?.bytes;
+    let content = match out.get(&file.path, MAX_RECORD_BYTES).await {
+        Ok(content) => content.bytes,
+        // Another process has removed it meanwhile.
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
     // A damaged result tells nothing.
     let Ok(record) = serde_json::from_slice::<PredictionRecord>(&content) else { return Ok(()) };
     if let Some(precision) = of_results(&record.model) {

@@ -3,8 +3,6 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::compute::{DeviceError, PrecisionError};
-use crate::network::inference::EngineError;
-use crate::network::resnet::LoadError;
 use crate::other_network::OtherNetwork;
 
 /// Why a model can't be loaded or run.
@@ -167,23 +165,4 @@ pub enum ModelError {
     /// Loading or computing failed, and would fail again.
     #[error("the network can't be computed: {0}")]
     Compute(#[from] candle_core::Error),
-}
-
-impl From<EngineError> for ModelError {
-    fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::OutOfMemory(reason) => Self::OutOfMemory(reason),
-            EngineError::DeviceLost(reason) => Self::DeviceLost(reason),
-            EngineError::Failed(reason) => Self::Compute(candle_core::Error::Msg(reason)),
-        }
-    }
-}
-
-impl From<LoadError> for ModelError {
-    fn from(error: LoadError) -> Self {
-        match error {
-            LoadError::Tensors(error) => Self::Compute(error),
-            LoadError::Engine(error) => error.into(),
-        }
-    }
 }

@@ -18,7 +18,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::model_files::{ModelFiles, head};
 use crate::network::head::{HEAD_WEIGHT, HeadShape};
-use crate::network::inference::PixelInput;
+use crate::network::inference::{EngineError, LoadError, PixelInput};
 use crate::network::resnet::{ForwardOutput, NetworkShape, ResNet, ResNetShape};
 
 /// Images that a model in f32 takes at once, to which images go whose numbers are too large for f16.
@@ -236,6 +236,25 @@ impl ExactModel {
             }
         };
         Ok(loaded.get_or_init(|| model).as_deref())
+    }
+}
+
+impl From<EngineError> for ModelError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::OutOfMemory(reason) => Self::OutOfMemory(reason),
+            EngineError::DeviceLost(reason) => Self::DeviceLost(reason),
+            EngineError::Failed(reason) => Self::Compute(candle_core::Error::Msg(reason)),
+        }
+    }
+}
+
+impl From<LoadError> for ModelError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Tensors(error) => Self::Compute(error),
+            LoadError::Engine(error) => error.into(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use camshaft_common::explain::Method;
 use camshaft_vision::heat_map::HeatMap;
 use candle_core::{Result, Tensor};
 
-use super::maps::ForwardedBatch;
+use super::forwarded_batch::ForwardedBatch;
 use crate::cam::{CamTarget, Gradients, ablation_cam, eigen_cam, eigen_grad_cam, score_cam};
 use crate::network::inference::LayerEngine;
 use crate::network::layer_point::LayerPoint;

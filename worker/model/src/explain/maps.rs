@@ -10,29 +10,17 @@ use camshaft_common::explain::{FusedLayers, Method, TargetLayer};
 use camshaft_vision::heat_map::HeatMap;
 use candle_core::{Result, Tensor};
 
-use super::batch_input::BatchInput;
-use super::early_end::EarlyEnd;
 use super::engine_maps::EngineMaps;
+use super::forwarded_batch::ForwardedBatch;
 use crate::cam::{
     CamTarget, Gradients, ablation_cam, class_indices, eigen_cam, eigen_grad_cam, grad_cam,
     grad_cam_plus_plus, hires_cam, image_indices, layer_cam, score_cam, xgrad_cam,
 };
-use crate::network::inference::ForwardOutput;
 use crate::network::layer_point::LayerPoint;
 use crate::network::resnet::{CutStart, CutState, ResNet};
 
 /// Batch size of methods that run a pass for each channel.
 const CHANNELS_AT_ONCE: usize = 16;
-
-/// A batch after its forward pass.
-pub(super) struct ForwardedBatch<'a> {
-    /// The network's input.
-    pub(super) input: &'a BatchInput<'a>,
-    /// The pass's logits, and the outputs of the stages that [`starting_stages`] names.
-    pub(super) forward: &'a ForwardOutput,
-    /// Whether the maps are still wanted. It is checked before each pass.
-    pub(super) early_end: &'a EarlyEnd<'a>,
-}
 
 /// The stages, counted from 1, from whose outputs the maps of `layers` are computed.
 pub(super) fn starting_stages<'a>(

@@ -11,6 +11,7 @@ mod cost;
 mod early_end;
 mod engine_maps;
 mod error;
+mod forwarded_batch;
 #[cfg(all(test, feature = "cuda"))]
 mod gpu_tests;
 mod maps;
@@ -37,7 +38,7 @@ use crate::network::inference::{PassInput, PassRequest, StartedPass};
 use batch_input::BatchInput;
 use check::check_layers;
 use early_end::EarlyEnd;
-use maps::ForwardedBatch;
+use forwarded_batch::ForwardedBatch;
 use scores::{ImageScores, ScorePlan};
 
 /// A result for each image of a batch.

@@ -153,6 +153,17 @@ pub(crate) enum EngineError {
     Failed(String),
 }
 
+/// A network can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// Its tensors can't be read or arranged.
+    #[error(transparent)]
+    Tensors(#[from] candle_core::Error),
+    /// The device can't take it.
+    #[error(transparent)]
+    Engine(EngineError),
+}
+
 /// Runs a network's passes on a device.
 pub(crate) trait InferenceEngine: fmt::Debug + Send + Sync {
     /// Its name in results: the kernel.

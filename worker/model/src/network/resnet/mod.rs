@@ -26,8 +26,8 @@ use super::cuda_engine::CudaEngine;
 use super::head::{Head, HeadShape};
 pub use super::inference::ForwardOutput;
 use super::inference::{
-    EngineError, InferenceEngine, LayerEngine, PassInput, PassRequest, PixelInput, StartedPass,
-    TargetLayerRef,
+    EngineError, InferenceEngine, LayerEngine, LoadError, PassInput, PassRequest, PixelInput,
+    StartedPass, TargetLayerRef,
 };
 use super::kernel_engine::KernelEngine;
 use super::layer_point::LayerPoint;
@@ -67,18 +67,6 @@ pub struct ResNet {
     convolutions: Mutex<HashMap<LayerPoint, Arc<LayerConvolution>>>,
     /// The file that layers are made of.
     file: WeightsFile,
-}
-
-/// A network can't be loaded.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LoadError {
-    /// Its tensors can't be read or arranged.
-    #[error(transparent)]
-    Tensors(#[from] Error),
-    /// The device can't take it.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's"))]
-    #[error(transparent)]
-    Engine(EngineError),
 }
 
 impl ResNet {
