@@ -107,7 +107,7 @@ fn rate(model: &Model, measurement: &Measurement) -> Result<f64, Box<dyn Error>>
     let &Measurement { batch, time, ref options } = measurement;
     let rule = &model.config().input;
     let pixels: Vec<u8> = (0..batch * rule.height * rule.width * 3)
-        .map(|at| (at * 2_654_435_761 >> 13) as u8)
+        .map(|at| ((at * 2_654_435_761) >> 13) as u8)
         .collect();
     let requests = vec![ExplainRequest { options, label: None }; batch];
     let begin = || model.begin_batch(&pixels, &requests);

@@ -62,7 +62,7 @@ impl InputLayout {
     fn sizes(self, height: usize, width: usize) -> Result<(usize, usize), CudaError> {
         match self {
             Self::Padded(channels @ (4 | 8)) => Ok((channels, height * width)),
-            Self::SpaceToDepth if height % 2 == 0 && width % 2 == 0 => {
+            Self::SpaceToDepth if height.is_multiple_of(2) && width.is_multiple_of(2) => {
                 let [before, after] = FOLDED_BORDER;
                 let side = |side: usize| before + side / 2 + after;
                 Ok((FOLDED_CHANNELS, side(height) * side(width)))

@@ -388,7 +388,7 @@ impl Slot {
         if prepared.ran && plan.settled && matches!(prepared.graph, PassGraph::NotYet) {
             // Before the capture, which may not take whatever cuDNN does to change its stream.
             queue.cudnn.use_stream(queue.stream)?;
-            prepared.graph = PassGraph::capture(&self.stream, &enqueue);
+            prepared.graph = PassGraph::capture(&self.stream, enqueue);
         }
         if !prepared.graph.launch()? {
             enqueue()?;

@@ -90,7 +90,7 @@ pub(crate) fn channels_last(weights: &[f32], sizes: [usize; 3], padded: usize) -
 fn space_to_depth(weights: &[f32], outputs: usize) -> Vec<f32> {
     let mut result = vec![0.0; outputs * FOLDED_KERNEL * FOLDED_KERNEL * FOLDED_CHANNELS];
     // `t` and `dy` of filter row `k`.
-    let place = |k: usize| ((k + 1) / 2, (k + 1) % 2);
+    let place = |k: usize| (k.div_ceil(2), (k + 1) % 2);
     for output in 0..outputs {
         for c in 0..IMAGE_CHANNELS {
             for ky in 0..STEM_KERNEL {

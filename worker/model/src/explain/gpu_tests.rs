@@ -26,7 +26,7 @@ fn models(block: BlockKind, head: HeadKind, precision: Precision) -> Option<[Mod
 }
 
 fn pixels(images: usize) -> Vec<u8> {
-    (0..images * 3 * SIDE * SIDE).map(|at| (at * 2_654_435_761 >> 11) as u8).collect()
+    (0..images * 3 * SIDE * SIDE).map(|at| ((at * 2_654_435_761) >> 11) as u8).collect()
 }
 
 fn explain(model: &Model, pixels: &[u8], requests: &[ExplainRequest<'_>]) -> ImageResults {
