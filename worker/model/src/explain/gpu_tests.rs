@@ -30,8 +30,8 @@ fn pixels(images: usize) -> Vec<u8> {
 }
 
 fn explain(model: &Model, pixels: &[u8], requests: &[ExplainRequest<'_>]) -> ImageResults {
-    let started = model.begin_batch(pixels, requests).unwrap();
-    model.finish_batch(started, pixels, requests, &|| true).unwrap()
+    let started = model.begin_batch(pixels, requests).expect("it fits");
+    model.finish_batch(started, pixels, requests, &|| true).expect("the device works")
 }
 
 fn cosine(one: &[f32], other: &[f32]) -> f64 {
