@@ -113,9 +113,15 @@ pub(crate) async fn enqueue(
     stores: StoreOptions,
 ) -> Result<(), EnqueueError> {
     let EnqueueConfig { run, selection, broker } = config;
+    // At once: a store that is out of reach is asked for a minute.
+    let asked = local_places(&run);
+    if is_remote(&broker.url) {
+        warn_of_local_places(&asked);
+    }
     let run = inheritance::inherit(run, &stores).await?;
     if is_remote(&broker.url) {
-        warn_of_local_places(&run);
+        let inherited = local_places(&run).into_iter().filter(|name| !asked.contains(name));
+        warn_of_local_places(&inherited.collect::<Vec<_>>());
     }
     let (model, label_map) = identify_model(&run, &stores).await?;
     let request = |run: RunConfig, source, dead, queue_name| EnqueueRequest {
@@ -173,8 +179,8 @@ pub(crate) async fn enqueue(
     Ok(())
 }
 
-/// Warns of places on this machine's disks. Workers that find nothing there fail each image.
-fn warn_of_local_places(run: &RunConfig) {
+/// The names of places on this machine's disks.
+fn local_places(run: &RunConfig) -> Vec<&'static str> {
     let source = match &run.source {
         SourceConfig::Place(place) => place,
         SourceConfig::List { base, .. } => base,
@@ -189,14 +195,17 @@ fn warn_of_local_places(run: &RunConfig) {
     };
     let places =
         [("SOURCE", Some(source)), ("OUT", Some(&run.out)), ("model", model), ("classes", classes)];
-    let local: Vec<_> = places
+    let local = places
         .into_iter()
-        .filter(|(_, place)| place.is_some_and(|place| place.local_path().is_some()))
-        .map(|(name, _)| name)
-        .collect();
-    if !local.is_empty() {
+        .filter(|(_, place)| place.is_some_and(|place| place.local_path().is_some()));
+    local.map(|(name, _)| name).collect()
+}
+
+/// Warns of places on this machine's disks. Workers that find nothing there fail each image.
+fn warn_of_local_places(places: &[&str]) {
+    if !places.is_empty() {
         warn!(
-            local = local.join(", "),
+            local = places.join(", "),
             "these are on disks of this machine, and the broker is on another: every worker must see \
              the same paths"
         );

@@ -89,6 +89,7 @@ fn every_command_has_examples() {
 const OTHERS: &[&str] = &[
     "--bench",
     "--copies",
+    "--emulated",
     "--features",
     "--format",
     "--locked",
