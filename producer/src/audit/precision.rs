@@ -22,13 +22,12 @@ pub(super) async fn go_on(
     out: &Location,
     stores: &StoreOptions,
 ) -> Result<(), StoreError> {
-    if compute.precision != Precision::Auto || !compute.device.may_be_gpu() {
+    if compute.precision != Precision::Auto {
         return Ok(());
     }
-    // A device that can't be opened is told later, or is the CPU instead.
-    if compute.device.open().is_ok_and(|device| device.is_cpu()) {
-        return Ok(());
-    }
+    // `auto` may open none; one that was asked for and can't be opened is told later.
+    let on_gpu = compute.device.may_be_gpu()
+        && compute.device.open().map_or(true, |device| !device.is_cpu());
     let out = Folder::open(out, stores)?;
     let Some(file) = camshaft_common::results::list(&out, PREDICTIONS).try_next().await? else {
         return Ok(());
@@ -41,6 +40,15 @@ pub(super) async fn go_on(
     };
     // A damaged result tells nothing.
     let Ok(record) = serde_json::from_slice::<PredictionRecord>(&content) else { return Ok(()) };
+    let ModelRecord { device, precision, .. } = &record.model;
+    if !on_gpu {
+        if device.starts_with("cuda") {
+            print_line(&format!(
+                "The results in OUT are of {precision} on a GPU; new ones are computed on the CPU"
+            ));
+        }
+        return Ok(());
+    }
     if let Some(precision) = of_results(&record.model) {
         compute.precision = precision;
         print_line(&format!(

@@ -56,7 +56,7 @@ pub(super) fn of_columns(then: &ListColumns, now: &ListColumns) -> Difference {
     }
     Difference {
         text: format!("of other columns of the list: {}", texts.join(", ")),
-        go_on: format!("{} to go on with them", ways.join(", ")),
+        go_on: format!("{} to go on with them", ways.join(" and ")),
     }
 }
 
@@ -144,7 +144,7 @@ pub(super) fn of_options(then: &ExplainOptions, now: &ExplainOptions) -> Differe
     }
     Difference {
         text: format!("made with other options: {}", texts.join(", ")),
-        go_on: format!("{} to go on with them", ways.join(", ")),
+        go_on: format!("{} to go on with them", ways.join(" and ")),
     }
 }
 
@@ -190,10 +190,8 @@ pub(super) fn of_label_maps(then: &BTreeMap<String, String>) -> Difference {
         let text = "made without a label map".to_owned();
         return Difference { text, go_on: "leave out --label-map to go on with them".to_owned() };
     }
-    Difference {
-        text: "made with another label map".to_owned(),
-        go_on: "give --label-map with the file of then to go on with them".to_owned(),
-    }
+    let text = "made with another label map".to_owned();
+    Difference { text, go_on: "leave out --label-map to go on with them".to_owned() }
 }
 
 /// The options by name, as JSON has them; those at their default may be absent.
@@ -235,7 +233,7 @@ mod tests {
         );
         assert_eq!(
             difference.go_on,
-            "give --alpha 0.4, give --colormap jet, leave out --embeddings to go on with them"
+            "give --alpha 0.4 and give --colormap jet and leave out --embeddings to go on with them"
         );
         let then = ExplainOptions { target: Target::Class("great dane".into()), ..then };
         let difference = of_options(&then, &ExplainOptions::default());

@@ -51,7 +51,9 @@ pub(crate) fn resume_or_start(
         Err(OtherRun { out, difference, redo })
     };
     let (then, now) = (ListColumns::of_run(&existing), request.run.source.columns());
-    if existing.source == request.run.source.argument() && then != now {
+    let is_same_list = existing.source == request.run.source.argument()
+        && existing.base.as_ref() == request.run.source.base();
+    if is_same_list && then != now {
         return refuse(differences::of_columns(&then, &now), "");
     }
     if !has_same_source(request, &existing) {

@@ -55,6 +55,9 @@ pub struct EngineSettings {
     /// The folder that keeps which engines were fastest, for other processes. Without one, or if it
     /// can't be used, each process times them again.
     pub plan_cache: Option<PathBuf>,
+    /// Channels of the stem's input in a 16-bit format: 4, 8, or 16, of which each holds four pixels.
+    /// Without a number the fastest is taken, which differs from device to device.
+    pub stem_channels: Option<usize>,
 }
 
 /// A pass that was begun. Its results wait for [`CudaNetwork::finish`]; if it is dropped, they are
@@ -108,7 +111,7 @@ impl CudaNetwork {
         input: &InputFormat,
         settings: EngineSettings,
     ) -> Result<Self, CudaError> {
-        let EngineSettings { format, max_images, plan_cache } = settings;
+        let EngineSettings { format, max_images, plan_cache, stem_channels } = settings;
         let max_images = max_images.max(1);
         device.bind_to_thread()?;
         let stream = device.new_stream()?;
@@ -126,6 +129,7 @@ impl CudaNetwork {
             network: &network,
             weights: &weights.stem,
             images: max_images,
+            channels: stem_channels,
         };
         let stem = trial.fastest(&mut planner)?;
         network.set_stem(stem);

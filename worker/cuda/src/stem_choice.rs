@@ -35,6 +35,8 @@ pub(crate) struct StemTrial<'a> {
     pub(crate) weights: &'a ConvolutionWeights<'a>,
     /// Images of the largest batch.
     pub(crate) images: usize,
+    /// Channels of the only form to take, if it is decided.
+    pub(crate) channels: Option<usize>,
 }
 
 impl StemTrial<'_> {
@@ -45,7 +47,11 @@ impl StemTrial<'_> {
     /// If the device has too little memory, or fails.
     pub(crate) fn fastest(&self, planner: &mut Planner) -> Result<DeviceStem, CudaError> {
         let &DeviceNetwork { format, height, width, .. } = self.network;
-        let layouts = layouts(format, height, width);
+        let mut layouts = layouts(format, height, width);
+        if let Some(channels) = self.channels {
+            let wanted = |layout: &InputLayout| input_shape(*layout, height, width)[2] == channels;
+            layouts.retain(wanted);
+        }
         if let [only] = layouts[..] {
             return self.upload(only);
         }

@@ -90,7 +90,8 @@ impl Case {
         }
         let [height, width] = settings.sides;
         let input = InputFormat { height, width, table: [[0.0; 256]; 3], sources: [0, 1, 2] };
-        let engine_settings = EngineSettings { format, max_images, plan_cache: None };
+        let engine_settings =
+            EngineSettings { format, max_images, plan_cache: None, stem_channels: None };
         let engine =
             CudaNetwork::load(device, &network.weights(), &network.head(), &input, engine_settings);
         Self { network, images, passes, engine: engine.unwrap() }

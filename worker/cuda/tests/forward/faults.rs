@@ -47,7 +47,12 @@ fn try_load(
     network: &TestNetwork,
     max_images: usize,
 ) -> Result<CudaNetwork, CudaError> {
-    let settings = EngineSettings { format: NumberFormat::F32, max_images, plan_cache: None };
+    let settings = EngineSettings {
+        format: NumberFormat::F32,
+        max_images,
+        plan_cache: None,
+        stem_channels: None,
+    };
     CudaNetwork::load(device, &network.weights(), &network.head(), &network.input, settings)
 }
 

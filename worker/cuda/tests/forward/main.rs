@@ -49,7 +49,18 @@ fn load(
     format: NumberFormat,
     max_images: usize,
 ) -> CudaNetwork {
-    let settings = EngineSettings { format, max_images, plan_cache: None };
+    load_with_stem(device, network, format, max_images, None)
+}
+
+/// As [`load`], with a certain form of the stem.
+fn load_with_stem(
+    device: &CudaDevice,
+    network: &TestNetwork,
+    format: NumberFormat,
+    max_images: usize,
+    stem_channels: Option<usize>,
+) -> CudaNetwork {
+    let settings = EngineSettings { format, max_images, plan_cache: None, stem_channels };
     CudaNetwork::load(device, &network.weights(), &network.head(), &network.input, settings)
         .unwrap()
 }
@@ -187,6 +198,35 @@ fn pixels_and_scaled_values_agree() {
 }
 
 #[test]
+fn every_form_of_the_stem_gives_the_same() {
+    let Some(device) = device() else { return };
+    for image in [[64, 64], [34, 50]] {
+        let network = TestNetwork::new(Plan { image, ..SMALL });
+        let pixels = network.pixels(3, 29);
+        let expected = expect_all(&network, &pixels);
+        let expected: Vec<_> = expected.iter().collect();
+        for format in [NumberFormat::F16, NumberFormat::Bf16] {
+            for channels in [4, 8, 16] {
+                for most in [1, 3] {
+                    let mut engine =
+                        load_with_stem(&device, &network, format, most, Some(channels));
+                    for round in 0..3 {
+                        let one = pixels.len() / 3 * most;
+                        let output = run(
+                            &mut engine,
+                            PassInput::Pixels(&pixels[..one]),
+                            &PassRequest::default(),
+                        );
+                        let what = format!("{channels} channels, {most} images, round {round}");
+                        check(&what, &output, &expected[..most], &[], format);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_cpus_kernels_agree() {
     let Some(device) = device() else { return };
     let exact = |kernel: &Kernel| {
@@ -279,7 +319,12 @@ fn chosen_engines_are_kept_in_a_folder_that_may_be_missing_or_damaged() {
     let not_a_folder = folder.path().join("file");
     std::fs::write(&not_a_folder, "no folder").unwrap();
     let pass = |plan_cache| {
-        let settings = EngineSettings { format: NumberFormat::F16, max_images: 2, plan_cache };
+        let settings = EngineSettings {
+            format: NumberFormat::F16,
+            max_images: 2,
+            plan_cache,
+            stem_channels: None,
+        };
         let (weights, head) = (network.weights(), network.head());
         let mut engine =
             CudaNetwork::load(&device, &weights, &head, &network.input, settings).unwrap();

@@ -81,7 +81,7 @@ impl DeviceChoice {
         let device = CudaDevice::open(ordinal).map_err(|error| {
             let advice = match &error {
                 CudaError::NoDriver { .. } | CudaError::OldDriver { .. } => "",
-                _ => "; see nvidia-smi",
+                _ => "; see nvidia-smi, or use the CPU",
             };
             DeviceError::Unusable { choice: self, reason: format!("{error}{advice}") }
         })?;
@@ -155,7 +155,7 @@ pub enum DeviceError {
         choice: DeviceChoice,
     },
     /// CUDA can't open the device.
-    #[error("device {choice} can't be used: {reason}, or use the CPU")]
+    #[error("device {choice} can't be used: {reason}")]
     Unusable {
         /// The device that was asked for.
         choice: DeviceChoice,

@@ -116,8 +116,12 @@ impl CudaEngine {
         let format = InputFormat { height, width, table, sources };
         let (number_format, mut max_images) = settings;
         let network = loop {
-            let settings =
-                EngineSettings { format: number_format, max_images, plan_cache: plan_cache() };
+            let settings = EngineSettings {
+                format: number_format,
+                max_images,
+                plan_cache: plan_cache(),
+                stem_channels: None,
+            };
             match CudaNetwork::load(device, weights, &head, &format, settings) {
                 Err(error @ CudaError::OutOfMemory { .. }) if max_images > 1 => {
                     tracing::warn!(%error, max_images, "batches on the GPU are made smaller");
