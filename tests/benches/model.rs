@@ -26,6 +26,8 @@ use camshaft_model::{
 };
 
 const WARM_UP_BATCHES: usize = 5;
+/// A GPU chooses how it computes between the first batches of a size.
+const GPU_WARM_UP: Duration = Duration::from_secs(4);
 /// With BATCH `-`, a GPU has memory for batches of this size.
 const LARGEST_BATCH: usize = 256;
 const TIME: Duration = Duration::from_secs(5);
@@ -33,6 +35,8 @@ const TIME: Duration = Duration::from_secs(5);
 /// What is measured, and for how long.
 struct Measurement {
     batch: usize,
+    /// How long a GPU is warmed up, at least.
+    warm_up: Duration,
     time: Duration,
     options: ExplainOptions,
 }
@@ -57,7 +61,9 @@ impl FromStr for Measurement {
             },
         };
         let time = Duration::try_from_secs_f64(seconds.parse()?)?;
-        Ok(Self { batch: batch.parse()?, time, options })
+        // Whoever measures in turn warms up by a measurement that it throws away.
+        let warm_up = Duration::ZERO;
+        Ok(Self { batch: batch.parse()?, warm_up, time, options })
     }
 }
 
@@ -79,7 +85,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = Model::load(&files, &device.open()?, compute)?;
     if batch != "-" {
         let options = ExplainOptions::default();
-        let rate = rate(&model, &Measurement { batch: batch.parse()?, time: TIME, options })?;
+        let (warm_up, time) = (GPU_WARM_UP, TIME);
+        let measurement = Measurement { batch: batch.parse()?, warm_up, time, options };
+        let rate = rate(&model, &measurement)?;
         print_rate(&model, device, &batch, rate);
         return Ok(());
     }
@@ -104,7 +112,7 @@ fn print_rate(model: &Model, device: DeviceChoice, batch: &str, rate: f64) {
 
 /// Images per second. As in the pipeline, a GPU gets the next batch before the last one is read back.
 fn rate(model: &Model, measurement: &Measurement) -> Result<f64, Box<dyn Error>> {
-    let &Measurement { batch, time, ref options } = measurement;
+    let &Measurement { batch, warm_up, time, ref options } = measurement;
     let rule = &model.config().input;
     let pixels: Vec<u8> = (0..batch * rule.height * rule.width * 3)
         .map(|at| ((at * 2_654_435_761) >> 13) as u8)
@@ -117,10 +125,12 @@ fn rate(model: &Model, measurement: &Measurement) -> Result<f64, Box<dyn Error>>
         }
         Ok(())
     };
-    for _ in 0..WARM_UP_BATCHES {
-        finish(begin()?)?;
-    }
     let overlaps = model.batches_at_once() > 1;
+    let (begun, mut batches) = (Instant::now(), 0);
+    while batches < WARM_UP_BATCHES || (overlaps && begun.elapsed() < warm_up) {
+        finish(begin()?)?;
+        batches += 1;
+    }
     let (begun, mut images) = (Instant::now(), 0);
     let mut running = overlaps.then(begin).transpose()?;
     while begun.elapsed() < time {

@@ -138,7 +138,7 @@ class Bench:
         words = " ".join(map(str, [batch, "{}", *explanation]))
         if words not in self.warm:
             # The engine times its plans between the first batches of a size.
-            self.ask(words.format(1.0))
+            self.ask(words.format(4.0))
             self.warm.add(words)
         return self.ask(words.format(seconds))
 
