@@ -25,9 +25,6 @@ pub(super) async fn go_on(
     if compute.precision != Precision::Auto {
         return Ok(());
     }
-    // `auto` may open none; one that was asked for and can't be opened is told later.
-    let on_gpu = compute.device.may_be_gpu()
-        && compute.device.open().map_or(true, |device| !device.is_cpu());
     let out = Folder::open(out, stores)?;
     let Some(file) = camshaft_common::results::list(&out, PREDICTIONS).try_next().await? else {
         return Ok(());
@@ -41,6 +38,9 @@ pub(super) async fn go_on(
     // A damaged result tells nothing.
     let Ok(record) = serde_json::from_slice::<PredictionRecord>(&content) else { return Ok(()) };
     let ModelRecord { device, precision, .. } = &record.model;
+    // `auto` may open none; one that was asked for and can't be opened is told later.
+    let on_gpu = compute.device.may_be_gpu()
+        && compute.device.open().map_or(true, |device| !device.is_cpu());
     if !on_gpu {
         if device.starts_with("cuda") {
             print_line(&format!(

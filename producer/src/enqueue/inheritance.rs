@@ -60,10 +60,8 @@ fn with_options_of(record: &RunRecord, run: &RunConfig) -> (RunConfig, Vec<Strin
     let mut inherited = run.clone();
     let mut words = Vec::new();
     let has = |name: &str| run.given.has(name);
-    let is_same_source =
-        record.source == run.source.argument() && record.base.as_ref() == run.source.base();
     let is_same_model = !has("model") || may_be_same(&record.model.reference, &run.model.reference);
-    if !is_same_source || !is_same_model {
+    if !run.source.is_of(record) || !is_same_model {
         return (inherited, words);
     }
     if let SourceConfig::List { columns, .. } = &mut inherited.source {

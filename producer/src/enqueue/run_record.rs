@@ -24,16 +24,11 @@ pub struct OtherRun {
 
 /// True if `record` is of the same SOURCE, model and options as `request`.
 pub(crate) fn is_same_run(request: &EnqueueRequest, record: &RunRecord) -> bool {
-    has_same_source(request, record)
+    request.run.source.is_of(record)
+        && ListColumns::of_run(record) == request.run.source.columns()
         && record.model.same_content(&request.model)
         && record.explain == request.run.explain
         && record.label_map == *request.label_map.words()
-}
-
-fn has_same_source(request: &EnqueueRequest, record: &RunRecord) -> bool {
-    ListColumns::of_run(record) == request.run.source.columns()
-        && record.source == request.run.source.argument()
-        && record.base.as_ref() == request.run.source.base()
 }
 
 /// The record of the run that `request` goes on with or starts. `existing` is the record of the
@@ -50,16 +45,14 @@ pub(crate) fn resume_or_start(
         let out = request.run.out.to_string();
         Err(OtherRun { out, difference, redo })
     };
-    let (then, now) = (ListColumns::of_run(&existing), request.run.source.columns());
-    let is_same_list = existing.source == request.run.source.argument()
-        && existing.base.as_ref() == request.run.source.base();
-    if is_same_list && then != now {
-        return refuse(differences::of_columns(&then, &now), "");
-    }
-    if !has_same_source(request, &existing) {
-        let source = &request.run.source;
+    let source = &request.run.source;
+    if !source.is_of(&existing) {
         let then = (existing.source.as_str(), existing.base.as_ref());
         return refuse(differences::of_source(then, (&source.argument(), source.base())), "");
+    }
+    let (then, now) = (ListColumns::of_run(&existing), source.columns());
+    if then != now {
+        return refuse(differences::of_columns(&then, &now), "");
     }
     let difference = if !existing.model.same_content(&request.model) {
         differences::of_model(&existing.model, &request.model)

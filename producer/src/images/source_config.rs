@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use camshaft_common::location::{Location, LocationError};
+use camshaft_common::run::RunRecord;
 
 use crate::images::list_columns::ListColumns;
 
@@ -141,6 +142,12 @@ impl SourceConfig {
             Self::Place(_) => None,
             Self::List { base, .. } => Some(base),
         }
+    }
+
+    /// True if SOURCE and `--base` are those of a record. The columns may be others.
+    #[must_use]
+    pub(crate) fn is_of(&self, record: &RunRecord) -> bool {
+        record.source == self.argument() && record.base.as_ref() == self.base()
     }
 }
 

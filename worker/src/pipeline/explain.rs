@@ -116,10 +116,10 @@ impl ModelThread {
         pace: &StagePace,
         end: &PipelineEnd,
     ) -> Result<RunningBatch, BatchEnd> {
+        let files = Arc::clone(batch.model());
         let Batch { images, input, ready_since } = batch;
         let waited = ready_since.elapsed();
         let spans = images.iter().map(|image| traces::stage(STAGE, image)).collect();
-        let files = Arc::clone(&images.first().expect("a batch is never empty").model);
         let model = match self.model(&files) {
             Ok(model) => model,
             Err(error) => {

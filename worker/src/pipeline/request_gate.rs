@@ -22,15 +22,9 @@ pub(super) struct RequestGate {
     first: usize,
     /// Grows with the number of requests at once. Each task that begins takes a permit for good.
     further: Semaphore,
-    state: Mutex<State>,
+    pace: Mutex<RequestPace>,
     hold: Arc<HoldLimit>,
     metrics: Metrics,
-}
-
-#[derive(Debug)]
-struct State {
-    now: usize,
-    pace: RequestPace,
 }
 
 impl RequestGate {
@@ -42,9 +36,8 @@ impl RequestGate {
         hold: Arc<HoldLimit>,
         metrics: Metrics,
     ) -> Self {
-        let state = State { now: first, pace: RequestPace::new(first, most) };
-        let (further, state) = (Semaphore::new(0), Mutex::new(state));
-        Self { stage, first, further, state, hold, metrics }
+        let (further, pace) = (Semaphore::new(0), Mutex::new(RequestPace::new(first, most)));
+        Self { stage, first, further, pace, hold, metrics }
     }
 
     /// Waits until the task with this number, counted from 0, is needed. False if the stage has ended
@@ -69,11 +62,11 @@ impl RequestGate {
 
     /// Notes that an image was done, after its requests took this long.
     pub(super) fn observe(&self, took: Duration) {
-        let mut state = self.state.lock();
-        let Some(now) = state.pace.observe(Instant::now(), took) else { return };
-        let more = now - state.now;
-        state.now = now;
-        drop(state);
+        let mut pace = self.pace.lock();
+        let before = pace.now();
+        let Some(now) = pace.observe(Instant::now(), took) else { return };
+        let more = now - before;
+        drop(pace);
         // They are needed before the tasks that take them.
         self.hold.hold_more(more);
         self.metrics.show_concurrency(self.stage, now);

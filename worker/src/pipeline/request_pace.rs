@@ -47,6 +47,11 @@ impl RequestPace {
         Self { now: first.max(1), most, window: None, rate_before: None }
     }
 
+    /// The number of requests at once.
+    pub(super) fn now(&self) -> usize {
+        self.now
+    }
+
     /// Notes that an image was done at the moment `at`, after its requests took this long. Returns
     /// the number of requests at once from then on, if it grows.
     pub(super) fn observe(&mut self, at: Instant, took: Duration) -> Option<usize> {

@@ -57,17 +57,19 @@ pub enum PipelineError {
     },
 }
 
-/// Ends a pipeline whose model can do nothing any more.
-#[derive(Clone, Debug)]
+/// Ends a pipeline that can't go on.
+#[derive(Clone, Debug, Default)]
 pub struct PipelineEnd {
-    reason: Arc<OnceLock<String>>,
+    /// Why the model's device is lost.
+    lost: Arc<OnceLock<String>>,
+    /// Cancelled when a task panics, or the model's device is lost.
     failed: CancellationToken,
 }
 
 impl PipelineEnd {
     /// Notes that the model's device is lost.
     pub fn device_is_lost(&self, reason: String) {
-        self.reason.get_or_init(|| reason);
+        self.lost.get_or_init(|| reason);
         self.failed.cancel();
     }
 }
@@ -79,10 +81,7 @@ pub struct Stages {
     exits: Sender<Exit>,
     exits_in: Receiver<Exit>,
     tasks: Vec<(&'static str, JoinHandle<()>)>,
-    /// Cancelled when a task panics, or the model's device is lost.
-    failed: CancellationToken,
-    /// Why the model's device is lost.
-    lost: Arc<OnceLock<String>>,
+    end: PipelineEnd,
 }
 
 impl Stages {
@@ -90,8 +89,8 @@ impl Stages {
     #[must_use]
     pub fn new(metrics: Metrics, hold: Arc<HoldLimit>, exits: usize) -> Self {
         let (exits, exits_in) = channel(exits);
-        let (failed, lost) = (CancellationToken::new(), Arc::default());
-        Self { metrics, hold, exits, exits_in, tasks: Vec::new(), failed, lost }
+        let end = PipelineEnd::default();
+        Self { metrics, hold, exits, exits_in, tasks: Vec::new(), end }
     }
 
     /// Adds a stage of `concurrency` tasks. Each one takes an item, works on it, and sends the
@@ -137,7 +136,7 @@ impl Stages {
 
     /// Adds a task of a stage that is not a [`Stage`].
     pub fn spawn(&mut self, stage: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let failed = self.failed.clone();
+        let failed = self.end.failed.clone();
         let task = AssertUnwindSafe(task.in_current_span()).catch_unwind();
         let watched = async move {
             if let Err(panic) = task.await {
@@ -154,7 +153,7 @@ impl Stages {
         loop {
             let item = tokio::select! {
                 biased;
-                () = self.failed.cancelled() => return,
+                () = self.end.failed.cancelled() => return,
                 item = items.next() => item,
             };
             let Some(item) = item else { return };
@@ -167,7 +166,7 @@ impl Stages {
     /// What ends the pipeline if the model's device is lost.
     #[must_use]
     pub fn end(&self) -> PipelineEnd {
-        PipelineEnd { reason: Arc::clone(&self.lost), failed: self.failed.clone() }
+        self.end.clone()
     }
 
     /// The channel into which a stage sends what leaves early.
@@ -196,7 +195,7 @@ impl Stages {
                 result = Err(PipelineError::StagePanicked { stage });
             }
         }
-        if let (Ok(()), Some(reason)) = (&result, self.lost.get()) {
+        if let (Ok(()), Some(reason)) = (&result, self.end.lost.get()) {
             result = Err(PipelineError::DeviceLost { reason: reason.clone() });
         }
         result
@@ -299,6 +298,7 @@ mod tests {
         let error = ended.expect("it ends").unwrap_err();
         assert!(matches!(error, PipelineError::StagePanicked { stage: "count" }));
     }
+
     #[tokio::test]
     async fn a_lost_device_ends_the_pipeline_when_all_that_was_taken_is_through() {
         let hold = Arc::new(HoldLimit::new(1, None));

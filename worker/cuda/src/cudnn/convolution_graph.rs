@@ -180,8 +180,8 @@ impl ConvolutionProblem {
     }
 }
 
-/// What a ReLU makes of a number that is none. A zero hides that a sum was too large for f16. Not
-/// all engines can keep it.
+/// What a convolution's ReLU returns for a NaN. Zero hides that a sum was too large for f16. Some of
+/// cuDNN's engines can only return zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum NotANumber {

@@ -32,6 +32,7 @@ impl Kernels {
         rows: usize,
         channels: usize,
     ) -> Result<(), CudaError> {
+        let kernel = &self.of(format).add_bias_relu;
         let arguments = [
             Pointer(values),
             Pointer(bias),
@@ -40,8 +41,7 @@ impl Kernels {
             Count(rows),
             Size(channels),
         ];
-        let blocks = blocks_for(rows * groups_of(format, channels));
-        self.of(format).add_bias_relu.launch(stream, blocks, &arguments)
+        kernel.launch(stream, blocks_of_rows(format, rows, channels), &arguments)
     }
 
     /// `values = values * factors`, in place: values `[rows, C]`, factors f32 `[C]`.
@@ -57,7 +57,7 @@ impl Kernels {
         rows: usize,
         channels: usize,
     ) -> Result<(), CudaError> {
-        self.launch_affine(stream, format, values, factors, None, false, rows, channels)
+        self.affine(stream, format, values, factors, None, false, rows, channels)
     }
 
     /// `values = relu(values * scale + shift)`, in place: values `[rows, C]`, scale and shift f32
@@ -71,25 +71,12 @@ impl Kernels {
         format: NumberFormat,
         values: DevicePointer,
         scale: DevicePointer,
-        shift: DevicePointer,
-        relu: bool,
-        rows: usize,
-        channels: usize,
-    ) -> Result<(), CudaError> {
-        self.launch_affine(stream, format, values, scale, Some(shift), relu, rows, channels)
-    }
-
-    fn launch_affine(
-        &self,
-        stream: &Arc<CudaStream>,
-        format: NumberFormat,
-        values: DevicePointer,
-        scale: DevicePointer,
         shift: Option<DevicePointer>,
         relu: bool,
         rows: usize,
         channels: usize,
     ) -> Result<(), CudaError> {
+        let kernel = &self.of(format).affine;
         let arguments = [
             Pointer(values),
             Pointer(scale),
@@ -98,8 +85,7 @@ impl Kernels {
             Count(rows),
             Size(channels),
         ];
-        let blocks = blocks_for(rows * groups_of(format, channels));
-        self.of(format).affine.launch(stream, blocks, &arguments)
+        kernel.launch(stream, blocks_of_rows(format, rows, channels), &arguments)
     }
 
     /// Sets the gradient to zero, in place, wherever the ReLU's output is zero. Both have `values`
@@ -194,7 +180,7 @@ impl Kernels {
         channels: usize,
     ) -> Result<(), CudaError> {
         let arguments = [Pointer(from), Pointer(to), Size(positions), Size(channels)];
-        let blocks = images * positions.div_ceil(TILE) * channels.div_ceil(TILE);
+        let blocks = images * tiles_of(positions, channels);
         self.of(format).export_planes.launch(stream, blocks, &arguments)
     }
 
@@ -213,7 +199,17 @@ impl Kernels {
         channels: usize,
     ) -> Result<(), CudaError> {
         let arguments = [Pointer(from), Pointer(to), Size(positions), Size(channels)];
-        let blocks = images * positions.div_ceil(TILE) * channels.div_ceil(TILE);
+        let blocks = images * tiles_of(positions, channels);
         self.of(format).import_planes.launch(stream, blocks, &arguments)
     }
+}
+
+/// Blocks of a kernel whose threads each take a group of one row's channels.
+fn blocks_of_rows(format: NumberFormat, rows: usize, channels: usize) -> usize {
+    blocks_for(rows * groups_of(format, channels))
+}
+
+/// Blocks of a kernel that transposes one image's `[positions, channels]`.
+fn tiles_of(positions: usize, channels: usize) -> usize {
+    positions.div_ceil(TILE) * channels.div_ceil(TILE)
 }

@@ -290,7 +290,7 @@ impl NormaliseStep {
         let &Self { values, residual, relu, scale, shift, no_bias, rows, channels } = self;
         let LaunchQueue { kernels, stream, format, .. } = queue;
         let relu_now = relu && residual.is_none();
-        kernels.affine(stream, format, values, scale, shift, relu_now, rows, channels)?;
+        kernels.affine(stream, format, values, scale, Some(shift), relu_now, rows, channels)?;
         if residual.is_none() {
             return Ok(());
         }
