@@ -150,10 +150,9 @@ def chart(chance, side):
     return picture
 
 
-def pattern(chance, side):
-    """A gradient, rings, a chessboard or noise."""
+def pattern(chance, side, kind):
+    """A gradient, rings, a chessboard or noise: kind 0 to 3."""
     y, x = np.mgrid[0:side, 0:side] / side
-    kind = chance.randrange(4)
     if kind == 0:
         value = np.stack([x, y, 1 - x], axis=-1)
     elif kind == 1:
@@ -204,9 +203,9 @@ def plant(photos, out, seed):
         truth["duplicates"].append([write(kind, copy_of(file.read_bytes(), how, chance)), original, how])
     for kind, file in left:
         write(kind, file.read_bytes())
-    odd = [screenshot] * 3 + [chart] * 2 + [pattern] * 3
-    kinds = [chance.choice(["cat", "dog"]) for _ in odd]
-    truth["outliers"] = [write(kind, encoded(make(chance, 200), 90)) for kind, make in zip(kinds, odd)]
+    odd = [screenshot(chance, 200) for _ in range(3)] + [chart(chance, 200) for _ in range(2)]
+    odd += [pattern(chance, 200, kind) for kind in chance.sample(range(4), 3)]
+    truth["outliers"] = [write(chance.choice(["cat", "dog"]), encoded(picture, 90)) for picture in odd]
     truth["corrupt"] = []
     for index in range(CORRUPT):
         kind, file = chance.choice(chosen)
