@@ -17,11 +17,12 @@ import sys
 import time
 from pathlib import Path
 
+import peers
+
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT.parent / "shared" / "peers"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
 WEIGHTS = ROOT / "worker" / "models" / "cats-vs-dogs" / "model.safetensors"
-VENV = ROOT / "target" / "peers"
 WORK = ROOT / "target" / "compare"
 PACKAGES = ["torch", "torchvision", "openvino", "onnx", "onnxruntime", "opencv-python-headless",
             "safetensors", "grad-cam"]
@@ -37,20 +38,6 @@ COMPARISONS = {
     "audit-f32": "end to end, f32: OpenVINO and OpenCV",
     "audit-torch": "end to end, auto: PyTorch and grad-cam",
 }
-
-
-def peers_python():
-    python = VENV / "bin" / "python"
-    if python.exists():
-        return python
-    print("installing the peers' packages into target/peers …", flush=True)
-    try:
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        subprocess.run([VENV / "bin" / "pip", "install", "--quiet", *PACKAGES], check=True)
-    except (subprocess.CalledProcessError, OSError) as error:
-        shutil.rmtree(VENV, ignore_errors=True)
-        sys.exit(f"the peers' packages can't be had here ({error}); nothing was compared")
-    return python
 
 
 def run(command, pattern):
@@ -184,7 +171,7 @@ for needed in (PEERS, PHOTOS):
 # numpy's and torch's libraries choose their kernels themselves.
 environment = {name: value for name, value in os.environ.items()
                if not name.startswith("OPENBLAS_")}
-python = peers_python()
+python = peers.python_with("peers", PACKAGES)
 subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
 bench = bench_program()
 images = copies(150 * args.copies, WORK / "images")
