@@ -5,6 +5,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::class_maps::ClassMaps;
 use crate::table::{Cell, Column, ColumnKind};
 
 /// Defines an enum with a fixed word for each variant. Tables, the page and `--json` use the words.
@@ -175,6 +176,8 @@ pub(crate) struct Finding {
     pub(crate) given_overlay: Option<String>,
     /// The overlay of the other image.
     pub(crate) other_overlay: Option<String>,
+    /// The maps of the predicted and of the given class, if both were made.
+    pub(crate) class_maps: Option<ClassMaps>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,

@@ -5,6 +5,7 @@
 //! `predictions.parquet`. Downstream: `findings.parquet` and the page.
 
 mod class_attention;
+mod class_maps;
 mod cluster;
 mod duplicates;
 mod finding;
@@ -19,6 +20,7 @@ mod shortcuts;
 mod tests;
 
 pub(crate) use class_attention::AttentionTest;
+pub(crate) use class_maps::ClassMaps;
 pub(crate) use cluster::{Cluster, ClusterExample};
 pub(crate) use finding::{COLUMNS, Finding, FindingKind, Problem};
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
+use super::class_maps::{ClassMapColumns, ClassMaps};
 use super::cluster::{Cluster, ClusterExample};
 use super::finding::{Finding, RowFinding};
 use crate::table::{TableError, TableReader};
@@ -20,6 +21,7 @@ struct NamedImage {
     probability: Option<f32>,
     overlay: Option<String>,
     given_overlay: Option<String>,
+    class_maps: Option<ClassMaps>,
     finished_at: DateTime<Utc>,
 }
 
@@ -68,6 +70,7 @@ pub(super) fn rank_and_name(
             overlay: image.overlay.clone(),
             given_overlay: image.given_overlay.clone(),
             other_overlay: other.and_then(|other| other.overlay.clone()),
+            class_maps: image.class_maps.clone(),
             finished_at: image.finished_at.max(other.map_or(image.finished_at, |o| o.finished_at)),
         }
     });
@@ -89,6 +92,7 @@ fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedIm
             let probabilities = table.floats(group, "probability")?;
             let mut overlays = table.texts(group, "overlay")?;
             let mut given = table.texts(group, "label_overlay")?;
+            let maps = ClassMapColumns::read(table, group)?;
             let finished = table.integers(group, "finished_at")?;
             for &row in here {
                 let at = row as usize - start;
@@ -100,6 +104,7 @@ fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedIm
                     probability: Some(probabilities[at]).filter(|p| !p.is_nan()),
                     overlay: overlays[at].take(),
                     given_overlay: given[at].take(),
+                    class_maps: maps.of_row(at),
                     finished_at: finished[at]
                         .and_then(DateTime::from_timestamp_millis)
                         .unwrap_or_default(),

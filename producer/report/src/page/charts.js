@@ -94,12 +94,13 @@ function legend(entries) {
 // The colours of maps, from cold to hot, as red, green and blue.
 const RAMP = [[30, 35, 82], [88, 45, 128], [172, 58, 118], [232, 112, 84], [250, 226, 150]];
 
-function rampColour(share) {
+function rampParts(share) {
   const position = Math.min(1, Math.max(0, share)) * (RAMP.length - 1);
   const below = Math.min(RAMP.length - 2, Math.floor(position));
-  const mixed = RAMP[below].map((from, channel) => Math.round(from + (RAMP[below + 1][channel] - from) * (position - below)));
-  return `rgb(${mixed.join(',')})`;
+  return RAMP[below].map((from, channel) => Math.round(from + (RAMP[below + 1][channel] - from) * (position - below)));
 }
+
+const rampColour = (share) => `rgb(${rampParts(share).join(',')})`;
 
 const hasMap = (map) => map && map.height > 0 && map.width > 0 && list(map.values).length === map.height * map.width;
 

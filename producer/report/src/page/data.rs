@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::thumbnails::{PagePicture, Thumbnails};
 use crate::comparison::{ComparedImage, RunComparison};
-use crate::findings::{AttentionTest, Cluster, ClusterExample, Finding, FindingKind, Problem};
+use crate::findings::{AttentionTest, ClassMaps, Cluster, ClusterExample, Finding, FindingKind, Problem};
 use crate::overview::Overview;
 
 /// The most findings that the page lists; all of them are in `findings.parquet`.
@@ -136,6 +136,8 @@ struct ListedFinding<'a> {
     #[serde(skip_serializing_if = "is_false")]
     other_overlay_thumbnail: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    class_maps: Option<&'a ClassMaps>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     /// The address of the original image.
     image: Option<String>,
 }
@@ -249,6 +251,7 @@ impl AvailablePictures<'_> {
             other_thumbnail: finding.other.as_ref().is_some_and(|other| self.has_image(other)),
             other_overlay: finding.other_overlay.as_deref(),
             other_overlay_thumbnail: self.has_overlay(finding.other_overlay.as_deref()),
+            class_maps: finding.class_maps.as_ref(),
             image: self.original(&finding.key),
         }
     }

@@ -16,10 +16,11 @@ pub(crate) use data::{AvailablePictures, PageData, RunFacts, title};
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// The scripts. Each one builds on those before it.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     include_str!("base.js"),
     include_str!("pictures.js"),
     include_str!("charts.js"),
+    include_str!("heat.js"),
     include_str!("overview.js"),
     include_str!("findings-index.js"),
     include_str!("findings-card.js"),

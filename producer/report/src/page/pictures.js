@@ -31,6 +31,11 @@ function overlayPicture(key, overlay, thumbnail, caption) {
   return { kind: 'overlay', caption, alt: `${caption}: ${key}`, source: thumbnail ? overlayThumbnailHref(overlay) : overlayHref(overlay), href: overlayHref(overlay), missing: 'No overlay' };
 }
 
+/** The picture of an image with the heat of a map, on the scale of `maps`. It links to the overlay, if there is one. */
+function heatPicture(image, maps, digits, overlay, caption) {
+  return { ...image, kind: 'overlay', caption, alt: `${caption}: ${image.alt}`, href: overlay ? overlayHref(overlay) : image.href, heat: { maps, digits } };
+}
+
 /** The pictures of one image (`key`, `thumbnail`, `overlay`, `overlay_thumbnail`). */
 function picturesOfImage(image) {
   return [
@@ -47,6 +52,14 @@ function picturesOfFinding(row) {
       overlayPicture(row.key, row.overlay, row.overlay_thumbnail, 'This, overlay'),
       imagePicture(row.other, row.other_thumbnail, null, 'Other'),
       overlayPicture(row.other, row.other_overlay, row.other_overlay_thumbnail, 'Other, overlay'),
+    ];
+  }
+  if (row.class_maps && row.thumbnail) {
+    const image = imagePicture(row.key, row.thumbnail, row.image, 'Image');
+    return [
+      image,
+      heatPicture(image, row.class_maps, row.class_maps.given, row.given_overlay, `Why ${row.label ?? 'the label'}`),
+      heatPicture(image, row.class_maps, row.class_maps.predicted, row.overlay, `Why ${row.predicted ?? 'the prediction'}`),
     ];
   }
   if (row.given_overlay) {
@@ -76,10 +89,17 @@ function figure(picture) {
   const box = el(picture.href ? 'a' : 'span', { class: 'box', href: picture.href, tabindex: picture.href ? -1 : null });
   const placeholder = (text) => box.replaceChildren(el('span', { class: 'placeholder' }, text));
   if (picture.source) {
-    box.append(el('img', {
+    const image = el('img', {
       src: picture.source, alt: picture.alt, width: 144, height: 144, loading: 'lazy', decoding: 'async',
       on: { error: () => placeholder('Not found') },
-    }));
+    });
+    box.append(image);
+    if (picture.heat) {
+      const { maps, digits } = picture.heat;
+      const canvas = heatCanvas(mapLevels(digits), maps.height, maps.width);
+      image.addEventListener('load', () => placeHeat(canvas, image, maps.region));
+      box.append(canvas);
+    }
   } else {
     placeholder(picture.missing);
   }

@@ -23,6 +23,8 @@ pub(crate) struct ImageRow {
     pub(crate) bytes: Option<u64>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
+    /// The part that the network saw: left, top, right and bottom as shares; none if it is all.
+    pub(crate) region: Option<[f32; 4]>,
     pub(crate) digest: Option<String>,
     pub(crate) measures: Option<ImageMeasures>,
     pub(crate) perceptual_hash: Option<String>,
@@ -51,8 +53,8 @@ pub(crate) struct RowPrediction {
     pub(crate) embedding: Option<Vec<[u8; 2]>>,
     /// The first explanation.
     pub(crate) explanation: Option<Explanation>,
-    /// The overlay of the given label, if the first explanation is of another class.
-    pub(crate) given_overlay: Option<String>,
+    /// The explanation of the given label, if the first explanation is of another class.
+    pub(crate) given: Option<Explanation>,
     pub(crate) timings: StageTimings,
 }
 
@@ -95,7 +97,8 @@ impl ImageRow {
             |class: usize| matches!(meaning, LabelMeaning::Class(given, _) if given == class);
         let margin = predictions.get(1).map(|second| predictions[0].logit - second.logit);
         let of_label = predictions.iter().find(|listed| is_given(listed.class));
-        let given = explanations.iter().skip(1).find(|other| is_given(other.class));
+        let mut explanations = explanations.into_iter();
+        let explanation = explanations.next();
         let predicted = RowPrediction {
             label_probability: of_label.map(|class| class.probability),
             logit_margin: margin,
@@ -109,8 +112,8 @@ impl ImageRow {
                 .and_then(|embedding| embedding.values)
                 .filter(|_| embeddings)
                 .map(|values| values.0),
-            given_overlay: given.and_then(|given| given.overlay.clone()),
-            explanation: explanations.into_iter().next(),
+            explanation,
+            given: explanations.find(|other| is_given(other.class)),
             probabilities: predictions.iter().map(|class| class.probability).collect(),
             classes: predictions.iter().map(|class| class.class).collect(),
             labels: predictions.into_iter().map(|class| class.label).collect(),
@@ -136,6 +139,7 @@ impl ImageRow {
             bytes: image.bytes,
             width: image.width,
             height: image.height,
+            region: image.region,
             digest: image.digest.map(|digest| digest.to_string()),
             measures: image.measures,
             perceptual_hash: image.measures.map(|measures| measures.perceptual_hash.to_string()),
@@ -172,6 +176,11 @@ impl ImageRow {
     /// The first explanation.
     pub(crate) fn explanation(&self) -> Option<&Explanation> {
         self.predicted.as_ref()?.explanation.as_ref()
+    }
+
+    /// The explanation of the given label, if the first explanation is of another class.
+    fn given_explanation(&self) -> Option<&Explanation> {
+        self.predicted.as_ref()?.given.as_ref()
     }
 
     fn number(&self, read: impl Fn(&RowPrediction) -> Option<f32>) -> Cell<'_> {
@@ -219,7 +228,7 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
     "target" Text |row| Cell::Text(row.explanation().map(|map| &*map.label));
     "overlay" Text |row| Cell::Text(row.explanation().and_then(|map| map.overlay.as_deref()));
     "label_overlay" Text |row| {
-        Cell::Text(row.predicted.as_ref().and_then(|p| p.given_overlay.as_deref()))
+        Cell::Text(row.given_explanation().and_then(|map| map.overlay.as_deref()))
     };
     "map" FloatList |row| Cell::FloatList(row.explanation().map(|map| &map.map.values[..]));
     "map_height" Integer |row| Cell::Integer(row.explanation().map(|map| map.map.height as i64));
@@ -260,6 +269,10 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
     "worker" Text |row| Cell::Text(Some(&row.worker));
     "finished_at" Time |row| Cell::Time(Some(row.finished_at));
     "label_class" Text |row| Cell::Text(row.label_class());
+    "label_map" FloatList |row| {
+        Cell::FloatList(row.given_explanation().map(|map| &map.map.values[..]))
+    };
+    "region" FloatList |row| Cell::FloatList(row.region.as_ref().map(|region| &region[..]));
 };
 
 #[cfg(test)]

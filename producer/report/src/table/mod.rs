@@ -12,7 +12,7 @@ mod writer;
 pub use column::TableError;
 pub(crate) use column::{Cell, Column, ColumnKind};
 pub(crate) use csv_writer::CsvWriter;
-pub(crate) use reader::TableReader;
+pub(crate) use reader::{ListColumn, TableReader};
 pub(crate) use writer::TableWriter;
 
 #[cfg(test)]
