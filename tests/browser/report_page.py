@@ -227,17 +227,23 @@ def check_pictures(reader):
     first = reader.rows[0]
     sources = lambda: card.locator("img").evaluate_all("images => images.map((image) => image.getAttribute('src'))")
     view = lambda name: page.locator(f"#view input[value={name}]").check(force=True)
+    drawn = "class_maps" in first and first["thumbnail"]
+    shows_overlays = lambda: sources() and (card.locator(".map-heat").count() == 2 if drawn else all("overlays/" in source for source in sources()))
     view("overlay")
     if first["overlay"]:
-        check(sources() and all("overlays/" in source for source in sources()), f"the switch to overlays shows {sources()}")
+        check(shows_overlays(), f"the switch to overlays shows {sources()}")
+    if drawn:
+        sizes = "maps => maps.map((map) => Math.round(map.getBoundingClientRect().width))"
+        card.locator(".map-heat").first.scroll_into_view_if_needed()
+        check(all(width > 20 for width in card.locator(".map-heat").evaluate_all(sizes)), "heat lies over the image")
     view("image")
     if first["thumbnail"]:
         check(sources() and all(source.startswith("thumbnails/image/") for source in sources()), f"the switch to images shows {sources()}")
         card.get_by_role("button", name="Show overlay").click()
         if first["overlay"]:
-            check(all("overlays/" in source for source in sources()), "a card's own switch shows its overlay")
+            check(shows_overlays(), "a card's own switch shows its overlay")
     view("both")
-    wanted = sum(bool(first[name]) for name in ("thumbnail", "overlay", "given_overlay", "other_thumbnail", "other_overlay"))
+    wanted = 3 if drawn else sum(bool(first[name]) for name in ("thumbnail", "overlay", "given_overlay", "other_thumbnail", "other_overlay"))
     check(len(sources()) == wanted, f"both: {len(sources())} pictures instead of {wanted}")
 
 
