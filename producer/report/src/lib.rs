@@ -42,7 +42,8 @@ pub use error::ReportError;
 pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
-    MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,
+    HoldoutAccuracy, LabelAudit, MeanMap, MeasuredShare, ModelAgainstHeads, Overview, Throughput,
+    UnknownLabel, UnknownLabels, WorkerImages,
 };
 pub use predictions::read_results::ReadProgress;
 pub use report::{ReportOptions, build};

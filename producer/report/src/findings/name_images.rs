@@ -67,6 +67,10 @@ pub(super) fn rank_and_name(
             cluster: found.cluster,
             overlay: image.overlay.clone(),
             given_overlay: image.given_overlay.clone(),
+            held_out_probability: found.opinions.held_out,
+            held_out_label_probability: found.opinions.held_out_label,
+            model_label_probability: found.opinions.model_label,
+            model_agrees: found.opinions.model_agrees,
             other_overlay: other.and_then(|other| other.overlay.clone()),
             finished_at: image.finished_at.max(other.map_or(image.finished_at, |o| o.finished_at)),
         }

@@ -10,6 +10,8 @@ mod minimiser;
 mod multinomial_head;
 mod objective;
 mod products;
+mod projection;
 
 pub(crate) use feature_matrix::{FeatureMatrix, FeatureMatrixBuilder};
 pub(crate) use multinomial_head::MultinomialHead;
+pub(crate) use projection::Projection;
