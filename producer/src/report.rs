@@ -211,9 +211,8 @@ fn print_unknown_labels(overview: &Overview) {
     }
     let all = overview.labelled + images;
     print_line(&format!(
-        "{images} of {} have labels that mean none of the model's classes; accuracy and label errors \
-         leave them out: {named}. To say which classes they are, audit with --label-map and another \
-         --out",
+        "{images} of {} have labels that mean none of the model's classes; accuracy leaves them out: \
+         {named}. To say which classes they are, audit with --label-map and another --out",
         format_count(all, "labelled image"),
     ));
 }

@@ -58,7 +58,8 @@ fn labels_of_the_users_own_are_judged_with_a_hold_out_and_in_groups() {
     let wrong = write_textures(&source);
     write_small_model(&model);
     let mut audit = camshaft(["audit", "--overlay", "none"]);
-    let _audited = run(audit.arg(&source).arg("--out").arg(&out).arg("--model").arg(&model)).expect(0);
+    let _audited =
+        run(audit.arg(&source).arg("--out").arg(&out).arg("--model").arg(&model)).expect(0);
 
     let table = summary(&out, &["--thumbnails", "0"]);
     let suspected = found(&out, "kind = 'label-error'");
@@ -72,12 +73,18 @@ fn labels_of_the_users_own_are_judged_with_a_hold_out_and_in_groups() {
     let rows = "SELECT count(*) AS images, count(fold) AS judged, count(held_out_probability) AS sure, \
         count(*) FILTER (suspected) AS suspected FROM '{out}/report/labels.parquet'";
     let [row] = &duckdb(&out, rows)[..] else { panic!("one row") };
-    assert_eq!((&row["images"], &row["judged"], &row["sure"]), (&120.into(), &120.into(), &120.into()));
+    assert_eq!(
+        (&row["images"], &row["judged"], &row["sure"]),
+        (&120.into(), &120.into(), &120.into())
+    );
     assert_eq!(row["suspected"], suspected.len());
 
     let printed = report(&out, &["--thumbnails", "0", "--holdout", "0.3"]).expect(0).stdout;
     assert!(printed.contains("Estimated label errors: "), "{printed}");
-    assert!(printed.contains("held out: ") && printed.contains("without the suspected"), "{printed}");
+    assert!(
+        printed.contains("held out: ") && printed.contains("without the suspected"),
+        "{printed}"
+    );
     let kept_out = "SELECT count(*) AS images FROM '{out}/report/labels.parquet' AS labels \
         JOIN '{out}/report/findings.parquet' AS findings USING (key) WHERE labels.holdout";
     assert_eq!(duckdb(&out, kept_out)[0]["images"], 0);

@@ -49,6 +49,7 @@ impl FeatureMatrixBuilder {
 
 impl FeatureMatrix {
     /// The number of rows.
+    #[cfg(test)]
     pub(crate) fn rows(&self) -> usize {
         self.scales.len()
     }

@@ -45,12 +45,8 @@ impl MultinomialHead {
         Self { weights }
     }
 
-    /// The number of classes.
-    pub(crate) fn classes(&self) -> usize {
-        self.weights.classes
-    }
-
     /// Writes the probability of each class for one row of the features.
+    #[cfg(test)]
     pub(crate) fn probabilities(&self, features: &FeatureMatrix, row: u32, into: &mut [f32]) {
         let found = self.weights.map_rows(features, &[row], |_, found| found.to_vec());
         into.copy_from_slice(&found[0]);
@@ -79,7 +75,7 @@ mod tests {
     /// Clouds around one centre a class, and the class of each point.
     fn clouds(classes: u32, width: usize, rows: u32) -> (FeatureMatrix, Vec<u32>) {
         let mut chance = Pcg64Mcg::seed_from_u64(5);
-        let mut around = |chance: &mut dyn Rng, spread: f32| -> Vec<f32> {
+        let around = |chance: &mut dyn Rng, spread: f32| -> Vec<f32> {
             (0..width)
                 .map(|_| spread * (chance.random::<f32>() + chance.random::<f32>() - 1.0))
                 .collect()
