@@ -74,8 +74,8 @@ impl Projection {
     /// Projects rows that lie one after the other. Returns the projected rows in the same way.
     pub(crate) fn project(&self, rows: &[f32]) -> Vec<f32> {
         let mut projected = vec![0.0; rows.len() / self.width * self.axes()];
-        let chunks = rows.chunks(CHUNK_ROWS * self.width);
-        for (rows, into) in chunks.zip(projected.chunks_mut(CHUNK_ROWS * self.axes())) {
+        let chunks = rows.par_chunks(CHUNK_ROWS * self.width);
+        chunks.zip(projected.par_chunks_mut(CHUNK_ROWS * self.axes())).for_each(|(rows, into)| {
             let centred = self.centre(rows);
             for (at, panel) in self.panels.iter().enumerate() {
                 let mut products = vec![[0.0; LANES]; centred.len() / self.stored_width];
@@ -84,7 +84,7 @@ impl Projection {
                     row[at * LANES..][..LANES].copy_from_slice(product);
                 }
             }
-        }
+        });
         projected
     }
 

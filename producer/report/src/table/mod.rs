@@ -88,7 +88,7 @@ mod tests {
                 halves.extend(lists.iter().map(<[f32]>::len));
                 true
             };
-            reader.half_lists(group, "halves", 1000, read).unwrap();
+            reader.half_lists(group, "halves", 1000, 0, read).unwrap();
             for index in 0..names.len() {
                 let row = row(at);
                 assert_eq!(names[index], row.name);

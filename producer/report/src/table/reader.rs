@@ -12,7 +12,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::column::TableError;
 
-/// A finished table. Asking for a column that the table lacks, or for another kind than the column
+/// A finished table, to be read by one thread: its columns share the file's position. Asking for a column that the table lacks, or for another kind than the column
 /// has, is a bug and panics.
 pub(crate) struct TableReader {
     file: SerializedFileReader<File>,
@@ -128,13 +128,14 @@ impl TableReader {
         Ok(ListColumn { values: values.into_iter().map(text).collect(), ends })
     }
 
-    /// Calls `read` with the lists of halves of `rows` rows after the other, as far as `read` returns
-    /// true: a whole row group of embeddings would take gigabytes on the way.
+    /// Calls `read` with the lists of halves of `rows` rows, skips `skipped` rows, and so on as long as
+    /// `read` returns true. A whole row group of embeddings would take gigabytes on the way.
     pub(crate) fn half_lists(
         &self,
         group: usize,
         name: &str,
         rows: usize,
+        skipped: usize,
         mut read: impl FnMut(&ListColumn<f32>) -> bool,
     ) -> Result<(), TableError> {
         let index = *self.columns.get(name).expect("the table has this column");
@@ -158,6 +159,9 @@ impl TableReader {
             };
             let values = values.iter().map(half).collect();
             if !read(&ListColumn { values, ends }) {
+                return Ok(());
+            }
+            if skipped > 0 && reader.skip_records(skipped)? == 0 {
                 return Ok(());
             }
         }

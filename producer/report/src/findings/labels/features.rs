@@ -3,8 +3,6 @@
 //! Features are centred and brought to one length, so that the strength of a regularisation means the
 //! same for every network. Long embeddings are projected onto the axes along which they vary most.
 
-use rayon::prelude::*;
-
 use crate::learning::{FeatureMatrix, FeatureMatrixBuilder, Projection};
 use crate::predictions::sketches::CentredSketches;
 use crate::table::{TableError, TableReader};
@@ -14,10 +12,10 @@ use crate::table::{TableError, TableReader};
 const MAX_AXES: usize = 256;
 /// Images that the axes come from, about.
 const SAMPLE_IMAGES: usize = 8192;
-/// Embeddings that are read at once.
-const BATCH_ROWS: usize = 256;
-/// Row groups that are read side by side. Each holds its projected rows.
-const GROUPS_AT_ONCE: usize = 4;
+/// Neighbouring images of the sample; those between are skipped without decoding them.
+const SAMPLE_ROWS: usize = 32;
+/// Embeddings that are read and projected at once. On the way 1,024 of 2,048 numbers take 100 MB.
+const BATCH_ROWS: usize = 1024;
 /// The squared length of each row of features.
 const SQUARED_LENGTH: f32 = 128.0;
 
@@ -63,18 +61,12 @@ struct Embeddings {
     width: usize,
 }
 
-/// Projected embeddings of a row group.
-struct ProjectedGroup {
-    rows: Vec<f32>,
-    exists: Vec<bool>,
-}
-
 impl Embeddings {
     /// The embeddings of the table, if at least one image has one.
     fn find(table: &TableReader) -> Result<Option<Self>, TableError> {
         let mut width = 0;
         for group in 0..table.groups() {
-            table.half_lists(group, "embedding", BATCH_ROWS, |lists| {
+            table.half_lists(group, "embedding", BATCH_ROWS, 0, |lists| {
                 width = lists.iter().map(<[f32]>::len).max().unwrap_or(0);
                 false
             })?;
@@ -92,77 +84,46 @@ impl Embeddings {
         drop(sample);
         let mut matrix = FeatureMatrixBuilder::new(projection.axes(), table.rows());
         let mut exists = Vec::with_capacity(table.rows());
-        let groups: Vec<usize> = (0..table.groups()).collect();
-        for groups in groups.chunks(GROUPS_AT_ONCE) {
-            let read = |group: &usize| self.project_group(table, *group, &projection);
-            let projected: Vec<_> = groups.par_iter().map(read).collect();
-            for group in projected {
-                let group = group?;
-                group.rows.chunks_exact(projection.axes()).for_each(|row| matrix.push(row));
-                exists.extend(group.exists);
-            }
+        let mut batch = Vec::with_capacity(BATCH_ROWS * self.width);
+        for group in 0..table.groups() {
+            table.half_lists(group, "embedding", BATCH_ROWS, 0, |lists| {
+                batch.clear();
+                let first = exists.len();
+                for embedding in lists.iter() {
+                    let fits = embedding.len() == self.width;
+                    exists.push(fits);
+                    batch.extend_from_slice(if fits { embedding } else { &[] });
+                    batch.resize((exists.len() - first) * self.width, 0.0);
+                }
+                let mut projected = projection.project(&batch);
+                let rows = projected.chunks_exact_mut(projection.axes());
+                for (row, exists) in rows.zip(&exists[first..]) {
+                    if *exists {
+                        bring_to_length(row);
+                    } else {
+                        row.fill(0.0);
+                    }
+                    matrix.push(row);
+                }
+                true
+            })?;
         }
         Ok(ImageFeatures { matrix: matrix.finish(), exists, kind: "embeddings" })
     }
 
-    /// The embeddings of images that are evenly spread over the table, one after the other.
+    /// The embeddings of images that are spread over the table, one after the other.
     fn sample(&self, table: &TableReader) -> Result<Vec<f32>, TableError> {
         let step = table.rows().div_ceil(SAMPLE_IMAGES).max(1);
-        let groups: Vec<usize> = (0..table.groups()).collect();
-        let of_group = |group: &usize| {
-            let (mut sample, mut row) = (Vec::new(), 0);
-            table.half_lists(*group, "embedding", BATCH_ROWS, |lists| {
-                for embedding in lists.iter() {
-                    if row % step == 0 && embedding.len() == self.width {
-                        sample.extend_from_slice(embedding);
-                    }
-                    row += 1;
-                }
+        let mut sample = Vec::new();
+        for group in 0..table.groups() {
+            let skipped = SAMPLE_ROWS * (step - 1);
+            table.half_lists(group, "embedding", SAMPLE_ROWS, skipped, |lists| {
+                let fitting = lists.iter().filter(|embedding| embedding.len() == self.width);
+                fitting.for_each(|embedding| sample.extend_from_slice(embedding));
                 true
             })?;
-            Ok(sample)
-        };
-        let mut all = Vec::new();
-        for groups in groups.chunks(GROUPS_AT_ONCE) {
-            let samples: Vec<Result<Vec<f32>, TableError>> =
-                groups.par_iter().map(of_group).collect();
-            for sample in samples {
-                all.extend(sample?);
-            }
         }
-        Ok(all)
-    }
-
-    fn project_group(
-        &self,
-        table: &TableReader,
-        group: usize,
-        projection: &Projection,
-    ) -> Result<ProjectedGroup, TableError> {
-        let mut projected = ProjectedGroup { rows: Vec::new(), exists: Vec::new() };
-        let mut batch = Vec::with_capacity(BATCH_ROWS * self.width);
-        table.half_lists(group, "embedding", BATCH_ROWS, |lists| {
-            batch.clear();
-            let skipped = projected.exists.len() * self.width;
-            for embedding in lists.iter() {
-                let fits = embedding.len() == self.width;
-                projected.exists.push(fits);
-                batch.extend_from_slice(if fits { embedding } else { &[] });
-                batch.resize(projected.exists.len() * self.width - skipped, 0.0);
-            }
-            let start = projected.rows.len();
-            projected.rows.extend(projection.project(&batch));
-            let rows = projected.rows[start..].chunks_exact_mut(projection.axes());
-            for (row, exists) in rows.zip(&projected.exists[start / projection.axes()..]) {
-                if *exists {
-                    bring_to_length(row);
-                } else {
-                    row.fill(0.0);
-                }
-            }
-            true
-        })?;
-        Ok(projected)
+        Ok(sample)
     }
 }
 

@@ -145,3 +145,25 @@ fn images_are_grouped_by_a_folder_and_one_that_no_image_has_is_refused() {
     let refused = found(planted(false), missing).no_such_folder.unwrap();
     assert_eq!((refused.part, refused.example.as_str()), (2, "site-0/0.jpg"));
 }
+
+#[test]
+fn embeddings_are_used_if_the_table_has_them_and_images_without_are_left_to_the_model() {
+    let mut rows = planted(true);
+    let mut chance = Pcg64Mcg::seed_from_u64(4);
+    for (at, row) in rows.iter_mut().enumerate() {
+        let kind = if at < 270 { at % 3 } else { at - 270 };
+        let half = |at: usize| {
+            let centre = if at % 3 == kind { 0.6 } else { 0.0 };
+            half::f16::from_f32(centre + chance.random::<f32>()).to_le_bytes()
+        };
+        let width = if at == 5 { 7 } else { 300 };
+        let predicted = row.predicted.as_mut().unwrap();
+        predicted.embedding = (at != 6).then(|| (0..width).map(half).collect());
+    }
+    let findings = found(rows, LabelOptions::default());
+    assert_eq!(suspected(&findings), WRONG);
+    let audit = findings.label_audit.unwrap();
+    assert_eq!((audit.features, audit.images), ("embeddings", 271));
+    assert!(audit.dimensions <= 256, "{audit:?}");
+    assert!(findings.notes.iter().any(|note| note.contains("labels of 2 images")));
+}
