@@ -27,6 +27,7 @@ pub(crate) fn describe_report_error(error: &ReportError) -> String {
             "{error}; run the audit with --embeddings (and --out elsewhere), or leave --embeddings \
              out here"
         ),
+        ReportError::NoSuchFolder { .. } => with_option(error, Some("--group-by")),
         ReportError::NothingInCommon { .. } => with_option(error, Some("--against")),
         ReportError::NoResults(_)
         | ReportError::AllLeftOut { .. }

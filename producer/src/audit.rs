@@ -67,6 +67,10 @@ pub(crate) struct AuditConfig {
     pub(crate) report: bool,
     /// The conditions of `--fail-on`.
     pub(crate) fail_on: Vec<Condition>,
+    /// The share of images that no finding of the report is about.
+    pub(crate) holdout: Option<f64>,
+    /// The folder of keys, counted from 1, that groups images whose labels are judged together.
+    pub(crate) group_by: Option<usize>,
     /// How the network runs, and how large images may be.
     pub(crate) engine: EngineConfig,
     /// Ends the audit early. A signal cancels it, and so does the engine: see [`engine_settings`].
@@ -190,8 +194,17 @@ pub enum AuditError {
 /// failed, or if a condition of `--fail-on` holds.
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
-    let AuditConfig { run, max_failure_rate, trust_sample, report, fail_on, mut engine, stop } =
-        config;
+    let AuditConfig {
+        run,
+        max_failure_rate,
+        trust_sample,
+        report,
+        fail_on,
+        holdout,
+        group_by,
+        mut engine,
+        stop,
+    } = config;
     let run = inheritance::inherit(run, &stores).await?;
     precision::go_on(&mut engine.compute, &run.out, &stores)
         .await
@@ -277,7 +290,8 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     }
     let mut conditions = None;
     if report {
-        let options = ReportOptions { embeddings: explain.embeddings, ..ReportOptions::default() };
+        let embeddings = explain.embeddings;
+        let options = ReportOptions { embeddings, holdout, group_by, ..ReportOptions::default() };
         conditions = report::report_audit(&out, &options, &fail_on, &stores).await?;
     }
     let failed = done.outcomes.failed_in_all() + enqueued.skipped_failed.load(Relaxed);

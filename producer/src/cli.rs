@@ -4,6 +4,7 @@
 //! refuses arguments that don't go together. No command sees clap's types.
 
 mod examples;
+mod label_audit;
 mod prune;
 #[cfg(test)]
 mod tests;
@@ -175,6 +176,9 @@ pub(crate) struct AuditArgs {
     /// Conditions on the report.
     #[command(flatten)]
     pub(crate) fail_on: FailOnArgs,
+    /// How the report judges labels.
+    #[command(flatten)]
+    pub(crate) label_audit: label_audit::LabelAuditArgs,
     /// Where the model runs.
     #[command(flatten)]
     pub(crate) engine: camshaft_worker::arguments::EngineArgs,
@@ -218,6 +222,9 @@ pub(crate) struct ReportArgs {
     /// Conditions on the report.
     #[command(flatten)]
     pub(crate) fail_on: FailOnArgs,
+    /// How labels are judged.
+    #[command(flatten)]
+    pub(crate) label_audit: label_audit::LabelAuditArgs,
 }
 
 /// Conditions on the report.
@@ -386,6 +393,8 @@ impl AuditArgs {
             trust_sample: self.trust_sample,
             report: !self.no_report,
             fail_on: self.fail_on.fail_on,
+            holdout: self.label_audit.holdout,
+            group_by: self.label_audit.group_by,
             engine: self.engine.resolve(audit::engine_settings(stop.clone())),
             stop,
         })
@@ -401,12 +410,15 @@ impl EnqueueArgs {
 
 impl ReportArgs {
     pub(crate) fn resolve(self) -> Result<ReportConfig, UsageError> {
-        let Self { out, against, csv, embeddings, thumbnails, json, fail_on } = self;
+        let Self { out, against, csv, embeddings, thumbnails, json, fail_on, label_audit } = self;
+        let label_audit::LabelAuditArgs { holdout, group_by } = label_audit;
         fail_on.check(against.is_some(), "give the other one with --against")?;
         if against.as_ref() == Some(&out) {
             return Err(UsageError::AgainstItself(out));
         }
-        let options = ReportOptions { csv, embeddings, thumbnails, compare_with: against };
+        let compare_with = against;
+        let options =
+            ReportOptions { csv, embeddings, thumbnails, compare_with, holdout, group_by };
         Ok(ReportConfig { out, options, json, fail_on: fail_on.fail_on })
     }
 }

@@ -9,8 +9,8 @@ use camshaft_common::label::LabelProblem;
 use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{
-    Condition, Overview, ReadProgress, ReportError, ReportOptions, Summary, UnknownLabel,
-    UnknownLabels, UnknownNumber,
+    Condition, LabelAudit, MeasuredShare, Overview, ReadProgress, ReportError, ReportOptions,
+    Summary, UnknownLabel, UnknownLabels, UnknownNumber,
 };
 
 use crate::advice;
@@ -127,6 +127,7 @@ fn print_summary(summary: &Summary) {
         let number = numbers.get(name).map_or(0, |number| *number as u64);
         (number > 0).then(|| format_count(number, noun))
     };
+    print_label_audit(overview);
     let found: Vec<_> = kinds.into_iter().filter_map(describe).collect();
     if found.is_empty() {
         print_line("Nothing was found");
@@ -143,6 +144,48 @@ fn print_summary(summary: &Summary) {
         ));
     }
     print_line(&format!("The report is {}", summary.page));
+}
+
+/// Says how labels were judged, and how many are probably wrong.
+fn print_label_audit(overview: &Overview) {
+    let percent = |share: &MeasuredShare| format!("{:.1} %", share.share * 100.0);
+    if let (Some(count), Some(low), Some(high)) = (
+        overview.estimated_label_errors,
+        overview.estimated_label_errors_low,
+        overview.estimated_label_errors_high,
+    ) {
+        print_line(&format!("Estimated label errors: {count} ({low} to {high})"));
+    }
+    let Some(audit) = &overview.label_audit else { return };
+    let LabelAudit { features, folds, strength, accuracy, .. } = audit;
+    print_line(&format!(
+        "Labels were judged by heads that had not seen the image: {} with {}, {folds} folds, {features} \
+         of {} numbers, strength {strength}; they give {} of the images their labels",
+        format_count(audit.images, "image"),
+        format_count(audit.classes, "label"),
+        audit.dimensions,
+        percent(accuracy),
+    ));
+    if let Some(holdout) = &audit.holdout {
+        let range = |share: &MeasuredShare| {
+            let [low, high] = [share.low, share.high].map(|end| end * 100.0);
+            format!("{} ({low:.1} to {high:.1})", percent(share))
+        };
+        print_line(&format!(
+            "Accuracy on {} held out: {}, and {} without the suspected labels",
+            format_count(holdout.before.images, "image"),
+            range(&holdout.before),
+            range(&holdout.after),
+        ));
+    }
+    if let Some(model) = audit.model.as_ref().filter(|model| model.memorised) {
+        print_line(&format!(
+            "The model has probably learnt these labels by heart: it gives {} of these images their \
+             labels, heads that have not seen them {}, and it sides with most labels that they suspect",
+            percent(&model.model),
+            percent(&model.heads),
+        ));
+    }
 }
 
 /// Labels of unknown meaning that are named.
@@ -168,9 +211,8 @@ fn print_unknown_labels(overview: &Overview) {
     }
     let all = overview.labelled + images;
     print_line(&format!(
-        "{images} of {} have labels that mean none of the model's classes; accuracy and label errors \
-         leave them out: {named}. To say which classes they are, audit with --label-map and another \
-         --out",
+        "{images} of {} have labels that mean none of the model's classes; accuracy leaves them out: \
+         {named}. To say which classes they are, audit with --label-map and another --out",
         format_count(all, "labelled image"),
     ));
 }

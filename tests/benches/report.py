@@ -3,8 +3,9 @@
 
     cargo build --release && tests/benches/report.py 1000000
 
-Needs some 4 KB of disk for each result, below --folder. The results have ten classes with noisy maps,
-3 % wrong labels, 2 % duplicates and a cluster with a tag, so that the report has findings of each kind.
+Needs some 4 KB of disk for each result, below --folder; with --embeddings 12 KB, and numpy. The results
+have ten classes (--classes) with noisy maps, 3 % wrong labels, 2 % duplicates and a cluster with a tag, so
+that the report has findings of each kind.
 """
 
 import argparse
@@ -39,15 +40,24 @@ def make_map(chance, tagged):
     return values
 
 
-def result(index, centres):
+def embedding_values(seed, kind):
+    """2,048 halves around the centre of a class, in base64."""
+    import numpy as np
+
+    centre = np.random.default_rng([1, kind]).normal(size=2048)
+    values = np.random.default_rng([2, seed]).standard_normal(2048, dtype=np.float32) + 0.15 * centre
+    return base64.b64encode(np.maximum(values, 0).astype("<f2").tobytes()).decode()
+
+
+def result(index, centres, embeddings):
     """One prediction, the same for the same index."""
     # One in fifty is a copy of another, with another key and label.
     seed = index - 1 if index % 50 == 1 else index
     original, kind = random.Random(seed), seed % len(CLASSES)
     tagged = kind == 0 and original.random() < 0.05
-    label = CLASSES[(kind + 1) % 10] if random.Random(-index).random() < 0.03 else CLASSES[kind]
+    label = CLASSES[(kind + 1) % len(CLASSES)] if random.Random(-index).random() < 0.03 else CLASSES[kind]
     probability = min(0.9999, original.betavariate(20 if tagged else 9, 1))
-    other = (kind + original.randrange(1, 10)) % 10
+    other = (kind + original.randrange(1, len(CLASSES))) % len(CLASSES)
     sketch = bytes((value + original.randrange(-40, 40)) & 0xFF for value in centres[kind])
     values = make_map(original, tagged)
     mass = sum(values)
@@ -58,6 +68,9 @@ def result(index, centres):
         "map": {"height": 7, "width": 7, "values": values}, "max": max(values), "mass": mass,
         "entropy": 0.8, "centroid": [0.5, 0.5], "border_share": 0.3,
     }
+    embedding = {"dimensions": 2048, "scale": 0.02, "sketch": base64.b64encode(sketch).decode()}
+    if embeddings:
+        embedding["values"] = embedding_values(seed, kind)
     return key, {
         "schema": 1, "run": RUN,
         "image": {
@@ -76,7 +89,7 @@ def result(index, centres):
             {"class": other, "label": CLASSES[other], "probability": 1 - probability, "logit": 0.0},
         ],
         "entropy": 0.1,
-        "embedding": {"dimensions": 2048, "scale": 0.02, "sketch": base64.b64encode(sketch).decode()},
+        "embedding": embedding,
         "explanations": [explanation],
         "timings_ms": {"fetch": 1.0, "decode": 2.0, "model": 20.0, "overlay": 0.0, "store": 1.0},
         "worker": f"worker-{index % 4}",
@@ -84,13 +97,13 @@ def result(index, centres):
     }
 
 
-def write(out, start, end):
+def write(out, start, end, embeddings):
     chance = random.Random(7)
     centres = [[chance.randrange(-80, 80) for _ in range(128)] for _ in CLASSES]
     for name in CLASSES:
         os.makedirs(f"{out}/predictions/train/{name}", exist_ok=True)
     for index in range(start, end):
-        key, record = result(index, centres)
+        key, record = result(index, centres, embeddings)
         with open(f"{out}/predictions/{key}.json", "w") as file:
             json.dump(record, file, separators=(",", ":"))
 
@@ -99,8 +112,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=int)
     parser.add_argument("--folder", help="where to write them; by default a temporary folder")
+    parser.add_argument("--embeddings", action="store_true", help="results with embeddings of 2,048 halves, and a report with them")
+    parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--keep", action="store_true", help="use the results there, and leave them")
     options = parser.parse_args()
+    CLASSES[:] = [f"class-{number}" for number in range(options.classes)]
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
     folder = options.folder or tempfile.mkdtemp(prefix="camshaft-report-")
     out = os.path.join(folder, "out")
@@ -108,7 +124,7 @@ def main():
         if not (options.keep and os.path.exists(f"{out}/run.json")):
             cores = os.cpu_count()
             edges = [options.results * part // cores for part in range(cores + 1)]
-            writers = [multiprocessing.Process(target=write, args=(out, *pair)) for pair in zip(edges, edges[1:])]
+            writers = [multiprocessing.Process(target=write, args=(out, *pair, options.embeddings)) for pair in zip(edges, edges[1:])]
             [writer.start() for writer in writers]
             [writer.join() for writer in writers]
             run = {
@@ -121,6 +137,7 @@ def main():
                 json.dump(run, file)
         started = time.monotonic()
         command = [os.path.join(root, "target/release/camshaft"), "report", out, "--thumbnails", "0"]
+        command += ["--embeddings"] if options.embeddings else []
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         seconds = time.monotonic() - started
         if ended.returncode != 0:

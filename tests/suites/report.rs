@@ -1,6 +1,8 @@
 //! Tests `camshaft report` as a user runs it: its findings in a data set with known faults, its
 //! tables in DuckDB, and its page in a browser.
 
+mod labels;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

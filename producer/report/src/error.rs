@@ -36,6 +36,17 @@ pub enum ReportError {
         /// How many images the other run predicted, and an example.
         there: String,
     },
+    /// Images can't be grouped by a folder that none has.
+    #[error(
+        "no image lies in {part} folders, so the {part}. can't group them ({example} is one); count \
+         the folders of a key from 1, as in 2 for train/patient-7/a.jpg"
+    )]
+    NoSuchFolder {
+        /// The folder's place in the key, from 1.
+        part: usize,
+        /// The key of an image.
+        example: String,
+    },
     /// Embeddings were asked for, and the run recorded none.
     #[error("no result holds an embedding")]
     NoEmbeddings,

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `table` | Parquet and CSV files of any rows |
 //! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
+//! | `learning` | heads that are fitted to features, on plain numbers, too |
 //! | `run_images`, `left_out` | which results count, and what is left out |
 //! | `predictions` | the row of an image, and what is read back for all images |
 //! | `overview` | the numbers of a run |
@@ -23,6 +24,7 @@ mod comparison;
 mod conditions;
 mod error;
 mod findings;
+mod learning;
 mod left_out;
 mod overview;
 mod page;
@@ -40,7 +42,8 @@ pub use error::ReportError;
 pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
-    MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,
+    HoldoutAccuracy, LabelAudit, MeanMap, MeasuredShare, ModelAgainstHeads, Overview, Throughput,
+    UnknownLabel, UnknownLabels, WorkerImages,
 };
 pub use predictions::read_results::ReadProgress;
 pub use report::{ReportOptions, build};

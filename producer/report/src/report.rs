@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! results ─▶ rows ─▶ predictions.parquet ─▶ findings ─▶ thumbnails ─▶ index.html
-//!              └───▶ overview                  └───▶ findings.parquet
+//!              └───▶ overview                  └───▶ findings.parquet, labels.parquet
 //! ```
 //!
 //! Tables are written to temporary files, read from there, and put into OUT once they are complete.
@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
-use crate::findings::{self, Cluster, Finding, Findings};
+use crate::findings::{self, Cluster, Finding, Findings, LabelOptions, NoSuchFolder};
 use crate::left_out::{LeftOut, LeftOutTotals};
 use crate::overview::OverviewTotals;
 use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
@@ -53,11 +53,22 @@ pub struct ReportOptions {
     pub thumbnails: usize,
     /// Where another run is, to compare this one with.
     pub compare_with: Option<Location>,
+    /// The share of images that no finding is about, 0 to 1 without both; none for no hold-out.
+    pub holdout: Option<f64>,
+    /// The folder of an image's key, counted from 1, whose images are judged together.
+    pub group_by: Option<usize>,
 }
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { csv: false, embeddings: false, thumbnails: 1000, compare_with: None }
+        Self {
+            csv: false,
+            embeddings: false,
+            thumbnails: 1000,
+            compare_with: None,
+            holdout: None,
+            group_by: None,
+        }
     }
 }
 
@@ -89,9 +100,16 @@ pub async fn build(
         return Err(ReportError::NoEmbeddings);
     }
     let table = built.table.try_clone()?;
-    let found = blocking(move || findings::find(&TableReader::open(table)?)).await?;
-    let Findings { list, clusters, tests, estimated_label_errors, notes } = found;
-    overview.estimated_label_errors = estimated_label_errors;
+    let labels = LabelOptions { holdout: options.holdout, group_by: options.group_by };
+    let found = blocking(move || findings::find(&TableReader::open(table)?, labels)).await?;
+    let Findings { list, clusters, tests, estimated_label_errors, notes, .. } = found;
+    if let Some(NoSuchFolder { part, example }) = found.no_such_folder {
+        return Err(ReportError::NoSuchFolder { part, example });
+    }
+    overview.estimated_label_errors = estimated_label_errors.map(|errors| errors.count);
+    overview.estimated_label_errors_low = estimated_label_errors.map(|errors| errors.low);
+    overview.estimated_label_errors_high = estimated_label_errors.map(|errors| errors.high);
+    overview.label_audit = found.label_audit;
     overview.notes.extend(left_out);
     overview.notes.extend(built.manifest_note);
     overview.notes.extend(notes);
@@ -112,6 +130,7 @@ pub async fn build(
         predictions: built.table,
         findings: blocking(move || write_findings(listed)).await?,
         csv: built.csv,
+        labels: found.labels,
         comparison: comparison_table,
     };
     tables.put(&out).await?;
@@ -376,6 +395,7 @@ struct ReportTables {
     predictions: File,
     findings: File,
     csv: Option<File>,
+    labels: Option<File>,
     comparison: Option<File>,
 }
 
@@ -383,9 +403,10 @@ impl ReportTables {
     /// Puts the tables into OUT. Deletes an earlier report's table that this report does not have,
     /// because it would be of other results.
     async fn put(self, out: &Folder) -> Result<(), ReportError> {
-        let Self { predictions, findings, csv, comparison } = self;
+        let Self { predictions, findings, csv, labels, comparison } = self;
         put_table(out, "predictions.parquet", Some(predictions), PARQUET).await?;
         put_table(out, "findings.parquet", Some(findings), PARQUET).await?;
+        put_table(out, "labels.parquet", labels, PARQUET).await?;
         put_table(out, "predictions.csv", csv, "text/csv; charset=utf-8").await?;
         put_table(out, "comparison.parquet", comparison, PARQUET).await
     }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::class_maps::ClassMaps;
+use super::labels::LabelOpinions;
 use crate::table::{Cell, Column, ColumnKind};
 
 /// Defines an enum with a fixed word for each variant. Tables, the page and `--json` use the words.
@@ -105,6 +106,8 @@ pub(super) struct RowFinding {
     pub(super) suggested: Option<String>,
     /// The id of the cluster that the finding is about.
     pub(super) cluster: Option<u32>,
+    /// What two opinions say of a label.
+    pub(super) opinions: LabelOpinions,
 }
 
 impl RowFinding {
@@ -112,7 +115,8 @@ impl RowFinding {
     pub(super) fn new(row: usize, kind: FindingKind, score: f32, reason: String) -> Self {
         let row = u32::try_from(row).expect("a table has fewer than four billion rows");
         let (other, problem, suggested, cluster) = (None, None, None, None);
-        Self { row, other, kind, problem, score, reason, suggested, cluster }
+        let opinions = LabelOpinions::default();
+        Self { row, other, kind, problem, score, reason, suggested, cluster, opinions }
     }
 
     /// A finding of this problem. Scores are clamped to 0 to 1.
@@ -178,6 +182,14 @@ pub(crate) struct Finding {
     pub(crate) other_overlay: Option<String>,
     /// The maps of the predicted and of the given class, if both were made.
     pub(crate) class_maps: Option<ClassMaps>,
+    /// The probability of the suggested label, by a head that has not seen the image.
+    pub(crate) held_out_probability: Option<f32>,
+    /// The probability of the given label, by that head.
+    pub(crate) held_out_label_probability: Option<f32>,
+    /// The model's probability of the given label.
+    pub(crate) model_label_probability: Option<f32>,
+    /// Whether the model suggests the same label.
+    pub(crate) model_agrees: Option<bool>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -217,6 +229,26 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
     text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
     text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
     text("label_class", |finding| Cell::Text(finding.label_class.as_deref())),
+    Column {
+        name: "held_out_probability",
+        kind: ColumnKind::Float,
+        cell: |finding| Cell::Float(finding.held_out_probability),
+    },
+    Column {
+        name: "held_out_label_probability",
+        kind: ColumnKind::Float,
+        cell: |finding| Cell::Float(finding.held_out_label_probability),
+    },
+    Column {
+        name: "model_label_probability",
+        kind: ColumnKind::Float,
+        cell: |finding| Cell::Float(finding.model_label_probability),
+    },
+    Column {
+        name: "model_agrees",
+        kind: ColumnKind::Boolean,
+        cell: |finding| Cell::Boolean(finding.model_agrees),
+    },
 ];
 
 /// A column of texts.

@@ -10,7 +10,7 @@ mod cluster;
 mod duplicates;
 mod finding;
 mod image_problems;
-mod label_errors;
+mod labels;
 mod map_clusters;
 mod name_images;
 mod odd_maps;
@@ -23,30 +23,47 @@ pub(crate) use class_attention::AttentionTest;
 pub(crate) use class_maps::ClassMaps;
 pub(crate) use cluster::{Cluster, ClusterExample};
 pub(crate) use finding::{COLUMNS, Finding, FindingKind, Problem};
+pub(crate) use labels::{EstimatedErrors, LabelOptions, NoSuchFolder};
 
+use std::fs::File;
+
+use crate::overview::LabelAudit;
 use crate::predictions::ImageClasses;
 use crate::table::{TableError, TableReader};
 
 /// Everything that the searches found.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Findings {
     /// Ranked, the most urgent first.
     pub(crate) list: Vec<Finding>,
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) tests: Vec<AttentionTest>,
     /// The number of wrong labels, as confident learning estimates it; none without labels.
-    pub(crate) estimated_label_errors: Option<u64>,
+    pub(crate) estimated_label_errors: Option<EstimatedErrors>,
+    /// How labels were judged; none if by the model alone.
+    pub(crate) label_audit: Option<LabelAudit>,
+    /// The table `labels.parquet`; none without labels.
+    pub(crate) labels: Option<File>,
+    /// Set if images can't be grouped as `--group-by` says. Then nothing else is.
+    pub(crate) no_such_folder: Option<NoSuchFolder>,
     /// What was not looked for, and why.
     pub(crate) notes: Vec<String>,
 }
 
 /// Runs all searches on a finished `predictions.parquet`.
-pub(crate) fn find(table: &TableReader) -> Result<Findings, TableError> {
+pub(crate) fn find(table: &TableReader, options: LabelOptions) -> Result<Findings, TableError> {
     let classes = ImageClasses::read(table)?;
     let (mut found, mut notes) = (Vec::new(), Vec::new());
-    let labels = label_errors::find(table, &classes, &mut notes)?;
+    // Duplicates come first: heads that judge an image must not have seen its copy.
+    let mut duplicate_notes = Vec::new();
+    let duplicates = duplicates::find(table, &classes, &mut duplicate_notes)?;
+    let labels = labels::find(table, &classes, options, &duplicates, &mut notes)?;
+    if labels.no_such_folder.is_some() {
+        return Ok(Findings { no_such_folder: labels.no_such_folder, ..Findings::default() });
+    }
+    notes.extend(duplicate_notes);
     found.extend(labels.found);
-    found.extend(duplicates::find(table, &classes, &mut notes)?);
+    found.extend(duplicates);
     found.extend(image_problems::find(table, &mut notes)?);
     found.extend(outliers::find(table, &mut notes)?);
     found.extend(odd_maps::find(table, &classes, &mut notes)?);
@@ -54,7 +71,20 @@ pub(crate) fn find(table: &TableReader) -> Result<Findings, TableError> {
     let clustered = map_clusters::cluster_maps(table, &classes, &mut notes)?;
     let mut clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
     found.extend(shortcuts::find(&clusters));
+    // Nothing is found in the hold-out, whatever searched for it.
+    if !labels.in_holdout.is_empty() {
+        found.retain(|found| !labels.in_holdout[found.row as usize]);
+    }
     let list = name_images::rank_and_name(table, found, &mut clusters)?;
     let estimated_label_errors = labels.estimated;
-    Ok(Findings { list, clusters, tests, estimated_label_errors, notes })
+    Ok(Findings {
+        list,
+        clusters,
+        tests,
+        estimated_label_errors,
+        label_audit: labels.audit,
+        labels: labels.table,
+        no_such_folder: None,
+        notes,
+    })
 }

@@ -3,7 +3,7 @@
 
 use camshaft_common::measure::{ImageMeasures, PerceptualHash};
 
-use super::{FindingKind, Findings, Problem, find};
+use super::{FindingKind, Findings, LabelOptions, Problem, find};
 use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
 use crate::table::{TableReader, TableWriter};
 
@@ -14,7 +14,7 @@ fn found(rows: Vec<ImageRow>) -> Findings {
         writer.push(row).unwrap();
     }
     writer.finish().unwrap();
-    find(&TableReader::open(file).unwrap()).unwrap()
+    find(&TableReader::open(file).unwrap(), LabelOptions::default()).unwrap()
 }
 
 /// As results were before anything was measured of images.
@@ -86,8 +86,12 @@ fn a_label_against_a_sure_prediction_is_suspected_in_old_results_too() {
     assert_eq!(findings.list.len(), 1);
     let [wrong] = &findings.list[..] else { panic!() };
     assert_eq!((wrong.suggested.as_deref(), wrong.rank), (Some("cat"), 1));
-    assert_eq!(findings.estimated_label_errors, Some(1));
-    assert!(findings.notes.iter().any(|note| note.contains("older version")), "{findings:?}");
+    assert_eq!(findings.estimated_label_errors.unwrap().count, 1);
+    assert!(
+        findings.notes.iter().any(|note| note.contains("older version")),
+        "{:?}",
+        findings.notes
+    );
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //!
 //! Owns what is counted of the rows of a run; findings and comparison have numbers of their own.
 
+mod label_audit;
 mod run_overview;
 mod totals;
 
+pub use label_audit::{HoldoutAccuracy, LabelAudit, MeasuredShare, ModelAgainstHeads};
 pub use run_overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
     MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,

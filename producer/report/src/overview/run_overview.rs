@@ -5,6 +5,8 @@ use camshaft_common::label::LabelProblem;
 use camshaft_common::prediction::StageTimings;
 use serde::Serialize;
 
+use super::label_audit::LabelAudit;
+
 /// Counts and shares of a run. Its fields are those of the page's data and of the JSON
 /// summary.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -31,6 +33,12 @@ pub struct Overview {
     pub ece: Option<f64>,
     /// The number of wrong labels, as confident learning estimates it.
     pub estimated_label_errors: Option<u64>,
+    /// Lower end of the bootstrap's 95 % interval of that number.
+    pub estimated_label_errors_low: Option<u64>,
+    /// Upper end of the interval.
+    pub estimated_label_errors_high: Option<u64>,
+    /// How labels were judged; none if by the model alone.
+    pub label_audit: Option<LabelAudit>,
     /// The calibration curve.
     pub calibration: Vec<CalibrationBin>,
     /// The histogram of confidence.

@@ -29,7 +29,7 @@ function drawOverview(report, show) {
     tile('Failed', count(overview.failed), overview.failed > 0 ? el('a', { href: '#failures' }, 'See why') : overview.failed === 0 && 'None', overview.failed > 0 && 'warn'),
     tile('Accuracy', percent(overview.accuracy), accuracyLine(overview)),
     tile('Calibration error', decimal(overview.ece, 3), isNumber(overview.ece) ? 'ECE: mean gap between confidence and accuracy' : 'Not measured'),
-    tile('Label errors', count(overview.estimated_label_errors), isNumber(overview.estimated_label_errors) ? 'Estimated' : 'Not estimated'),
+    tile('Label errors', labelErrors(overview), labelErrorsLine(overview)),
     tile('Findings', count(findings.total ?? list(findings.rows).length), el('a', { href: '#findings' }, 'Go to the list')),
   ));
   body.append(panel('What was found', { class: 'found' }, foundList(findings, show)));
@@ -37,6 +37,26 @@ function drawOverview(report, show) {
 
 function tile(name, value, line, tone) {
   return el('div', { class: `tile ${tone || ''}` }, el('dt', {}, name), el('dd', {}, el('span', { class: 'figure' }, value), line && el('span', { class: 'line' }, line)));
+}
+
+/** `25 (19 to 33)`: the estimate and its interval. */
+function labelErrors(overview) {
+  const { estimated_label_errors: errors, estimated_label_errors_low: low, estimated_label_errors_high: high } = overview;
+  return isNumber(errors) && isNumber(low) && isNumber(high) ? `${count(errors)} (${count(low)} to ${count(high)})` : count(errors);
+}
+
+/** How labels were judged, and how well. */
+function labelErrorsLine(overview) {
+  if (!isNumber(overview.estimated_label_errors)) return 'Not estimated';
+  const audit = overview.label_audit;
+  if (!audit) return 'Estimated';
+  const range = (share) => `${percent(share.share)} (${percent(share.low)} to ${percent(share.high)})`;
+  return [
+    `Estimated by heads that had not seen the image: ${counted(audit.images, 'image')} in ${count(audit.folds)} folds, by ${audit.features}`,
+    `they give ${percent(audit.accuracy?.share)} their labels`,
+    audit.model?.memorised && `the model gives ${percent(audit.model.model.share)}: it has probably learnt them by heart`,
+    audit.holdout && `accuracy on ${counted(audit.holdout.before.images, 'image')} held out ${range(audit.holdout.before)}, without the suspected labels ${range(audit.holdout.after)}`,
+  ].filter(Boolean).join(' · ');
 }
 
 function accuracyLine(overview) {

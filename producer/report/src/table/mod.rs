@@ -81,12 +81,19 @@ mod tests {
                 (reader.texts(group, "name").unwrap(), reader.floats(group, "number").unwrap());
             let maps = reader.float_lists(group, "map").unwrap();
             let words = reader.text_lists(group, "words").unwrap();
+            let mut halves = Vec::new();
+            let read = |lists: &ListColumn<f32>| {
+                halves.extend(lists.iter().map(<[f32]>::len));
+                true
+            };
+            reader.half_lists(group, "halves", 1000, 0, read).unwrap();
             for index in 0..names.len() {
                 let row = row(at);
                 assert_eq!(names[index], row.name);
                 assert_eq!(Some(numbers[index]).filter(|x| !x.is_nan()), row.number);
                 assert_eq!(maps.get(index), row.map.unwrap_or_default());
                 assert_eq!(words.get(index), row.words);
+                assert_eq!(halves[index], row.halves.map_or(0, |halves| halves.len()));
                 at += 1;
             }
         }

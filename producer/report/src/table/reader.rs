@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::fs::File;
 
 use parquet::column::reader::get_typed_column_reader;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
+use parquet::data_type::{
+    ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType, FloatType,
+    Int64Type,
+};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::column::TableError;
 
-/// A finished table. Asking for a column that the table lacks, or for another kind than the column
+/// A finished table, to be read by one thread: its columns share the file's position. Asking for a column that the table lacks, or for another kind than the column
 /// has, is a bug and panics.
 pub(crate) struct TableReader {
     file: SerializedFileReader<File>,
     columns: HashMap<String, usize>,
 }
 
-/// A list column of one row group: the lists of its rows, one after the other. A null is an empty
+/// A list column of rows of one row group: the lists of its rows, one after the other. A null is an empty
 /// list.
 #[derive(Debug)]
 pub(crate) struct ListColumn<T> {
@@ -26,7 +29,7 @@ pub(crate) struct ListColumn<T> {
 }
 
 impl<T> ListColumn<T> {
-    /// The list of a row, counted within the row group.
+    /// The list of a row, counted from the first of the column's.
     pub(crate) fn get(&self, row: usize) -> &[T] {
         let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.values[start..self.ends[row]]
@@ -125,12 +128,50 @@ impl TableReader {
         Ok(ListColumn { values: values.into_iter().map(text).collect(), ends })
     }
 
+    /// Calls `read` with the lists of halves of `rows` rows, skips `skipped` rows, and so on as long as
+    /// `read` returns true. A whole row group of embeddings would take gigabytes on the way.
+    pub(crate) fn half_lists(
+        &self,
+        group: usize,
+        name: &str,
+        rows: usize,
+        skipped: usize,
+        mut read: impl FnMut(&ListColumn<f32>) -> bool,
+    ) -> Result<(), TableError> {
+        let index = *self.columns.get(name).expect("the table has this column");
+        let reader = self.file.get_row_group(group)?.get_column_reader(index)?;
+        let mut reader = get_typed_column_reader::<FixedLenByteArrayType>(reader);
+        loop {
+            let mut raw = RawColumn::default();
+            let (found, ..) = reader.read_records(
+                rows,
+                Some(&mut raw.definitions),
+                Some(&mut raw.repetitions),
+                &mut raw.values,
+            )?;
+            if found == 0 {
+                return Ok(());
+            }
+            let ListColumn { values, ends } = raw.lists();
+            let half = |bytes: &FixedLenByteArray| {
+                let bytes = bytes.data().try_into().expect("halves have two bytes");
+                half::f16::from_le_bytes(bytes).to_f32()
+            };
+            let values = values.iter().map(half).collect();
+            if !read(&ListColumn { values, ends }) {
+                return Ok(());
+            }
+            if skipped > 0 && reader.skip_records(skipped)? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     fn column<T: DataType>(&self, group: usize, name: &str) -> Result<RawColumn<T::T>, TableError> {
         let index = *self.columns.get(name).expect("the table has this column");
         let reader = self.file.get_row_group(group)?.get_column_reader(index)?;
         let mut reader = get_typed_column_reader::<T>(reader);
-        let mut raw =
-            RawColumn { values: Vec::new(), definitions: Vec::new(), repetitions: Vec::new() };
+        let mut raw = RawColumn::default();
         let mut left = self.rows_in_group(group);
         while left > 0 {
             let (rows, ..) = reader.read_records(
@@ -154,6 +195,12 @@ struct RawColumn<V> {
     values: Vec<V>,
     definitions: Vec<i16>,
     repetitions: Vec<i16>,
+}
+
+impl<V> Default for RawColumn<V> {
+    fn default() -> Self {
+        Self { values: Vec::new(), definitions: Vec::new(), repetitions: Vec::new() }
+    }
 }
 
 impl<V> RawColumn<V> {

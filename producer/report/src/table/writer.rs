@@ -8,10 +8,14 @@ use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType,
     FloatType, Int64Type,
 };
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::schema::types::ColumnPath;
 
 use super::column::{Cell, Column, ColumnKind, GROUP_ROWS, TableError, schema};
+
+/// Values of lists that are given to Parquet at once, about.
+const BATCH_VALUES: usize = 1 << 18;
 
 /// A table being written.
 pub(crate) struct TableWriter<R: 'static> {
@@ -24,12 +28,20 @@ pub(crate) struct TableWriter<R: 'static> {
 impl<R> TableWriter<R> {
     /// Starts a table in an empty file.
     pub(crate) fn new(file: File, columns: &'static [Column<R>]) -> Result<Self, TableError> {
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             // Snappy is the one codec that every reader supports.
             .set_compression(Compression::SNAPPY)
-            .set_created_by(concat!("camshaft ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        let file = SerializedFileWriter::new(file, schema(columns)?, Arc::new(properties))?;
+            .set_created_by(concat!("camshaft ", env!("CARGO_PKG_VERSION")).to_owned());
+        // Nobody looks for a half by its value, and a dictionary of halves saves nothing.
+        for column in columns.iter().filter(|column| column.kind == ColumnKind::HalfList) {
+            let path = ["list", "element"].map(str::to_owned);
+            let path = ColumnPath::new([vec![column.name.to_owned()], path.to_vec()].concat());
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
+        let properties = Arc::new(properties.build());
+        let file = SerializedFileWriter::new(file, schema(columns)?, properties)?;
         Ok(Self { columns, file, group: Vec::new(), rows: 0 })
     }
 
@@ -133,8 +145,16 @@ fn write_lists<T: DataType, L: Iterator<Item = T::T>>(
     writer: &mut SerializedColumnWriter<'_>,
     lists: impl Iterator<Item = Option<L>>,
 ) -> Result<(), TableError> {
+    let writer = writer.typed::<T>();
     let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
     for list in lists {
+        // Parquet's values are larger than numbers: a row group of embeddings would take gigabytes.
+        if values.len() >= BATCH_VALUES {
+            writer.write_batch(&values, Some(&definitions), Some(&repetitions))?;
+            values.clear();
+            definitions.clear();
+            repetitions.clear();
+        }
         let before = values.len();
         let is_null = list.is_none();
         values.extend(list.into_iter().flatten());
@@ -147,6 +167,6 @@ fn write_lists<T: DataType, L: Iterator<Item = T::T>>(
         definitions.extend(std::iter::repeat_n(2, elements));
         repetitions.extend(std::iter::repeat_n(1, elements - 1));
     }
-    writer.typed::<T>().write_batch(&values, Some(&definitions), Some(&repetitions))?;
+    writer.write_batch(&values, Some(&definitions), Some(&repetitions))?;
     Ok(())
 }
