@@ -11,6 +11,7 @@
 //! | `table` | Parquet and CSV files of any rows |
 //! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
 //! | `run_images`, `left_out` | which results count, and what is left out |
+//! | `shortcut_proofs` | which proofs of shortcuts count |
 //! | `predictions` | the row of an image, and what is read back for all images |
 //! | `overview` | the numbers of a run |
 //! | `findings` | the searches, one file a search |
@@ -29,6 +30,7 @@ mod page;
 mod predictions;
 mod report;
 mod run_images;
+mod shortcut_proofs;
 mod similarity;
 mod statistics;
 mod summary;
@@ -37,12 +39,13 @@ mod table;
 pub use comparison::{ClassChange, ComparedImage, RunComparison};
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
+pub use findings::{ControlImage, ShortcutSuspect, SuspectPatch};
 pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
     MeanMap, Overview, Throughput, UnknownLabel, UnknownLabels, WorkerImages,
 };
 pub use predictions::read_results::ReadProgress;
-pub use report::{ReportOptions, build};
+pub use report::{ReportOptions, build, find_suspects};
 pub use summary::Summary;
 pub use table::TableError;

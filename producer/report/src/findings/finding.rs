@@ -2,6 +2,7 @@
 //!
 //! Describes findings only. The searches make them, `name_images` ranks them.
 
+use camshaft_common::shortcuts::ProofVerdict;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -104,14 +105,17 @@ pub(super) struct RowFinding {
     pub(super) suggested: Option<String>,
     /// The id of the cluster that the finding is about.
     pub(super) cluster: Option<u32>,
+    /// What came out when the finding was measured on images.
+    pub(super) verdict: Option<ProofVerdict>,
 }
 
 impl RowFinding {
     /// A finding without a particular problem.
     pub(super) fn new(row: usize, kind: FindingKind, score: f32, reason: String) -> Self {
         let row = u32::try_from(row).expect("a table has fewer than four billion rows");
-        let (other, problem, suggested, cluster) = (None, None, None, None);
-        Self { row, other, kind, problem, score, reason, suggested, cluster }
+        let (other, problem, suggested) = (None, None, None);
+        let (cluster, verdict) = (None, None);
+        Self { row, other, kind, problem, score, reason, suggested, cluster, verdict }
     }
 
     /// A finding of this problem. Scores are clamped to 0 to 1.
@@ -175,6 +179,8 @@ pub(crate) struct Finding {
     pub(crate) given_overlay: Option<String>,
     /// The overlay of the other image.
     pub(crate) other_overlay: Option<String>,
+    /// What `--prove-shortcuts` found out about it.
+    pub(crate) verdict: Option<ProofVerdict>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -214,6 +220,7 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
     text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
     text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
     text("label_class", |finding| Cell::Text(finding.label_class.as_deref())),
+    text("verdict", |finding| Cell::Text(finding.verdict.map(ProofVerdict::name))),
 ];
 
 /// A column of texts.

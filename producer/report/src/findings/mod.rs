@@ -14,13 +14,20 @@ mod map_clusters;
 mod name_images;
 mod odd_maps;
 mod outliers;
+mod proofs;
+#[cfg(test)]
+pub(crate) mod shortcut_tests;
 mod shortcuts;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use class_attention::AttentionTest;
 pub(crate) use cluster::{Cluster, ClusterExample};
 pub(crate) use finding::{COLUMNS, Finding, FindingKind, Problem};
+pub use suspects::{ControlImage, ShortcutSuspect, SuspectPatch};
+
+use camshaft_common::shortcuts::ShortcutProof;
 
 use crate::predictions::ImageClasses;
 use crate::table::{TableError, TableReader};
@@ -38,8 +45,8 @@ pub(crate) struct Findings {
     pub(crate) notes: Vec<String>,
 }
 
-/// Runs all searches on a finished `predictions.parquet`.
-pub(crate) fn find(table: &TableReader) -> Result<Findings, TableError> {
+/// Runs all searches on a finished `predictions.parquet`. `proofs` are those of `shortcuts.json`.
+pub(crate) fn find(table: &TableReader, proofs: &[ShortcutProof]) -> Result<Findings, TableError> {
     let classes = ImageClasses::read(table)?;
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     let labels = label_errors::find(table, &classes, &mut notes)?;
@@ -51,8 +58,20 @@ pub(crate) fn find(table: &TableReader) -> Result<Findings, TableError> {
     let tests = class_attention::test_classes(table, &classes)?;
     let clustered = map_clusters::cluster_maps(table, &classes, &mut notes)?;
     let mut clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
+    proofs::attach(table, &classes, &clustered, &mut clusters, proofs, &mut notes)?;
     found.extend(shortcuts::find(&clusters));
     let list = name_images::rank_and_name(table, found, &mut clusters)?;
     let estimated_label_errors = labels.estimated;
     Ok(Findings { list, clusters, tests, estimated_label_errors, notes })
+}
+
+/// The clusters that look like shortcuts, each with up to `images` images to prove it on.
+pub(crate) fn suspects(
+    table: &TableReader,
+    images: usize,
+) -> Result<Vec<ShortcutSuspect>, TableError> {
+    let classes = ImageClasses::read(table)?;
+    let clustered = map_clusters::cluster_maps(table, &classes, &mut Vec::new())?;
+    let clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
+    suspects::describe(table, &classes, &clustered, &clusters, images)
 }

@@ -65,6 +65,7 @@ pub(super) fn rank_and_name(
             probability: image.probability,
             reason: found.reason,
             cluster: found.cluster,
+            verdict: found.verdict,
             overlay: image.overlay.clone(),
             given_overlay: image.given_overlay.clone(),
             other_overlay: other.and_then(|other| other.overlay.clone()),
