@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `table` | Parquet and CSV files of any rows |
 //! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
+//! | `learning` | heads that are fitted to features, on plain numbers, too |
 //! | `run_images`, `left_out` | which results count, and what is left out |
 //! | `shortcut_proofs` | which proofs of shortcuts count |
 //! | `predictions` | the row of an image, and what is read back for all images |
@@ -24,6 +25,7 @@ mod comparison;
 mod conditions;
 mod error;
 mod findings;
+mod learning;
 mod left_out;
 mod overview;
 mod page;
