@@ -4,6 +4,7 @@ use camshaft_common::shortcuts::ShortcutProof;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::refit::HeadRefit;
 use crate::overview::MeanMap;
 
 /// Images of a class whose maps are alike.
@@ -41,6 +42,8 @@ pub(crate) struct Cluster {
     pub(crate) steady: bool,
     /// What `--prove-shortcuts` measured of it, if it did.
     pub(crate) proof: Option<ShortcutProof>,
+    /// What a head learns without the cluster, if it has a proof.
+    pub(crate) refit: Option<HeadRefit>,
     /// The rows nearest to the middle of the cluster.
     #[serde(skip)]
     pub(super) example_rows: Vec<u32>,

@@ -15,6 +15,7 @@ mod name_images;
 mod odd_maps;
 mod outliers;
 mod proofs;
+mod refit;
 #[cfg(test)]
 pub(crate) mod shortcut_tests;
 mod shortcuts;
@@ -59,6 +60,7 @@ pub(crate) fn find(table: &TableReader, proofs: &[ShortcutProof]) -> Result<Find
     let clustered = map_clusters::cluster_maps(table, &classes, &mut notes)?;
     let mut clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
     proofs::attach(table, &classes, &clustered, &mut clusters, proofs, &mut notes)?;
+    refit::refit_proved(table, &classes, &clustered, &mut clusters)?;
     found.extend(shortcuts::find(&clusters));
     let list = name_images::rank_and_name(table, found, &mut clusters)?;
     let estimated_label_errors = labels.estimated;

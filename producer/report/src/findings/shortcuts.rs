@@ -159,6 +159,7 @@ impl ClusteredClass<'_> {
             reason: String::new(),
             steady: false,
             proof: None,
+            refit: None,
             examples: Vec::new(),
             example_rows,
         })

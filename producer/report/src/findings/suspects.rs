@@ -106,17 +106,17 @@ pub(super) fn describe(
 }
 
 /// The `count` images with the smallest hashes, of those that are added.
-struct SmallestHashes {
+pub(super) struct SmallestHashes {
     count: usize,
     rows: BTreeSet<(u64, u32)>,
 }
 
 impl SmallestHashes {
-    fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Self { count, rows: BTreeSet::new() }
     }
 
-    fn add(&mut self, hash: u64, row: u32) {
+    pub(super) fn add(&mut self, hash: u64, row: u32) {
         let is_full = self.rows.len() == self.count;
         if is_full && self.rows.last().is_none_or(|(largest, _)| *largest < hash) {
             return;
@@ -125,6 +125,11 @@ impl SmallestHashes {
         if self.rows.len() > self.count {
             self.rows.pop_last();
         }
+    }
+
+    /// Hashes and rows, in the order of the hashes.
+    pub(super) fn into_rows(self) -> Vec<(u64, u32)> {
+        self.rows.into_iter().collect()
     }
 }
 
@@ -186,7 +191,8 @@ fn spread(sets: &[&BTreeSet<(u64, u32)>], count: usize) -> Vec<u32> {
     turns.into_iter().take(count).map(|(_, _, row)| row).collect()
 }
 
-fn hash_of(key: &str) -> u64 {
+/// The hash that chooses images.
+pub(super) fn hash_of(key: &str) -> u64 {
     let digest = Sha256::digest(key);
     let (first, _) = digest.as_slice().split_first_chunk().expect("a digest has 32 bytes");
     u64::from_be_bytes(*first)

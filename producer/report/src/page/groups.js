@@ -33,6 +33,7 @@ function clusterCard(cluster) {
         ['Mean probability of the rest', percent(cluster.rest_mean_probability)],
         ['q', significance(cluster.q)],
         ...proofPairs(cluster.proof),
+        ...refitPairs(cluster.refit),
       ]),
       mapNumbers(cluster.map, name)),
     examples.length > 0 && el('ul', { class: 'gallery', 'aria-label': `Examples of cluster ${cluster.id}` }, gallery(examples)));
@@ -50,6 +51,15 @@ function proofPairs(proof) {
     ['Changed by random places', `${flips(proof.random_place)}, p ${significance(proof.random_place?.p)}`],
     ['Changed by usual places', `${flips(proof.usual_place)}, p ${significance(proof.usual_place?.p)}`],
     ['Rise of the probability', interval(proof.patch?.probability_rise)],
+  ];
+}
+
+/** What heads learn with and without the images of a cluster. */
+function refitPairs(refit) {
+  if (!refit) return [];
+  return [
+    ['Head fitted without it', `${percent(refit.accuracy_without)} of ${count(refit.images)} others`],
+    ['Head fitted with it', percent(refit.accuracy_with)],
   ];
 }
 
