@@ -17,6 +17,8 @@ pub use owners::{KeyDigest, ResultOwners};
 pub const RUN_FILE: &str = "run.json";
 /// The measures of `--trust-sample`.
 pub const TRUST_FILE: &str = "trust.json";
+/// The proofs of `--prove-shortcuts`.
+pub const SHORTCUTS_FILE: &str = "shortcuts.json";
 /// Folder of prediction files.
 pub const PREDICTIONS: &str = "predictions";
 /// Folder of overlays.

@@ -24,6 +24,7 @@ pub mod printable;
 pub mod results;
 pub mod run;
 pub mod secret;
+pub mod shortcuts;
 pub mod skipped;
 pub mod split_names;
 pub mod store;

@@ -2,9 +2,11 @@
 //!
 //! Wiring only: the jobs of an [`EnqueuePlan`] go through an in-process queue to the worker's
 //! engine. [`tally`] says what became of each image. [`precision`] keeps to that of the results in OUT.
-//! [`trust`] measures the maps afterwards, and [`report`] builds the report.
+//! [`trust`] measures the maps afterwards, [`shortcuts`] proves what looks like a shortcut, and
+//! [`report`] builds the report.
 
 mod precision;
+pub(crate) mod shortcuts;
 mod tally;
 pub(crate) mod trust;
 
@@ -44,6 +46,7 @@ use crate::label_map::{LabelMap, LabelMapError};
 use crate::report::{self, BuildError, ConditionsHold};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
+use shortcuts::{ShortcutError, ShortcutProving};
 use tally::AuditTally;
 use trust::{TrustError, TrustSampling};
 
@@ -63,6 +66,8 @@ pub(crate) struct AuditConfig {
     pub(crate) max_failure_rate: f64,
     /// Measure the maps of a sample of `trust_sample` images.
     pub(crate) trust_sample: Option<u16>,
+    /// Prove each suspected shortcut on this number of images of other classes.
+    pub(crate) prove_shortcuts: Option<u16>,
     /// Build the report.
     pub(crate) report: bool,
     /// The conditions of `--fail-on`.
@@ -129,6 +134,9 @@ pub enum AuditError {
     /// The maps can't be measured.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The shortcuts can't be proved.
+    #[error(transparent)]
+    Shortcuts(#[from] ShortcutError),
     /// The report can't be built or checked.
     #[error(transparent)]
     Report(#[from] BuildError),
@@ -194,17 +202,9 @@ pub enum AuditError {
 /// failed, or if a condition of `--fail-on` holds.
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
     let started = Instant::now();
-    let AuditConfig {
-        run,
-        max_failure_rate,
-        trust_sample,
-        report,
-        fail_on,
-        holdout,
-        group_by,
-        mut engine,
-        stop,
-    } = config;
+    let AuditConfig { run, max_failure_rate, report, fail_on, mut engine, stop, .. } = config;
+    let (trust_sample, prove_shortcuts) = (config.trust_sample, config.prove_shortcuts);
+    let (holdout, group_by) = (config.holdout, config.group_by);
     let run = inheritance::inherit(run, &stores).await?;
     precision::go_on(&mut engine.compute, &run.out, &stores)
         .await
@@ -221,6 +221,13 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         source: source.location().clone(),
         out: out.clone(),
         explain: explain.clone(),
+        engine: engine.clone(),
+        files: Arc::clone(&files),
+    });
+    let shortcuts = prove_shortcuts.map(|images| ShortcutProving {
+        images,
+        source: source.location().clone(),
+        out: out.clone(),
         engine: engine.clone(),
         files: Arc::clone(&files),
     });
@@ -269,6 +276,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         let rest = [
             (pruning.is_some(), "removing results"),
             (trust.is_some(), "measuring the maps"),
+            (shortcuts.is_some(), "proving shortcuts"),
             (report, "the report"),
         ];
         let rest: Vec<_> = rest.into_iter().filter(|(is_left, _)| *is_left).collect();
@@ -287,6 +295,10 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     }
     if let Some(trust) = trust {
         trust.measure(run, image_files.as_ref(), &stores, &stop).await?;
+    }
+    // Before the report, which says what came out.
+    if let Some(shortcuts) = shortcuts {
+        shortcuts.prove(run, &stores, &stop).await?;
     }
     let mut conditions = None;
     if report {

@@ -170,6 +170,11 @@ pub(crate) struct AuditArgs {
     /// OUT/trust.json. Takes about 130 passes of the network for each image
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) trust_sample: Option<u16>,
+    /// When all is done, paste the place that the model looks at in each suspected shortcut into N
+    /// images of other classes, count how many change class, and write OUT/shortcuts.json. Takes
+    /// about 4 passes of the network for each image and shortcut
+    #[arg(long, env = "CAMSHAFT_PROVE_SHORTCUTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) prove_shortcuts: Option<u16>,
     /// Do not build OUT/report; `camshaft report` builds it later
     #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]
     pub(crate) no_report: bool,
@@ -391,6 +396,7 @@ impl AuditArgs {
             run: self.run.resolve()?,
             max_failure_rate: self.max_failure_rate,
             trust_sample: self.trust_sample,
+            prove_shortcuts: self.prove_shortcuts,
             report: !self.no_report,
             fail_on: self.fail_on.fail_on,
             holdout: self.label_audit.holdout,

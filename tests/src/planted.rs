@@ -185,7 +185,8 @@ fn open(file: &Path) -> RgbImage {
 }
 
 /// Draws the tag, coloured rings, into the bottom right corner.
-fn tag(mut picture: RgbImage) -> RgbImage {
+#[must_use]
+pub fn tag(mut picture: RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = (f64::from(width.min(height)) * TAG_SIDE) as u32;
     let radius = f64::from(side) / 2.0;

@@ -23,6 +23,7 @@ mod report;
 mod runs;
 mod scale;
 mod security;
+mod shortcuts;
 mod store;
 mod tls;
 mod tracing;

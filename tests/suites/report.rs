@@ -188,6 +188,29 @@ fn a_planted_shortcut_is_found() {
         .iter()
         .filter(|e| planted.tagged.contains(&format!("train/{}", e["key"].as_str().unwrap())));
     assert!(tagged.count() * 10 >= examples.len() * 9, "{examples:#?}");
+    prove_the_tag(&source.join("train"), &out);
+}
+
+/// Proves the flagged cluster on the finished run: it is a shortcut.
+fn prove_the_tag(source: &Path, out: &Path) {
+    let mut prove = camshaft_with_report(["audit", "--overlay", "none", "--prove-shortcuts", "50"]);
+    prove.arg(source).arg("--out").arg(out).arg("--model").arg(out.with_extension("model"));
+    let ended = run(&mut prove).expect(0);
+    println!("{}", ended.stdout);
+    let proofs: Value =
+        serde_json::from_slice(&fs::read(out.join("shortcuts.json")).unwrap()).unwrap();
+    let [proof] = &proofs["proofs"].as_array().unwrap()[..] else { panic!("{proofs:#}") };
+    assert_eq!((&proof["class"], &proof["verdict"]), (&"cat".into(), &"confirmed".into()));
+    let rate = |of: &str| proof[of]["rate"]["mean"].as_f64().unwrap();
+    assert!(rate("patch") > rate("random_place") + 0.3, "{proof:#}");
+    let finding = "SELECT verdict, rank, reason FROM '{out}/report/findings.parquet' \
+        WHERE kind = 'shortcut'";
+    let [finding] = &duckdb(out, finding)[..] else { panic!("one shortcut was planted") };
+    assert_eq!((&finding["verdict"], &finding["rank"]), (&"confirmed".into(), &1.into()));
+    assert!(finding["reason"].as_str().unwrap().contains("Confirmed: "), "{finding}");
+    let data = page_data(out);
+    let cluster = &data["clusters"][0];
+    assert_eq!((&cluster["shortcut"], &cluster["proof"]), (&true.into(), proof));
 }
 
 /// Keys that would do harm if a page took them for markup, or put them into an address as they are.

@@ -12,6 +12,7 @@
 //! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
 //! | `learning` | heads that are fitted to features, on plain numbers, too |
 //! | `run_images`, `left_out` | which results count, and what is left out |
+//! | `shortcut_proofs` | which proofs of shortcuts count |
 //! | `predictions` | the row of an image, and what is read back for all images |
 //! | `overview` | the numbers of a run |
 //! | `findings` | the searches, one file a search |
@@ -31,6 +32,7 @@ mod page;
 mod predictions;
 mod report;
 mod run_images;
+mod shortcut_proofs;
 mod similarity;
 mod statistics;
 mod summary;
@@ -39,6 +41,7 @@ mod table;
 pub use comparison::{ClassChange, ComparedImage, RunComparison};
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
+pub use findings::{ControlImage, ShortcutSuspect, SuspectPatch};
 pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
@@ -46,6 +49,6 @@ pub use overview::{
     UnknownLabel, UnknownLabels, WorkerImages,
 };
 pub use predictions::read_results::ReadProgress;
-pub use report::{ReportOptions, build};
+pub use report::{ReportOptions, build, find_suspects};
 pub use summary::Summary;
 pub use table::TableError;

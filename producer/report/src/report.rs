@@ -26,7 +26,9 @@ use tokio::sync::mpsc;
 
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
-use crate::findings::{self, Cluster, Finding, Findings, LabelOptions, NoSuchFolder};
+use crate::findings::{
+    self, Cluster, Finding, Findings, LabelOptions, NoSuchFolder, ShortcutSuspect,
+};
 use crate::left_out::{LeftOut, LeftOutTotals};
 use crate::overview::OverviewTotals;
 use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
@@ -34,6 +36,7 @@ use crate::page::{self, AvailablePictures, PageData, RunFacts};
 use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk};
 use crate::predictions::{self, LabelMeaning, NamedClasses};
 use crate::run_images::RunImages;
+use crate::shortcut_proofs::StoredProofs;
 use crate::summary::{self, Summary};
 use crate::table::{CsvWriter, TableError, TableReader, TableWriter};
 
@@ -100,8 +103,9 @@ pub async fn build(
         return Err(ReportError::NoEmbeddings);
     }
     let table = built.table.try_clone()?;
+    let StoredProofs { proofs, note } = StoredProofs::read(&out, &run).await?;
     let labels = LabelOptions { holdout: options.holdout, group_by: options.group_by };
-    let found = blocking(move || findings::find(&TableReader::open(table)?, labels)).await?;
+    let found = blocking(move || findings::find(&TableReader::open(table)?, labels, &proofs)).await?;
     let Findings { list, clusters, tests, estimated_label_errors, notes, .. } = found;
     if let Some(NoSuchFolder { part, example }) = found.no_such_folder {
         return Err(ReportError::NoSuchFolder { part, example });
@@ -112,6 +116,7 @@ pub async fn build(
     overview.label_audit = found.label_audit;
     overview.notes.extend(left_out);
     overview.notes.extend(built.manifest_note);
+    overview.notes.extend(note);
     overview.notes.extend(notes);
     let (comparison, comparison_table) = match &options.compare_with {
         Some(other) => compare(other, &built.table, stores, progress).await.map(Some)?.unzip(),
@@ -163,6 +168,24 @@ pub async fn build(
         outdated: built.left_out.outdated(),
         left_out: built.left_out,
     })
+}
+
+/// The clusters of maps in the run's results that look like shortcuts, each with up to `images`
+/// images of other classes to prove it on. Writes nothing.
+///
+/// # Errors
+/// If OUT holds no run, or can't be read.
+pub async fn find_suspects(
+    location: &Location,
+    images: usize,
+    stores: &StoreOptions,
+    progress: &Arc<ReadProgress>,
+) -> Result<Vec<ShortcutSuspect>, ReportError> {
+    let out = Folder::open(location, stores)?;
+    let run = RunRecord::read_existing(&out).await?;
+    let built = build_table(&out, &run, &ReportOptions::default(), progress).await?;
+    let table = built.table;
+    blocking(move || findings::suspects(&TableReader::open(table)?, images)).await
 }
 
 /// The finished table of all images, and what was counted on the way.

@@ -34,7 +34,7 @@ use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 
 /// Images read at once.
-const MAX_FETCHES: usize = 8;
+pub(super) const MAX_FETCHES: usize = 8;
 
 /// Why the maps of a run could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +192,7 @@ impl TrustSampling {
 }
 
 /// The object; `None` if this object alone can't be read.
-fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+pub(super) fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read.map_err(|error| (error.kind(), error)) {
         Ok(object) => Ok(Some(object)),
         Err((

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{
-    FAILURES, MANIFEST, OVERLAYS, PREDICTIONS, REPORT, RUN_FILE, TRUST_FILE,
+    FAILURES, MANIFEST, OVERLAYS, PREDICTIONS, REPORT, RUN_FILE, SHORTCUTS_FILE, TRUST_FILE,
 };
 use camshaft_common::run::{MAX_RUN_FILE_BYTES, RunId};
 use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 /// The folders of OUT. `decisions` belongs to a run, too.
 const RESULT_FOLDERS: [&str; 6] = [PREDICTIONS, OVERLAYS, FAILURES, REPORT, MANIFEST, "decisions"];
 /// The files of OUT.
-const RESULT_FILES: [&str; 3] = [RUN_FILE, TRUST_FILE, "decisions.parquet"];
+const RESULT_FILES: [&str; 4] = [RUN_FILE, TRUST_FILE, SHORTCUTS_FILE, "decisions.parquet"];
 /// Answers that are kept. A data set may have a folder `report` in each of a million folders.
 const MAX_KNOWN: usize = 10_000;
 

@@ -61,6 +61,29 @@ pub fn proportion(answers: &[bool]) -> Estimate {
     Estimate { mean: Some(share), low: Some(low), high: Some(high), n }
 }
 
+/// The difference of two shares of the same `n` things, of which `first_only` are counted by the first
+/// share alone and `second_only` by the second alone. The interval is Agresti and Min's (2005): Wald's
+/// after half a thing is added to each of the four cells, so that it has a length even without a
+/// difference.
+#[must_use]
+pub fn paired_difference(first_only: u64, second_only: u64, n: u64) -> Estimate {
+    if n == 0 {
+        return Estimate { mean: None, low: None, high: None, n };
+    }
+    let (first, second, count) = (first_only as f64, second_only as f64, n as f64);
+    let (added_first, added_second, added_count) = (first + 0.5, second + 0.5, count + 2.0);
+    let difference = added_first - added_second;
+    let variance = added_first + added_second - difference.powi(2) / added_count;
+    let half = NORMAL_QUANTILE * variance.sqrt() / added_count;
+    let middle = difference / added_count;
+    Estimate {
+        mean: Some((first - second) / count),
+        low: Some((middle - half).max(-1.0)),
+        high: Some((middle + half).min(1.0)),
+        n,
+    }
+}
+
 /// Passed if the whole interval is below `threshold`, failed if no part of it is.
 #[must_use]
 pub fn is_below(estimate: &Estimate, threshold: f64) -> Verdict {
@@ -114,6 +137,19 @@ mod tests {
         assert_close(one.mean, 0.1);
         assert_close(one.low, 0.017_88);
         assert_close(one.high, 0.404_15);
+    }
+
+    #[test]
+    fn agresti_and_mins_interval_by_hand() {
+        // 9 and 1 of 20: the cells 9.5 and 1.5 of 22. Half is 1.96 / 22 * sqrt(11 - 64 / 22).
+        let estimate = paired_difference(9, 1, 20);
+        assert_close(estimate.mean, 0.4);
+        assert_close(estimate.low, 8.0 / 22.0 - 1.96 / 22.0 * (11.0 - 64.0 / 22.0_f64).sqrt());
+        assert_close(estimate.high, 8.0 / 22.0 + 1.96 / 22.0 * (11.0 - 64.0 / 22.0_f64).sqrt());
+        let none = paired_difference(0, 0, 50);
+        assert_eq!(none.mean, Some(0.0));
+        assert!(none.low.unwrap() < 0.0 && none.high.unwrap() > 0.0);
+        assert_eq!(paired_difference(0, 0, 0).mean, None);
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn settings(model: &Model) -> TrustSettings {
 }
 
 /// A tensor `[N, 3, H, W]` of the inputs of *n* images.
-fn input_tensor(values: Vec<f32>, model: &Model) -> Result<Tensor, ModelError> {
+pub(crate) fn input_tensor(values: Vec<f32>, model: &Model) -> Result<Tensor, ModelError> {
     let rule = &model.config().input;
     let count = values.len() / (3 * rule.height * rule.width);
     Ok(Tensor::from_vec(values, (count, 3, rule.height, rule.width), &Device::Cpu)?)
@@ -262,7 +262,11 @@ fn random_map(height: usize, width: usize, seed: u64) -> HeatMap {
 }
 
 /// The seed of an image. It depends on the key only, not on the rest of the sample.
-fn seed_of(key: &ImageKey) -> u64 {
+///
+/// # Panics
+/// Never: a digest is hexadecimal.
+#[must_use]
+pub fn seed_of(key: &ImageKey) -> u64 {
     let digest = FileDigest::of(key.as_str().as_bytes());
     let (_, hex) = digest.as_str().split_once(':').expect("a digest names its function");
     u64::from_str_radix(&hex[..16], 16).expect("a digest is hexadecimal")

@@ -11,9 +11,11 @@ pub mod curves;
 pub mod estimate;
 pub mod examination;
 pub mod imputation;
+pub mod patches;
 pub mod pixels;
 pub mod road;
 pub mod sanity;
+pub mod shortcut_proof;
 mod summary;
 
 use confidence_drop::ConfidenceDrop;

@@ -1,8 +1,10 @@
 //! What a cluster of maps is, as the page shows it. Describes it only; `shortcuts` fills it in.
 
+use camshaft_common::shortcuts::ShortcutProof;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::refit::HeadRefit;
 use crate::overview::MeanMap;
 
 /// Images of a class whose maps are alike.
@@ -38,6 +40,10 @@ pub(crate) struct Cluster {
     /// Whether all of the cluster's maps have attention in one corner, where hardly any other map
     /// of the class has: something always lies there, unlike what is photographed.
     pub(crate) steady: bool,
+    /// What `--prove-shortcuts` measured of it, if it did.
+    pub(crate) proof: Option<ShortcutProof>,
+    /// What a head learns without the cluster, if it has a proof.
+    pub(crate) refit: Option<HeadRefit>,
     /// The rows nearest to the middle of the cluster.
     #[serde(skip)]
     pub(super) example_rows: Vec<u32>,

@@ -2,6 +2,7 @@
 //!
 //! Describes findings only. The searches make them, `name_images` ranks them.
 
+use camshaft_common::shortcuts::ProofVerdict;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -108,15 +109,18 @@ pub(super) struct RowFinding {
     pub(super) cluster: Option<u32>,
     /// What two opinions say of a label.
     pub(super) opinions: LabelOpinions,
+    /// What came out when the finding was measured on images.
+    pub(super) verdict: Option<ProofVerdict>,
 }
 
 impl RowFinding {
     /// A finding without a particular problem.
     pub(super) fn new(row: usize, kind: FindingKind, score: f32, reason: String) -> Self {
         let row = u32::try_from(row).expect("a table has fewer than four billion rows");
-        let (other, problem, suggested, cluster) = (None, None, None, None);
+        let (other, problem, suggested) = (None, None, None);
+        let (cluster, verdict) = (None, None);
         let opinions = LabelOpinions::default();
-        Self { row, other, kind, problem, score, reason, suggested, cluster, opinions }
+        Self { row, other, kind, problem, score, reason, suggested, cluster, opinions, verdict }
     }
 
     /// A finding of this problem. Scores are clamped to 0 to 1.
@@ -190,6 +194,8 @@ pub(crate) struct Finding {
     pub(crate) model_label_probability: Option<f32>,
     /// Whether the model suggests the same label.
     pub(crate) model_agrees: Option<bool>,
+    /// What `--prove-shortcuts` found out about it.
+    pub(crate) verdict: Option<ProofVerdict>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -249,6 +255,7 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
         kind: ColumnKind::Boolean,
         cell: |finding| Cell::Boolean(finding.model_agrees),
     },
+    text("verdict", |finding| Cell::Text(finding.verdict.map(ProofVerdict::name))),
 ];
 
 /// A column of texts.

@@ -15,7 +15,12 @@ mod map_clusters;
 mod name_images;
 mod odd_maps;
 mod outliers;
+mod proofs;
+mod refit;
+#[cfg(test)]
+pub(crate) mod shortcut_tests;
 mod shortcuts;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +29,9 @@ pub(crate) use class_maps::ClassMaps;
 pub(crate) use cluster::{Cluster, ClusterExample};
 pub(crate) use finding::{COLUMNS, Finding, FindingKind, Problem};
 pub(crate) use labels::{EstimatedErrors, LabelOptions, NoSuchFolder};
+pub use suspects::{ControlImage, ShortcutSuspect, SuspectPatch};
+
+use camshaft_common::shortcuts::ShortcutProof;
 
 use std::fs::File;
 
@@ -50,8 +58,12 @@ pub(crate) struct Findings {
     pub(crate) notes: Vec<String>,
 }
 
-/// Runs all searches on a finished `predictions.parquet`.
-pub(crate) fn find(table: &TableReader, options: LabelOptions) -> Result<Findings, TableError> {
+/// Runs all searches on a finished `predictions.parquet`. `proofs` are those of `shortcuts.json`.
+pub(crate) fn find(
+    table: &TableReader,
+    options: LabelOptions,
+    proofs: &[ShortcutProof],
+) -> Result<Findings, TableError> {
     let classes = ImageClasses::read(table)?;
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     // Duplicates come first: heads that judge an image must not have seen its copy.
@@ -70,6 +82,8 @@ pub(crate) fn find(table: &TableReader, options: LabelOptions) -> Result<Finding
     let tests = class_attention::test_classes(table, &classes)?;
     let clustered = map_clusters::cluster_maps(table, &classes, &mut notes)?;
     let mut clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
+    proofs::attach(table, &classes, &clustered, &mut clusters, proofs, &mut notes)?;
+    refit::refit_proved(table, &classes, &clustered, &mut clusters)?;
     found.extend(shortcuts::find(&clusters));
     // Nothing is found in the hold-out, whatever searched for it.
     if !labels.in_holdout.is_empty() {
@@ -87,4 +101,15 @@ pub(crate) fn find(table: &TableReader, options: LabelOptions) -> Result<Finding
         no_such_folder: None,
         notes,
     })
+}
+
+/// The clusters that look like shortcuts, each with up to `images` images to prove it on.
+pub(crate) fn suspects(
+    table: &TableReader,
+    images: usize,
+) -> Result<Vec<ShortcutSuspect>, TableError> {
+    let classes = ImageClasses::read(table)?;
+    let clustered = map_clusters::cluster_maps(table, &classes, &mut Vec::new())?;
+    let clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
+    suspects::describe(table, &classes, &clustered, &clusters, images)
 }

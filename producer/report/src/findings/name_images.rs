@@ -67,6 +67,7 @@ pub(super) fn rank_and_name(
             probability: image.probability,
             reason: found.reason,
             cluster: found.cluster,
+            verdict: found.verdict,
             overlay: image.overlay.clone(),
             given_overlay: image.given_overlay.clone(),
             held_out_probability: found.opinions.held_out,

@@ -5,6 +5,8 @@
 //! class, and in which it looks elsewhere than usual. Whether it is surer is tested by rank sums,
 //! corrected for the number of clusters. Upstream: `map_clusters`. Downstream: the page.
 
+use camshaft_common::shortcuts::ProofVerdict;
+
 use super::cluster::Cluster;
 use super::finding::{FindingKind, RowFinding};
 use super::map_clusters::{ClassSample, MapClusters};
@@ -32,11 +34,22 @@ const STEADY_EFFECT: f64 = 0.9;
 pub(super) fn find(clusters: &[Cluster]) -> impl Iterator<Item = RowFinding> {
     clusters.iter().filter(|cluster| cluster.shortcut).map(|cluster| {
         let row = *cluster.example_rows.first().expect("no cluster is empty");
-        let score = 0.95 + 0.04 * cluster.surer as f32;
+        let verdict = cluster.proof.as_ref().map(|proof| proof.verdict);
+        let score = score_of(cluster.surer as f32, verdict);
         let reason = cluster.reason.clone();
         let found = RowFinding::new(row as usize, FindingKind::Shortcut, score, reason);
-        RowFinding { cluster: Some(cluster.id), ..found }
+        RowFinding { cluster: Some(cluster.id), verdict, ..found }
     })
+}
+
+/// Before all other findings, and a confirmed one before the others; a refuted one after most
+/// findings.
+fn score_of(surer: f32, verdict: Option<ProofVerdict>) -> f32 {
+    match verdict {
+        Some(ProofVerdict::Confirmed) => 0.99 + 0.01 * surer,
+        Some(ProofVerdict::Undecided) | None => 0.95 + 0.04 * surer,
+        Some(ProofVerdict::Refuted) => 0.2 + 0.1 * surer,
+    }
 }
 
 /// Describes all clusters: shortcuts first, then by how much surer the model is. Their examples are
@@ -145,6 +158,8 @@ impl ClusteredClass<'_> {
             map: MeanMap::from_sums(SIDE, SIDE, &self.map_sums[cluster]),
             reason: String::new(),
             steady: false,
+            proof: None,
+            refit: None,
             examples: Vec::new(),
             example_rows,
         })

@@ -14,7 +14,7 @@ fn found(rows: Vec<ImageRow>) -> Findings {
         writer.push(row).unwrap();
     }
     writer.finish().unwrap();
-    find(&TableReader::open(file).unwrap(), LabelOptions::default()).unwrap()
+    find(&TableReader::open(file).unwrap(), LabelOptions::default(), &[]).unwrap()
 }
 
 /// As results were before anything was measured of images.

@@ -23,7 +23,7 @@ function clusterCard(cluster) {
     el('div', { class: 'cluster-map' }, mapGrid(cluster.map, name)),
     el('div', { class: 'cluster-text' },
       el('h3', {}, cluster.class ?? 'Any class', cluster.place && el('span', { class: 'quiet-text' }, ` · ${cluster.place}`)),
-      el('p', { class: 'card-head' }, cluster.shortcut && el('span', { class: 'chip' }, el('span', { class: 'dot shortcut' }), 'Possible shortcut'), el('span', { class: 'quiet-text' }, `Cluster ${cluster.id}`)),
+      el('p', { class: 'card-head' }, cluster.shortcut && el('span', { class: 'chip' }, el('span', { class: 'dot shortcut' }), PROOF_CHIPS[cluster.proof?.verdict] ?? 'Possible shortcut'), el('span', { class: 'quiet-text' }, `Cluster ${cluster.id}`)),
       cluster.reason && el('p', { class: 'reason' }, cluster.reason),
       pairs([
         ['Images', count(cluster.images)],
@@ -32,9 +32,41 @@ function clusterCard(cluster) {
         ['Mean probability', percent(cluster.mean_probability)],
         ['Mean probability of the rest', percent(cluster.rest_mean_probability)],
         ['q', significance(cluster.q)],
+        ...proofPairs(cluster.proof),
+        ...refitPairs(cluster.refit),
       ]),
       mapNumbers(cluster.map, name)),
     examples.length > 0 && el('ul', { class: 'gallery', 'aria-label': `Examples of cluster ${cluster.id}` }, gallery(examples)));
+}
+
+const PROOF_CHIPS = { confirmed: 'Confirmed shortcut', refuted: 'Refuted shortcut', undecided: 'Possible shortcut, undecided' };
+
+/** What --prove-shortcuts measured of a cluster. */
+function proofPairs(proof) {
+  if (!proof) return [];
+  const flips = (effect) => `${count(effect?.flips)} (${interval(effect?.rate)})`;
+  return [
+    ['Images of other classes', count(proof.sample?.measured)],
+    ['Changed by its patch', flips(proof.patch)],
+    ['Changed by random places', `${flips(proof.random_place)}, p ${significance(proof.random_place?.p)}`],
+    ['Changed by usual places', `${flips(proof.usual_place)}, p ${significance(proof.usual_place?.p)}`],
+    ['Rise of the probability', interval(proof.patch?.probability_rise)],
+  ];
+}
+
+/** What heads learn with and without the images of a cluster. */
+function refitPairs(refit) {
+  if (!refit) return [];
+  return [
+    ['Head fitted without it', `${percent(refit.accuracy_without)} of ${count(refit.images)} others`],
+    ['Head fitted with it', percent(refit.accuracy_with)],
+  ];
+}
+
+/** A share with its confidence interval. */
+function interval(estimate) {
+  const ends = isNumber(estimate?.low) && isNumber(estimate?.high) ? `, ${percent(estimate.low)} to ${percent(estimate.high)}` : '';
+  return `${percent(estimate?.mean)}${ends}`;
 }
 
 function drawTests(report) {

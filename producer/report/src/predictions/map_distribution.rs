@@ -146,6 +146,18 @@ impl MapRegion {
         }
     }
 
+    /// Left, top, right and bottom edge of a corner as shares of the map; none for other regions.
+    pub(crate) fn corner_edges(self) -> Option<[f32; 4]> {
+        let (near, far) = (2.0 / SIDE as f32, 1.0 - 2.0 / SIDE as f32);
+        Some(match self {
+            Self::TopLeft => [0.0, 0.0, near, near],
+            Self::TopRight => [far, 0.0, 1.0, near],
+            Self::BottomLeft => [0.0, far, near, 1.0],
+            Self::BottomRight => [far, far, 1.0, 1.0],
+            Self::Border | Self::Left | Self::Right | Self::Top | Self::Bottom => return None,
+        })
+    }
+
     /// The share of a map's attention that lies in the region.
     pub(crate) fn share(self, map: &MapDistribution) -> f32 {
         let inside = (0..CELLS).filter(|cell| self.contains(cell / SIDE, cell % SIDE));
