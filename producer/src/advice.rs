@@ -27,7 +27,6 @@ pub(crate) fn describe_report_error(error: &ReportError) -> String {
             "{error}; run the audit with --embeddings (and --out elsewhere), or leave --embeddings \
              out here"
         ),
-        ReportError::NothingInCommon { .. } => with_option(error, Some("--against")),
         ReportError::NoResults(_)
         | ReportError::AllLeftOut { .. }
         | ReportError::Manifest(_)
@@ -43,7 +42,7 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
     let UnknownNumber { condition, number, reason } = error;
     let reason = match reason {
         UnknownReason::NoComparison => "there is no --against".to_owned(),
-        UnknownReason::NoLabels => reason.to_string(),
+        UnknownReason::NoLabels | UnknownReason::NothingInCommon => reason.to_string(),
         UnknownReason::UnknownLabels => {
             format!("{reason}; say with --label-map which classes they are")
         }

@@ -9,8 +9,8 @@ use camshaft_common::label::LabelProblem;
 use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{
-    Condition, Overview, ReadProgress, ReportError, ReportOptions, Summary, UnknownLabel,
-    UnknownLabels, UnknownNumber,
+    Condition, Overview, ReadProgress, ReportError, ReportOptions, RunComparison, Summary,
+    UnknownLabel, UnknownLabels, UnknownNumber,
 };
 
 use crate::advice;
@@ -122,6 +122,10 @@ fn print_summary(summary: &Summary) {
         ("outliers", "outlier"),
         ("attention", "odd map"),
         ("shortcuts", "suspected shortcut"),
+        ("failed", "failure"),
+        ("wrong", "sure mistake"),
+        ("slices", "weak slice"),
+        ("nuisances", "nuisance"),
     ];
     let describe = |(name, noun): (&str, &str)| {
         let number = numbers.get(name).map_or(0, |number| *number as u64);
@@ -134,6 +138,9 @@ fn print_summary(summary: &Summary) {
         print_line(&format!("Found {}", found.join(", ")));
     }
     if let Some(comparison) = &summary.comparison {
+        print_drift(comparison);
+    }
+    if let Some(comparison) = summary.comparison.as_ref().filter(|compared| compared.both > 0) {
         print_line(&format!(
             "Of {} in both runs, {} changed class: {} fixed, {} broken",
             format_count(comparison.both, "image"),
@@ -143,6 +150,20 @@ fn print_summary(summary: &Summary) {
         ));
     }
     print_line(&format!("The report is {}", summary.page));
+}
+
+/// Says which inputs differ from those of the other run.
+fn print_drift(comparison: &RunComparison) {
+    if comparison.both == 0 {
+        print_line("No image is predicted in both runs, so that only their inputs are compared");
+    }
+    let drifted = comparison.drift.iter().filter(|input| input.drifted);
+    let reasons: Vec<_> = drifted.map(|input| input.reason.as_str()).collect();
+    if !reasons.is_empty() {
+        print_line(&format!("Inputs differ: {}", reasons.join(", ")));
+    } else if !comparison.drift.is_empty() {
+        print_line("Inputs do not differ");
+    }
 }
 
 /// Labels of unknown meaning that are named.

@@ -47,6 +47,10 @@ words! {
         Attention => "attention",
         /// A group of images that the model may be sure of for the wrong reason.
         Shortcut => "shortcut",
+        /// The image could not be predicted.
+        Failure => "failure",
+        /// The model is sure of another class than the label's, and nothing else was found.
+        Wrong => "wrong",
     }
 }
 
@@ -104,14 +108,16 @@ pub(super) struct RowFinding {
     pub(super) suggested: Option<String>,
     /// The id of the cluster that the finding is about.
     pub(super) cluster: Option<u32>,
+    /// The class of the failure that the finding is about.
+    pub(super) failure: Option<String>,
 }
 
 impl RowFinding {
     /// A finding without a particular problem.
     pub(super) fn new(row: usize, kind: FindingKind, score: f32, reason: String) -> Self {
         let row = u32::try_from(row).expect("a table has fewer than four billion rows");
-        let (other, problem, suggested, cluster) = (None, None, None, None);
-        Self { row, other, kind, problem, score, reason, suggested, cluster }
+        let (other, problem, suggested, cluster, failure) = (None, None, None, None, None);
+        Self { row, other, kind, problem, score, reason, suggested, cluster, failure }
     }
 
     /// A finding of this problem. Scores are clamped to 0 to 1.
@@ -175,6 +181,8 @@ pub(crate) struct Finding {
     pub(crate) given_overlay: Option<String>,
     /// The overlay of the other image.
     pub(crate) other_overlay: Option<String>,
+    /// The class of the failure that the finding is about.
+    pub(crate) failure: Option<String>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -214,6 +222,7 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
     text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
     text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
     text("label_class", |finding| Cell::Text(finding.label_class.as_deref())),
+    text("failure", |finding| Cell::Text(finding.failure.as_deref())),
 ];
 
 /// A column of texts.

@@ -7,6 +7,7 @@
 mod class_attention;
 mod cluster;
 mod duplicates;
+mod failures;
 mod finding;
 mod image_problems;
 mod label_errors;
@@ -17,6 +18,7 @@ mod outliers;
 mod shortcuts;
 #[cfg(test)]
 mod tests;
+mod wrong;
 
 pub(crate) use class_attention::AttentionTest;
 pub(crate) use cluster::{Cluster, ClusterExample};
@@ -52,6 +54,9 @@ pub(crate) fn find(table: &TableReader) -> Result<Findings, TableError> {
     let clustered = map_clusters::cluster_maps(table, &classes, &mut notes)?;
     let mut clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
     found.extend(shortcuts::find(&clusters));
+    found.extend(failures::find(table, &mut notes)?);
+    // The last search: it leaves out what any other has found.
+    found.extend(wrong::find(table, &classes, &found, &mut notes)?);
     let list = name_images::rank_and_name(table, found, &mut clusters)?;
     let estimated_label_errors = labels.estimated;
     Ok(Findings { list, clusters, tests, estimated_label_errors, notes })

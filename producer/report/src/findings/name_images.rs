@@ -68,6 +68,7 @@ pub(super) fn rank_and_name(
             overlay: image.overlay.clone(),
             given_overlay: image.given_overlay.clone(),
             other_overlay: other.and_then(|other| other.overlay.clone()),
+            failure: found.failure,
             finished_at: image.finished_at.max(other.map_or(image.finished_at, |o| o.finished_at)),
         }
     });

@@ -84,6 +84,8 @@ const KINDS = {
   outlier: ['Outliers', 'Outlier', 'The picture is unlike all others.'],
   attention: ['Attention', 'Attention', 'The model looked at a border, a corner, everywhere or nowhere.'],
   shortcut: ['Shortcuts', 'Shortcut', 'A group of images where the model looks at one place that may give the class away.'],
+  failure: ['Failures', 'Failure', 'The image could not be read or explained. A training would stop at a file that is broken.'],
+  wrong: ['Sure mistakes', 'Sure mistake', 'The model is as sure of another class as it usually is of that class, and nothing else was found.'],
 };
 /** The place of a kind in the order they are shown in: as above, unknown kinds last. */
 const kindOrder = (kind) => (kind in KINDS ? Object.keys(KINDS).indexOf(kind) : 100);
