@@ -275,10 +275,9 @@ def slices(labels, files):
     ]
 
 
-def confused(labels, files):
-    if len(labels) < 2:
-        return []
-    return [{"row": 0, "column": 1, "examples": examples("confused", 4, files)}]
+def confused(counts, files):
+    wrong = [(row, column) for row, cells in enumerate(counts) for column, number in enumerate(cells) if row != column and number > 0]
+    return [{"row": row, "column": column, "examples": examples(f"confused{row}{column}", min(4, counts[row][column]), files)} for row, column in wrong[:3]]
 
 
 def drift():
@@ -323,7 +322,7 @@ def make(out, rows=200, classes=3, variant="full", photos=None):
         report["overview"] = overview(chance, labels, 700 * len(labels), errors)
         report["findings"] = {"total": rows, "listed": rows, "counts": counts_of(listed), "rows": listed}
         if variant == "full":
-            report.update(clusters=clusters(chance, files), tests=tests(chance, labels), comparison=comparison(files), slices=slices(labels, files), confused=confused(labels, files))
+            report.update(clusters=clusters(chance, files), tests=tests(chance, labels), comparison=comparison(files), slices=slices(labels, files), confused=confused(report["overview"]["confusion"]["counts"], files))
             for failure in report["overview"]["failures"]:
                 for example in failure["examples"]:
                     files.write(f"failures/{example['key']}.json", b"{}")

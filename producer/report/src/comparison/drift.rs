@@ -32,6 +32,8 @@ const MIN_SHIFT: f64 = 0.05;
 const SAMPLED_EMBEDDINGS: usize = 4000;
 /// The least images of each run.
 const MIN_IMAGES: usize = 20;
+/// The reason of an input that did not drift.
+const ALIKE: &str = "alike";
 /// The name of images without a label or split.
 const WITHOUT: &str = "none";
 
@@ -96,6 +98,9 @@ pub(super) fn find(
     for (drift, q) in found.iter_mut().zip(q_values(&p)) {
         drift.q = q;
         drift.drifted &= q < SIGNIFICANT_Q;
+        if !drift.drifted {
+            ALIKE.clone_into(&mut drift.reason);
+        }
     }
     // How far beyond what matters.
     let strength = |drift: &InputDrift| match drift.test {

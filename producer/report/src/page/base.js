@@ -149,7 +149,7 @@ function more(items, step, draw, container, what) {
     const added = items.slice(from, shown).map(draw);
     container.append(...added);
     button.textContent = `Show ${count(Math.min(step, items.length - shown))} more`;
-    status.textContent = `${count(shown)} of ${counted(items.length, what)}`;
+    status.textContent = `${count(shown)} of ${count(items.length)} ${what}`;
     if (shown === items.length) {
       button.hidden = true;
       if (asked && added[0]) {

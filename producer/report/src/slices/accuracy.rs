@@ -115,6 +115,16 @@ struct Candidate {
     test: SliceTest,
 }
 
+impl Candidate {
+    /// Whether it is another cut of the same fact: the same property and class, and a range that has
+    /// bins of the other's.
+    fn extends(&self, other: &Self) -> bool {
+        self.property == other.property
+            && self.class == other.class
+            && self.range.0.max(other.range.0) < self.range.1.min(other.range.1)
+    }
+}
+
 /// The images whose accuracy is known.
 struct Judged<'a> {
     properties: &'a [Property],
@@ -230,8 +240,11 @@ impl<'a> Judged<'a> {
     /// the images of those that are kept.
     fn without_explained(&self, candidates: Vec<(Candidate, f64)>) -> Vec<(Candidate, f64)> {
         let mut left: Vec<bool> = self.class.iter().map(|class| *class != NO_NAME).collect();
-        let mut kept = Vec::new();
+        let mut kept: Vec<(Candidate, f64)> = Vec::new();
         for (candidate, q) in candidates {
+            if kept.iter().any(|(other, _)| candidate.extends(other)) {
+                continue;
+            }
             let codes = &self.properties[candidate.property].codes;
             let known = self.properties[candidate.property].code_count();
             let mut tallies = vec![[Tally::default(); 2]; self.ids.len()];
