@@ -28,13 +28,13 @@ use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
 use crate::findings::{self, Cluster, Finding, Findings};
 use crate::left_out::{LeftOut, LeftOutTotals};
-use crate::overview::{self, ConfusedCell, OverviewTotals};
-use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
+use crate::overview::{self, OverviewTotals};
+use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail, wanted_examples};
 use crate::page::{self, AvailablePictures, PageData, RunFacts};
 use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk};
-use crate::predictions::{self, ImageExample, LabelMeaning, NamedClasses};
+use crate::predictions::{self, LabelMeaning, NamedClasses};
 use crate::run_images::RunImages;
-use crate::slices::{self, Slice, Slices};
+use crate::slices::{self, Slice};
 use crate::summary::{self, Summary};
 use crate::table::{CsvWriter, TableError, TableReader, TableWriter};
 
@@ -116,7 +116,7 @@ pub async fn build(
     let source = source_of(&run, stores);
     let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
     if options.thumbnails > 0 {
-        wanted.extend(wanted_examples(&sliced, &confused));
+        wanted.extend(wanted_examples(&sliced.list, &confused));
     }
     let thumbnails = Thumbnails::make(&out, source.as_ref(), wanted).await?;
     if let Some(missing) = &thumbnails.missing {
@@ -390,25 +390,6 @@ fn wanted_thumbnails(
         pictures.into_iter().flatten().for_each(|picture| add(picture, DateTime::UNIX_EPOCH));
     }
     wanted
-}
-
-/// The pictures of slices' examples, and of as many wrong cells of the confusion matrix as are
-/// looked at: the first example of each cell, then the second, and so on.
-fn wanted_examples(slices: &Slices, confused: &[ConfusedCell]) -> Vec<WantedThumbnail> {
-    const CONFUSED_EXAMPLES: usize = 200;
-    let mut of_cells: Vec<(usize, &ImageExample)> =
-        confused.iter().flat_map(|cell| cell.examples.iter().enumerate()).collect();
-    of_cells.sort_by_key(|(nth, _)| *nth);
-    let of_cells = of_cells.into_iter().map(|(_, example)| example).take(CONFUSED_EXAMPLES);
-    let all = slices.list.iter().flat_map(|slice| &slice.examples).chain(of_cells);
-    let pictures = all.flat_map(|ImageExample { key, overlay, finished_at }| {
-        let overlay = overlay.clone().map(PagePicture::Overlay);
-        [Some(PagePicture::Image(key.clone())), overlay]
-            .into_iter()
-            .flatten()
-            .map(|picture| WantedThumbnail { picture, not_before: *finished_at })
-    });
-    pictures.collect()
 }
 
 async fn write_slices(list: Vec<Slice>) -> Result<File, ReportError> {

@@ -13,7 +13,7 @@ use super::properties::Property;
 use super::slice::{Question, Slice};
 use crate::predictions::{ImageClasses, NO_NAME};
 use crate::statistics::proportion::wilson_interval;
-use crate::statistics::rank_sum::{SIGNIFICANT_Q, q_values};
+use crate::statistics::rank_sum::SIGNIFICANT_Q;
 use crate::table::{TableError, TableReader};
 use statrs::distribution::{Binomial, DiscreteCDF};
 
@@ -22,10 +22,8 @@ use statrs::distribution::{Binomial, DiscreteCDF};
 const MIN_EFFECT: f64 = 0.05;
 /// The slices that are listed.
 const MAX_SLICES: usize = 50;
-/// The significant slices that are looked at, the most significant first.
+/// The slices that are looked at, the most significant first.
 const MAX_CANDIDATES: usize = 1000;
-/// The p-value below which a slice is worse even without those that are listed before it.
-const SIGNIFICANT_P: f64 = 0.01;
 /// The examples of a slice.
 const EXAMPLES: usize = 6;
 
@@ -147,19 +145,17 @@ pub(super) fn find(
         return Ok(None);
     }
     let mut candidates = judged.candidates();
-    let p: Vec<f64> = candidates.iter().map(|candidate| candidate.test.p).collect();
-    let mut significant: Vec<(Candidate, f64)> = candidates
-        .drain(..)
-        .zip(q_values(&p))
-        .filter(|(candidate, q)| *q < SIGNIFICANT_Q && candidate.test.effect >= MIN_EFFECT)
-        .collect();
-    significant.sort_by(|(a, _), (b, _)| {
+    let tests = candidates.len();
+    candidates.retain(|candidate| {
+        candidate.test.p < SIGNIFICANT_Q && candidate.test.effect >= MIN_EFFECT
+    });
+    candidates.sort_by(|a, b| {
         let order = a.test.p.total_cmp(&b.test.p);
         order.then(b.test.deviations.total_cmp(&a.test.deviations))
     });
-    significant.truncate(MAX_CANDIDATES);
+    candidates.truncate(MAX_CANDIDATES);
     let probability = table.all_floats("probability")?;
-    let kept = judged.without_explained(significant);
+    let kept = judged.without_explained(candidates, tests);
     let slices =
         kept.iter().map(|(candidate, q)| judged.describe(candidate, *q, classes, &probability));
     Ok(Some(slices.collect()))
@@ -237,26 +233,21 @@ impl<'a> Judged<'a> {
     }
 
     /// Leaves out what is worse only because of slices before it: each one is tested again without
-    /// the images of those that are kept.
-    fn without_explained(&self, candidates: Vec<(Candidate, f64)>) -> Vec<(Candidate, f64)> {
+    /// the images of those that are kept, and what is left has to be significant.
+    ///
+    /// `tests` is the number of all tests. A q-value is Benjamini and Hochberg's (1995), but only
+    /// slices that are kept count as discoveries before it: one bad slice makes hundreds of
+    /// overlapping ones significant, and all of them together would let others pass by chance.
+    fn without_explained(&self, candidates: Vec<Candidate>, tests: usize) -> Vec<(Candidate, f64)> {
         let mut left: Vec<bool> = self.class.iter().map(|class| *class != NO_NAME).collect();
         let mut kept: Vec<(Candidate, f64)> = Vec::new();
-        for (candidate, q) in candidates {
+        for candidate in candidates {
             if kept.iter().any(|(other, _)| candidate.extends(other)) {
                 continue;
             }
-            let codes = &self.properties[candidate.property].codes;
-            let known = self.properties[candidate.property].code_count();
-            let mut tallies = vec![[Tally::default(); 2]; self.ids.len()];
-            for row in (0..left.len()).filter(|&row| left[row] && (codes[row] as usize) < known) {
-                let [inside, whole] = &mut tallies[self.class[row] as usize];
-                whole.add(self.wrong[row]);
-                if self.contains(&candidate, row) {
-                    inside.add(self.wrong[row]);
-                }
-            }
-            let test = SliceTest::of(tallies.into_iter().map(|[inside, whole]| (inside, whole)));
-            if test.is_some_and(|test| test.p < SIGNIFICANT_P && test.effect >= MIN_EFFECT) {
+            let Some(test) = self.test_among(&candidate, &left) else { continue };
+            let q = (test.p * tests as f64 / (kept.len() + 1) as f64).min(1.0);
+            if q < SIGNIFICANT_Q && test.effect >= MIN_EFFECT {
                 for (row, left) in left.iter_mut().enumerate() {
                     *left &= !self.contains(&candidate, row);
                 }
@@ -267,6 +258,24 @@ impl<'a> Judged<'a> {
             }
         }
         kept
+    }
+
+    /// Tests a slice among the images that are left.
+    fn test_among(&self, candidate: &Candidate, left: &[bool]) -> Option<SliceTest> {
+        let property = &self.properties[candidate.property];
+        let known = property.code_count();
+        let mut tallies = vec![[Tally::default(); 2]; self.ids.len()];
+        for row in (0..left.len()).filter(|&row| left[row]) {
+            if (property.codes[row] as usize) < known {
+                let [inside, whole] = &mut tallies[self.class[row] as usize];
+                whole.add(self.wrong[row]);
+                if self.contains(candidate, row) {
+                    inside.add(self.wrong[row]);
+                }
+            }
+        }
+        // Classes without an image in the slice count for nothing.
+        SliceTest::of(tallies.into_iter().map(|[inside, whole]| (inside, whole)))
     }
 
     fn describe(
