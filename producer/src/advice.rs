@@ -28,7 +28,6 @@ pub(crate) fn describe_report_error(error: &ReportError) -> String {
              out here"
         ),
         ReportError::NoSuchFolder { .. } => with_option(error, Some("--group-by")),
-        ReportError::NothingInCommon { .. } => with_option(error, Some("--against")),
         ReportError::NoResults(_)
         | ReportError::AllLeftOut { .. }
         | ReportError::Manifest(_)
@@ -44,7 +43,7 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
     let UnknownNumber { condition, number, reason } = error;
     let reason = match reason {
         UnknownReason::NoComparison => "there is no --against".to_owned(),
-        UnknownReason::NoLabels => reason.to_string(),
+        UnknownReason::NoLabels | UnknownReason::NothingInCommon => reason.to_string(),
         UnknownReason::UnknownLabels => {
             format!("{reason}; say with --label-map which classes they are")
         }

@@ -10,7 +10,7 @@ use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{
     Condition, LabelAudit, MeasuredShare, Overview, ReadProgress, ReportError, ReportOptions,
-    Summary, UnknownLabel, UnknownLabels, UnknownNumber,
+    RunComparison, Summary, UnknownLabel, UnknownLabels, UnknownNumber,
 };
 
 use crate::advice;
@@ -122,6 +122,10 @@ fn print_summary(summary: &Summary) {
         ("outliers", "outlier"),
         ("attention", "odd map"),
         ("shortcuts", "suspected shortcut"),
+        ("failed", "failure"),
+        ("wrong", "sure mistake"),
+        ("slices", "weak slice"),
+        ("nuisances", "nuisance"),
     ];
     let describe = |(name, noun): (&str, &str)| {
         let number = numbers.get(name).map_or(0, |number| *number as u64);
@@ -135,6 +139,9 @@ fn print_summary(summary: &Summary) {
         print_line(&format!("Found {}", found.join(", ")));
     }
     if let Some(comparison) = &summary.comparison {
+        print_drift(comparison);
+    }
+    if let Some(comparison) = summary.comparison.as_ref().filter(|compared| compared.both > 0) {
         print_line(&format!(
             "Of {} in both runs, {} changed class: {} fixed, {} broken",
             format_count(comparison.both, "image"),
@@ -185,6 +192,20 @@ fn print_label_audit(overview: &Overview) {
             percent(&model.model),
             percent(&model.heads),
         ));
+    }
+}
+
+/// Says which inputs differ from those of the other run.
+fn print_drift(comparison: &RunComparison) {
+    if comparison.both == 0 {
+        print_line("No image is predicted in both runs, so that only their inputs are compared");
+    }
+    let drifted = comparison.drift.iter().filter(|input| input.drifted);
+    let reasons: Vec<_> = drifted.map(|input| input.reason.as_str()).collect();
+    if !reasons.is_empty() {
+        print_line(&format!("Inputs differ: {}", reasons.join(", ")));
+    } else if !comparison.drift.is_empty() {
+        print_line("Inputs do not differ");
     }
 }
 

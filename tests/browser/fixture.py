@@ -25,7 +25,7 @@ PAGE = Path(__file__).resolve().parents[2] / "producer" / "report" / "src" / "pa
 # The order of concatenation; page.js starts the page and comes last.
 SCRIPTS = [
     "base.js", "pictures.js", "charts.js", "overview.js", "findings-index.js",
-    "findings-card.js", "findings.js", "groups.js", "page.js",
+    "findings-card.js", "findings.js", "groups.js", "slices.js", "page.js",
 ]
 SIZE = 192
 # Rows beyond this one have no files beside the page, so that 100,000 rows stay cheap to make.
@@ -178,9 +178,9 @@ def overview(chance, labels, images, counts):
 KINDS = [
     ("label-error", None), ("duplicate", "exact"), ("duplicate", "near"), ("duplicate", "leak"), ("duplicate", "conflict"),
     ("image-problem", "dark"), ("image-problem", "blurred"), ("image-problem", "odd-aspect"), ("outlier", None),
-    ("attention", "border"), ("attention", "corner"), ("attention", "flat"), ("shortcut", None),
+    ("attention", "border"), ("attention", "corner"), ("attention", "flat"), ("shortcut", None), ("failure", None), ("wrong", None),
 ]
-WEIGHTS = [43, 6, 20, 9, 4, 8, 12, 3, 25, 9, 6, 4, 1]
+WEIGHTS = [43, 6, 20, 9, 4, 8, 12, 3, 25, 9, 6, 4, 1, 3, 6]
 
 
 def reason(kind, problem, label, suggested):
@@ -194,6 +194,8 @@ def reason(kind, problem, label, suggested):
         "attention": {"border": "81 % of the map lies in the outermost ring", "corner": "64 % of the map lies in the top left corner",
                       "flat": "The map is almost the same everywhere: entropy 0.99"}.get(problem),
         "shortcut": "120 images of the class are all looked at in the top left corner, and surer than the rest",
+        "failure": "Failed, undecodable: no start of image. Replace or remove the file: it would break a training",
+        "wrong": f"Labelled {label}, but surely predicted as {suggested}: 99.2 %, 97.1 % is usual for images of {suggested}",
     }[kind]
 
 
@@ -209,6 +211,8 @@ def finding(rank, rows, labels, chance):
            "reason": reason(kind, problem, label, suggested), "cluster": 3 if kind == "shortcut" else None,
            "thumbnail": False, "overlay": None, "overlay_thumbnail": False, "given_overlay": None, "given_overlay_thumbnail": False,
            "other_thumbnail": False, "other_overlay": None, "other_overlay_thumbnail": False, "image": None}
+    if kind == "failure":
+        row.update(predicted=None, probability=None, failure="undecodable")
     if kind == "duplicate":
         row["other"] = f"val/{folder}/copy of {folder}.{10000 + rank}.jpg"
     return row
@@ -216,6 +220,9 @@ def finding(rank, rows, labels, chance):
 
 def write_files(row, files):
     key, kind = row["key"], row["kind"]
+    if kind == "failure":
+        files.write(f"failures/{key}.json", b"{}")
+        return
     row.update(thumbnail=files.image(key), overlay=files.overlay(key), overlay_thumbnail=True)
     row["image"] = (files.out / "report" / "thumbnails" / "image").resolve().joinpath(key + ".jpg").as_uri()
     if kind == "label-error":
@@ -252,7 +259,36 @@ def comparison(files):
     for at, image in enumerate(moved):
         image.update(before="dog", now="cat", distance=round(0.9 - at * 0.03, 3), label="cat")
     return {"against": "s3://data/out2", "both": 1398, "only_here": 0, "only_there": 2, "changed": 31, "accuracy_here": 0.974, "accuracy_there": 0.951,
-            "fixed": 20, "broken": 5, "p": 0.0041, "flows": [{"from": "dog", "to": "cat", "count": 20}, {"from": "cat", "to": "dog", "count": 11}], "moved": moved}
+            "fixed": 20, "broken": 5, "p": 0.0041, "flows": [{"from": "dog", "to": "cat", "count": 20}, {"from": "cat", "to": "dog", "count": 11}], "moved": moved, "drift": drift()}
+
+
+def slices(labels, files):
+    common = {"from": None, "to": None, "value": None, "wrong": None, "accuracy": None, "accuracy_low": None, "accuracy_high": None,
+              "rest_accuracy": None, "information": None, "q": 1e-9}
+    return [
+        {**common, "question": "accuracy", "class": labels[0], "feature": "brightness", "to": 0.21, "images": 60, "wrong": 31, "accuracy": 0.483,
+         "accuracy_low": 0.362, "accuracy_high": 0.607, "rest_accuracy": 0.96, "effect": 0.48,
+         "reason": f"Images labelled {labels[0]} with brightness below 0.21: 31 of 60 are wrong", "examples": examples("slice", 6, files)},
+        {**common, "question": "accuracy", "class": None, "feature": "folder", "value": "<b>site</b> & co", "images": 300, "wrong": 60, "accuracy": 0.8,
+         "accuracy_low": 0.751, "accuracy_high": 0.842, "rest_accuracy": 0.97, "effect": 0.17,
+         "reason": "Images with folder <b>site</b> & co: 60 of 300 are wrong", "examples": examples("folder", 2, files)},
+        {**common, "question": "nuisance", "class": labels[-1], "feature": "brightness", "images": 700, "effect": 0.97, "information": 0.61,
+         "reason": f"Images labelled {labels[-1]} are brighter than others in 97 of 100 pairs; brightness tells 61 % of what the label says", "examples": examples("bright", 6, files)},
+    ]
+
+
+def confused(counts, files):
+    wrong = [(row, column) for row, cells in enumerate(counts) for column, number in enumerate(cells) if row != column and number > 0]
+    return [{"row": row, "column": column, "examples": examples(f"confused{row}{column}", min(4, counts[row][column]), files)} for row, column in wrong[:3]]
+
+
+def drift():
+    numbers = {"test": "kolmogorov-smirnov", "q": 1e-20}
+    return [
+        {"input": "brightness", **numbers, "effect": 0.38, "pairs": 0.71, "here": 0.6, "there": 0.5, "drifted": True, "reason": "brighter in 71 of 100 pairs"},
+        {"input": "label", "test": "g-test", "effect": 0.12, "pairs": None, "here": None, "there": None, "q": 1e-4, "drifted": True, "reason": "label cat at 80 %, not 50 %"},
+        {"input": "size", **numbers, "effect": 0.0, "pairs": 0.5, "here": 200.0, "there": 200.0, "q": 1.0, "drifted": False, "reason": "another spread of size"},
+    ]
 
 
 def counts_of(rows):
@@ -281,14 +317,14 @@ def make(out, rows=200, classes=3, variant="full", photos=None):
         else:
             for row in listed:
                 row.update(label=None, suggested=None)
-                files.write(f"predictions/{row['key']}.json", b"{}")
+                files.write(f"{'failures' if row.get('failure') else 'predictions'}/{row['key']}.json", b"{}")
                 if row["other"]:
                     files.write(f"predictions/{row['other']}.json", b"{}")
         errors = sum(row["kind"] == "label-error" for row in listed)
         report["overview"] = overview(chance, labels, 700 * len(labels), errors)
         report["findings"] = {"total": rows, "listed": rows, "counts": counts_of(listed), "rows": listed}
         if variant == "full":
-            report.update(clusters=clusters(chance, files), tests=tests(chance, labels), comparison=comparison(files))
+            report.update(clusters=clusters(chance, files), tests=tests(chance, labels), comparison=comparison(files), slices=slices(labels, files), confused=confused(report["overview"]["confusion"]["counts"], files))
             for failure in report["overview"]["failures"]:
                 for example in failure["examples"]:
                     files.write(f"failures/{example['key']}.json", b"{}")

@@ -354,6 +354,19 @@ def check_done(visit, reader):
     check(page.evaluate("navigator.clipboard.readText()") == reader.rows[0]["key"], "the key is copied")
 
 
+def check_confusion(page, report):
+    """Every wrong cell with images leads to them."""
+    for cell in report.get("confused") or []:
+        given, predicted = (report["overview"]["confusion"]["classes"][cell[side]] for side in ("row", "column"))
+        button = page.locator("#predictions .confusion tbody tr").nth(cell["row"]).locator("td").nth(cell["column"]).locator("button")
+        if button.count() == 0:
+            continue
+        button.click()
+        box = page.locator("#predictions .cell-examples")
+        check(box.locator("h4").inner_text() == re.sub(r"\s+", " ", f"{given} taken for {predicted}"), "a cell of the confusion matrix shows its own examples")
+        check(box.locator(".gallery > li").count() == len(cell["examples"]), f"{given} taken for {predicted} has other examples")
+
+
 def check_theme(visit):
     page = visit.page
     ground = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -396,6 +409,7 @@ def check_report(browser, out, screenshots=None, timed=False):
         check_address(visit, reader)
         check_export(reader)
         check_done(visit, reader)
+    check_confusion(visit.page, report)
     check_theme(visit)
     check_links(reader, origin)
     visit.close()

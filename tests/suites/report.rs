@@ -80,6 +80,7 @@ fn the_sample_photos_show_every_planted_fault_and_no_other() {
         duplicate("conflict", "dog/conflict-kitten.jpg", "cat/kitten.jpg"),
         duplicate("exact", "cat/tortoiseshell.jpg", "cat/tortoiseshell-copy.jpg"),
         duplicate("near", "dog/shepherd.jpg", "dog/shepherd-resaved.jpg"),
+        [Some("failure"), None, Some("dog/broken-puppy.jpg"), None],
         poor("blurred", "dog/blurred-shepherd.jpg"),
         poor("dark", "cat/dark-kitten.jpg"),
         swapped("cat/swapped-beagle.jpg"),
@@ -361,6 +362,9 @@ fn two_runs_are_compared_and_reports_can_lie_in_buckets() {
     assert!(row["maps"] == 40 && 0.0 < least && most <= 1.0, "{row}");
     let data = page_data(&small.out);
     assert_eq!(data["comparison"]["moved"].as_array().unwrap().len(), 40);
+    // They are the same images.
+    let drift = comparison["drift"].as_array().unwrap();
+    assert!(drift.len() >= 6 && drift.iter().all(|input| input["drifted"] == false), "{drift:?}");
 
     for server in [S3Server::s3s_fs(), S3Server::moto()] {
         server.make_bucket("reports");

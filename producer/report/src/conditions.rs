@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The names of the numbers that conditions may be about.
-pub const NUMBER_NAMES: [&str; 22] = [
+pub const NUMBER_NAMES: [&str; 26] = [
     "images",
     "predicted",
     "failed",
@@ -31,6 +31,10 @@ pub const NUMBER_NAMES: [&str; 22] = [
     "unreadable",
     "outdated",
     "unknown-labels",
+    "wrong",
+    "slices",
+    "nuisances",
+    "drift",
 ];
 
 /// A condition such as `accuracy<0.9`.
@@ -84,6 +88,11 @@ pub enum UnknownReason {
     /// The number is about a comparison.
     #[error("the report compares no other run")]
     NoComparison,
+    /// The number is about images of both runs.
+    #[error(
+        "no image is predicted in both runs, which then compare by the drift of their inputs only"
+    )]
+    NothingInCommon,
     /// The number is about labels.
     #[error("no image has both a label and a prediction")]
     NoLabels,
@@ -122,7 +131,7 @@ impl Condition {
     /// True if the condition is about a comparison with another run.
     #[must_use]
     pub fn is_of_comparison(&self) -> bool {
-        ["changed", "fixed", "broken"].contains(&self.number)
+        ["changed", "fixed", "broken", "drift"].contains(&self.number)
     }
 
     /// The number if the condition holds, none if it does not. `numbers` are those of the report,
@@ -135,7 +144,9 @@ impl Condition {
         numbers: &BTreeMap<&'static str, f64>,
     ) -> Result<Option<f64>, UnknownNumber> {
         let Some(&value) = numbers.get(self.number) else {
-            let reason = if self.is_of_comparison() {
+            let reason = if self.is_of_comparison() && numbers.contains_key("drift") {
+                UnknownReason::NothingInCommon
+            } else if self.is_of_comparison() {
                 UnknownReason::NoComparison
             } else if numbers.get("unknown-labels").is_some_and(|&images| images > 0.0) {
                 UnknownReason::UnknownLabels
@@ -188,6 +199,17 @@ mod tests {
         assert_eq!(error.reason, UnknownReason::UnknownLabels);
         let condition: Condition = "unknown-labels>0".parse().unwrap();
         assert_eq!(condition.value_if_true(&numbers).unwrap(), Some(6.0));
+    }
+
+    #[test]
+    fn a_condition_on_images_of_both_runs_says_that_there_are_none() {
+        let numbers = BTreeMap::from([("drift", 2.0)]);
+        let condition: Condition = "broken>0".parse().unwrap();
+        let error = condition.value_if_true(&numbers).unwrap_err();
+        assert_eq!(error.reason, UnknownReason::NothingInCommon);
+        let condition: Condition = "drift>1".parse().unwrap();
+        assert!(condition.is_of_comparison());
+        assert_eq!(condition.value_if_true(&numbers).unwrap(), Some(2.0));
     }
 
     #[test]

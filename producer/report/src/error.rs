@@ -23,19 +23,6 @@ pub enum ReportError {
         /// What is left out, and why.
         reasons: Vec<String>,
     },
-    /// The two runs to compare have no image in common that both predicted.
-    #[error(
-        "nothing can be compared with {against}: no image is predicted in both runs ({here}; \
-         {there}); compare runs of the same SOURCE, whose keys are the same"
-    )]
-    NothingInCommon {
-        /// Where the other run is.
-        against: String,
-        /// How many images this run predicted, and an example.
-        here: String,
-        /// How many images the other run predicted, and an example.
-        there: String,
-    },
     /// Images can't be grouped by a folder that none has.
     #[error(
         "no image lies in {part} folders, so the {part}. can't group them ({example} is one); count \

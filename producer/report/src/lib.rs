@@ -16,6 +16,7 @@
 //! | `predictions` | the row of an image, and what is read back for all images |
 //! | `overview` | the numbers of a run |
 //! | `findings` | the searches, one file a search |
+//! | `slices` | parts of the data set that are worse, and labels that a property gives away |
 //! | `comparison` | this run against another one |
 //! | `page` | `index.html` and its thumbnails |
 //! | `summary`, `conditions` | the report in numbers, and conditions on them |
@@ -34,11 +35,12 @@ mod report;
 mod run_images;
 mod shortcut_proofs;
 mod similarity;
+mod slices;
 mod statistics;
 mod summary;
 mod table;
 
-pub use comparison::{ClassChange, ComparedImage, RunComparison};
+pub use comparison::{ClassChange, ComparedImage, DriftTest, InputDrift, RunComparison};
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
 pub use findings::{ControlImage, ShortcutSuspect, SuspectPatch};
@@ -50,5 +52,5 @@ pub use overview::{
 };
 pub use predictions::read_results::ReadProgress;
 pub use report::{ReportOptions, build, find_suspects};
-pub use summary::Summary;
+pub use summary::{SliceCounts, Summary};
 pub use table::TableError;

@@ -30,13 +30,14 @@ use crate::findings::{
     self, Cluster, Finding, Findings, LabelOptions, NoSuchFolder, ShortcutSuspect,
 };
 use crate::left_out::{LeftOut, LeftOutTotals};
-use crate::overview::OverviewTotals;
-use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail};
+use crate::overview::{self, OverviewTotals};
+use crate::page::thumbnails::{PagePicture, Thumbnails, WantedThumbnail, wanted_examples};
 use crate::page::{self, AvailablePictures, PageData, RunFacts};
 use crate::predictions::read_results::{ReadProgress, ResultReader, RowChunk};
 use crate::predictions::{self, LabelMeaning, NamedClasses};
 use crate::run_images::RunImages;
 use crate::shortcut_proofs::StoredProofs;
+use crate::slices::{self, Slice};
 use crate::summary::{self, Summary};
 use crate::table::{CsvWriter, TableError, TableReader, TableWriter};
 
@@ -102,10 +103,17 @@ pub async fn build(
     if options.embeddings && !built.has_embeddings {
         return Err(ReportError::NoEmbeddings);
     }
-    let table = built.table.try_clone()?;
     let StoredProofs { proofs, note } = StoredProofs::read(&out, &run).await?;
     let labels = LabelOptions { holdout: options.holdout, group_by: options.group_by };
-    let found = blocking(move || findings::find(&TableReader::open(table)?, labels, &proofs)).await?;
+    let (table, confusion) = (built.table.try_clone()?, overview.confusion.clone());
+    let (found, sliced, confused) = blocking(move || {
+        let table = TableReader::open(table)?;
+        let confused = confusion.map(|confusion| overview::read_confused(&table, &confusion));
+        let found = findings::find(&table, labels, &proofs)?;
+        Ok((found, slices::find(&table)?, confused.transpose()?))
+    })
+    .await?;
+    let confused = confused.unwrap_or_default();
     let Findings { list, clusters, tests, estimated_label_errors, notes, .. } = found;
     if let Some(NoSuchFolder { part, example }) = found.no_such_folder {
         return Err(ReportError::NoSuchFolder { part, example });
@@ -118,13 +126,22 @@ pub async fn build(
     overview.notes.extend(built.manifest_note);
     overview.notes.extend(note);
     overview.notes.extend(notes);
+    overview.notes.extend(sliced.notes.iter().cloned());
     let (comparison, comparison_table) = match &options.compare_with {
-        Some(other) => compare(other, &built.table, stores, progress).await.map(Some)?.unzip(),
+        Some(other) => {
+            let (compared, table, note) =
+                compare(other, &run, &built.table, stores, progress).await?;
+            overview.notes.extend(note);
+            (Some(compared), Some(table))
+        }
         None => (None, None),
     };
 
     let source = source_of(&run, stores);
-    let wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
+    let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
+    if options.thumbnails > 0 {
+        wanted.extend(wanted_examples(&sliced.list, &confused));
+    }
     let thumbnails = Thumbnails::make(&out, source.as_ref(), wanted).await?;
     if let Some(missing) = &thumbnails.missing {
         let (count, reason) = (missing.count, &missing.first_reason);
@@ -137,6 +154,7 @@ pub async fn build(
         csv: built.csv,
         labels: found.labels,
         comparison: comparison_table,
+        slices: write_slices(sliced.list.clone()).await?,
     };
     tables.put(&out).await?;
 
@@ -154,6 +172,8 @@ pub async fn build(
         clusters: pictures.clusters(&clusters),
         tests: &tests,
         comparison: comparison.as_ref().map(|comparison| pictures.comparison(comparison)),
+        slices: pictures.slices(&sliced),
+        confused: pictures.confused(&confused),
     };
     let path = format!("{REPORT}/index.html");
     out.put(&path, page::render(&data), "text/html; charset=utf-8").await?;
@@ -163,6 +183,7 @@ pub async fn build(
         not_images: run.skipped.as_ref().map(SkippedCounts::not_images),
         findings: summary::count_findings(&list),
         comparison,
+        slices: summary::SliceCounts::of(&sliced),
         page: format!("{}/{path}", location.to_string().trim_end_matches('/')),
         unreadable: built.left_out.unreadable(),
         outdated: built.left_out.outdated(),
@@ -315,39 +336,45 @@ fn write_table(
     })
 }
 
-/// Compares with the run at `other`. Returns the table `comparison.parquet` as well.
+/// Compares with the run at `other`. Returns the table `comparison.parquet` as well, and a note if
+/// the runs have no image in common.
 async fn compare(
     other: &Location,
+    run: &RunRecord,
     table: &File,
     stores: &StoreOptions,
     progress: &Arc<ReadProgress>,
-) -> Result<(RunComparison, File), ReportError> {
+) -> Result<(RunComparison, File, Option<String>), ReportError> {
     let folder = Folder::open(other, stores)?;
-    let run = RunRecord::read_existing(&folder).await?;
-    let before = build_table(&folder, &run, &ReportOptions::default(), progress).await?;
+    let other_run = RunRecord::read_existing(&folder).await?;
+    let before = build_table(&folder, &other_run, &ReportOptions::default(), progress).await?;
+    let is_same_model = run.model.digest == other_run.model.digest;
     let (table, name) = (table.try_clone()?, other.to_string());
     let (comparison, file, examples) = blocking(move || {
         let file = tempfile::tempfile()?;
         let (now, before) = (TableReader::open(table)?, TableReader::open(before.table)?);
-        let comparison = comparison::compare_runs(&now, &before, name, file.try_clone()?)?;
+        let comparison =
+            comparison::compare_runs(&now, &before, name, is_same_model, file.try_clone()?)?;
         let examples = [comparison::first_predicted(&now)?, comparison::first_predicted(&before)?];
         Ok((comparison, file, examples))
     })
     .await?;
     if comparison.both > 0 {
-        return Ok((comparison, file));
+        return Ok((comparison, file, None));
     }
-    // A condition as broken>0 would never hold.
     let describe = |count: u64, place, example: Option<String>| match example {
         Some(key) => format!("{count} {place}, such as {key}"),
         None => format!("none {place}"),
     };
     let [here, there] = examples;
-    Err(ReportError::NothingInCommon {
-        here: describe(comparison.only_here, "here", here),
-        there: describe(comparison.only_there, "there", there),
-        against: comparison.against,
-    })
+    let note = format!(
+        "no image is predicted in both runs ({}; {}), so that only their inputs are compared with \
+         {}; predictions are compared of runs of the same SOURCE, whose keys are the same",
+        describe(comparison.only_here, "here", here),
+        describe(comparison.only_there, "there", there),
+        comparison.against
+    );
+    Ok((comparison, file, Some(note)))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -384,7 +411,12 @@ fn wanted_thumbnails(
     let overlay = |path: &String| PagePicture::Overlay(path.clone());
     for finding in list.iter().take(most) {
         let pictures = [
-            Some(image(&finding.key)),
+            // Only a failure to explain is of a picture that can be shown.
+            finding
+                .failure
+                .as_ref()
+                .is_none_or(|class| class == "explain-failed")
+                .then(|| image(&finding.key)),
             finding.overlay.as_ref().map(overlay),
             finding.given_overlay.as_ref().map(overlay),
             finding.other.as_ref().map(image),
@@ -401,6 +433,19 @@ fn wanted_thumbnails(
         pictures.into_iter().flatten().for_each(|picture| add(picture, DateTime::UNIX_EPOCH));
     }
     wanted
+}
+
+async fn write_slices(list: Vec<Slice>) -> Result<File, ReportError> {
+    blocking(move || {
+        let file = tempfile::tempfile()?;
+        let mut writer = TableWriter::new(file.try_clone()?, slices::COLUMNS)?;
+        for slice in list {
+            writer.push(slice)?;
+        }
+        writer.finish()?;
+        Ok(file)
+    })
+    .await
 }
 
 fn write_findings(list: Vec<Finding>) -> Result<File, TableError> {
@@ -420,18 +465,20 @@ struct ReportTables {
     csv: Option<File>,
     labels: Option<File>,
     comparison: Option<File>,
+    slices: File,
 }
 
 impl ReportTables {
     /// Puts the tables into OUT. Deletes an earlier report's table that this report does not have,
     /// because it would be of other results.
     async fn put(self, out: &Folder) -> Result<(), ReportError> {
-        let Self { predictions, findings, csv, labels, comparison } = self;
+        let Self { predictions, findings, csv, labels, comparison, slices } = self;
         put_table(out, "predictions.parquet", Some(predictions), PARQUET).await?;
         put_table(out, "findings.parquet", Some(findings), PARQUET).await?;
         put_table(out, "labels.parquet", labels, PARQUET).await?;
         put_table(out, "predictions.csv", csv, "text/csv; charset=utf-8").await?;
-        put_table(out, "comparison.parquet", comparison, PARQUET).await
+        put_table(out, "comparison.parquet", comparison, PARQUET).await?;
+        put_table(out, "slices.parquet", Some(slices), PARQUET).await
     }
 }
 

@@ -8,6 +8,7 @@ use crate::comparison::RunComparison;
 use crate::findings::{Finding, FindingKind, Problem};
 use crate::left_out::LeftOut;
 use crate::overview::Overview;
+use crate::slices::{Question, Slices};
 
 /// The numbers of a report. Its fields are those of the JSON summary.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +24,8 @@ pub struct Summary {
     pub findings: BTreeMap<&'static str, u64>,
     /// What changed since the other run, if there is one.
     pub comparison: Option<RunComparison>,
+    /// The number of slices; a part is absent if it could not be looked for.
+    pub slices: SliceCounts,
     /// Where the page is.
     pub page: String,
     /// The number of result files that can't be read.
@@ -33,14 +36,38 @@ pub struct Summary {
     pub left_out: LeftOut,
 }
 
+/// How many slices there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SliceCounts {
+    /// Slices with a lower accuracy; none if no label means a class of the model.
+    pub slices: Option<u64>,
+    /// Labels that a property gives away; none without two labels.
+    pub nuisances: Option<u64>,
+}
+
+impl SliceCounts {
+    pub(crate) fn of(found: &Slices) -> Self {
+        let count = |question, is_known: bool| {
+            let of_question = found.list.iter().filter(|slice| slice.question == question);
+            is_known.then(|| of_question.count() as u64)
+        };
+        Self {
+            slices: count(Question::Accuracy, found.compared_accuracy),
+            nuisances: count(Question::Nuisance, found.compared_labels),
+        }
+    }
+}
+
 impl Summary {
     /// The numbers that conditions may be about, by name; those that this report lacks are absent.
     #[must_use]
     pub fn numbers(&self) -> BTreeMap<&'static str, f64> {
         let Overview { images, predicted, failed, accuracy, ece, estimated_label_errors, .. } =
             self.overview;
+        // Without a common image, a condition as broken>0 would never hold.
+        let in_common = self.comparison.as_ref().filter(|comparison| comparison.both > 0);
         let found = |name| self.findings.get(name).copied().unwrap_or(0);
-        let all_findings = kind_numbers().map(|(_, kind)| found(kind.name())).sum::<u64>();
+        let all_findings = FindingKind::ALL.iter().map(|kind| found(kind.name())).sum::<u64>();
         let counts = [
             ("images", Some(images)),
             ("predicted", Some(predicted)),
@@ -52,9 +79,12 @@ impl Summary {
             ("leaks", Some(found(Problem::Leak.name()))),
             ("conflicts", Some(found(Problem::Conflict.name()))),
             ("estimated-label-errors", estimated_label_errors),
-            ("changed", self.comparison.as_ref().map(|comparison| comparison.changed)),
-            ("fixed", self.comparison.as_ref().map(|comparison| comparison.fixed)),
-            ("broken", self.comparison.as_ref().map(|comparison| comparison.broken)),
+            ("changed", in_common.map(|comparison| comparison.changed)),
+            ("fixed", in_common.map(|comparison| comparison.fixed)),
+            ("broken", in_common.map(|comparison| comparison.broken)),
+            ("drift", self.comparison.as_ref().map(RunComparison::drifted)),
+            ("slices", self.slices.slices),
+            ("nuisances", self.slices.nuisances),
         ];
         let counts =
             counts.into_iter().map(|(name, count)| (name, count.map(|count| count as f64)));
@@ -70,7 +100,9 @@ impl Summary {
 fn kind_numbers() -> impl Iterator<Item = (&'static str, FindingKind)> {
     let names =
         ["label-errors", "duplicates", "image-problems", "outliers", "attention", "shortcuts"];
-    names.into_iter().zip(FindingKind::ALL.iter().copied())
+    let kinds = names.into_iter().zip(FindingKind::ALL.iter().copied());
+    // Failures have the number `failed`.
+    kinds.chain([("wrong", FindingKind::Wrong)])
 }
 
 /// The number of findings by kind and by problem, zeros included.

@@ -50,6 +50,10 @@ words! {
         Attention => "attention",
         /// A group of images that the model may be sure of for the wrong reason.
         Shortcut => "shortcut",
+        /// The image could not be predicted.
+        Failure => "failure",
+        /// The model is sure of another class than the label's, and nothing else was found.
+        Wrong => "wrong",
     }
 }
 
@@ -111,6 +115,8 @@ pub(super) struct RowFinding {
     pub(super) opinions: LabelOpinions,
     /// What came out when the finding was measured on images.
     pub(super) verdict: Option<ProofVerdict>,
+    /// The class of the failure that the finding is about.
+    pub(super) failure: Option<String>,
 }
 
 impl RowFinding {
@@ -118,9 +124,21 @@ impl RowFinding {
     pub(super) fn new(row: usize, kind: FindingKind, score: f32, reason: String) -> Self {
         let row = u32::try_from(row).expect("a table has fewer than four billion rows");
         let (other, problem, suggested) = (None, None, None);
-        let (cluster, verdict) = (None, None);
+        let (cluster, verdict, failure) = (None, None, None);
         let opinions = LabelOpinions::default();
-        Self { row, other, kind, problem, score, reason, suggested, cluster, opinions, verdict }
+        Self {
+            row,
+            other,
+            kind,
+            problem,
+            score,
+            reason,
+            suggested,
+            cluster,
+            opinions,
+            verdict,
+            failure,
+        }
     }
 
     /// A finding of this problem. Scores are clamped to 0 to 1.
@@ -196,6 +214,8 @@ pub(crate) struct Finding {
     pub(crate) model_agrees: Option<bool>,
     /// What `--prove-shortcuts` found out about it.
     pub(crate) verdict: Option<ProofVerdict>,
+    /// The class of the failure that the finding is about.
+    pub(crate) failure: Option<String>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -256,6 +276,7 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
         cell: |finding| Cell::Boolean(finding.model_agrees),
     },
     text("verdict", |finding| Cell::Text(finding.verdict.map(ProofVerdict::name))),
+    text("failure", |finding| Cell::Text(finding.failure.as_deref())),
 ];
 
 /// A column of texts.

@@ -8,6 +8,7 @@ mod class_attention;
 mod class_maps;
 mod cluster;
 mod duplicates;
+mod failures;
 mod finding;
 mod image_problems;
 mod labels;
@@ -23,6 +24,7 @@ mod shortcuts;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod wrong;
 
 pub(crate) use class_attention::AttentionTest;
 pub(crate) use class_maps::ClassMaps;
@@ -85,6 +87,9 @@ pub(crate) fn find(
     proofs::attach(table, &classes, &clustered, &mut clusters, proofs, &mut notes)?;
     refit::refit_proved(table, &classes, &clustered, &mut clusters)?;
     found.extend(shortcuts::find(&clusters));
+    found.extend(failures::find(table, &mut notes)?);
+    // The last search: it leaves out what any other has found.
+    found.extend(wrong::find(table, &classes, &found, &mut notes)?);
     // Nothing is found in the hold-out, whatever searched for it.
     if !labels.in_holdout.is_empty() {
         found.retain(|found| !labels.in_holdout[found.row as usize]);

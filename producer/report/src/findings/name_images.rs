@@ -76,6 +76,7 @@ pub(super) fn rank_and_name(
             model_agrees: found.opinions.model_agrees,
             other_overlay: other.and_then(|other| other.overlay.clone()),
             class_maps: image.class_maps.clone(),
+            failure: found.failure,
             finished_at: image.finished_at.max(other.map_or(image.finished_at, |o| o.finished_at)),
         }
     });

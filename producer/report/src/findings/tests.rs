@@ -3,18 +3,25 @@
 
 use camshaft_common::measure::{ImageMeasures, PerceptualHash};
 
-use super::{FindingKind, Findings, LabelOptions, Problem, find};
-use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
+use super::finding::RowFinding;
+use super::{FindingKind, Findings, LabelOptions, Problem, find, wrong};
+use crate::predictions::{
+    COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowFailure, RowPrediction,
+};
 use crate::table::{TableReader, TableWriter};
 
 fn found(rows: Vec<ImageRow>) -> Findings {
+    find(&table(rows), LabelOptions::default(), &[]).unwrap()
+}
+
+fn table(rows: Vec<ImageRow>) -> TableReader {
     let file = tempfile::tempfile().unwrap();
     let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
     for row in rows {
         writer.push(row).unwrap();
     }
     writer.finish().unwrap();
-    find(&TableReader::open(file).unwrap(), LabelOptions::default(), &[]).unwrap()
+    TableReader::open(file).unwrap()
 }
 
 /// As results were before anything was measured of images.
@@ -196,4 +203,45 @@ fn poor_pictures_are_named_by_what_is_wrong_with_them() {
             ("cat/06.jpg", Some(Problem::OddAspect)),
         ]
     );
+}
+
+#[test]
+fn failures_are_findings_ranked_by_their_class() {
+    let failed = |key: &str, class: &str| ImageRow {
+        key: key.to_owned(),
+        label: Some("cat".to_owned()),
+        failure: Some(RowFailure {
+            class: class.to_owned(),
+            message: "no start of image".to_owned(),
+            attempts: 1,
+        }),
+        ..ImageRow::default()
+    };
+    let findings =
+        found(vec![failed("cat/a.jpg", "too-large"), failed("cat/b.jpg", "undecodable")]);
+    let failures = of_kind(&findings, FindingKind::Failure);
+    assert_eq!(failures, [("cat/b.jpg", None), ("cat/a.jpg", None)]);
+    let first = &findings.list[0];
+    assert_eq!(first.failure.as_deref(), Some("undecodable"));
+    assert_eq!(first.label.as_deref(), Some("cat"));
+    assert!(
+        first.reason.starts_with("Failed, undecodable: no start of image. Replace"),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn what_is_surely_wrong_is_found_unless_another_finding_says_more() {
+    let mut rows: Vec<_> = (0..20).map(|at| old(&format!("cat/{at}.jpg"), "cat", 0.9)).collect();
+    rows.extend([0.95, 0.92, 0.6].map(|cat| old(&format!("dog/{cat}.jpg"), "dog", cat)));
+    let table = table(rows);
+    let classes = ImageClasses::read(&table).unwrap();
+    let wrong = |others: &[RowFinding]| {
+        let found = wrong::find(&table, &classes, others, &mut Vec::new()).unwrap();
+        found.iter().map(|finding| finding.row).collect::<Vec<_>>()
+    };
+    // Images of cats have 90 % on average: the third dog could be either.
+    assert_eq!(wrong(&[]), [20, 21]);
+    let other = RowFinding::new(20, FindingKind::LabelError, 0.5, String::new());
+    assert_eq!(wrong(&[other]), [21]);
 }

@@ -84,6 +84,8 @@ const KINDS = {
   outlier: ['Outliers', 'Outlier', 'The picture is unlike all others.'],
   attention: ['Attention', 'Attention', 'The model looked at a border, a corner, everywhere or nowhere.'],
   shortcut: ['Shortcuts', 'Shortcut', 'A group of images where the model looks at one place that may give the class away.'],
+  failure: ['Failures', 'Failure', 'The image could not be read or explained. A training would stop at a file that is broken.'],
+  wrong: ['Sure mistakes', 'Sure mistake', 'The model is as sure of another class as it usually is of that class, and nothing else was found.'],
 };
 /** The place of a kind in the order they are shown in: as above, unknown kinds last. */
 const kindOrder = (kind) => (kind in KINDS ? Object.keys(KINDS).indexOf(kind) : 100);
@@ -147,7 +149,7 @@ function more(items, step, draw, container, what) {
     const added = items.slice(from, shown).map(draw);
     container.append(...added);
     button.textContent = `Show ${count(Math.min(step, items.length - shown))} more`;
-    status.textContent = `${count(shown)} of ${counted(items.length, what)}`;
+    status.textContent = `${count(shown)} of ${count(items.length)} ${what}`;
     if (shown === items.length) {
       button.hidden = true;
       if (asked && added[0]) {

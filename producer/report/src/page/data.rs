@@ -13,8 +13,12 @@ use serde::Serialize;
 
 use super::thumbnails::{PagePicture, Thumbnails};
 use crate::comparison::{ComparedImage, RunComparison};
-use crate::findings::{AttentionTest, ClassMaps, Cluster, ClusterExample, Finding, FindingKind, Problem};
-use crate::overview::Overview;
+use crate::findings::{
+    AttentionTest, ClassMaps, Cluster, ClusterExample, Finding, FindingKind, Problem,
+};
+use crate::overview::{ConfusedCell, Overview};
+use crate::predictions::ImageExample;
+use crate::slices::{Slice, Slices};
 
 /// The most findings that the page lists; all of them are in `findings.parquet`.
 const LISTED_FINDINGS: usize = 100_000;
@@ -32,6 +36,8 @@ pub(crate) struct PageData<'a> {
     pub(crate) clusters: Vec<ListedCluster<'a>>,
     pub(crate) tests: &'a [AttentionTest],
     pub(crate) comparison: Option<ListedComparison<'a>>,
+    pub(crate) slices: Vec<ListedSlice<'a>>,
+    pub(crate) confused: Vec<ListedConfusion<'a>>,
 }
 
 /// The facts about the run in the page's header.
@@ -119,6 +125,8 @@ struct ListedFinding<'a> {
     reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     thumbnail: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +169,22 @@ struct ListedExample<'a> {
     thumbnail: bool,
     overlay: Option<&'a str>,
     overlay_thumbnail: bool,
+}
+
+/// A slice and its examples.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedSlice<'a> {
+    #[serde(flatten)]
+    slice: &'a Slice,
+    examples: Vec<ListedExample<'a>>,
+}
+
+/// A wrong cell of the confusion matrix and its examples.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedConfusion<'a> {
+    row: usize,
+    column: usize,
+    examples: Vec<ListedExample<'a>>,
 }
 
 /// A comparison and the images whose attention moved most.
@@ -243,6 +267,7 @@ impl AvailablePictures<'_> {
             probability: finding.probability,
             reason: &finding.reason,
             cluster: finding.cluster,
+            failure: finding.failure.as_deref(),
             thumbnail: self.has_image(&finding.key),
             overlay: finding.overlay.as_deref(),
             overlay_thumbnail: self.has_overlay(finding.overlay.as_deref()),
@@ -269,6 +294,34 @@ impl AvailablePictures<'_> {
             examples: cluster.examples.iter().map(example).collect(),
         });
         clusters.collect()
+    }
+
+    fn examples<'a>(&self, examples: &'a [ImageExample]) -> Vec<ListedExample<'a>> {
+        let listed = examples.iter().map(|example| ListedExample {
+            key: &example.key,
+            thumbnail: self.has_image(&example.key),
+            overlay: example.overlay.as_deref(),
+            overlay_thumbnail: self.has_overlay(example.overlay.as_deref()),
+        });
+        listed.collect()
+    }
+
+    /// The slices and their examples.
+    pub(crate) fn slices<'a>(&self, slices: &'a Slices) -> Vec<ListedSlice<'a>> {
+        let listed = slices.list.iter();
+        listed
+            .map(|slice| ListedSlice { slice, examples: self.examples(&slice.examples) })
+            .collect()
+    }
+
+    /// The wrong cells of the confusion matrix and their examples.
+    pub(crate) fn confused<'a>(&self, cells: &'a [ConfusedCell]) -> Vec<ListedConfusion<'a>> {
+        let listed = cells.iter().map(|cell| ListedConfusion {
+            row: cell.row,
+            column: cell.column,
+            examples: self.examples(&cell.examples),
+        });
+        listed.collect()
     }
 
     /// The comparison and the images whose attention moved most.

@@ -37,7 +37,7 @@ function findingCard(row, { done, onDone }) {
 
 function cardHead(row) {
   return el('p', { class: 'card-head' },
-    el('span', { class: 'chip' }, el('span', { class: `dot ${row.kind}` }), kindSingular(row.kind), row.problem && el('span', { class: 'problem' }, words(row.problem))),
+    el('span', { class: 'chip' }, el('span', { class: `dot ${row.kind}` }), kindSingular(row.kind), (row.problem ?? row.failure) && el('span', { class: 'problem' }, words(row.problem ?? row.failure))),
     el('span', { class: 'standing' },
       el('span', { class: 'score', title: 'Score' }, el('span', { class: 'unseen' }, 'Score '), decimal(row.score, 3)),
       isNumber(row.rank) && el('span', { class: 'rank', title: 'Rank' }, el('span', { class: 'unseen' }, ', rank '), `#${count(row.rank)}`)));
@@ -57,7 +57,7 @@ function cardLinks(row) {
     [originalHref(row.image), 'Image'],
     [row.overlay && overlayHref(row.overlay), 'Overlay'],
     [row.given_overlay && overlayHref(row.given_overlay), `Overlay for ${row.label ?? 'the label'}`],
-    [row.key && predictionHref(row.key), 'Prediction'],
+    [row.key && (row.failure ? failureHref(row.key) : predictionHref(row.key)), row.failure ? 'Failure' : 'Prediction'],
     [row.other && row.other_overlay && overlayHref(row.other_overlay), 'Other overlay'],
     [row.other && predictionHref(row.other), 'Other prediction'],
   ].filter(([href]) => href);

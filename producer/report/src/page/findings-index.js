@@ -85,7 +85,7 @@ class FindingsIndex {
 /** Identifies a finding in later reports of the run, in which its rank may be another. */
 const findingIdentity = (row) => [row.kind, row.problem ?? '', row.key, row.other ?? ''].join('\n');
 
-const CSV_COLUMNS = ['rank', 'kind', 'problem', 'score', 'key', 'other', 'label', 'suggested', 'predicted', 'probability', 'reason', 'cluster'];
+const CSV_COLUMNS = ['rank', 'kind', 'problem', 'score', 'key', 'other', 'label', 'suggested', 'predicted', 'probability', 'reason', 'cluster', 'failure'];
 
 /** These rows as CSV (RFC 4180). A text that a spreadsheet would run as a formula has an apostrophe before it. */
 function csvOf(index, rows) {

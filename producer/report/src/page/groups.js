@@ -107,6 +107,10 @@ function drawComparison(report) {
   const comparison = report.comparison;
   if (!comparison) return;
   byId('comparison').hidden = false;
+  if (comparison.both === 0) {
+    bodyOf('comparison').append(el('p', { class: 'explain' }, 'Against ', el('code', {}, comparison.against ?? 'another run'), `: no image is predicted in both runs (${count(comparison.only_here)} here, ${count(comparison.only_there)} there), so that only their inputs are compared.`));
+    return;
+  }
   const flows = list(comparison.flows);
   const moved = list(comparison.moved);
   const gain = isNumber(comparison.accuracy_here) && isNumber(comparison.accuracy_there) ? comparison.accuracy_here - comparison.accuracy_there : null;

@@ -26,6 +26,7 @@ const SCRIPTS: [&str; 10] = [
     include_str!("findings-card.js"),
     include_str!("findings.js"),
     include_str!("groups.js"),
+    include_str!("slices.js"),
     include_str!("page.js"),
 ];
 

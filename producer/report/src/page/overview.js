@@ -107,31 +107,56 @@ function drawPredictions(report, show) {
           numbers('confidence', ['Bin', 'Right', 'Wrong', 'No label'], histogram.map((bin) =>
             [`${percent(bin.from, 0)} to ${percent(bin.to, 0)}`, count(bin.right), count(bin.wrong), count(bin.unlabelled)]))]
         : empty('No image has a prediction.')),
-  ), panel('Confusion', {}, confusionMatrix(overview.confusion, show)));
+  ), panel('Confusion', {}, confusionMatrix(report, show)));
 }
 
-/** Rows are given labels, columns predictions. A click on a wrong cell shows its findings. */
-function confusionMatrix(confusion, show) {
+/** Rows are given labels, columns predictions. A click on a wrong cell shows its examples and leads to its findings. */
+function confusionMatrix(report, show) {
+  const confusion = report.overview?.confusion;
   const classes = list(confusion?.classes);
   if (classes.length === 0) return empty('A confusion matrix needs labels that the model knows.');
   const counts = list(confusion.counts);
+  const examples = el('div', { class: 'cell-examples', tabindex: -1, hidden: true });
+  const open = (cell) => openCell(cell, report, examples, show);
   const head = el('tr', {}, el('th', { scope: 'col', class: 'corner' }, 'Given ↓ predicted →'),
     classes.map((name) => el('th', { scope: 'col', class: 'class-name' }, el('span', {}, name))), el('th', { scope: 'col', class: 'number' }, 'Right'));
   const rows = classes.map((given, row) => {
     const total = sum(list(counts[row]));
     return el('tr', {}, el('th', { scope: 'row', class: 'class-name' }, given),
-      classes.map((predicted, column) => confusionCell({ given, predicted, images: counts[row]?.[column] ?? 0, total, right: row === column }, show)),
+      classes.map((predicted, column) => confusionCell({ given, predicted, images: counts[row]?.[column] ?? 0, total, right: row === column }, () => open({ row, column, given, predicted }))),
       el('td', { class: 'number recall' }, total > 0 ? percent((counts[row]?.[row] ?? 0) / total) : MISSING));
   });
   return [
-    el('p', { class: 'explain' }, 'Rows are the given labels, columns the predictions. Click a wrong cell to see the findings of its two classes.'),
+    el('p', { class: 'explain' }, 'Rows are the given labels, columns the predictions. Click a wrong cell to see some of its images, and its findings.'),
     el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Confusion matrix' },
       el('table', { class: `confusion ${classes.length > 8 ? 'many' : ''}` }, el('caption', { class: 'unseen' }, 'Confusion matrix: given labels by predicted classes'), el('thead', {}, head), el('tbody', {}, rows))),
+    examples,
     confusion.left_out > 0 && el('p', { class: 'quiet-text' }, `${counted(confusion.left_out, 'image')} of other classes left out.`),
   ];
 }
 
-function confusionCell({ given, predicted, images, total, right }, show) {
+/** Shows a cell's surest images below the matrix, with the way to its findings. Without images, leads to the findings. */
+function openCell({ row, column, given, predicted }, report, box, show) {
+  const filters = { label: given, predicted };
+  const images = list(list(report.confused).find((cell) => cell.row === row && cell.column === column)?.examples);
+  if (images.length === 0) {
+    show(filters);
+    return;
+  }
+  const found = list(report.findings?.rows).filter((finding) => (finding.label_class ?? finding.label) === given && finding.predicted === predicted).length;
+  box.replaceChildren(
+    el('h4', {}, `${given} taken for ${predicted}`),
+    el('p', { class: 'quiet-text' }, images.length === 1 ? 'Its image:' : `The ${count(images.length)} images that the model is surest of:`),
+    el('ul', { class: 'gallery', 'aria-label': `Examples of ${given} taken for ${predicted}` }, gallery(images)),
+    el('p', {}, found > 0
+      ? el('button', { type: 'button', on: { click: () => show(filters) } }, `Show ${counted(found, 'finding')}`)
+      : el('span', { class: 'quiet-text' }, 'None of its images is a finding: the model was not sure of them.')));
+  box.hidden = false;
+  box.focus({ preventScroll: true });
+  box.scrollIntoView({ block: 'nearest' });
+}
+
+function confusionCell({ given, predicted, images, total, right }, open) {
   const cell = el('td', { class: 'heat' });
   if (images === 0) {
     cell.append(el('span', { class: 'zero' }, count(0)));
@@ -143,8 +168,8 @@ function confusionCell({ given, predicted, images, total, right }, show) {
   cell.style.backgroundColor = `color-mix(in srgb, var(${right ? '--right' : '--wrong'}) ${strength}%, var(--surface))`;
   cell.append(right ? count(images) : el('button', {
     type: 'button', class: 'cell', title: `${given} taken for ${predicted}: ${percent(share)} of ${given}`,
-    'aria-label': `${counted(images, 'image')} of ${given} predicted as ${predicted}: show findings`,
-    on: { click: () => show({ label: given, predicted }) },
+    'aria-label': `${counted(images, 'image')} of ${given} predicted as ${predicted}: show them`,
+    on: { click: open },
   }, count(images)));
   return cell;
 }

@@ -14,6 +14,7 @@ function drawNavigation(report) {
     findings: findings.total ?? list(findings.rows).length,
     clusters: list(report.clusters).length,
     tests: list(report.tests).length,
+    slices: list(report.slices).length,
     failures: report.overview?.failed ?? sum(list(report.overview?.failures).map((failure) => failure.count)),
     notes: list(report.overview?.notes).length,
   };
@@ -84,7 +85,9 @@ function start() {
     ['findings', () => findings.draw()],
     ['clusters', () => drawClusters(report)],
     ['tests', () => drawTests(report)],
+    ['slices', () => drawSlices(report)],
     ['comparison', () => drawComparison(report)],
+    ['comparison', () => drawDrift(report)],
     ['failures', () => drawFailures(report)],
     ['speed', () => drawSpeed(report)],
     ['notes', () => drawNotes(report)],

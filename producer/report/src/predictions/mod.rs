@@ -6,6 +6,8 @@
 //! and the comparison.
 
 mod image_classes;
+mod image_examples;
+mod image_features;
 mod image_row;
 mod label_class;
 pub(crate) mod map_distribution;
@@ -14,8 +16,10 @@ pub(crate) mod read_results;
 pub(crate) mod sketches;
 
 pub(crate) use image_classes::{ImageClasses, NO_NAME};
+pub(crate) use image_examples::{ImageExample, read_examples};
+pub(crate) use image_features::ImageFeature;
 pub(crate) use image_row::{COLUMNS, ImageRow};
 #[cfg(test)]
-pub(crate) use image_row::{RowPrediction, SketchBytes};
+pub(crate) use image_row::{RowFailure, RowPrediction, SketchBytes};
 pub(crate) use label_class::LabelMeaning;
 pub(crate) use named_classes::NamedClasses;

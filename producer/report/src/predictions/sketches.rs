@@ -24,7 +24,7 @@ impl CentredSketches {
     /// Reads all sketches and computes their mean; none if fewer than two images have a sketch.
     pub(crate) fn new(table: &TableReader) -> Result<Option<Self>, TableError> {
         let (mut sums, mut count) = ([0.0_f64; SKETCH_NUMBERS], 0_u64);
-        let uncentred = Self { mean: [0.0; SKETCH_NUMBERS] };
+        let uncentred = Self::uncentred();
         for group in 0..table.groups() {
             for point in uncentred.of_group(table, group)?.into_iter().flatten() {
                 count += 1;
@@ -35,6 +35,11 @@ impl CentredSketches {
         }
         let mean = sums.map(|sum| (sum / count.max(1) as f64) as f32);
         Ok((count > 1).then_some(Self { mean }))
+    }
+
+    /// Subtracts nothing.
+    pub(crate) fn uncentred() -> Self {
+        Self { mean: [0.0; SKETCH_NUMBERS] }
     }
 
     /// The sketches of the rows of a row group; none for a row without.

@@ -67,6 +67,11 @@ impl TableReader {
         usize::try_from(self.file.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
+    /// Whether the table has a column of this name.
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.columns.contains_key(name)
+    }
+
     /// The numbers of a column; NaN for null.
     pub(crate) fn floats(&self, group: usize, name: &str) -> Result<Vec<f32>, TableError> {
         let column = self.column::<FloatType>(group, name)?;

@@ -1,106 +1,23 @@
-//! Compares two runs: which images changed class, and where attention moved most.
+//! The images that both runs predicted: which changed class, and where attention moved most.
 //!
-//! "Now" and "here" mean the run of the report, "before" and "there" the other run. Owns the
-//! columns of `comparison.parquet`. Upstream: the tables of predictions of both runs. Downstream:
-//! the page.
+//! "Now" and "here" mean the run of the report, "before" and "there" the other run.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 
-use serde::Serialize;
 use statrs::distribution::{Binomial, DiscreteCDF};
 
+use super::run_comparison::{COLUMNS, ClassChange, ComparedImage, RunComparison};
 use crate::predictions::map_distribution::{self, CELLS, MapDistribution};
 use crate::predictions::{ImageClasses, NO_NAME};
 use crate::statistics::proportion::share;
-use crate::table::{Cell, Column, ColumnKind, TableError, TableReader, TableWriter};
+use crate::table::{TableError, TableReader, TableWriter};
 
 /// The images that are shown, those whose attention moved most.
 const SHOWN_IMAGES: usize = 200;
 /// The changes of class that are listed, the most frequent ones.
 const LISTED_CHANGES: usize = 50;
-
-/// What changed between two runs. Its fields are those of the page's data and of the JSON
-/// summary.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct RunComparison {
-    /// Where the other run is.
-    pub against: String,
-    /// Images predicted in both.
-    pub both: u64,
-    /// Images predicted in this run only.
-    pub only_here: u64,
-    /// Images predicted in the other only.
-    pub only_there: u64,
-    /// Images whose most probable class changed.
-    pub changed: u64,
-    /// Accuracy now, on the labelled images of both.
-    pub accuracy_here: Option<f64>,
-    /// Accuracy before, on the same images.
-    pub accuracy_there: Option<f64>,
-    /// Labelled images that are right now and were wrong before.
-    pub fixed: u64,
-    /// Labelled images that are wrong now and were right before.
-    pub broken: u64,
-    /// The p-value of McNemar's exact test of fixed against broken; none without labels.
-    pub p: Option<f64>,
-    /// The changes of class, the most frequent first.
-    pub flows: Vec<ClassChange>,
-    /// The images whose attention moved most.
-    #[serde(skip)]
-    pub moved: Vec<ComparedImage>,
-}
-
-/// The images that changed from one class to another.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ClassChange {
-    /// The class before.
-    pub from: String,
-    /// The class now.
-    pub to: String,
-    /// The number of images.
-    pub count: u64,
-}
-
-/// An image that both runs predicted: a row of `comparison.parquet`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ComparedImage {
-    /// Its key.
-    pub key: String,
-    /// Its label now.
-    pub label: Option<String>,
-    /// Its class before.
-    pub before: String,
-    /// Its class now.
-    pub now: String,
-    /// The probability of the class before.
-    pub probability_before: f32,
-    /// The probability of the class now.
-    pub probability_now: f32,
-    /// The Hellinger distance of the first maps of both runs, from 0 for equal maps to 1; none
-    /// without maps.
-    pub distance: Option<f32>,
-    /// The overlay now.
-    pub overlay: Option<String>,
-}
-
-macro_rules! column {
-    ($name:literal $kind:ident $cell:expr) => {
-        Column { name: $name, kind: ColumnKind::$kind, cell: $cell }
-    };
-}
-
-const COLUMNS: &[Column<ComparedImage>] = &[
-    column!("key" Text |row| Cell::Text(Some(&row.key))),
-    column!("label" Text |row| Cell::Text(row.label.as_deref())),
-    column!("before" Text |row| Cell::Text(Some(&row.before))),
-    column!("now" Text |row| Cell::Text(Some(&row.now))),
-    column!("probability_before" Float |row| Cell::Float(Some(row.probability_before))),
-    column!("probability_now" Float |row| Cell::Float(Some(row.probability_now))),
-    column!("distance" Float |row| Cell::Float(row.distance)),
-    column!("overlay" Text |row| Cell::Text(row.overlay.as_deref())),
-];
 
 /// The images of the other run. At some 90 bytes each, they fit into memory.
 struct OtherRun {
@@ -171,10 +88,11 @@ fn hash_key(key: &str) -> u64 {
     hasher.finish()
 }
 
-/// Compares two finished tables of predictions. Writes a row for each image of both to `file`.
+/// Compares the images of two finished tables of predictions. Writes a row for each image of both
+/// to `file`.
 ///
 /// `against` is where the other run is.
-pub(crate) fn compare_runs(
+pub(super) fn compare_images(
     now: &TableReader,
     before: &TableReader,
     against: String,
@@ -338,7 +256,7 @@ mod tests {
             row("e", Some("wolf"), None, "dog"),
         ]);
         let file = tempfile::tempfile().unwrap();
-        let compared = compare_runs(&now, &before, "there".to_owned(), file).unwrap();
+        let compared = compare_images(&now, &before, "there".to_owned(), file).unwrap();
         assert_eq!((compared.fixed, compared.broken), (1, 1));
         assert_eq!(compared.accuracy_here, Some(2.0 / 3.0));
         assert_eq!(compared.accuracy_there, Some(2.0 / 3.0));
