@@ -1,7 +1,7 @@
 //! All searches on tables made by hand: of full results, and of results that lack what older
 //! versions did not record.
 
-use camshaft_common::measure::{ImageMeasures, PerceptualHash};
+use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash};
 
 use super::{FindingKind, Findings, Problem, find};
 use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
@@ -42,6 +42,7 @@ fn old(key: &str, label: &str, cat: f32) -> ImageRow {
 fn measured(key: &str, label: &str, seed: u64) -> ImageRow {
     let hash = PerceptualHash(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let measures = ImageMeasures {
+        version: MEASURES_VERSION,
         brightness: 0.5,
         contrast: 0.2,
         dark_percentile: 0.2,
@@ -50,6 +51,8 @@ fn measured(key: &str, label: &str, seed: u64) -> ImageRow {
         blur: 0.3 + (seed % 10) as f32 / 100.0,
         chroma: 0.2,
         perceptual_hash: hash,
+        border: Some([0.0; 4]),
+        blocking: Some(0.0),
     };
     ImageRow {
         measures: Some(measures),

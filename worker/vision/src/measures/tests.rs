@@ -114,7 +114,7 @@ fn pictures_of_every_shape_have_finite_measures() {
             information,
             blur,
             chroma,
-            perceptual_hash: _,
+            ..
         } = measures;
         for value in
             [brightness, contrast, dark_percentile, bright_percentile, information, blur, chroma]
