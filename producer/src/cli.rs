@@ -169,6 +169,11 @@ pub(crate) struct AuditArgs {
     /// OUT/trust.json. Takes about 130 passes of the network for each image
     #[arg(long, env = "CAMSHAFT_TRUST_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) trust_sample: Option<u16>,
+    /// Only add to the results in OUT what older versions did not measure of an image, and its camera:
+    /// reads the images of SOURCE, runs no network, changes nothing else
+    #[arg(long, env = "CAMSHAFT_REMEASURE", value_parser = BoolishValueParser::new(),
+          conflicts_with_all = ["trust_sample", "prune", "dry_run"])]
+    pub(crate) remeasure: bool,
     /// Do not build OUT/report; `camshaft report` builds it later
     #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]
     pub(crate) no_report: bool,
@@ -384,6 +389,7 @@ impl AuditArgs {
             run: self.run.resolve()?,
             max_failure_rate: self.max_failure_rate,
             trust_sample: self.trust_sample,
+            remeasure: self.remeasure,
             report: !self.no_report,
             fail_on: self.fail_on.fail_on,
             engine: self.engine.resolve(audit::engine_settings(stop.clone())),

@@ -7,7 +7,9 @@
 use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION};
 use image::RgbImage;
 
+mod blocking;
 mod blur;
+mod border;
 mod brightness;
 mod perceptual_hash;
 mod reduced;
@@ -31,8 +33,8 @@ pub fn measure(picture: &RgbImage) -> ImageMeasures {
         blur: blur::blur(&luma),
         chroma,
         perceptual_hash: perceptual_hash::perceptual_hash(&luma),
-        border: None,
-        blocking: None,
+        border: Some(border::border(&luma)),
+        blocking: Some(blocking::blocking(picture)),
     }
 }
 

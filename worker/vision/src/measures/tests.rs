@@ -114,6 +114,8 @@ fn pictures_of_every_shape_have_finite_measures() {
             information,
             blur,
             chroma,
+            border,
+            blocking,
             ..
         } = measures;
         for value in
@@ -121,5 +123,7 @@ fn pictures_of_every_shape_have_finite_measures() {
         {
             assert!((0.0..=1.0).contains(&value), "{width}x{height}: {measures:?}");
         }
+        assert!(border.unwrap().iter().all(|bar| (0.0..=1.0).contains(bar)), "{measures:?}");
+        assert!(blocking.unwrap().is_finite() && blocking >= Some(0.0), "{measures:?}");
     }
 }
