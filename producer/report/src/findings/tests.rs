@@ -178,6 +178,16 @@ fn poor_pictures_are_named_by_what_is_wrong_with_them() {
     change(&mut rows[2], |measures| measures.blur = 0.8);
     change(&mut rows[3], |measures| measures.information = 0.1);
     change(&mut rows[4], |measures| measures.chroma = 0.0);
+    change(&mut rows[7], |measures| (measures.contrast, measures.chroma) = (0.05, 0.03));
+    change(&mut rows[8], |measures| measures.border = Some([0.0, 0.1, 0.0, 0.12]));
+    change(&mut rows[9], |measures| measures.blocking = Some(1.2));
+    // Dark ones are not grey, and a bar on one side is no letterbox.
+    change(&mut rows[10], |measures| {
+        (measures.bright_percentile, measures.contrast, measures.chroma) = (0.1, 0.03, 0.005);
+    });
+    change(&mut rows[11], |measures| measures.border = Some([0.0, 0.3, 0.0, 0.01]));
+    // Neither is one thing of a strong colour washed out.
+    change(&mut rows[12], |measures| (measures.contrast, measures.chroma) = (0.05, 0.4));
     (rows[5].width, rows[5].height) = (Some(4000), Some(3000));
     (rows[6].width, rows[6].height) = (Some(1600), Some(100));
     let findings = found(rows);
@@ -193,6 +203,24 @@ fn poor_pictures_are_named_by_what_is_wrong_with_them() {
             ("cat/04.jpg", Some(Problem::Grey)),
             ("cat/05.jpg", Some(Problem::OddSize)),
             ("cat/06.jpg", Some(Problem::OddAspect)),
+            ("cat/07.jpg", Some(Problem::WashedOut)),
+            ("cat/08.jpg", Some(Problem::Letterbox)),
+            ("cat/09.jpg", Some(Problem::Compression)),
+            ("cat/10.jpg", Some(Problem::Dark)),
         ]
     );
+}
+
+#[test]
+fn what_older_results_did_not_measure_is_noted() {
+    let mut rows: Vec<_> =
+        (0..20).map(|seed| measured(&format!("cat/{seed:02}.jpg"), "cat", seed)).collect();
+    assert!(!found(rows).notes.iter().any(|note| note.contains("--remeasure")));
+    rows = (0..20).map(|seed| measured(&format!("cat/{seed:02}.jpg"), "cat", seed)).collect();
+    for row in &mut rows[..3] {
+        let measures = row.measures.as_mut().unwrap();
+        (measures.version, measures.border, measures.blocking) = (1, None, None);
+    }
+    let notes = found(rows).notes;
+    assert!(notes.iter().any(|note| note.contains("in 3 images")), "{notes:?}");
 }

@@ -72,13 +72,11 @@ mod tests {
     #[test]
     fn bars_are_measured_at_each_edge() {
         let framed = luma(200, 100, |x, y| match (x, y) {
-            (..10, _) => 0,
-            (_, ..20) | (180.., _) => 255,
+            (..10, _) | (_, ..20) | (180.., _) => 255,
             _ => texture(x, y),
         });
         let [left, top, right, bottom] = border(&framed);
         assert_eq!((left, bottom), (0.05, 0.0));
-        // The left bar crosses the line of the upper one, in a twentieth of its pixels.
         assert_eq!((top, right), (0.2, 0.1));
         assert_eq!(border(&luma(200, 100, texture)), [0.0; 4]);
     }
