@@ -14,8 +14,8 @@ const BLOCK: usize = 8;
 const LARGEST_STEP: u8 = 24;
 /// Added to both means, in levels, so that a smooth picture has no chance grid.
 const SMOOTH: f64 = 0.1;
-/// Rows of blocks that are measured, spread over the picture.
-const MAX_BLOCK_ROWS: usize = 32;
+/// Rows of blocks that are measured, spread over the picture: more take longer and tell little more.
+const MAX_BLOCK_ROWS: usize = 12;
 /// Below this side a mean has too few steps.
 const SMALLEST_SIDE: usize = 4 * BLOCK;
 
