@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod backoff;
+pub mod camera;
 pub mod entity_tag;
 pub mod explain;
 mod finite;

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::finite::finite;
 
+/// The measures that this version takes. Version 1 had none of the optional ones, and its records no
+/// `version` and no camera.
+pub const MEASURES_VERSION: u32 = 2;
+
 /// Measures of an image's pixels.
 ///
 /// Brightness is BT.601 luma, 0 black to 1 white, of the picture averaged down by a whole factor
@@ -19,6 +23,9 @@ use crate::finite::finite;
 /// longer side of 8192 at most), so that numbers compare across resolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageMeasures {
+    /// The [`MEASURES_VERSION`] of the worker that took them; absent from JSON if it is 1.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub version: u32,
     /// Mean brightness.
     #[serde(deserialize_with = "finite")]
     pub brightness: f32,
@@ -45,6 +52,36 @@ pub struct ImageMeasures {
     pub chroma: f32,
     /// A hash that is similar for pictures that look alike.
     pub perceptual_hash: PerceptualHash,
+    /// Bars of one colour around the picture: how far they reach inwards from the left, top, right and
+    /// lower edge, as shares of width and height. All 1 if the whole picture has one colour. Since
+    /// version 2.
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]
+    pub border: Option<[f32; 4]>,
+    /// How much stronger the steps of brightness are on the grid of a JPEG's blocks, every eighth
+    /// pixel, than beside it: their mean divided by that of the others, of the weaker axis, less 1.
+    /// Since version 2.
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]
+    pub blocking: Option<f32>,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_first_version(version: &u32) -> bool {
+    *version == first_version()
+}
+
+impl ImageMeasures {
+    /// The share of the picture's area that is border: 0 none, 1 all.
+    #[must_use]
+    pub fn border_share(&self) -> Option<f32> {
+        self.border.map(|[left, top, right, bottom]| {
+            let [across, down] = [left + right, top + bottom].map(|bars| (1.0 - bars).max(0.0));
+            1.0 - across * down
+        })
+    }
 }
 
 /// The signs of a picture's lowest 8 × 8 frequencies (pHash): pictures that look alike differ in

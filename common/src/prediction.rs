@@ -5,6 +5,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::camera::Camera;
 use crate::explain::{FusedLayers, Method};
 use crate::finite::finite;
 use crate::key::ImageKey;
@@ -84,6 +85,9 @@ pub struct ImageRecord {
     /// Measures of its pixels; unknown if it could not be decoded.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub measures: Option<ImageMeasures>,
+    /// The camera that its EXIF metadata name. Absent if they name none, and in older results.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub camera: Option<Camera>,
 }
 
 /// The model a result comes from.

@@ -3,9 +3,10 @@
 //! Wiring only: the jobs of an [`EnqueuePlan`] go through an in-process queue to the worker's
 //! engine. [`tally`] says what became of each image. [`precision`] keeps to that of the results in OUT.
 //! [`trust`] measures the maps afterwards, [`shortcuts`] proves what looks like a shortcut, and
-//! [`report`] builds the report.
+//! [`report`] builds the report. [`remeasure`] is an audit without jobs.
 
 mod precision;
+mod remeasure;
 pub(crate) mod shortcuts;
 mod tally;
 pub(crate) mod trust;
@@ -46,6 +47,7 @@ use crate::label_map::{LabelMap, LabelMapError};
 use crate::report::{self, BuildError, ConditionsHold};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
+use remeasure::RemeasureError;
 use shortcuts::{ShortcutError, ShortcutProving};
 use tally::AuditTally;
 use trust::{TrustError, TrustSampling};
@@ -68,6 +70,8 @@ pub(crate) struct AuditConfig {
     pub(crate) trust_sample: Option<u16>,
     /// Prove each suspected shortcut on this number of images of other classes.
     pub(crate) prove_shortcuts: Option<u16>,
+    /// Only add the measures that older results lack, without the network.
+    pub(crate) remeasure: bool,
     /// Build the report.
     pub(crate) report: bool,
     /// The conditions of `--fail-on`.
@@ -137,6 +141,9 @@ pub enum AuditError {
     /// The shortcuts can't be proved.
     #[error(transparent)]
     Shortcuts(#[from] ShortcutError),
+    /// Measures can't be added.
+    #[error(transparent)]
+    Remeasure(RemeasureError),
     /// The report can't be built or checked.
     #[error(transparent)]
     Report(#[from] BuildError),
@@ -195,12 +202,25 @@ pub enum AuditError {
     ConditionsHold(#[from] ConditionsHold),
 }
 
+impl From<RemeasureError> for AuditError {
+    fn from(error: RemeasureError) -> Self {
+        match error {
+            // Its exit status tells wrong usage.
+            RemeasureError::Source(error) => Self::Source(error),
+            error => Self::Remeasure(error),
+        }
+    }
+}
+
 /// Does a whole audit.
 ///
 /// # Errors
 /// If SOURCE, OUT or the model can't be used, if images could not be finished, if too many of them
 /// failed, or if a condition of `--fail-on` holds.
 pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(), AuditError> {
+    if config.remeasure {
+        return complete_measures(config, &stores).await;
+    }
     let started = Instant::now();
     let AuditConfig { run, max_failure_rate, report, fail_on, mut engine, stop, .. } = config;
     let (trust_sample, prove_shortcuts) = (config.trust_sample, config.prove_shortcuts);
@@ -312,6 +332,22 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         return Err(AuditError::TooManyFailures { failed, found, max_failure_rate, out });
     }
     match conditions {
+        Some(conditions) => Err(conditions.into()),
+        None => Ok(()),
+    }
+}
+
+/// Adds the measures that results in OUT lack, and builds the report.
+async fn complete_measures(config: AuditConfig, stores: &StoreOptions) -> Result<(), AuditError> {
+    let AuditConfig { run, report, fail_on, holdout, group_by, engine, stop, .. } = config;
+    cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
+    let record = remeasure::remeasure(&run, engine.image_limits, stores, &stop).await?;
+    if !report {
+        return Ok(());
+    }
+    let embeddings = record.explain.embeddings;
+    let options = ReportOptions { embeddings, holdout, group_by, ..ReportOptions::default() };
+    match report::report_audit(&run.out, &options, &fail_on, stores).await? {
         Some(conditions) => Err(conditions.into()),
         None => Ok(()),
     }

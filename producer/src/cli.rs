@@ -175,6 +175,11 @@ pub(crate) struct AuditArgs {
     /// about 4 passes of the network for each image and shortcut
     #[arg(long, env = "CAMSHAFT_PROVE_SHORTCUTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) prove_shortcuts: Option<u16>,
+    /// Only add to the results in OUT what older versions did not measure of an image, and its camera:
+    /// reads the images of SOURCE, runs no network, changes nothing else
+    #[arg(long, env = "CAMSHAFT_REMEASURE", value_parser = BoolishValueParser::new(),
+          conflicts_with_all = ["trust_sample", "prove_shortcuts", "prune", "dry_run"])]
+    pub(crate) remeasure: bool,
     /// Do not build OUT/report; `camshaft report` builds it later
     #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]
     pub(crate) no_report: bool,
@@ -398,6 +403,7 @@ impl AuditArgs {
             max_failure_rate: self.max_failure_rate,
             trust_sample: self.trust_sample,
             prove_shortcuts: self.prove_shortcuts,
+            remeasure: self.remeasure,
             report: !self.no_report,
             fail_on: self.fail_on.fail_on,
             holdout: self.label_audit.holdout,

@@ -26,6 +26,7 @@ mod inherited;
 mod kept;
 mod older;
 mod prune;
+mod remeasured;
 mod replaced;
 mod verified;
 

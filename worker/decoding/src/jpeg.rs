@@ -65,6 +65,26 @@ pub(super) fn decode(
     Ok(upright(image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
+/// The content of the first segment with EXIF metadata, which comes before the picture.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut at = 2;
+    while let Some(marker) = next_marker(bytes, &mut at) {
+        match marker {
+            SOS | EOI => break,
+            SOI => continue,
+            _ => {}
+        }
+        let &[high, low] = bytes.get(at..)?.first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([high, low])).max(2);
+        let content = bytes.get(at + 2..at + length)?;
+        if let (APP1, Some(exif)) = (marker, content.strip_prefix(b"Exif\0\0")) {
+            return Some(exif);
+        }
+        at += length;
+    }
+    None
+}
+
 /// The most bytes that decoding holds at once.
 pub(super) fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
     let structure = JpegStructure::read(bytes);

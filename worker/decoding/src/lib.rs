@@ -8,6 +8,7 @@
 mod alpha;
 mod claimed_size;
 mod error;
+mod exif;
 mod jpeg;
 mod limits;
 mod recognise;
@@ -31,6 +32,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageResult, RgbImage, Rgba};
 
 pub use error::DecodeError;
+pub use exif::camera;
 pub use limits::{BYTES_PER_PIXEL, ImageLimits};
 pub use recognise::EncodedFormat;
 use recognise::FileContent;

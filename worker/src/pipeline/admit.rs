@@ -100,5 +100,6 @@ fn new_record(job: &Job) -> ImageRecord {
         label_problem: None,
         digest: None,
         measures: None,
+        camera: None,
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use camshaft_common::camera::Camera;
 use camshaft_common::explain::OverlayFormat;
 use camshaft_common::measure::ImageMeasures;
 use camshaft_common::model::FileDigest;
@@ -98,6 +99,7 @@ struct Pixels {
     picture: RgbImage,
     input: Vec<u8>,
     measures: ImageMeasures,
+    camera: Option<Camera>,
     memory: ImageMemoryPermit,
     elapsed: Duration,
 }
@@ -138,12 +140,14 @@ impl DecodeStage {
             memory.shrink(with_overlays(picture.as_raw().len() as u64) + input_bytes);
             let input = input::to_pixels(&picture, &rule.config().input);
             let measures = measures::measure(&picture);
+            let camera = decoding::camera(&bytes);
             let elapsed = started.elapsed();
-            Ok(Pixels { picture, input, measures, memory, elapsed })
+            Ok(Pixels { picture, input, measures, camera, memory, elapsed })
         };
-        let pixels = self.run(memory_bytes, work).await?;
+        let mut pixels = self.run(memory_bytes, work).await?;
         let image = &mut admitted.image;
         image.timings.decode = pixels.elapsed.as_secs_f64() * 1000.0;
+        image.record.camera = pixels.camera.take();
         let picture = &pixels.picture;
         traces::note_bytes(picture.as_raw().len());
         image.record.width = Some(picture.width());

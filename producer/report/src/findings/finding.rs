@@ -92,6 +92,12 @@ words! {
         Nothing => "nothing",
         /// The map is far from the usual one of its class.
         Unusual => "unusual",
+        /// Hardly any contrast, and neither dark nor bright.
+        WashedOut => "washed-out",
+        /// Bars on two opposite sides.
+        Letterbox => "letterbox",
+        /// The blocks of a strongly compressed JPEG can be seen.
+        Compression => "compression",
     }
 }
 
@@ -162,7 +168,10 @@ impl Problem {
             | Self::LowInformation
             | Self::OddSize
             | Self::OddAspect
-            | Self::Grey => FindingKind::ImageProblem,
+            | Self::Grey
+            | Self::WashedOut
+            | Self::Letterbox
+            | Self::Compression => FindingKind::ImageProblem,
         }
     }
 }

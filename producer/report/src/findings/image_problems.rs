@@ -1,8 +1,9 @@
-//! Searches for poor pictures: dark, bright, blurred, nearly empty, grey, or of an odd size or
-//! shape.
+//! Searches for poor pictures: dark, bright, washed out, blurred, nearly empty, grey, with bars, strongly
+//! compressed, or of an odd size or shape.
 //!
-//! Light, blur and information are judged by fixed limits, as a person would; size and shape by
-//! what is usual in the data set.
+//! Light, blur, information, bars and blocks are judged by fixed limits, as a person would; size and shape
+//! by what is usual in the data set. The limits were chosen on one set of photographs with planted faults
+//! (`tests/benches/findings`, seed 1).
 
 use super::finding::{Problem, RowFinding};
 use crate::statistics::robust_spread::{self, RobustSpread};
@@ -15,12 +16,28 @@ const BRIGHT: f32 = 0.8;
 /// The least entropy of brightness, 3 of 8 bits. A drawing has more shades.
 const LOW_INFORMATION: f32 = 0.375;
 /// A picture above this blur effect looks blurred.
-const BLURRED: f32 = 0.6;
+///
+/// Photographs with a soft frame or of long fur come close to it.
+const BLURRED: f32 = 0.7;
 /// The deviations by which the blur has to be above the usual as well, since some kinds of pictures
 /// are soft.
 const BLURRED_DEVIATIONS: f64 = 3.0;
 /// A picture below this mean difference of its colours is grey.
 const GREY: f32 = 0.01;
+/// It is also below this share of its contrast. A dark picture has little colour in absolute numbers, and
+/// as much as others beside its contrast.
+const GREY_OF_CONTRAST: f32 = 0.025;
+/// A washed-out picture has less contrast, a quarter of what is usual in photographs.
+const WASHED_OUT: f32 = 0.0625;
+/// It has little colour too. A thing of one strong colour is no washed-out picture.
+const WASHED_OUT_CHROMA: f32 = 0.1;
+/// Bars on two opposite sides are each at least this share of the width or height.
+const LETTERBOX: f32 = 0.05;
+/// A share beyond this is no picture with bars.
+const ALL_BORDER: f32 = 1.0;
+/// A picture whose steps are larger by this share on the grid of a JPEG's blocks than beside it shows the
+/// blocks, as a third of all photographs at quality 20 and most at quality 10.
+const COMPRESSED: f32 = 0.75;
 /// If a larger share of the pictures is grey, grey is no problem.
 const MAX_GREY_SHARE: f64 = 0.2;
 /// The factor by which an odd size differs from the median size: the square root of the pixels.
@@ -30,6 +47,10 @@ const ODD_ASPECT: f32 = 2.5;
 
 /// What was measured of the images of one row group; NaN for an image without.
 struct MeasureColumns {
+    contrast: Vec<f32>,
+    /// Left, top, right and bottom.
+    border: [Vec<f32>; 4],
+    blocking: Vec<f32>,
     bright_percentile: Vec<f32>,
     dark_percentile: Vec<f32>,
     information: Vec<f32>,
@@ -44,7 +65,12 @@ impl MeasureColumns {
         let column = |name| table.floats(group, name);
         let (widths, heights) = (table.integers(group, "width")?, table.integers(group, "height")?);
         let sides = widths.iter().zip(&heights);
+        let [left, top, right, bottom] =
+            ["border_left", "border_top", "border_right", "border_bottom"].map(column);
         Ok(Self {
+            contrast: column("contrast")?,
+            border: [left?, top?, right?, bottom?],
+            blocking: column("blocking")?,
             bright_percentile: column("bright_percentile")?,
             dark_percentile: column("dark_percentile")?,
             information: column("information")?,
@@ -87,8 +113,18 @@ pub(super) fn find(
              are of an older version"
         ));
     }
+    let border = table.all_floats("border")?;
+    let bordered = border.iter().filter(|value| !value.is_nan()).count();
+    if bordered < measured {
+        notes.push(format!(
+            "bars and JPEG blocks were not looked for in {} images: their results are of an older \
+             version; camshaft audit --remeasure adds what is missing, without the network",
+            measured - bordered
+        ));
+    }
     let spread = RobustSpread::of(&blur);
-    let grey = chroma.iter().filter(|value| **value < GREY).count();
+    let contrast = table.all_floats("contrast")?;
+    let grey = chroma.iter().zip(&contrast).filter(|(of, beside)| is_grey(**of, **beside)).count();
     let usual = UsualMeasures {
         side: robust_spread::median(&mut sides).unwrap_or(1.0),
         aspect: robust_spread::median(&mut aspects).unwrap_or(1.0),
@@ -104,6 +140,19 @@ pub(super) fn find(
         start += columns.blur.len();
     }
     Ok(found)
+}
+
+fn is_grey(chroma: f32, contrast: f32) -> bool {
+    chroma < GREY && chroma <= GREY_OF_CONTRAST * contrast
+}
+
+/// The smaller bar of the two opposite sides with the larger ones, if both are there; the picture is not
+/// all border.
+fn letterbox([left, top, right, bottom]: [f32; 4]) -> Option<(f32, &'static str)> {
+    let (across, down) = (left.min(right), top.min(bottom));
+    let (bar, sides) =
+        if across > down { (across, "left and right") } else { (down, "above and below") };
+    (bar >= LETTERBOX && bar < ALL_BORDER).then_some((bar, sides))
 }
 
 /// Adds a finding for each problem of one image. `at` is its position in the row group.
@@ -139,8 +188,32 @@ fn judge(
         let reason = format!("Blurred: blur effect {blur:.2}, {:.2} is usual", usual.blur.median);
         add(Problem::Blurred, 0.4 + (blur - BLURRED), reason);
     }
-    if columns.chroma[at] < GREY && usual.grey_is_odd {
+    let (chroma, contrast) = (columns.chroma[at], columns.contrast[at]);
+    // What has few shades is a drawing or a blank: grey is its least problem.
+    if is_grey(chroma, contrast) && usual.grey_is_odd && information >= LOW_INFORMATION {
         add(Problem::Grey, 0.35, "Grey, while most others are in colour".to_owned());
+    }
+    if contrast < WASHED_OUT
+        && chroma < WASHED_OUT_CHROMA
+        && bright >= DARK
+        && dark <= BRIGHT
+        && information >= LOW_INFORMATION
+    {
+        let reason = format!("Washed out: brightness varies by {:.1} % only", contrast * 100.0);
+        add(Problem::WashedOut, 0.4 + 2.0 * (WASHED_OUT - contrast), reason);
+    }
+    if let Some((bar, sides)) = letterbox(columns.border.each_ref().map(|side| side[at])) {
+        let reason = format!("Letterbox: bars {sides}, of {:.0} % each at least", bar * 100.0);
+        add(Problem::Letterbox, 0.35 + bar, reason);
+    }
+    let blocking = columns.blocking[at];
+    // The few levels of a dark picture or a drawing have chance steps.
+    if blocking > COMPRESSED && bright >= DARK && information >= LOW_INFORMATION {
+        let reason = format!(
+            "Compressed: steps at the edges of its JPEG blocks are {:.0} % larger than others",
+            blocking * 100.0
+        );
+        add(Problem::Compression, 0.3 + 0.1 * (blocking - COMPRESSED), reason);
     }
     let Some((width, height)) = columns.sides[at] else { return };
     let times = (width * height).sqrt() / usual.side;

@@ -1,7 +1,7 @@
 //! All searches on tables made by hand: of full results, and of results that lack what older
 //! versions did not record.
 
-use camshaft_common::measure::{ImageMeasures, PerceptualHash};
+use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash};
 
 use super::finding::RowFinding;
 use super::{FindingKind, Findings, LabelOptions, Problem, find, wrong};
@@ -49,6 +49,7 @@ fn old(key: &str, label: &str, cat: f32) -> ImageRow {
 fn measured(key: &str, label: &str, seed: u64) -> ImageRow {
     let hash = PerceptualHash(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let measures = ImageMeasures {
+        version: MEASURES_VERSION,
         brightness: 0.5,
         contrast: 0.2,
         dark_percentile: 0.2,
@@ -57,6 +58,8 @@ fn measured(key: &str, label: &str, seed: u64) -> ImageRow {
         blur: 0.3 + (seed % 10) as f32 / 100.0,
         chroma: 0.2,
         perceptual_hash: hash,
+        border: Some([0.0; 4]),
+        blocking: Some(0.0),
     };
     ImageRow {
         measures: Some(measures),
@@ -186,6 +189,16 @@ fn poor_pictures_are_named_by_what_is_wrong_with_them() {
     change(&mut rows[2], |measures| measures.blur = 0.8);
     change(&mut rows[3], |measures| measures.information = 0.1);
     change(&mut rows[4], |measures| measures.chroma = 0.0);
+    change(&mut rows[7], |measures| (measures.contrast, measures.chroma) = (0.05, 0.03));
+    change(&mut rows[8], |measures| measures.border = Some([0.0, 0.1, 0.0, 0.12]));
+    change(&mut rows[9], |measures| measures.blocking = Some(1.2));
+    // Dark ones are not grey, and a bar on one side is no letterbox.
+    change(&mut rows[10], |measures| {
+        (measures.bright_percentile, measures.contrast, measures.chroma) = (0.1, 0.03, 0.005);
+    });
+    change(&mut rows[11], |measures| measures.border = Some([0.0, 0.3, 0.0, 0.01]));
+    // Neither is one thing of a strong colour washed out.
+    change(&mut rows[12], |measures| (measures.contrast, measures.chroma) = (0.05, 0.4));
     (rows[5].width, rows[5].height) = (Some(4000), Some(3000));
     (rows[6].width, rows[6].height) = (Some(1600), Some(100));
     let findings = found(rows);
@@ -201,6 +214,10 @@ fn poor_pictures_are_named_by_what_is_wrong_with_them() {
             ("cat/04.jpg", Some(Problem::Grey)),
             ("cat/05.jpg", Some(Problem::OddSize)),
             ("cat/06.jpg", Some(Problem::OddAspect)),
+            ("cat/07.jpg", Some(Problem::WashedOut)),
+            ("cat/08.jpg", Some(Problem::Letterbox)),
+            ("cat/09.jpg", Some(Problem::Compression)),
+            ("cat/10.jpg", Some(Problem::Dark)),
         ]
     );
 }
@@ -244,4 +261,18 @@ fn what_is_surely_wrong_is_found_unless_another_finding_says_more() {
     assert_eq!(wrong(&[]), [20, 21]);
     let other = RowFinding::new(20, FindingKind::LabelError, 0.5, String::new());
     assert_eq!(wrong(&[other]), [21]);
+}
+
+#[test]
+fn what_older_results_did_not_measure_is_noted() {
+    let mut rows: Vec<_> =
+        (0..20).map(|seed| measured(&format!("cat/{seed:02}.jpg"), "cat", seed)).collect();
+    assert!(!found(rows).notes.iter().any(|note| note.contains("--remeasure")));
+    rows = (0..20).map(|seed| measured(&format!("cat/{seed:02}.jpg"), "cat", seed)).collect();
+    for row in &mut rows[..3] {
+        let measures = row.measures.as_mut().unwrap();
+        (measures.version, measures.border, measures.blocking) = (1, None, None);
+    }
+    let notes = found(rows).notes;
+    assert!(notes.iter().any(|note| note.contains("in 3 images")), "{notes:?}");
 }

@@ -1,5 +1,6 @@
 //! One image as a row of `predictions.parquet`: its prediction or its failure, and the columns.
 
+use camshaft_common::camera::Camera;
 use camshaft_common::label::{LabelMatcher, LabelProblem};
 use camshaft_common::measure::ImageMeasures;
 use camshaft_common::prediction::{
@@ -27,6 +28,7 @@ pub(crate) struct ImageRow {
     pub(crate) region: Option<[f32; 4]>,
     pub(crate) digest: Option<String>,
     pub(crate) measures: Option<ImageMeasures>,
+    pub(crate) camera: Option<Camera>,
     pub(crate) perceptual_hash: Option<String>,
     pub(crate) predicted: Option<RowPrediction>,
     pub(crate) failure: Option<RowFailure>,
@@ -142,6 +144,7 @@ impl ImageRow {
             region: image.region,
             digest: image.digest.map(|digest| digest.to_string()),
             measures: image.measures,
+            camera: image.camera,
             perceptual_hash: image.measures.map(|measures| measures.perceptual_hash.to_string()),
             worker,
             finished_at,
@@ -189,6 +192,15 @@ impl ImageRow {
 
     fn measure(&self, read: impl Fn(&ImageMeasures) -> f32) -> Cell<'_> {
         Cell::Float(self.measures.as_ref().map(read))
+    }
+
+    /// A measure that older results don't have.
+    fn newer_measure(&self, read: impl Fn(&ImageMeasures) -> Option<f32>) -> Cell<'_> {
+        Cell::Float(self.measures.as_ref().and_then(read))
+    }
+
+    fn camera_text(&self, read: impl Fn(&Camera) -> Option<&str>) -> Cell<'_> {
+        Cell::Text(self.camera.as_ref().and_then(read))
     }
 
     fn map(&self, read: impl Fn(&Explanation) -> f32) -> Cell<'_> {
@@ -273,6 +285,20 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
         Cell::FloatList(row.given_explanation().map(|map| &map.map.values[..]))
     };
     "region" FloatList |row| Cell::FloatList(row.region.as_ref().map(|region| &region[..]));
+    "measures_version" Integer |row| {
+        Cell::Integer(row.measures.map(|measures| i64::from(measures.version)))
+    };
+    "border" Float |row| row.newer_measure(ImageMeasures::border_share);
+    "border_left" Float |row| row.newer_measure(|measures| Some(measures.border?[0]));
+    "border_top" Float |row| row.newer_measure(|measures| Some(measures.border?[1]));
+    "border_right" Float |row| row.newer_measure(|measures| Some(measures.border?[2]));
+    "border_bottom" Float |row| row.newer_measure(|measures| Some(measures.border?[3]));
+    "blocking" Float |row| row.newer_measure(|measures| measures.blocking);
+    "camera_make" Text |row| row.camera_text(|camera| camera.make.as_deref());
+    "camera_model" Text |row| row.camera_text(|camera| camera.model.as_deref());
+    "camera_year" Integer |row| {
+        Cell::Integer(row.camera.as_ref().and_then(|camera| camera.year).map(i64::from))
+    };
 };
 
 #[cfg(test)]

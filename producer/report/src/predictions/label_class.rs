@@ -66,6 +66,7 @@ mod tests {
             label_problem: problem,
             digest: None,
             measures: None,
+            camera: None,
         }
     }
 

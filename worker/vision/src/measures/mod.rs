@@ -4,10 +4,12 @@
 //! Pure functions. [`ImageMeasures`] documents the numbers; the report interprets them. Upstream: a
 //! decoded image. Downstream: its record.
 
-use camshaft_common::measure::ImageMeasures;
+use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION};
 use image::RgbImage;
 
+mod blocking;
 mod blur;
+mod border;
 mod brightness;
 mod perceptual_hash;
 mod reduced;
@@ -22,6 +24,7 @@ pub fn measure(picture: &RgbImage) -> ImageMeasures {
     let ReducedPicture { luma, chroma } = ReducedPicture::of(picture);
     let brightness = BrightnessStatistics::of(&luma);
     ImageMeasures {
+        version: MEASURES_VERSION,
         brightness: brightness.mean,
         contrast: brightness.deviation,
         dark_percentile: brightness.dark,
@@ -30,6 +33,8 @@ pub fn measure(picture: &RgbImage) -> ImageMeasures {
         blur: blur::blur(&luma),
         chroma,
         perceptual_hash: perceptual_hash::perceptual_hash(&luma),
+        border: Some(border::border(&luma)),
+        blocking: Some(blocking::blocking(picture)),
     }
 }
 

@@ -114,12 +114,16 @@ fn pictures_of_every_shape_have_finite_measures() {
             information,
             blur,
             chroma,
-            perceptual_hash: _,
+            border,
+            blocking,
+            ..
         } = measures;
         for value in
             [brightness, contrast, dark_percentile, bright_percentile, information, blur, chroma]
         {
             assert!((0.0..=1.0).contains(&value), "{width}x{height}: {measures:?}");
         }
+        assert!(border.unwrap().iter().all(|bar| (0.0..=1.0).contains(bar)), "{measures:?}");
+        assert!(blocking.unwrap().is_finite() && blocking >= Some(0.0), "{measures:?}");
     }
 }
