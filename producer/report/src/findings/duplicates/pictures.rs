@@ -41,6 +41,14 @@ const CENTRED_PER_BIT: f32 = 0.012;
 /// among a hundred times as many pairs, more are alike by chance.
 const CENTRED_PER_TENFOLD: f32 = 0.02;
 const TUNED_IMAGES: f32 = 1500.0;
+/// By how much of themselves brightness and contrast change in an edited copy: of two unrelated
+/// photographs, one in a hundred pairs is as alike in all four measures.
+const MAX_LIGHT_CHANGE: f32 = 0.12;
+const MAX_INFORMATION_CHANGE: f32 = 0.08;
+const MAX_CHROMA_CHANGE: f32 = 0.03;
+/// The least entropy of brightness of a picture whose parts are looked for. Screenshots and charts
+/// have less, and one layout with other words is no copy.
+const MIN_INFORMATION_EDITED: f32 = 0.5;
 /// The most bits by which the hashes of duplicates differ if there are no embeddings.
 const MAX_HASH_BITS_ALONE: u32 = 3;
 /// The most bits by which a hash tells of a turned copy: the last of [`MIRRORED`] and [`TURNED`].
@@ -94,6 +102,28 @@ struct Cosines {
     centred: f32,
 }
 
+/// Measures that a crop or a text hardly changes.
+#[derive(Clone, Copy)]
+struct Light {
+    brightness: f32,
+    contrast: f32,
+    information: f32,
+    chroma: f32,
+}
+
+impl Light {
+    /// Whether one picture may be a part of the other, or the other with a text on it.
+    fn allows_edit(self, other: Self) -> bool {
+        let alike =
+            |one: f32, other: f32, limit: f32| (one - other).abs() <= limit * one.max(other);
+        self.information.min(other.information) >= MIN_INFORMATION_EDITED
+            && alike(self.brightness, other.brightness, MAX_LIGHT_CHANGE)
+            && alike(self.contrast, other.contrast, MAX_LIGHT_CHANGE)
+            && alike(self.information, other.information, MAX_INFORMATION_CHANGE)
+            && (self.chroma - other.chroma).abs() <= MAX_CHROMA_CHANGE
+    }
+}
+
 /// By row, what is compared of pictures.
 pub(super) struct Pictures {
     /// The first row with the same file; the row itself if there is none or it is not known.
@@ -104,6 +134,7 @@ pub(super) struct Pictures {
     pub(super) hashes: Vec<u64>,
     /// Whether there is a hash, of a picture with enough shades to tell it from others.
     pub(super) usable: Vec<bool>,
+    light: Vec<Light>,
     pub(super) sketches: Option<Sketches>,
     /// By how much the centred cosine of an edited copy must be higher in a set of this size.
     edited_margin: f32,
@@ -124,7 +155,7 @@ pub(super) struct Sketches {
 impl Pictures {
     pub(super) fn read(table: &TableReader) -> Result<Self, TableError> {
         let (file, without_file) = files(table)?;
-        let (mut hashes, mut usable) = (Vec::new(), Vec::new());
+        let (mut hashes, mut usable, mut light) = (Vec::new(), Vec::new(), Vec::new());
         for group in 0..table.groups() {
             let information = table.floats(group, "information")?;
             for (at, hash) in table.texts(group, "perceptual_hash")?.into_iter().enumerate() {
@@ -132,12 +163,21 @@ impl Pictures {
                 usable.push(hash.is_some() && information[at] >= MIN_INFORMATION);
                 hashes.push(hash.unwrap_or(0));
             }
+            let (brightness, contrast) =
+                (table.floats(group, "brightness")?, table.floats(group, "contrast")?);
+            let chroma = table.floats(group, "chroma")?;
+            light.extend((0..chroma.len()).map(|at| Light {
+                brightness: brightness[at],
+                contrast: contrast[at],
+                information: information[at],
+                chroma: chroma[at],
+            }));
         }
         let mean = CentredSketches::new(table)?.map(|sketches| sketches.mean());
         let sketches = mean.map(|mean| Sketches::read(table, &mean)).transpose()?;
         let tenfolds = (table.rows() as f32 / TUNED_IMAGES).log10().max(0.0);
         let edited_margin = CENTRED_PER_TENFOLD * tenfolds;
-        Ok(Self { file, without_file, hashes, usable, sketches, edited_margin })
+        Ok(Self { file, without_file, hashes, usable, light, sketches, edited_margin })
     }
 
     /// Whether two pictures are copies.
@@ -172,6 +212,7 @@ impl Pictures {
         }
         let further = CENTRED_PER_BIT * bits.saturating_sub(EDITED.max_hash_bits) as f32;
         let edited = bits <= MAX_EDITED_BITS
+            && self.light[a].allows_edit(self.light[b])
             && cosines.plain >= EDITED.min_cosine
             && cosines.centred >= EDITED.min_centred + further + self.edited_margin;
         edited.then_some(Copies { relation: Relation::Edited, is_strong: false })

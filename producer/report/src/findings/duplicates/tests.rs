@@ -112,12 +112,19 @@ fn a_part_of_a_picture_is_found_by_its_embedding() {
 }
 
 #[test]
-fn a_picture_that_looks_the_same_in_the_mirror_is_no_mirrored_copy_of_others() {
-    // Only waves that mirroring does not change.
-    let symmetric = 0x2a2a_aa0a_a0aa_a80a;
-    let flat = |seed| with_hash(image(seed, 0), symmetric);
-    assert_eq!(Orientation::Mirrored.of_hash(symmetric) & symmetric, 0x2a2a_aa0a_a0aa_a80a);
-    assert!(found(vec![flat(1), flat(2)]).is_empty());
+fn pictures_with_other_light_or_few_shades_are_no_crops() {
+    let crop = with_hash(image(2, 20), hash_of(&image(2, 0)) ^ 0x0804_8102_4081_0420);
+    let changed = |change: fn(&mut ImageMeasures)| {
+        let mut rows = vec![image(2, 0), ImageRow { measures: crop.measures, ..image(2, 20) }];
+        rows[1].perceptual_hash.clone_from(&crop.perceptual_hash);
+        rows[1].measures.iter_mut().for_each(change);
+        found(rows).len()
+    };
+    assert_eq!(changed(|_| ()), 1);
+    assert_eq!(changed(|measures| measures.brightness = 0.6), 0);
+    assert_eq!(changed(|measures| measures.contrast = 0.15), 0);
+    assert_eq!(changed(|measures| measures.chroma = 0.1), 0);
+    assert_eq!(changed(|measures| measures.information = 0.45), 0);
 }
 
 #[test]
