@@ -42,10 +42,10 @@ const CENTRED_PER_BIT: f32 = 0.012;
 const CENTRED_PER_TENFOLD: f32 = 0.02;
 const TUNED_IMAGES: f32 = 1500.0;
 /// By how much of themselves brightness and contrast change in an edited copy: of two unrelated
-/// photographs, one in a hundred pairs is as alike in all four measures.
-const MAX_LIGHT_CHANGE: f32 = 0.12;
-const MAX_INFORMATION_CHANGE: f32 = 0.08;
-const MAX_CHROMA_CHANGE: f32 = 0.03;
+/// photographs, one in ten pairs is as alike in all four measures.
+const MAX_LIGHT_CHANGE: f32 = 0.18;
+const MAX_INFORMATION_CHANGE: f32 = 0.12;
+const MAX_CHROMA_CHANGE: f32 = 0.05;
 /// The least entropy of brightness of a picture whose parts are looked for. Screenshots and charts
 /// have less, and one layout with other words is no copy.
 const MIN_INFORMATION_EDITED: f32 = 0.5;
