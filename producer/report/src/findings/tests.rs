@@ -193,25 +193,3 @@ fn poor_pictures_are_named_by_what_is_wrong_with_them() {
         ]
     );
 }
-
-// EXPLORE
-#[test]
-#[ignore]
-#[allow(clippy::all)]
-fn explore() {
-    for path in std::env::var("EXPLORE").unwrap().split(',') {
-        let table = TableReader::open(std::fs::File::open(path).unwrap()).unwrap();
-        let start = std::time::Instant::now();
-        let classes = crate::predictions::ImageClasses::read(&table).unwrap();
-        let mut notes = Vec::new();
-        let mut found = super::duplicates::find(&table, &classes, &mut notes).unwrap();
-        eprintln!("{path} duplicates {:?} {}", start.elapsed(), found.len());
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        eprintln!("{}", status.lines().find(|l| l.starts_with("VmHWM")).unwrap());
-        let start = std::time::Instant::now();
-        found.extend(super::outliers::find(&table, &mut notes).unwrap());
-        eprintln!("{path} outliers {:?} {} {notes:?}", start.elapsed(), found.len());
-        let list = super::name_images::rank_and_name(&table, found, &mut []).unwrap();
-        std::fs::write(format!("{path}.json"), serde_json::to_string(&list).unwrap()).unwrap();
-    }
-}

@@ -164,7 +164,7 @@ impl CopyPairs {
                 accept: &accept,
             };
             let close = close_pairs(&hashed.groups.values, limits);
-            let is_enough = close.truncated;
+            let is_enough = close.truncated || !close.thorough;
             self.add(close, hashed, pictures);
             if is_enough {
                 break;

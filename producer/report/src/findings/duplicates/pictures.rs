@@ -24,13 +24,13 @@ const SAME_WAY: [CloseEnough; 3] = [
 /// What a mirrored copy needs: a network sees it much like the original.
 const MIRRORED: [CloseEnough; 2] = [
     CloseEnough { max_hash_bits: 2, min_cosine: 0.85, min_centred: 0.50 },
-    CloseEnough { max_hash_bits: 5, min_cosine: 0.90, min_centred: 0.75 },
+    CloseEnough { max_hash_bits: 3, min_cosine: 0.90, min_centred: 0.75 },
 ];
 /// What a turned copy needs: to a network it may be another thing. Hashes of unrelated pictures are
 /// hardly ever so close.
 const TURNED: [CloseEnough; 2] = [
     CloseEnough { max_hash_bits: 2, min_cosine: 0.70, min_centred: -1.0 },
-    CloseEnough { max_hash_bits: 4, min_cosine: 0.85, min_centred: 0.50 },
+    CloseEnough { max_hash_bits: 3, min_cosine: 0.85, min_centred: 0.50 },
 ];
 /// What a cropped or edited copy needs. Its hash may differ in more bits, up to
 /// [`MAX_EDITED_BITS`]: then the centred cosine must be higher by [`CENTRED_PER_BIT`] for each.
@@ -52,7 +52,7 @@ const MIN_INFORMATION_EDITED: f32 = 0.5;
 /// The most bits by which the hashes of duplicates differ if there are no embeddings.
 const MAX_HASH_BITS_ALONE: u32 = 3;
 /// The most bits by which a hash tells of a turned copy: the last of [`MIRRORED`] and [`TURNED`].
-pub(super) const MAX_TURNED_BITS: u32 = 5;
+pub(super) const MAX_TURNED_BITS: u32 = 3;
 /// The most bits by which a hash tells of a copy: the last of [`SAME_WAY`].
 pub(super) const MAX_HASH_BITS: u32 = 7;
 /// A picture whose hash is this close to its own turned hash looks the same when it is turned.

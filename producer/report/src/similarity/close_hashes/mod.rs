@@ -24,7 +24,7 @@ const BANDS: u32 = 4;
 pub(crate) const MAX_DISTANCE: u32 = 3 * BANDS - 1;
 /// A search ends if it has found this many times as many pairs as its limit, most of which were
 /// not accepted.
-const FOUND_PER_ACCEPTED: usize = 16;
+const FOUND_PER_ACCEPTED: usize = 4;
 
 /// The indices of hashes, grouped by value.
 #[derive(Debug, Clone, PartialEq, Eq)]
