@@ -123,6 +123,17 @@ pub(super) struct RowFinding {
     pub(super) verdict: Option<ProofVerdict>,
     /// The class of the failure that the finding is about.
     pub(super) failure: Option<String>,
+    /// The group of duplicates that the image belongs to; `other` is its best one.
+    pub(super) group: Option<DuplicateGroup>,
+}
+
+/// Images that show the same picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DuplicateGroup {
+    /// Counted from 1.
+    pub(crate) id: u32,
+    /// Its images, the best one included.
+    pub(crate) images: u32,
 }
 
 impl RowFinding {
@@ -144,6 +155,7 @@ impl RowFinding {
             opinions,
             verdict,
             failure,
+            group: None,
         }
     }
 
@@ -225,6 +237,10 @@ pub(crate) struct Finding {
     pub(crate) verdict: Option<ProofVerdict>,
     /// The class of the failure that the finding is about.
     pub(crate) failure: Option<String>,
+    /// The group of duplicates that the image belongs to.
+    pub(crate) group: Option<DuplicateGroup>,
+    /// The key of the image of the group that is best kept.
+    pub(crate) best: Option<String>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -286,6 +302,12 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
     },
     text("verdict", |finding| Cell::Text(finding.verdict.map(ProofVerdict::name))),
     text("failure", |finding| Cell::Text(finding.failure.as_deref())),
+    Column {
+        name: "group",
+        kind: ColumnKind::Integer,
+        cell: |finding| Cell::Integer(finding.group.map(|group| i64::from(group.id))),
+    },
+    text("best", |finding| Cell::Text(finding.best.as_deref())),
 ];
 
 /// A column of texts.

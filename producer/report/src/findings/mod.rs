@@ -29,7 +29,7 @@ mod wrong;
 pub(crate) use class_attention::AttentionTest;
 pub(crate) use class_maps::ClassMaps;
 pub(crate) use cluster::{Cluster, ClusterExample};
-pub(crate) use finding::{COLUMNS, Finding, FindingKind, Problem};
+pub(crate) use finding::{COLUMNS, DuplicateGroup, Finding, FindingKind, Problem};
 pub(crate) use labels::{EstimatedErrors, LabelOptions, NoSuchFolder};
 pub use suspects::{ControlImage, ShortcutSuspect, SuspectPatch};
 

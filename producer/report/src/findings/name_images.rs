@@ -77,6 +77,8 @@ pub(super) fn rank_and_name(
             other_overlay: other.and_then(|other| other.overlay.clone()),
             class_maps: image.class_maps.clone(),
             failure: found.failure,
+            group: found.group,
+            best: found.group.and_then(|_| other.map(|other| other.key.clone())),
             finished_at: image.finished_at.max(other.map_or(image.finished_at, |o| o.finished_at)),
         }
     });

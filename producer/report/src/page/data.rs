@@ -14,7 +14,8 @@ use serde::Serialize;
 use super::thumbnails::{PagePicture, Thumbnails};
 use crate::comparison::{ComparedImage, RunComparison};
 use crate::findings::{
-    AttentionTest, ClassMaps, Cluster, ClusterExample, Finding, FindingKind, Problem,
+    AttentionTest, ClassMaps, Cluster, ClusterExample, DuplicateGroup, Finding, FindingKind,
+    Problem,
 };
 use crate::overview::{ConfusedCell, Overview};
 use crate::predictions::ImageExample;
@@ -127,6 +128,10 @@ struct ListedFinding<'a> {
     cluster: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<DuplicateGroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     thumbnail: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -268,6 +273,8 @@ impl AvailablePictures<'_> {
             reason: &finding.reason,
             cluster: finding.cluster,
             failure: finding.failure.as_deref(),
+            group: finding.group,
+            best: finding.best.as_deref(),
             thumbnail: self.has_image(&finding.key),
             overlay: finding.overlay.as_deref(),
             overlay_thumbnail: self.has_overlay(finding.overlay.as_deref()),
