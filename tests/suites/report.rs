@@ -190,6 +190,7 @@ fn a_planted_shortcut_is_found() {
 }
 
 /// Proves the flagged cluster on the finished run: it is a shortcut.
+#[expect(clippy::print_stdout, reason = "the numbers are what the test is for")]
 fn prove_the_tag(source: &Path, out: &Path) {
     let mut prove = camshaft_with_report(["audit", "--overlay", "none", "--prove-shortcuts", "50"]);
     prove.arg(source).arg("--out").arg(out).arg("--model").arg(out.with_extension("model"));
