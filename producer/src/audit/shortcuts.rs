@@ -68,13 +68,16 @@ pub(crate) struct ShortcutProving {
     pub(crate) files: Arc<ModelFiles>,
 }
 
+/// The images of a cluster's patches.
+type TypicalImages = Vec<(SuspectPatch, Arc<RgbImage>)>;
+
 /// A cluster whose patches could be read.
 struct ReadySuspect {
     suspect: ShortcutSuspect,
     /// The index of its class.
     class: usize,
     /// The images of its patches.
-    typical: Vec<(SuspectPatch, Arc<RgbImage>)>,
+    typical: TypicalImages,
 }
 
 /// Sends the trials of all clusters to the thread that runs the model.
@@ -148,7 +151,7 @@ impl ShortcutProving {
         &self,
         source: &Folder,
         suspect: &ShortcutSuspect,
-    ) -> Result<Result<(usize, Vec<(SuspectPatch, Arc<RgbImage>)>), &'static str>, StoreError> {
+    ) -> Result<Result<(usize, TypicalImages), &'static str>, StoreError> {
         let mut classes = self.files.config().classes.iter();
         let Some(class) = classes.position(|name| *name == suspect.class) else {
             return Ok(Err("the model has no class of this name"));

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::prediction::ModelRecord;
 use camshaft_common::shortcuts::{ControlEffect, PatchEffect, ProofSettings, ProofVerdict};
+use camshaft_common::trust::Estimate;
 use camshaft_model::{ComputeDevice, ComputeSettings, Model, ModelError, ModelFiles};
 use statrs::distribution::{Binomial, DiscreteCDF};
 
@@ -20,6 +21,9 @@ use super::patches::{PATCH, PLAIN, RANDOM_PLACE, TRIAL_IMAGES, USUAL_PLACE};
 pub const SIGNIFICANCE: f64 = 0.01;
 /// The least difference of two rates that matters: one image in ten.
 pub const SMALLEST_EFFECT: f64 = 0.1;
+/// The least difference of two rises of the probability that matters. A network that relies on a
+/// detail a little moves many images, and turns few of them.
+pub const SMALLEST_RISE: f64 = 0.05;
 /// The fewest images with a verdict: even if all of eight images became the class and none with the
 /// control, chance would do that one time in 128.
 pub const SMALLEST_SAMPLE: u64 = 10;
@@ -157,13 +161,10 @@ impl ClusterProof {
         let measured = usable.len() as u64;
         let random_place = control_effect(&usable, RANDOM_PLACE);
         let usual_place = control_effect(&usable, USUAL_PLACE);
-        Self {
-            measured,
-            patch: patch_effect(&usable, PATCH),
-            random_place,
-            usual_place,
-            verdict: judge(measured, &random_place, &usual_place),
-        }
+        let random = Comparison { control: &random_place, rise: rise(&usable, RANDOM_PLACE) };
+        let usual = Comparison { control: &usual_place, rise: rise(&usable, USUAL_PLACE) };
+        let verdict = judge(measured, &random, &usual);
+        Self { measured, patch: patch_effect(&usable, PATCH), random_place, usual_place, verdict }
     }
 }
 
@@ -197,18 +198,48 @@ fn mcnemar_p(one: u64, other: u64) -> f64 {
     (2.0 * binomial.cdf(one.min(other))).min(1.0)
 }
 
+/// By how much more the patch raises the probability than a control, image by image.
+fn rise(outcomes: &[TrialOutcome], image: usize) -> Estimate {
+    let more = |outcome: &TrialOutcome| outcome.probability[PATCH] - outcome.probability[image];
+    mean_within(&outcomes.iter().map(more).collect::<Vec<_>>(), -1.0, 1.0)
+}
+
+/// The patch against a control.
+struct Comparison<'a> {
+    control: &'a ControlEffect,
+    /// By how much more the patch raises the probability.
+    rise: Estimate,
+}
+
+impl Comparison<'_> {
+    /// Whether the patch does clearly more: it turns more images, or raises the probability by more.
+    fn is_more(&self) -> bool {
+        let ControlEffect { difference, p, .. } = self.control;
+        let turns =
+            *p < SIGNIFICANCE && difference.mean.is_some_and(|mean| mean >= SMALLEST_EFFECT);
+        turns || self.rise.low.is_some_and(|low| low >= SMALLEST_RISE)
+    }
+
+    /// Whether the patch does hardly more by either measure.
+    fn is_hardly_more(&self) -> bool {
+        let is_below =
+            |estimate: Estimate, least: f64| estimate.high.is_some_and(|high| high < least);
+        is_below(self.control.difference, SMALLEST_EFFECT) && is_below(self.rise, SMALLEST_RISE)
+    }
+}
+
 /// The rules of the verdict; see [`ProofVerdict`].
-fn judge(measured: u64, random_place: &ControlEffect, usual_place: &ControlEffect) -> ProofVerdict {
+fn judge(
+    measured: u64,
+    random_place: &Comparison<'_>,
+    usual_place: &Comparison<'_>,
+) -> ProofVerdict {
     if measured < SMALLEST_SAMPLE {
         return ProofVerdict::Undecided;
     }
-    let is_more = |control: &ControlEffect| {
-        control.p < SIGNIFICANCE
-            && control.difference.mean.is_some_and(|mean| mean >= SMALLEST_EFFECT)
-    };
-    if is_more(random_place) && is_more(usual_place) {
+    if random_place.is_more() && usual_place.is_more() {
         ProofVerdict::Confirmed
-    } else if random_place.difference.high.is_some_and(|high| high < SMALLEST_EFFECT) {
+    } else if random_place.is_hardly_more() {
         ProofVerdict::Refuted
     } else {
         ProofVerdict::Undecided
@@ -251,6 +282,21 @@ mod tests {
     #[test]
     fn a_patch_that_does_what_the_usual_places_do_may_show_the_class_itself() {
         assert_eq!(verdict(50, 40, 2, 38), ProofVerdict::Undecided);
+    }
+
+    #[test]
+    fn a_patch_that_moves_many_images_and_turns_few_is_a_shortcut_too() {
+        let moved = |rise: f64, usual: f64| {
+            let mut outcomes = outcomes(50, 5, 0, 0);
+            for (at, outcome) in outcomes.iter_mut().enumerate() {
+                let noise = (at % 5) as f64 / 100.0;
+                outcome.probability = [0.2, 0.2 + rise + noise, 0.2 + noise, 0.2 + usual];
+            }
+            ClusterProof::of(&outcomes).verdict
+        };
+        assert_eq!(moved(0.12, 0.0), ProofVerdict::Confirmed);
+        assert_eq!(moved(0.12, 0.12), ProofVerdict::Undecided);
+        assert_eq!(moved(0.04, 0.0), ProofVerdict::Undecided);
     }
 
     #[test]

@@ -109,12 +109,17 @@ fn describe(proof: &ShortcutProof, class: &str) -> String {
     if measured == 0 {
         return format!("{verdict}: no image of another class could be measured");
     }
+    let rise = |effect: &PatchEffect| effect.probability_rise.mean.unwrap_or_default();
     format!(
         "{verdict}: pasted into {measured} images of other classes, its patch turns {} into {class}, \
-         a random place of the class's other images {}, the place where the model looks most in them {}",
+         a random place of the class's other images {}, the place where the model looks most in them {}; it \
+         raises the probability by {:.2}, they by {:.2} and {:.2}",
         describe_effect(&proof.patch),
         describe_effect(&proof.random_place.effect),
-        describe_effect(&proof.usual_place.effect)
+        describe_effect(&proof.usual_place.effect),
+        rise(&proof.patch),
+        rise(&proof.random_place.effect),
+        rise(&proof.usual_place.effect)
     )
 }
 

@@ -367,7 +367,9 @@ mod tests {
         assert_eq!(spread(&[&many, &one], 3), [10, 20, 11]);
         assert_eq!(spread(&[&many, &one], 100).len(), 5);
         let mut smallest = SmallestHashes::new(2);
-        [(5, 1), (3, 2), (9, 3), (1, 4)].map(|(hash, row)| smallest.add(hash, row));
+        for (hash, row) in [(5, 1), (3, 2), (9, 3), (1, 4)] {
+            smallest.add(hash, row);
+        }
         assert_eq!(smallest.rows, set(&[(1, 4), (3, 2)]));
     }
 }
