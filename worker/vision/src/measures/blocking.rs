@@ -84,14 +84,12 @@ impl GridSteps {
         for (eights, next_eights) in eights.chunks(1024).zip(next_eights.chunks(1024)) {
             let mut sums = [0u16; BLOCK];
             for (eight, next) in eights.iter().zip(next_eights) {
-                for at in 0..BLOCK {
-                    sums[at] += u16::from(step(eight[at], next[at]));
+                for (sum, (&one, &other)) in sums.iter_mut().zip(eight.iter().zip(next)) {
+                    *sum += u16::from(step(one, other));
                 }
             }
-            for at in 0..BLOCK {
-                self.sums[at] += u64::from(sums[at]);
-                self.counts[at] += eights.len() as u64;
-            }
+            self.sums.iter_mut().zip(sums).for_each(|(all, sum)| *all += u64::from(sum));
+            self.counts.iter_mut().for_each(|count| *count += eights.len() as u64);
         }
     }
 
