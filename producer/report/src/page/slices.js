@@ -66,5 +66,5 @@ function drawDrift(report) {
     el('p', { class: 'explain' }, 'Whether the images, labels and embeddings of both runs are alike. The effect of numbers is the largest difference of their distributions, that of names Cramér\u2019s V, and that of embeddings how often a classifier tells the runs apart, where 0.5 is by chance. ',
       el('strong', {}, drifted === 0 ? 'None differs.' : `${count(drifted)} of ${count(drift.length)} differ.`)),
     table('Inputs of both runs', ['Input', 'Differs', 'What it says', 'Here', 'There', 'Effect', 'q', 'Test'], drift.map((input) =>
-      [words(input.input), input.drifted ? 'yes' : 'no', input.drifted ? input.reason : MISSING, decimal(input.here), decimal(input.there), decimal(input.effect), significance(input.q), DRIFT_TESTS[input.test] ?? input.test]))));
+      [words(input.input), input.drifted ? 'yes' : 'no', input.drifted ? input.reason : MISSING, decimal(input.here), decimal(input.there), decimal(input.effect), significance(input.q), DRIFT_TESTS[input.test] ?? input.test]), { class: 'drift' })));
 }
