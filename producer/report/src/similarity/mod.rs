@@ -6,3 +6,4 @@
 pub(crate) mod close_hashes;
 pub(crate) mod disjoint_sets;
 pub(crate) mod nearest_neighbours;
+pub(crate) mod orientation;
