@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The names of the numbers that conditions may be about.
-pub const NUMBER_NAMES: [&str; 22] = [
+pub const NUMBER_NAMES: [&str; 23] = [
     "images",
     "predicted",
     "failed",
@@ -19,6 +19,7 @@ pub const NUMBER_NAMES: [&str; 22] = [
     "label-errors",
     "estimated-label-errors",
     "duplicates",
+    "duplicate-groups",
     "leaks",
     "conflicts",
     "image-problems",

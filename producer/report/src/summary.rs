@@ -49,6 +49,7 @@ impl Summary {
             ("outdated", Some(self.outdated)),
             ("unknown-labels", Some(self.overview.unknown_labels.images)),
             ("findings", Some(all_findings)),
+            (DUPLICATE_GROUPS, Some(found(DUPLICATE_GROUPS))),
             ("leaks", Some(found(Problem::Leak.name()))),
             ("conflicts", Some(found(Problem::Conflict.name()))),
             ("estimated-label-errors", estimated_label_errors),
@@ -73,11 +74,17 @@ fn kind_numbers() -> impl Iterator<Item = (&'static str, FindingKind)> {
     names.into_iter().zip(FindingKind::ALL.iter().copied())
 }
 
-/// The number of findings by kind and by problem, zeros included.
+/// The number of groups of duplicates, among the counts of findings.
+const DUPLICATE_GROUPS: &str = "duplicate-groups";
+
+/// The number of findings by kind and by problem, and that of groups of duplicates, zeros included.
 pub(crate) fn count_findings(list: &[Finding]) -> BTreeMap<&'static str, u64> {
     let kinds = FindingKind::ALL.iter().map(|kind| kind.name());
     let problems = Problem::ALL.iter().map(|problem| problem.name());
     let mut counts: BTreeMap<_, _> = kinds.chain(problems).map(|name| (name, 0)).collect();
+    // Ids are counted from 1, without gaps.
+    let groups = list.iter().filter_map(|finding| finding.group).map(|group| group.id).max();
+    counts.insert(DUPLICATE_GROUPS, groups.map_or(0, u64::from));
     for finding in list {
         *counts.entry(finding.kind.name()).or_default() += 1;
         if let Some(problem) = finding.problem {

@@ -104,6 +104,17 @@ pub(super) struct RowFinding {
     pub(super) suggested: Option<String>,
     /// The id of the cluster that the finding is about.
     pub(super) cluster: Option<u32>,
+    /// The group of duplicates that the image belongs to; `other` is its best one.
+    pub(super) group: Option<DuplicateGroup>,
+}
+
+/// Images that show the same picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DuplicateGroup {
+    /// Counted from 1.
+    pub(crate) id: u32,
+    /// Its images, the best one included.
+    pub(crate) images: u32,
 }
 
 impl RowFinding {
@@ -111,7 +122,7 @@ impl RowFinding {
     pub(super) fn new(row: usize, kind: FindingKind, score: f32, reason: String) -> Self {
         let row = u32::try_from(row).expect("a table has fewer than four billion rows");
         let (other, problem, suggested, cluster) = (None, None, None, None);
-        Self { row, other, kind, problem, score, reason, suggested, cluster }
+        Self { row, other, kind, problem, score, reason, suggested, cluster, group: None }
     }
 
     /// A finding of this problem. Scores are clamped to 0 to 1.
@@ -175,6 +186,10 @@ pub(crate) struct Finding {
     pub(crate) given_overlay: Option<String>,
     /// The overlay of the other image.
     pub(crate) other_overlay: Option<String>,
+    /// The group of duplicates that the image belongs to.
+    pub(crate) group: Option<DuplicateGroup>,
+    /// The key of the image of the group that is best kept.
+    pub(crate) best: Option<String>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -214,6 +229,12 @@ pub(crate) const COLUMNS: &[Column<Finding>] = &[
     text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
     text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
     text("label_class", |finding| Cell::Text(finding.label_class.as_deref())),
+    Column {
+        name: "group",
+        kind: ColumnKind::Integer,
+        cell: |finding| Cell::Integer(finding.group.map(|group| i64::from(group.id))),
+    },
+    text("best", |finding| Cell::Text(finding.best.as_deref())),
 ];
 
 /// A column of texts.

@@ -20,7 +20,7 @@ mod tests;
 
 pub(crate) use class_attention::AttentionTest;
 pub(crate) use cluster::{Cluster, ClusterExample};
-pub(crate) use finding::{COLUMNS, Finding, FindingKind, Problem};
+pub(crate) use finding::{COLUMNS, DuplicateGroup, Finding, FindingKind, Problem};
 
 use crate::predictions::ImageClasses;
 use crate::table::{TableError, TableReader};

@@ -68,6 +68,8 @@ pub(super) fn rank_and_name(
             overlay: image.overlay.clone(),
             given_overlay: image.given_overlay.clone(),
             other_overlay: other.and_then(|other| other.overlay.clone()),
+            group: found.group,
+            best: found.group.and_then(|_| other.map(|other| other.key.clone())),
             finished_at: image.finished_at.max(other.map_or(image.finished_at, |o| o.finished_at)),
         }
     });

@@ -13,7 +13,9 @@ use serde::Serialize;
 
 use super::thumbnails::{PagePicture, Thumbnails};
 use crate::comparison::{ComparedImage, RunComparison};
-use crate::findings::{AttentionTest, Cluster, ClusterExample, Finding, FindingKind, Problem};
+use crate::findings::{
+    AttentionTest, Cluster, ClusterExample, DuplicateGroup, Finding, FindingKind, Problem,
+};
 use crate::overview::Overview;
 
 /// The most findings that the page lists; all of them are in `findings.parquet`.
@@ -119,6 +121,10 @@ struct ListedFinding<'a> {
     reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<DuplicateGroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     thumbnail: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -241,6 +247,8 @@ impl AvailablePictures<'_> {
             probability: finding.probability,
             reason: &finding.reason,
             cluster: finding.cluster,
+            group: finding.group,
+            best: finding.best.as_deref(),
             thumbnail: self.has_image(&finding.key),
             overlay: finding.overlay.as_deref(),
             overlay_thumbnail: self.has_overlay(finding.overlay.as_deref()),

@@ -24,6 +24,7 @@ function findingCard(row, { done, onDone }) {
       el('h3', { id: heading, class: 'key' }, keyName(row.key)),
       row.other && el('p', { class: 'key other' }, el('span', { class: 'quiet-text' }, 'and '), keyName(row.other)),
       row.reason && el('p', { class: 'reason' }, row.reason),
+      row.group && row.best && el('p', { class: 'key other' }, el('span', { class: 'quiet-text' }, `group of ${count(row.group.images)}, keep `), keyName(row.best)),
       labelsOfFinding(row),
       cardLinks(row),
       el('div', { class: 'actions' },

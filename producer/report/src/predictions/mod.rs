@@ -14,8 +14,8 @@ pub(crate) mod read_results;
 pub(crate) mod sketches;
 
 pub(crate) use image_classes::{ImageClasses, NO_NAME};
-#[cfg(test)]
-pub(crate) use image_row::RowPrediction;
 pub(crate) use image_row::{COLUMNS, ImageRow};
+#[cfg(test)]
+pub(crate) use image_row::{RowPrediction, SketchBytes};
 pub(crate) use label_class::LabelMeaning;
 pub(crate) use named_classes::NamedClasses;

@@ -1,11 +1,8 @@
-//! The sketches of all images' embeddings, less their mean: vectors that say which images look
-//! alike.
+//! The sketches of all images' embeddings, with or without their mean: vectors that say which images
+//! look alike.
 //!
 //! The features of a network are zero or more, so the embeddings of any two images point in much
-//! the same direction. The mean of the data set is subtracted from each, and then directions
-//! differ.
-
-use std::collections::{HashMap, HashSet};
+//! the same direction. If the mean of the data set is subtracted from each, directions differ.
 
 use camshaft_common::measure::SKETCH_NUMBERS;
 
@@ -24,7 +21,7 @@ impl CentredSketches {
     /// Reads all sketches and computes their mean; none if fewer than two images have a sketch.
     pub(crate) fn new(table: &TableReader) -> Result<Option<Self>, TableError> {
         let (mut sums, mut count) = ([0.0_f64; SKETCH_NUMBERS], 0_u64);
-        let uncentred = Self { mean: [0.0; SKETCH_NUMBERS] };
+        let uncentred = Self::uncentred();
         for group in 0..table.groups() {
             for point in uncentred.of_group(table, group)?.into_iter().flatten() {
                 count += 1;
@@ -35,6 +32,11 @@ impl CentredSketches {
         }
         let mean = sums.map(|sum| (sum / count.max(1) as f64) as f32);
         Ok((count > 1).then_some(Self { mean }))
+    }
+
+    /// Subtracts nothing.
+    pub(crate) fn uncentred() -> Self {
+        Self { mean: [0.0; SKETCH_NUMBERS] }
     }
 
     /// The sketches of the rows of a row group; none for a row without.
@@ -53,52 +55,8 @@ impl CentredSketches {
         Ok(points.collect())
     }
 
-    /// The sketches of these rows, by row; rows without a sketch are absent.
-    pub(crate) fn of_rows(
-        &self,
-        table: &TableReader,
-        rows: &HashSet<u32>,
-    ) -> Result<HashMap<u32, SketchVector>, TableError> {
-        let (mut points, mut row) = (HashMap::new(), 0);
-        for group in 0..table.groups() {
-            for point in self.of_group(table, group)? {
-                if let Some(point) = point.filter(|_| rows.contains(&row)) {
-                    points.insert(row, point);
-                }
-                row += 1;
-            }
-        }
-        Ok(points)
+    /// The mean that is subtracted.
+    pub(crate) fn mean(&self) -> SketchVector {
+        self.mean
     }
-
-    /// The signs of the sketches of all rows.
-    pub(crate) fn signs(&self, table: &TableReader) -> Result<SketchSigns, TableError> {
-        let (mut bits, mut exists) = (Vec::new(), Vec::new());
-        for group in 0..table.groups() {
-            for point in self.of_group(table, group)? {
-                exists.push(point.is_some());
-                let values = point.iter().flat_map(|point| &point[..64]).enumerate();
-                bits.push(values.fold(0, |all, (bit, value)| all | u64::from(*value > 0.0) << bit));
-            }
-        }
-        Ok(SketchSigns { bits, exists })
-    }
-}
-
-/// By row, the signs of a sketch's first 64 numbers: bit *n* is 1 if number *n* is above 0.
-#[derive(Debug)]
-pub(crate) struct SketchSigns {
-    /// 0 for a row without a sketch.
-    pub(crate) bits: Vec<u64>,
-    /// Whether the row has a sketch.
-    pub(crate) exists: Vec<bool>,
-}
-
-/// The cosine of the angle between two sketches; 0 if one of them is all zeros.
-pub(crate) fn cosine(one: &SketchVector, other: &SketchVector) -> f32 {
-    let dot = |a: &SketchVector, b: &SketchVector| -> f64 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
-    let norms = (dot(one, one) * dot(other, other)).sqrt();
-    if norms > 0.0 { (dot(one, other) / norms) as f32 } else { 0.0 }
 }
