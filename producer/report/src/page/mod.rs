@@ -16,7 +16,7 @@ pub(crate) use data::{AvailablePictures, PageData, RunFacts, title};
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// The scripts. Each one builds on those before it.
-const SCRIPTS: [&str; 10] = [
+const SCRIPTS: [&str; 11] = [
     include_str!("base.js"),
     include_str!("pictures.js"),
     include_str!("charts.js"),

@@ -4,6 +4,8 @@
 //! The features of a network are zero or more, so the embeddings of any two images point in much
 //! the same direction. If the mean of the data set is subtracted from each, directions differ.
 
+use std::collections::{HashMap, HashSet};
+
 use camshaft_common::measure::SKETCH_NUMBERS;
 
 use crate::table::{TableError, TableReader};
@@ -53,6 +55,24 @@ impl CentredSketches {
             Some(std::array::from_fn(number))
         });
         Ok(points.collect())
+    }
+
+    /// The sketches of these rows, by row; rows without a sketch are absent.
+    pub(crate) fn of_rows(
+        &self,
+        table: &TableReader,
+        rows: &HashSet<u32>,
+    ) -> Result<HashMap<u32, SketchVector>, TableError> {
+        let (mut points, mut row) = (HashMap::new(), 0);
+        for group in 0..table.groups() {
+            for point in self.of_group(table, group)? {
+                if let Some(point) = point.filter(|_| rows.contains(&row)) {
+                    points.insert(row, point);
+                }
+                row += 1;
+            }
+        }
+        Ok(points)
     }
 
     /// The mean that is subtracted.
