@@ -121,10 +121,10 @@ mod tests {
         let lowest = [3.0, -1.0, 20.0, 0.5];
         let found = minimise(vec![0.0; 4], |point, gradient| {
             let mut value = 1.0;
-            for at in 0..4 {
-                let distance = point[at] - lowest[at];
-                gradient[at] = weights[at] * distance;
-                value += 0.5 * weights[at] * distance * distance;
+            let terms = gradient.iter_mut().zip(point).zip(weights).zip(lowest);
+            for (((slope, at), weight), lowest) in terms {
+                *slope = weight * (at - lowest);
+                value += 0.5 * weight * (at - lowest).powi(2);
             }
             value
         });
