@@ -9,10 +9,10 @@ const ROUNDING: f32 = 12_582_912.0;
 /// Below it, `exp` is no normal `f32`.
 const LOWEST: f32 = -87.0;
 /// ln 2 in two parts, whose first has few digits: Cephes' `expf` (Moshier 1992).
-const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 /// The polynomial of Cephes' `expf`, for numbers within ± ln 2 / 2.
 const POLYNOMIAL: [f32; 6] =
-    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
 /// Replaces each number by its exponential. Numbers are at most 0, as those of a softmax are.
 #[inline(always)]
