@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 /// The steps that the curvature is estimated from.
 const MEMORY: usize = 10;
-/// The most steps.
-const MAX_STEPS: usize = 150;
+/// The most steps. Strengths that are worth choosing need fewer; weak ones on separable classes never end.
+const MAX_STEPS: usize = 60;
 /// The search ends if the gradient is shorter than this share of its length at the start.
 const GRADIENT_TOLERANCE: f64 = 1e-3;
 /// The search ends if a step lowers the value by less than this share, which is what sums of `f32`
