@@ -52,8 +52,8 @@ pub(super) fn add_turned_product(left: &[f32], width: usize, right: &[Lanes], su
 #[inline(always)]
 fn add_to_block(block: &mut Block, factors: [f32; ROW_BLOCK], right: &Lanes) {
     for (sums, factor) in block.iter_mut().zip(factors) {
-        for lane in 0..LANES {
-            sums[lane] += factor * right[lane];
+        for (sum, value) in sums.iter_mut().zip(right) {
+            *sum += factor * value;
         }
     }
 }

@@ -17,7 +17,7 @@ const STRENGTHS: [f64; 8] = [1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4];
 /// classes.
 const MAX_TRAINING_IMAGES: f64 = 131_072.0;
 /// The most images, about, that strengths are compared on.
-const MAX_COMPARED_IMAGES: f64 = 16_384.0;
+const MAX_COMPARED_IMAGES: f64 = 8192.0;
 /// If more images than these are compared, one fold is enough to compare strengths on.
 const MANY_IMAGES: usize = 5000;
 
