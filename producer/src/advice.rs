@@ -4,6 +4,7 @@
 //! both programs tell. To add an option, name it in the arm of its variant. Matches are
 //! exhaustive, so that a new variant doesn't compile until somebody has thought of its option.
 
+use camshaft_arguments::advice::with_option;
 pub(crate) use camshaft_arguments::advice::{
     describe_model_files_error, describe_queue_error, describe_run_record_error,
     describe_store_error,
