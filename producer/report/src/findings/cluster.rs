@@ -4,7 +4,6 @@ use camshaft_common::shortcuts::ShortcutProof;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::refit::HeadRefit;
 use crate::overview::MeanMap;
 
 /// Images of a class whose maps are alike.
@@ -56,4 +55,28 @@ pub(crate) struct ClusterExample {
     pub(crate) overlay: Option<String>,
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
+}
+
+/// How well heads tell a class's images outside a cluster from images of other classes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct HeadRefit {
+    /// Images judged: half of the class, half of others.
+    pub(crate) images: u64,
+    /// The share that the head fitted without the cluster tells rightly.
+    pub(crate) accuracy_without: f64,
+    /// The share that the head fitted with it tells rightly.
+    pub(crate) accuracy_with: f64,
+}
+
+impl HeadRefit {
+    /// The result in a sentence.
+    pub(crate) fn describe(&self) -> String {
+        let Self { images, accuracy_without, accuracy_with } = self;
+        format!(
+            "A head fitted without these images is right about {:.1} % of {images} others, with them \
+             about {:.1} %",
+            accuracy_without * 100.0,
+            accuracy_with * 100.0
+        )
+    }
 }

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::class_maps::ClassMaps;
-use super::labels::LabelOpinions;
 use crate::table::{Cell, Column, ColumnKind};
 
 /// Defines an enum with a fixed word for each variant. Tables, the page and `--json` use the words.
@@ -125,6 +124,19 @@ pub(super) struct RowFinding {
     pub(super) failure: Option<String>,
     /// The group of duplicates that the image belongs to; `other` is its best one.
     pub(super) group: Option<DuplicateGroup>,
+}
+
+/// What the two opinions say of a suspected label.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct LabelOpinions {
+    /// The held-out head's probability of the suggested label.
+    pub(crate) held_out: Option<f32>,
+    /// The held-out head's probability of the given label.
+    pub(crate) held_out_label: Option<f32>,
+    /// The model's probability of the given label.
+    pub(crate) model_label: Option<f32>,
+    /// Whether the suggested label is the model's most probable class.
+    pub(crate) model_agrees: Option<bool>,
 }
 
 /// Images that show the same picture.

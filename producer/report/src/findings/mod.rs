@@ -10,6 +10,7 @@ mod cluster;
 mod duplicates;
 mod failures;
 mod finding;
+mod hashed_choice;
 mod image_problems;
 mod labels;
 mod map_clusters;

@@ -7,11 +7,10 @@
 use std::collections::HashSet;
 
 use camshaft_common::measure::SKETCH_NUMBERS;
-use serde::Serialize;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, HeadRefit};
+use super::hashed_choice::{SmallestHashes, hash_of};
 use super::map_clusters::MapClusters;
-use super::suspects::{SmallestHashes, hash_of};
 use crate::learning::{FeatureMatrix, FeatureMatrixBuilder, MultinomialHead};
 use crate::predictions::sketches::CentredSketches;
 use crate::predictions::{ImageClasses, NO_NAME};
@@ -25,30 +24,6 @@ const FEWEST_IMAGES: usize = 20;
 const FOLDS: u64 = 5;
 /// Keeps the weights small; features have a mean square of 1.
 const STRENGTH: f64 = 0.01;
-
-/// How well heads tell a class's images outside a cluster from images of other classes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct HeadRefit {
-    /// Images judged: half of the class, half of others.
-    pub(crate) images: u64,
-    /// The share that the head fitted without the cluster tells rightly.
-    pub(crate) accuracy_without: f64,
-    /// The share that the head fitted with it tells rightly.
-    pub(crate) accuracy_with: f64,
-}
-
-impl HeadRefit {
-    /// The result in a sentence.
-    pub(crate) fn describe(&self) -> String {
-        let Self { images, accuracy_without, accuracy_with } = self;
-        format!(
-            "A head fitted without these images is right about {:.1} % of {images} others, with them \
-             about {:.1} %",
-            accuracy_without * 100.0,
-            accuracy_with * 100.0
-        )
-    }
-}
 
 /// Refits heads for each cluster with a proof, and says it in the cluster's reason. Without labels or
 /// sketches it does nothing.

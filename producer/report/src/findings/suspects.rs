@@ -6,9 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sha2::{Digest, Sha256};
-
 use super::cluster::Cluster;
+use super::hashed_choice::{SmallestHashes, hash_of};
 use super::map_clusters::MapClusters;
 use crate::predictions::map_distribution::MapRegion;
 use crate::predictions::{ImageClasses, NO_NAME};
@@ -105,34 +104,6 @@ pub(super) fn describe(
     Ok(suspects.collect())
 }
 
-/// The `count` images with the smallest hashes, of those that are added.
-pub(super) struct SmallestHashes {
-    count: usize,
-    rows: BTreeSet<(u64, u32)>,
-}
-
-impl SmallestHashes {
-    pub(super) fn new(count: usize) -> Self {
-        Self { count, rows: BTreeSet::new() }
-    }
-
-    pub(super) fn add(&mut self, hash: u64, row: u32) {
-        let is_full = self.rows.len() == self.count;
-        if is_full && self.rows.last().is_none_or(|(largest, _)| *largest < hash) {
-            return;
-        }
-        self.rows.insert((hash, row));
-        if self.rows.len() > self.count {
-            self.rows.pop_last();
-        }
-    }
-
-    /// Hashes and rows, in the order of the hashes.
-    pub(super) fn into_rows(self) -> Vec<(u64, u32)> {
-        self.rows.into_iter().collect()
-    }
-}
-
 /// Chooses images by the hash of their keys, so that they are spread over the data set whatever its
 /// order.
 fn choose_rows<'a>(
@@ -176,8 +147,8 @@ fn choose_rows<'a>(
     }
     let suspects = flagged.iter().zip(controls).map(|(&cluster, (class, _, controls))| {
         let of_others = others.iter().filter(|(other, _)| **other != class);
-        let of_others: Vec<_> = of_others.map(|(_, smallest)| &smallest.rows).collect();
-        let controls = controls.rows.into_iter().map(|(_, row)| row).collect();
+        let of_others: Vec<_> = of_others.map(|(_, smallest)| smallest.rows()).collect();
+        let controls = controls.into_rows().into_iter().map(|(_, row)| row).collect();
         SuspectRows { cluster, controls, others: spread(&of_others, images) }
     });
     Ok(suspects.collect())
@@ -189,13 +160,6 @@ fn spread(sets: &[&BTreeSet<(u64, u32)>], count: usize) -> Vec<u32> {
     let mut turns: Vec<_> = turns.map(|(turn, (hash, row))| (turn, *hash, *row)).collect();
     turns.sort_unstable();
     turns.into_iter().take(count).map(|(_, _, row)| row).collect()
-}
-
-/// The hash that chooses images.
-pub(super) fn hash_of(key: &str) -> u64 {
-    let digest = Sha256::digest(key);
-    let (first, _) = digest.as_slice().split_first_chunk().expect("a digest has 32 bytes");
-    u64::from_be_bytes(*first)
 }
 
 /// What is read of an image.
@@ -366,10 +330,5 @@ mod tests {
         let (many, one) = (set(&[(1, 10), (2, 11), (3, 12), (4, 13)]), set(&[(9, 20)]));
         assert_eq!(spread(&[&many, &one], 3), [10, 20, 11]);
         assert_eq!(spread(&[&many, &one], 100).len(), 5);
-        let mut smallest = SmallestHashes::new(2);
-        for (hash, row) in [(5, 1), (3, 2), (9, 3), (1, 4)] {
-            smallest.add(hash, row);
-        }
-        assert_eq!(smallest.rows, set(&[(1, 4), (3, 2)]));
     }
 }

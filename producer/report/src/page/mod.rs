@@ -6,6 +6,7 @@
 
 mod data;
 pub(crate) mod thumbnails;
+pub(crate) mod wanted;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;

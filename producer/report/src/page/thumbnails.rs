@@ -20,9 +20,6 @@ use image::codecs::jpeg::JpegEncoder;
 use tokio::sync::Semaphore;
 
 use crate::error::ReportError;
-use crate::overview::ConfusedCell;
-use crate::predictions::ImageExample;
-use crate::slices::Slice;
 
 /// The longer side in pixels: twice what the page shows, for dense screens.
 const SIDE: u32 = 320;
@@ -65,25 +62,6 @@ pub(crate) struct WantedThumbnail {
     pub(crate) picture: PagePicture,
     /// A thumbnail that was made before this time is made again.
     pub(crate) not_before: DateTime<Utc>,
-}
-
-/// The wrong cells' examples that get thumbnails.
-const CONFUSED_EXAMPLES: usize = 200;
-
-/// The thumbnails of slices' examples, and of as many wrong cells of the confusion matrix as are
-/// looked at: the first example of each cell, then the second, and so on.
-pub(crate) fn wanted_examples(slices: &[Slice], confused: &[ConfusedCell]) -> Vec<WantedThumbnail> {
-    let mut of_cells: Vec<(usize, &ImageExample)> =
-        confused.iter().flat_map(|cell| cell.examples.iter().enumerate()).collect();
-    of_cells.sort_by_key(|(nth, _)| *nth);
-    let of_cells = of_cells.into_iter().map(|(_, example)| example).take(CONFUSED_EXAMPLES);
-    let all = slices.iter().flat_map(|slice| &slice.examples).chain(of_cells);
-    let wanted = all.flat_map(|ImageExample { key, overlay, finished_at }| {
-        let overlay = overlay.clone().map(PagePicture::Overlay);
-        let pictures = [Some(PagePicture::Image(key.clone())), overlay].into_iter().flatten();
-        pictures.map(|picture| WantedThumbnail { picture, not_before: *finished_at })
-    });
-    wanted.collect()
 }
 
 /// The wanted thumbnails that exist.

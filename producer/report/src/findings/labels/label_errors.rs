@@ -1,20 +1,7 @@
 //! Label errors as findings: in words, with what both opinions say.
 
-use super::super::finding::{FindingKind, RowFinding};
+use super::super::finding::{FindingKind, LabelOpinions, RowFinding};
 use super::confident_learning::Opinion;
-
-/// What the two opinions say of a suspected label.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct LabelOpinions {
-    /// The held-out head's probability of the suggested label.
-    pub(crate) held_out: Option<f32>,
-    /// The held-out head's probability of the given label.
-    pub(crate) held_out_label: Option<f32>,
-    /// The model's probability of the given label.
-    pub(crate) model_label: Option<f32>,
-    /// Whether the suggested label is the model's most probable class.
-    pub(crate) model_agrees: Option<bool>,
-}
 
 /// A finding of a label with the names `label` and `suggested`. `model` is what the model says of the
 /// image if another opinion is the reason: its most probable class and whether that is the suggested

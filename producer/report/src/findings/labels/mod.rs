@@ -24,7 +24,6 @@ use std::fs::File;
 
 pub(crate) use confident_learning::EstimatedErrors;
 pub(crate) use folds::NoSuchFolder;
-pub(super) use label_errors::LabelOpinions;
 
 use self::confident_learning::{Opinion, Suspects};
 use self::cross_fit::{CrossFit, Examples};
@@ -32,7 +31,7 @@ use self::features::ImageFeatures;
 use self::folds::{FOLDS, Folds, HELD_OUT};
 use self::given_labels::GivenLabels;
 use self::label_rows::JudgedLabels;
-use super::finding::RowFinding;
+use super::finding::{LabelOpinions, RowFinding};
 use crate::overview::{HoldoutAccuracy, LabelAudit, MeasuredShare, ModelAgainstHeads};
 use crate::predictions::{ImageClasses, NO_NAME};
 use crate::table::{TableError, TableReader};

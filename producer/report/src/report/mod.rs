@@ -1,0 +1,228 @@
+//! Builds OUT/report from the results in OUT. Wiring only:
+//!
+//! ```text
+//! results ─▶ rows ─▶ predictions.parquet ─▶ findings ─▶ thumbnails ─▶ index.html
+//!              └───▶ overview                  └───▶ findings.parquet, labels.parquet
+//! ```
+//!
+//! Tables are written to temporary files, read from there, and put into OUT once they are complete.
+//! The page comes last, so that it never refers to a table that is not there.
+
+mod blocking;
+mod image_table;
+mod options;
+mod tables;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use camshaft_common::layout::{REPORT, UNUSABLE_FILE};
+use camshaft_common::location::Location;
+use camshaft_common::run::{RunRecord, SCHEMA};
+use camshaft_common::skipped::SkippedCounts;
+use camshaft_common::store::{Folder, StoreOptions};
+use chrono::Utc;
+
+pub use options::ReportOptions;
+
+use self::blocking::blocking;
+use self::image_table::build_table;
+use self::tables::{ReportTables, put_file, write_rows};
+use crate::comparison::{self, RunComparison};
+use crate::error::ReportError;
+use crate::findings::{self, Findings, LabelOptions, NoSuchFolder, ShortcutSuspect};
+use crate::overview;
+use crate::page::thumbnails::Thumbnails;
+use crate::page::wanted::{wanted_examples, wanted_thumbnails};
+use crate::page::{self, AvailablePictures, PageData, RunFacts};
+use crate::predictions::read_results::ReadProgress;
+use crate::shortcut_proofs::StoredProofs;
+use crate::slices;
+use crate::summary::{self, Summary};
+use crate::table::TableReader;
+
+const GZIP: &str = "application/gzip";
+
+/// Builds the report of the run in OUT, which is at `location`, into OUT/report.
+///
+/// # Errors
+/// If OUT holds no run or no results, or can't be read or written.
+pub async fn build(
+    location: &Location,
+    options: &ReportOptions,
+    stores: &StoreOptions,
+    progress: &Arc<ReadProgress>,
+) -> Result<Summary, ReportError> {
+    let out = Folder::open(location, stores)?;
+    let run = RunRecord::read_existing(&out).await?;
+    let built = build_table(&out, &run, options, progress).await?;
+    // Before anything can fail: it says what to do when no result counts, too.
+    put_file(&out, UNUSABLE_FILE, built.unusable, GZIP).await?;
+    let mut overview = built.totals.into_overview(run.images);
+    let left_out = built.left_out.texts();
+    if overview.images == 0 {
+        let out = location.to_string();
+        return Err(match left_out.is_empty() {
+            true => ReportError::NoResults(out),
+            false => ReportError::AllLeftOut { out, reasons: left_out },
+        });
+    }
+    if options.embeddings && !built.has_embeddings {
+        return Err(ReportError::NoEmbeddings);
+    }
+    let StoredProofs { proofs, note } = StoredProofs::read(&out, &run).await?;
+    let labels = LabelOptions { holdout: options.holdout, group_by: options.group_by };
+    let (table, confusion) = (built.table.try_clone()?, overview.confusion.clone());
+    let (found, sliced, confused) = blocking(move || {
+        let table = TableReader::open(table)?;
+        let confused = confusion.map(|confusion| overview::read_confused(&table, &confusion));
+        let found = findings::find(&table, labels, &proofs)?;
+        Ok((found, slices::find(&table)?, confused.transpose()?))
+    })
+    .await?;
+    let confused = confused.unwrap_or_default();
+    let Findings { list, clusters, tests, estimated_label_errors, notes, .. } = found;
+    if let Some(NoSuchFolder { part, example }) = found.no_such_folder {
+        return Err(ReportError::NoSuchFolder { part, example });
+    }
+    overview.estimated_label_errors = estimated_label_errors.map(|errors| errors.count);
+    overview.estimated_label_errors_low = estimated_label_errors.map(|errors| errors.low);
+    overview.estimated_label_errors_high = estimated_label_errors.map(|errors| errors.high);
+    overview.label_audit = found.label_audit;
+    overview.notes.extend(left_out);
+    overview.notes.extend(built.manifest_note);
+    overview.notes.extend(note);
+    overview.notes.extend(notes);
+    overview.notes.extend(sliced.notes.iter().cloned());
+    let (comparison, comparison_table) = match &options.compare_with {
+        Some(other) => {
+            let (compared, table, note) =
+                compare(other, &run, &built.table, stores, progress).await?;
+            overview.notes.extend(note);
+            (Some(compared), Some(table))
+        }
+        None => (None, None),
+    };
+
+    let source = source_of(&run, stores);
+    let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
+    if options.thumbnails > 0 {
+        wanted.extend(wanted_examples(&sliced.list, &confused));
+    }
+    let thumbnails = Thumbnails::make(&out, source.as_ref(), wanted).await?;
+    if let Some(missing) = &thumbnails.missing {
+        let (count, reason) = (missing.count, &missing.first_reason);
+        overview.notes.push(format!("{count} pictures have no thumbnail; the first: {reason}"));
+    }
+    let tables = ReportTables {
+        predictions: built.table,
+        findings: write_rows(list.clone(), findings::COLUMNS).await?,
+        csv: built.csv,
+        labels: found.labels,
+        comparison: comparison_table,
+        slices: write_rows(sliced.list.clone(), slices::COLUMNS).await?,
+    };
+    tables.put(&out).await?;
+
+    let source = source.as_ref().map(Folder::location).filter(|at| at.local_path().is_some());
+    let source = source.map(|at| at.as_url().as_str().trim_end_matches('/').to_owned());
+    let pictures = AvailablePictures { thumbnails: &thumbnails, originals: source.as_deref() };
+    let data = PageData {
+        schema: SCHEMA,
+        title: page::title(&run),
+        built_at: Utc::now(),
+        camshaft: env!("CARGO_PKG_VERSION"),
+        run: RunFacts::new(&run, location),
+        overview: &overview,
+        findings: pictures.findings(&list),
+        clusters: pictures.clusters(&clusters),
+        tests: &tests,
+        comparison: comparison.as_ref().map(|comparison| pictures.comparison(comparison)),
+        slices: pictures.slices(&sliced),
+        confused: pictures.confused(&confused),
+    };
+    let path = format!("{REPORT}/index.html");
+    out.put(&path, page::render(&data), "text/html; charset=utf-8").await?;
+    Ok(Summary {
+        run: run.run.to_string(),
+        overview,
+        not_images: run.skipped.as_ref().map(SkippedCounts::not_images),
+        findings: summary::count_findings(&list),
+        comparison,
+        slices: summary::SliceCounts::of(&sliced),
+        page: format!("{}/{path}", location.to_string().trim_end_matches('/')),
+        unreadable: built.left_out.unreadable(),
+        outdated: built.left_out.outdated(),
+        left_out: built.left_out,
+    })
+}
+
+/// The clusters of maps in the run's results that look like shortcuts, each with up to `images`
+/// images of other classes to prove it on. Writes nothing.
+///
+/// # Errors
+/// If OUT holds no run, or can't be read.
+pub async fn find_suspects(
+    location: &Location,
+    images: usize,
+    stores: &StoreOptions,
+    progress: &Arc<ReadProgress>,
+) -> Result<Vec<ShortcutSuspect>, ReportError> {
+    let out = Folder::open(location, stores)?;
+    let run = RunRecord::read_existing(&out).await?;
+    let built = build_table(&out, &run, &ReportOptions::default(), progress).await?;
+    let table = built.table;
+    blocking(move || findings::suspects(&TableReader::open(table)?, images)).await
+}
+
+/// Compares with the run at `other`. Returns the table `comparison.parquet` as well, and a note if
+/// the runs have no image in common.
+async fn compare(
+    other: &Location,
+    run: &RunRecord,
+    table: &File,
+    stores: &StoreOptions,
+    progress: &Arc<ReadProgress>,
+) -> Result<(RunComparison, File, Option<String>), ReportError> {
+    let folder = Folder::open(other, stores)?;
+    let other_run = RunRecord::read_existing(&folder).await?;
+    let before = build_table(&folder, &other_run, &ReportOptions::default(), progress).await?;
+    let is_same_model = run.model.digest == other_run.model.digest;
+    let (table, name) = (table.try_clone()?, other.to_string());
+    let (comparison, file, examples) = blocking(move || {
+        let file = tempfile::tempfile()?;
+        let (now, before) = (TableReader::open(table)?, TableReader::open(before.table)?);
+        let comparison =
+            comparison::compare_runs(&now, &before, name, is_same_model, file.try_clone()?)?;
+        let examples = [comparison::first_predicted(&now)?, comparison::first_predicted(&before)?];
+        Ok((comparison, file, examples))
+    })
+    .await?;
+    if comparison.both > 0 {
+        return Ok((comparison, file, None));
+    }
+    let describe = |count: u64, place, example: Option<String>| match example {
+        Some(key) => format!("{count} {place}, such as {key}"),
+        None => format!("none {place}"),
+    };
+    let [here, there] = examples;
+    let note = format!(
+        "no image is predicted in both runs ({}; {}), so that only their inputs are compared with \
+         {}; predictions are compared of runs of the same SOURCE, whose keys are the same",
+        describe(comparison.only_here, "here", here),
+        describe(comparison.only_there, "there", there),
+        comparison.against
+    );
+    Ok((comparison, file, Some(note)))
+}
+
+/// The folder with the run's images; none if the run's record does not tell it.
+fn source_of(run: &RunRecord, stores: &StoreOptions) -> Option<Folder> {
+    let location = run.images_place()?;
+    let location = match location.local_path() {
+        // SOURCE is a single image, whose key is its file name.
+        Some(path) if path.is_file() => path.parent()?.to_str()?.parse().ok()?,
+        _ => location,
+    };
+    Folder::open(&location, stores).ok()
+}
