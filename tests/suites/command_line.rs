@@ -116,7 +116,7 @@ fn predictions_of_runs_without_a_common_image_are_not_compared() {
     let mut command = camshaft(["report"]);
     command.arg(&small.out).arg("--against").arg(&other.out).args(["--fail-on", "broken>0"]);
     run(&mut command).expect_one_line(&["broken>0", "no image is predicted in both runs"]);
-    let page = std::fs::read_to_string(small.out.join("report/index.html")).unwrap();
+    let page = fs::read_to_string(small.out.join("report/index.html")).unwrap();
     assert!(page.contains(&format!("2 here, such as {}", small.keys[0])));
 }
 
