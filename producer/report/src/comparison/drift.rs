@@ -253,7 +253,7 @@ fn sample(table: &TableReader) -> Result<Vec<SketchVector>, TableError> {
 
 #[cfg(test)]
 mod tests {
-    use camshaft_common::measure::{ImageMeasures, PerceptualHash};
+    use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash};
     use rand::{RngExt, SeedableRng};
     use rand_pcg::Pcg64;
 
@@ -268,6 +268,7 @@ mod tests {
         let mut random = Pcg64::seed_from_u64(seed);
         for at in 0..count {
             let measures = ImageMeasures {
+                version: MEASURES_VERSION,
                 brightness: random.random(),
                 contrast: random.random(),
                 dark_percentile: 0.2,
@@ -276,6 +277,8 @@ mod tests {
                 blur: random.random(),
                 chroma: random.random(),
                 perceptual_hash: PerceptualHash(0),
+                border: None,
+                blocking: None,
             };
             let numbers = (0..128).map(|_| random.random::<u8>() / 2).collect();
             let predicted = RowPrediction {

@@ -6,7 +6,7 @@ use camshaft_common::prediction::{Explanation, MapRecord};
 use camshaft_common::shortcuts::ShortcutProof;
 use serde_json::{Value, json};
 
-use super::{Finding, FindingKind, Findings, find, suspects};
+use super::{Finding, FindingKind, Findings, LabelOptions, find, suspects};
 use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
 use crate::table::{TableReader, TableWriter};
 
@@ -90,7 +90,7 @@ fn planted() -> TableReader {
 fn with_proofs(proofs: &[Value]) -> Findings {
     let proofs: Vec<ShortcutProof> =
         proofs.iter().map(|proof| serde_json::from_value(proof.clone()).unwrap()).collect();
-    find(&planted(), &proofs).unwrap()
+    find(&planted(), LabelOptions::default(), &proofs).unwrap()
 }
 
 fn shortcut(findings: &Findings) -> &Finding {

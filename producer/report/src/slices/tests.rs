@@ -1,6 +1,6 @@
 //! Both searches on tables made by hand, with planted slices and without.
 
-use camshaft_common::measure::{ImageMeasures, PerceptualHash};
+use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -30,6 +30,7 @@ fn search(photos: &[Photo]) -> Slices {
 
 fn row(photo: &Photo) -> ImageRow {
     let measures = ImageMeasures {
+        version: MEASURES_VERSION,
         brightness: photo.brightness,
         contrast: 0.2,
         dark_percentile: 0.2,
@@ -38,6 +39,8 @@ fn row(photo: &Photo) -> ImageRow {
         blur: 0.3,
         chroma: photo.chroma,
         perceptual_hash: PerceptualHash(0),
+        border: None,
+        blocking: None,
     };
     let predicted = RowPrediction {
         labels: vec![photo.predicted.to_owned()],

@@ -1,6 +1,6 @@
 //! Copies and their groups, on tables made by hand.
 
-use camshaft_common::measure::{ImageMeasures, PerceptualHash, SKETCH_NUMBERS};
+use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash, SKETCH_NUMBERS};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -25,6 +25,7 @@ fn image(seed: u64, noise: i8) -> ImageRow {
         *number = moved.cast_unsigned();
     }
     let measures = ImageMeasures {
+        version: MEASURES_VERSION,
         brightness: 0.5,
         contrast: 0.2,
         dark_percentile: 0.2,
@@ -33,6 +34,8 @@ fn image(seed: u64, noise: i8) -> ImageRow {
         blur: 0.3,
         chroma: 0.2,
         perceptual_hash: hash,
+        border: None,
+        blocking: None,
     };
     let sketch = Some(SketchBytes { scale: 0.01, numbers });
     let row = ImageRow {

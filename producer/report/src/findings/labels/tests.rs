@@ -64,7 +64,7 @@ fn found(rows: Vec<ImageRow>, options: LabelOptions) -> Findings {
         writer.push(row).unwrap();
     }
     writer.finish().unwrap();
-    find(&TableReader::open(file).unwrap(), options).unwrap()
+    find(&TableReader::open(file).unwrap(), options, &[]).unwrap()
 }
 
 fn suspected(findings: &Findings) -> Vec<(&str, Option<&str>)> {
