@@ -242,9 +242,9 @@ pub(crate) struct ReportArgs {
 pub(crate) struct FailOnArgs {
     /// Exit with status 4 if one of these conditions on the report holds, such as label-errors>10 or accuracy<0.9.
     /// Names: images, predicted, failed, failure-rate, accuracy, ece, findings, label-errors,
-    /// estimated-label-errors, duplicates, leaks, conflicts, image-problems, outliers, attention,
-    /// shortcuts, wrong, slices, nuisances, unreadable, outdated, unknown-labels, and with --against
-    /// changed, fixed, broken, drift
+    /// estimated-label-errors, duplicates, duplicate-groups, leaks, conflicts, image-problems,
+    /// outliers, attention, shortcuts, wrong, slices, nuisances, unreadable, outdated,
+    /// unknown-labels, and with --against changed, fixed, broken, drift
     #[arg(long, env = "CAMSHAFT_FAIL_ON", value_name = "CONDITION,…", value_delimiter = ',')]
     pub(crate) fail_on: Vec<Condition>,
 }
