@@ -151,7 +151,7 @@ def cleanlab_labels(out):
     head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     chances = cross_val_predict(head, rows, classes, cv=folds, method="predict_proba")
-    issues = find_label_issues(classes, chances)
+    issues = find_label_issues(classes, chances, n_jobs=1)
     return {key for key, is_issue in zip(keys, issues) if is_issue}
 
 

@@ -46,7 +46,7 @@ pub(super) fn find(clusters: &[Cluster]) -> impl Iterator<Item = RowFinding> {
 /// findings.
 fn score_of(surer: f32, verdict: Option<ProofVerdict>) -> f32 {
     match verdict {
-        Some(ProofVerdict::Confirmed) => 0.99 + 0.01 * surer,
+        Some(ProofVerdict::Confirmed) => 1.0,
         Some(ProofVerdict::Undecided) | None => 0.95 + 0.04 * surer,
         Some(ProofVerdict::Refuted) => 0.2 + 0.1 * surer,
     }

@@ -1,7 +1,7 @@
 //! The exponential function of 16 numbers at once, which the compiler turns into vector
 //! instructions; the standard library's is a call for each number.
 
-use super::products::Lanes;
+use super::products::{LANES, Lanes};
 
 /// Adding and subtracting it rounds a small number to a whole one: 1.5 · 2²³, after which an `f32`
 /// has no room for fractions.
@@ -17,25 +17,28 @@ const POLYNOMIAL: [f32; 6] =
 /// Replaces each number by its exponential. Numbers are at most 0, as those of a softmax are.
 #[inline(always)]
 pub(super) fn exponentials(values: &mut Lanes) {
-    for value in values {
-        let x = value.max(LOWEST);
+    let mut lane = 0;
+    while lane < LANES {
+        let x = if values[lane] > LOWEST { values[lane] } else { LOWEST };
         let rounded = x * std::f32::consts::LOG2_E + ROUNDING;
         let power = rounded - ROUNDING;
         let rest = x - power * LN_2[0] - power * LN_2[1];
         let mut sum = POLYNOMIAL[0];
-        for coefficient in &POLYNOMIAL[1..] {
-            sum = sum * rest + coefficient;
+        let mut power_of_rest = 1;
+        while power_of_rest < POLYNOMIAL.len() {
+            sum = sum * rest + POLYNOMIAL[power_of_rest];
+            power_of_rest += 1;
         }
         let of_rest = sum * rest * rest + rest + 1.0;
         // The bits of `rounded` end with the power, and those of a float begin with its exponent.
         let exponent = rounded.to_bits().wrapping_sub(ROUNDING.to_bits()).wrapping_add(127);
-        *value = of_rest * f32::from_bits(exponent << 23);
+        values[lane] = of_rest * f32::from_bits(exponent << 23);
+        lane += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::products::LANES;
     use super::*;
 
     #[test]

@@ -69,8 +69,11 @@ impl FeatureMatrix {
     pub(super) fn read(&self, row: u32, into: &mut [f32]) {
         let scale = self.scales[row as usize];
         let stored = &self.values[row as usize * self.stored_width..][..self.stored_width];
-        for (number, value) in into.iter_mut().zip(stored) {
-            *number = f32::from(*value) * scale;
+        let into = &mut into[..stored.len()];
+        let mut at = 0;
+        while at < stored.len() {
+            into[at] = stored[at] as f32 * scale;
+            at += 1;
         }
     }
 }

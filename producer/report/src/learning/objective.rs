@@ -5,7 +5,9 @@ use rayon::prelude::*;
 
 use super::exponential::exponentials;
 use super::feature_matrix::FeatureMatrix;
-use super::products::{LANES, Lanes, ROW_BLOCK, add_product, add_turned_product, vectorised};
+use super::products::{
+    LANES, Lanes, ROW_BLOCK, VectorWork, add_product, add_turned_product, vectorised,
+};
 
 /// Rows that are multiplied at once: their features stay in the cache.
 const CHUNK_ROWS: usize = 128;
@@ -84,28 +86,11 @@ impl PanelWeights {
             let logits = &mut chunk.probabilities[start..];
             add_product(&chunk.features, width, weights, logits);
         }
-        for row in 0..chunk.rows {
-            let panels = || (0..self.biases.len()).map(|panel| panel * chunk.rows + row);
-            let mut largest = [NO_CLASS; LANES];
-            for at in panels() {
-                for (largest, logit) in largest.iter_mut().zip(&chunk.probabilities[at]) {
-                    *largest = largest.max(*logit);
-                }
-            }
-            let largest = largest.into_iter().fold(NO_CLASS, f32::max);
-            let mut sums = [0.0; LANES];
-            for at in panels() {
-                let values = &mut chunk.probabilities[at];
-                values.iter_mut().for_each(|value| *value -= largest);
-                exponentials(values);
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum += *value;
-                }
-            }
-            let inverse = 1.0 / sums.iter().sum::<f32>();
-            for at in panels() {
-                chunk.probabilities[at].iter_mut().for_each(|value| *value *= inverse);
-            }
+        let panels = self.biases.len();
+        let mut row = 0;
+        while row < chunk.rows {
+            soften(&mut chunk.probabilities, row, chunk.rows, panels);
+            row += 1;
         }
     }
 
@@ -123,7 +108,7 @@ impl PanelWeights {
                 let (mut chunk, mut found) = (Chunk::new(), Vec::with_capacity(shard.len()));
                 let mut probabilities = vec![0.0; self.classes];
                 for rows in shard.chunks(CHUNK_ROWS) {
-                    vectorised(|| self.predict(features, rows, &mut chunk));
+                    vectorised(Predict { weights: self, features, rows, chunk: &mut chunk });
                     for (at, row) in rows.iter().enumerate() {
                         chunk.copy_row(at, &mut probabilities);
                         found.push(read(*row, &probabilities));
@@ -133,6 +118,62 @@ impl PanelWeights {
             })
             .collect();
         shards.into_iter().flatten().collect()
+    }
+}
+
+/// Turns the logits of a row into probabilities. They lie in each panel, `rows` apart.
+#[inline(always)]
+fn soften(values: &mut [Lanes], row: usize, rows: usize, panels: usize) {
+    let mut largest = [NO_CLASS; LANES];
+    let (mut panel, mut lane);
+    panel = 0;
+    while panel < panels {
+        let logits = values[panel * rows + row];
+        lane = 0;
+        while lane < LANES {
+            largest[lane] = if logits[lane] > largest[lane] { logits[lane] } else { largest[lane] };
+            lane += 1;
+        }
+        panel += 1;
+    }
+    let mut most = NO_CLASS;
+    lane = 0;
+    while lane < LANES {
+        most = if largest[lane] > most { largest[lane] } else { most };
+        lane += 1;
+    }
+    let mut sums = [0.0; LANES];
+    panel = 0;
+    while panel < panels {
+        let of_panel = &mut values[panel * rows + row];
+        lane = 0;
+        while lane < LANES {
+            of_panel[lane] -= most;
+            lane += 1;
+        }
+        exponentials(of_panel);
+        lane = 0;
+        while lane < LANES {
+            sums[lane] += of_panel[lane];
+            lane += 1;
+        }
+        panel += 1;
+    }
+    let mut sum = 0.0;
+    lane = 0;
+    while lane < LANES {
+        sum += sums[lane];
+        lane += 1;
+    }
+    panel = 0;
+    while panel < panels {
+        let of_panel = &mut values[panel * rows + row];
+        lane = 0;
+        while lane < LANES {
+            of_panel[lane] /= sum;
+            lane += 1;
+        }
+        panel += 1;
     }
 }
 
@@ -146,6 +187,58 @@ impl Chunk {
         for (panel, into) in into.chunks_mut(LANES).enumerate() {
             into.copy_from_slice(&self.probabilities[panel * self.rows + row][..into.len()]);
         }
+    }
+}
+
+/// The probabilities of a chunk's rows.
+struct Predict<'a> {
+    weights: &'a PanelWeights,
+    features: &'a FeatureMatrix,
+    rows: &'a [u32],
+    chunk: &'a mut Chunk,
+}
+
+impl VectorWork for Predict<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.weights.predict(self.features, self.rows, self.chunk);
+    }
+}
+
+/// The losses of a chunk's rows, and their gradient, which is added.
+struct AddUp<'a> {
+    examples: &'a Examples<'a>,
+    at: &'a PanelWeights,
+    rows: &'a [u32],
+    chunk: &'a mut Chunk,
+    gradient: &'a mut PanelWeights,
+}
+
+impl VectorWork for AddUp<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self { examples, at, rows, chunk, gradient } = self;
+        at.predict(examples.features, rows, chunk);
+        let loss = examples.subtract_truth(rows, chunk);
+        for (panel, bias) in gradient.biases.iter_mut().enumerate() {
+            let errors = &chunk.probabilities[panel * chunk.rows..][..chunk.rows];
+            let mut row = 0;
+            while row < errors.len() {
+                let mut lane = 0;
+                while lane < LANES {
+                    bias[lane] += errors[row][lane];
+                    lane += 1;
+                }
+                row += 1;
+            }
+            let sums = &mut gradient.weights[panel * at.width..][..at.width];
+            add_turned_product(&chunk.features, at.width, errors, sums);
+        }
+        loss
     }
 }
 
@@ -183,18 +276,8 @@ impl Examples<'_> {
         let (mut chunk, mut loss) = (Chunk::new(), 0.0);
         let mut gradient = PanelWeights::zeros(at.classes, at.width);
         for rows in shard.chunks(CHUNK_ROWS) {
-            vectorised(|| {
-                at.predict(self.features, rows, &mut chunk);
-                loss += self.subtract_truth(rows, &mut chunk);
-                for (panel, bias) in gradient.biases.iter_mut().enumerate() {
-                    let errors = &chunk.probabilities[panel * chunk.rows..][..chunk.rows];
-                    for error in errors {
-                        bias.iter_mut().zip(error).for_each(|(sum, error)| *sum += error);
-                    }
-                    let sums = &mut gradient.weights[panel * at.width..][..at.width];
-                    add_turned_product(&chunk.features, at.width, errors, sums);
-                }
-            });
+            let (chunk, gradient) = (&mut chunk, &mut gradient);
+            loss += vectorised(AddUp { examples: self, at, rows, chunk, gradient });
         }
         ShardSums { loss, gradient }
     }

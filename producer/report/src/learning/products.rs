@@ -18,19 +18,26 @@ type Block = [Lanes; ROW_BLOCK];
 
 /// Adds to the sums of one panel: `sums[i] += Σₖ left[i][k] · right[k]`. `left` is a matrix row by row
 /// with `width` columns, a multiple of [`ROW_BLOCK`]; its rows are a multiple of [`ROW_BLOCK`], too.
+///
+/// Iterators would be calls here: the compiler leaves them out of line in code for a CPU's extensions.
 #[inline(always)]
 pub(super) fn add_product(left: &[f32], width: usize, right: &[Lanes], sums: &mut [Lanes]) {
-    let (sums, _none) = sums.as_chunks_mut::<ROW_BLOCK>();
-    for (rows, sums) in left.chunks_exact(ROW_BLOCK * width).zip(sums) {
-        let (first, rest) = rows.split_at(width);
-        let (second, rest) = rest.split_at(width);
-        let (third, fourth) = rest.split_at(width);
-        let rows = first.iter().zip(second).zip(third).zip(fourth);
-        let mut block: Block = *sums;
-        for ((((a, b), c), d), right) in rows.zip(right) {
-            add_to_block(&mut block, [*a, *b, *c, *d], right);
+    let right = &right[..width];
+    let mut row = 0;
+    while row + ROW_BLOCK <= sums.len() {
+        let rows = &left[row * width..(row + ROW_BLOCK) * width];
+        let (first, second) = (&rows[..width], &rows[width..2 * width]);
+        let (third, fourth) = (&rows[2 * width..3 * width], &rows[3 * width..4 * width]);
+        let mut block: Block = [sums[row], sums[row + 1], sums[row + 2], sums[row + 3]];
+        let mut k = 0;
+        while k < width {
+            let factors = [first[k], second[k], third[k], fourth[k]];
+            add_to_block(&mut block, factors, &right[k]);
+            k += 1;
         }
-        *sums = block;
+        (sums[row], sums[row + 1], sums[row + 2], sums[row + 3]) =
+            (block[0], block[1], block[2], block[3]);
+        row += ROW_BLOCK;
     }
 }
 
@@ -38,35 +45,55 @@ pub(super) fn add_product(left: &[f32], width: usize, right: &[Lanes], sums: &mu
 /// `left` is a matrix row by row with `width` columns, a multiple of [`ROW_BLOCK`].
 #[inline(always)]
 pub(super) fn add_turned_product(left: &[f32], width: usize, right: &[Lanes], sums: &mut [Lanes]) {
-    let (sums, _none) = sums.as_chunks_mut::<ROW_BLOCK>();
-    for (at, sums) in sums.iter_mut().enumerate() {
-        let mut block: Block = *sums;
-        for (row, right) in left.chunks_exact(width).zip(right) {
-            let factors = &row.as_chunks::<ROW_BLOCK>().0[at];
-            add_to_block(&mut block, *factors, right);
+    let left = &left[..right.len() * width];
+    let mut column = 0;
+    while column + ROW_BLOCK <= sums.len() {
+        let mut block: Block = [sums[column], sums[column + 1], sums[column + 2], sums[column + 3]];
+        let (mut k, mut at) = (0, column);
+        while k < right.len() {
+            let factors = [left[at], left[at + 1], left[at + 2], left[at + 3]];
+            add_to_block(&mut block, factors, &right[k]);
+            k += 1;
+            at += width;
         }
-        *sums = block;
+        (sums[column], sums[column + 1], sums[column + 2], sums[column + 3]) =
+            (block[0], block[1], block[2], block[3]);
+        column += ROW_BLOCK;
     }
 }
 
 #[inline(always)]
 fn add_to_block(block: &mut Block, factors: [f32; ROW_BLOCK], right: &Lanes) {
-    for (sums, factor) in block.iter_mut().zip(factors) {
-        for (sum, value) in sums.iter_mut().zip(right) {
-            *sum += factor * value;
+    let mut row = 0;
+    while row < ROW_BLOCK {
+        let mut lane = 0;
+        while lane < LANES {
+            block[row][lane] += factors[row] * right[lane];
+            lane += 1;
         }
+        row += 1;
     }
 }
 
-/// Runs `work` compiled for AVX2 if the CPU has it. What `work` calls must be inlined into it.
+/// Work whose loops become vector instructions. A closure would not do: the compiler may leave it out of
+/// line, and then it is compiled without them.
+pub(super) trait VectorWork {
+    /// What it returns.
+    type Output;
+
+    /// Does the work. This function and what it calls have to be `#[inline(always)]`.
+    fn run(self) -> Self::Output;
+}
+
+/// Does the work, compiled for AVX2 if the CPU has it.
 #[inline(always)]
-pub(super) fn vectorised<T>(work: impl FnOnce() -> T) -> T {
-    struct Work<F>(F);
-    impl<T, F: FnOnce() -> T> pulp::WithSimd for Work<F> {
-        type Output = T;
+pub(super) fn vectorised<W: VectorWork>(work: W) -> W::Output {
+    struct Work<W>(W);
+    impl<W: VectorWork> pulp::WithSimd for Work<W> {
+        type Output = W::Output;
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _: S) -> T {
-            (self.0)()
+        fn with_simd<S: pulp::Simd>(self, _: S) -> W::Output {
+            self.0.run()
         }
     }
     #[cfg(target_arch = "x86_64")]
@@ -74,6 +101,40 @@ pub(super) fn vectorised<T>(work: impl FnOnce() -> T) -> T {
         return pulp::Simd::vectorize(avx2, Work(work));
     }
     pulp::WithSimd::with_simd(Work(work), pulp::Scalar)
+}
+
+/// Adds a product to sums, as [`add_product`].
+pub(super) struct AddProduct<'a> {
+    pub(super) left: &'a [f32],
+    pub(super) width: usize,
+    pub(super) right: &'a [Lanes],
+    pub(super) sums: &'a mut [Lanes],
+}
+
+impl VectorWork for AddProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        add_product(self.left, self.width, self.right, self.sums);
+    }
+}
+
+/// Adds a product to sums, as [`add_turned_product`].
+pub(super) struct AddTurnedProduct<'a> {
+    pub(super) left: &'a [f32],
+    pub(super) width: usize,
+    pub(super) right: &'a [Lanes],
+    pub(super) sums: &'a mut [Lanes],
+}
+
+impl VectorWork for AddTurnedProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        add_turned_product(self.left, self.width, self.right, self.sums);
+    }
 }
 
 #[cfg(test)]

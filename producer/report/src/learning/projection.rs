@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rayon::prelude::*;
 
-use super::products::{LANES, Lanes, ROW_BLOCK, add_product, add_turned_product, vectorised};
+use super::products::{AddProduct, AddTurnedProduct, LANES, Lanes, ROW_BLOCK, vectorised};
 
 /// Rounds of subspace iteration. The paper finds two or three enough.
 const ROUNDS: usize = 3;
@@ -53,10 +53,9 @@ impl Projection {
                 let mut next = vec![[0.0; LANES]; stored_width];
                 for rows in centred.chunks(CHUNK_ROWS * stored_width) {
                     let mut products = vec![[0.0; LANES]; rows.len() / stored_width];
-                    vectorised(|| {
-                        add_product(rows, stored_width, panel, &mut products);
-                        add_turned_product(rows, stored_width, &products, &mut next);
-                    });
+                    let (left, width) = (rows, stored_width);
+                    vectorised(AddProduct { left, width, right: panel, sums: &mut products });
+                    vectorised(AddTurnedProduct { left, width, right: &products, sums: &mut next });
                 }
                 next
             };
@@ -79,7 +78,12 @@ impl Projection {
             let centred = self.centre(rows);
             for (at, panel) in self.panels.iter().enumerate() {
                 let mut products = vec![[0.0; LANES]; centred.len() / self.stored_width];
-                vectorised(|| add_product(&centred, self.stored_width, panel, &mut products));
+                vectorised(AddProduct {
+                    left: &centred,
+                    width: self.stored_width,
+                    right: panel,
+                    sums: &mut products,
+                });
                 for (row, product) in into.chunks_exact_mut(self.axes()).zip(&products) {
                     row[at * LANES..][..LANES].copy_from_slice(product);
                 }
