@@ -1,6 +1,6 @@
 //! A report in numbers: what the program prints, and what conditions are about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -89,7 +89,13 @@ impl Summary {
         ];
         let counts =
             counts.into_iter().map(|(name, count)| (name, count.map(|count| count as f64)));
-        let kinds = kind_numbers().map(|(name, kind)| (name, Some(found(kind.name()) as f64)));
+        // Labels that nobody could judge have no number: a condition on it would never hold.
+        let labels = self.overview.labelled + self.overview.unknown_labels.images;
+        let is_unknown = |kind| {
+            kind == FindingKind::LabelError && labels > 0 && estimated_label_errors.is_none()
+        };
+        let kinds = kind_numbers()
+            .map(|(name, kind)| (name, (!is_unknown(kind)).then(|| found(kind.name()) as f64)));
         let rate = (images > 0).then(|| failed as f64 / images as f64);
         let shares = [("accuracy", accuracy), ("ece", ece), ("failure-rate", rate)];
         let all = counts.chain(kinds).chain(shares);
@@ -117,8 +123,12 @@ pub(crate) fn count_findings(list: &[Finding]) -> BTreeMap<&'static str, u64> {
     // Ids are counted from 1, without gaps.
     let groups = list.iter().filter_map(|finding| finding.group).map(|group| group.id).max();
     counts.insert(DUPLICATE_GROUPS, groups.map_or(0, u64::from));
+    let mut duplicates = HashSet::new();
     for finding in list {
-        *counts.entry(finding.kind.name()).or_default() += 1;
+        // An image whose copy has another label and is in another split has two findings.
+        if finding.kind != FindingKind::Duplicate || duplicates.insert(&finding.key) {
+            *counts.entry(finding.kind.name()).or_default() += 1;
+        }
         if let Some(problem) = finding.problem {
             *counts.entry(problem.name()).or_default() += 1;
         }

@@ -38,6 +38,8 @@ const ALL_BORDER: f32 = 1.0;
 /// A picture whose steps are larger by this share on the grid of a JPEG's blocks than beside it shows the
 /// blocks, as a third of all photographs at quality 20 and most at quality 10.
 const COMPRESSED: f32 = 0.75;
+/// Steps that are larger still are those of enlarged pixels, in a drawing.
+const ENLARGED_PIXELS: f32 = 20.0;
 /// If a larger share of the pictures is grey, grey is no problem.
 const MAX_GREY_SHARE: f64 = 0.2;
 /// The factor by which an odd size differs from the median size: the square root of the pixels.
@@ -168,11 +170,13 @@ fn judge(
     };
     let (bright, dark) = (columns.bright_percentile[at], columns.dark_percentile[at]);
     if bright < DARK {
-        let reason = format!("Dark: 95 % of it is below {:.0} % brightness", bright * 100.0);
+        let reason =
+            format!("Dark: 95 % of it is no brighter than {:.0} % of white", bright * 100.0);
         add(Problem::Dark, 0.7 - bright, reason);
     }
     if dark > BRIGHT {
-        let reason = format!("Bright: 95 % of it is above {:.0} % brightness", dark * 100.0);
+        let reason =
+            format!("Bright: 95 % of it is at least as bright as {:.0} % of white", dark * 100.0);
         add(Problem::Bright, 0.4 + 2.0 * (dark - BRIGHT) * 0.5, reason);
     }
     let information = columns.information[at];
@@ -208,7 +212,8 @@ fn judge(
     }
     let blocking = columns.blocking[at];
     // The few levels of a dark picture or a drawing have chance steps.
-    if blocking > COMPRESSED && bright >= DARK && information >= LOW_INFORMATION {
+    let is_compressed = blocking > COMPRESSED && blocking < ENLARGED_PIXELS;
+    if is_compressed && bright >= DARK && information >= LOW_INFORMATION {
         let reason = format!(
             "Compressed: steps at the edges of its JPEG blocks are {:.0} % larger than others",
             blocking * 100.0

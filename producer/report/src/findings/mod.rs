@@ -80,7 +80,7 @@ pub(crate) fn find(
     found.extend(labels.found);
     found.extend(duplicates);
     found.extend(image_problems::find(table, &mut notes)?);
-    found.extend(outliers::find(table, &mut notes)?);
+    found.extend(outliers::find(table, &classes, &mut notes)?);
     found.extend(odd_maps::find(table, &classes, &mut notes)?);
     let tests = class_attention::test_classes(table, &classes)?;
     let clustered = map_clusters::cluster_maps(table, &classes, &mut notes)?;

@@ -2,7 +2,7 @@
 //!
 //! Measures how far each image is from its 20th nearest in a sample of the data set (Ramaswamy,
 //! Rastogi and Shim 2000): up to twenty outliers that look like each other are still far from
-//! everything else. A sample keeps the time in proportion to the number of images. The distance is
+//! everything else. With many classes a nearer one counts. A sample keeps the time in proportion to the number of images. The distance is
 //! 1 − cosine of the sketches as they are: less their mean, an image with little in it would be as
 //! near to the others as they are to each other. An image is an outlier if the logarithm of its
 //! distance is far above the usual.
@@ -11,13 +11,16 @@ use rayon::prelude::*;
 
 use super::finding::{FindingKind, RowFinding};
 use crate::predictions::sketches::{CentredSketches, SketchVector};
+use crate::predictions::{ImageClasses, NO_NAME};
 use crate::statistics::robust_spread::RobustSpread;
 use crate::table::{TableError, TableReader};
 
 /// The number of images in the sample, about.
 const SAMPLE_IMAGES: usize = 2000;
-/// The nearest image of the sample that counts.
-const NEIGHBOUR: usize = 20;
+/// The nearest image of the sample that counts, if there are few classes.
+const MAX_NEIGHBOUR: usize = 20;
+/// And if there are many. With fewer, a pair of outliers that look alike would hide each other.
+const MIN_NEIGHBOUR: usize = 3;
 /// A smaller sample has no usual distance.
 const MIN_IMAGES: usize = 50;
 /// The most deviations by which a distance may be above the usual. Tuned on eight screenshots,
@@ -29,6 +32,7 @@ const MIN_DISTANCE: f32 = 1e-4;
 /// Searches all images with an embedding.
 pub(super) fn find(
     table: &TableReader,
+    classes: &ImageClasses,
     notes: &mut Vec<String>,
 ) -> Result<Vec<RowFinding>, TableError> {
     let sample = sample_images(table)?;
@@ -40,12 +44,15 @@ pub(super) fn find(
         notes.push(format!("outliers were not looked for in fewer than {MIN_IMAGES} images"));
         return Ok(Vec::new());
     }
+    let neighbour = neighbour(sample.len(), classes);
     let mut distances = Vec::with_capacity(table.rows());
     for group in 0..table.groups() {
         let points = directions(table, group)?;
         let of_group: Vec<f32> = points
             .par_iter()
-            .map(|point| point.as_ref().map_or(f32::NAN, |point| distance(point, &sample).ln()))
+            .map(|point| {
+                point.as_ref().map_or(f32::NAN, |point| distance(point, &sample, neighbour).ln())
+            })
             .collect();
         distances.extend(of_group);
     }
@@ -91,10 +98,26 @@ fn sample_images(table: &TableReader) -> Result<Vec<SketchVector>, TableError> {
     Ok(sample)
 }
 
-/// The distance, 1 − cosine, to the 20th nearest image of the sample, or to the farthest of fewer,
-/// without itself and its copies; NaN if there are none.
-fn distance(point: &SketchVector, sample: &[SketchVector]) -> f32 {
-    let mut nearest = [f32::INFINITY; NEIGHBOUR];
+/// Which nearest image of the sample counts: one that is still of the image's own class. With a hundred
+/// classes, a sample of 2,000 has 20 images of each.
+fn neighbour(sample: usize, classes: &ImageClasses) -> usize {
+    let has_labels = classes.given.iter().any(|label| *label != NO_NAME);
+    let of_row = if has_labels { &classes.given } else { &classes.predicted };
+    let mut counts = vec![0_u64; classes.names.len()];
+    let known = of_row.iter().filter(|class| **class != NO_NAME);
+    known.for_each(|class| counts[*class as usize] += 1);
+    let all = counts.iter().sum::<u64>() as f64;
+    let shares = counts.iter().filter(|count| **count > 0).map(|count| *count as f64 / all);
+    // The number of equally large classes that would have the same entropy.
+    let effective = (-shares.map(|share| share * share.ln()).sum::<f64>()).exp();
+    ((sample as f64 / (2.0 * effective)) as usize).clamp(MIN_NEIGHBOUR, MAX_NEIGHBOUR)
+}
+
+/// The distance, 1 − cosine, to this nearest image of the sample, or to the farthest of fewer, without
+/// itself and its copies; NaN if there are none.
+fn distance(point: &SketchVector, sample: &[SketchVector], neighbour: usize) -> f32 {
+    let mut nearest = [f32::INFINITY; MAX_NEIGHBOUR];
+    let nearest = &mut nearest[..neighbour];
     for other in sample {
         // Eight sums side by side, so that the compiler adds them with one instruction.
         let mut sums = [0.0_f32; 8];
@@ -104,7 +127,7 @@ fn distance(point: &SketchVector, sample: &[SketchVector]) -> f32 {
             }
         }
         let distance = 1.0 - sums.iter().sum::<f32>();
-        if distance < nearest[NEIGHBOUR - 1] && distance > MIN_DISTANCE {
+        if distance < nearest[neighbour - 1] && distance > MIN_DISTANCE {
             let at = nearest.partition_point(|nearer| *nearer <= distance);
             nearest[at..].rotate_right(1);
             nearest[at] = distance;

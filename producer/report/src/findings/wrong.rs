@@ -69,8 +69,8 @@ pub(super) fn find(
     Ok(sure.into_iter().map(describe).collect())
 }
 
-/// By class, the mean probability of the class among the images labelled with it; none without
-/// such images.
+/// By class, the mean probability of the class among the images labelled with it; without such
+/// images, of all labels; none without labels.
 fn usual_probabilities(
     table: &TableReader,
     classes: &ImageClasses,
@@ -88,6 +88,11 @@ fn usual_probabilities(
             }
         }
     }
-    let mean = |of: LabelledImages| (of.images > 0).then(|| of.sum / of.images as f64);
-    Ok(sums.into_iter().map(mean).collect())
+    let mean = |of: &LabelledImages| (of.images > 0).then(|| of.sum / of.images as f64);
+    let all = sums.iter().fold(LabelledImages::default(), |all, of| LabelledImages {
+        images: all.images + of.images,
+        sum: all.sum + of.sum,
+    });
+    // For a class that no image is labelled with, as sure as the model usually is of a label.
+    Ok(sums.iter().map(|of| mean(of).or_else(|| mean(&all))).collect())
 }

@@ -149,7 +149,7 @@ mod tests {
             (0..rows).map(|row| std::array::from_fn(|lane| ((row * 5 + lane) % 9) as f32)).collect()
         };
         let (right, mut sums) = (panel(width), vec![[1.0; LANES]; rows]);
-        vectorised(|| add_product(&left, width, &right, &mut sums));
+        vectorised(AddProduct { left: &left, width, right: &right, sums: &mut sums });
         for (row, sums) in sums.iter().enumerate() {
             for (lane, sum) in sums.iter().enumerate() {
                 let product = (0..width).map(|k| left[row * width + k] * right[k][lane]);
@@ -157,7 +157,7 @@ mod tests {
             }
         }
         let (right, mut sums) = (panel(rows), vec![[1.0; LANES]; width]);
-        vectorised(|| add_turned_product(&left, width, &right, &mut sums));
+        vectorised(AddTurnedProduct { left: &left, width, right: &right, sums: &mut sums });
         for (column, sums) in sums.iter().enumerate() {
             for (lane, sum) in sums.iter().enumerate() {
                 let product = (0..rows).map(|k| left[k * width + column] * right[k][lane]);

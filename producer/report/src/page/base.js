@@ -78,7 +78,7 @@ function words(name) {
 
 /** The kinds of findings: plural, singular and meaning. An unknown kind is shown by its own name. */
 const KINDS = {
-  'label-error': ['Label errors', 'Label error', 'The model, judged on how it treats each class, finds another label more likely than the given one.'],
+  'label-error': ['Label errors', 'Label error', 'Heads that have not seen the image, or the model, find another label more likely than the given one.'],
   duplicate: ['Duplicates', 'Duplicate', 'The same picture, or nearly the same, is there more than once.'],
   'image-problem': ['Image problems', 'Image problem', 'The picture itself is hard to learn from: dark, blurred, empty or of an odd shape.'],
   outlier: ['Outliers', 'Outlier', 'The picture is unlike all others.'],

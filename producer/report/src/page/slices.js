@@ -4,8 +4,17 @@
 function drawSlices(report) {
   const slices = list(report.slices);
   const body = bodyOf('slices');
+  // The report's notes say what was not looked for: `slices …`, `slices with a lower accuracy …`, `properties …`.
+  const unsought = list(report.overview?.notes).filter((note) => /^(slices|properties) .*were not looked for/.test(note));
+  const isSought = (start) => !unsought.some((note) => note.startsWith('slices were') || note.startsWith(start));
+  const rest = unsought.length > 0 && el('ul', { class: 'notes' }, unsought.map((note) => el('li', {}, note[0].toUpperCase() + note.slice(1))));
   if (slices.length === 0) {
-    body.append(empty('No slice stood out: accuracy is alike everywhere as far as labels tell, and no property gives a label away.'));
+    const alike = [
+      isSought('slices with') && 'accuracy is alike everywhere as far as labels tell',
+      isSought('properties') && 'no property gives a label away',
+    ].filter(Boolean);
+    body.append(empty(alike.length > 0 ? `No slice stood out: ${alike.join(', and ')}.` : 'Slices were not looked for.'));
+    if (rest) body.append(rest);
     return;
   }
   const weak = slices.filter((slice) => slice.question === 'accuracy');
@@ -22,6 +31,7 @@ function drawSlices(report) {
       el('p', { class: 'explain' }, 'A property of the picture from which the label can be guessed. A model may learn it instead of what the label means.'),
       ...more(nuisances, 12, nuisanceCard, el('ul', { class: 'slices' }), 'nuisances'));
   }
+  if (rest) body.append(rest);
 }
 
 function sliceCard(slice) {

@@ -134,12 +134,20 @@ struct Judged<'a> {
     ids: Vec<u32>,
 }
 
-/// Finds the slices with a lower accuracy, the most significant first. None if no accuracy is known.
+/// What the search found.
+pub(super) struct WeakSlices {
+    /// The most significant first.
+    pub(super) slices: Vec<Slice>,
+    /// Whether there was anything to compare: enough images, which differ in some property.
+    pub(super) compared: bool,
+}
+
+/// Finds the slices with a lower accuracy. None if no accuracy is known.
 pub(super) fn find(
     table: &TableReader,
     classes: &ImageClasses,
     properties: &[Property],
-) -> Result<Option<Vec<Slice>>, TableError> {
+) -> Result<Option<WeakSlices>, TableError> {
     let judged = Judged::new(classes, properties);
     if judged.ids.is_empty() {
         return Ok(None);
@@ -158,7 +166,7 @@ pub(super) fn find(
     let kept = judged.without_explained(candidates, tests);
     let slices =
         kept.iter().map(|(candidate, q)| judged.describe(candidate, *q, classes, &probability));
-    Ok(Some(slices.collect()))
+    Ok(Some(WeakSlices { slices: slices.collect(), compared: tests > 0 }))
 }
 
 impl<'a> Judged<'a> {

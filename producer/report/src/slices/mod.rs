@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use slice::{COLUMNS, Question, Slice};
 
-use crate::predictions::{ImageClasses, read_examples};
+use crate::predictions::{ImageClasses, NO_NAME, read_examples};
 use crate::table::{TableError, TableReader};
 
 /// The least images of a slice, and of what it is compared with.
@@ -37,19 +37,15 @@ pub(crate) struct Slices {
 
 /// Searches a finished `predictions.parquet`.
 pub(crate) fn find(table: &TableReader) -> Result<Slices, TableError> {
-    let classes = ImageClasses::read(table)?;
-    let mut notes = Vec::new();
+    let mut classes = ImageClasses::read(table)?;
+    leave_out_copies(table, &mut classes)?;
     let properties = properties::read(table, &classes)?;
     let weak = accuracy::find(table, &classes, &properties)?;
     let given_away = nuisances::find(&classes, properties)?;
-    if weak.is_none() && given_away.is_some() {
-        notes.push(
-            "slices with a lower accuracy were not looked for: no label is one of the model's \
-             classes. Properties that give a label away were"
-                .to_owned(),
-        );
-    }
     let (compared_accuracy, compared_labels) = (weak.is_some(), given_away.is_some());
+    let had_tests = weak.as_ref().map(|weak| weak.compared);
+    let notes = what_was_not_looked_for(&classes, had_tests, compared_labels);
+    let weak = weak.map(|weak| weak.slices);
     let mut list: Vec<Slice> = weak.into_iter().chain(given_away).flatten().collect();
     let named = read_examples(table, list.iter().flat_map(|slice| &slice.example_rows).copied())?;
     for slice in &mut list {
@@ -57,4 +53,64 @@ pub(crate) fn find(table: &TableReader) -> Result<Slices, TableError> {
         slice.example_keys = slice.examples.iter().map(|example| example.key.clone()).collect();
     }
     Ok(Slices { list, compared_accuracy, compared_labels, notes })
+}
+
+/// Takes the labels and predictions of images whose file came before: copies are no evidence of
+/// their own. Of each file the first image counts that has both. Images of unknown digests are taken
+/// to be of different files.
+fn leave_out_copies(table: &TableReader, classes: &mut ImageClasses) -> Result<(), TableError> {
+    let mut seen = HashSet::new();
+    let mut row = 0;
+    for group in 0..table.groups() {
+        for digest in table.texts(group, "digest")? {
+            let counts = classes.given[row] != NO_NAME && classes.predicted[row] != NO_NAME;
+            let file = digest.as_deref().and_then(start_of_digest).filter(|_| counts);
+            if file.is_some_and(|file| !seen.insert(file)) {
+                classes.given[row] = NO_NAME;
+                classes.label[row] = NO_NAME;
+                classes.predicted[row] = NO_NAME;
+            }
+            row += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The first 128 bits of a digest, which tell files apart.
+fn start_of_digest(digest: &str) -> Option<u128> {
+    u128::from_str_radix(digest.strip_prefix("sha256:")?.get(..32)?, 16).ok()
+}
+
+/// Notes on what was not looked for. The page finds them by their first word. `had_tests` is none
+/// without a known accuracy.
+fn what_was_not_looked_for(
+    classes: &ImageClasses,
+    had_tests: Option<bool>,
+    compared_labels: bool,
+) -> Vec<String> {
+    if classes.given.iter().all(|label| *label == NO_NAME) {
+        return vec!["slices were not looked for: no image has a label".to_owned()];
+    }
+    let accuracy = match had_tests {
+        Some(true) => None,
+        Some(false) => Some(format!(
+            "slices with a lower accuracy were not looked for: no property parts the images with \
+             a known label into {MIN_IMAGES} and {MIN_IMAGES} others"
+        )),
+        None => {
+            let rest = ". Properties that give a label away were";
+            let rest = if compared_labels { rest } else { "" };
+            Some(format!(
+                "slices with a lower accuracy were not looked for: no label is one of the model's \
+                 classes{rest}"
+            ))
+        }
+    };
+    let labels = (!compared_labels).then(|| {
+        format!(
+            "properties that give a label away were not looked for: fewer than two labels have \
+             {MIN_IMAGES} images"
+        )
+    });
+    accuracy.into_iter().chain(labels).collect()
 }

@@ -101,10 +101,7 @@ pub(super) fn find(
     for (at, property) in properties.iter().enumerate() {
         let counts = labels.counts(property);
         let codes = property.code_count();
-        let is_source = matches!(property.values, PropertyValues::Names(_))
-            && !property.name.starts_with("camera")
-            && is_one_to_one(&counts, codes);
-        let related = association(&counts, codes).filter(|_| property.is_nuisance && !is_source);
+        let related = association(&counts, codes).filter(|_| property.is_nuisance);
         associations.push(related);
         if let Some(Association { p, .. }) = related {
             let (label, code, shares) = (None, None, None);
@@ -115,20 +112,36 @@ pub(super) fn find(
     let p: Vec<f64> = suspects.iter().map(|suspect| suspect.p).collect();
     let q = q_values(&p);
     let found = choose(&suspects, &q, &associations, labels.ids.len());
-    let slices = found.into_iter().map(|at| {
-        let property = &properties[suspects[at].property];
-        let related = associations[suspects[at].property].expect("suspects are of related ones");
-        describe(&suspects[at], q[at], property, related.information, &labels, classes)
+    let slices = found.into_iter().filter_map(|at| {
+        let suspect = &suspects[at];
+        let property = &properties[suspect.property];
+        let related = associations[suspect.property].expect("suspects are of related ones");
+        let shown = match suspect.label {
+            Some(_) => Some(suspect),
+            None => clearest(&suspects, &q, suspect.property),
+        };
+        // A name without a label to it is nothing to look at. Numbers may tell of labels in their
+        // middle or at both ends, which is no more and no less.
+        let is_number = matches!(property.values, PropertyValues::Bins { .. });
+        (shown.is_some() || is_number).then(|| {
+            let shown = shown.unwrap_or(suspect);
+            describe(suspect, shown, q[at], property, related.information, &labels, classes)
+        })
     });
     Ok(Some(slices.collect()))
 }
 
-/// Whether each label has a name of its own, as if one was made of the other.
-fn is_one_to_one(counts: &[u64], codes: usize) -> bool {
-    let used = |count: &&u64| **count > 0;
-    let labels = || counts.chunks_exact(codes).filter(|row| row.iter().any(|count| *count > 0));
-    let own = labels().all(|row| row.iter().filter(used).count() == 1);
-    own && (0..codes).all(|code| labels().filter(|row| row[code] > 0).count() <= 1)
+/// The test of a label, and of a name if the property has names, that tells most: how a property is
+/// described that tells of many labels a little.
+fn clearest<'a>(suspects: &'a [Suspect], q: &[f64], property: usize) -> Option<&'a Suspect> {
+    let strength = |suspect: &Suspect| (suspect.effect - 0.5).abs();
+    let of_labels = suspects.iter().zip(q).filter(|(suspect, q)| {
+        let is_positive = suspect.code.is_none() || suspect.effect > 0.5;
+        let is_certain = **q < SIGNIFICANT_Q;
+        suspect.property == property && suspect.label.is_some() && is_positive && is_certain
+    });
+    let of_labels = of_labels.map(|(suspect, _)| suspect);
+    of_labels.reduce(|best, next| if strength(next) > strength(best) { next } else { best })
 }
 
 /// The tests of each label: one for a number, one for each name.
@@ -238,8 +251,10 @@ fn choose(
     chosen
 }
 
+/// `shown` is the suspect, or the clearest one of a label if the suspect is about all labels.
 fn describe(
     suspect: &Suspect,
+    shown: &Suspect,
     q: f64,
     property: &Property,
     information: f64,
@@ -248,31 +263,21 @@ fn describe(
 ) -> Slice {
     let label = suspect.label.map(|label| classes.names.name(labels.ids[label]));
     let whole = format!("{:.0} % of what the label says", information * 100.0);
-    let reason = match (&property.values, label, suspect.code.zip(suspect.shares)) {
-        (PropertyValues::Bins { feature, .. }, Some(label), _) => {
-            let is_more = suspect.effect > 0.5;
-            let word = feature.less_and_more()[usize::from(is_more)];
-            let pairs = if is_more { suspect.effect } else { 1.0 - suspect.effect } * 100.0;
-            format!(
-                "Images labelled {label} are {word} than others in {pairs:.0} of 100 pairs; {} tells \
-                 {whole}",
-                property.name
-            )
+    let name = &property.name;
+    let shown_label = shown.label.map(|label| classes.names.name(labels.ids[label]));
+    let fact = shown_label.and_then(|label| fact(shown, property, label));
+    let reason = match (fact, label, &property.values) {
+        (Some(fact), Some(_), PropertyValues::Bins { .. }) => {
+            format!("{fact}; {name} tells {whole}")
         }
-        (PropertyValues::Names(names), Some(label), Some((code, [share, others]))) => format!(
-            "{:.0} % of the images labelled {label} have {} {}, {:.0} % of the others; it tells \
-             {whole}",
-            share * 100.0,
-            property.name,
-            names[code as usize],
-            others * 100.0
-        ),
-        _ => format!("The {} tells {whole}", property.name),
+        (Some(fact), Some(_), PropertyValues::Names(_)) => format!("{fact}; it tells {whole}"),
+        (Some(fact), None, _) => format!("{fact}; of all labels together, {name} tells {whole}"),
+        (None, ..) => format!("The {name} tells {whole}"),
     };
     let is_example = |row: &usize| {
         let number = labels.number[*row];
-        suspect.label.is_some_and(|label| label as u32 == number)
-            && suspect.code.is_none_or(|code| code == property.codes[*row])
+        shown.label.is_some_and(|label| label as u32 == number)
+            && shown.code.is_none_or(|code| code == property.codes[*row])
     };
     let rows = (0..labels.number.len()).filter(is_example);
     let images =
@@ -294,9 +299,33 @@ fn describe(
         information: Some(information as f32),
         q,
         reason,
-        example_rows: typical(rows, property, suspect),
+        example_rows: typical(rows, property, shown),
         examples: Vec::new(),
         example_keys: Vec::new(),
+    }
+}
+
+/// How a label and a property go together, in words.
+fn fact(suspect: &Suspect, property: &Property, label: &str) -> Option<String> {
+    match &property.values {
+        PropertyValues::Bins { feature, .. } => {
+            let is_more = suspect.effect > 0.5;
+            let word = feature.less_and_more()[usize::from(is_more)];
+            let pairs = if is_more { suspect.effect } else { 1.0 - suspect.effect } * 100.0;
+            Some(format!(
+                "Images labelled {label} are {word} than others in {pairs:.0} of 100 pairs"
+            ))
+        }
+        PropertyValues::Names(names) => {
+            let (code, [share, others]) = suspect.code.zip(suspect.shares)?;
+            Some(format!(
+                "{:.0} % of the images labelled {label} have {} {}, {:.0} % of the others",
+                share * 100.0,
+                property.name,
+                names[code as usize],
+                others * 100.0
+            ))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::MIN_IMAGES;
-use super::folders::{DEPTH, folders_of};
+use super::folders::{DEPTH, LabelNames, folders_of};
 use crate::predictions::{ImageClasses, ImageFeature, NO_NAME};
 use crate::table::{TableError, TableReader};
 
@@ -110,9 +110,11 @@ pub(super) fn read(
             properties.extend(bins(feature, values, classes));
         }
     }
+    let mut labels = LabelNames::new(classes);
     let mut splits = NameCodes::default();
     for &split in &classes.split {
-        splits.add((split != NO_NAME).then(|| classes.splits.name(split)));
+        let name = (split != NO_NAME).then(|| classes.splits.name(split));
+        splits.add(name.filter(|name| !labels.contain(name)));
     }
     properties.extend(splits.into_property("split", None));
     for column in ["camera_make", "camera_model"] {
@@ -124,7 +126,7 @@ pub(super) fn read(
             properties.extend(names.into_property(&column.replace('_', " "), Some(NOT_RECORDED)));
         }
     }
-    properties.extend(read_folders(table)?);
+    properties.extend(read_folders(table, &mut labels)?);
     Ok(properties)
 }
 
@@ -164,13 +166,15 @@ fn bins(feature: ImageFeature, mut values: Vec<f32>, classes: &ImageClasses) -> 
 }
 
 /// The folders of all keys, one property for each depth.
-fn read_folders(table: &TableReader) -> Result<Vec<Property>, TableError> {
+fn read_folders(
+    table: &TableReader,
+    labels: &mut LabelNames,
+) -> Result<Vec<Property>, TableError> {
     let mut folders: [NameCodes; DEPTH] = Default::default();
     let mut below_label = [false; DEPTH];
     for group in 0..table.groups() {
-        let labels = table.texts(group, "label")?;
-        for (key, label) in table.texts(group, "key")?.iter().zip(&labels) {
-            let of_key = folders_of(key.as_deref().unwrap_or_default(), label.as_deref());
+        for key in table.texts(group, "key")? {
+            let of_key = folders_of(key.as_deref().unwrap_or_default(), labels);
             for (depth, codes) in folders.iter_mut().enumerate() {
                 codes.add(of_key.names.get(depth).copied());
                 below_label[depth] |= (of_key.above_label..of_key.names.len()).contains(&depth);

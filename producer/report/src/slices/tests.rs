@@ -16,6 +16,7 @@ struct Photo {
     brightness: f32,
     chroma: f32,
     is_known: bool,
+    digest: Option<String>,
 }
 
 fn search(photos: &[Photo]) -> Slices {
@@ -55,6 +56,7 @@ fn row(photo: &Photo) -> ImageRow {
         key: photo.key.clone(),
         label: Some(photo.label.to_owned()),
         meaning,
+        digest: photo.digest.clone(),
         measures: Some(measures),
         width: Some(200),
         height: Some(200),
@@ -76,6 +78,7 @@ fn photos(count: usize, seed: u64) -> Vec<Photo> {
             brightness: random.random(),
             chroma: random.random(),
             is_known: true,
+            digest: None,
         }
     };
     (0..count).map(photo).collect()
@@ -162,11 +165,10 @@ fn bright_wolves_are_a_nuisance_whether_or_not_the_model_knows_them() {
 }
 
 #[test]
-fn folders_that_give_the_label_are_no_nuisance_and_others_are() {
+fn folders_named_like_the_label_are_no_nuisance_and_others_are() {
     let mut photos = photos(1500, 5);
     for photo in &mut photos {
-        // The folder is the label under another name.
-        photo.key = photo.key.replace("wolf", "canis-lupus").replace("/dog/", "/canis-familiaris/");
+        photo.key = photo.key.replace("wolf", "WOLF").replace("/dog/", "/Dog/");
     }
     assert!(search(&photos).list.is_empty());
     for (index, photo) in photos.iter_mut().enumerate() {
@@ -186,4 +188,59 @@ fn folders_that_give_the_label_are_no_nuisance_and_others_are() {
 fn without_labels_there_is_nothing_to_compare() {
     let found = search(&[]);
     assert!(found.list.is_empty() && !found.compared_accuracy && !found.compared_labels);
+    assert_eq!(found.notes, ["slices were not looked for: no image has a label"]);
+    // Too few of them.
+    let found = search(&photos(30, 6));
+    assert!(found.list.is_empty() && !found.compared_labels, "{:#?}", found.list);
+    assert_eq!(found.notes.len(), 2, "{:?}", found.notes);
+}
+
+#[test]
+fn a_folder_or_split_that_every_label_has_its_own_of_is_a_nuisance() {
+    for (folders, feature, value) in
+        [(["siteA", "siteB"], "folder", "siteB"), (["train", "val"], "split", "val")]
+    {
+        let mut photos = photos(1500, 7);
+        for (index, photo) in photos.iter_mut().enumerate() {
+            let folder = folders[usize::from(photo.label == "wolf")];
+            photo.key = format!("{folder}/{}/{index}.jpg", photo.label);
+        }
+        let found = search(&photos);
+        let [slice] = &found.list[..] else { panic!("one was planted: {:#?}", found.list) };
+        assert_eq!((slice.question, &*slice.feature), (Question::Nuisance, feature));
+        let (label, named) = (slice.class.as_deref(), slice.value.as_deref());
+        let other = (Some("dog"), Some(folders[0]));
+        assert!((label, named) == (Some("wolf"), Some(value)) || (label, named) == other);
+    }
+}
+
+#[test]
+fn wrong_labels_in_the_folders_of_labels_are_no_nuisance() {
+    let mut photos = photos(1500, 8);
+    for (index, photo) in photos.iter_mut().enumerate() {
+        let other = if photo.label == "wolf" { "dog" } else { "wolf" };
+        let folder = if index % 10 == 0 { other } else { photo.label };
+        photo.key = format!("{folder}/{index}.jpg");
+    }
+    let found = search(&photos);
+    assert!(of(&found, Question::Nuisance).is_empty(), "{:#?}", found.list);
+}
+
+#[test]
+fn copies_of_a_file_count_once() {
+    let mut photos = photos(1500, 9);
+    // One wolf under a hundred names: dark, in a folder of its own, and always wrong.
+    for (index, photo) in photos.iter_mut().filter(|photo| photo.label == "wolf").enumerate() {
+        let file = if index < 100 { 0 } else { index };
+        photo.digest = Some(format!("sha256:{file:032x}{:032x}", 0));
+        if index < 100 {
+            photo.key = format!("copies/wolf/{index}.jpg");
+            photo.predicted = "dog";
+            photo.brightness = 0.0;
+        }
+    }
+    let found = search(&photos);
+    assert!(found.list.is_empty(), "{:#?}", found.list);
+    photos.iter_mut().for_each(|photo| photo.digest = None);
+    assert!(!of(&search(&photos), Question::Accuracy).is_empty());
 }

@@ -49,29 +49,37 @@ fn describe<'a>(
     classes: &'a ImageClasses,
 ) -> impl Iterator<Item = RowFinding> + 'a {
     let images = u32::try_from(group.copies.len() + 1).expect("fewer than four billion rows");
-    group.copies.iter().map(move |&(copy, relation)| {
-        let (row, best) = (copy as usize, group.best as usize);
+    let members =
+        move || std::iter::once(group.best).chain(group.copies.iter().map(|(row, _)| *row));
+    group.copies.iter().flat_map(move |&(copy, relation)| {
+        let row = copy as usize;
         let what = describe_relation(relation);
-        let (split, best_split) = (classes.split[row], classes.split[best]);
-        let (problem, score, reason) = if let Some((one, other)) =
-            different_labels(classes, row, best)
-        {
-            (Problem::Conflict, 0.99, format!("{what} is labelled {one} here and {other} there"))
-        } else if split != best_split && split.max(best_split) != NO_NAME {
-            let (one, other) = (classes.splits.name(split), classes.splits.name(best_split));
-            let reason = format!("{what} is in {one} and in {other}: what is learnt is tested");
-            (Problem::Leak, 0.97, reason)
-        } else if relation == Relation::SameFile {
-            (Problem::Exact, 0.8, format!("{what} is there twice"))
-        } else {
-            let score = if relation == Relation::SamePicture { 0.7 } else { 0.65 };
-            (Problem::Near, score, format!("{what} is there twice"))
-        };
-        RowFinding {
+        // Any two images of the group may differ, not only an image and the best one.
+        let mut problems = Vec::new();
+        let labels = members().find_map(|member| different_labels(classes, row, member as usize));
+        if let Some((one, other)) = labels {
+            let reason = format!("{what} is labelled {one} here and {other} there");
+            problems.push((Problem::Conflict, 0.99, reason));
+        }
+        let splits = members().find_map(|member| different_splits(classes, row, member as usize));
+        if let Some((one, other)) = splits {
+            let reason =
+                format!("{what} is in {one} and in {other}: what a model learns is tested, too");
+            problems.push((Problem::Leak, 0.97, reason));
+        }
+        if problems.is_empty() {
+            let (problem, score) = match relation {
+                Relation::SameFile => (Problem::Exact, 0.8),
+                Relation::SamePicture => (Problem::Near, 0.7),
+                _ => (Problem::Near, 0.65),
+            };
+            problems.push((problem, score, format!("{what} is there twice")));
+        }
+        problems.into_iter().map(move |(problem, score, reason)| RowFinding {
             other: Some(group.best),
             group: Some(DuplicateGroup { id, images }),
             ..RowFinding::of_problem(row, problem, score, reason)
-        }
+        })
     })
 }
 
@@ -104,4 +112,11 @@ fn different_labels(classes: &ImageClasses, one: usize, other: usize) -> Option<
         Some(pair) => Some(pair).filter(|(one, other)| one != other),
         None => either(&classes.given).filter(|(one, other)| fold(one) != fold(other)),
     }
+}
+
+/// The splits of two rows if they are different ones.
+fn different_splits(classes: &ImageClasses, one: usize, other: usize) -> Option<(&str, &str)> {
+    let (one, other) = (classes.split[one], classes.split[other]);
+    let differ = one != other && one.max(other) != NO_NAME;
+    differ.then(|| (classes.splits.name(one), classes.splits.name(other)))
 }

@@ -131,6 +131,8 @@ struct JudgedByHeads {
     rows: Vec<u32>,
     /// By number of the heads' class.
     names: Vec<String>,
+    /// What the heads say that were fitted to all labels.
+    first: Vec<Opinion>,
     fit: CrossFit,
     suspects: Suspects,
     audit: LabelAudit,
@@ -165,6 +167,12 @@ impl JudgedByHeads {
             classes: classes.clone(),
         };
         let first = examples.cross_fit();
+        // Of the first heads: which labels the second ones are fitted without depends on the labels that
+        // they are asked about.
+        let accuracy = agreement(first.opinions.iter())?;
+        if accuracy.low <= largest_share(&examples) {
+            return None;
+        }
         let by_first = confident_learning::suspects(&first.opinions);
         let doubted = rows_of(&examples.rows, &by_first.positions);
         let fit = examples.fit_again(&first, &|row| doubted.contains(&row));
@@ -179,12 +187,12 @@ impl JudgedByHeads {
             strength: fit.strength,
             images: examples.rows.len() as u64,
             classes: enough.len() as u64,
-            accuracy: agreement(fit.opinions.iter())?,
+            accuracy,
             model: None,
             holdout: holdout_accuracy(&examples, &fit, &unseen, &suspected),
         };
         let names = enough.iter().map(|label| labels.name(*label).to_owned()).collect();
-        Some(Self { rows: examples.rows, names, fit, suspects, audit })
+        Some(Self { rows: examples.rows, names, first: first.opinions, fit, suspects, audit })
     }
 }
 
@@ -194,6 +202,16 @@ fn has_enough_images(by_fold: &[usize; FOLDS as usize]) -> bool {
     let all: usize = by_fold.iter().sum();
     let most = by_fold.iter().max().copied().unwrap_or(0);
     all >= MIN_CLASS_IMAGES && all - most >= MIN_CLASS_IMAGES / 2
+}
+
+/// The share of the most frequent label: always to guess it is right that often.
+fn largest_share(examples: &Examples<'_>) -> f64 {
+    let mut counts = vec![0_u64; examples.class_count];
+    for row in &examples.rows {
+        counts[examples.classes[*row as usize] as usize] += 1;
+    }
+    let most = counts.iter().max().copied().unwrap_or(0);
+    most as f64 / examples.rows.len().max(1) as f64
 }
 
 fn rows_of(rows: &[u32], positions: &[usize]) -> HashSet<u32> {
@@ -270,7 +288,7 @@ impl Search<'_> {
         }
         let known = |at: &usize| self.model[judged.rows[*at] as usize].is_some();
         let positions: Vec<usize> = (0..judged.rows.len()).filter(known).collect();
-        let of_heads = agreement(positions.iter().map(|at| &judged.fit.opinions[*at]));
+        let of_heads = agreement(positions.iter().map(|at| &judged.first[*at]));
         let of_model =
             agreement(positions.iter().flat_map(|at| &self.model[judged.rows[*at] as usize]));
         judged.audit.model = of_model.zip(of_heads).map(|(model, heads)| {
@@ -339,15 +357,17 @@ impl Search<'_> {
         if by_none > 0 {
             notes.push(format!(
                 "label errors were not looked for in {by_none} images: their labels are none of the \
-                 model's classes, and there are too few of them, fewer than {MIN_CLASS_IMAGES} of a \
-                 label or of only one label, or no embeddings to learn from"
+                 model's classes, and heads could not learn them: that takes embeddings, at least \
+                 {MIN_CLASS_IMAGES} images of each of two labels, not all in one group, and labels that \
+                 the embeddings tell apart"
             ));
         }
         if by_model > 0 {
             notes.push(format!(
                 "the labels of {by_model} images were judged by the model alone, which may have \
-                 learnt them: for heads that have not seen the images, there must be embeddings and \
-                 at least {MIN_CLASS_IMAGES} images of each of two labels"
+                 learnt them: heads that have not seen the images need embeddings, at least \
+                 {MIN_CLASS_IMAGES} images of each of two labels, not all in one group, and labels that \
+                 the embeddings tell apart"
             ));
         }
     }

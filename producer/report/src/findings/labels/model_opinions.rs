@@ -22,7 +22,11 @@ pub(super) fn read(
     let probability = |row: usize| Some(of_label[row]).filter(|p| !p.is_nan()).unwrap_or(0.0);
     let labels = (0..of_label.len()).filter(|row| judged(*row));
     let labels = labels.map(|row| (classes.label[row], probability(row)));
-    let thresholds = confident_learning::thresholds(labels, classes.names.len());
+    let mut thresholds = confident_learning::thresholds(labels, classes.names.len());
+    // A class that no image is labelled with: as sure as the model usually is of a label.
+    let known: Vec<f32> = thresholds.iter().copied().filter(|t| !t.is_nan()).collect();
+    let usual = known.iter().sum::<f32>() / known.len() as f32;
+    thresholds.iter_mut().filter(|t| t.is_nan()).for_each(|threshold| *threshold = usual);
     let mut opinions = Vec::with_capacity(of_label.len());
     for group in 0..table.groups() {
         let (names, chances) = (
