@@ -15,6 +15,8 @@ mod tests;
 
 pub(crate) use slice::{COLUMNS, Question, Slice};
 
+use std::collections::HashSet;
+
 use crate::predictions::{ImageClasses, NO_NAME, read_examples};
 use crate::table::{TableError, TableReader};
 

@@ -166,10 +166,7 @@ fn bins(feature: ImageFeature, mut values: Vec<f32>, classes: &ImageClasses) -> 
 }
 
 /// The folders of all keys, one property for each depth.
-fn read_folders(
-    table: &TableReader,
-    labels: &mut LabelNames,
-) -> Result<Vec<Property>, TableError> {
+fn read_folders(table: &TableReader, labels: &mut LabelNames) -> Result<Vec<Property>, TableError> {
     let mut folders: [NameCodes; DEPTH] = Default::default();
     let mut below_label = [false; DEPTH];
     for group in 0..table.groups() {

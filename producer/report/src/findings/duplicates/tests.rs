@@ -176,3 +176,24 @@ fn many_copies_of_one_file_are_one_group() {
     assert!(ids[..299].iter().all(|id| *id == 1) && ids[299..].iter().all(|id| *id == 2));
     assert_eq!(found[0].group.unwrap().images, 300);
 }
+
+#[test]
+fn a_leak_and_a_conflict_between_any_two_copies_are_found() {
+    let at = |key: &str, label: &str| ImageRow {
+        key: key.to_owned(),
+        label: Some(label.to_owned()),
+        meaning: LabelMeaning::Class(u8::from(label == "dog").into(), label.to_owned()),
+        ..image(1, 0)
+    };
+    let problems = |rows: Vec<ImageRow>| -> Vec<(u32, Problem)> {
+        let found = found(rows).into_iter().map(|found| (found.row, found.problem.unwrap()));
+        let mut found: Vec<_> = found.collect();
+        found.sort_unstable();
+        found
+    };
+    // The best copy, the first, is in no split.
+    let rows = ["all/a.jpg", "test/a.jpg", "train/a.jpg"].map(|key| at(key, "cat"));
+    assert_eq!(problems(rows.into()), [(1, Problem::Leak), (2, Problem::Leak)]);
+    let rows = vec![at("train/a.jpg", "cat"), at("test/a.jpg", "dog")];
+    assert_eq!(problems(rows), [(1, Problem::Leak), (1, Problem::Conflict)]);
+}
