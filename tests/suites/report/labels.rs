@@ -25,7 +25,7 @@ fn texture(kind: usize, index: usize) -> RgbImage {
         let is_bright = match kind {
             0 => (x / (2 * size) + y / (2 * size)).is_multiple_of(2),
             1 => (x % (3 * size)).pow(2) + (y % (3 * size)).pow(2) < (2 * size).pow(2),
-            2 => (x.abs_diff(48).pow(2) + y.abs_diff(48).pow(2)).isqrt() / size % 2 == 0,
+            2 => ((x.abs_diff(48).pow(2) + y.abs_diff(48).pow(2)).isqrt() / size).is_multiple_of(2),
             _ => (x / size).is_multiple_of(2),
         };
         image::Rgb(if is_bright { bright } else { dark }.map(|value| value as u8))

@@ -154,7 +154,7 @@ fn letterbox([left, top, right, bottom]: [f32; 4]) -> Option<(f32, &'static str)
     let (across, down) = (left.min(right), top.min(bottom));
     let (bar, sides) =
         if across > down { (across, "left and right") } else { (down, "above and below") };
-    (bar >= LETTERBOX && bar < ALL_BORDER).then_some((bar, sides))
+    (LETTERBOX..ALL_BORDER).contains(&bar).then_some((bar, sides))
 }
 
 /// Adds a finding for each problem of one image. `at` is its position in the row group.
