@@ -86,28 +86,35 @@ pub(super) fn confident_class(probabilities: &[f32], thresholds: &[f32]) -> u32 
 
 /// Chooses the suspected labels.
 pub(super) fn suspects(opinions: &[Opinion]) -> Suspects {
+    most_suspected(opinions, estimate(opinions))
+}
+
+/// Chooses as many labels as are estimated to be wrong.
+pub(super) fn most_suspected(opinions: &[Opinion], estimate: EstimatedErrors) -> Suspects {
+    let mut positions: Vec<usize> =
+        (0..opinions.len()).filter(|at| opinions[*at].top != opinions[*at].label).collect();
+    let margin = |at: &usize| opinions[*at].margin();
+    positions.sort_by(|a, b| margin(b).total_cmp(&margin(a)).then(a.cmp(b)));
+    positions.truncate(estimate.count as usize);
+    positions.sort_unstable();
+    Suspects { positions, estimate }
+}
+
+/// Estimates how many labels are wrong.
+fn estimate(opinions: &[Opinion]) -> EstimatedErrors {
     let (mut joint, mut given) = (BTreeMap::new(), BTreeMap::new());
-    let mut positions = Vec::new();
-    for (at, opinion) in opinions.iter().enumerate() {
+    for opinion in opinions {
         *given.entry(opinion.label).or_insert(0_u64) += 1;
         if opinion.confident != NO_NAME {
             *joint.entry((opinion.label, opinion.confident)).or_insert(0_u64) += 1;
-        }
-        if opinion.top != opinion.label {
-            positions.push(at);
         }
     }
     let joint: Vec<_> = joint.into_iter().map(|(pair, count)| (pair, count as f64)).collect();
     let wrong = wrong_by_pair(&joint, &given);
     let count = wrong.values().sum::<f64>().round() as u64;
-    let margin = |at: &usize| opinions[*at].margin();
-    positions.sort_by(|a, b| margin(b).total_cmp(&margin(a)).then(a.cmp(b)));
-    positions.truncate(count as usize);
-    positions.sort_unstable();
     let (low, high) = interval(&joint, &given);
     let high = if count == 0 { high.max(HIGH_OF_NONE.min(opinions.len() as u64)) } else { high };
-    let estimate = EstimatedErrors { count, low: low.min(count), high: high.max(count) };
-    Suspects { positions, estimate }
+    EstimatedErrors { count, low: low.min(count), high: high.max(count) }
 }
 
 /// By label and class, the estimated number of labels that should be the class: the confident counts

@@ -176,7 +176,9 @@ impl JudgedByHeads {
         let by_first = confident_learning::suspects(&first.opinions);
         let doubted = rows_of(&examples.rows, &by_first.positions);
         let fit = examples.fit_again(&first, &|row| doubted.contains(&row));
-        let suspects = confident_learning::suspects(&fit.opinions);
+        // The first heads say how many labels are wrong: the second ones know which were suspected, and
+        // count too many. They say better which ones.
+        let suspects = confident_learning::most_suspected(&fit.opinions, by_first.estimate);
         let unseen: Vec<u32> =
             rows().filter(|row| !in_folds(row) && has_class(row)).map(|row| row as u32).collect();
         let suspected = rows_of(&examples.rows, &suspects.positions);
