@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 /// The steps that the curvature is estimated from.
 const MEMORY: usize = 10;
-/// The most steps. Strengths that are worth choosing need fewer; weak ones on separable classes never end.
+/// The most steps. Weak strengths on separable classes never end.
 const MAX_STEPS: usize = 60;
 /// The search ends if the gradient is shorter than this share of its length at the start.
 const GRADIENT_TOLERANCE: f64 = 1e-3;

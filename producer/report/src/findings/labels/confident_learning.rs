@@ -8,8 +8,7 @@
 //! pairs are suspected: those whose two probabilities differ most.
 //!
 //! The paper prunes that many of each pair of classes ("prune by noise rate", section 3.2). With many
-//! classes most pairs have one wrong label or none, and the confident counts of a pair are chance. All
-//! pairs together raised the F1 of 20 textures from 0.74 to 0.81, and left that of two classes as it was.
+//! classes most pairs have one wrong label or none, and the confident counts of a pair are chance.
 
 use std::collections::BTreeMap;
 

@@ -13,8 +13,7 @@ use crate::predictions::NO_NAME;
 /// Strengths to choose from, the strongest first. A row of features has the squared length 128; on
 /// photographs of cats and dogs 0.1 was best, and sets of more images take weaker ones.
 const STRENGTHS: [f64; 8] = [1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4];
-/// The most images, about, that one head is fitted to. More make it no better: 1,300 of each of 100
-/// classes.
+/// The most images, about, that one head is fitted to: 1,300 of each of 100 classes.
 const MAX_TRAINING_IMAGES: f64 = 131_072.0;
 /// The most images, about, that strengths are compared on.
 const MAX_COMPARED_IMAGES: f64 = 8192.0;
