@@ -4,7 +4,7 @@
 //! Reads results and nothing else: no model and no queue. It opens images only to make thumbnails.
 //! Upstream: the workers' results in OUT. Downstream: people, DuckDB, and scheduled jobs.
 //!
-//! Start with `report.rs`, the wiring. The modules below it, from the bottom up:
+//! Start with `report/mod.rs`, the wiring. The modules below it, from the bottom up:
 //!
 //! | module | what it holds |
 //! |---|---|
