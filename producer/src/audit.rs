@@ -5,6 +5,7 @@
 //! [`trust`] measures the maps afterwards, [`shortcuts`] proves what looks like a shortcut, and
 //! [`report`] builds the report. [`remeasure`] is an audit without jobs.
 
+mod measuring;
 mod precision;
 mod remeasure;
 pub(crate) mod shortcuts;
@@ -20,7 +21,7 @@ use camshaft_common::location::Location;
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{ExplainError, ModelFiles};
 use camshaft_queue::{Deliveries, InProcessQueue, JobQueue, QueueError, RetryDelays};
-use camshaft_report::{Condition, ReportOptions};
+use camshaft_report::{Condition, LabelOptions, ReportOptions};
 use camshaft_worker::advice::describe_explain_error;
 use camshaft_worker::config::{EngineConfig, EngineSettings};
 use camshaft_worker::engine::{Engine, EngineError};
@@ -76,10 +77,8 @@ pub(crate) struct AuditConfig {
     pub(crate) report: bool,
     /// The conditions of `--fail-on`.
     pub(crate) fail_on: Vec<Condition>,
-    /// The share of images that no finding of the report is about.
-    pub(crate) holdout: Option<f64>,
-    /// The folder of keys, counted from 1, that groups images whose labels are judged together.
-    pub(crate) group_by: Option<usize>,
+    /// How the report judges labels.
+    pub(crate) labels: LabelOptions,
     /// How the network runs, and how large images may be.
     pub(crate) engine: EngineConfig,
     /// Ends the audit early. A signal cancels it, and so does the engine: see [`engine_settings`].
@@ -224,7 +223,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let started = Instant::now();
     let AuditConfig { run, max_failure_rate, report, fail_on, mut engine, stop, .. } = config;
     let (trust_sample, prove_shortcuts) = (config.trust_sample, config.prove_shortcuts);
-    let (holdout, group_by) = (config.holdout, config.group_by);
+    let labels = config.labels;
     let run = inheritance::inherit(run, &stores).await?;
     precision::go_on(&mut engine.compute, &run.out, &stores)
         .await
@@ -323,7 +322,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let mut conditions = None;
     if report {
         let embeddings = explain.embeddings;
-        let options = ReportOptions { embeddings, holdout, group_by, ..ReportOptions::default() };
+        let options = ReportOptions { embeddings, labels, ..ReportOptions::default() };
         conditions = report::report_audit(&out, &options, &fail_on, &stores).await?;
     }
     let failed = done.outcomes.failed_in_all() + enqueued.skipped_failed.load(Relaxed);
@@ -339,14 +338,14 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
 
 /// Adds the measures that results in OUT lack, and builds the report.
 async fn complete_measures(config: AuditConfig, stores: &StoreOptions) -> Result<(), AuditError> {
-    let AuditConfig { run, report, fail_on, holdout, group_by, engine, stop, .. } = config;
+    let AuditConfig { run, report, fail_on, labels, engine, stop, .. } = config;
     cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
     let record = remeasure::remeasure(&run, engine.image_limits, stores, &stop).await?;
     if !report {
         return Ok(());
     }
     let embeddings = record.explain.embeddings;
-    let options = ReportOptions { embeddings, holdout, group_by, ..ReportOptions::default() };
+    let options = ReportOptions { embeddings, labels, ..ReportOptions::default() };
     match report::report_audit(&run.out, &options, &fail_on, stores).await? {
         Some(conditions) => Err(conditions.into()),
         None => Ok(()),

@@ -406,8 +406,7 @@ impl AuditArgs {
             remeasure: self.remeasure,
             report: !self.no_report,
             fail_on: self.fail_on.fail_on,
-            holdout: self.label_audit.holdout,
-            group_by: self.label_audit.group_by,
+            labels: self.label_audit.resolve(),
             engine: self.engine.resolve(audit::engine_settings(stop.clone())),
             stop,
         })
@@ -424,14 +423,13 @@ impl EnqueueArgs {
 impl ReportArgs {
     pub(crate) fn resolve(self) -> Result<ReportConfig, UsageError> {
         let Self { out, against, csv, embeddings, thumbnails, json, fail_on, label_audit } = self;
-        let label_audit::LabelAuditArgs { holdout, group_by } = label_audit;
+        let labels = label_audit.resolve();
         fail_on.check(against.is_some(), "give the other one with --against")?;
         if against.as_ref() == Some(&out) {
             return Err(UsageError::AgainstItself(out));
         }
         let compare_with = against;
-        let options =
-            ReportOptions { csv, embeddings, thumbnails, compare_with, holdout, group_by };
+        let options = ReportOptions { csv, embeddings, thumbnails, compare_with, labels };
         Ok(ReportConfig { out, options, json, fail_on: fail_on.fail_on })
     }
 }

@@ -23,9 +23,9 @@ import sys
 import tempfile
 import time
 
+from invented import MODEL, RUN, TIMINGS_MS, write_run
+
 CLASSES = [f"class-{number}" for number in range(10)]
-RUN = "0193f1c2-5a55-7cc1-8d5b-1f0a4c2b7e11"
-DIGEST = "sha256:" + "0" * 64
 
 
 def make_map(chance, tagged):
@@ -83,7 +83,7 @@ def result(index, centres, embeddings):
                 "perceptual_hash": f"{original.getrandbits(63):016x}",
             },
         },
-        "model": {"name": "invented", "digest": DIGEST, "config_digest": DIGEST, "precision": "f32", "kernel": "none", "device": "cpu"},
+        "model": MODEL,
         "predictions": [
             {"class": kind, "label": CLASSES[kind], "probability": probability, "logit": logit},
             {"class": other, "label": CLASSES[other], "probability": 1 - probability, "logit": 0.0},
@@ -91,7 +91,7 @@ def result(index, centres, embeddings):
         "entropy": 0.1,
         "embedding": embedding,
         "explanations": [explanation],
-        "timings_ms": {"fetch": 1.0, "decode": 2.0, "model": 20.0, "overlay": 0.0, "store": 1.0},
+        "timings_ms": TIMINGS_MS,
         "worker": f"worker-{index % 4}",
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_790_000_000 + index // 200)),
     }
@@ -127,14 +127,7 @@ def main():
             writers = [multiprocessing.Process(target=write, args=(out, *pair, options.embeddings)) for pair in zip(edges, edges[1:])]
             [writer.start() for writer in writers]
             [writer.join() for writer in writers]
-            run = {
-                "schema": 1, "run": RUN, "source": "s3://invented/images",
-                "model": {"name": "invented", "reference": "cats-vs-dogs", "digest": DIGEST, "config_digest": DIGEST},
-                "explain": {"method": "grad-cam", "layer": "layer4", "target": "top1", "colormap": "jet", "alpha": 0.4, "overlay": "none"},
-                "images": options.results, "created_at": "2026-10-01T00:00:00Z", "updated_at": "2026-10-01T00:00:00Z", "camshaft": "0.1.0",
-            }
-            with open(f"{out}/run.json", "w") as file:
-                json.dump(run, file)
+            write_run(out, options.results)
         started = time.monotonic()
         command = [os.path.join(root, "target/release/camshaft"), "report", out, "--thumbnails", "0"]
         command += ["--embeddings"] if options.embeddings else []

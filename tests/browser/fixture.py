@@ -22,11 +22,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 PAGE = Path(__file__).resolve().parents[2] / "producer" / "report" / "src" / "page"
-# The order of concatenation; page.js starts the page and comes last.
-SCRIPTS = [
-    "base.js", "pictures.js", "charts.js", "overview.js", "findings-index.js",
-    "findings-card.js", "findings.js", "groups.js", "slices.js", "page.js",
-]
+# In the order of concatenation.
+SCRIPTS = re.findall(r'include_str!\("([\w-]+\.js)"\)', (PAGE / "mod.rs").read_text())
 SIZE = 192
 # Rows beyond this one have no files beside the page, so that 100,000 rows stay cheap to make.
 ROWS_WITH_FILES = 400
@@ -324,7 +321,7 @@ def make(out, rows=200, classes=3, variant="full", photos=None):
         report["overview"] = overview(chance, labels, 700 * len(labels), errors)
         report["findings"] = {"total": rows, "listed": rows, "counts": counts_of(listed), "rows": listed}
         if variant == "full":
-            report.update(clusters=clusters(chance, files), tests=tests(chance, labels), comparison=comparison(files), slices=slices(labels, files), confused=confused(report["overview"]["confusion"]["counts"], files))
+            report.update(clusters=clusters(chance, files), tests=tests(chance, labels), comparison=comparison(files), slices={"tested_accuracy": True, "compared_labels": True, "notes": [], "list": slices(labels, files)}, confused=confused(report["overview"]["confusion"]["counts"], files))
             for failure in report["overview"]["failures"]:
                 for example in failure["examples"]:
                     files.write(f"failures/{example['key']}.json", b"{}")

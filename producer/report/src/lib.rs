@@ -43,7 +43,7 @@ mod table;
 pub use comparison::{ClassChange, ComparedImage, DriftTest, InputDrift, RunComparison};
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
-pub use findings::{ControlImage, ShortcutSuspect, SuspectPatch};
+pub use findings::{ControlImage, LabelOptions, ShortcutSuspect, SuspectPatch};
 pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,

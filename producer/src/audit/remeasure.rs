@@ -22,7 +22,7 @@ use camshaft_common::model::FileDigest;
 use camshaft_common::prediction::{ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::results::{self, ResultFile};
 use camshaft_common::run::{ReadRunError, RunRecord};
-use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_common::transparency::Transparency;
 use camshaft_common::unusable_results::UnusableResults;
 use camshaft_decoding::{ImageLimits, camera, decode};
@@ -30,6 +30,7 @@ use camshaft_vision::measures::measure;
 use futures::stream::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::measuring::if_readable;
 use crate::advice;
 use crate::enqueue::request::RunConfig;
 use crate::images::source_error::SourceError;
@@ -70,7 +71,7 @@ pub enum RemeasureError {
 
 /// What became of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum RemeasureOutcome {
     /// It has all measures.
     Complete,
     /// Measures were added.
@@ -116,9 +117,12 @@ pub(super) async fn remeasure(
         })
         .buffer_unordered(at_once)
         .inspect_ok(|outcome| {
-            done.fetch_add(u64::from(*outcome != Outcome::Complete), Relaxed);
+            done.fetch_add(u64::from(*outcome != RemeasureOutcome::Complete), Relaxed);
         })
-        .try_fold(Tally::default(), |tally, outcome| async move { Ok(tally.and(outcome)) });
+        .try_fold(
+            RemeasureTally::default(),
+            |tally, outcome| async move { Ok(tally.and(outcome)) },
+        );
     let counts = || ProgressCounts { done: done.load(Relaxed), total: None, failed: 0 };
     let tally = Progress::start("remeasured").follow(completing, counts).await?;
     print_line(&tally.describe(started.elapsed().as_secs_f64()));
@@ -127,18 +131,18 @@ pub(super) async fn remeasure(
 
 /// How many results became what.
 #[derive(Debug, Default)]
-struct Tally {
+struct RemeasureTally {
     complete: u64,
     remeasured: u64,
     left: BTreeMap<&'static str, u64>,
 }
 
-impl Tally {
-    fn and(mut self, outcome: Outcome) -> Self {
+impl RemeasureTally {
+    fn and(mut self, outcome: RemeasureOutcome) -> Self {
         match outcome {
-            Outcome::Complete => self.complete += 1,
-            Outcome::Remeasured => self.remeasured += 1,
-            Outcome::Left(reason) => *self.left.entry(reason).or_default() += 1,
+            RemeasureOutcome::Complete => self.complete += 1,
+            RemeasureOutcome::Remeasured => self.remeasured += 1,
+            RemeasureOutcome::Left(reason) => *self.left.entry(reason).or_default() += 1,
         }
         self
     }
@@ -192,23 +196,25 @@ impl Remeasuring {
     }
 
     /// Adds the measures that a result lacks.
-    async fn complete(&self, file: ResultFile) -> Result<Outcome, StoreError> {
+    async fn complete(&self, file: ResultFile) -> Result<RemeasureOutcome, StoreError> {
         let Some(content) = if_readable(self.out.get(&file.path, MAX_RECORD_BYTES).await)? else {
-            return Ok(Outcome::Left(DAMAGED));
+            return Ok(RemeasureOutcome::Left(DAMAGED));
         };
         let Ok(mut record) = serde_json::from_slice::<PredictionRecord>(&content.bytes) else {
-            return Ok(Outcome::Left(DAMAGED));
+            return Ok(RemeasureOutcome::Left(DAMAGED));
         };
         if record.image.measures.is_some_and(|measures| measures.version >= MEASURES_VERSION) {
-            return Ok(Outcome::Complete);
+            return Ok(RemeasureOutcome::Complete);
         }
         if self.awaits_audit(&file) || record.image.key != file.key {
-            return Ok(Outcome::Left(AWAITS_AUDIT));
+            return Ok(RemeasureOutcome::Left(AWAITS_AUDIT));
         }
         let image = self.source.get_image(&file.key, self.limits.max_bytes).await;
-        let Some(image) = if_readable(image)? else { return Ok(Outcome::Left(UNREADABLE)) };
+        let Some(image) = if_readable(image)? else {
+            return Ok(RemeasureOutcome::Left(UNREADABLE));
+        };
         if !self.is_of(&record.image, &image.bytes, image.etag.as_deref()) {
-            return Ok(Outcome::Left(CHANGED));
+            return Ok(RemeasureOutcome::Left(CHANGED));
         }
         let (limits, old) = (self.limits, record.image.measures);
         let measuring = tokio::task::spawn_blocking(move || {
@@ -217,20 +223,20 @@ impl Remeasuring {
         });
         // A decoder that panics says that this is no image.
         let Some((measures, camera)) = measuring.await.unwrap_or_default() else {
-            return Ok(Outcome::Left(UNREADABLE));
+            return Ok(RemeasureOutcome::Left(UNREADABLE));
         };
         record.image.measures = Some(measures);
         record.image.camera = camera;
         let json = serde_json::to_vec(&record).expect("a record has only strings and numbers");
         // A worker may have written another result meanwhile.
         let Some(now) = if_readable(self.out.head(&file.path).await)? else {
-            return Ok(Outcome::Left(AWAITS_AUDIT));
+            return Ok(RemeasureOutcome::Left(AWAITS_AUDIT));
         };
         if now.last_modified != file.last_modified || now.size_bytes != content.bytes.len() as u64 {
-            return Ok(Outcome::Left(AWAITS_AUDIT));
+            return Ok(RemeasureOutcome::Left(AWAITS_AUDIT));
         }
         self.out.put(&file.path, json, JSON).await?;
-        Ok(Outcome::Remeasured)
+        Ok(RemeasureOutcome::Remeasured)
     }
 
     /// True if the file has the content that the result is of: by its digest, or, in a result without
@@ -246,26 +252,12 @@ impl Remeasuring {
     }
 }
 
-/// The new measures beside those that the result has. Those stay: they are of what its network saw, which
-/// may have been over another colour than white where the picture is transparent.
+/// The result's own measures, and the new ones beside them. The old ones stay: its network may have seen a
+/// transparent picture over another colour than white.
 fn with_older(new: ImageMeasures, old: Option<ImageMeasures>) -> ImageMeasures {
     let Some(old) = old else { return new };
     let ImageMeasures { border, blocking, version, .. } = new;
     ImageMeasures { border, blocking, version, ..old }
-}
-
-/// The object; `None` if this object alone can't be read.
-fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-    match read {
-        Ok(object) => Ok(Some(object)),
-        Err(error) => match error.kind() {
-            StoreErrorKind::NotFound
-            | StoreErrorKind::TooLarge
-            | StoreErrorKind::ArchivedOrEncrypted
-            | StoreErrorKind::Unusable => Ok(None),
-            _ => Err(error),
-        },
-    }
 }
 
 #[cfg(test)]
@@ -274,14 +266,23 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_is_left_and_why() {
-        let left = [Outcome::Left(UNREADABLE), Outcome::Left(CHANGED), Outcome::Left(UNREADABLE)];
-        let outcomes = [Outcome::Remeasured, Outcome::Remeasured, Outcome::Complete];
-        let tally = outcomes.into_iter().chain(left).fold(Tally::default(), Tally::and);
+        let left = [
+            RemeasureOutcome::Left(UNREADABLE),
+            RemeasureOutcome::Left(CHANGED),
+            RemeasureOutcome::Left(UNREADABLE),
+        ];
+        let outcomes = [
+            RemeasureOutcome::Remeasured,
+            RemeasureOutcome::Remeasured,
+            RemeasureOutcome::Complete,
+        ];
+        let tally =
+            outcomes.into_iter().chain(left).fold(RemeasureTally::default(), RemeasureTally::and);
         assert_eq!(
             tally.describe(2.04),
             "Remeasured 2 images in 2.0 s, 1 had all measures, 3 left: 2 can't be read, 1 changed \
              since their result"
         );
-        assert_eq!(Tally::default().describe(0.1), "Remeasured 0 images in 0.1 s");
+        assert_eq!(RemeasureTally::default().describe(0.1), "Remeasured 0 images in 0.1 s");
     }
 }

@@ -18,7 +18,7 @@ use camshaft_common::shortcuts::{
 };
 use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_decoding::decode;
-use camshaft_model::{ModelError, ModelFiles};
+use camshaft_model::ModelFiles;
 use camshaft_report::{ReadProgress, ReportError, ShortcutSuspect, SuspectPatch};
 use camshaft_trust::examination::{ExaminationError, ExaminationProgress, seed_of};
 use camshaft_trust::patches::TrialImages;
@@ -31,7 +31,7 @@ use image::RgbImage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::trust::{MAX_FETCHES, if_readable};
+use super::measuring::{MAX_FETCHES, follow, if_readable, open_device};
 use crate::advice;
 use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -215,9 +215,7 @@ impl ShortcutProving {
         let (compute, clusters) = (self.engine.compute.clone(), ready.len());
         let (files, watched) = (Arc::clone(&self.files), Arc::clone(&progress));
         let measuring = tokio::task::spawn_blocking(move || {
-            let device = compute.device.open().map_err(ModelError::from)?;
-            let largest_batch = compute.batch_size(&device).now();
-            let compute = compute.settings(largest_batch);
+            let (device, compute) = open_device(&compute)?;
             let trials = std::iter::from_fn(move || received.blocking_recv());
             measure_trials(&files, &device, compute, clusters, trials, &watched)
         });
@@ -225,22 +223,7 @@ impl ShortcutProving {
             let sent = TrialSender { proving: self, source, trials }.send_all(ready).await;
             (sent, measuring.await)
         };
-        let stoppable = async {
-            let mut working = std::pin::pin!(working);
-            tokio::select! {
-                done = &mut working => done,
-                () = stop.cancelled() => {
-                    progress.stop.store(true, Relaxed);
-                    working.await
-                }
-            }
-        };
-        let counts = || ProgressCounts {
-            done: progress.measured.load(Relaxed),
-            total: Some(total),
-            failed: 0,
-        };
-        let (sent, measured) = Progress::start("measured").follow(stoppable, counts).await;
+        let (sent, measured) = follow(working, &progress, total, stop).await;
         sent?;
         Ok(measured.map_err(|_panic| ShortcutError::Panicked)??)
     }

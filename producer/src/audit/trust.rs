@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use camshaft_common::explain::ExplainOptions;
@@ -17,10 +16,10 @@ use camshaft_common::model::FileDigest;
 use camshaft_common::prediction::{ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::results::{self, ResultFile};
 use camshaft_common::run::{RunId, SCHEMA};
-use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, TrustSample};
 use camshaft_decoding::decode;
-use camshaft_model::{ModelError, ModelFiles};
+use camshaft_model::ModelFiles;
 use camshaft_trust::examination::{
     ExaminationError, ExaminationProgress, MeasuredSample, SampledImage, examine,
 };
@@ -29,12 +28,9 @@ use camshaft_worker::config::EngineConfig;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::measuring::{MAX_FETCHES, follow, if_readable, open_device};
 use crate::advice;
 use crate::terminal::output::{format_count, format_elapsed, print_line};
-use crate::terminal::progress::{Progress, ProgressCounts};
-
-/// Images read at once.
-pub(super) const MAX_FETCHES: usize = 8;
 
 /// Why the maps of a run could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -125,27 +121,10 @@ impl TrustSampling {
         let (compute, explain) = (self.engine.compute.clone(), self.explain.clone());
         let (files, watched) = (Arc::clone(&self.files), Arc::clone(&progress));
         let examining = tokio::task::spawn_blocking(move || {
-            let device = compute.device.open().map_err(ModelError::from)?;
-            let largest_batch = compute.batch_size(&device).now();
-            let compute = compute.settings(largest_batch);
+            let (device, compute) = open_device(&compute)?;
             examine(&files, &device, compute, &explain, &images, &watched)
         });
-        let stoppable = async {
-            let mut examining = std::pin::pin!(examining);
-            tokio::select! {
-                examined = &mut examining => examined,
-                () = stop.cancelled() => {
-                    progress.stop.store(true, Relaxed);
-                    examining.await
-                }
-            }
-        };
-        let counts = || ProgressCounts {
-            done: progress.measured.load(Relaxed),
-            total: Some(total),
-            failed: 0,
-        };
-        let examined = Progress::start("measured").follow(stoppable, counts).await;
+        let examined = follow(examining, &progress, total, stop).await;
         Ok(examined.map_err(|_panic| TrustError::Panicked)??)
     }
 
@@ -188,21 +167,6 @@ impl TrustSampling {
         let images: Vec<_> =
             stream::iter(keys).map(read).buffered(MAX_FETCHES).try_collect().await?;
         Ok(images.into_iter().flatten().collect())
-    }
-}
-
-/// The object; `None` if this object alone can't be read.
-pub(super) fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-    match read.map_err(|error| (error.kind(), error)) {
-        Ok(object) => Ok(Some(object)),
-        Err((
-            StoreErrorKind::NotFound
-            | StoreErrorKind::TooLarge
-            | StoreErrorKind::ArchivedOrEncrypted
-            | StoreErrorKind::Unusable,
-            _,
-        )) => Ok(None),
-        Err((_, error)) => Err(error),
     }
 }
 

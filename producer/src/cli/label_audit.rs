@@ -1,5 +1,6 @@
 //! The options of how a report judges labels, which `report` and `audit` share.
 
+use camshaft_report::LabelOptions;
 use clap::Args;
 
 /// How the report judges labels.
@@ -14,6 +15,12 @@ pub(crate) struct LabelAuditArgs {
     /// that judges one of them has seen another. 1 is the first folder
     #[arg(long, env = "CAMSHAFT_GROUP_BY", value_name = "N", value_parser = folder_number)]
     pub(crate) group_by: Option<usize>,
+}
+
+impl LabelAuditArgs {
+    pub(crate) fn resolve(&self) -> LabelOptions {
+        LabelOptions { holdout: self.holdout, group_by: self.group_by }
+    }
 }
 
 /// A share of the images for `--holdout`.

@@ -24,7 +24,6 @@ import argparse
 import base64
 import collections
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -34,44 +33,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import peers
+from programs import ROOT, Fastdup, audited, camshaft, found, imagededup_pairs, pairs_of
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
 WORK = ROOT / "target" / "findings"
-CAMSHAFT = ROOT / "target" / "release" / "camshaft"
 PACKAGES = ["cleanvision==0.3.7", "cleanlab==2.9.0", "imagededup==0.3.3.post2", "fastdup==2.54", "pandas<3", "pyarrow<18",
             "scikit-learn", "duckdb", "numpy<2", "pillow"]
 ROWS = ["labels, model of other images", "labels, memorised", "labels, foreign", "duplicates", "outliers", "blurred",
         "dark", "washed out", "grey", "letterboxed", "watermarked", "corrupt"]
 
 
-def camshaft(*arguments):
-    ended = subprocess.run([CAMSHAFT, *map(str, arguments)], capture_output=True, text=True)
-    if ended.returncode != 0:
-        sys.exit(f"camshaft {' '.join(map(str, arguments))}: {ended.stdout}{ended.stderr}")
-    return ended.stdout
-
-
-def audited(source, out, *options):
-    """Audits, or goes on; and always builds the report anew."""
-    camshaft("audit", source, "--out", out, "--overlay", "none", "--no-report", *options)
-    camshaft("report", out, "--thumbnails", 0)
-    return out
-
-
-def found(out, condition):
-    import duckdb
-    query = f"SELECT key, other FROM '{out}/report/findings.parquet' WHERE {condition}"
-    return duckdb.sql(query).fetchall()
-
-
 def keys_found(out, condition):
     return {key for key, _ in found(out, condition)}
-
-
-def pairs_of(groups):
-    """All pairs of images that stand in one group, each in alphabetical order."""
-    return {tuple(pair) for group in groups for pair in itertools.combinations(sorted(group), 2)}
 
 
 def joined(links):
@@ -233,30 +206,16 @@ def cleanvision_pictures(counts, folder, truth, truly):
 
 
 def imagededup_pictures(counts, folder, truth, truly):
-    from imagededup.methods import PHash
-    whole = without_corrupt(folder, truth)
-    method, links = PHash(verbose=False), set()
-    codes = {str(path.relative_to(whole)): method.encode_image(path) for path in whole.rglob("*.jpg")}
-    for key, others in method.find_duplicates(encoding_map=codes).items():
-        links |= {tuple(sorted((key, other))) for other in others}
-    counts.add("duplicates", "imagededup", truly, links)
+    counts.add("duplicates", "imagededup", truly, imagededup_pairs(without_corrupt(folder, truth)))
 
 
 def fastdup_pictures(counts, folder, truth, truly):
-    import fastdup
-    data, work = folder / "data", folder / "fastdup"
+    work = folder / "fastdup"
     shutil.rmtree(work, ignore_errors=True)
-    run = fastdup.create(work_dir=str(work), input_dir=str(data))
-    run.run(overwrite=True)
-
-    def keys(paths):
-        return {"/".join(Path(path).parts[-2:]) for path in paths}
-
+    fastdup = Fastdup(folder / "data", work)
+    keys, run = fastdup.keys, fastdup.run
     counts.add("outliers", "fastdup", truth["outliers"], keys(run.outliers()["filename_outlier"]))
-    similar = run.similarity()
-    links = {tuple(sorted(("/".join(Path(one).parts[-2:]), "/".join(Path(other).parts[-2:]))))
-             for one, other in zip(similar["filename_from"], similar["filename_to"])}
-    counts.add("duplicates", "fastdup", truly, links)
+    counts.add("duplicates", "fastdup", truly, fastdup.pairs())
     stats = run.img_stats()
     counts.add("blurred", "fastdup", truth["blurred"], keys(stats[stats["blur"] < 50]["filename"]))
     darkest = stats.nsmallest(len(truth["dark"]), "mean")

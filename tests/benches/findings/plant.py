@@ -31,7 +31,7 @@ COPIES = ["same", "same", "encoded", "encoded", "smaller", "smaller", "brighter"
 WATERMARKS = ["SAMPLE", "© stock photo", "PREVIEW ONLY", "do not copy", "pets.example.com"]
 
 
-def encoded(picture, quality):
+def encoded(picture, quality=90):
     data = io.BytesIO()
     picture.convert("RGB").save(data, "JPEG", quality=quality)
     return data.getvalue()

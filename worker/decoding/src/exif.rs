@@ -9,6 +9,7 @@ use camshaft_common::camera::Camera;
 
 use super::jpeg;
 use super::recognise::{EncodedFormat, FileContent, recognise};
+use super::webp::Chunks;
 
 // Tags, from EXIF 2.32 (CIPA DC-008-2019), tables 3 and 8.
 const MAKE: u16 = 0x010f;
@@ -60,20 +61,10 @@ fn png_chunk(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The content of a WebP's `EXIF`: chunks are a name, a length and the content, padded to an even length,
-/// after a header of twelve bytes.
+/// The content of a WebP's `EXIF`, behind a header of twelve bytes.
 fn webp_chunk(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = bytes.get(12..)?;
-    loop {
-        let (name, after) = rest.split_first_chunk::<4>()?;
-        let (length, after) = after.split_first_chunk::<4>()?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (content, after) = after.split_at_checked(length)?;
-        if name == b"EXIF" {
-            return Some(content);
-        }
-        rest = after.get(length % 2..)?;
-    }
+    let mut chunks = Chunks(bytes.get(12..)?).flatten();
+    chunks.find(|(name, _)| *name == b"EXIF").map(|(_, content)| content)
 }
 
 /// EXIF metadata: a TIFF without a picture.

@@ -181,7 +181,7 @@ fn number(bytes: &[u8], at: usize, length: usize) -> Option<usize> {
 }
 
 /// Iterates over names and contents of chunks. If the last chunk is truncated, ends with `None`.
-struct Chunks<'a>(&'a [u8]);
+pub(super) struct Chunks<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Chunks<'a> {
     type Item = Option<(&'a [u8], &'a [u8])>;

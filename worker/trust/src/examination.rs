@@ -290,14 +290,15 @@ pub fn probabilities(
             push_input(image, &model.config().input, &mut values);
         }
         let logits = model.forward(&input_tensor(values, model)?, &[])?.logits.to_vec2::<f32>()?;
-        all.extend(logits.iter().map(|logits| softmax_of(logits, class)));
+        all.extend(logits.iter().map(|logits| softmax_of(logits, class) as f32));
     }
     Ok(all)
 }
 
-fn softmax_of(logits: &[f32], class: usize) -> f32 {
+/// The probability of a class.
+pub(crate) fn softmax_of(logits: &[f32], class: usize) -> f64 {
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - logits[class]).exp()).sum();
-    sum.recip() as f32
+    sum.recip()
 }
 
 #[cfg(test)]

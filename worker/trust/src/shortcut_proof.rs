@@ -13,7 +13,7 @@ use camshaft_model::{ComputeDevice, ComputeSettings, Model, ModelError, ModelFil
 use statrs::distribution::{Binomial, DiscreteCDF};
 
 use super::estimate::{CONFIDENCE, mean_within, paired_difference, proportion};
-use super::examination::{ExaminationError, ExaminationProgress, input_tensor};
+use super::examination::{ExaminationError, ExaminationProgress, input_tensor, softmax_of};
 use super::patches::{PATCH, PLAIN, RANDOM_PLACE, TRIAL_IMAGES, USUAL_PLACE};
 
 /// The p-value below which a difference is significant. Below the usual 0.05, because a run may
@@ -131,11 +131,6 @@ impl TrialOutcome {
     }
 }
 
-fn softmax_of(logits: &[f32], class: usize) -> f64 {
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - logits[class]).exp()).sum();
-    sum.recip()
-}
-
 /// What the outcomes of a cluster's trials say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClusterProof {
@@ -161,8 +156,8 @@ impl ClusterProof {
         let measured = usable.len() as u64;
         let random_place = control_effect(&usable, RANDOM_PLACE);
         let usual_place = control_effect(&usable, USUAL_PLACE);
-        let random = Comparison { control: &random_place, rise: rise(&usable, RANDOM_PLACE) };
-        let usual = Comparison { control: &usual_place, rise: rise(&usable, USUAL_PLACE) };
+        let random = AgainstControl { control: &random_place, rise: rise(&usable, RANDOM_PLACE) };
+        let usual = AgainstControl { control: &usual_place, rise: rise(&usable, USUAL_PLACE) };
         let verdict = judge(measured, &random, &usual);
         Self { measured, patch: patch_effect(&usable, PATCH), random_place, usual_place, verdict }
     }
@@ -205,13 +200,13 @@ fn rise(outcomes: &[TrialOutcome], image: usize) -> Estimate {
 }
 
 /// The patch against a control.
-struct Comparison<'a> {
+struct AgainstControl<'a> {
     control: &'a ControlEffect,
     /// By how much more the patch raises the probability.
     rise: Estimate,
 }
 
-impl Comparison<'_> {
+impl AgainstControl<'_> {
     /// Whether the patch does clearly more: it turns more images, or raises the probability by more.
     fn is_more(&self) -> bool {
         let ControlEffect { difference, p, .. } = self.control;
@@ -231,8 +226,8 @@ impl Comparison<'_> {
 /// The rules of the verdict; see [`ProofVerdict`].
 fn judge(
     measured: u64,
-    random_place: &Comparison<'_>,
-    usual_place: &Comparison<'_>,
+    random_place: &AgainstControl<'_>,
+    usual_place: &AgainstControl<'_>,
 ) -> ProofVerdict {
     if measured < SMALLEST_SAMPLE {
         return ProofVerdict::Undecided;

@@ -82,7 +82,7 @@ impl OtherRun {
 }
 
 /// A hash of 64 bits. Two of a million keys have the same hash once in 40 million runs.
-fn hash_key(key: &str) -> u64 {
+pub(super) fn hash_key(key: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(key.as_bytes());
     hasher.finish()
@@ -207,13 +207,10 @@ fn mcnemar_p(fixed: u64, broken: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::predictions::{self, ImageRow, LabelMeaning, RowPrediction};
+    use crate::table::table_of;
 
     fn table(rows: Vec<ImageRow>) -> TableReader {
-        let file = tempfile::tempfile().unwrap();
-        let mut writer = TableWriter::new(file.try_clone().unwrap(), predictions::COLUMNS).unwrap();
-        rows.into_iter().for_each(|row| writer.push(row).unwrap());
-        writer.finish().unwrap();
-        TableReader::open(file).unwrap()
+        table_of(rows, predictions::COLUMNS)
     }
 
     /// A row with this label, its class if the model knows it, and the predicted class.

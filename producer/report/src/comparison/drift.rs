@@ -7,10 +7,10 @@
 //! only if the difference is large enough to matter, too.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
 
 use serde::Serialize;
 
+use super::common_images::hash_key;
 use crate::predictions::ImageFeature;
 use crate::predictions::sketches::{CentredSketches, SketchVector};
 use crate::statistics::contingency::association;
@@ -242,9 +242,7 @@ fn sample(table: &TableReader) -> Result<Vec<SketchVector>, TableError> {
         let sketches = reader.of_group(table, group)?;
         for (key, sketch) in table.texts(group, "key")?.iter().zip(sketches) {
             let Some(sketch) = sketch else { continue };
-            let mut hasher = DefaultHasher::new();
-            hasher.write(key.as_deref().unwrap_or_default().as_bytes());
-            sampled.push((hasher.finish(), sketch));
+            sampled.push((hash_key(key.as_deref().unwrap_or_default()), sketch));
         }
         keep_smallest(&mut sampled);
     }
@@ -253,32 +251,24 @@ fn sample(table: &TableReader) -> Result<Vec<SketchVector>, TableError> {
 
 #[cfg(test)]
 mod tests {
-    use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash};
+    use camshaft_common::measure::ImageMeasures;
     use rand::{RngExt, SeedableRng};
     use rand_pcg::Pcg64;
 
     use super::*;
-    use crate::predictions::{COLUMNS, ImageRow, RowPrediction, SketchBytes};
-    use crate::table::TableWriter;
+    use crate::predictions::{COLUMNS, ImageRow, RowPrediction, SketchBytes, usual_measures};
+    use crate::table::table_of;
 
     /// A run of images with random measures and sketches. `change` may alter each of them.
     fn run(count: usize, seed: u64, change: impl Fn(usize, &mut ImageRow)) -> TableReader {
-        let file = tempfile::tempfile().unwrap();
-        let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
         let mut random = Pcg64::seed_from_u64(seed);
-        for at in 0..count {
+        let rows = (0..count).map(|at| {
             let measures = ImageMeasures {
-                version: MEASURES_VERSION,
                 brightness: random.random(),
                 contrast: random.random(),
-                dark_percentile: 0.2,
-                bright_percentile: 0.8,
-                information: 0.9,
                 blur: random.random(),
                 chroma: random.random(),
-                perceptual_hash: PerceptualHash(0),
-                border: None,
-                blocking: None,
+                ..usual_measures()
             };
             let numbers = (0..128).map(|_| random.random::<u8>() / 2).collect();
             let predicted = RowPrediction {
@@ -298,10 +288,9 @@ mod tests {
                 ..ImageRow::default()
             };
             change(at, &mut row);
-            writer.push(row).unwrap();
-        }
-        writer.finish().unwrap();
-        TableReader::open(file).unwrap()
+            row
+        });
+        table_of(rows, COLUMNS)
     }
 
     fn drifted(here: &TableReader, there: &TableReader) -> Vec<(String, String)> {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::drift::InputDrift;
-use crate::table::{Cell, Column, ColumnKind};
+use crate::table::{Cell, Column, columns};
 
 /// What changed between two runs. Its fields are those of the page's data and of the JSON
 /// summary.
@@ -79,19 +79,13 @@ pub struct ComparedImage {
     pub overlay: Option<String>,
 }
 
-macro_rules! column {
-    ($name:literal $kind:ident $cell:expr) => {
-        Column { name: $name, kind: ColumnKind::$kind, cell: $cell }
-    };
-}
-
-pub(super) const COLUMNS: &[Column<ComparedImage>] = &[
-    column!("key" Text |row| Cell::Text(Some(&row.key))),
-    column!("label" Text |row| Cell::Text(row.label.as_deref())),
-    column!("before" Text |row| Cell::Text(Some(&row.before))),
-    column!("now" Text |row| Cell::Text(Some(&row.now))),
-    column!("probability_before" Float |row| Cell::Float(Some(row.probability_before))),
-    column!("probability_now" Float |row| Cell::Float(Some(row.probability_now))),
-    column!("distance" Float |row| Cell::Float(row.distance)),
-    column!("overlay" Text |row| Cell::Text(row.overlay.as_deref())),
-];
+pub(super) const COLUMNS: &[Column<ComparedImage>] = columns! {
+    "key" Text |row| Cell::Text(Some(&row.key));
+    "label" Text |row| Cell::Text(row.label.as_deref());
+    "before" Text |row| Cell::Text(Some(&row.before));
+    "now" Text |row| Cell::Text(Some(&row.now));
+    "probability_before" Float |row| Cell::Float(Some(row.probability_before));
+    "probability_now" Float |row| Cell::Float(Some(row.probability_now));
+    "distance" Float |row| Cell::Float(row.distance);
+    "overlay" Text |row| Cell::Text(row.overlay.as_deref());
+};

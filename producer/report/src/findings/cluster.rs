@@ -1,10 +1,10 @@
 //! What a cluster of maps is, as the page shows it. Describes it only; `shortcuts` fills it in.
 
 use camshaft_common::shortcuts::ShortcutProof;
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::overview::MeanMap;
+use crate::predictions::ImageExample;
 
 /// Images of a class whose maps are alike.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +35,7 @@ pub(crate) struct Cluster {
     pub(crate) reason: String,
     /// Filled in at the end, from `example_rows`.
     #[serde(skip)]
-    pub(crate) examples: Vec<ClusterExample>,
+    pub(crate) examples: Vec<ImageExample>,
     /// Whether all of the cluster's maps have attention in one corner, where hardly any other map
     /// of the class has: something always lies there, unlike what is photographed.
     pub(crate) steady: bool,
@@ -46,15 +46,6 @@ pub(crate) struct Cluster {
     /// The rows nearest to the middle of the cluster.
     #[serde(skip)]
     pub(super) example_rows: Vec<u32>,
-}
-
-/// An image of a cluster.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ClusterExample {
-    pub(crate) key: String,
-    pub(crate) overlay: Option<String>,
-    #[serde(skip)]
-    pub(crate) finished_at: DateTime<Utc>,
 }
 
 /// How well heads tell a class's images outside a cluster from images of other classes.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::class_maps::ClassMaps;
-use crate::table::{Cell, Column, ColumnKind};
+use crate::table::{Cell, Column, columns};
 
 /// Defines an enum with a fixed word for each variant. Tables, the page and `--json` use the words.
 macro_rules! words {
@@ -259,70 +259,29 @@ pub(crate) struct Finding {
 }
 
 /// The columns of `findings.parquet`. `docs/report.md` describes them.
-pub(crate) const COLUMNS: &[Column<Finding>] = &[
-    Column {
-        name: "rank",
-        kind: ColumnKind::Integer,
-        cell: |finding| Cell::Integer(finding.rank.try_into().ok()),
-    },
-    text("kind", |finding| Cell::Text(Some(finding.kind.name()))),
-    text("problem", |finding| Cell::Text(finding.problem.map(Problem::name))),
-    Column {
-        name: "score",
-        kind: ColumnKind::Float,
-        cell: |finding| Cell::Float(Some(finding.score)),
-    },
-    text("key", |finding| Cell::Text(Some(&finding.key))),
-    text("other", |finding| Cell::Text(finding.other.as_deref())),
-    text("label", |finding| Cell::Text(finding.label.as_deref())),
-    text("suggested", |finding| Cell::Text(finding.suggested.as_deref())),
-    text("predicted", |finding| Cell::Text(finding.predicted.as_deref())),
-    Column {
-        name: "probability",
-        kind: ColumnKind::Float,
-        cell: |finding| Cell::Float(finding.probability),
-    },
-    text("reason", |finding| Cell::Text(Some(&finding.reason))),
-    Column {
-        name: "cluster",
-        kind: ColumnKind::Integer,
-        cell: |finding| Cell::Integer(finding.cluster.map(i64::from)),
-    },
-    text("overlay", |finding| Cell::Text(finding.overlay.as_deref())),
-    text("label_overlay", |finding| Cell::Text(finding.given_overlay.as_deref())),
-    text("other_overlay", |finding| Cell::Text(finding.other_overlay.as_deref())),
-    text("label_class", |finding| Cell::Text(finding.label_class.as_deref())),
-    Column {
-        name: "held_out_probability",
-        kind: ColumnKind::Float,
-        cell: |finding| Cell::Float(finding.held_out_probability),
-    },
-    Column {
-        name: "held_out_label_probability",
-        kind: ColumnKind::Float,
-        cell: |finding| Cell::Float(finding.held_out_label_probability),
-    },
-    Column {
-        name: "model_label_probability",
-        kind: ColumnKind::Float,
-        cell: |finding| Cell::Float(finding.model_label_probability),
-    },
-    Column {
-        name: "model_agrees",
-        kind: ColumnKind::Boolean,
-        cell: |finding| Cell::Boolean(finding.model_agrees),
-    },
-    text("verdict", |finding| Cell::Text(finding.verdict.map(ProofVerdict::name))),
-    text("failure", |finding| Cell::Text(finding.failure.as_deref())),
-    Column {
-        name: "group",
-        kind: ColumnKind::Integer,
-        cell: |finding| Cell::Integer(finding.group.map(|group| i64::from(group.id))),
-    },
-    text("best", |finding| Cell::Text(finding.best.as_deref())),
-];
-
-/// A column of texts.
-const fn text(name: &'static str, cell: for<'a> fn(&'a Finding) -> Cell<'a>) -> Column<Finding> {
-    Column { name, kind: ColumnKind::Text, cell }
-}
+pub(crate) const COLUMNS: &[Column<Finding>] = columns! {
+    "rank" Integer |finding| Cell::Integer(finding.rank.try_into().ok());
+    "kind" Text |finding| Cell::Text(Some(finding.kind.name()));
+    "problem" Text |finding| Cell::Text(finding.problem.map(Problem::name));
+    "score" Float |finding| Cell::Float(Some(finding.score));
+    "key" Text |finding| Cell::Text(Some(&finding.key));
+    "other" Text |finding| Cell::Text(finding.other.as_deref());
+    "label" Text |finding| Cell::Text(finding.label.as_deref());
+    "suggested" Text |finding| Cell::Text(finding.suggested.as_deref());
+    "predicted" Text |finding| Cell::Text(finding.predicted.as_deref());
+    "probability" Float |finding| Cell::Float(finding.probability);
+    "reason" Text |finding| Cell::Text(Some(&finding.reason));
+    "cluster" Integer |finding| Cell::Integer(finding.cluster.map(i64::from));
+    "overlay" Text |finding| Cell::Text(finding.overlay.as_deref());
+    "label_overlay" Text |finding| Cell::Text(finding.given_overlay.as_deref());
+    "other_overlay" Text |finding| Cell::Text(finding.other_overlay.as_deref());
+    "label_class" Text |finding| Cell::Text(finding.label_class.as_deref());
+    "held_out_probability" Float |finding| Cell::Float(finding.held_out_probability);
+    "held_out_label_probability" Float |finding| Cell::Float(finding.held_out_label_probability);
+    "model_label_probability" Float |finding| Cell::Float(finding.model_label_probability);
+    "model_agrees" Boolean |finding| Cell::Boolean(finding.model_agrees);
+    "verdict" Text |finding| Cell::Text(finding.verdict.map(ProofVerdict::name));
+    "failure" Text |finding| Cell::Text(finding.failure.as_deref());
+    "group" Integer |finding| Cell::Integer(finding.group.map(|group| i64::from(group.id)));
+    "best" Text |finding| Cell::Text(finding.best.as_deref());
+};

@@ -65,8 +65,6 @@ struct MeasureColumns {
 impl MeasureColumns {
     fn read(table: &TableReader, group: usize) -> Result<Self, TableError> {
         let column = |name| table.floats(group, name);
-        let (widths, heights) = (table.integers(group, "width")?, table.integers(group, "height")?);
-        let sides = widths.iter().zip(&heights);
         let [left, top, right, bottom] =
             ["border_left", "border_top", "border_right", "border_bottom"].map(column);
         Ok(Self {
@@ -78,9 +76,16 @@ impl MeasureColumns {
             information: column("information")?,
             blur: column("blur")?,
             chroma: column("chroma")?,
-            sides: sides.map(|(w, h)| Some(((*w)? as f32, (*h)? as f32))).collect(),
+            sides: read_sides(table, group)?,
         })
     }
+}
+
+/// Width and height of the images of one row group.
+fn read_sides(table: &TableReader, group: usize) -> Result<Vec<Option<(f32, f32)>>, TableError> {
+    let (widths, heights) = (table.integers(group, "width")?, table.integers(group, "height")?);
+    let sides = widths.iter().zip(&heights);
+    Ok(sides.map(|(w, h)| Some(((*w)? as f32, (*h)? as f32))).collect())
 }
 
 /// What is usual in the data set.
@@ -102,7 +107,7 @@ pub(super) fn find(
     let blur = table.all_floats("blur")?;
     let chroma = table.all_floats("chroma")?;
     for group in 0..table.groups() {
-        for (width, height) in MeasureColumns::read(table, group)?.sides.into_iter().flatten() {
+        for (width, height) in read_sides(table, group)?.into_iter().flatten() {
             sides.push((width * height).sqrt());
             aspects.push(width / height.max(1.0));
         }

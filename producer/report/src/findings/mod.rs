@@ -29,21 +29,23 @@ mod wrong;
 
 pub(crate) use class_attention::AttentionTest;
 pub(crate) use class_maps::ClassMaps;
-pub(crate) use cluster::{Cluster, ClusterExample};
+pub(crate) use cluster::Cluster;
 pub(crate) use finding::{COLUMNS, DuplicateGroup, Finding, FindingKind, Problem};
-pub(crate) use labels::{EstimatedErrors, LabelOptions, NoSuchFolder};
+pub(crate) use labels::EstimatedErrors;
+pub use labels::LabelOptions;
 pub use suspects::{ControlImage, ShortcutSuspect, SuspectPatch};
 
 use camshaft_common::shortcuts::ShortcutProof;
 
 use std::fs::File;
 
+use crate::error::ReportError;
 use crate::overview::LabelAudit;
 use crate::predictions::ImageClasses;
 use crate::table::{TableError, TableReader};
 
 /// Everything that the searches found.
-#[derive(Default)]
+#[derive(Debug)]
 pub(crate) struct Findings {
     /// Ranked, the most urgent first.
     pub(crate) list: Vec<Finding>,
@@ -55,8 +57,6 @@ pub(crate) struct Findings {
     pub(crate) label_audit: Option<LabelAudit>,
     /// The table `labels.parquet`; none without labels.
     pub(crate) labels: Option<File>,
-    /// Set if images can't be grouped as `--group-by` says. Then nothing else is.
-    pub(crate) no_such_folder: Option<NoSuchFolder>,
     /// What was not looked for, and why.
     pub(crate) notes: Vec<String>,
 }
@@ -64,33 +64,30 @@ pub(crate) struct Findings {
 /// Runs all searches on a finished `predictions.parquet`. `proofs` are those of `shortcuts.json`.
 pub(crate) fn find(
     table: &TableReader,
+    classes: &ImageClasses,
     options: LabelOptions,
     proofs: &[ShortcutProof],
-) -> Result<Findings, TableError> {
-    let classes = ImageClasses::read(table)?;
+) -> Result<Findings, ReportError> {
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     // Duplicates come first: heads that judge an image must not have seen its copy.
     let mut duplicate_notes = Vec::new();
-    let duplicates = duplicates::find(table, &classes, &mut duplicate_notes)?;
-    let labels = labels::find(table, &classes, options, &duplicates, &mut notes)?;
-    if labels.no_such_folder.is_some() {
-        return Ok(Findings { no_such_folder: labels.no_such_folder, ..Findings::default() });
-    }
+    let duplicates = duplicates::find(table, classes, &mut duplicate_notes)?;
+    let labels = labels::find(table, classes, options, &duplicates, &mut notes)?;
     notes.extend(duplicate_notes);
     found.extend(labels.found);
     found.extend(duplicates);
     found.extend(image_problems::find(table, &mut notes)?);
-    found.extend(outliers::find(table, &classes, &mut notes)?);
-    found.extend(odd_maps::find(table, &classes, &mut notes)?);
-    let tests = class_attention::test_classes(table, &classes)?;
-    let clustered = map_clusters::cluster_maps(table, &classes, &mut notes)?;
-    let mut clusters = shortcuts::describe_clusters(table, &classes, &clustered)?;
-    proofs::attach(table, &classes, &clustered, &mut clusters, proofs, &mut notes)?;
-    refit::refit_proved(table, &classes, &clustered, &mut clusters)?;
+    found.extend(outliers::find(table, classes, &mut notes)?);
+    found.extend(odd_maps::find(table, classes, &mut notes)?);
+    let tests = class_attention::test_classes(table, classes)?;
+    let clustered = map_clusters::cluster_maps(table, classes, &mut notes)?;
+    let mut clusters = shortcuts::describe_clusters(table, classes, &clustered)?;
+    proofs::attach(table, classes, &clustered, &mut clusters, proofs, &mut notes)?;
+    refit::refit_proved(table, classes, &clustered, &mut clusters)?;
     found.extend(shortcuts::find(&clusters));
     found.extend(failures::find(table, &mut notes)?);
     // The last search: it leaves out what any other has found.
-    found.extend(wrong::find(table, &classes, &found, &mut notes)?);
+    found.extend(wrong::find(table, classes, &found, &mut notes)?);
     // Nothing is found in the hold-out, whatever searched for it.
     if !labels.in_holdout.is_empty() {
         found.retain(|found| !labels.in_holdout[found.row as usize]);
@@ -104,7 +101,6 @@ pub(crate) fn find(
         estimated_label_errors,
         label_audit: labels.audit,
         labels: labels.table,
-        no_such_folder: None,
         notes,
     })
 }

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 
 use super::class_maps::{ClassMapColumns, ClassMaps};
-use super::cluster::{Cluster, ClusterExample};
+use super::cluster::Cluster;
 use super::finding::{Finding, RowFinding};
+use crate::predictions::ImageExample;
 use crate::table::{TableError, TableReader};
 
 /// What a finding says about an image.
@@ -41,7 +42,7 @@ pub(super) fn rank_and_name(
         let example = |row| {
             let NamedImage { key, overlay, finished_at, .. } = &named[row];
             let (key, overlay) = (key.clone(), overlay.clone());
-            ClusterExample { key, overlay, finished_at: *finished_at }
+            ImageExample { key, overlay, finished_at: *finished_at }
         };
         cluster.examples = cluster.example_rows.iter().map(example).collect();
     }
@@ -88,39 +89,32 @@ pub(super) fn rank_and_name(
 /// Reads the images of `rows`, which are in ascending order.
 fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedImage>, TableError> {
     let mut named = HashMap::with_capacity(rows.len());
-    let (mut start, mut left) = (0_usize, rows);
-    for group in 0..table.groups() {
-        let end = start + table.rows_in_group(group);
-        let (here, later) = left.split_at(left.partition_point(|row| (*row as usize) < end));
-        left = later;
-        if !here.is_empty() {
-            let (mut keys, mut labels) = (table.texts(group, "key")?, table.texts(group, "label")?);
-            let mut label_classes = table.texts(group, "label_class")?;
-            let mut predicted = table.texts(group, "predicted")?;
-            let probabilities = table.floats(group, "probability")?;
-            let mut overlays = table.texts(group, "overlay")?;
-            let mut given = table.texts(group, "label_overlay")?;
-            let maps = ClassMapColumns::read(table, group)?;
-            let finished = table.integers(group, "finished_at")?;
-            for &row in here {
-                let at = row as usize - start;
-                let image = NamedImage {
-                    key: keys[at].take().unwrap_or_default(),
-                    label: labels[at].take(),
-                    label_class: label_classes[at].take(),
-                    predicted: predicted[at].take(),
-                    probability: Some(probabilities[at]).filter(|p| !p.is_nan()),
-                    overlay: overlays[at].take(),
-                    given_overlay: given[at].take(),
-                    class_maps: maps.of_row(at),
-                    finished_at: finished[at]
-                        .and_then(DateTime::from_timestamp_millis)
-                        .unwrap_or_default(),
-                };
-                named.insert(row, image);
-            }
+    for rows in table.groups_of(rows) {
+        let group = rows.group;
+        let (mut keys, mut labels) = (table.texts(group, "key")?, table.texts(group, "label")?);
+        let mut label_classes = table.texts(group, "label_class")?;
+        let mut predicted = table.texts(group, "predicted")?;
+        let probabilities = table.floats(group, "probability")?;
+        let mut overlays = table.texts(group, "overlay")?;
+        let mut given = table.texts(group, "label_overlay")?;
+        let maps = ClassMapColumns::read(table, group)?;
+        let finished = table.integers(group, "finished_at")?;
+        for (row, at) in rows.iter() {
+            let image = NamedImage {
+                key: keys[at].take().unwrap_or_default(),
+                label: labels[at].take(),
+                label_class: label_classes[at].take(),
+                predicted: predicted[at].take(),
+                probability: Some(probabilities[at]).filter(|p| !p.is_nan()),
+                overlay: overlays[at].take(),
+                given_overlay: given[at].take(),
+                class_maps: maps.of_row(at),
+                finished_at: finished[at]
+                    .and_then(DateTime::from_timestamp_millis)
+                    .unwrap_or_default(),
+            };
+            named.insert(row, image);
         }
-        start = end;
     }
     Ok(named)
 }

@@ -7,8 +7,8 @@ use camshaft_common::shortcuts::ShortcutProof;
 use serde_json::{Value, json};
 
 use super::{Finding, FindingKind, Findings, LabelOptions, find, suspects};
-use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
-use crate::table::{TableReader, TableWriter};
+use crate::predictions::{COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowPrediction};
+use crate::table::{TableReader, table_of};
 
 /// A proof as the file has it, with one patch.
 pub(crate) fn proof(key: &str, digest: Option<&str>, verdict: &str) -> Value {
@@ -74,23 +74,21 @@ fn row(class: &str, index: usize, cell: usize, margin: f32) -> ImageRow {
 /// A hundred cats, of which the first twenty have something in the bottom right corner that the model
 /// is sure of, and sixty dogs.
 fn planted() -> TableReader {
-    let file = tempfile::tempfile().unwrap();
-    let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
-    for index in 0..100 {
+    let cats = (0..100).map(|index| {
         let (cell, margin) = if index < 20 { (47, 9.0) } else { (16 + index % 3, 2.0) };
-        writer.push(row("cat", index, cell, margin + (index % 9) as f32 / 10.0)).unwrap();
-    }
-    for index in 0..60 {
-        writer.push(row("dog", index, 24 + index % 3, 3.0 + (index % 9) as f32 / 10.0)).unwrap();
-    }
-    writer.finish().unwrap();
-    TableReader::open(file).unwrap()
+        row("cat", index, cell, margin + (index % 9) as f32 / 10.0)
+    });
+    let dogs =
+        (0..60).map(|index| row("dog", index, 24 + index % 3, 3.0 + (index % 9) as f32 / 10.0));
+    table_of(cats.chain(dogs), COLUMNS)
 }
 
 fn with_proofs(proofs: &[Value]) -> Findings {
     let proofs: Vec<ShortcutProof> =
         proofs.iter().map(|proof| serde_json::from_value(proof.clone()).unwrap()).collect();
-    find(&planted(), LabelOptions::default(), &proofs).unwrap()
+    let table = planted();
+    let classes = ImageClasses::read(&table).unwrap();
+    find(&table, &classes, LabelOptions::default(), &proofs).unwrap()
 }
 
 fn shortcut(findings: &Findings) -> &Finding {

@@ -252,30 +252,22 @@ fn patch_region(map: &RawMap, corner: Option<MapRegion>) -> Option<[f32; 4]> {
 /// Reads what is needed of `rows`, which are in ascending order.
 fn read_facts(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, ImageFacts>, TableError> {
     let mut facts = HashMap::with_capacity(rows.len());
-    let (mut start, mut left) = (0_usize, rows);
-    for group in 0..table.groups() {
-        let end = start + table.rows_in_group(group);
-        let (here, later) = left.split_at(left.partition_point(|row| (*row as usize) < end));
-        left = later;
-        if !here.is_empty() {
-            let (mut keys, mut digests) =
-                (table.texts(group, "key")?, table.texts(group, "digest")?);
-            let maps = table.float_lists(group, "map")?;
-            let heights = table.integers(group, "map_height")?;
-            let widths = table.integers(group, "map_width")?;
-            for &row in here {
-                let at = row as usize - start;
-                let side = |side: Option<i64>| side.and_then(|side| side.try_into().ok());
-                let map = RawMap {
-                    values: maps.get(at).to_vec(),
-                    height: side(heights[at]).unwrap_or(0),
-                    width: side(widths[at]).unwrap_or(0),
-                };
-                let key = keys[at].take().unwrap_or_default();
-                facts.insert(row, ImageFacts { key, digest: digests[at].take(), map });
-            }
+    for rows in table.groups_of(rows) {
+        let group = rows.group;
+        let (mut keys, mut digests) = (table.texts(group, "key")?, table.texts(group, "digest")?);
+        let maps = table.float_lists(group, "map")?;
+        let heights = table.integers(group, "map_height")?;
+        let widths = table.integers(group, "map_width")?;
+        for (row, at) in rows.iter() {
+            let side = |side: Option<i64>| side.and_then(|side| side.try_into().ok());
+            let map = RawMap {
+                values: maps.get(at).to_vec(),
+                height: side(heights[at]).unwrap_or(0),
+                width: side(widths[at]).unwrap_or(0),
+            };
+            let key = keys[at].take().unwrap_or_default();
+            facts.insert(row, ImageFacts { key, digest: digests[at].take(), map });
         }
-        start = end;
     }
     Ok(facts)
 }

@@ -1,27 +1,23 @@
 //! All searches on tables made by hand: of full results, and of results that lack what older
 //! versions did not record.
 
-use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash};
+use camshaft_common::measure::{ImageMeasures, PerceptualHash};
 
 use super::finding::RowFinding;
 use super::{FindingKind, Findings, LabelOptions, Problem, find, wrong};
 use crate::predictions::{
-    COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowFailure, RowPrediction,
+    COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowFailure, RowPrediction, usual_measures,
 };
-use crate::table::{TableReader, TableWriter};
+use crate::table::{TableReader, table_of};
 
 fn found(rows: Vec<ImageRow>) -> Findings {
-    find(&table(rows), LabelOptions::default(), &[]).unwrap()
+    let table = table(rows);
+    let classes = ImageClasses::read(&table).unwrap();
+    find(&table, &classes, LabelOptions::default(), &[]).unwrap()
 }
 
 fn table(rows: Vec<ImageRow>) -> TableReader {
-    let file = tempfile::tempfile().unwrap();
-    let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
-    for row in rows {
-        writer.push(row).unwrap();
-    }
-    writer.finish().unwrap();
-    TableReader::open(file).unwrap()
+    table_of(rows, COLUMNS)
 }
 
 /// As results were before anything was measured of images.
@@ -49,17 +45,9 @@ fn old(key: &str, label: &str, cat: f32) -> ImageRow {
 fn measured(key: &str, label: &str, seed: u64) -> ImageRow {
     let hash = PerceptualHash(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let measures = ImageMeasures {
-        version: MEASURES_VERSION,
-        brightness: 0.5,
-        contrast: 0.2,
-        dark_percentile: 0.2,
-        bright_percentile: 0.8,
-        information: 0.9,
         blur: 0.3 + (seed % 10) as f32 / 100.0,
-        chroma: 0.2,
         perceptual_hash: hash,
-        border: Some([0.0; 4]),
-        blocking: Some(0.0),
+        ..usual_measures()
     };
     ImageRow {
         measures: Some(measures),

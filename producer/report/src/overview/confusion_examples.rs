@@ -67,13 +67,11 @@ pub(crate) fn read_confused(
 mod tests {
     use super::*;
     use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
-    use crate::table::TableWriter;
+    use crate::table::table_of;
 
     #[test]
     fn every_wrong_cell_has_its_surest_images() {
-        let file = tempfile::tempfile().unwrap();
-        let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
-        for at in 0..40 {
+        let rows = (0..40).map(|at| {
             let label = ["cat", "dog"][at % 2];
             let class = if at % 4 == 0 { "dog" } else { label };
             let predicted = RowPrediction {
@@ -81,16 +79,14 @@ mod tests {
                 probabilities: vec![at as f32 / 40.0],
                 ..RowPrediction::default()
             };
-            let row = ImageRow {
+            ImageRow {
                 key: format!("{at}.jpg"),
                 meaning: LabelMeaning::Class(at % 2, label.to_owned()),
                 predicted: Some(predicted),
                 ..ImageRow::default()
-            };
-            writer.push(row).unwrap();
-        }
-        writer.finish().unwrap();
-        let table = TableReader::open(file).unwrap();
+            }
+        });
+        let table = table_of(rows, COLUMNS);
         let classes = vec!["dog".to_owned(), "cat".to_owned()];
         let confusion = Confusion { classes, counts: Vec::new(), left_out: 0 };
         let cells = read_confused(&table, &confusion).unwrap();

@@ -14,8 +14,7 @@ use serde::Serialize;
 use super::thumbnails::{PagePicture, Thumbnails};
 use crate::comparison::{ComparedImage, RunComparison};
 use crate::findings::{
-    AttentionTest, ClassMaps, Cluster, ClusterExample, DuplicateGroup, Finding, FindingKind,
-    Problem,
+    AttentionTest, ClassMaps, Cluster, DuplicateGroup, Finding, FindingKind, Problem,
 };
 use crate::overview::{ConfusedCell, Overview};
 use crate::predictions::ImageExample;
@@ -37,7 +36,7 @@ pub(crate) struct PageData<'a> {
     pub(crate) clusters: Vec<ListedCluster<'a>>,
     pub(crate) tests: &'a [AttentionTest],
     pub(crate) comparison: Option<ListedComparison<'a>>,
-    pub(crate) slices: Vec<ListedSlice<'a>>,
+    pub(crate) slices: ListedSlices<'a>,
     pub(crate) confused: Vec<ListedConfusion<'a>>,
 }
 
@@ -176,9 +175,18 @@ struct ListedExample<'a> {
     overlay_thumbnail: bool,
 }
 
+/// The slices, and what was looked for.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedSlices<'a> {
+    tested_accuracy: bool,
+    compared_labels: bool,
+    notes: &'a [String],
+    list: Vec<ListedSlice<'a>>,
+}
+
 /// A slice and its examples.
 #[derive(Debug, Serialize)]
-pub(crate) struct ListedSlice<'a> {
+struct ListedSlice<'a> {
     #[serde(flatten)]
     slice: &'a Slice,
     examples: Vec<ListedExample<'a>>,
@@ -290,16 +298,9 @@ impl AvailablePictures<'_> {
 
     /// The clusters and their examples.
     pub(crate) fn clusters<'a>(&self, clusters: &'a [Cluster]) -> Vec<ListedCluster<'a>> {
-        let example = |example: &'a ClusterExample| ListedExample {
-            key: &example.key,
-            thumbnail: self.has_image(&example.key),
-            overlay: example.overlay.as_deref(),
-            overlay_thumbnail: self.has_overlay(example.overlay.as_deref()),
-        };
-        let clusters = clusters.iter().map(|cluster| ListedCluster {
-            cluster,
-            examples: cluster.examples.iter().map(example).collect(),
-        });
+        let clusters = clusters
+            .iter()
+            .map(|cluster| ListedCluster { cluster, examples: self.examples(&cluster.examples) });
         clusters.collect()
     }
 
@@ -314,11 +315,16 @@ impl AvailablePictures<'_> {
     }
 
     /// The slices and their examples.
-    pub(crate) fn slices<'a>(&self, slices: &'a Slices) -> Vec<ListedSlice<'a>> {
-        let listed = slices.list.iter();
-        listed
-            .map(|slice| ListedSlice { slice, examples: self.examples(&slice.examples) })
-            .collect()
+    pub(crate) fn slices<'a>(&self, slices: &'a Slices) -> ListedSlices<'a> {
+        let list = slices.list.iter();
+        let list =
+            list.map(|slice| ListedSlice { slice, examples: self.examples(&slice.examples) });
+        ListedSlices {
+            tested_accuracy: slices.tested_accuracy,
+            compared_labels: slices.compared_labels,
+            notes: &slices.notes,
+            list: list.collect(),
+        }
     }
 
     /// The wrong cells of the confusion matrix and their examples.

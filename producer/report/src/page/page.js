@@ -14,7 +14,7 @@ function drawNavigation(report) {
     findings: findings.total ?? list(findings.rows).length,
     clusters: list(report.clusters).length,
     tests: list(report.tests).length,
-    slices: list(report.slices).length,
+    slices: list(report.slices?.list).length,
     failures: report.overview?.failed ?? sum(list(report.overview?.failures).map((failure) => failure.count)),
     notes: list(report.overview?.notes).length,
   };

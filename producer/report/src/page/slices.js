@@ -2,16 +2,14 @@
 // another run. Each slice is a card with its numbers and examples.
 
 function drawSlices(report) {
-  const slices = list(report.slices);
+  const slices = list(report.slices?.list);
+  const notes = list(report.slices?.notes);
   const body = bodyOf('slices');
-  // The report's notes say what was not looked for: `slices …`, `slices with a lower accuracy …`, `properties …`.
-  const unsought = list(report.overview?.notes).filter((note) => /^(slices|properties) .*were not looked for/.test(note));
-  const isSought = (start) => !unsought.some((note) => note.startsWith('slices were') || note.startsWith(start));
-  const rest = unsought.length > 0 && el('ul', { class: 'notes' }, unsought.map((note) => el('li', {}, note[0].toUpperCase() + note.slice(1))));
+  const rest = notes.length > 0 && el('ul', { class: 'notes' }, notes.map((note) => el('li', {}, note[0].toUpperCase() + note.slice(1))));
   if (slices.length === 0) {
     const alike = [
-      isSought('slices with') && 'accuracy is alike everywhere as far as labels tell',
-      isSought('properties') && 'no property gives a label away',
+      report.slices?.tested_accuracy && 'accuracy is alike everywhere as far as labels tell',
+      report.slices?.compared_labels && 'no property gives a label away',
     ].filter(Boolean);
     body.append(empty(alike.length > 0 ? `No slice stood out: ${alike.join(', and ')}.` : 'Slices were not looked for.'));
     if (rest) body.append(rest);

@@ -44,14 +44,11 @@ pub(crate) fn wanted_thumbnails(
         ];
         pictures.into_iter().flatten().for_each(|picture| add(picture, finding.finished_at));
     }
-    for example in clusters.iter().flat_map(|cluster| &cluster.examples) {
-        let pictures = [Some(image(&example.key)), example.overlay.as_ref().map(overlay)];
-        pictures.into_iter().flatten().for_each(|picture| add(picture, example.finished_at));
-    }
     for compared in comparison.iter().flat_map(|comparison| &comparison.moved) {
         let pictures = [Some(image(&compared.key)), compared.overlay.as_ref().map(overlay)];
         pictures.into_iter().flatten().for_each(|picture| add(picture, DateTime::UNIX_EPOCH));
     }
+    wanted.extend(pictures_of(clusters.iter().flat_map(|cluster| &cluster.examples)));
     wanted
 }
 
@@ -62,11 +59,16 @@ pub(crate) fn wanted_examples(slices: &[Slice], confused: &[ConfusedCell]) -> Ve
         confused.iter().flat_map(|cell| cell.examples.iter().enumerate()).collect();
     of_cells.sort_by_key(|(nth, _)| *nth);
     let of_cells = of_cells.into_iter().map(|(_, example)| example).take(CONFUSED_EXAMPLES);
-    let all = slices.iter().flat_map(|slice| &slice.examples).chain(of_cells);
-    let wanted = all.flat_map(|ImageExample { key, overlay, finished_at }| {
+    pictures_of(slices.iter().flat_map(|slice| &slice.examples).chain(of_cells)).collect()
+}
+
+/// The picture of each example and its overlay.
+fn pictures_of<'a>(
+    examples: impl Iterator<Item = &'a ImageExample>,
+) -> impl Iterator<Item = WantedThumbnail> {
+    examples.flat_map(|ImageExample { key, overlay, finished_at }| {
         let overlay = overlay.clone().map(PagePicture::Overlay);
         let pictures = [Some(PagePicture::Image(key.clone())), overlay].into_iter().flatten();
         pictures.map(|picture| WantedThumbnail { picture, not_before: *finished_at })
-    });
-    wanted.collect()
+    })
 }

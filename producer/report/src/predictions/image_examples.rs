@@ -27,28 +27,20 @@ pub(crate) fn read_examples(
     rows.sort_unstable();
     rows.dedup();
     let mut examples = HashMap::with_capacity(rows.len());
-    let (mut start, mut left) = (0_usize, &rows[..]);
-    for group in 0..table.groups() {
-        let end = start + table.rows_in_group(group);
-        let (here, later) = left.split_at(left.partition_point(|row| (*row as usize) < end));
-        left = later;
-        if !here.is_empty() {
-            let mut keys = table.texts(group, "key")?;
-            let mut overlays = table.texts(group, "overlay")?;
-            let finished = table.integers(group, "finished_at")?;
-            for &row in here {
-                let at = row as usize - start;
-                let example = ImageExample {
-                    key: keys[at].take().unwrap_or_default(),
-                    overlay: overlays[at].take(),
-                    finished_at: finished[at]
-                        .and_then(DateTime::from_timestamp_millis)
-                        .unwrap_or_default(),
-                };
-                examples.insert(row, example);
-            }
+    for rows in table.groups_of(&rows) {
+        let mut keys = table.texts(rows.group, "key")?;
+        let mut overlays = table.texts(rows.group, "overlay")?;
+        let finished = table.integers(rows.group, "finished_at")?;
+        for (row, at) in rows.iter() {
+            let example = ImageExample {
+                key: keys[at].take().unwrap_or_default(),
+                overlay: overlays[at].take(),
+                finished_at: finished[at]
+                    .and_then(DateTime::from_timestamp_millis)
+                    .unwrap_or_default(),
+            };
+            examples.insert(row, example);
         }
-        start = end;
     }
     Ok(examples)
 }

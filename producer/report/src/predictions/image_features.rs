@@ -90,32 +90,31 @@ impl ImageFeature {
             return Ok(None);
         }
         for group in 0..table.groups() {
-            let numbers = |name| -> Result<Vec<f32>, TableError> {
-                let whole = table.integers(group, name)?.into_iter();
-                Ok(whole.map(|number| number.map_or(f32::NAN, |number| number as f32)).collect())
-            };
-            match self {
-                Self::Size | Self::Aspect | Self::BytesPerPixel => {
-                    let sides = numbers("width")?.into_iter().zip(numbers("height")?);
-                    match self {
-                        Self::Size => {
-                            all.extend(sides.map(|(width, height)| (width * height).sqrt()))
-                        }
-                        Self::Aspect => all.extend(sides.map(|(width, height)| width / height)),
-                        _ => all.extend(
-                            numbers("bytes")?
-                                .into_iter()
-                                .zip(sides)
-                                .map(|(bytes, (width, height))| bytes / (width * height)),
-                        ),
-                    }
-                }
-                Self::CameraYear => all.extend(numbers("camera_year")?),
-                _ => all.extend(table.floats(group, self.name())?),
-            }
+            all.extend(self.read_group(table, group)?);
         }
         // An image without pixels would be infinitely wide.
         all.iter_mut().filter(|value| value.is_infinite()).for_each(|value| *value = f32::NAN);
         Ok(all.iter().any(|value| !value.is_nan()).then_some(all))
+    }
+
+    fn read_group(self, table: &TableReader, group: usize) -> Result<Vec<f32>, TableError> {
+        let numbers = |name| -> Result<Vec<f32>, TableError> {
+            let whole = table.integers(group, name)?.into_iter();
+            Ok(whole.map(|number| number.map_or(f32::NAN, |number| number as f32)).collect())
+        };
+        let of_sides = |read: &dyn Fn(f32, f32) -> f32| -> Result<Vec<f32>, TableError> {
+            let sides = numbers("width")?.into_iter().zip(numbers("height")?);
+            Ok(sides.map(|(width, height)| read(width, height)).collect())
+        };
+        match self {
+            Self::Size => of_sides(&|width, height| (width * height).sqrt()),
+            Self::Aspect => of_sides(&|width, height| width / height),
+            Self::BytesPerPixel => {
+                let pixels = of_sides(&|width, height| width * height)?;
+                Ok(numbers("bytes")?.iter().zip(pixels).map(|(bytes, of)| bytes / of).collect())
+            }
+            Self::CameraYear => numbers("camera_year"),
+            _ => table.floats(group, self.name()),
+        }
     }
 }

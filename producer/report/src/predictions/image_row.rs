@@ -10,7 +10,7 @@ use camshaft_common::split_names;
 use chrono::{DateTime, Utc};
 
 use super::label_class::LabelMeaning;
-use crate::table::{Cell, Column, ColumnKind};
+use crate::table::{Cell, Column, columns};
 
 /// An image and its result: a prediction, a failure, or neither in tests.
 #[derive(Debug, Default)]
@@ -210,12 +210,6 @@ impl ImageRow {
     fn time(&self, read: impl Fn(&StageTimings) -> f64) -> Cell<'_> {
         self.number(|predicted| Some(read(&predicted.timings) as f32))
     }
-}
-
-macro_rules! columns {
-    ($($name:literal $kind:ident $cell:expr;)+) => {
-        &[$(Column { name: $name, kind: ColumnKind::$kind, cell: $cell }),+]
-    };
 }
 
 /// The columns of `predictions.parquet`. `docs/report.md` describes them.

@@ -30,16 +30,17 @@ use self::image_table::build_table;
 use self::tables::{ReportTables, put_file, write_rows};
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
-use crate::findings::{self, Findings, LabelOptions, NoSuchFolder, ShortcutSuspect};
+use crate::findings::{self, Findings, ShortcutSuspect};
 use crate::overview;
 use crate::page::thumbnails::Thumbnails;
 use crate::page::wanted::{wanted_examples, wanted_thumbnails};
 use crate::page::{self, AvailablePictures, PageData, RunFacts};
+use crate::predictions::ImageClasses;
 use crate::predictions::read_results::ReadProgress;
 use crate::shortcut_proofs::StoredProofs;
 use crate::slices;
 use crate::summary::{self, Summary};
-use crate::table::TableReader;
+use crate::table::{TableError, TableReader};
 
 const GZIP: &str = "application/gzip";
 
@@ -71,20 +72,18 @@ pub async fn build(
         return Err(ReportError::NoEmbeddings);
     }
     let StoredProofs { proofs, note } = StoredProofs::read(&out, &run).await?;
-    let labels = LabelOptions { holdout: options.holdout, group_by: options.group_by };
+    let labels = options.labels;
     let (table, confusion) = (built.table.try_clone()?, overview.confusion.clone());
     let (found, sliced, confused) = blocking(move || {
         let table = TableReader::open(table)?;
+        let classes = ImageClasses::read(&table)?;
         let confused = confusion.map(|confusion| overview::read_confused(&table, &confusion));
-        let found = findings::find(&table, labels, &proofs)?;
-        Ok((found, slices::find(&table)?, confused.transpose()?))
+        let found = findings::find(&table, &classes, labels, &proofs)?;
+        Ok::<_, ReportError>((found, slices::find(&table, classes)?, confused.transpose()?))
     })
     .await?;
     let confused = confused.unwrap_or_default();
     let Findings { list, clusters, tests, estimated_label_errors, notes, .. } = found;
-    if let Some(NoSuchFolder { part, example }) = found.no_such_folder {
-        return Err(ReportError::NoSuchFolder { part, example });
-    }
     overview.estimated_label_errors = estimated_label_errors.map(|errors| errors.count);
     overview.estimated_label_errors_low = estimated_label_errors.map(|errors| errors.low);
     overview.estimated_label_errors_high = estimated_label_errors.map(|errors| errors.high);
@@ -195,7 +194,7 @@ async fn compare(
         let comparison =
             comparison::compare_runs(&now, &before, name, is_same_model, file.try_clone()?)?;
         let examples = [comparison::first_predicted(&now)?, comparison::first_predicted(&before)?];
-        Ok((comparison, file, examples))
+        Ok::<_, TableError>((comparison, file, examples))
     })
     .await?;
     if comparison.both > 0 {

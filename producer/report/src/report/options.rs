@@ -2,6 +2,8 @@
 
 use camshaft_common::location::Location;
 
+use crate::findings::LabelOptions;
+
 /// What a report holds besides what every report holds.
 #[derive(Clone, Debug)]
 pub struct ReportOptions {
@@ -13,10 +15,8 @@ pub struct ReportOptions {
     pub thumbnails: usize,
     /// Where another run is, to compare this one with.
     pub compare_with: Option<Location>,
-    /// The share of images that no finding is about, 0 to 1 without both; none for no hold-out.
-    pub holdout: Option<f64>,
-    /// The folder of an image's key, counted from 1, whose images are judged together.
-    pub group_by: Option<usize>,
+    /// How labels are judged.
+    pub labels: LabelOptions,
 }
 
 impl Default for ReportOptions {
@@ -26,8 +26,7 @@ impl Default for ReportOptions {
             embeddings: false,
             thumbnails: 1000,
             compare_with: None,
-            holdout: None,
-            group_by: None,
+            labels: LabelOptions::default(),
         }
     }
 }

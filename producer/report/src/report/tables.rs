@@ -8,7 +8,7 @@ use camshaft_common::store::Folder;
 
 use super::blocking::blocking;
 use crate::error::ReportError;
-use crate::table::{Column, TableWriter};
+use crate::table::{self, Column};
 
 const PARQUET: &str = "application/vnd.apache.parquet";
 
@@ -17,16 +17,7 @@ pub(super) async fn write_rows<T: Send + 'static>(
     rows: Vec<T>,
     columns: &'static [Column<T>],
 ) -> Result<File, ReportError> {
-    blocking(move || {
-        let file = tempfile::tempfile()?;
-        let mut writer = TableWriter::new(file.try_clone()?, columns)?;
-        for row in rows {
-            writer.push(row)?;
-        }
-        writer.finish()?;
-        Ok(file)
-    })
-    .await
+    blocking(move || table::write_rows(rows, columns)).await
 }
 
 /// The finished tables of a report.

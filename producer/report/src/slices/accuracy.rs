@@ -29,12 +29,12 @@ const EXAMPLES: usize = 6;
 
 /// Images, and how many of them are wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
+struct WrongCount {
     images: u64,
     wrong: u64,
 }
 
-impl Tally {
+impl WrongCount {
     fn add(&mut self, is_wrong: bool) {
         self.images += 1;
         self.wrong += u64::from(is_wrong);
@@ -57,7 +57,7 @@ impl Tally {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct SliceTest {
     /// The images of the slice whose classes have others.
-    inside: Tally,
+    inside: WrongCount,
     /// The share of wrong images among the others, with as many of each class as the slice has.
     rest: f64,
     /// The share of wrong images of the slice less that of the others.
@@ -69,8 +69,8 @@ struct SliceTest {
 
 impl SliceTest {
     /// Tests the tallies of a slice's classes, each with the tally of the whole class.
-    fn of(classes: impl Iterator<Item = (Tally, Tally)>) -> Option<Self> {
-        let (mut inside, mut mean, mut rest) = (Tally::default(), 0.0, 0.0);
+    fn of(classes: impl Iterator<Item = (WrongCount, WrongCount)>) -> Option<Self> {
+        let (mut inside, mut mean, mut rest) = (WrongCount::default(), 0.0, 0.0);
         let mut others = 0;
         for (slice, class) in classes {
             let other = class.minus(slice);
@@ -200,7 +200,8 @@ impl<'a> Judged<'a> {
                 let span = range.0 as usize..range.1 as usize;
                 let of_class = |class: usize| {
                     let inside = &tallies[class * codes..][span.clone()];
-                    let inside = inside.iter().copied().fold(Tally::default(), Tally::plus);
+                    let inside =
+                        inside.iter().copied().fold(WrongCount::default(), WrongCount::plus);
                     (inside, totals[class])
                 };
                 let candidate = |class, test: Option<SliceTest>| {
@@ -220,10 +221,10 @@ impl<'a> Judged<'a> {
     }
 
     /// The tally of each class and code of a property, and of each class.
-    fn tallies(&self, property: &Property) -> (Vec<Tally>, Vec<Tally>) {
+    fn tallies(&self, property: &Property) -> (Vec<WrongCount>, Vec<WrongCount>) {
         let codes = property.code_count();
-        let mut tallies = vec![Tally::default(); self.ids.len() * codes];
-        let mut totals = vec![Tally::default(); self.ids.len()];
+        let mut tallies = vec![WrongCount::default(); self.ids.len() * codes];
+        let mut totals = vec![WrongCount::default(); self.ids.len()];
         for ((&class, &code), &wrong) in self.class.iter().zip(&property.codes).zip(&self.wrong) {
             // An image without the property is neither in a slice nor among the rest.
             if class != NO_NAME && (code as usize) < codes {
@@ -272,7 +273,7 @@ impl<'a> Judged<'a> {
     fn test_among(&self, candidate: &Candidate, left: &[bool]) -> Option<SliceTest> {
         let property = &self.properties[candidate.property];
         let known = property.code_count();
-        let mut tallies = vec![[Tally::default(); 2]; self.ids.len()];
+        let mut tallies = vec![[WrongCount::default(); 2]; self.ids.len()];
         for row in (0..left.len()).filter(|&row| left[row]) {
             if (property.codes[row] as usize) < known {
                 let [inside, whole] = &mut tallies[self.class[row] as usize];
@@ -347,8 +348,8 @@ impl<'a> Judged<'a> {
 mod tests {
     use super::*;
 
-    fn tally(images: u64, wrong: u64) -> Tally {
-        Tally { images, wrong }
+    fn tally(images: u64, wrong: u64) -> WrongCount {
+        WrongCount { images, wrong }
     }
 
     #[test]

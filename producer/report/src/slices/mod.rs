@@ -17,7 +17,7 @@ pub(crate) use slice::{COLUMNS, Question, Slice};
 
 use std::collections::HashSet;
 
-use crate::predictions::{ImageClasses, NO_NAME, read_examples};
+use crate::predictions::{ImageClasses, NO_NAME, read_examples, read_file_digests};
 use crate::table::{TableError, TableReader};
 
 /// The least images of a slice, and of what it is compared with.
@@ -29,8 +29,10 @@ pub(crate) struct Slices {
     /// Slices with a lower accuracy first, then labels that a property gives away; the most
     /// significant of each first.
     pub(crate) list: Vec<Slice>,
-    /// Whether accuracy was compared: some labels mean a class of the model.
+    /// Whether accuracy is known: some labels mean a class of the model.
     pub(crate) compared_accuracy: bool,
+    /// Whether there was a slice to compare with others.
+    pub(crate) tested_accuracy: bool,
     /// Whether labels were compared: there are at least two with enough images.
     pub(crate) compared_labels: bool,
     /// What was not looked for, and why.
@@ -38,14 +40,14 @@ pub(crate) struct Slices {
 }
 
 /// Searches a finished `predictions.parquet`.
-pub(crate) fn find(table: &TableReader) -> Result<Slices, TableError> {
-    let mut classes = ImageClasses::read(table)?;
+pub(crate) fn find(table: &TableReader, mut classes: ImageClasses) -> Result<Slices, TableError> {
     leave_out_copies(table, &mut classes)?;
     let properties = properties::read(table, &classes)?;
     let weak = accuracy::find(table, &classes, &properties)?;
-    let given_away = nuisances::find(&classes, properties)?;
+    let given_away = nuisances::find(&classes, properties);
     let (compared_accuracy, compared_labels) = (weak.is_some(), given_away.is_some());
     let had_tests = weak.as_ref().map(|weak| weak.compared);
+    let tested_accuracy = had_tests == Some(true);
     let notes = what_was_not_looked_for(&classes, had_tests, compared_labels);
     let weak = weak.map(|weak| weak.slices);
     let mut list: Vec<Slice> = weak.into_iter().chain(given_away).flatten().collect();
@@ -54,7 +56,7 @@ pub(crate) fn find(table: &TableReader) -> Result<Slices, TableError> {
         slice.examples = slice.example_rows.iter().map(|row| named[row].clone()).collect();
         slice.example_keys = slice.examples.iter().map(|example| example.key.clone()).collect();
     }
-    Ok(Slices { list, compared_accuracy, compared_labels, notes })
+    Ok(Slices { list, compared_accuracy, tested_accuracy, compared_labels, notes })
 }
 
 /// Takes the labels and predictions of images whose file came before: copies are no evidence of
@@ -62,29 +64,18 @@ pub(crate) fn find(table: &TableReader) -> Result<Slices, TableError> {
 /// to be of different files.
 fn leave_out_copies(table: &TableReader, classes: &mut ImageClasses) -> Result<(), TableError> {
     let mut seen = HashSet::new();
-    let mut row = 0;
-    for group in 0..table.groups() {
-        for digest in table.texts(group, "digest")? {
-            let counts = classes.given[row] != NO_NAME && classes.predicted[row] != NO_NAME;
-            let file = digest.as_deref().and_then(start_of_digest).filter(|_| counts);
-            if file.is_some_and(|file| !seen.insert(file)) {
-                classes.given[row] = NO_NAME;
-                classes.label[row] = NO_NAME;
-                classes.predicted[row] = NO_NAME;
-            }
-            row += 1;
+    for (row, file) in read_file_digests(table)?.into_iter().enumerate() {
+        let counts = classes.given[row] != NO_NAME && classes.predicted[row] != NO_NAME;
+        if file.filter(|_| counts).is_some_and(|file| !seen.insert(file)) {
+            classes.given[row] = NO_NAME;
+            classes.label[row] = NO_NAME;
+            classes.predicted[row] = NO_NAME;
         }
     }
     Ok(())
 }
 
-/// The first 128 bits of a digest, which tell files apart.
-fn start_of_digest(digest: &str) -> Option<u128> {
-    u128::from_str_radix(digest.strip_prefix("sha256:")?.get(..32)?, 16).ok()
-}
-
-/// Notes on what was not looked for. The page finds them by their first word. `had_tests` is none
-/// without a known accuracy.
+/// Notes on what was not looked for. `had_tests` is none without a known accuracy.
 fn what_was_not_looked_for(
     classes: &ImageClasses,
     had_tests: Option<bool>,

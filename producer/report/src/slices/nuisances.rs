@@ -11,7 +11,6 @@ use super::slice::{Question, Slice};
 use crate::predictions::{ImageClasses, NO_NAME};
 use crate::statistics::contingency::{Association, association};
 use crate::statistics::rank_sum::{self, RankSumTest, SIGNIFICANT_Q, q_values};
-use crate::table::TableError;
 
 /// The least chance that an image with the label has more (or less) of the property than one
 /// without.
@@ -88,13 +87,10 @@ impl Labels {
 
 /// Finds the labels that a property gives away, the most certain first. None if there are no two
 /// labels with enough images.
-pub(super) fn find(
-    classes: &ImageClasses,
-    properties: Vec<Property>,
-) -> Result<Option<Vec<Slice>>, TableError> {
+pub(super) fn find(classes: &ImageClasses, properties: Vec<Property>) -> Option<Vec<Slice>> {
     let labels = Labels::new(classes);
     if labels.ids.len() < 2 {
-        return Ok(None);
+        return None;
     }
     let mut suspects = Vec::new();
     let mut associations = Vec::new();
@@ -128,7 +124,7 @@ pub(super) fn find(
             describe(suspect, shown, q[at], property, related.information, &labels, classes)
         })
     });
-    Ok(Some(slices.collect()))
+    Some(slices.collect())
 }
 
 /// The test of a label, and of a name if the property has names, that tells most: how a property is

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::predictions::ImageExample;
-use crate::table::{Cell, Column, ColumnKind};
+use crate::table::{Cell, Column, columns};
 
 /// Which question a slice answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -70,29 +70,23 @@ pub(crate) struct Slice {
     pub(crate) example_keys: Vec<String>,
 }
 
-macro_rules! column {
-    ($name:literal $kind:ident $cell:expr) => {
-        Column { name: $name, kind: ColumnKind::$kind, cell: $cell }
-    };
-}
-
 /// The columns of `slices.parquet`. `docs/report.md` describes them.
-pub(crate) const COLUMNS: &[Column<Slice>] = &[
-    column!("question" Text |slice| Cell::Text(Some(slice.question.name()))),
-    column!("class" Text |slice| Cell::Text(slice.class.as_deref())),
-    column!("feature" Text |slice| Cell::Text(Some(&slice.feature))),
-    column!("from" Float |slice| Cell::Float(slice.from)),
-    column!("to" Float |slice| Cell::Float(slice.to)),
-    column!("value" Text |slice| Cell::Text(slice.value.as_deref())),
-    column!("images" Integer |slice| Cell::Integer(slice.images.try_into().ok())),
-    column!("wrong" Integer |slice| Cell::Integer(slice.wrong.and_then(|n| n.try_into().ok()))),
-    column!("accuracy" Float |slice| Cell::Float(slice.accuracy)),
-    column!("accuracy_low" Float |slice| Cell::Float(slice.accuracy_low)),
-    column!("accuracy_high" Float |slice| Cell::Float(slice.accuracy_high)),
-    column!("rest_accuracy" Float |slice| Cell::Float(slice.rest_accuracy)),
-    column!("effect" Float |slice| Cell::Float(Some(slice.effect))),
-    column!("information" Float |slice| Cell::Float(slice.information)),
-    column!("q" Float |slice| Cell::Float(Some(slice.q as f32))),
-    column!("reason" Text |slice| Cell::Text(Some(&slice.reason))),
-    column!("examples" TextList |slice| Cell::TextList(Some(&slice.example_keys))),
-];
+pub(crate) const COLUMNS: &[Column<Slice>] = columns! {
+    "question" Text |slice| Cell::Text(Some(slice.question.name()));
+    "class" Text |slice| Cell::Text(slice.class.as_deref());
+    "feature" Text |slice| Cell::Text(Some(&slice.feature));
+    "from" Float |slice| Cell::Float(slice.from);
+    "to" Float |slice| Cell::Float(slice.to);
+    "value" Text |slice| Cell::Text(slice.value.as_deref());
+    "images" Integer |slice| Cell::Integer(slice.images.try_into().ok());
+    "wrong" Integer |slice| Cell::Integer(slice.wrong.and_then(|n| n.try_into().ok()));
+    "accuracy" Float |slice| Cell::Float(slice.accuracy);
+    "accuracy_low" Float |slice| Cell::Float(slice.accuracy_low);
+    "accuracy_high" Float |slice| Cell::Float(slice.accuracy_high);
+    "rest_accuracy" Float |slice| Cell::Float(slice.rest_accuracy);
+    "effect" Float |slice| Cell::Float(Some(slice.effect));
+    "information" Float |slice| Cell::Float(slice.information);
+    "q" Float |slice| Cell::Float(Some(slice.q as f32));
+    "reason" Text |slice| Cell::Text(Some(&slice.reason));
+    "examples" TextList |slice| Cell::TextList(Some(&slice.example_keys));
+};

@@ -1,12 +1,14 @@
 //! Both searches on tables made by hand, with planted slices and without.
 
-use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash};
+use camshaft_common::measure::ImageMeasures;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::{Question, Slice, Slices, find};
-use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction};
-use crate::table::{TableReader, TableWriter};
+use crate::predictions::{
+    COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowPrediction, usual_measures,
+};
+use crate::table::table_of;
 
 /// An image of a data set of wolves and dogs.
 struct Photo {
@@ -20,29 +22,14 @@ struct Photo {
 }
 
 fn search(photos: &[Photo]) -> Slices {
-    let file = tempfile::tempfile().unwrap();
-    let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
-    for photo in photos {
-        writer.push(row(photo)).unwrap();
-    }
-    writer.finish().unwrap();
-    find(&TableReader::open(file).unwrap()).unwrap()
+    let table = table_of(photos.iter().map(row), COLUMNS);
+    let classes = ImageClasses::read(&table).unwrap();
+    find(&table, classes).unwrap()
 }
 
 fn row(photo: &Photo) -> ImageRow {
-    let measures = ImageMeasures {
-        version: MEASURES_VERSION,
-        brightness: photo.brightness,
-        contrast: 0.2,
-        dark_percentile: 0.2,
-        bright_percentile: 0.8,
-        information: 0.9,
-        blur: 0.3,
-        chroma: photo.chroma,
-        perceptual_hash: PerceptualHash(0),
-        border: None,
-        blocking: None,
-    };
+    let measures =
+        ImageMeasures { brightness: photo.brightness, chroma: photo.chroma, ..usual_measures() };
     let predicted = RowPrediction {
         labels: vec![photo.predicted.to_owned()],
         probabilities: vec![0.9],

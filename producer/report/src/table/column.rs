@@ -53,6 +53,18 @@ pub(crate) enum Cell<'a> {
     HalfList(Option<&'a [[u8; 2]]>),
 }
 
+/// Columns with a name, a kind and a cell: `columns! { "key" Text |row| Cell::Text(Some(&row.key)); }`.
+macro_rules! columns {
+    ($($name:literal $kind:ident $cell:expr;)+) => {
+        &[$($crate::table::Column {
+            name: $name,
+            kind: $crate::table::ColumnKind::$kind,
+            cell: $cell,
+        }),+]
+    };
+}
+pub(crate) use columns;
+
 /// A column of a table whose rows are of type `R`.
 #[derive(Debug)]
 pub(crate) struct Column<R> {

@@ -10,10 +10,35 @@ mod reader;
 mod writer;
 
 pub use column::TableError;
-pub(crate) use column::{Cell, Column, ColumnKind};
+pub(crate) use column::{Cell, Column, ColumnKind, columns};
 pub(crate) use csv_writer::CsvWriter;
 pub(crate) use reader::{ListColumn, TableReader};
 pub(crate) use writer::TableWriter;
+
+use std::fs::File;
+
+/// Writes rows to a temporary file.
+pub(crate) fn write_rows<R>(
+    rows: impl IntoIterator<Item = R>,
+    columns: &'static [Column<R>],
+) -> Result<File, TableError> {
+    let file = tempfile::tempfile()?;
+    let mut writer = TableWriter::new(file.try_clone()?, columns)?;
+    for row in rows {
+        writer.push(row)?;
+    }
+    writer.finish()?;
+    Ok(file)
+}
+
+/// A finished table of these rows.
+#[cfg(test)]
+pub(crate) fn table_of<R>(
+    rows: impl IntoIterator<Item = R>,
+    columns: &'static [Column<R>],
+) -> TableReader {
+    TableReader::open(write_rows(rows, columns).unwrap()).unwrap()
+}
 
 #[cfg(test)]
 mod tests {

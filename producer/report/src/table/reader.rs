@@ -28,6 +28,22 @@ pub(crate) struct ListColumn<T> {
     ends: Vec<usize>,
 }
 
+/// Some rows of a row group.
+pub(crate) struct GroupRows<'a> {
+    /// The row group.
+    pub(crate) group: usize,
+    /// The first row of the group.
+    start: usize,
+    rows: &'a [u32],
+}
+
+impl GroupRows<'_> {
+    /// Each row, and where it is in the group.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, usize)> {
+        self.rows.iter().map(|row| (*row, *row as usize - self.start))
+    }
+}
+
 impl<T> ListColumn<T> {
     /// The list of a row, counted from the first of the column's.
     pub(crate) fn get(&self, row: usize) -> &[T] {
@@ -65,6 +81,20 @@ impl TableReader {
     /// The number of rows in one row group.
     pub(crate) fn rows_in_group(&self, group: usize) -> usize {
         usize::try_from(self.file.metadata().row_group(group).num_rows()).unwrap_or(0)
+    }
+
+    /// Divides rows, which are in ascending order, among the row groups that have them.
+    pub(crate) fn groups_of<'a>(&self, rows: &'a [u32]) -> Vec<GroupRows<'a>> {
+        let (mut start, mut left, mut groups) = (0, rows, Vec::new());
+        for group in 0..self.groups() {
+            let end = start + self.rows_in_group(group);
+            let (here, later) = left.split_at(left.partition_point(|row| (*row as usize) < end));
+            if !here.is_empty() {
+                groups.push(GroupRows { group, start, rows: here });
+            }
+            (start, left) = (end, later);
+        }
+        groups
     }
 
     /// Whether the table has a column of this name.

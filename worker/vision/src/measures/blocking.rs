@@ -47,7 +47,7 @@ pub(super) fn blocking(picture: &RgbImage) -> f32 {
     across.strength().min(down.strength()).max(0.0) as f32
 }
 
-/// Writes a row's green, of which luma consists for the most part.
+/// Writes a row's green, the largest part of luma.
 fn read_row(picture: &RgbImage, y: usize, to: &mut [u8]) {
     let start = 3 * picture.width() as usize * y;
     let pixels = picture.as_raw()[start..].as_chunks::<3>().0;

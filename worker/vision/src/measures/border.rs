@@ -11,11 +11,11 @@ use super::reduced::{Luma, STEPS};
 const MEAN_DIFFERENCE: u32 = 3 * STEPS;
 /// A pixel that differs more from the bar's brightness is another: twelve levels.
 const OTHER_PIXEL: u16 = 12 * STEPS as u16;
-/// A line of the bar may have one other pixel in so many.
+/// A line of the bar may have up to one other pixel in 20.
 const OTHERS_IN: usize = 20;
-/// The end is looked for in so many lines: averaging and JPEG's ringing soften it.
+/// The lines in which the end is looked for: averaging and JPEG's ringing soften it.
 const END_LINES: usize = 4;
-/// Of ten pixels along a straight end, so many change.
+/// Along a straight end, at least 6 of 10 pixels change.
 const CHANGED_IN_TEN: usize = 6;
 
 /// How far bars reach inwards from the left, top, right and lower edge, as shares of width and height.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use camshaft_common::measure::SKETCH_NUMBERS;
 
+use crate::predictions::read_file_digests;
 use crate::predictions::sketches::{CentredSketches, SketchVector};
 use crate::similarity::orientation::Orientation;
 use crate::table::{TableError, TableReader};
@@ -15,7 +16,7 @@ use crate::table::{TableError, TableReader};
 /// The least entropy of brightness of a picture whose hash says anything.
 const MIN_INFORMATION: f32 = 0.2;
 /// What a copy that lies the same way needs. Tuned on copies of ten kinds, see
-/// `tests/benches/duplicates.py`.
+/// `tests/benches/findings/duplicates.py`.
 const SAME_WAY: [CloseEnough; 3] = [
     CloseEnough { max_hash_bits: 2, min_cosine: 0.75, min_centred: 0.45 },
     CloseEnough { max_hash_bits: 4, min_cosine: 0.85, min_centred: 0.60 },
@@ -284,13 +285,7 @@ impl Sketches {
 
 /// By row, the first row with the same digest; and the number of rows without one.
 fn files(table: &TableReader) -> Result<(Vec<u32>, usize), TableError> {
-    let mut digests = Vec::with_capacity(table.rows());
-    for group in 0..table.groups() {
-        digests.extend(table.texts(group, "digest")?.into_iter().map(|digest| {
-            let digest = digest?;
-            u128::from_str_radix(digest.strip_prefix("sha256:")?.get(..32)?, 16).ok()
-        }));
-    }
+    let digests = read_file_digests(table)?;
     let mut first = HashMap::with_capacity(digests.len());
     let rows = (0..).zip(&digests);
     let file =

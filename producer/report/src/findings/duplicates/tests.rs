@@ -1,16 +1,16 @@
 //! Copies and their groups, on tables made by hand.
 
-use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION, PerceptualHash, SKETCH_NUMBERS};
+use camshaft_common::measure::{ImageMeasures, PerceptualHash, SKETCH_NUMBERS};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::find;
 use crate::findings::finding::{Problem, RowFinding};
 use crate::predictions::{
-    COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowPrediction, SketchBytes,
+    COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowPrediction, SketchBytes, usual_measures,
 };
 use crate::similarity::orientation::Orientation;
-use crate::table::{TableReader, TableWriter};
+use crate::table::table_of;
 
 /// An image with a picture of its own; `noise` moves its embedding away from that of its seed.
 fn image(seed: u64, noise: i8) -> ImageRow {
@@ -24,19 +24,7 @@ fn image(seed: u64, noise: i8) -> ImageRow {
         let moved = number.cast_signed().saturating_add(random.random_range(-noise..=noise));
         *number = moved.cast_unsigned();
     }
-    let measures = ImageMeasures {
-        version: MEASURES_VERSION,
-        brightness: 0.5,
-        contrast: 0.2,
-        dark_percentile: 0.2,
-        bright_percentile: 0.8,
-        information: 0.9,
-        blur: 0.3,
-        chroma: 0.2,
-        perceptual_hash: hash,
-        border: None,
-        blocking: None,
-    };
+    let measures = ImageMeasures { perceptual_hash: hash, ..usual_measures() };
     let sketch = Some(SketchBytes { scale: 0.01, numbers });
     let row = ImageRow {
         key: format!("{seed}.jpg"),
@@ -63,13 +51,7 @@ fn hash_of(row: &ImageRow) -> u64 {
 
 /// The findings among these images and forty others, which come first.
 fn found(rows: Vec<ImageRow>) -> Vec<RowFinding> {
-    let file = tempfile::tempfile().unwrap();
-    let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
-    for row in (1000..1040).map(|seed| image(seed, 0)).chain(rows) {
-        writer.push(row).unwrap();
-    }
-    writer.finish().unwrap();
-    let table = TableReader::open(file).unwrap();
+    let table = table_of((1000..1040).map(|seed| image(seed, 0)).chain(rows), COLUMNS);
     let classes = ImageClasses::read(&table).unwrap();
     let mut notes = Vec::new();
     let mut found = find(&table, &classes, &mut notes).unwrap();

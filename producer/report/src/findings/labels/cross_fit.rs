@@ -21,7 +21,7 @@ const MAX_COMPARED_IMAGES: f64 = 8192.0;
 const MANY_IMAGES: usize = 5000;
 
 /// The images that heads are fitted to and judge.
-pub(super) struct Examples<'a> {
+pub(super) struct LabelledImages<'a> {
     pub(super) features: &'a FeatureMatrix,
     /// By row of the table, the number of the class; [`NO_NAME`] for other rows.
     pub(super) classes: Vec<u32>,
@@ -42,7 +42,7 @@ pub(super) struct CrossFit {
     pub(super) opinions: Vec<Opinion>,
 }
 
-impl Examples<'_> {
+impl LabelledImages<'_> {
     /// Fits heads to all folds.
     pub(super) fn cross_fit(&self) -> CrossFit {
         let strength = self.choose_strength();

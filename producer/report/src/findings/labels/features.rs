@@ -3,6 +3,8 @@
 //! Features are centred and brought to one length, so that the strength of a regularisation means the
 //! same for every network. Long embeddings are projected onto the axes along which they vary most.
 
+use camshaft_common::measure::SKETCH_NUMBERS;
+
 use crate::learning::{FeatureMatrix, FeatureMatrixBuilder, Projection};
 use crate::predictions::sketches::CentredSketches;
 use crate::table::{TableError, TableReader};
@@ -40,13 +42,12 @@ impl ImageFeatures {
 
     fn of_sketches(table: &TableReader) -> Result<Option<Self>, TableError> {
         let Some(sketches) = CentredSketches::new(table)? else { return Ok(None) };
-        let width = camshaft_common::measure::SKETCH_NUMBERS;
-        let mut matrix = FeatureMatrixBuilder::new(width, table.rows());
+        let mut matrix = FeatureMatrixBuilder::new(SKETCH_NUMBERS, table.rows());
         let mut exists = Vec::with_capacity(table.rows());
         for group in 0..table.groups() {
             for point in sketches.of_group(table, group)? {
                 exists.push(point.is_some());
-                let mut point = point.unwrap_or([0.0; camshaft_common::measure::SKETCH_NUMBERS]);
+                let mut point = point.unwrap_or([0.0; SKETCH_NUMBERS]);
                 bring_to_length(&mut point);
                 matrix.push(&point);
             }

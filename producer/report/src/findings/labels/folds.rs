@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::super::finding::RowFinding;
+use crate::error::ReportError;
 use crate::similarity::disjoint_sets::DisjointSets;
-use crate::table::{TableError, TableReader};
+use crate::table::TableReader;
 
 /// The number of folds.
 pub(super) const FOLDS: u8 = 5;
@@ -27,21 +28,15 @@ pub(super) struct Folds {
     pub(super) draws: Vec<f32>,
 }
 
-/// The number of images and an example, if no image's key has as many folders as `--group-by` says.
-pub(crate) struct NoSuchFolder {
-    pub(crate) part: usize,
-    pub(crate) example: String,
-}
-
 impl Folds {
     /// Assigns all rows. `holdout` is the share of the hold-out, `part` the folder that groups images,
-    /// counted from 1.
+    /// counted from 1. An error if no key has as many folders.
     pub(super) fn assign(
         table: &TableReader,
         duplicates: &[RowFinding],
         holdout: f64,
         part: Option<usize>,
-    ) -> Result<Result<Self, NoSuchFolder>, TableError> {
+    ) -> Result<Self, ReportError> {
         let mut sets = DisjointSets::new(table.rows());
         for found in duplicates {
             if let Some(other) = found.other {
@@ -62,7 +57,7 @@ impl Folds {
             }
         }
         if let (Some(part), true, Some(example)) = (part, folders.is_empty(), example) {
-            return Ok(Err(NoSuchFolder { part, example }));
+            return Err(ReportError::NoSuchFolder { part, example });
         }
         let draws = hashes.iter().map(|hash| hash.draw).collect();
         for (first, others) in sets.groups() {
@@ -75,7 +70,7 @@ impl Folds {
             true => HELD_OUT,
             false => hash.fold,
         };
-        Ok(Ok(Self { of_row: hashes.iter().map(fold).collect(), draws }))
+        Ok(Self { of_row: hashes.iter().map(fold).collect(), draws })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use super::confident_learning::Opinion;
 use super::folds::HELD_OUT;
 use crate::predictions::{ImageClasses, NO_NAME};
-use crate::table::{Cell, Column, ColumnKind, TableError, TableReader, TableWriter};
+use crate::table::{Cell, Column, TableError, TableReader, TableWriter, columns};
 
 /// A labelled image.
 #[derive(Debug)]
@@ -69,38 +69,20 @@ pub(super) fn write(table: &TableReader, judged: &JudgedLabels<'_>) -> Result<Fi
 }
 
 /// The columns of `labels.parquet`. `docs/report.md` describes them.
-const COLUMNS: &[Column<LabelRow>] = &[
-    Column { name: "key", kind: ColumnKind::Text, cell: |row| Cell::Text(Some(&row.key)) },
-    Column { name: "label", kind: ColumnKind::Text, cell: |row| Cell::Text(Some(&row.label)) },
-    Column { name: "fold", kind: ColumnKind::Integer, cell: |row| Cell::Integer(row.fold) },
-    Column {
-        name: "held_out_class",
-        kind: ColumnKind::Text,
-        cell: |row| Cell::Text(row.held_out_class.as_deref()),
-    },
-    Column {
-        name: "held_out_probability",
-        kind: ColumnKind::Float,
-        cell: |row| Cell::Float(row.held_out.map(|opinion| opinion.top_probability)),
-    },
-    Column {
-        name: "held_out_label_probability",
-        kind: ColumnKind::Float,
-        cell: |row| Cell::Float(row.held_out.map(|opinion| opinion.label_probability)),
-    },
-    Column {
-        name: "model_label_probability",
-        kind: ColumnKind::Float,
-        cell: |row| Cell::Float(row.model.map(|opinion| opinion.label_probability)),
-    },
-    Column {
-        name: "suspected",
-        kind: ColumnKind::Boolean,
-        cell: |row| Cell::Boolean(Some(row.suspected)),
-    },
-    Column {
-        name: "holdout",
-        kind: ColumnKind::Boolean,
-        cell: |row| Cell::Boolean(Some(row.in_holdout)),
-    },
-];
+const COLUMNS: &[Column<LabelRow>] = columns! {
+    "key" Text |row| Cell::Text(Some(&row.key));
+    "label" Text |row| Cell::Text(Some(&row.label));
+    "fold" Integer |row| Cell::Integer(row.fold);
+    "held_out_class" Text |row| Cell::Text(row.held_out_class.as_deref());
+    "held_out_probability" Float |row| {
+        Cell::Float(row.held_out.map(|opinion| opinion.top_probability))
+    };
+    "held_out_label_probability" Float |row| {
+        Cell::Float(row.held_out.map(|opinion| opinion.label_probability))
+    };
+    "model_label_probability" Float |row| {
+        Cell::Float(row.model.map(|opinion| opinion.label_probability))
+    };
+    "suspected" Boolean |row| Cell::Boolean(Some(row.suspected));
+    "holdout" Boolean |row| Cell::Boolean(Some(row.in_holdout));
+};

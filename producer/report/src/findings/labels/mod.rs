@@ -23,18 +23,19 @@ use std::collections::HashSet;
 use std::fs::File;
 
 pub(crate) use confident_learning::EstimatedErrors;
-pub(crate) use folds::NoSuchFolder;
+pub(super) use model_opinions::usual_probabilities;
 
 use self::confident_learning::{Opinion, Suspects};
-use self::cross_fit::{CrossFit, Examples};
+use self::cross_fit::{CrossFit, LabelledImages};
 use self::features::ImageFeatures;
 use self::folds::{FOLDS, Folds, HELD_OUT};
 use self::given_labels::GivenLabels;
 use self::label_rows::JudgedLabels;
 use super::finding::{LabelOpinions, RowFinding};
+use crate::error::ReportError;
 use crate::overview::{HoldoutAccuracy, LabelAudit, MeasuredShare, ModelAgainstHeads};
 use crate::predictions::{ImageClasses, NO_NAME};
-use crate::table::{TableError, TableReader};
+use crate::table::TableReader;
 
 /// The fewest images of a label that heads learn from. With five folds a head then sees 16 of them.
 const MIN_CLASS_IMAGES: usize = 20;
@@ -43,15 +44,15 @@ const MIN_SUSPECTS: usize = 5;
 
 /// How labels are judged.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LabelOptions {
-    /// The share of images that no finding is about.
-    pub(crate) holdout: Option<f64>,
-    /// The folder of a key, counted from 1, whose images are never in two folds.
-    pub(crate) group_by: Option<usize>,
+pub struct LabelOptions {
+    /// The share of images that no finding is about, 0 to 1 without both; none for no hold-out.
+    pub holdout: Option<f64>,
+    /// The folder of an image's key, counted from 1, whose images are judged together: they are never
+    /// in two folds.
+    pub group_by: Option<usize>,
 }
 
 /// What the search finds.
-#[derive(Default)]
 pub(super) struct LabelErrors {
     pub(super) found: Vec<RowFinding>,
     /// The estimated number of wrong labels; none without labels.
@@ -62,8 +63,6 @@ pub(super) struct LabelErrors {
     pub(super) table: Option<File>,
     /// By row, whether the image is in the hold-out. Empty if there is none.
     pub(super) in_holdout: Vec<bool>,
-    /// Why images can't be grouped.
-    pub(super) no_such_folder: Option<NoSuchFolder>,
 }
 
 /// Searches all labelled images. `duplicates` are those found before.
@@ -73,14 +72,9 @@ pub(super) fn find(
     options: LabelOptions,
     duplicates: &[RowFinding],
     notes: &mut Vec<String>,
-) -> Result<LabelErrors, TableError> {
+) -> Result<LabelErrors, ReportError> {
     let holdout = options.holdout.unwrap_or(0.0);
-    let folds = match Folds::assign(table, duplicates, holdout, options.group_by)? {
-        Ok(folds) => folds,
-        Err(missing) => {
-            return Ok(LabelErrors { no_such_folder: Some(missing), ..LabelErrors::default() });
-        }
-    };
+    let folds = Folds::assign(table, duplicates, holdout, options.group_by)?;
     let model = model_opinions::read(table, classes)?;
     let labels = GivenLabels::read(classes);
     let features = match labels.len() {
@@ -115,14 +109,7 @@ pub(super) fn find(
         None => Vec::new(),
     };
     let audit = search.judged.map(|judged| judged.audit);
-    Ok(LabelErrors {
-        found,
-        estimated: estimate,
-        audit,
-        table: file,
-        in_holdout,
-        no_such_folder: None,
-    })
+    Ok(LabelErrors { found, estimated: estimate, audit, table: file, in_holdout })
 }
 
 /// What heads that have not seen the images say of them.
@@ -158,13 +145,17 @@ impl JudgedByHeads {
         let class = |row: usize| if usable(&row) { number(labels.of_row[row]) } else { NO_NAME };
         let classes: Vec<u32> = (0..labels.of_row.len()).map(class).collect();
         let has_class = |row: &usize| classes[*row] != NO_NAME;
-        let examples = Examples {
+        let (judged, unseen): (Vec<usize>, Vec<usize>) =
+            rows().filter(has_class).partition(in_folds);
+        let [judged, unseen] =
+            [judged, unseen].map(|rows| rows.into_iter().map(|row| row as u32).collect());
+        let examples = LabelledImages {
             features: &features.matrix,
             class_count: enough.len(),
             folds: &folds.of_row,
             draws: &folds.draws,
-            rows: rows().filter(in_folds).filter(has_class).map(|row| row as u32).collect(),
-            classes: classes.clone(),
+            rows: judged,
+            classes,
         };
         let first = examples.cross_fit();
         // Of the first heads: which labels the second ones are fitted without depends on the labels that
@@ -179,8 +170,7 @@ impl JudgedByHeads {
         // The first heads say how many labels are wrong: the second ones know which were suspected, and
         // count too many. They say better which ones.
         let suspects = confident_learning::most_suspected(&fit.opinions, by_first.estimate);
-        let unseen: Vec<u32> =
-            rows().filter(|row| !in_folds(row) && has_class(row)).map(|row| row as u32).collect();
+        let unseen: Vec<u32> = unseen;
         let suspected = rows_of(&examples.rows, &suspects.positions);
         let audit = LabelAudit {
             features: features.kind,
@@ -207,7 +197,7 @@ fn has_enough_images(by_fold: &[usize; FOLDS as usize]) -> bool {
 }
 
 /// The share of the most frequent label: always to guess it is right that often.
-fn largest_share(examples: &Examples<'_>) -> f64 {
+fn largest_share(examples: &LabelledImages<'_>) -> f64 {
     let mut counts = vec![0_u64; examples.class_count];
     for row in &examples.rows {
         counts[examples.classes[*row as usize] as usize] += 1;
@@ -232,7 +222,7 @@ fn agreement<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> Option<Measured
 
 /// The accuracy on images that no head has seen, before and after the suspected labels are left out.
 fn holdout_accuracy(
-    examples: &Examples<'_>,
+    examples: &LabelledImages<'_>,
     fit: &CrossFit,
     unseen: &[u32],
     suspected: &HashSet<u32>,
@@ -303,16 +293,20 @@ impl Search<'_> {
         found
     }
 
+    /// Whether no head judges the image, which is not in the hold-out.
+    fn is_left_to_model(&self, row: usize) -> bool {
+        let is_judged = self
+            .judged
+            .as_ref()
+            .is_some_and(|judged| judged.rows.binary_search(&(row as u32)).is_ok());
+        !is_judged && self.folds.of_row[row] != HELD_OUT
+    }
+
     /// The labels that the model suspects, of images that no head has judged; and the estimate of
     /// both.
     fn by_model(&self) -> (Vec<RowFinding>, Option<EstimatedErrors>) {
         let names = &self.classes.names;
-        let judged = self.judged.as_ref();
-        let is_judged =
-            |row: usize| judged.is_some_and(|j| j.rows.binary_search(&(row as u32)).is_ok());
-        let counts = |row: &usize| {
-            self.model[*row].is_some() && !is_judged(*row) && self.folds.of_row[*row] != HELD_OUT
-        };
+        let counts = |row: &usize| self.model[*row].is_some() && self.is_left_to_model(*row);
         let rows: Vec<usize> = (0..self.model.len()).filter(counts).collect();
         let opinions: Vec<Opinion> = rows.iter().flat_map(|row| self.model[*row]).collect();
         let suspects = confident_learning::suspects(&opinions);
@@ -328,7 +322,8 @@ impl Search<'_> {
         };
         let found = suspects.positions.iter().map(describe).collect();
         let of_model = (!opinions.is_empty()).then_some(suspects.estimate);
-        let estimates = [judged.map(|judged| judged.suspects.estimate), of_model];
+        let of_heads = self.judged.as_ref().map(|judged| judged.suspects.estimate);
+        let estimates = [of_heads, of_model];
         let sum = estimates.into_iter().flatten().reduce(|one, other| EstimatedErrors {
             count: one.count + other.count,
             low: one.low + other.low,
@@ -339,16 +334,10 @@ impl Search<'_> {
 
     /// Says what was not judged by heads, and why.
     fn note(&self, notes: &mut Vec<String>) {
-        let judged = self.judged.as_ref();
         let (mut by_model, mut by_none) = (0_u64, 0_u64);
         for (row, label) in self.labels.of_row.iter().enumerate() {
             let has_prediction = self.classes.predicted[row] != NO_NAME;
-            let is_judged = judged.is_some_and(|j| j.rows.binary_search(&(row as u32)).is_ok());
-            if *label == NO_NAME
-                || !has_prediction
-                || is_judged
-                || self.folds.of_row[row] == HELD_OUT
-            {
+            if *label == NO_NAME || !has_prediction || !self.is_left_to_model(row) {
                 continue;
             }
             match self.model[row] {

@@ -15,18 +15,9 @@ pub(super) fn read(
 ) -> Result<Vec<Option<Opinion>>, TableError> {
     let of_label = table.all_floats("label_probability")?;
     let is_known = known_labels(classes, &of_label);
-    let judged = |row: usize| {
-        let (label, predicted) = (classes.label[row], classes.predicted[row]);
-        label != NO_NAME && predicted != NO_NAME && is_known[label as usize]
-    };
+    let judged = |row: usize| is_judged(classes, &is_known, row);
     let probability = |row: usize| Some(of_label[row]).filter(|p| !p.is_nan()).unwrap_or(0.0);
-    let labels = (0..of_label.len()).filter(|row| judged(*row));
-    let labels = labels.map(|row| (classes.label[row], probability(row)));
-    let mut thresholds = confident_learning::thresholds(labels, classes.names.len());
-    // A class that no image is labelled with: as sure as the model usually is of a label.
-    let known: Vec<f32> = thresholds.iter().copied().filter(|t| !t.is_nan()).collect();
-    let usual = known.iter().sum::<f32>() / known.len() as f32;
-    thresholds.iter_mut().filter(|t| t.is_nan()).for_each(|threshold| *threshold = usual);
+    let thresholds = usual_probabilities(classes, &of_label);
     let mut opinions = Vec::with_capacity(of_label.len());
     for group in 0..table.groups() {
         let (names, chances) = (
@@ -53,6 +44,30 @@ pub(super) fn read(
         }
     }
     Ok(opinions)
+}
+
+/// By class, how sure the model usually is of it: the mean probability of the class among the images
+/// labelled with it; for a class that no image is labelled with, the mean of the other classes. NaN
+/// without labels. `of_label` has each row's probability of its label.
+pub(in crate::findings) fn usual_probabilities(
+    classes: &ImageClasses,
+    of_label: &[f32],
+) -> Vec<f32> {
+    let is_known = known_labels(classes, of_label);
+    let labels = (0..of_label.len()).filter(|row| is_judged(classes, &is_known, *row));
+    let probability = |row: usize| Some(of_label[row]).filter(|p| !p.is_nan()).unwrap_or(0.0);
+    let labels = labels.map(|row| (classes.label[row], probability(row)));
+    let mut usual = confident_learning::thresholds(labels, classes.names.len());
+    let known: Vec<f32> = usual.iter().copied().filter(|t| !t.is_nan()).collect();
+    let mean = known.iter().sum::<f32>() / known.len() as f32;
+    usual.iter_mut().filter(|t| t.is_nan()).for_each(|threshold| *threshold = mean);
+    usual
+}
+
+/// Whether the model can be asked about a row's label.
+fn is_judged(classes: &ImageClasses, is_known: &[bool], row: usize) -> bool {
+    let (label, predicted) = (classes.label[row], classes.predicted[row]);
+    label != NO_NAME && predicted != NO_NAME && is_known[label as usize]
 }
 
 /// By label, whether it is one of the model's classes: some image has a probability of it.

@@ -5,8 +5,11 @@ use rand_pcg::Pcg64Mcg;
 
 use super::super::finding::FindingKind;
 use super::super::{Findings, LabelOptions, find};
-use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowPrediction, SketchBytes};
-use crate::table::{TableReader, TableWriter};
+use crate::error::ReportError;
+use crate::predictions::{
+    COLUMNS, ImageClasses, ImageRow, LabelMeaning, RowPrediction, SketchBytes,
+};
+use crate::table::table_of;
 
 /// Labels that the model has never heard of.
 const LABELS: [&str; 3] = ["alpha", "beta", "gamma"];
@@ -57,14 +60,14 @@ fn planted(model_knows: bool) -> Vec<ImageRow> {
     rows
 }
 
+fn try_to_find(rows: Vec<ImageRow>, options: LabelOptions) -> Result<Findings, ReportError> {
+    let table = table_of(rows, COLUMNS);
+    let classes = ImageClasses::read(&table).unwrap();
+    find(&table, &classes, options, &[])
+}
+
 fn found(rows: Vec<ImageRow>, options: LabelOptions) -> Findings {
-    let file = tempfile::tempfile().unwrap();
-    let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
-    for row in rows {
-        writer.push(row).unwrap();
-    }
-    writer.finish().unwrap();
-    find(&TableReader::open(file).unwrap(), options, &[]).unwrap()
+    try_to_find(rows, options).unwrap()
 }
 
 fn suspected(findings: &Findings) -> Vec<(&str, Option<&str>)> {
@@ -144,8 +147,9 @@ fn images_are_grouped_by_a_folder_and_one_that_no_image_has_is_refused() {
     let grouped = LabelOptions { holdout: None, group_by: Some(1) };
     assert_eq!(suspected(&found(planted(false), grouped)), WRONG);
     let missing = LabelOptions { holdout: None, group_by: Some(2) };
-    let refused = found(planted(false), missing).no_such_folder.unwrap();
-    assert_eq!((refused.part, refused.example.as_str()), (2, "site-0/0.jpg"));
+    let refused = try_to_find(planted(false), missing).unwrap_err();
+    let ReportError::NoSuchFolder { part, example } = refused else { panic!("{refused}") };
+    assert_eq!((part, example.as_str()), (2, "site-0/0.jpg"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants copies of ten kinds among photographs, and prints how many of each kind are found.
 
-    cargo build --release && tests/benches/duplicates.py --seeds 2 3 4 [--peers]
+    cargo build --release && tests/benches/findings/duplicates.py --seeds 2 3 4 [--peers]
 
 600 photographs of ../shared/data/pets and 20 copies of each kind, each of another photograph: 800
 images a seed. `--peers` measures imagededup's PHash and fastdup on the same files beside it. A finding
@@ -9,30 +9,19 @@ is a pair of an image and the one that it is a copy of, in any order. Needs duck
 and with --peers imagededup and fastdup.
 """
 import argparse
-import io
-import json
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import duckdb
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-ROOT = Path(__file__).resolve().parents[2]
-PHOTOS = ROOT.parent / "shared" / "data" / "pets"
-PROGRAM = ROOT / "target" / "release" / "camshaft"
+from plant import PHOTOS, WATERMARKS, encoded
+from programs import Fastdup, audited, found, imagededup_pairs
+
 IMAGES = 600
 COPIES_OF_A_KIND = 20
-TEXTS = ["SAMPLE", "© stock photo", "PREVIEW ONLY", "do not copy", "pets.example.com"]
-
-
-def encoded(picture, quality=90):
-    data = io.BytesIO()
-    picture.convert("RGB").save(data, "JPEG", quality=quality)
-    return data.getvalue()
 
 
 def resized(picture, chance):
@@ -49,7 +38,7 @@ def cropped(picture, chance):
 
 def marked(picture, chance):
     """Half-transparent text, once: across the picture, or small in a corner."""
-    text, (width, height) = chance.choice(TEXTS), picture.size
+    text, (width, height) = chance.choice(WATERMARKS), picture.size
     layer = Image.new("RGBA", picture.size, (255, 255, 255, 0))
     draw = ImageDraw.Draw(layer)
     if chance.random() < 0.5:
@@ -114,40 +103,16 @@ def plant(out, seed):
     return pairs
 
 
-def camshaft(data, out):
-    shutil.rmtree(out, ignore_errors=True)
-    audit = [PROGRAM, "audit", data, "--out", out, "--overlay", "none", "--no-report"]
-    subprocess.run(audit, check=True, capture_output=True)
-    subprocess.run([PROGRAM, "report", out, "--thumbnails", "0"], check=True, capture_output=True)
-    rows = duckdb.sql(f"SELECT key, other FROM '{out}/report/findings.parquet' WHERE kind = 'duplicate'").fetchall()
-    return {tuple(sorted(row)) for row in rows}
+def of_camshaft(data, out):
+    return {tuple(sorted(pair)) for pair in found(audited(data, out), "kind = 'duplicate'")}
 
 
-def imagededup(data, _out):
-    from imagededup.methods import PHash
-
-    found = PHash(verbose=False).find_duplicates(image_dir=str(data), recursive=True, max_distance_threshold=10)
-    return {tuple(sorted([key, other])) for key, others in found.items() for other in others}
+def of_imagededup(data, _out):
+    return imagededup_pairs(data)
 
 
-def fastdup(data, out):
-    # In a process of its own: it prints, and ends the process when it has no licence.
-    code = (
-        "import fastdup, sys, json\n"
-        "run = fastdup.create(input_dir=sys.argv[1], work_dir=sys.argv[2])\n"
-        "run.run(ccthreshold=0.9, overwrite=True, print_summary=False)\n"
-        "pairs = run.similarity()\n"
-        "rows = pairs[pairs.distance >= 0.9][['filename_from', 'filename_to']].values.tolist()\n"
-        "json.dump(rows, open(sys.argv[3], 'w'))\n"
-    )
-    found = out.with_suffix(".json")
-    found.unlink(missing_ok=True)
-    done = subprocess.run([sys.executable, "-c", code, str(data), str(out), str(found)], capture_output=True, text=True)
-    if not found.exists():
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise RuntimeError(*last)
-    keys = [[str(Path(name).resolve().relative_to(data.resolve())) for name in row] for row in json.loads(found.read_text())]
-    return {tuple(sorted(pair)) for pair in keys if pair[0] != pair[1]}
+def of_fastdup(data, out):
+    return Fastdup(data, out).pairs()
 
 
 def main():
@@ -156,25 +121,27 @@ def main():
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "camshaft-duplicates")
     options = parser.parse_args()
-    tools = {"camshaft": camshaft} | ({"imagededup": imagededup, "fastdup": fastdup} if options.peers else {})
+    tools = {"camshaft": of_camshaft} | ({"imagededup": of_imagededup, "fastdup": of_fastdup} if options.peers else {})
     totals = {}
     for seed in options.seeds:
         data = options.folder / f"data-{seed}"
         pairs = plant(data, seed)
         for name, tool in tools.items():
             try:
-                found = tool(data, options.folder / f"{name}-{seed}")
+                out = options.folder / f"{name}-{seed}"
+                shutil.rmtree(out, ignore_errors=True)
+                pairs_found = tool(data, out)
             except Exception as error:
                 print(f"{name} does not run: {error}", file=sys.stderr)
                 continue
             total = totals.setdefault(name, {"found": 0, "true": 0, "planted": 0, "kinds": {}})
-            total["found"] += len(found)
+            total["found"] += len(pairs_found)
             for pair, kind in pairs.items():
                 counts = total["kinds"].setdefault(kind, [0, 0])
-                counts[0], counts[1] = counts[0] + (pair in found), counts[1] + 1
-            total["true"] += len(found & pairs.keys())
+                counts[0], counts[1] = counts[0] + (pair in pairs_found), counts[1] + 1
+            total["true"] += len(pairs_found & pairs.keys())
             total["planted"] += len(pairs)
-            for pair in sorted(found - pairs.keys()):
+            for pair in sorted(pairs_found - pairs.keys()):
                 print(f"seed {seed}, {name}: not planted: {pair[0]} and {pair[1]}", file=sys.stderr)
     print("| copies | " + " | ".join(totals) + " |")
     print("|---|" + "---|" * len(totals))

@@ -3,7 +3,7 @@
 embeddings with known wrong labels: prints precision, recall and F1.
 
     pip install numpy scikit-learn cleanlab duckdb
-    cargo build --release && tests/benches/label_errors.py --classes 2,10,100 --noise uniform,pairwise,similar
+    cargo build --release && tests/benches/findings/label_errors.py --classes 2,10,100 --noise uniform,pairwise,similar
 
 Each class is a cloud around a centre, and centres are close to others in pairs. `uniform` noise gives a
 wrong label by chance, `pairwise` always that of the next class, `similar` that of the nearest one. The
@@ -16,16 +16,15 @@ import base64
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
 
-RUN = "0193f1c2-5a55-7cc1-8d5b-1f0a4c2b7e11"
-DIGEST = "sha256:" + "0" * 64
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from invented import MODEL, RUN, TIMINGS_MS, write_run
+from programs import camshaft, found
 
 
 def embeddings(images, classes, width, chance):
@@ -76,35 +75,22 @@ def write(out, points, labels, with_values):
         record = {
             "schema": 1, "run": RUN,
             "image": {"key": key, "etag": None, "bytes": 1, "width": 9, "height": 9, "label": f"class-{label}", "label_problem": "unknown"},
-            "model": {"name": "invented", "digest": DIGEST, "config_digest": DIGEST, "precision": "f32", "kernel": "none", "device": "cpu"},
+            "model": MODEL,
             "predictions": [{"class": 0, "label": "thing", "probability": 1.0, "logit": 1.0}],
             "entropy": 0.0, "embedding": embedding, "explanations": [],
-            "timings_ms": {"fetch": 1.0, "decode": 2.0, "model": 20.0, "overlay": 0.0, "store": 1.0},
+            "timings_ms": TIMINGS_MS,
             "worker": "worker", "finished_at": "2026-10-01T00:00:00Z",
         }
         with open(f"{out}/predictions/{key}.json", "w") as file:
             json.dump(record, file, separators=(",", ":"))
-    run = {
-        "schema": 1, "run": RUN, "source": "s3://invented/images",
-        "model": {"name": "invented", "reference": "cats-vs-dogs", "digest": DIGEST, "config_digest": DIGEST},
-        "explain": {"method": "grad-cam", "layer": "layer4", "target": "top1", "colormap": "jet", "alpha": 0.4, "overlay": "none"},
-        "images": len(labels), "created_at": "2026-10-01T00:00:00Z", "updated_at": "2026-10-01T00:00:00Z", "camshaft": "0.1.0",
-    }
-    with open(f"{out}/run.json", "w") as file:
-        json.dump(run, file)
+    write_run(out, len(labels))
 
 
 def of_camshaft(out, with_values):
-    import duckdb
-
     options = ["--embeddings"] if with_values else []
-    program = os.path.join(ROOT, "target/release/camshaft")
-    ended = subprocess.run([program, "report", out, "--thumbnails", "0", "--json", *options], stdout=subprocess.PIPE, text=True)
-    if ended.returncode != 0:
-        sys.exit(ended.returncode)
-    query = f"SELECT key FROM '{out}/report/findings.parquet' WHERE kind = 'label-error'"
-    keys = [key for (key,) in duckdb.sql(query).fetchall()]
-    summary = json.loads(ended.stdout)
+    printed = camshaft("report", out, "--thumbnails", 0, "--json", *options)
+    keys = [key for key, _ in found(out, "kind = 'label-error'")]
+    summary = json.loads(printed)
     estimate = [summary["estimated_label_errors" + end] for end in ("", "_low", "_high")]
     return [int(key.split("/")[1].split(".")[0]) for key in keys], estimate
 
@@ -165,7 +151,7 @@ def main():
                 out = tempfile.mkdtemp(prefix="camshaft-labels-")
                 try:
                     write(out, points, labels, with_values)
-                    found, (count, low, high) = of_camshaft(out, with_values)
+                    ours, (count, low, high) = of_camshaft(out, with_values)
                 finally:
                     shutil.rmtree(out)
                 seen = points
@@ -173,7 +159,7 @@ def main():
                     numbers, scales = sketch(points)
                     seen = numbers * scales[:, None]
                 rivals = [of_cleanlab(seen, labels), of_neighbours(seen, labels)]
-                cells = [" / ".join(f"{number:.3f}" for number in score(each, wrong)) for each in [found, *rivals]]
+                cells = [" / ".join(f"{number:.3f}" for number in score(each, wrong)) for each in [ours, *rivals]]
                 print(f"| {classes} | {kind} | {seed} | {' | '.join(cells)} | {wrong.sum()}: {count} ({low} to {high}) |", flush=True)
 
 
