@@ -3,6 +3,8 @@
 //! Owns which texts are kept of metadata that may say anything. Does not read EXIF:
 //! `camshaft-decoding` does. Downstream: records, and the report's slices.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// The most characters that are kept of a make or model.
@@ -67,11 +69,12 @@ fn year(date: &[u8]) -> Option<u16> {
         return None;
     }
     let year = digits.iter().fold(0, |year, digit| 10 * year + u16::from(digit - b'0'));
-    (year >= FIRST_YEAR).then_some(year)
+    YEARS.contains(&year).then_some(year)
 }
 
-/// The year of the first photograph that is kept: scans may be of any age, zeros are no year.
-const FIRST_YEAR: u16 = 1826;
+/// From the first photograph that is kept, since scans may be of any age, to what a clock that was never
+/// set may have run to. Zeros and nines are no year.
+const YEARS: RangeInclusive<u16> = 1826..=2100;
 
 #[cfg(test)]
 mod tests {
@@ -99,6 +102,7 @@ mod tests {
             &b""[..],
             b"2019",
             b"0000:00:00 00:00:00",
+            b"9999:12:31 23:59:59",
             b"    :  :     :  :  ",
             b"2019:xx",
             b"+201:01",

@@ -14,7 +14,7 @@ use crate::image_files::ImageFiles;
 use crate::key::ImageKey;
 use crate::layout::RUN_FILE;
 use crate::location::Location;
-use crate::model::ModelIdentity;
+use crate::model::{ModelIdentity, TrainedLayers};
 use crate::skipped::SkippedCounts;
 use crate::store::{Folder, StoreError, StoreErrorKind};
 
@@ -118,6 +118,9 @@ pub struct RunRecord {
     pub image_files: Option<ImageFiles>,
     /// The model all results come from.
     pub model: ModelIdentity,
+    /// Which layers of the model were trained, if its configuration says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trained_layers: Option<TrainedLayers>,
     /// The options all results come from.
     pub explain: ExplainOptions,
     /// Number of images in SOURCE, once they have been listed to the end.

@@ -43,7 +43,9 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
     let UnknownNumber { condition, number, reason } = error;
     let reason = match reason {
         UnknownReason::NoComparison => "there is no --against".to_owned(),
-        UnknownReason::NoLabels | UnknownReason::NothingInCommon => reason.to_string(),
+        UnknownReason::NoLabels | UnknownReason::OneLabel | UnknownReason::NothingInCommon => {
+            reason.to_string()
+        }
         UnknownReason::UnknownLabels => {
             format!("{reason}; say with --label-map which classes they are")
         }

@@ -254,6 +254,7 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         run,
         source,
         model: files.identity().clone(),
+        trained_layers: files.config().trained_layers,
         label_map,
         selection: Selection::New,
         dead: Vec::new(),

@@ -178,7 +178,7 @@ pub(crate) struct AuditArgs {
     /// Only add to the results in OUT what older versions did not measure of an image, and its camera:
     /// reads the images of SOURCE, runs no network, changes nothing else
     #[arg(long, env = "CAMSHAFT_REMEASURE", value_parser = BoolishValueParser::new(),
-          conflicts_with_all = ["trust_sample", "prove_shortcuts", "prune", "dry_run"])]
+          conflicts_with_all = ["trust_sample", "prove_shortcuts", "prune", "dry_run", "limit", "include", "exclude"])]
     pub(crate) remeasure: bool,
     /// Do not build OUT/report; `camshaft report` builds it later
     #[arg(long, env = "CAMSHAFT_NO_REPORT", value_parser = BoolishValueParser::new(), conflicts_with = "fail_on")]

@@ -26,6 +26,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{
     ClassesReference, ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
+    TrainedLayers,
 };
 use camshaft_common::run::{Generation, RunId};
 use camshaft_common::store::StoreOptions;
@@ -123,11 +124,13 @@ pub(crate) async fn enqueue(
         let inherited = local_places(&run).into_iter().filter(|name| !asked.contains(name));
         warn_of_local_places(&inherited.collect::<Vec<_>>());
     }
-    let (model, label_map) = identify_model(&run, &stores).await?;
+    let IdentifiedModel { model, trained_layers, label_map } =
+        identify_model(&run, &stores).await?;
     let request = |run: RunConfig, source, dead, queue_name| EnqueueRequest {
         run,
         source,
         model,
+        trained_layers,
         label_map,
         selection,
         dead,
@@ -274,12 +277,21 @@ async fn images_of_dead_letters_if_any(
     images
 }
 
+/// A model that workers can run.
+struct IdentifiedModel {
+    /// Its name, place and digests.
+    model: ModelIdentity,
+    trained_layers: Option<TrainedLayers>,
+    /// What the label map says of its classes.
+    label_map: LabelMap,
+}
+
 /// Names a model by the digests of its files, and looks up the classes of the label map among its
 /// own. Refuses what no worker could do.
 async fn identify_model(
     run: &RunConfig,
     stores: &StoreOptions,
-) -> Result<(ModelIdentity, LabelMap), EnqueueError> {
+) -> Result<IdentifiedModel, EnqueueError> {
     let ModelRequest { reference, options } = &run.model;
     let stored = match reference {
         ModelReference::Bundled if options.is_default() => None,
@@ -290,8 +302,11 @@ async fn identify_model(
         ModelReference::Hub(model) => Some(StoredModel::from_hub(model, options, stores).await?),
     };
     let identity = stored.as_ref().map(|stored| stored.identity.clone());
-    let map = check_model(run, stored)?;
-    Ok((identity.unwrap_or_else(ModelIdentity::bundled), map))
+    let config = stored.as_ref().and_then(|stored| stored.config.as_deref());
+    let trained_layers = config.and_then(TrainedLayers::of_config);
+    let label_map = check_model(run, stored)?;
+    let model = identity.unwrap_or_else(ModelIdentity::bundled);
+    Ok(IdentifiedModel { model, trained_layers, label_map })
 }
 
 /// Checks, without loading the model, that it can be run and has what is to be explained. Reads the

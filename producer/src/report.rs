@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use camshaft_common::label::LabelProblem;
 use camshaft_common::location::Location;
+use camshaft_common::printable::printable;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{
     Condition, LabelAudit, MeasuredShare, Overview, ReadProgress, ReportError, ReportOptions,
@@ -149,6 +150,12 @@ fn print_summary(summary: &Summary) {
             comparison.fixed,
             comparison.broken
         ));
+        if comparison.relabelled > 0 {
+            print_line(&format!(
+                "{} had another label there; each run is judged by its own labels",
+                format_count(comparison.relabelled, "image")
+            ));
+        }
     }
     print_line(&format!("The report is {}", summary.page));
 }
@@ -185,6 +192,12 @@ fn print_label_audit(overview: &Overview) {
             range(&holdout.after),
         ));
     }
+    if audit.all_layers_trained {
+        print_line(
+            "All layers of this model were trained, says its configuration. If that was on these \
+             images, few of their wrong labels can be found: audit them with a model of other images",
+        );
+    }
     if let Some(model) = audit.model.as_ref().filter(|model| model.memorised) {
         print_line(&format!(
             "The model has probably learnt these labels by heart: it gives {} of these images their \
@@ -218,13 +231,13 @@ fn print_unknown_labels(overview: &Overview) {
     if *images == 0 {
         return;
     }
-    let named =
-        listed.iter().take(NAMED_LABELS).map(
-            |UnknownLabel { label, images, problem }| match problem {
-                LabelProblem::Unknown => format!("{label} ({images})"),
-                LabelProblem::Ambiguous => format!("{label} ({images}, could be several classes)"),
-            },
-        );
+    let named = listed.iter().take(NAMED_LABELS).map(|UnknownLabel { label, images, problem }| {
+        let label = printable(label);
+        match problem {
+            LabelProblem::Unknown => format!("{label} ({images})"),
+            LabelProblem::Ambiguous => format!("{label} ({images}, could be several classes)"),
+        }
+    });
     let mut named = named.collect::<Vec<_>>().join(", ");
     let more = labels.saturating_sub(NAMED_LABELS as u64);
     if more > 0 {

@@ -255,7 +255,7 @@ def comparison(files):
     moved = examples("moved", 14, files)
     for at, image in enumerate(moved):
         image.update(before="dog", now="cat", distance=round(0.9 - at * 0.03, 3), label="cat")
-    return {"against": "s3://data/out2", "both": 1398, "only_here": 0, "only_there": 2, "changed": 31, "accuracy_here": 0.974, "accuracy_there": 0.951,
+    return {"against": "s3://data/out2", "both": 1398, "only_here": 0, "only_there": 2, "relabelled": 3, "changed": 31, "accuracy_here": 0.974, "accuracy_there": 0.951,
             "fixed": 20, "broken": 5, "p": 0.0041, "flows": [{"from": "dog", "to": "cat", "count": 20}, {"from": "cat", "to": "dog", "count": 11}], "moved": moved, "drift": drift()}
 
 

@@ -14,6 +14,7 @@ mod folder_files;
 mod hub;
 mod options;
 mod reference;
+mod trained_layers;
 
 pub use class_names::{ClassNames, ClassNamesError, check_class_names};
 pub use files::{ModelFilesError, StoredModel};
@@ -24,6 +25,7 @@ pub use folder_files::{
 pub use hub::HubError;
 pub use options::{ClassesReference, ModelOptions, ModelRequest};
 pub use reference::{HubModel, ModelReference, ModelReferenceError};
+pub use trained_layers::TrainedLayers;
 
 /// Name of the model that is built into the programs.
 pub const BUNDLED_MODEL: &str = "cats-vs-dogs";

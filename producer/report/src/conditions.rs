@@ -97,6 +97,9 @@ pub enum UnknownReason {
     /// The number is about labels.
     #[error("no image has both a label and a prediction")]
     NoLabels,
+    /// The number compares labels with each other.
+    #[error("fewer than two labels have images to compare")]
+    OneLabel,
     /// The number is about labels, and none of them means a class.
     #[error("no label is one of the model's classes")]
     UnknownLabels,
@@ -149,6 +152,8 @@ impl Condition {
                 UnknownReason::NothingInCommon
             } else if self.is_of_comparison() {
                 UnknownReason::NoComparison
+            } else if self.number == "nuisances" {
+                UnknownReason::OneLabel
             } else if numbers.get("unknown-labels").is_some_and(|&images| images > 0.0) {
                 UnknownReason::UnknownLabels
             } else {

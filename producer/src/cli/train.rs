@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use camshaft_common::location::Location;
+use camshaft_common::model::TrainedLayers;
 use camshaft_common::model::{ModelReference, ModelReferenceError};
 use camshaft_model::{Architecture, DeviceChoice, HeadKind};
-use camshaft_training::{Options, TrainedLayers};
+use camshaft_training::Options;
 use clap::{Args, ValueEnum};
 
 use crate::cli::UsageError;

@@ -288,6 +288,7 @@ mod tests {
             queue: None,
             image_files: None,
             model: ModelIdentity::bundled(),
+            trained_layers: None,
             explain: ExplainOptions::default(),
             images: None,
             skipped: None,

@@ -5,7 +5,7 @@ use camshaft_common::explain::ExplainOptions;
 use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::model::{ModelIdentity, ModelRequest};
+use camshaft_common::model::{ModelIdentity, ModelRequest, TrainedLayers};
 use camshaft_common::run::Generation;
 use camshaft_common::store::StoreOptions;
 
@@ -85,6 +85,8 @@ pub(crate) struct EnqueueRequest {
     pub(crate) source: Source,
     /// The model by the digests of its files.
     pub(crate) model: ModelIdentity,
+    /// Which of its layers were trained, if its configuration says so.
+    pub(crate) trained_layers: Option<TrainedLayers>,
     /// What the label map says.
     pub(crate) label_map: LabelMap,
     /// Which images get a job.

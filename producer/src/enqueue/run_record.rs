@@ -111,6 +111,7 @@ fn start(request: &EnqueueRequest) -> RunRecord {
         queue: queue_of(request, None),
         image_files: request.source.image_files().cloned(),
         model: request.model.clone(),
+        trained_layers: request.trained_layers,
         explain: request.run.explain.clone(),
         images: None,
         skipped: None,

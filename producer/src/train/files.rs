@@ -7,8 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use camshaft_common::model::TrainedLayers;
 use camshaft_common::model::{CONFIG_FILE, WEIGHTS_FILE};
-use camshaft_training::{EpochRecord, Settings, TrainedLayers, TrainingRecord};
+use camshaft_training::{EpochRecord, Settings, TrainingRecord};
 
 use crate::train::learning_curve::{self, CurveError};
 

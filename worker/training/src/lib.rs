@@ -37,5 +37,5 @@ pub use initial_weights::Init;
 pub use learner::Watch;
 pub use record::{EpochRecord, TrainingRecord, best};
 pub use setting_differences::{SettingDifference, SettingDifferences};
-pub use settings::{DatasetRecord, InitRecord, Options, Settings, TrainedLayers};
+pub use settings::{DatasetRecord, InitRecord, Options, Settings};
 pub use trainer::Trainer;

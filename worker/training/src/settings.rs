@@ -1,6 +1,7 @@
 //! The settings of a training. They don't change: a checkpoint can be resumed only with the same
 //! settings.
 
+use camshaft_common::model::TrainedLayers;
 use camshaft_model::network::head::HeadShape;
 use camshaft_model::network::resnet::ResNetShape;
 use camshaft_model::{HeadKind, ModelConfig};
@@ -11,16 +12,6 @@ use super::dataset::{Dataset, SplitRule};
 use super::error::TrainingError;
 use super::initial_weights::{Init, RANDOM};
 use super::setting_differences::SettingDifference;
-
-/// Which layers are trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TrainedLayers {
-    /// The new head only.
-    Head,
-    /// Every convolution, every BatchNorm and the head.
-    All,
-}
 
 /// What a user may choose, apart from the data set and the initial model.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +94,10 @@ impl Settings {
         model.classes.clone_from(&dataset.classes);
         // They are other names of the initial model's classes.
         model.aliases.clear();
+        // A new head alone leaves the layers below it as they are.
+        if layers == TrainedLayers::All {
+            model.trained_layers = Some(layers);
+        }
         if let Some(side) = image_size {
             model.input = model.input.with_side(side);
         }
@@ -125,8 +120,9 @@ impl Settings {
         Ok(Self { init, layers, flip, batch, learning_rate, seed, dataset, model })
     }
 
-    /// These settings, with the input of the training `begun` that they go on with. Earlier versions
-    /// resized images as the initial model does, also for an input of another size.
+    /// These settings, with what earlier versions did otherwise if the training `begun` that they go on
+    /// with is of one: they resized images as the initial model does, also for an input of another size,
+    /// and did not say which layers were trained.
     ///
     /// # Errors
     /// If the initial model's configuration can't be used.
@@ -135,6 +131,7 @@ impl Settings {
         if begun.model.input.resize == resize {
             self.model.input.resize = resize;
         }
+        self.model.trained_layers = begun.model.trained_layers;
         Ok(self)
     }
 

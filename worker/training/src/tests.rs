@@ -6,6 +6,7 @@ use image::RgbImage;
 
 use super::network::{TrainedResNet, tensor_values};
 use super::*;
+use camshaft_common::model::TrainedLayers;
 use camshaft_model::network::head::HeadShape;
 use camshaft_model::network::resnet::{BlockKind, ResNetShape};
 use camshaft_model::testing::noise;

@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use camshaft_common::model::TrainedLayers;
+
 use super::checkpoint::Checkpoint;
 use super::dataset::Dataset;
 use super::error::TrainingError;
@@ -16,7 +18,7 @@ use super::loss::Score;
 use super::random::{EpochImage, draw_epoch};
 use super::record::EpochRecord;
 use super::setting_differences::SettingDifference;
-use super::settings::{Settings, TrainedLayers};
+use super::settings::Settings;
 use super::whole_network::WholeNetwork;
 
 /// A training, between two epochs.

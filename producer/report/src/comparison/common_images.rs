@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 
+use camshaft_common::label::fold;
 use statrs::distribution::{Binomial, DiscreteCDF};
 
 use super::run_comparison::{COLUMNS, ClassChange, ComparedImage, RunComparison};
@@ -54,6 +55,13 @@ impl OtherRun {
             }
         }
         Ok(this)
+    }
+
+    /// Whether the image has another label now, whatever class it means.
+    fn is_relabelled(&self, row: u32, now: Option<&str>) -> bool {
+        let before = self.classes.given[row as usize];
+        let before = (before != NO_NAME).then(|| self.classes.names.name(before));
+        now.zip(before).is_some_and(|(now, before)| fold(now) != fold(before))
     }
 
     /// The class that a row's label meant to the other run's model, which may have another name for
@@ -118,6 +126,7 @@ pub(super) fn compare_images(
                 continue;
             };
             total.both += 1;
+            total.relabelled += u64::from(before.is_relabelled(row, label.as_deref()));
             let class_before =
                 before.classes.names.name(before.classes.predicted[row as usize]).to_owned();
             if let Some(label) = &label_classes[at]
@@ -240,7 +249,7 @@ mod tests {
             row("b", Some("0"), Some("cat"), "dog"),
             row("c", Some("0"), Some("cat"), "cat"),
             row("d", Some("0"), Some("cat"), "cat"),
-            row("e", Some("wolf"), None, "dog"),
+            row("e", Some("coyote"), None, "dog"),
         ]);
         let before = table(vec![
             // The other model calls its classes otherwise.
@@ -254,6 +263,7 @@ mod tests {
         ]);
         let file = tempfile::tempfile().unwrap();
         let compared = compare_images(&now, &before, "there".to_owned(), file).unwrap();
+        assert_eq!(compared.relabelled, 1, "e; a run without labels relabels nothing");
         assert_eq!((compared.fixed, compared.broken), (1, 1));
         assert_eq!(compared.accuracy_here, Some(2.0 / 3.0));
         assert_eq!(compared.accuracy_there, Some(2.0 / 3.0));

@@ -17,6 +17,8 @@ pub struct RunComparison {
     pub only_here: u64,
     /// Images predicted in the other only.
     pub only_there: u64,
+    /// Images of both that have another label now. Each run is judged by its own labels.
+    pub relabelled: u64,
     /// Images whose most probable class changed.
     pub changed: u64,
     /// Accuracy now, on the labelled images of both.

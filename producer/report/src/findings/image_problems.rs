@@ -149,17 +149,25 @@ pub(super) fn find(
     Ok(found)
 }
 
-fn is_grey(chroma: f32, contrast: f32) -> bool {
+/// Whether a picture has no colours, whatever else is in the data set.
+pub(super) fn is_grey(chroma: f32, contrast: f32) -> bool {
     chroma < GREY && chroma <= GREY_OF_CONTRAST * contrast
 }
 
-/// The smaller bar of the two opposite sides with the larger ones, if both are there; the picture is not
-/// all border.
+/// The smaller bar of two opposite sides, if both are there, or the smallest of a frame; the picture is
+/// not all border.
 fn letterbox([left, top, right, bottom]: [f32; 4]) -> Option<(f32, &'static str)> {
     let (across, down) = (left.min(right), top.min(bottom));
-    let (bar, sides) =
-        if across > down { (across, "left and right") } else { (down, "above and below") };
-    (LETTERBOX..ALL_BORDER).contains(&bar).then_some((bar, sides))
+    let is_bar = |bar| (LETTERBOX..ALL_BORDER).contains(&bar);
+    if !is_bar(across.max(down)) {
+        None
+    } else if is_bar(across.min(down)) {
+        Some((across.min(down), "on all sides"))
+    } else if across > down {
+        Some((across, "left and right"))
+    } else {
+        Some((down, "above and below"))
+    }
 }
 
 /// Adds a finding for each problem of one image. `at` is its position in the row group.

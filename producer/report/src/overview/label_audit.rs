@@ -25,6 +25,9 @@ pub struct LabelAudit {
     /// How often the model's is, and the heads' on the same images, where labels mean classes of the
     /// model; none if no label does.
     pub model: Option<ModelAgainstHeads>,
+    /// Whether the model's configuration says that all its layers were trained. If they were on these
+    /// images, what the heads see of an image already knows its label.
+    pub all_layers_trained: bool,
     /// The hold-out, if there is one.
     pub holdout: Option<HoldoutAccuracy>,
 }

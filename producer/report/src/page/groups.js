@@ -116,7 +116,8 @@ function drawComparison(report) {
   const gain = isNumber(comparison.accuracy_here) && isNumber(comparison.accuracy_there) ? comparison.accuracy_here - comparison.accuracy_there : null;
   bodyOf('comparison').append(
     el('p', { class: 'explain' }, 'Against ', el('code', {}, comparison.against ?? 'another run'), ': ',
-      `${counted(comparison.both, 'image')} in both, ${count(comparison.only_here)} only here, ${count(comparison.only_there)} only there.`),
+      `${counted(comparison.both, 'image')} in both, ${count(comparison.only_here)} only here, ${count(comparison.only_there)} only there.`,
+      comparison.relabelled > 0 && ` ${counted(comparison.relabelled, 'image')} had another label there: each run is judged by its own labels.`),
     el('dl', { class: 'tiles' },
       tile('Changed predictions', count(comparison.changed), comparison.both > 0 && isNumber(comparison.changed) && `${percent(comparison.changed / comparison.both)} of both`),
       tile('Accuracy here', percent(comparison.accuracy_here), gain !== null && `${gain >= 0 ? '+' : '−'}${decimal(Math.abs(gain) * 100, 1)} points`),

@@ -55,6 +55,7 @@ function labelErrorsLine(overview) {
     `Estimated by heads that had not seen the image: ${counted(audit.images, 'image')} in ${count(audit.folds)} folds, by ${audit.features}`,
     `they give ${percent(audit.accuracy?.share)} their labels`,
     audit.model?.memorised && `the model gives ${percent(audit.model.model.share)}: it has probably learnt them by heart`,
+    audit.all_layers_trained && 'all layers of this model were trained: if that was on these images, few of their wrong labels can be found',
     audit.holdout && `accuracy on ${counted(audit.holdout.before.images, 'image')} held out ${range(audit.holdout.before)}, without the suspected labels ${range(audit.holdout.after)}`,
   ].filter(Boolean).join(' · ');
 }

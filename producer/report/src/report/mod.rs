@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use camshaft_common::layout::{REPORT, UNUSABLE_FILE};
 use camshaft_common::location::Location;
+use camshaft_common::model::TrainedLayers;
 use camshaft_common::run::{RunRecord, SCHEMA};
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreOptions};
@@ -31,7 +32,7 @@ use self::tables::{ReportTables, put_file, write_rows};
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
 use crate::findings::{self, Findings, ShortcutSuspect};
-use crate::overview;
+use crate::overview::{self, LabelAudit};
 use crate::page::thumbnails::Thumbnails;
 use crate::page::wanted::{wanted_examples, wanted_thumbnails};
 use crate::page::{self, AvailablePictures, PageData, RunFacts};
@@ -87,7 +88,9 @@ pub async fn build(
     overview.estimated_label_errors = estimated_label_errors.map(|errors| errors.count);
     overview.estimated_label_errors_low = estimated_label_errors.map(|errors| errors.low);
     overview.estimated_label_errors_high = estimated_label_errors.map(|errors| errors.high);
-    overview.label_audit = found.label_audit;
+    let all_layers_trained = run.trained_layers == Some(TrainedLayers::All);
+    overview.label_audit =
+        found.label_audit.map(|audit| LabelAudit { all_layers_trained, ..audit });
     overview.notes.extend(left_out);
     overview.notes.extend(built.manifest_note);
     overview.notes.extend(note);

@@ -1,7 +1,7 @@
 //! A model's configuration in our own format, and whether it contradicts itself.
 
 use camshaft_common::label::{LabelMatcher, NamedClass};
-use camshaft_common::model::check_class_names;
+use camshaft_common::model::{TrainedLayers, check_class_names};
 use camshaft_common::transparency::Transparency;
 use camshaft_vision::input::{InputRule, Resize};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -30,6 +30,9 @@ pub struct ModelConfig {
     /// What becomes of transparent pixels before that.
     #[serde(default, skip_serializing_if = "Transparency::is_default")]
     pub transparency: Transparency,
+    /// Which layers were trained on the data set whose classes these are; absent if nobody said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trained_layers: Option<TrainedLayers>,
 }
 
 impl ModelConfig {

@@ -7,7 +7,8 @@ use super::architecture::Architecture;
 use super::fields::Refusal;
 
 /// Fields of a configuration, and of its `input`.
-const FIELDS: [&str; 6] = ["architecture", "head", "classes", "aliases", "input", "transparency"];
+const FIELDS: [&str; 7] =
+    ["architecture", "head", "classes", "aliases", "input", "transparency", "trained_layers"];
 const INPUT_FIELDS: [&str; 8] =
     ["height", "width", "resize", "interpolation", "scale", "mean", "std", "color"];
 /// A field whose name differs from a known one by one letter, or in a long name by two, is taken for a

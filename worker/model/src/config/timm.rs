@@ -55,6 +55,7 @@ pub(super) fn read(config: &Value, names: Option<Vec<String>>) -> Result<ModelCo
         aliases,
         input: input(pretrained)?,
         transparency: transparency(config)?,
+        trained_layers: None,
     })
 }
 

@@ -48,6 +48,7 @@ pub(super) fn read(
         aliases: Vec::new(),
         input,
         transparency: transparency(config)?,
+        trained_layers: None,
     })
 }
 

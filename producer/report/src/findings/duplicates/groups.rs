@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use camshaft_common::label::fold;
 use rayon::prelude::*;
 
+use super::super::image_problems::is_grey;
 use super::pictures::{Pictures, Relation};
 use crate::predictions::{ImageClasses, NO_NAME};
 use crate::similarity::disjoint_sets::DisjointSets;
@@ -30,6 +31,7 @@ pub(super) struct Group {
 /// What speaks for an image.
 #[derive(Clone, Copy, Default)]
 struct Quality {
+    is_grey: bool,
     pixels: u64,
     bytes: u64,
 }
@@ -143,8 +145,8 @@ impl GroupFormer<'_> {
         members
     }
 
-    /// The rows, the best one first: with the label of most of them, then the largest picture, the
-    /// least compressed, and the first.
+    /// The rows, the best one first: with the label of most of them, then in colour, the largest picture,
+    /// the least compressed, and the first.
     fn best_first(&self, rows: &[u32]) -> Vec<u32> {
         let label = |row: u32| {
             let (class, given) =
@@ -166,8 +168,9 @@ impl GroupFormer<'_> {
         let mut rows = rows.to_vec();
         rows.sort_unstable_by_key(|row| {
             let is_usual = majority.is_some_and(|label| labels[row].as_ref() == Some(label));
-            let Quality { pixels, bytes } = self.qualities.get(row).copied().unwrap_or_default();
-            (Reverse(is_usual), Reverse(pixels), Reverse(bytes), *row)
+            let Quality { is_grey, pixels, bytes } =
+                self.qualities.get(row).copied().unwrap_or_default();
+            (Reverse(is_usual), is_grey, Reverse(pixels), Reverse(bytes), *row)
         });
         rows
     }
@@ -183,11 +186,15 @@ fn read_qualities(
     for group in 0..table.groups() {
         let (widths, heights) = (table.integers(group, "width")?, table.integers(group, "height")?);
         let bytes = table.integers(group, "bytes")?;
-        for ((width, height), bytes) in widths.into_iter().zip(heights).zip(bytes) {
+        let (chroma, contrast) = (table.floats(group, "chroma")?, table.floats(group, "contrast")?);
+        let colours = chroma.into_iter().zip(contrast);
+        let files = widths.into_iter().zip(heights).zip(bytes);
+        for (((width, height), bytes), (chroma, contrast)) in files.zip(colours) {
             if let Some(quality) = qualities.get_mut(&row) {
                 let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
                 let (width, height) = (number(width).unwrap_or(0), number(height).unwrap_or(0));
                 *quality = Quality {
+                    is_grey: is_grey(chroma, contrast),
                     pixels: width.saturating_mul(height),
                     bytes: number(bytes).unwrap_or(0),
                 };

@@ -181,6 +181,7 @@ impl JudgedByHeads {
             classes: enough.len() as u64,
             accuracy,
             model: None,
+            all_layers_trained: false,
             holdout: holdout_accuracy(&examples, &fit, &unseen, &suspected),
         };
         let names = enough.iter().map(|label| labels.name(*label).to_owned()).collect();
