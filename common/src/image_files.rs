@@ -70,6 +70,12 @@ impl FromStr for Glob {
 }
 
 impl Glob {
+    /// True if the glob matches an image's name.
+    #[must_use]
+    pub fn matches_key(&self, key: &ImageKey) -> bool {
+        self.matches(&key.name())
+    }
+
     fn matches(&self, name: &[u8]) -> bool {
         let name = if self.whole_key { name } else { file_name(name) };
         self.matcher.is_match(Path::new(OsStr::from_bytes(name)))

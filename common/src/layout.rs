@@ -34,6 +34,11 @@ pub const UNUSABLE_FILE: &str = "report/unusable.jsonl.gz";
 /// Folder of the run's images, by generation: see [`manifest`](crate::manifest).
 pub const MANIFEST: &str = "manifest";
 
+/// Folder of the parts of decisions: `decisions/<writer>/<number>.jsonl`.
+pub const DECISIONS: &str = "decisions";
+/// The decisions of all parts, merged: one row for each image.
+pub const DECISIONS_FILE: &str = "decisions.parquet";
+
 const RESULT_SUFFIX: &str = ".json";
 /// Hexadecimal digits of a SHA-256.
 const DIGEST_DIGITS: usize = 64;

@@ -1,7 +1,7 @@
 //! Names of folders that say what their images are for: to train, to validate or to test on.
 //!
-//! Pure: looks at names only. Downstream: training, which tells splits from classes, and the report,
-//! which looks for images that are in two splits.
+//! Pure: looks at names only. Downstream: training, which tells splits from classes; the report,
+//! which looks for images that are in two splits; decisions, which name an image's split.
 
 /// What the images of a split are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +80,13 @@ pub fn read(name: &str) -> Option<SplitName> {
     Some(SplitName { split, rest: rest.join(" "), is_weak })
 }
 
+/// The split that an image belongs to by its key: `train` for `train/cat/a.jpg`.
+#[must_use]
+pub fn of_key(key: &str) -> Option<&str> {
+    let (folders, _name) = key.rsplit_once('/')?;
+    folders.split('/').find(|folder| read(folder).is_some_and(|name| name.rest.is_empty()))
+}
+
 /// Runs of letters and runs of digits, in lower case.
 fn words(name: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
@@ -141,5 +148,20 @@ mod tests {
         }
         assert_eq!(read("train_test"), None);
         assert!(read("dev").unwrap().is_weak);
+    }
+
+    #[test]
+    fn a_split_is_a_folder_of_that_name_not_a_file() {
+        for (key, split) in [
+            ("train/cat/a.jpg", Some("train")),
+            ("pets/Val/cat/a.jpg", Some("Val")),
+            ("cat/test", None),
+            ("data/Test_Set/cat/a.jpg", Some("Test_Set")),
+            ("training-set/a.jpg", Some("training-set")),
+            ("train_station/a.jpg", None),
+            ("a.jpg", None),
+        ] {
+            assert_eq!(of_key(key), split, "{key}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -219,6 +220,26 @@ impl OpenedObject {
         let bytes = found.bytes().await;
         let bytes = bytes.map_err(|source| StoreError::new("read", place, source))?;
         Ok(FetchedObject { bytes, etag })
+    }
+
+    /// Reads the content into a local file, as it comes, so that it may be larger than memory.
+    ///
+    /// # Errors
+    /// As the store says, or if the file can't be written.
+    pub async fn save(self, file: &mut std::fs::File) -> Result<(), StoreError> {
+        use std::io::Write;
+        let Self { found, place } = self;
+        let failed = |source| StoreError::new("read", place.clone(), source);
+        let unwritten = |source: std::io::Error| {
+            let source = object_store::Error::Generic { store: "file", source: source.into() };
+            StoreError::new("copy", place.clone(), source)
+        };
+        let mut chunks = found.into_stream();
+        while let Some(chunk) = chunks.try_next().await.map_err(failed)? {
+            // Blocks little: a temporary file is written to the disk's cache.
+            file.write_all(&chunk).map_err(unwritten)?;
+        }
+        file.flush().map_err(unwritten)
     }
 }
 

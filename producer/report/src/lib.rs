@@ -8,7 +8,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `table` | Parquet and CSV files of any rows |
+//! | `table` | Parquet and CSV files of any rows: those of `camshaft-table` |
 //! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
 //! | `learning` | heads that are fitted to features, on plain numbers, too |
 //! | `run_images`, `left_out` | which results count, and what is left out |
@@ -43,7 +43,7 @@ mod table;
 pub use comparison::{ClassChange, ComparedImage, DriftTest, InputDrift, RunComparison};
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
-pub use findings::{ControlImage, LabelOptions, ShortcutSuspect, SuspectPatch};
+pub use findings::{ControlImage, LabelOptions, ShortcutSuspect, SuspectPatch, finding_words};
 pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,

@@ -100,6 +100,12 @@ words! {
     }
 }
 
+/// The words of all kinds and problems, by which rules of decisions name findings.
+pub fn finding_words() -> impl Iterator<Item = &'static str> {
+    let kinds = FindingKind::ALL.iter().map(|kind| kind.name());
+    kinds.chain(Problem::ALL.iter().map(|problem| problem.name()))
+}
+
 /// A finding of a search, which knows images by their row.
 #[derive(Clone, Debug)]
 pub(super) struct RowFinding {

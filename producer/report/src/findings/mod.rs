@@ -30,6 +30,7 @@ mod wrong;
 pub(crate) use class_attention::AttentionTest;
 pub(crate) use class_maps::ClassMaps;
 pub(crate) use cluster::Cluster;
+pub use finding::finding_words;
 pub(crate) use finding::{COLUMNS, DuplicateGroup, Finding, FindingKind, Problem};
 pub(crate) use labels::EstimatedErrors;
 pub use labels::LabelOptions;

@@ -76,14 +76,6 @@ pub(crate) struct RowFailure {
     pub(crate) attempts: u32,
 }
 
-/// The split that an image belongs to by its key: `train` for `train/cat/a.jpg`.
-pub(crate) fn split_of(key: &str) -> Option<&str> {
-    let (folders, _name) = key.rsplit_once('/')?;
-    folders
-        .split('/')
-        .find(|folder| split_names::read(folder).is_some_and(|name| name.rest.is_empty()))
-}
-
 impl ImageRow {
     /// The row of a prediction. `embeddings` says whether the row keeps the whole embedding.
     /// `classes` are those that results name, for labels of older results; none while they are not
@@ -215,7 +207,7 @@ impl ImageRow {
 /// The columns of `predictions.parquet`. `docs/report.md` describes them.
 pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
     "key" Text |row| Cell::Text(Some(&row.key));
-    "split" Text |row| Cell::Text(split_of(&row.key));
+    "split" Text |row| Cell::Text(split_names::of_key(&row.key));
     "label" Text |row| Cell::Text(row.label.as_deref());
     "predicted" Text |row| Cell::Text(row.class());
     "probability" Float |row| Cell::Float(row.probability());
@@ -294,23 +286,3 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
         Cell::Integer(row.camera.as_ref().and_then(|camera| camera.year).map(i64::from))
     };
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_split_is_a_folder_of_that_name_not_a_file() {
-        for (key, split) in [
-            ("train/cat/a.jpg", Some("train")),
-            ("pets/Val/cat/a.jpg", Some("Val")),
-            ("cat/test", None),
-            ("data/Test_Set/cat/a.jpg", Some("Test_Set")),
-            ("training-set/a.jpg", Some("training-set")),
-            ("train_station/a.jpg", None),
-            ("a.jpg", None),
-        ] {
-            assert_eq!(split_of(key), split, "{key}");
-        }
-    }
-}

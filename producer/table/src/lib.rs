@@ -1,24 +1,27 @@
 //! Tables on disk: Parquet files, written and read a row group at a time, and CSV.
 //!
-//! Knows nothing of images: `predictions`, `findings` and `comparison` say what their columns are.
-//! Uses the low-level interface of the parquet crate, because Arrow would be most of the program's
-//! build.
+//! Knows nothing of images: whoever writes a table says what its columns are. Uses the low-level
+//! interface of the parquet crate, because Arrow would be most of the program's build. Upstream and
+//! downstream: `camshaft-report`, whose tables these are, and `camshaft-decisions`, which reads findings
+//! and writes decisions.
 
 mod column;
 mod csv_writer;
 mod reader;
 mod writer;
 
-pub use column::TableError;
-pub(crate) use column::{Cell, Column, ColumnKind, columns};
-pub(crate) use csv_writer::CsvWriter;
-pub(crate) use reader::{ListColumn, TableReader};
-pub(crate) use writer::TableWriter;
+pub use column::{Cell, Column, ColumnKind, TableError};
+pub use csv_writer::CsvWriter;
+pub use reader::{ListColumn, TableReader};
+pub use writer::TableWriter;
 
 use std::fs::File;
 
 /// Writes rows to a temporary file.
-pub(crate) fn write_rows<R>(
+///
+/// # Errors
+/// If the file can't be written or read.
+pub fn write_rows<R>(
     rows: impl IntoIterator<Item = R>,
     columns: &'static [Column<R>],
 ) -> Result<File, TableError> {
@@ -29,15 +32,6 @@ pub(crate) fn write_rows<R>(
     }
     writer.finish()?;
     Ok(file)
-}
-
-/// A finished table of these rows.
-#[cfg(test)]
-pub(crate) fn table_of<R>(
-    rows: impl IntoIterator<Item = R>,
-    columns: &'static [Column<R>],
-) -> TableReader {
-    TableReader::open(write_rows(rows, columns).unwrap()).unwrap()
 }
 
 #[cfg(test)]

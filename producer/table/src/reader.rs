@@ -14,7 +14,7 @@ use super::column::TableError;
 
 /// A finished table, to be read by one thread: its columns share the file's position. Asking for a column that the table lacks, or for another kind than the column
 /// has, is a bug and panics.
-pub(crate) struct TableReader {
+pub struct TableReader {
     file: SerializedFileReader<File>,
     columns: HashMap<String, usize>,
 }
@@ -22,16 +22,16 @@ pub(crate) struct TableReader {
 /// A list column of rows of one row group: the lists of its rows, one after the other. A null is an empty
 /// list.
 #[derive(Debug)]
-pub(crate) struct ListColumn<T> {
+pub struct ListColumn<T> {
     values: Vec<T>,
     /// Where each list ends.
     ends: Vec<usize>,
 }
 
 /// Some rows of a row group.
-pub(crate) struct GroupRows<'a> {
+pub struct GroupRows<'a> {
     /// The row group.
-    pub(crate) group: usize,
+    pub group: usize,
     /// The first row of the group.
     start: usize,
     rows: &'a [u32],
@@ -39,27 +39,30 @@ pub(crate) struct GroupRows<'a> {
 
 impl GroupRows<'_> {
     /// Each row, and where it is in the group.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, usize)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, usize)> {
         self.rows.iter().map(|row| (*row, *row as usize - self.start))
     }
 }
 
 impl<T> ListColumn<T> {
     /// The list of a row, counted from the first of the column's.
-    pub(crate) fn get(&self, row: usize) -> &[T] {
+    pub fn get(&self, row: usize) -> &[T] {
         let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.values[start..self.ends[row]]
     }
 
     /// The lists in the order of the rows.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[T]> {
+    pub fn iter(&self) -> impl Iterator<Item = &[T]> {
         (0..self.ends.len()).map(|row| self.get(row))
     }
 }
 
 impl TableReader {
     /// Opens a finished table.
-    pub(crate) fn open(file: File) -> Result<Self, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn open(file: File) -> Result<Self, TableError> {
         let file = SerializedFileReader::new(file)?;
         let schema = file.metadata().file_metadata().schema_descr();
         let columns = schema.columns().iter().enumerate();
@@ -69,22 +72,22 @@ impl TableReader {
     }
 
     /// The number of row groups.
-    pub(crate) fn groups(&self) -> usize {
+    pub fn groups(&self) -> usize {
         self.file.num_row_groups()
     }
 
     /// The number of rows in all row groups.
-    pub(crate) fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         (0..self.groups()).map(|group| self.rows_in_group(group)).sum()
     }
 
     /// The number of rows in one row group.
-    pub(crate) fn rows_in_group(&self, group: usize) -> usize {
+    pub fn rows_in_group(&self, group: usize) -> usize {
         usize::try_from(self.file.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
     /// Divides rows, which are in ascending order, among the row groups that have them.
-    pub(crate) fn groups_of<'a>(&self, rows: &'a [u32]) -> Vec<GroupRows<'a>> {
+    pub fn groups_of<'a>(&self, rows: &'a [u32]) -> Vec<GroupRows<'a>> {
         let (mut start, mut left, mut groups) = (0, rows, Vec::new());
         for group in 0..self.groups() {
             let end = start + self.rows_in_group(group);
@@ -98,18 +101,24 @@ impl TableReader {
     }
 
     /// Whether the table has a column of this name.
-    pub(crate) fn has_column(&self, name: &str) -> bool {
+    pub fn has_column(&self, name: &str) -> bool {
         self.columns.contains_key(name)
     }
 
     /// The numbers of a column; NaN for null.
-    pub(crate) fn floats(&self, group: usize, name: &str) -> Result<Vec<f32>, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn floats(&self, group: usize, name: &str) -> Result<Vec<f32>, TableError> {
         let column = self.column::<FloatType>(group, name)?;
         Ok(column.cells().map(|cell| cell.unwrap_or(f32::NAN)).collect())
     }
 
     /// The numbers of a column in all row groups; NaN for null.
-    pub(crate) fn all_floats(&self, name: &str) -> Result<Vec<f32>, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn all_floats(&self, name: &str) -> Result<Vec<f32>, TableError> {
         let mut all = Vec::with_capacity(self.rows());
         for group in 0..self.groups() {
             all.extend(self.floats(group, name)?);
@@ -118,54 +127,52 @@ impl TableReader {
     }
 
     /// The whole numbers of a column.
-    pub(crate) fn integers(
-        &self,
-        group: usize,
-        name: &str,
-    ) -> Result<Vec<Option<i64>>, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn integers(&self, group: usize, name: &str) -> Result<Vec<Option<i64>>, TableError> {
         Ok(self.column::<Int64Type>(group, name)?.cells().collect())
     }
 
     /// The texts of a column.
-    pub(crate) fn texts(
-        &self,
-        group: usize,
-        name: &str,
-    ) -> Result<Vec<Option<String>>, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn texts(&self, group: usize, name: &str) -> Result<Vec<Option<String>>, TableError> {
         Ok(self.column::<ByteArrayType>(group, name)?.cells().map(|cell| cell.map(text)).collect())
     }
 
     /// The bytes of a column.
-    pub(crate) fn bytes(
-        &self,
-        group: usize,
-        name: &str,
-    ) -> Result<Vec<Option<ByteArray>>, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn bytes(&self, group: usize, name: &str) -> Result<Vec<Option<ByteArray>>, TableError> {
         Ok(self.column::<ByteArrayType>(group, name)?.cells().collect())
     }
 
     /// The lists of numbers of a column.
-    pub(crate) fn float_lists(
-        &self,
-        group: usize,
-        name: &str,
-    ) -> Result<ListColumn<f32>, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn float_lists(&self, group: usize, name: &str) -> Result<ListColumn<f32>, TableError> {
         Ok(self.column::<FloatType>(group, name)?.lists())
     }
 
     /// The lists of texts of a column.
-    pub(crate) fn text_lists(
-        &self,
-        group: usize,
-        name: &str,
-    ) -> Result<ListColumn<String>, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn text_lists(&self, group: usize, name: &str) -> Result<ListColumn<String>, TableError> {
         let ListColumn { values, ends } = self.column::<ByteArrayType>(group, name)?.lists();
         Ok(ListColumn { values: values.into_iter().map(text).collect(), ends })
     }
 
     /// Calls `read` with the lists of halves of `rows` rows, skips `skipped` rows, and so on as long as
     /// `read` returns true. A whole row group of embeddings would take gigabytes on the way.
-    pub(crate) fn half_lists(
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn half_lists(
         &self,
         group: usize,
         name: &str,

@@ -7,14 +7,17 @@ use std::io::BufWriter;
 use super::column::{Cell, Column, ColumnKind, TableError};
 
 /// A CSV table being written to a temporary file.
-pub(crate) struct CsvWriter<R: 'static> {
+pub struct CsvWriter<R: 'static> {
     columns: Vec<&'static Column<R>>,
     writer: csv::Writer<BufWriter<File>>,
 }
 
 impl<R> CsvWriter<R> {
     /// Starts a table with a header line. Columns of bytes are left out: CSV has no use for them.
-    pub(crate) fn new(columns: &'static [Column<R>]) -> Result<Self, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn new(columns: &'static [Column<R>]) -> Result<Self, TableError> {
         let readable =
             |column: &&Column<R>| !matches!(column.kind, ColumnKind::Bytes | ColumnKind::HalfList);
         let columns: Vec<_> = columns.iter().filter(readable).collect();
@@ -24,13 +27,19 @@ impl<R> CsvWriter<R> {
     }
 
     /// Adds a row.
-    pub(crate) fn push(&mut self, row: &R) -> Result<(), TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn push(&mut self, row: &R) -> Result<(), TableError> {
         let cells = self.columns.iter().map(|column| text((column.cell)(row)));
         self.writer.write_record(cells).map_err(io)
     }
 
     /// Writes what is buffered; returns the file.
-    pub(crate) fn finish(self) -> Result<File, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn finish(self) -> Result<File, TableError> {
         let buffered = self.writer.into_inner().map_err(|error| error.into_error())?;
         Ok(buffered.into_inner().map_err(|error| error.into_error())?)
     }

@@ -25,7 +25,7 @@ pub enum TableError {
 
 /// What a column's cells hold. Every cell may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ColumnKind {
+pub enum ColumnKind {
     Boolean,
     Integer,
     Float,
@@ -41,7 +41,7 @@ pub(crate) enum ColumnKind {
 
 /// One cell of a row.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Cell<'a> {
+pub enum Cell<'a> {
     Boolean(Option<bool>),
     Integer(Option<i64>),
     Float(Option<f32>),
@@ -54,24 +54,24 @@ pub(crate) enum Cell<'a> {
 }
 
 /// Columns with a name, a kind and a cell: `columns! { "key" Text |row| Cell::Text(Some(&row.key)); }`.
+#[macro_export]
 macro_rules! columns {
     ($($name:literal $kind:ident $cell:expr;)+) => {
-        &[$($crate::table::Column {
+        &[$($crate::Column {
             name: $name,
-            kind: $crate::table::ColumnKind::$kind,
+            kind: $crate::ColumnKind::$kind,
             cell: $cell,
         }),+]
     };
 }
-pub(crate) use columns;
 
 /// A column of a table whose rows are of type `R`.
 #[derive(Debug)]
-pub(crate) struct Column<R> {
-    pub(crate) name: &'static str,
-    pub(crate) kind: ColumnKind,
+pub struct Column<R> {
+    pub name: &'static str,
+    pub kind: ColumnKind,
     /// Returns the row's cell, which is of the kind `kind`.
-    pub(crate) cell: for<'a> fn(&'a R) -> Cell<'a>,
+    pub cell: for<'a> fn(&'a R) -> Cell<'a>,
 }
 
 impl ColumnKind {
@@ -126,7 +126,7 @@ impl ColumnKind {
 }
 
 /// The Parquet schema of a table with these columns.
-pub(super) fn schema<R>(columns: &[Column<R>]) -> Result<TypePtr, ParquetError> {
+pub(crate) fn schema<R>(columns: &[Column<R>]) -> Result<TypePtr, ParquetError> {
     let fields: Result<Vec<_>, _> =
         columns.iter().map(|column| column.kind.schema(column.name)).collect();
     Ok(Arc::new(Type::group_type_builder("schema").with_fields(fields?).build()?))

@@ -18,7 +18,7 @@ use super::column::{Cell, Column, ColumnKind, GROUP_ROWS, TableError, schema};
 const BATCH_VALUES: usize = 1 << 18;
 
 /// A table being written.
-pub(crate) struct TableWriter<R: 'static> {
+pub struct TableWriter<R: 'static> {
     columns: &'static [Column<R>],
     file: SerializedFileWriter<File>,
     group: Vec<R>,
@@ -27,7 +27,10 @@ pub(crate) struct TableWriter<R: 'static> {
 
 impl<R> TableWriter<R> {
     /// Starts a table in an empty file.
-    pub(crate) fn new(file: File, columns: &'static [Column<R>]) -> Result<Self, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn new(file: File, columns: &'static [Column<R>]) -> Result<Self, TableError> {
         let mut properties = WriterProperties::builder()
             // Snappy is the one codec that every reader supports.
             .set_compression(Compression::SNAPPY)
@@ -46,7 +49,10 @@ impl<R> TableWriter<R> {
     }
 
     /// Adds a row.
-    pub(crate) fn push(&mut self, row: R) -> Result<(), TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn push(&mut self, row: R) -> Result<(), TableError> {
         self.group.push(row);
         self.rows += 1;
         if self.group.len() >= GROUP_ROWS {
@@ -56,7 +62,10 @@ impl<R> TableWriter<R> {
     }
 
     /// Writes the last row group and the file's end; returns the number of rows.
-    pub(crate) fn finish(mut self) -> Result<u64, TableError> {
+    ///
+    /// # Errors
+    /// If the file can't be written or read.
+    pub fn finish(mut self) -> Result<u64, TableError> {
         self.write_group()?;
         self.file.close()?;
         Ok(self.rows)

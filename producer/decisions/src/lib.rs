@@ -1,0 +1,35 @@
+//! What is decided about a run's images: to keep one, to drop it, or to give it another label.
+//!
+//! Owns the line of a decision, the parts that decisions are written in, their merge, and the rules that
+//! decide by findings. Knows no command line and no HTTP. Upstream: `camshaft decide`, `camshaft serve`
+//! and the report's page, which write decisions; `camshaft report`, whose findings rules read.
+//! Downstream: `camshaft apply`.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `decision` | a decision, and its line of JSON |
+//! | `lines` | files of such lines |
+//! | `parts` | the parts below `OUT/decisions/`: their names and their writer |
+//! | `merge` | all parts in one table by key |
+//! | `findings` | the findings of a report, by image |
+//! | `rule` | the language of rules: its words, its parser, and what a rule means |
+//! | `judge` | what rules decide, beside what is decided already |
+//! | `sample` | findings drawn at random, for people to judge |
+
+mod decision;
+mod findings;
+mod judge;
+mod lines;
+mod merge;
+mod parts;
+mod rule;
+mod sample;
+
+pub use decision::{Choice, Decision, DecisionError};
+pub use findings::{Findings, FindingsError, ImageFindings};
+pub use judge::{JudgeError, Judged, RuleAction, RuleFor, judge};
+pub use lines::{LinesError, read_file};
+pub use merge::{MergeError, MergedDecision, MergedDecisions};
+pub use parts::DecisionWriter;
+pub use rule::{Rule, RuleError, WORDS};
+pub use sample::{SAMPLE_FILE, Sample};
