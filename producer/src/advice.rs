@@ -9,6 +9,7 @@ pub(crate) use camshaft_arguments::advice::{
     describe_model_files_error, describe_queue_error, describe_run_record_error,
     describe_store_error,
 };
+use camshaft_decisions::{FindingsError, MergeError};
 use camshaft_report::{ReportError, UnknownNumber, UnknownReason};
 #[cfg(feature = "embedded")]
 pub(crate) use camshaft_worker::advice::{describe_explain_error, describe_model_error};
@@ -34,6 +35,28 @@ pub(crate) fn describe_report_error(error: &ReportError) -> String {
         | ReportError::Table(_)
         | ReportError::Temporary(_)
         | ReportError::Panicked => error.to_string(),
+    }
+}
+
+/// The text of an error about findings.
+#[must_use]
+pub(crate) fn describe_findings_error(error: &FindingsError) -> String {
+    match error {
+        FindingsError::Store(error) => describe_store_error(error),
+        FindingsError::NoReport(_)
+        | FindingsError::OldReport { .. }
+        | FindingsError::Table(_)
+        | FindingsError::Key(_)
+        | FindingsError::Panicked => error.to_string(),
+    }
+}
+
+/// The text of an error about the decisions in OUT.
+#[must_use]
+pub(crate) fn describe_merge_error(error: &MergeError) -> String {
+    match error {
+        MergeError::Store(error) => describe_store_error(error),
+        MergeError::Lines(_) | MergeError::Table(_) | MergeError::Panicked => error.to_string(),
     }
 }
 

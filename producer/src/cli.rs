@@ -3,6 +3,7 @@
 //! Each `…Args` becomes the `…Config` of its command by `resolve`, which fills in defaults and
 //! refuses arguments that don't go together. No command sees clap's types.
 
+mod decisions;
 mod examples;
 mod label_audit;
 mod prune;
@@ -76,6 +77,14 @@ pub(crate) enum Command {
     /// Build OUT/report from what is in OUT: a page, tables, and findings to act on
     #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
+    /// Decide by rules about the findings of a report which images to drop, to keep or to relabel, or
+    /// take over what people have decided on its page
+    #[command(after_help = examples::DECIDE)]
+    Decide(decisions::DecideArgs),
+    /// Write the data set that the decisions leave: a list, or a folder of class folders. SOURCE stays
+    /// as it is
+    #[command(after_help = examples::APPLY)]
+    Apply(decisions::ApplyArgs),
     /// Show how far a run has come
     #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
@@ -346,6 +355,22 @@ pub enum UsageError {
     /// A label map without labels.
     #[error("--label-map goes with labels, and --labels is none; leave one of them out")]
     LabelMapWithoutLabels,
+    /// `camshaft decide` without a rule, a file or a sample.
+    #[error(
+        "there is nothing to decide: give --drop, --keep or --relabel with a rule, --import, or --sample"
+    )]
+    NothingToDecide,
+    /// `camshaft apply` without OUT or `--to`.
+    #[error("give OUT and --to PLACE, or --undo FILE")]
+    NothingToApply,
+    /// `--link` for a list.
+    #[error("--link goes with --as folder; a list has no files")]
+    LinkWithList,
+    /// `--link move` without `--yes`.
+    #[error(
+        "--link move takes the images away from SOURCE; add --yes to do so, or --dry-run to see what it does"
+    )]
+    MoveWithoutYes,
     /// Every image would fail.
     #[error(
         "--target label explains the class of each image's label, and --labels none reads none"

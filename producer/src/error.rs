@@ -1,9 +1,11 @@
 //! Why a command failed, and the exit status that tells a script so.
 
+use crate::apply::ApplyError;
 #[cfg(feature = "embedded")]
 use crate::audit::AuditError;
 use crate::cancel::CancelError;
 use crate::cli::UsageError;
+use crate::decide::DecideError;
 use crate::enqueue::EnqueueError;
 use crate::images::source_error::SourceError;
 use crate::manual::ManualError;
@@ -44,6 +46,12 @@ pub enum CommandError {
     /// `camshaft report`.
     #[error(transparent)]
     Report(#[from] ReportCommandError),
+    /// `camshaft decide`.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// `camshaft apply`.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
     /// `camshaft status`.
     #[error(transparent)]
     Status(#[from] StatusError),

@@ -1,16 +1,19 @@
 //! The `camshaft` program as a library: finds images and enqueues them, audits them in one process,
-//! trains models, builds reports, and tells how far a run has come.
+//! trains models, builds reports, decides about findings and applies decisions, and tells how far a
+//! run has come.
 //!
 //! `cli` is the command line. Each command is a file of its own, with a folder of that name for
 //! its parts; `images`, `broker` and `terminal` are what commands share. Only `run`, [`Cli`]
 //! and [`CommandError`] are for the program; `list_lines` is public for a fuzz target.
 
 mod advice;
+mod apply;
 #[cfg(feature = "embedded")]
 mod audit;
 mod broker;
 mod cancel;
 mod cli;
+mod decide;
 mod enqueue;
 mod error;
 mod images;
@@ -47,6 +50,8 @@ pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
         Command::Train(args) => train::train(args.resolve()?, stores).await?,
         Command::Enqueue(args) => enqueue::enqueue(args.resolve()?, stores).await?,
         Command::Report(args) => report::report(args.resolve()?, stores).await?,
+        Command::Decide(args) => decide::decide(args.resolve()?, stores).await?,
+        Command::Apply(args) => apply::apply(args.resolve()?, stores).await?,
         Command::Status(args) => status::status(args.resolve(), stores).await?,
         Command::Cancel(args) => cancel::cancel(args.resolve(), stores).await?,
         Command::Runs(args) => runs::runs(args.resolve(), stores).await?,

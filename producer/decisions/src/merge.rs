@@ -175,30 +175,41 @@ impl MergedDecisions {
         decided
     }
 
+    /// The number of images about which something is decided.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_key.values().filter(|stored| stored.choice != Choice::Undecided).count()
+    }
+
     /// True if nothing is decided.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_key.values().all(|stored| stored.choice == Choice::Undecided)
     }
 
-    /// Writes `OUT/decisions.parquet`: a row for each image about which something is decided.
+    /// Writes `OUT/decisions.parquet`: a row for each image about which something is decided. Returns the
+    /// same decisions.
     ///
     /// # Errors
     /// If the table can't be written.
-    pub async fn write_table(&self, out: &Folder) -> Result<(), MergeError> {
-        let rows = self.decided().into_iter().map(|(key, decision)| Row {
-            key: key.as_str().to_owned(),
-            decision: decision.choice.word(),
-            label: decision.choice.label().map(str::to_owned),
-            by: decision.by.to_owned(),
-            at: decision.at,
-            because: decision.because.to_vec(),
+    pub async fn write_table(self, out: &Folder) -> Result<Self, MergeError> {
+        let writing = tokio::task::spawn_blocking(move || {
+            // Rows are made as they are written: all at once would take as much again.
+            let rows = self.decided().into_iter().map(|(key, decision)| Row {
+                key: key.as_str().to_owned(),
+                decision: decision.choice.word(),
+                label: decision.choice.label().map(str::to_owned),
+                by: decision.by.to_owned(),
+                at: decision.at,
+                because: decision.because.to_vec(),
+            });
+            let file = write_rows(rows, COLUMNS)?;
+            Ok::<_, TableError>((self, file))
         });
-        let rows: Vec<_> = rows.collect();
-        let written = tokio::task::spawn_blocking(move || write_rows(rows, COLUMNS)).await;
-        let mut file = written.map_err(|_| MergeError::Panicked)??;
+        let (this, mut file) = writing.await.map_err(|_| MergeError::Panicked)??;
         file.seek(SeekFrom::Start(0)).map_err(TableError::from)?;
-        Ok(out.put_file(DECISIONS_FILE, file, PARQUET).await?)
+        out.put_file(DECISIONS_FILE, file, PARQUET).await?;
+        Ok(this)
     }
 }
 
@@ -284,7 +295,8 @@ mod tests {
         assert_eq!(found.collect::<Vec<_>>(), [("a", &Choice::Keep), ("b", &Choice::Drop)]);
         assert_eq!(merged.last(&ImageKey::parse("c").unwrap()).unwrap().choice, &Choice::Undecided);
 
-        merged.write_table(&out).await.unwrap();
+        let merged = merged.write_table(&out).await.unwrap();
+        assert!(!merged.is_empty());
         let file = std::fs::File::open(directory.path().join("decisions.parquet")).unwrap();
         let table = TableReader::open(file).unwrap();
         let words = table.texts(0, "decision").unwrap();

@@ -35,6 +35,20 @@ Examples:
   camshaft report ~/audit --against ~/audit-of-last-month --fail-on 'broken>0'
   camshaft report s3://data/audit --json";
 
+pub(super) const DECIDE: &str = "\
+Examples:
+  camshaft decide ~/audit --drop exact --relabel 'label-error and score>0.95' --dry-run
+  camshaft decide ~/audit --keep 'best and split=train' --drop 'duplicate and not best'
+  camshaft decide ~/audit --import ~/Downloads/decisions.jsonl
+  camshaft decide s3://data/audit --sample 100 --of label-error";
+
+pub(super) const APPLY: &str = "\
+Examples:
+  camshaft apply ~/audit --to clean.csv      then camshaft train list:clean.csv --base ~/images
+  camshaft apply ~/audit --to ~/clean --link hard
+  camshaft apply s3://data/audit --to s3://data/clean --dry-run
+  camshaft apply --undo ~/clean.undo.json";
+
 pub(super) const STATUS: &str = "\
 Examples:
   camshaft status ~/audit
