@@ -80,7 +80,9 @@ pub(crate) fn describe_condition_error(error: &UnknownNumber) -> String {
 #[cfg(feature = "embedded")]
 mod embedded {
     use camshaft_model::ModelError;
-    use camshaft_training::{DatasetError, SettingDifference, SettingDifferences, TrainingError};
+    use camshaft_training::{
+        DatasetError, ListedError, SettingDifference, SettingDifferences, TrainingError,
+    };
     use camshaft_trust::examination::ExaminationError;
     use camshaft_worker::advice::describe_model_error;
 
@@ -99,7 +101,10 @@ mod embedded {
     #[must_use]
     pub(crate) fn describe_dataset_error(error: &DatasetError) -> String {
         let option = match error {
-            DatasetError::ShareAndFolder { .. } => Some("--val-share"),
+            DatasetError::ShareAndFolder { .. }
+            | DatasetError::Listed(ListedError::ShareAndSplit) => Some("--val-share"),
+            DatasetError::Listed(ListedError::Unreadable { .. }) => Some("--base"),
+            DatasetError::Listed(ListedError::NoLabel { .. }) => Some("--label-column"),
             DatasetError::OutHasImages { .. } => Some("--out"),
             DatasetError::Unreadable { .. }
             | DatasetError::NoClasses { .. }
@@ -110,7 +115,14 @@ mod embedded {
             | DatasetError::TwoSplits { .. }
             | DatasetError::SplitsInClass { .. }
             | DatasetError::UnknownClass { .. }
-            | DatasetError::NoTraining { .. } => None,
+            | DatasetError::NoTraining { .. }
+            | DatasetError::Listed(
+                ListedError::UnknownSplit { .. }
+                | ListedError::OneClass { .. }
+                | ListedError::TooFewImages { .. }
+                | ListedError::UnknownClass { .. }
+                | ListedError::NoValidation { .. },
+            ) => None,
         };
         with_option(error, option)
     }

@@ -5,9 +5,9 @@
 
 pub(crate) mod existing_results;
 pub(crate) mod found_image;
-mod list_columns;
+pub(crate) mod list_columns;
 pub(crate) mod list_fields;
-mod list_file;
+pub(crate) mod list_file;
 pub(crate) mod list_format;
 mod list_key;
 pub mod list_lines;

@@ -12,18 +12,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use camshaft_common::location::LocationError;
 use camshaft_common::model::{ClassesReference, ModelReference, ModelRequest};
 use camshaft_common::store::StoreOptions;
 use camshaft_model::Architecture;
 use camshaft_training::{
-    Checkpoint, Dataset, DatasetError, DatasetOptions, EpochRecord, Init, Options, Settings,
-    SplitRule, Trainer, TrainingError, Watch,
+    Checkpoint, Dataset, DatasetError, DatasetOptions, EpochRecord, Init, ListedExample, Options,
+    Settings, SplitRule, Trainer, TrainingError, Watch,
 };
 use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::advice;
+use crate::images::list_columns::ListColumns;
+use crate::images::list_file::{ListFile, ListFileError};
+use crate::images::list_lines::ListedImage;
 use crate::interrupt::cancel_on_signal;
 use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -32,8 +36,8 @@ use files::{TrainingFileError, TrainingFiles, WriteRecordError};
 /// What `camshaft train` is to do.
 #[derive(Clone, Debug)]
 pub(crate) struct TrainConfig {
-    /// The folder of images.
-    pub(crate) dataset: PathBuf,
+    /// The images.
+    pub(crate) dataset: DatasetConfig,
     /// The folder the model goes to.
     pub(crate) out: PathBuf,
     /// Where to start.
@@ -44,6 +48,22 @@ pub(crate) struct TrainConfig {
     pub(crate) validation_share: Option<f64>,
     /// How to train.
     pub(crate) options: Options,
+}
+
+/// The images of a training.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum DatasetConfig {
+    /// A folder of class folders.
+    Folder(PathBuf),
+    /// A list.
+    List {
+        /// The file; `-` is standard input.
+        path: String,
+        /// The folder that its keys are below.
+        base: PathBuf,
+        /// Which of its columns are keys and labels.
+        columns: ListColumns,
+    },
 }
 
 /// The model that a training starts with.
@@ -64,6 +84,12 @@ pub enum TrainError {
     /// The images can't be used.
     #[error("{}", advice::describe_dataset_error(.0))]
     Dataset(#[from] DatasetError),
+    /// The list of images can't be read.
+    #[error(transparent)]
+    List(#[from] ListFileError),
+    /// The folder that a list's keys are below is no place.
+    #[error(transparent)]
+    Base(#[from] LocationError),
     /// The training can't start, go on or end.
     #[error("{}", advice::describe_training_error(.0))]
     Training(#[from] TrainingError),
@@ -112,8 +138,8 @@ pub(crate) async fn train(config: TrainConfig, stores: StoreOptions) -> Result<(
             .as_ref()
             .map_or(SplitRule::Stratified, |checkpoint| checkpoint.settings().dataset.split),
     };
-    let root = config.dataset;
-    let dataset = spawn_blocking(move || Dataset::find(&root, &options)).await;
+    let place = config.dataset;
+    let dataset = spawn_blocking(move || find_images(place, &options)).await;
     let dataset = dataset.map_err(TrainError::Panicked)??;
     let mut settings = Settings::new(&init, &config.options, &dataset)?;
     if let Some(checkpoint) = &checkpoint {
@@ -153,6 +179,21 @@ pub(crate) async fn train(config: TrainConfig, stores: StoreOptions) -> Result<(
     print_line(&format!("Trained {epochs} in {duration}"));
     print_summary(trainer.history(), trainer.kept_epoch(), &training.files);
     Ok(())
+}
+
+/// The images of a folder or of a list.
+fn find_images(place: DatasetConfig, options: &DatasetOptions) -> Result<Dataset, TrainError> {
+    let (path, base, columns) = match place {
+        DatasetConfig::Folder(root) => return Ok(Dataset::find(&root, options)?),
+        DatasetConfig::List { path, base, columns } => (path, base, columns),
+    };
+    let location = base.to_string_lossy().parse()?;
+    let listed = ListFile::new(path, &location, columns).read_whole()?;
+    let examples = listed.into_iter().map(|image| {
+        let ListedImage { key, label, split, line } = image;
+        ListedExample { key, label, split, line }
+    });
+    Ok(Dataset::of_list(&base, &examples.collect::<Vec<_>>(), options)?)
 }
 
 /// What does not change from epoch to epoch.

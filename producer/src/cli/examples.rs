@@ -20,6 +20,7 @@ pub(super) const TRAIN: &str = "\
 Examples:
   camshaft train ~/pets --out ~/pets-model
   camshaft train ~/pets --out ~/pets-model --layers all --epochs 20
+  camshaft train list:clean.csv --base ~/pets --out ~/clean-model
   camshaft audit ~/pets/val --out ~/pets-audit --model ~/pets-model";
 
 pub(super) const ENQUEUE: &str = "\

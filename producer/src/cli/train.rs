@@ -11,14 +11,26 @@ use camshaft_training::Options;
 use clap::{Args, ValueEnum};
 
 use crate::cli::UsageError;
-use crate::train::{InitConfig, TrainConfig};
+use crate::images::list_columns::ListColumns;
+use crate::images::source_config::SourceConfigError;
+use crate::train::{DatasetConfig, InitConfig, TrainConfig};
 
 /// `camshaft train`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TrainArgs {
-    /// Images: a local folder with train/CLASS and val/CLASS folders, or CLASS folders alone
-    #[arg(value_name = "DATASET", value_parser = local_folder)]
-    pub(crate) dataset: PathBuf,
+    /// Images: a local folder with train/CLASS and val/CLASS folders, or CLASS folders alone; or
+    /// list:PATH, CSV with the columns key, label and perhaps split, such as camshaft apply writes
+    #[arg(value_name = "DATASET", value_parser = dataset)]
+    pub(crate) dataset: DatasetChoice,
+    /// With list:PATH, the local folder that its keys are below
+    #[arg(long, env = "CAMSHAFT_BASE", value_name = "DIR", value_parser = local_folder)]
+    pub(crate) base: Option<PathBuf>,
+    /// With list:PATH, the column of keys: its name, or its number from 1
+    #[arg(long, env = "CAMSHAFT_KEY_COLUMN", value_name = "COLUMN")]
+    pub(crate) key_column: Option<String>,
+    /// With list:PATH, the column of labels
+    #[arg(long, env = "CAMSHAFT_LABEL_COLUMN", value_name = "COLUMN")]
+    pub(crate) label_column: Option<String>,
     /// Where the model goes: a local folder
     #[arg(long, env = "CAMSHAFT_OUT", value_name = "DIR", value_parser = local_folder)]
     pub(crate) out: PathBuf,
@@ -48,7 +60,7 @@ pub(crate) struct TrainArgs {
     /// Side of the network's input in pixels [default: the initial model's, or 224]
     #[arg(long, env = "CAMSHAFT_IMAGE_SIZE", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=4096))]
     pub(crate) image_size: Option<u16>,
-    /// Without a val folder, the share of the images to validate on, chosen by their paths
+    /// If no folder or list says which, the share of the images to validate on, chosen by their paths
     /// [default: 0.2]
     #[arg(long, env = "CAMSHAFT_VAL_SHARE", value_name = "R", value_parser = share)]
     pub(crate) val_share: Option<f64>,
@@ -73,6 +85,22 @@ impl TrainArgs {
             (InitChoice::Model(_), Some(_)) => return Err(UsageError::ArchitectureOfModel),
             (InitChoice::Model(reference), None) => InitConfig::Model(reference),
         };
+        let columns = ListColumns { key: self.key_column, label: self.label_column };
+        let dataset = match (self.dataset, self.base) {
+            (DatasetChoice::List(path), Some(base)) => DatasetConfig::List { path, base, columns },
+            (DatasetChoice::List(_), None) => return Err(SourceConfigError::BaseMissing.into()),
+            (DatasetChoice::Folder(folder), Some(_)) => {
+                let folder = folder.display().to_string();
+                return Err(SourceConfigError::BaseWithoutList(folder).into());
+            }
+            (DatasetChoice::Folder(folder), None) if columns.is_empty() => {
+                DatasetConfig::Folder(folder)
+            }
+            (DatasetChoice::Folder(folder), None) => {
+                let folder = folder.display().to_string();
+                return Err(SourceConfigError::ColumnsWithoutList(folder).into());
+            }
+        };
         let options = Options {
             layers: self.layers.into(),
             head: self.head.into(),
@@ -83,7 +111,7 @@ impl TrainArgs {
             seed: self.seed,
         };
         Ok(TrainConfig {
-            dataset: self.dataset,
+            dataset,
             out: self.out,
             init,
             epochs: self.epochs,
@@ -91,6 +119,15 @@ impl TrainArgs {
             options,
         })
     }
+}
+
+/// DATASET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DatasetChoice {
+    /// A folder of class folders.
+    Folder(PathBuf),
+    /// `list:PATH`; `-` is standard input.
+    List(String),
 }
 
 /// `--init`.
@@ -158,6 +195,14 @@ pub(crate) enum FlipChoice {
     None,
 }
 
+fn dataset(text: &str) -> Result<DatasetChoice, String> {
+    match text.strip_prefix("list:") {
+        Some("") => Err("name the list, such as list:clean.csv".to_owned()),
+        Some(path) => Ok(DatasetChoice::List(path.to_owned())),
+        None => local_folder(text).map(DatasetChoice::Folder),
+    }
+}
+
 fn local_folder(text: &str) -> Result<PathBuf, String> {
     let place: Location = text.parse().map_err(|error| format!("{error}"))?;
     place.local_path().ok_or_else(|| "training needs a local folder; copy it first".to_owned())
@@ -201,6 +246,8 @@ mod tests {
         assert!(device("cuda:1").unwrap_err().contains("CPU only"));
         assert_eq!(device("auto"), Ok(DeviceChoice::Auto));
         assert!(local_folder("s3://bucket/x").unwrap_err().contains("local folder"));
+        assert_eq!(dataset("list:a.csv"), Ok(DatasetChoice::List("a.csv".to_owned())));
+        assert!(dataset("list:").is_err());
         assert!(architecture("vgg16").unwrap_err().contains("resnet18, resnet34, resnet50"));
         for text in ["0", "-1", "inf", "x"] {
             assert!(learning_rate(text).is_err() && share(text).is_err(), "{text}");

@@ -74,7 +74,7 @@ impl From<store::ListedImage> for FoundImage {
 }
 
 impl From<ListedImage> for FoundImage {
-    fn from(ListedImage { key, label, line: _ }: ListedImage) -> Self {
+    fn from(ListedImage { key, label, split: _, line: _ }: ListedImage) -> Self {
         Self { key, etag: None, size_bytes: None, last_modified: None, is_absent: false, label }
     }
 }

@@ -69,11 +69,15 @@ const LABEL_NAMES: [&str; 13] = [
     "classindex",
 ];
 
-/// The positions of the two columns.
+/// What columns of splits are called, in the same way: they say which images are to train on.
+const SPLIT_NAMES: [&str; 2] = ["split", "subset"];
+
+/// The positions of the columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FoundColumns {
     pub(crate) key: usize,
     pub(crate) label: Option<usize>,
+    pub(crate) split: Option<usize>,
 }
 
 /// Why the columns of a list are not known.
@@ -210,7 +214,10 @@ pub(crate) fn choose(
         Some(wanted) => Some(find_named(names, wanted)?),
         None => find_known(names, &LABEL_NAMES)?.filter(|label| *label != key),
     };
-    Ok(FoundColumns { key, label })
+    // Only trainings read it: two such columns are no reason to refuse a list.
+    let split = find_known(names, &SPLIT_NAMES).unwrap_or_default();
+    let split = split.filter(|split| *split != key && Some(*split) != label);
+    Ok(FoundColumns { key, label, split })
 }
 
 /// The error about a list that begins with a line that is not understood.

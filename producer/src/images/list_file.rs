@@ -141,10 +141,28 @@ impl ListFile {
     }
 
     fn send_images(&self, sender: &mpsc::Sender<Message>) -> Result<(), ListFileError> {
-        let send = |image: ListedImage| {
+        self.visit_images(|image| {
             let sent = sender.blocking_send(Message::Image(image.into()));
             if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
+        })
+    }
+
+    /// The whole list, as it names its images. A key that it has twice comes once. Blocks.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn read_whole(&self) -> Result<Vec<ListedImage>, ListFileError> {
+        let mut images = Vec::new();
+        self.visit_images(|image| {
+            images.push(image);
+            ControlFlow::Continue(())
+        })?;
+        Ok(images)
+    }
+
+    /// Calls `send` with each image, until it breaks off.
+    fn visit_images(
+        &self,
+        mut send: impl FnMut(ListedImage) -> ControlFlow<()>,
+    ) -> Result<(), ListFileError> {
         if self.path == "-" {
             return self.send_once(io::stdin().lock(), send);
         }
@@ -169,7 +187,7 @@ impl ListFile {
     fn send_once(
         &self,
         reader: impl BufRead,
-        send: impl Fn(ListedImage) -> ControlFlow<()>,
+        mut send: impl FnMut(ListedImage) -> ControlFlow<()>,
     ) -> Result<(), ListFileError> {
         let mut lines = Lines { list: self, reader, line: Vec::new(), number: 0 };
         // Its writer may wait for what becomes of the first lines before it writes more.

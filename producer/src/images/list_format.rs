@@ -28,6 +28,8 @@ pub enum ListFormat {
         key: String,
         /// The field with the label.
         label: Option<String>,
+        /// The field that says what an image is for.
+        split: Option<String>,
         /// The number of fields.
         fields: usize,
     },
@@ -74,7 +76,7 @@ impl ListFormat {
             return Ok(Self::Table(table));
         }
         if lines.iter().all(|line| is_quoted(line)) {
-            let columns = FoundColumns { key: 0, label: None };
+            let columns = FoundColumns { key: 0, label: None, split: None };
             let table = TableFormat { delimiter: None, width: 1, columns, has_header: false };
             return Ok(Self::Table(table));
         }
@@ -124,10 +126,11 @@ fn json_lines(lines: &[&str], wanted: &ListColumns) -> Result<ListFormat, Column
             return Err(ColumnsError::NoSuchColumn { column, columns });
         }
     }
-    let FoundColumns { key, label } = choose(&names, wanted, lines[0])?;
+    let FoundColumns { key, label, split } = choose(&names, wanted, lines[0])?;
     Ok(ListFormat::JsonLines {
         key: names[key].clone(),
         label: label.map(|label| names[label].clone()),
+        split: split.map(|split| names[split].clone()),
         fields: names.len(),
     })
 }
@@ -389,7 +392,7 @@ mod tests {
         let usual = ListColumns::default();
         let json = |key: &str, label: Option<&str>| {
             let label = label.map(str::to_owned);
-            Ok(ListFormat::JsonLines { key: key.to_owned(), label, fields: 2 })
+            Ok(ListFormat::JsonLines { key: key.to_owned(), label, split: None, fields: 2 })
         };
         let first = "{\"file_name\": \"a.jpg\"}\n";
         let lines = "{\"file_name\": \"a.jpg\", \"label\": 3}\n";

@@ -22,6 +22,8 @@ pub struct ListedImage {
     pub key: ImageKey,
     /// Its given class.
     pub label: Option<String>,
+    /// What it is for in a training: to train, to validate or to test on.
+    pub split: Option<String>,
     /// The line that the record begins in, counted from 1.
     pub line: u64,
 }
@@ -149,9 +151,11 @@ impl ListLines {
             None => line.to_owned(),
         };
         let record = text.trim_end_matches(['\n', '\r']);
-        let (key, label) = match &self.format {
-            ListFormat::Keys => (record.to_owned(), None),
-            ListFormat::JsonLines { key, label, .. } => json_fields(record, key, label.as_deref())?,
+        let Fields { key, label, split } = match &self.format {
+            ListFormat::Keys => Fields { key: record.to_owned(), label: None, split: None },
+            ListFormat::JsonLines { key, label, split, .. } => {
+                json_fields(record, key, label.as_deref(), split.as_deref())?
+            }
             ListFormat::Table(table) if is_first && table.has_header => return Ok(None),
             ListFormat::Table(table) => match table_fields(record, table) {
                 Err(LineProblem::Fields(FieldsError::OpenQuote))
@@ -171,15 +175,19 @@ impl ListLines {
             return Err(LineProblem::NoKey);
         }
         let key = self.base.key(&key)?;
-        Ok(Some(ListedImage { key, label, line: first_line }))
+        Ok(Some(ListedImage { key, label, split, line: first_line }))
     }
 }
 
-/// The key and the label of a record of a table.
-fn table_fields(
-    record: &str,
-    table: &TableFormat,
-) -> Result<(String, Option<String>), LineProblem> {
+/// What is read of a record.
+struct Fields {
+    key: String,
+    label: Option<String>,
+    split: Option<String>,
+}
+
+/// The fields of a record of a table.
+fn table_fields(record: &str, table: &TableFormat) -> Result<Fields, LineProblem> {
     let TableFormat { delimiter, width, columns, .. } = table;
     let mut fields = split(record, *delimiter)?;
     let used = fields.iter().rposition(|field| !field.is_empty()).map_or(0, |last| last + 1);
@@ -190,16 +198,18 @@ fn table_fields(
     let mut take = |at: usize| fields.get_mut(at).map(std::mem::take).unwrap_or_default();
     // The same column may be named for both.
     let label = columns.label.filter(|label| *label != columns.key).map(&mut take);
+    let split = columns.split.map(&mut take).filter(|split| !split.is_empty());
     let key = take(columns.key);
-    Ok((key, label.filter(|label| !label.is_empty())))
+    Ok(Fields { key, label: label.filter(|label| !label.is_empty()), split })
 }
 
-/// The key and the label of a JSON object.
+/// The fields of a JSON object.
 fn json_fields(
     record: &str,
     key: &str,
     label: Option<&str>,
-) -> Result<(String, Option<String>), LineProblem> {
+    split: Option<&str>,
+) -> Result<Fields, LineProblem> {
     let object: Map<String, Value> = serde_json::from_str(record)?;
     let wrong = |field: &str, value: Option<&Value>, wanted| LineProblem::JsonField {
         field: field.to_owned(),
@@ -210,14 +220,17 @@ fn json_fields(
         Some(Value::String(key)) => key.clone(),
         other => return Err(wrong(key, other, "a text")),
     };
-    let Some(label_field) = label else { return Ok((key, None)) };
+    // Only trainings read it. What is no text is none there, and nothing elsewhere.
+    let split = split.and_then(|split| object.get(split)).and_then(Value::as_str);
+    let split = split.map(|split| split.trim().to_owned()).filter(|split| !split.is_empty());
+    let Some(label_field) = label else { return Ok(Fields { key, label: None, split }) };
     let label = match object.get(label_field) {
         None | Some(Value::Null) => None,
         Some(Value::String(label)) => Some(label.trim().to_owned()),
         Some(Value::Number(label)) => Some(label.to_string()),
         other => return Err(wrong(label_field, other, "a text or a number")),
     };
-    Ok((key, label.filter(|label| !label.is_empty())))
+    Ok(Fields { key, label: label.filter(|label| !label.is_empty()), split })
 }
 
 fn kind_of(value: Option<&Value>) -> &'static str {
@@ -244,7 +257,7 @@ mod tests {
         let mut lines = ListLines::new(format, base);
         let mut listed = Vec::new();
         for line in content.split_inclusive('\n') {
-            if let Some(ListedImage { key, label, line }) = lines.read(line)? {
+            if let Some(ListedImage { key, label, line, .. }) = lines.read(line)? {
                 listed.push((key.into(), label, line));
             }
         }
@@ -274,6 +287,21 @@ mod tests {
         ] {
             let expected: Vec<_> = expected.iter().map(|&(k, l, n)| listed(k, l, n)).collect();
             assert_eq!(read(content).unwrap(), expected, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn a_column_of_splits_is_read_for_trainings() {
+        for content in [
+            "key,label,split\na.jpg,cat, train\nb.jpg,dog,\n",
+            "Subset;Label;Filename\ntrain;cat;a.jpg\n;dog;b.jpg\n",
+            "{\"key\": \"a.jpg\", \"label\": 1, \"split\": \"train\"}\n{\"key\": \"b.jpg\", \"split\": \"\"}\n",
+        ] {
+            let format = ListFormat::recognise(content, false, &ListColumns::default()).unwrap();
+            let mut lines = ListLines::new(format, KeyBase::new(&"/data".parse().unwrap()));
+            let images = content.lines().filter_map(|line| lines.read(line).unwrap());
+            let splits: Vec<_> = images.map(|image| image.split).collect();
+            assert_eq!(splits, [Some("train".to_owned()), None], "{content}");
         }
     }
 

@@ -154,7 +154,7 @@ mod tests {
 
     fn image(key: &str, label: &str, line: u64) -> ListedImage {
         let key = ImageKey::parse(key).unwrap();
-        ListedImage { key, label: Some(label.to_owned()), line }
+        ListedImage { key, label: Some(label.to_owned()), split: None, line }
     }
 
     fn repetitions(images: &[ListedImage], parts: u64) -> Result<Vec<u64>, OtherLabel> {

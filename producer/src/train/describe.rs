@@ -33,7 +33,7 @@ pub(super) fn dataset(dataset: &Dataset) -> Vec<String> {
 }
 
 fn left_out(left_out: &LeftOut) -> Vec<String> {
-    let LeftOut { other_files, images_beside, folders } = left_out;
+    let LeftOut { other_files, images_beside, folders, listed_to_test } = left_out;
     let mut lines = Vec::new();
     for (keys, noun, reason) in [
         (other_files, "file", "of no known image type"),
@@ -43,6 +43,9 @@ fn left_out(left_out: &LeftOut) -> Vec<String> {
             let count = format_count(keys.len() as u64, noun);
             lines.push(format!("Skipped {count} {reason}: {}", first(keys, MAX_FILES)));
         }
+    }
+    if *listed_to_test > 0 {
+        lines.push(format!("Left out {} to test on", format_count(*listed_to_test, "image")));
     }
     if !folders.is_empty() {
         let folders = folders.iter().map(|folder| format!("{} ({})", folder.key, folder.reason));
@@ -99,12 +102,14 @@ mod tests {
             other_files: keys(5),
             images_beside: vec!["a.jpg".to_owned()],
             folders: vec![folder],
+            listed_to_test: 1,
         });
         assert_eq!(
             lines,
             [
                 "Skipped 5 files of no known image type: cat/0.txt, cat/1.txt, cat/2.txt and 2 more",
                 "Skipped 1 image in no class folder: a.jpg",
+                "Left out 1 image to test on",
                 "Not used: test (to test on)",
             ]
         );

@@ -1,16 +1,20 @@
-//! The images of a folder of class folders, and which of them are held back for validation.
+//! The images of a folder of class folders or of a list, and which of them are held back for
+//! validation.
 //!
 //! Owns classes and the split. [`scan`] lists the files, and [`layout`] tells classes from folders
-//! to train and to validate on. Files are not decoded here. Upstream: a local folder. Downstream:
-//! [`inputs`](super::inputs).
+//! to train and to validate on; [`listed`] takes a list. Files are not decoded here. Upstream: a local
+//! folder. Downstream: [`inputs`](super::inputs).
 
 mod layout;
+mod listed;
 mod scan;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+pub use listed::{ListedError, ListedExample};
 
 use layout::{Layout, below, folders_with_images};
 use scan::Scan;
@@ -145,6 +149,9 @@ pub enum DatasetError {
         /// The folder.
         path: PathBuf,
     },
+    /// A list is no data set.
+    #[error(transparent)]
+    Listed(#[from] ListedError),
     /// There is a folder of images to validate on, and also a share to hold back.
     #[error("{path} says which images to validate on; leave out the share of images to hold back")]
     ShareAndFolder {
@@ -209,6 +216,8 @@ pub struct LeftOut {
     pub images_beside: Vec<String>,
     /// Folders.
     pub folders: Vec<LeftOutFolder>,
+    /// Images that a list names to test on.
+    pub listed_to_test: u64,
 }
 
 /// A folder that is no part of a data set.
@@ -223,7 +232,7 @@ pub struct LeftOutFolder {
 /// Images to train and to validate on, in the order of their keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dataset {
-    /// Class names, by index: the folders' names in alphabetical order.
+    /// Class names, by index, in alphabetical order: the folders' names, or the labels of a list.
     pub classes: Vec<String>,
     /// Images to train on.
     pub training: Vec<DatasetImage>,
@@ -233,6 +242,8 @@ pub struct Dataset {
     pub split: SplitRule,
     /// What was left out.
     pub left_out: LeftOut,
+    /// True if a list gives the labels, and not the folders of the images.
+    pub is_listed: bool,
 }
 
 impl Dataset {
@@ -272,7 +283,8 @@ impl Dataset {
             }
         };
         let left_out = found.left_out(&layout);
-        Ok(Self { classes, training, validation, split: options.split, left_out })
+        let (split, is_listed) = (options.split, false);
+        Ok(Self { classes, training, validation, split, left_out, is_listed })
     }
 
     /// The number of images of each class to train on and to validate on.
@@ -285,15 +297,20 @@ impl Dataset {
         counts
     }
 
-    /// `sha256:…` of keys, sizes and sides. A copy of the data set in another folder has the same
-    /// digest.
+    /// `sha256:…` of keys, sizes and sides, and of the labels that a list gives. A copy of the data set in
+    /// another folder has the same digest.
     #[must_use]
     pub fn digest(&self) -> String {
         use std::fmt::Write;
         let mut hash = Sha256::new();
         for (side, images) in [("train", &self.training), ("validate", &self.validation)] {
-            for DatasetImage { key, bytes, .. } in images {
-                hash.update(format!("{side}\0{key}\0{bytes}\n"));
+            for DatasetImage { key, bytes, class, .. } in images {
+                // A folder's labels are in its keys.
+                let label = match self.is_listed {
+                    true => format!("\0{}", self.classes[*class]),
+                    false => String::new(),
+                };
+                hash.update(format!("{side}\0{key}\0{bytes}{label}\n"));
             }
         }
         hash.finalize().iter().fold("sha256:".to_owned(), |mut text, byte| {
@@ -462,6 +479,7 @@ impl Found<'_> {
                 .collect(),
             images_beside: beside.cloned().collect(),
             folders: layout.unused.iter().cloned().chain(excluded).chain(empty).collect(),
+            listed_to_test: 0,
         }
     }
 }

@@ -30,7 +30,8 @@ mod whole_network;
 
 pub use checkpoint::Checkpoint;
 pub use dataset::{
-    Dataset, DatasetError, DatasetImage, DatasetOptions, LeftOut, LeftOutFolder, SplitRule,
+    Dataset, DatasetError, DatasetImage, DatasetOptions, LeftOut, LeftOutFolder, ListedError,
+    ListedExample, SplitRule,
 };
 pub use error::TrainingError;
 pub use initial_weights::Init;
