@@ -97,6 +97,10 @@ def configs():
 
 
 def listings():
+    decision = {"schema": 1, "key": "cat/a.jpg", "decision": "relabel", "label": "dog", "by": "ana",
+                "at": "2026-11-29T07:00:00.123Z", "because": ["label-error"]}
+    rule = "not (exact or blurred) and label-error and score>0.95 and key~'cat/**' and label!=\"big dog\""
+    write("listing", "decisions.txt", f"/data\n{json.dumps(decision)}\n{rule}\n")
     write("listing", "lines.txt", "s3://bucket/prefix\ncat/a.jpg\r\n\ndog/b, c.jpg\n")
     write("listing", "labels.csv", "/data/pets/../x\n\ufeffkey,label\na.jpg,cat\n\"b,1.jpg\",\"a \"\"b\"\"\"\n")
     write("listing", "turned.csv", "file:///a%20b/%23\nlabel,key\ncat,\u732b/\u5199\u771f.png\n")

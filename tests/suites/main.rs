@@ -8,6 +8,7 @@ mod audit;
 mod audit_ends;
 mod checkpoints;
 mod command_line;
+mod decisions;
 mod distributed;
 mod faults;
 mod generations;

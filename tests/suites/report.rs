@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 /// The rows of a query in DuckDB. `{out}` in the query stands for OUT.
-fn duckdb(out: &Path, query: &str) -> Vec<Value> {
+pub(crate) fn duckdb(out: &Path, query: &str) -> Vec<Value> {
     const SCRIPT: &str = "import duckdb, json, sys\n\
         found = duckdb.sql(sys.argv[1])\n\
         rows = [dict(zip(found.columns, row)) for row in found.fetchall()]\n\

@@ -4,7 +4,7 @@
 //! this crate.
 
 use camshaft_common::key::ImageKey;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 /// The version of the line.
@@ -137,8 +137,10 @@ impl Decision {
             ("undecided", Some(_)) => return Err(DecisionError::Label("undecided")),
             (other, _) => return Err(DecisionError::Word(other.to_owned())),
         };
-        let time = DateTime::parse_from_rfc3339(&at).map(|time| time.to_utc());
-        let at = whole_millis(time.map_err(|_| DecisionError::Time(at))?);
+        let time = DateTime::parse_from_rfc3339(&at).ok().map(|time| whole_millis(time.to_utc()));
+        // Another zone's last hours of the year 9999 can't be written in UTC.
+        let time = time.filter(|time| (0..=9999).contains(&time.year()));
+        let at = time.ok_or(DecisionError::Time(at))?;
         Ok(Self { key, choice, by: by.into_owned(), at, because: because.into_owned() })
     }
 
@@ -242,6 +244,10 @@ mod tests {
             (r#"{"schema":2,"key":"a","decision":"keep","by":"","at":"x"}"#, "later version"),
             (r#"{"schema":1,"key":"../a","decision":"keep","by":"","at":"x"}"#, "relative path"),
             (r#"{"schema":1,"key":"a","decision":"keep","by":"","at":"x"}"#, "time \"x\""),
+            (
+                r#"{"schema":1,"key":"a","decision":"keep","by":"","at":"9999-12-31T23:59:59-01:00"}"#,
+                "is not like",
+            ),
         ] {
             let error = Decision::parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

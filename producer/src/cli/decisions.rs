@@ -71,7 +71,7 @@ pub(crate) struct ApplyArgs {
     /// --yes
     #[arg(long, env = "CAMSHAFT_LINK", value_enum, default_value_t)]
     pub(crate) link: FileLink,
-    /// Move images without asking back
+    /// Say that --link move may take images away from SOURCE
     #[arg(long, env = "CAMSHAFT_YES", value_parser = BoolishValueParser::new())]
     pub(crate) yes: bool,
     /// Tell what would be written, and write nothing

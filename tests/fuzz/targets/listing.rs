@@ -1,4 +1,4 @@
-//! Reads places, list files and keys.
+//! Reads places, list files and keys, and decisions and rules as lines of text.
 //!
 //! The first line of the input is read as a place, the rest as a list file.
 #![no_main]
@@ -13,12 +13,14 @@ use camshaft_common::layout::{self, Layout, OverlayDifference};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelIdentity;
 use camshaft_common::run::RunId;
+use camshaft_decisions::{Decision, Rule};
 use camshaft_producer::list_lines::{KeyBase, ListColumns, ListFormat, ListLines, ListedImage};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {
     let (place, list) = input.split_once('\n').unwrap_or((input, ""));
     check_place(place);
+    list.lines().for_each(check_decision);
     let base: Location =
         place.parse().unwrap_or_else(|_| "s3://bucket/prefix".parse().expect("it is a place"));
     let columns = ListColumns::default();
@@ -48,6 +50,17 @@ fn check_label(label: &str) {
     assert_eq!(LabelMatcher::new(named).find(label), Ok(7), "{label:?}");
     let twice = [named[0], NamedClass { index: 9, ..named[0] }];
     assert!(LabelMatcher::new(twice).find(label).is_err(), "{label:?}");
+}
+
+/// Checks that a decision survives its line, and that a rule is read again as it was.
+fn check_decision(line: &str) {
+    if let Ok(decision) = Decision::parse(line) {
+        assert_eq!(Decision::parse(&decision.to_line()).ok().as_ref(), Some(&decision));
+    }
+    match line.parse::<Rule>() {
+        Ok(rule) => assert!(rule.to_string().parse::<Rule>().is_ok(), "{rule}"),
+        Err(error) => assert!(error.character <= line.chars().count() + 1, "{error}"),
+    }
 }
 
 fn check_place(text: &str) {
