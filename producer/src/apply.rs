@@ -144,11 +144,11 @@ pub enum ApplyError {
     #[error("{to} lies in {what}, {place}; choose a --to outside")]
     Inside {
         /// The folder.
-        to: Location,
+        to: String,
         /// What it lies in: SOURCE or OUT.
         what: &'static str,
         /// Where that is.
-        place: Location,
+        place: String,
     },
     /// A list can't have the key.
     #[error("the key {:?} begins or ends with a space, which lists lose; use --as folder", .0.as_str())]

@@ -214,9 +214,9 @@ impl MergedDecisions {
 }
 
 /// A value that others may have, too, once for all.
-fn shared<T: ?Sized, V>(known: &mut HashSet<Arc<T>>, value: V) -> Arc<T>
+fn shared<T, V>(known: &mut HashSet<Arc<T>>, value: V) -> Arc<T>
 where
-    T: Eq + std::hash::Hash,
+    T: ?Sized + Eq + std::hash::Hash,
     V: Into<Arc<T>> + std::borrow::Borrow<T>,
 {
     if let Some(known) = known.get(value.borrow()) {

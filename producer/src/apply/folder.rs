@@ -68,7 +68,7 @@ impl Target {
     ) -> Result<Self, ApplyError> {
         for (what, place) in [("SOURCE", source), ("OUT", out)] {
             if to.resolved().below(&place.resolved()).is_some() {
-                let (to, place) = (to.clone(), place.clone());
+                let (to, place) = (to.to_string(), place.to_string());
                 return Err(ApplyError::Inside { to, what, place });
             }
         }
