@@ -16,7 +16,7 @@ use crate::layout::RUN_FILE;
 use crate::location::Location;
 use crate::model::{ModelIdentity, TrainedLayers};
 use crate::skipped::SkippedCounts;
-use crate::store::{Folder, StoreError, StoreErrorKind};
+use crate::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
 
 /// The most bytes of a run record. One without a label map has a few kilobytes.
 pub const MAX_RUN_FILE_BYTES: u64 = 16 << 20;
@@ -193,6 +193,19 @@ impl RunRecord {
     #[must_use]
     pub fn selects(&self, key: &ImageKey) -> bool {
         self.image_files.as_ref().is_none_or(|files| files.selects(key))
+    }
+
+    /// Opens the folder that the keys of the images are below; `None` if the record does not tell it, or
+    /// it can't be opened.
+    #[must_use]
+    pub fn images_folder(&self, stores: &StoreOptions) -> Option<Folder> {
+        let location = self.images_place()?;
+        let location = match location.local_path() {
+            // SOURCE is a single image, whose key is its file name.
+            Some(path) if path.is_file() => path.parent()?.to_str()?.parse().ok()?,
+            _ => location,
+        };
+        Folder::open(&location, stores).ok()
     }
 
     /// The place that the keys of the images are below; `None` if the record does not tell it.

@@ -7,6 +7,7 @@ mod decisions;
 mod examples;
 mod label_audit;
 mod prune;
+mod serve;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "embedded")]
@@ -77,6 +78,9 @@ pub(crate) enum Command {
     /// Build OUT/report from what is in OUT: a page, tables, and findings to act on
     #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
+    /// Show the report on this machine, and write what is decided there to OUT. For private buckets, too
+    #[command(after_help = examples::SERVE)]
+    Serve(serve::ServeArgs),
     /// Decide by rules about the findings of a report which images to drop, to keep or to relabel, or
     /// take over what people have decided on its page
     #[command(after_help = examples::DECIDE)]

@@ -12,6 +12,7 @@ use crate::manual::ManualError;
 use crate::redrive::RedriveError;
 use crate::report::ReportCommandError;
 use crate::runs::RunsError;
+use crate::serve::ServeError;
 use crate::status::StatusError;
 #[cfg(feature = "embedded")]
 use crate::train::TrainError;
@@ -46,6 +47,9 @@ pub enum CommandError {
     /// `camshaft report`.
     #[error(transparent)]
     Report(#[from] ReportCommandError),
+    /// `camshaft serve`.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// `camshaft decide`.
     #[error(transparent)]
     Decide(#[from] DecideError),

@@ -24,6 +24,7 @@ mod manual;
 mod redrive;
 mod report;
 mod runs;
+mod serve;
 mod status;
 mod terminal;
 #[cfg(feature = "embedded")]
@@ -50,6 +51,7 @@ pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
         Command::Train(args) => train::train(args.resolve()?, stores).await?,
         Command::Enqueue(args) => enqueue::enqueue(args.resolve()?, stores).await?,
         Command::Report(args) => report::report(args.resolve()?, stores).await?,
+        Command::Serve(args) => serve::serve(args.resolve(), stores).await?,
         Command::Decide(args) => decide::decide(args.resolve()?, stores).await?,
         Command::Apply(args) => apply::apply(args.resolve()?, stores).await?,
         Command::Status(args) => status::status(args.resolve(), stores).await?,

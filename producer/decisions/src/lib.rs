@@ -10,6 +10,7 @@
 //! | `decision` | a decision, and its line of JSON |
 //! | `lines` | files of such lines |
 //! | `parts` | the parts below `OUT/decisions/`: their names and their writer |
+//! | `reader` | reads parts, each once |
 //! | `merge` | all parts in one table by key |
 //! | `findings` | the findings of a report, by image |
 //! | `rule` | the language of rules: its words, its parser, and what a rule means |
@@ -22,6 +23,7 @@ mod judge;
 mod lines;
 mod merge;
 mod parts;
+mod reader;
 mod rule;
 mod sample;
 
@@ -31,5 +33,6 @@ pub use judge::{JudgeError, Judged, RuleAction, RuleFor, judge};
 pub use lines::{LinesError, read_file};
 pub use merge::{MergeError, MergedDecision, MergedDecisions};
 pub use parts::DecisionWriter;
+pub use reader::DecisionReader;
 pub use rule::{Rule, RuleError, WORDS};
 pub use sample::{SAMPLE_FILE, Sample};

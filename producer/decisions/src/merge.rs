@@ -12,21 +12,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use camshaft_common::key::ImageKey;
-use camshaft_common::layout::{DECISIONS, DECISIONS_FILE};
+use camshaft_common::layout::DECISIONS_FILE;
 use camshaft_common::store::{Folder, StoreError};
 use camshaft_table::{Cell, Column, TableError, columns, write_rows};
 use chrono::{DateTime, Utc};
-use futures::stream::{self, StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 use crate::decision::{Choice, Decision, is_by_rule};
-use crate::lines::{LinesError, read_file, read_lines};
-use crate::parts::PartName;
+use crate::lines::{LinesError, read_file};
+use crate::reader::{DecisionReader, Place};
 
-/// Parts that are read at a time. A click may be a part of its own.
-const PARTS_AT_ONCE: usize = 16;
-/// The largest part that is read. The largest that is written has an eighth of this and one line.
-const MAX_PART_BYTES: u64 = 256 << 20;
 const PARQUET: &str = "application/vnd.apache.parquet";
 
 /// Decisions can't be merged.
@@ -66,14 +61,6 @@ struct Stored {
     line: Place,
 }
 
-/// Where a decision stands: it tells which of two with the same time is the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    writer: Uuid,
-    number: u64,
-    line: u64,
-}
-
 /// The last decision about an image.
 #[derive(Clone, Copy, Debug)]
 pub struct MergedDecision<'a> {
@@ -101,26 +88,9 @@ impl MergedDecisions {
     /// # Errors
     /// If OUT can't be read, or a line of a part is no decision.
     pub async fn read(out: &Folder) -> Result<Self, MergeError> {
-        let mut parts = Vec::new();
-        let mut listed = out.list(DECISIONS);
-        while let Some(object) = listed.try_next().await? {
-            if let Some(name) = PartName::parse(&object.path) {
-                parts.push((name, format!("{DECISIONS}/{}", object.path)));
-            }
-        }
         let mut merged = Self::default();
-        let mut contents = stream::iter(parts)
-            .map(|(name, path)| async move {
-                let content = out.get(&path, MAX_PART_BYTES).await?;
-                Ok::<_, StoreError>((name, path, content.bytes))
-            })
-            .buffer_unordered(PARTS_AT_ONCE);
-        while let Some((PartName { writer, number }, path, bytes)) = contents.try_next().await? {
-            let path = format!("{}/{path}", out.location());
-            read_lines(&path, &*bytes, |line, decision| {
-                merged.insert(decision, Place { writer, number, line });
-            })?;
-        }
+        let mut reader = DecisionReader::new(out.clone());
+        reader.visit_new(|place, decision| merged.insert(decision, place)).await?;
         Ok(merged)
     }
 
@@ -249,6 +219,7 @@ const COLUMNS: &[Column<Row>] = columns! {
 
 #[cfg(test)]
 mod tests {
+    use camshaft_common::layout::DECISIONS;
     use camshaft_common::store::StoreOptions;
     use camshaft_table::TableReader;
     use proptest::prelude::*;

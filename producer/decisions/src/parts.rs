@@ -70,7 +70,7 @@ impl DecisionWriter {
 }
 
 /// A part by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PartName {
     /// A UUID v7, so that a later writer is greater.
     pub(crate) writer: Uuid,

@@ -36,6 +36,11 @@ Examples:
   camshaft report ~/audit --against ~/audit-of-last-month --fail-on 'broken>0'
   camshaft report s3://data/audit --json";
 
+pub(super) const SERVE: &str = "\
+Examples:
+  camshaft serve ~/audit
+  camshaft serve s3://data/audit --port 8000 --no-open     then ssh -L 8000:localhost:8000, and open it";
+
 pub(super) const DECIDE: &str = "\
 Examples:
   camshaft decide ~/audit --drop exact --relabel 'label-error and score>0.95' --dry-run

@@ -106,7 +106,7 @@ pub async fn build(
         None => (None, None),
     };
 
-    let source = source_of(&run, stores);
+    let source = run.images_folder(stores);
     let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
     if options.thumbnails > 0 {
         wanted.extend(wanted_examples(&sliced.list, &confused));
@@ -216,15 +216,4 @@ async fn compare(
         comparison.against
     );
     Ok((comparison, file, Some(note)))
-}
-
-/// The folder with the run's images; none if the run's record does not tell it.
-fn source_of(run: &RunRecord, stores: &StoreOptions) -> Option<Folder> {
-    let location = run.images_place()?;
-    let location = match location.local_path() {
-        // SOURCE is a single image, whose key is its file name.
-        Some(path) if path.is_file() => path.parent()?.to_str()?.parse().ok()?,
-        _ => location,
-    };
-    Folder::open(&location, stores).ok()
 }
