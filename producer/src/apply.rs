@@ -274,7 +274,7 @@ async fn write_data_set(config: ApplyConfig, stores: &StoreOptions) -> Result<()
         print_line(&format!("Nothing was written; without --dry-run it goes to {to}"));
         return Ok(());
     }
-    let record = UndoRecord {
+    let mut record = UndoRecord {
         schema: undo::SCHEMA,
         out: out.location().clone(),
         source,
@@ -292,7 +292,14 @@ async fn write_data_set(config: ApplyConfig, stores: &StoreOptions) -> Result<()
     undo.write(&record).await?;
     match target {
         Target::List(target) => target.write(&plan).await?,
-        Target::Folder(target) => target.write().await?,
+        Target::Folder(target) => {
+            let missing = target.write().await?;
+            let moved = record.moved.len();
+            record.moved.retain(|image| !missing.contains(&image.key));
+            if record.moved.len() < moved {
+                undo.write(&record).await?;
+            }
+        }
     }
     if is_of_out {
         let _decided = decided.write_table(&out).await?;

@@ -14,9 +14,9 @@ use crate::decision::Decision;
 
 /// Media type of lines of JSON.
 const JSON_LINES: &str = "application/x-ndjson";
-/// A larger part would have to be read at once. Most parts have some lines.
-const PART_LINES: usize = 100_000;
-const PART_BYTES: usize = 32 << 20;
+/// Parts are read whole, several at a time. Most have some lines.
+const PART_LINES: usize = 20_000;
+const PART_BYTES: usize = 8 << 20;
 const NUMBER_DIGITS: usize = 8;
 const SUFFIX: &str = ".jsonl";
 

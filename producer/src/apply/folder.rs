@@ -106,7 +106,8 @@ impl Target {
         self.images.iter().map(moved).collect()
     }
 
-    pub(super) async fn write(self) -> Result<(), ApplyError> {
+    /// Writes the folder. Returns the keys of images that SOURCE does not have.
+    pub(super) async fn write(self) -> Result<HashSet<ImageKey>, ApplyError> {
         let (done, missing) = (AtomicU64::new(0), AtomicU64::new(0));
         let (done, missing) = (&done, &missing);
         let this = &self;
@@ -139,7 +140,7 @@ impl Target {
                 self.images[*first].image.key
             ));
         }
-        Ok(())
+        Ok(missing.into_iter().map(|at| self.images[at].image.key.clone()).collect())
     }
 
     async fn place(&self, placed: &PlacedImage) -> Result<Placed, ApplyError> {
