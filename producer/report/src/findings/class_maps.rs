@@ -1,5 +1,5 @@
 //! The maps of an image for the predicted and for the given class, on one scale, so that the page can
-//! show how much speaks for each.
+//! draw them over the picture and show how much speaks for each.
 //!
 //! Owns their reading and their short form. An overlay file scales its map by the map's own maximum:
 //! there, a class of hardly any probability glows as red as a certain one. Upstream: the columns `map`
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::table::{ListColumn, TableError, TableReader};
 
-/// Two maps of one size.
+/// One map, or two of one size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ClassMaps {
     /// Rows.
@@ -19,8 +19,10 @@ pub(crate) struct ClassMaps {
     /// The map of the predicted class, row by row: two hexadecimal digits a cell, 255 for the largest
     /// value of both maps.
     pub(crate) predicted: String,
-    /// The map of the given class, in the same way.
-    pub(crate) given: String,
+    /// The map of the given class, in the same way; none if that is the same class, or if it has no map
+    /// of this size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) given: Option<String>,
     /// The part of the image that the maps cover: left, top, right and bottom as shares of its sides;
     /// none if that is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +30,7 @@ pub(crate) struct ClassMaps {
 }
 
 impl ClassMaps {
-    /// None if the maps differ in size, have no cell, or are zero everywhere.
+    /// None if the map of the predicted class has another size or no cell, or if all is zero.
     fn new(
         (height, width): (usize, usize),
         predicted: &[f32],
@@ -36,10 +38,12 @@ impl ClassMaps {
         region: &[f32],
     ) -> Option<Self> {
         let cells = height.checked_mul(width)?;
-        if predicted.len() != cells || given.len() != cells {
+        if predicted.len() != cells {
             return None;
         }
-        let most = predicted.iter().chain(given).copied().fold(0.0, f32::max);
+        let given = Some(given).filter(|given| given.len() == cells);
+        let both = predicted.iter().chain(given.into_iter().flatten());
+        let most = both.copied().fold(0.0, f32::max);
         let short = |values: &[f32]| -> String {
             let level = |value: &f32| (value / most * 255.0).round().clamp(0.0, 255.0) as u8;
             values.iter().map(|value| format!("{:02x}", level(value))).collect()
@@ -48,7 +52,7 @@ impl ClassMaps {
             height,
             width,
             predicted: short(predicted),
-            given: short(given),
+            given: given.map(short),
             region: region.try_into().ok(),
         })
     }
@@ -74,15 +78,11 @@ impl ClassMapColumns {
         })
     }
 
-    /// The maps of the row at this position of the group; none unless it has both.
+    /// The maps of the row at this position of the group; none unless it has that of the prediction.
     pub(super) fn of_row(&self, at: usize) -> Option<ClassMaps> {
-        let given = self.given.get(at);
-        if given.is_empty() {
-            return None;
-        }
         let side = |sides: &[Option<i64>]| usize::try_from(sides[at]?).ok();
         let size = (side(&self.heights)?, side(&self.widths)?);
-        ClassMaps::new(size, self.maps.get(at), given, self.regions.get(at))
+        ClassMaps::new(size, self.maps.get(at), self.given.get(at), self.regions.get(at))
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn both_maps_share_the_scale_of_the_larger_one() {
         let maps = ClassMaps::new((1, 2), &[4.0, 2.0], &[0.0, 0.1], &[]).unwrap();
-        assert_eq!((&*maps.predicted, &*maps.given), ("ff80", "0006"));
+        assert_eq!((&*maps.predicted, maps.given.as_deref()), ("ff80", Some("0006")));
         assert_eq!(maps.region, None);
         let maps = ClassMaps::new((1, 1), &[0.0], &[1.0], &[0.1, 0.0, 0.9, 1.0]).unwrap();
         assert_eq!((&*maps.predicted, maps.region), ("00", Some([0.1, 0.0, 0.9, 1.0])));
@@ -101,7 +101,11 @@ mod tests {
 
     #[test]
     fn maps_that_do_not_compare_are_left_out() {
-        assert_eq!(ClassMaps::new((1, 2), &[1.0, 2.0], &[1.0], &[]), None);
+        for given in [&[][..], &[1.0]] {
+            let maps = ClassMaps::new((1, 2), &[1.0, 2.0], given, &[]).unwrap();
+            assert_eq!((&*maps.predicted, maps.given), ("80ff", None));
+        }
+        assert_eq!(ClassMaps::new((1, 2), &[1.0], &[1.0, 2.0], &[]), None);
         assert_eq!(ClassMaps::new((1, 1), &[0.0], &[0.0], &[]), None);
     }
 }

@@ -241,7 +241,9 @@ pub(crate) struct Finding {
     pub(crate) given_overlay: Option<String>,
     /// The overlay of the other image.
     pub(crate) other_overlay: Option<String>,
-    /// The maps of the predicted and of the given class, if both were made.
+    /// The label of the other image.
+    pub(crate) other_label: Option<String>,
+    /// The maps of the predicted and of the given class, as far as they were made.
     pub(crate) class_maps: Option<ClassMaps>,
     /// The probability of the suggested label, by a head that has not seen the image.
     pub(crate) held_out_probability: Option<f32>,

@@ -76,6 +76,7 @@ pub(super) fn rank_and_name(
             model_label_probability: found.opinions.model_label,
             model_agrees: found.opinions.model_agrees,
             other_overlay: other.and_then(|other| other.overlay.clone()),
+            other_label: other.and_then(|other| other.label.clone()),
             class_maps: image.class_maps.clone(),
             failure: found.failure,
             group: found.group,

@@ -3,11 +3,12 @@
 //! Owns the JSON inside the page. The scripts beside this file read it; `docs/report.md` describes
 //! the tables, which hold the same and more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::run::RunRecord;
+use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, Verdict};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -32,6 +33,7 @@ pub(crate) struct PageData<'a> {
     pub(crate) camshaft: &'static str,
     pub(crate) run: RunFacts,
     pub(crate) overview: &'a Overview,
+    pub(crate) trust: Option<TrustFacts<'a>>,
     pub(crate) findings: ListedFindings<'a>,
     pub(crate) clusters: Vec<ListedCluster<'a>>,
     pub(crate) tests: &'a [AttentionTest],
@@ -75,6 +77,64 @@ impl RunFacts {
     }
 }
 
+/// Whether the maps can be trusted, as far as the page says it. `trust.json` has more.
+#[derive(Debug, Serialize)]
+pub(crate) struct TrustFacts<'a> {
+    /// Images measured.
+    images: u64,
+    maps: Vec<TrustedMaps<'a>>,
+}
+
+/// The verdicts on the maps of one method at one layer, and the numbers behind them.
+#[derive(Debug, Serialize)]
+struct TrustedMaps<'a> {
+    method: &'a str,
+    layer: &'a str,
+    road: ShortEstimate,
+    random_road: ShortEstimate,
+    road_verdict: Verdict,
+    /// Rank correlation with the maps of a network with a re-drawn head.
+    head: ShortEstimate,
+    head_verdict: Verdict,
+    /// The same with a re-drawn last stage.
+    last_stage: ShortEstimate,
+    last_stage_verdict: Verdict,
+    warnings: &'a [String],
+}
+
+/// A mean and its confidence interval.
+#[derive(Debug, Serialize)]
+struct ShortEstimate {
+    mean: Option<f64>,
+    low: Option<f64>,
+    high: Option<f64>,
+}
+
+impl From<Estimate> for ShortEstimate {
+    fn from(Estimate { mean, low, high, .. }: Estimate) -> Self {
+        Self { mean, low, high }
+    }
+}
+
+impl<'a> TrustFacts<'a> {
+    /// What the page says of a measurement.
+    pub(crate) fn new(record: &'a TrustRecord) -> Self {
+        let maps = record.maps.iter().map(|map: &MapTrust| TrustedMaps {
+            method: &map.method,
+            layer: &map.layer,
+            road: map.faithfulness.road.into(),
+            random_road: map.random_maps.road.into(),
+            road_verdict: map.over_random.verdict,
+            head: map.sanity.head.rank_correlation.into(),
+            head_verdict: map.sanity.head.verdict,
+            last_stage: map.sanity.last_stage.rank_correlation.into(),
+            last_stage_verdict: map.sanity.last_stage.verdict,
+            warnings: &map.warnings,
+        });
+        Self { images: record.sample.measured, maps: maps.collect() }
+    }
+}
+
 /// The page's title: the model and the images.
 pub(crate) fn title(run: &RunRecord) -> String {
     let images = run.base.as_ref().map_or(&*run.source, |base| base.as_url().as_str());
@@ -88,6 +148,8 @@ pub(crate) struct ListedFindings<'a> {
     total: usize,
     /// Findings in `rows`.
     listed: usize,
+    /// Groups of duplicates in all.
+    duplicate_groups: usize,
     counts: Vec<FindingCount>,
     rows: Vec<ListedFinding<'a>>,
 }
@@ -141,6 +203,8 @@ struct ListedFinding<'a> {
     given_overlay: Option<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     given_overlay_thumbnail: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_label: Option<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     other_thumbnail: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,9 +213,12 @@ struct ListedFinding<'a> {
     other_overlay_thumbnail: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     class_maps: Option<&'a ClassMaps>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     /// The address of the original image.
+    #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<String>,
+    /// The address of the other original image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_image: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -252,17 +319,28 @@ impl AvailablePictures<'_> {
             *counts.entry((finding.kind, finding.problem)).or_default() += 1;
         }
         let counts = counts.into_iter();
+        let groups: HashSet<u32> = all.iter().filter_map(|found| Some(found.group?.id)).collect();
+        let mut with_maps = HashSet::new();
         ListedFindings {
             total: all.len(),
             listed: listed.len(),
+            duplicate_groups: groups.len(),
             counts: counts
                 .map(|((kind, problem), count)| FindingCount { kind, problem, count })
                 .collect(),
-            rows: listed.iter().map(|finding| self.finding(finding)).collect(),
+            rows: listed.iter().map(|finding| self.finding(finding, &mut with_maps)).collect(),
         }
     }
 
-    fn finding<'a>(&self, finding: &'a Finding) -> ListedFinding<'a> {
+    /// A finding for the list. The first finding of an image has its maps; `with_maps` holds the images
+    /// that have some already.
+    fn finding<'a>(
+        &self,
+        finding: &'a Finding,
+        with_maps: &mut HashSet<&'a str>,
+    ) -> ListedFinding<'a> {
+        let has_maps = finding.class_maps.is_some() && is_of_the_model(finding.kind);
+        let has_maps = has_maps && with_maps.insert(&finding.key);
         ListedFinding {
             rank: finding.rank,
             kind: finding.kind,
@@ -288,11 +366,13 @@ impl AvailablePictures<'_> {
             overlay_thumbnail: self.has_overlay(finding.overlay.as_deref()),
             given_overlay: finding.given_overlay.as_deref(),
             given_overlay_thumbnail: self.has_overlay(finding.given_overlay.as_deref()),
+            other_label: finding.other_label.as_deref(),
             other_thumbnail: finding.other.as_ref().is_some_and(|other| self.has_image(other)),
             other_overlay: finding.other_overlay.as_deref(),
             other_overlay_thumbnail: self.has_overlay(finding.other_overlay.as_deref()),
-            class_maps: finding.class_maps.as_ref(),
+            class_maps: finding.class_maps.as_ref().filter(|_| has_maps),
             image: self.original(&finding.key),
+            other_image: finding.other.as_ref().and_then(|other| self.original(other)),
         }
     }
 
@@ -345,6 +425,19 @@ impl AvailablePictures<'_> {
             overlay_thumbnail: self.has_overlay(image.overlay.as_deref()),
         });
         ListedComparison { comparison, moved: moved.collect() }
+    }
+}
+
+/// Whether findings of this kind are about what the model sees. Those of other kinds are about the picture
+/// or the file, which heat would only hide.
+fn is_of_the_model(kind: FindingKind) -> bool {
+    match kind {
+        FindingKind::LabelError
+        | FindingKind::Outlier
+        | FindingKind::Attention
+        | FindingKind::Shortcut
+        | FindingKind::Wrong => true,
+        FindingKind::Duplicate | FindingKind::ImageProblem | FindingKind::Failure => false,
     }
 }
 

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
-pub(crate) use data::{AvailablePictures, PageData, RunFacts, title};
+pub(crate) use data::{AvailablePictures, PageData, RunFacts, TrustFacts, title};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");

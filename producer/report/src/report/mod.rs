@@ -11,6 +11,7 @@
 mod blocking;
 mod image_table;
 mod options;
+mod stored_trust;
 mod tables;
 
 use std::fs::File;
@@ -28,6 +29,7 @@ pub use options::ReportOptions;
 
 use self::blocking::blocking;
 use self::image_table::build_table;
+use self::stored_trust::StoredTrust;
 use self::tables::{ReportTables, put_file, write_rows};
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
@@ -35,7 +37,7 @@ use crate::findings::{self, Findings, ShortcutSuspect};
 use crate::overview::{self, LabelAudit};
 use crate::page::thumbnails::Thumbnails;
 use crate::page::wanted::{wanted_examples, wanted_thumbnails};
-use crate::page::{self, AvailablePictures, PageData, RunFacts};
+use crate::page::{self, AvailablePictures, PageData, RunFacts, TrustFacts};
 use crate::predictions::ImageClasses;
 use crate::predictions::read_results::ReadProgress;
 use crate::shortcut_proofs::StoredProofs;
@@ -73,6 +75,7 @@ pub async fn build(
         return Err(ReportError::NoEmbeddings);
     }
     let StoredProofs { proofs, note } = StoredProofs::read(&out, &run).await?;
+    let trust = StoredTrust::read(&out, &run).await?;
     let labels = options.labels;
     let (table, confusion) = (built.table.try_clone()?, overview.confusion.clone());
     let (found, sliced, confused) = blocking(move || {
@@ -94,6 +97,7 @@ pub async fn build(
     overview.notes.extend(left_out);
     overview.notes.extend(built.manifest_note);
     overview.notes.extend(note);
+    overview.notes.extend(trust.note);
     overview.notes.extend(notes);
     overview.notes.extend(sliced.notes.iter().cloned());
     let (comparison, comparison_table) = match &options.compare_with {
@@ -136,6 +140,7 @@ pub async fn build(
         camshaft: env!("CARGO_PKG_VERSION"),
         run: RunFacts::new(&run, location),
         overview: &overview,
+        trust: trust.record.as_ref().map(TrustFacts::new),
         findings: pictures.findings(&list),
         clusters: pictures.clusters(&clusters),
         tests: &tests,

@@ -1,0 +1,167 @@
+//! Reads `trust.json`, and tells whether it is about this run's maps.
+//!
+//! The file may be old, of another run, or written by anyone who can write to OUT: it is read up to a
+//! limit, and one that does not fit is left out with a note, never an error. Does not measure: `camshaft
+//! audit --trust-sample` does. Downstream: the page, which says it in a sentence.
+
+use camshaft_common::layout::TRUST_FILE;
+use camshaft_common::run::{RunRecord, SCHEMA};
+use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
+use camshaft_common::trust::TrustRecord;
+
+/// The largest file that is read. It names each image of a sample of up to 65,535, with keys of up to a
+/// kilobyte, and has some ten kilobytes for each method and layer.
+const MAX_TRUST_BYTES: u64 = 128 * 1024 * 1024;
+
+/// What was measured of a run's maps, and why it is left out if it is.
+#[derive(Debug, Default)]
+pub(super) struct StoredTrust {
+    pub(super) record: Option<TrustRecord>,
+    pub(super) note: Option<String>,
+}
+
+impl StoredTrust {
+    /// Reads what was measured of the run in OUT; nothing if nobody asked for it.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub(super) async fn read(out: &Folder, run: &RunRecord) -> Result<Self, StoreError> {
+        match out.get(TRUST_FILE, MAX_TRUST_BYTES).await {
+            Ok(object) => Ok(Self::of(&object.bytes, run)),
+            Err(error) => match error.kind() {
+                StoreErrorKind::NotFound => Ok(Self::default()),
+                StoreErrorKind::TooLarge
+                | StoreErrorKind::AccessDenied
+                | StoreErrorKind::ArchivedOrEncrypted
+                | StoreErrorKind::Unusable => Ok(Self::without(&error.to_string())),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn of(json: &[u8], run: &RunRecord) -> Self {
+        let record = match serde_json::from_slice::<TrustRecord>(json) {
+            Ok(record) => record,
+            Err(error) => return Self::without(&format!("it can't be read ({error})")),
+        };
+        if record.schema != SCHEMA {
+            return Self::without(&format!("its schema is {}, not {SCHEMA}", record.schema));
+        }
+        if record.run != run.run {
+            return Self::without("it is of another run");
+        }
+        let (model, of_run) = (&record.model, &run.model);
+        if (&model.digest, &model.config_digest) != (&of_run.digest, &of_run.config_digest) {
+            return Self::without("it is of another model than the run's");
+        }
+        let (explain, of_run) = (&record.explain, &run.explain);
+        if (&explain.method, &explain.layer) != (&of_run.method, &of_run.layer) {
+            return Self::without("it is of other maps than the run's");
+        }
+        Self { record: Some(record), note: None }
+    }
+
+    fn without(reason: &str) -> Self {
+        let note = format!(
+            "{TRUST_FILE} is left out: {reason}; camshaft audit --trust-sample writes it anew"
+        );
+        Self { record: None, note: Some(note) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use camshaft_common::run::RunId;
+    use camshaft_common::store::{JSON, StoreOptions};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::run_images::tests::run;
+
+    fn record(run: &RunRecord) -> Value {
+        let model = &run.model;
+        let estimate = json!({"mean": 0.2, "low": 0.1, "high": 0.3, "n": 20});
+        let measures = json!({
+            "average_drop": estimate, "average_increase": estimate, "deletion_auc": estimate,
+            "insertion_auc": estimate, "road": estimate, "deletion_curve": [1.0],
+            "insertion_curve": [0.0]
+        });
+        let redrawn = json!({"rank_correlation": estimate, "flat": 0.0, "verdict": "passed"});
+        let mut map = measures.clone();
+        map["method"] = json!("grad-cam");
+        map["layer"] = json!("layer4");
+        map["random_maps"] = measures;
+        map["over_random"] = json!({
+            "average_drop": estimate, "deletion_auc": estimate, "insertion_auc": estimate,
+            "road": estimate, "verdict": "unclear"
+        });
+        map["sanity"] = json!({"head": redrawn, "last_stage": redrawn});
+        map["warnings"] = json!(["a larger sample may tell"]);
+        json!({
+            "schema": SCHEMA, "run": run.run, "explain": run.explain,
+            "model": {"name": model.name, "digest": model.digest,
+                "config_digest": model.config_digest, "precision": "f32", "kernel": "candle",
+                "device": "cpu"},
+            "sample": {"asked": 20, "measured": 20, "left_out": 0, "keys": ["cat/a.jpg"]},
+            "settings": {"confidence": 0.95, "curve_steps": 28, "blur_sigma": 14.0,
+                "road_percentiles": [20, 40, 60, 80], "road_noise": 0.01, "redraws": 3,
+                "hardly_changed": 0.7},
+            "maps": [map]
+        })
+    }
+
+    fn read(record: &Value, run: &RunRecord) -> StoredTrust {
+        StoredTrust::of(record.to_string().as_bytes(), run)
+    }
+
+    #[test]
+    fn a_measurement_of_the_runs_maps_reaches_the_page() {
+        let run = run();
+        let read = read(&record(&run), &run);
+        assert_eq!(read.note, None);
+        let record = read.record.unwrap();
+        let facts = serde_json::to_value(crate::page::TrustFacts::new(&record)).unwrap();
+        assert_eq!(facts["images"], 20);
+        let map = &facts["maps"][0];
+        assert_eq!((&map["road"]["mean"], &map["road_verdict"]), (&json!(0.2), &json!("unclear")));
+        assert_eq!(map["warnings"], json!(["a larger sample may tell"]));
+    }
+
+    #[test]
+    fn stale_and_foreign_measurements_are_left_out_with_the_reason() {
+        let run = run();
+        let other = format!("sha256:{}", "0".repeat(64));
+        let stale: [(&[&str], Value, &str); 6] = [
+            (&["run"], json!(RunId::generate()), "another run"),
+            (&["model", "digest"], json!(other), "another model"),
+            (&["model", "config_digest"], json!(other), "another model"),
+            (&["explain", "method"], json!("eigen-cam"), "other maps"),
+            (&["schema"], json!(2), "schema is 2"),
+            (&["maps"], json!([{"method": "grad-cam"}]), "can't be read"),
+        ];
+        for (place, value, reason) in stale {
+            let mut record = record(&run);
+            let field = place.iter().fold(&mut record, |at, name| &mut at[*name]);
+            *field = value;
+            let read = read(&record, &run);
+            let note = read.note.unwrap();
+            assert!(read.record.is_none() && note.contains(reason), "{note}");
+            assert!(note.contains("--trust-sample"), "{note}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_a_note_and_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = directory.path().to_str().unwrap().parse().unwrap();
+        let out = Folder::open(&location, &StoreOptions::default()).unwrap();
+        let run = run();
+        let absent = StoredTrust::read(&out, &run).await.unwrap();
+        assert!(absent.record.is_none() && absent.note.is_none());
+        for damaged in [b"".to_vec(), b"{\"schema\":".to_vec(), vec![b'['; 100_000]] {
+            out.put(TRUST_FILE, damaged, JSON).await.unwrap();
+            let read = StoredTrust::read(&out, &run).await.unwrap();
+            assert!(read.record.is_none() && read.note.is_some());
+        }
+    }
+}
