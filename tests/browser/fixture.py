@@ -143,6 +143,22 @@ def blob(chance, size=7):
     return {"height": size, "width": size, "values": [round(value * 0.9 + 0.03, 4) for value in values]}
 
 
+def class_maps(key):
+    """A blob of heat that depends on the key, 7 by 7 levels in hexadecimal digits."""
+    values = blob(random.Random(key))["values"]
+    most = max(values)
+    return {"height": 7, "width": 7, "predicted": "".join(f"{round(255 * (value / most) ** 2):02x}" for value in values)}
+
+
+def trust():
+    near = lambda mean: {"mean": mean, "low": round(mean - 0.04, 3), "high": round(mean + 0.04, 3)}
+    maps = {"method": "grad-cam", "layer": "layer4", "road": near(0.21), "random_road": near(0.0), "road_verdict": "passed",
+            "head": near(0.31), "head_verdict": "passed", "last_stage": near(0.22), "last_stage_verdict": "passed", "warnings": []}
+    doubtful = {**maps, "layer": "layer3", "head": near(0.82), "head_verdict": "failed",
+                "warnings": ["the maps of grad-cam at layer3 hardly change where the network's head is random <b>"]}
+    return {"images": 64, "maps": [maps, doubtful]}
+
+
 def overview(chance, labels, images, counts):
     bins = []
     for at in range(15):
@@ -196,7 +212,8 @@ def reason(kind, problem, label, suggested):
     }[kind]
 
 
-def finding(rank, rows, labels, chance):
+def finding(rank, rows, labels, chance, groups):
+    """A finding; `groups` are the groups of duplicates so far."""
     kind, problem = chance.choices(KINDS, WEIGHTS)[0]
     label = chance.choice(labels)
     folder = re.sub(r"\W+", "", label)
@@ -211,8 +228,21 @@ def finding(rank, rows, labels, chance):
     if kind == "failure":
         row.update(predicted=None, probability=None, failure="undecodable")
     if kind == "duplicate":
-        row["other"] = f"val/{folder}/copy of {folder}.{10000 + rank}.jpg"
+        if not groups or chance.random() < 0.6:
+            groups.append({"id": len(groups) + 1, "best": f"val/{folder}/copy of {folder}.{10000 + rank}.jpg", "label": label, "images": 1})
+        group = groups[-1]
+        group["images"] += 1
+        # The number of images is known once all findings are made; see `make`.
+        row.update(other=group["best"], best=group["best"], other_label=group["label"], group=group)
     return row
+
+
+def shared_keys(listed, chance):
+    """Gives some findings the image of an earlier one, so that images have several problems."""
+    for at, row in enumerate(listed):
+        earlier = listed[chance.randrange(at)] if at > 20 and chance.random() < 0.08 else None
+        if earlier and "failure" not in (earlier["kind"], row["kind"]) and "duplicate" not in (earlier["kind"], row["kind"]) and earlier["kind"] != row["kind"]:
+            row.update(key=earlier["key"], label=earlier["label"], predicted=earlier["predicted"], probability=earlier["probability"])
 
 
 def write_files(row, files):
@@ -222,12 +252,15 @@ def write_files(row, files):
         return
     row.update(thumbnail=files.image(key), overlay=files.overlay(key), overlay_thumbnail=True)
     row["image"] = (files.out / "report" / "thumbnails" / "image").resolve().joinpath(key + ".jpg").as_uri()
+    if kind not in ("duplicate", "image-problem") and row["rank"] % 9:
+        row["class_maps"] = class_maps(key)
     if kind == "label-error":
         row.update(given_overlay=files.overlay(key, ".class-1"), given_overlay_thumbnail=True)
-        if row["rank"] % 3:  # older results lack the maps
-            row["class_maps"] = {"height": 2, "width": 3, "predicted": "00408080c0ff", "given": "000000102000"}
+        if "class_maps" in row and row["rank"] % 3:  # older results lack the map of the label
+            row["class_maps"].update(given="".join(f"{level // 3:02x}" for level in bytes.fromhex(row["class_maps"]["predicted"])[::-1]))
     if row["other"]:
-        row.update(other_thumbnail=files.image(row["other"]), other_overlay=files.overlay(row["other"]), other_overlay_thumbnail=True)
+        row.update(other_thumbnail=files.image(row["other"]), other_overlay=files.overlay(row["other"]), other_overlay_thumbnail=True,
+                   other_image=(files.out / "report" / "thumbnails" / "image").resolve().joinpath(row["other"] + ".jpg").as_uri())
     if row["rank"] % 17 == 0:  # as in a report that could not make a thumbnail
         row.update(thumbnail=False, overlay_thumbnail=False)
 
@@ -237,11 +270,12 @@ def examples(prefix, number, files):
     return [{"key": key, "thumbnail": files.image(key), "overlay": files.overlay(key), "overlay_thumbnail": True} for key in keys]
 
 
-def clusters(chance, files):
+def clusters(chance, files, flagged):
+    """Five clusters; the one with the number `flagged` looks like a shortcut."""
     return [{"id": at, "class": "cat" if at < 3 else "dog", "images": 200 - 17 * at, "share": 0.3 - 0.02 * at, "accuracy": 1.0 if at == 3 else 0.97,
-             "mean_probability": 0.999, "rest_mean_probability": 0.97, "q": 1e-9 if at == 3 else 0.4, "shortcut": at == 3,
-             "place": "top left corner" if at == 3 else None, "map": blob(chance),
-             "reason": "Looked at in the top left corner, and surer than the rest of the class" if at == 3 else "Looked at in one place, no surer than the rest",
+             "mean_probability": 0.999, "rest_mean_probability": 0.97, "q": 1e-9 if at == flagged else 0.4, "shortcut": at == flagged,
+             "place": "top left corner" if at == flagged else None, "map": blob(chance),
+             "reason": "Looked at in the top left corner, and surer than the rest of the class" if at == flagged else "Looked at in one place, no surer than the rest",
              "examples": examples(f"cluster{at}", 6, files)} for at in range(5)]
 
 
@@ -307,21 +341,26 @@ def make(out, rows=200, classes=3, variant="full", photos=None):
     else:
         labels = LABELS[:classes] + [f"class {at}" for at in range(len(LABELS), classes)]
         files = Files(out, chance, photos)
-        listed = [finding(rank, rows, labels, chance) for rank in range(1, rows + 1)]
+        groups = []
+        listed = [finding(rank, rows, labels, chance, groups) for rank in range(1, rows + 1)]
+        shared_keys(listed, chance)
+        for row in listed:
+            if row.get("group"):
+                row["group"] = {"id": row["group"]["id"], "images": row["group"]["images"]}
         if variant == "full":
             for row in listed[:ROWS_WITH_FILES]:
                 write_files(row, files)
         else:
             for row in listed:
-                row.update(label=None, suggested=None)
+                row.update(label=None, suggested=None, other_label=None)
                 files.write(f"{'failures' if row.get('failure') else 'predictions'}/{row['key']}.json", b"{}")
                 if row["other"]:
                     files.write(f"predictions/{row['other']}.json", b"{}")
         errors = sum(row["kind"] == "label-error" for row in listed)
         report["overview"] = overview(chance, labels, 700 * len(labels), errors)
-        report["findings"] = {"total": rows, "listed": rows, "counts": counts_of(listed), "rows": listed}
+        report["findings"] = {"total": rows, "listed": rows, "duplicate_groups": len(groups), "counts": counts_of(listed), "rows": listed}
         if variant == "full":
-            report.update(clusters=clusters(chance, files), tests=tests(chance, labels), comparison=comparison(files), slices={"tested_accuracy": True, "compared_labels": True, "notes": [], "list": slices(labels, files)}, confused=confused(report["overview"]["confusion"]["counts"], files))
+            report.update(trust=trust(), clusters=clusters(chance, files, 3 if classes > 1 else None), tests=tests(chance, labels), comparison=comparison(files), slices={"tested_accuracy": True, "compared_labels": True, "notes": [], "list": slices(labels, files)}, confused=confused(report["overview"]["confusion"]["counts"], files))
             for failure in report["overview"]["failures"]:
                 for example in failure["examples"]:
                     files.write(f"failures/{example['key']}.json", b"{}")

@@ -84,7 +84,7 @@ OVERFLOW = """() => {
 }"""
 
 # Pictures that could not be loaded.
-PICTURES = """() => [...document.querySelectorAll('.placeholder')].filter((node) => node.textContent === 'Not found').map((node) => node.closest('li').textContent.slice(0, 120))"""
+PICTURES = """() => [...document.querySelectorAll('.placeholder')].filter((node) => node.textContent === 'Not found').map((node) => (node.closest('li, [role=listitem]') ?? node.parentElement).textContent.slice(0, 120))"""
 
 WATCH_SHIFTS = """() => {
   window.shifts = [];
@@ -104,3 +104,29 @@ SCROLL_THROUGH = """async () => {
     setTimeout(resolve, 5000);
   })));
 }"""
+
+# What is wrong with the grid of the work list as it stands on the screen: tiles that are missing, and too
+# many that are not seen. The current tile stays wherever it is.
+GRID = """() => {
+  const holder = document.querySelector('.grid-holder');
+  const tiles = [...holder.children].map((tile) => ({ at: Number(tile.getAttribute('aria-posinset')), box: tile.getBoundingClientRect(), size: Number(tile.getAttribute('aria-setsize')) }));
+  const complaints = [];
+  if (tiles.length > 400) complaints.push(`${tiles.length} tiles are there at once`);
+  const ordered = tiles.every((tile, number) => number === 0 || tile.at > tiles[number - 1].at);
+  if (!ordered) complaints.push('tiles are out of order');
+  const area = holder.getBoundingClientRect();
+  const [top, bottom] = [Math.max(0, area.top), Math.min(innerHeight, area.bottom)];
+  const seen = tiles.filter((tile) => tile.box.bottom > top && tile.box.top < bottom);
+  if (seen.length === 0) return [...complaints, 'no tile is on the screen'];
+  seen.forEach((tile, number) => { if (number > 0 && tile.at !== seen[number - 1].at + 1) complaints.push(`a gap before tile ${tile.at}`); });
+  const row = tiles[0].box.height + 12;
+  if (seen[0].box.top > top + row) complaints.push('a gap at the top');
+  if (seen.at(-1).box.bottom < bottom - row && seen.at(-1).at !== seen.at(-1).size) complaints.push('a gap at the bottom');
+  return complaints;
+}"""
+
+# The opacity of the heat over each large picture, and how the heat lies on it: shares of the picture's box.
+HEAT = """() => [...document.querySelectorAll('.stage canvas')].map((canvas) => {
+  const [heat, box] = [canvas.getBoundingClientRect(), canvas.parentElement.getBoundingClientRect()];
+  return { opacity: Number(canvas.style.opacity), width: heat.width / box.width, height: heat.height / box.height };
+})"""

@@ -5,12 +5,12 @@
     python tests/browser/report_page.py --fixtures                  # invented ones, 100,000 rows too
 
 The expected values are read from the data inside the page, so that any report can be checked. If a
-check fails, the exit status is 1 and a line names the check; otherwise it is 0.
+check fails, the exit status is 1 and a line names the check; otherwise it is 0. work_list.py has the checks
+of the work list.
 """
 
 import argparse
 import collections
-import csv
 import functools
 import http.server
 import json
@@ -18,7 +18,6 @@ import re
 import sys
 import tempfile
 import threading
-import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -26,19 +25,15 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import probes
+import work_list
+from reading import Visit, check, most_common, none
 
 CHROMIUM = "/usr/bin/chromium"
 LIST_SECONDS = 5.0
+# Of the page without the data of its report.
+MOST_BYTES = 400_000
 FILTER_SECONDS = 0.5
 DATA = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.DOTALL)
-
-
-def check(holds, message):
-    assert holds, message
-
-
-def none(complaints, what):
-    check(not complaints, what + ":\n  " + "\n  ".join(complaints[:10]))
 
 
 def rows_of(report):
@@ -63,202 +58,82 @@ def serve(out):
     return server, f"http://127.0.0.1:{server.server_address[1]}"
 
 
-class Visit:
-    """One browser page. It counts errors, warnings and foreign requests as failures."""
-
-    def __init__(self, browser, inside, address, **options):
-        self.context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, "accept_downloads": True, "locale": "en-US", "reduced_motion": "reduce", **options})
-        self.inside, self.address = inside, address
-        self.wrongs = []
-        self.page = self.context.new_page()
-        self.watch(self.page)
-
-    def watch(self, page):
-        page.on("console", lambda message: self.wrongs.append(f"console: {message.text} {message.location}") if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.wrongs.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (self.wrongs.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: None if request.url.startswith((self.inside, "data:", "blob:")) else self.wrongs.append(f"a request elsewhere: {request.url}"))
-
-    def open(self, fragment=""):
-        begun = time.monotonic()
-        self.page.goto(self.address + fragment)
-        self.page.wait_for_selector("html[data-ready]", timeout=60000)
-        return time.monotonic() - begun
-
-    def close(self):
-        none(self.wrongs, f"the page at {self.address} complains")
-        self.context.close()
-
-
-class Reader:
-    """The page's controls, and the lists that the data say they should show."""
-
-    def __init__(self, page, report):
-        self.page, self.report = page, report
-        self.rows = rows_of(report)
-
-    def found(self):
-        """The number of findings that pass the filters, as the page shows it."""
-        text = self.page.locator("#findings .result strong").inner_text()
-        return int(re.sub(r"\D", "", text))
-
-    def keys(self):
-        return self.page.eval_on_selector_all("#finding-cards h3", "heads => heads.map((head) => head.textContent)")
-
-    def place(self):
-        return [int(number) for number in re.findall(r"\d+", self.page.locator("#findings .place").first.inner_text().replace(",", ""))]
-
-    def expect(self, wanted, what):
-        """Waits until the page shows the count of `wanted`, then compares the first keys."""
-        try:
-            self.page.wait_for_function(
-                "wanted => Number(document.querySelector('#findings .result strong').textContent.replace(/\\D/g, '')) === wanted", arg=len(wanted), timeout=5000)
-        except Exception:
-            raise AssertionError(f"{what}: {self.found()} findings are shown, {len(wanted)} expected") from None
-        keys = self.keys()
-        check(keys == [row["key"] for row in wanted[: len(keys)]], f"{what}: the list shows other findings than expected")
-
-    def clear(self):
-        self.page.click("#reset")
-        self.expect(self.rows, "cleared filters")
-
-
-def most_common(values):
-    values = [value for value in values if value]
-    return max(set(values), key=values.count) if values else None
-
-
 def check_sections(visit, report):
     page = visit.page
-    for section in page.locator("main > section").all():
+    for section in page.locator("#report > section").all():
         name = section.get_attribute("id")
         if name == "comparison":
             check(section.is_visible() == bool(report.get("comparison")), "the comparison shows exactly when there is one")
         if section.is_visible():
             check(section.locator(".body").inner_text().strip(), f"the section {name} says nothing")
     text = page.locator("main").inner_text()
+    check("Work list" in page.locator("#nav").inner_text(), "the navigation leads to the work list")
     source = json.dumps(report)
     for stray in ("undefined", "NaN", "[object ", "null"):
         check(stray not in text or stray in re.sub(r"\bnull\b", "", source), f"the page shows a stray {stray}")
     check("can't be drawn" not in text, "a part could not be drawn")
-    check(page.locator("h1").inner_text() == re.sub(r"\s+", " ", report["title"]).strip(), "the title is the report's")
+    check(page.locator("h1:visible").inner_text() == re.sub(r"\s+", " ", report["title"]).strip(), "the title is the report's")
     check(page.locator("script").count() == 2 and page.locator("img[src=x]").count() == 0, "text became markup")
 
 
-def check_filters(reader):
-    page, rows = reader.page, reader.rows
-    reader.expect(rows, "the whole list")
-    kind = most_common([row["kind"] for row in rows])
-    page.locator(f"#findings input[name=kind][value={json.dumps(kind)}]").check(force=True)
-    of_kind = [row for row in rows if row["kind"] == kind]
-    reader.expect(of_kind, f"the kind {kind}")
-    problem = most_common([row["problem"] for row in of_kind])
-    if problem:
-        page.select_option("#filter-problem", problem)
-        reader.expect([row for row in of_kind if row["problem"] == problem], f"the problem {problem}")
-    reader.clear()
-    for field in ("label", "predicted"):
-        value = most_common([row[field] for row in rows])
-        if value:
-            page.select_option(f"#filter-{field}", label=value)
-            reader.expect([row for row in rows if row[field] == value], f"{field} {value}")
-            reader.clear()
-    score = sorted(row["score"] for row in rows)[len(rows) // 2]
-    page.fill("#filter-min", str(score))
-    reader.expect([row for row in rows if row["score"] >= score], f"scores from {score}")
-    reader.clear()
-    for sort, order in (("score", lambda row: (-row["score"], row["rank"])), ("key", lambda row: (row["key"].encode("utf-16-be"), row["rank"]))):
-        page.select_option("#filter-sort", sort)
-        reader.expect(sorted(rows, key=order), f"the order by {sort}")
-    reader.clear()
-    term = re.sub(r"[^ -~]", "", rows[-1]["key"])[-12:].strip() or "a"
-    terms = term.lower().split()
-    seconds = timed(page, term)
-    reader.expect([row for row in rows if all(part in f"{row['key']}\n{row['other'] or ''}\n{row['reason'] or ''}".lower() for part in terms)], f"a search for {term}")
-    page.fill("#filter-text", "no such thing is in any key")
-    reader.expect([], "a search for nothing")
-    check("No finding passes" in page.locator("#finding-cards").inner_text(), "an empty list says so")
-    reader.clear()
-    return seconds
+def opens(link, origin):
+    check(urllib.parse.urlsplit(link).scheme in ("http", "https"), f"a link over HTTP leads to {link}")
+    if link.startswith(origin):
+        try:
+            urllib.request.urlopen(link).close()
+        except OSError as error:
+            raise AssertionError(f"the link {link} leads nowhere: {error}") from None
 
 
-def timed(page, term):
-    """Seconds from typing to the shown list, by the page's own clock."""
-    return page.evaluate("""(term) => new Promise((resolve) => {
-      const field = document.getElementById('filter-text');
-      const begun = performance.now();
-      new MutationObserver((_, observer) => {
-        observer.disconnect();
-        requestAnimationFrame(() => setTimeout(() => resolve((performance.now() - begun) / 1000)));
-      }).observe(document.querySelector('#findings .result'), { childList: true, characterData: true, subtree: true });
-      field.value = term;
-      field.dispatchEvent(new Event('input', { bubbles: true }));
-    })""", term)
-
-
-def check_paging(reader):
-    page, rows = reader.page, reader.rows
-    page.select_option("#filter-size", "25")
-    last = max(1, -(-len(rows) // 25))
-    check(reader.place() == [1, last], f"page 1 of {last} to begin with, not {reader.place()}")
-    if last == 1:
-        page.select_option("#filter-size", "50")
-        return
-    press = lambda name: page.locator("#findings .pager").first.get_by_label(name).click(force=True)
-    at = lambda number, what: check(reader.place()[0] == number and reader.keys() == [row["key"] for row in rows[25 * number - 25 : 25 * number]], f"{what} leads to page {number}, not {reader.place()[0]}")
-    for name, number in (("Next page", 2), ("Previous page", 1), ("Previous page", 1), ("Last page", last), ("Next page", last), ("First page", 1)):
-        press(name)
-        at(number, name)
-    page.locator("#findings h2").click()
-    for key, number in (("n", 2), ("p", 1), ("ArrowRight", 2), ("ArrowLeft", 1)):
-        page.keyboard.press(key)
-        at(number, f"the key {key}")
-    page.keyboard.press("/")
-    check(page.evaluate("document.activeElement.id") == "filter-text", "the key / leads to the search")
-    page.keyboard.press("n")
-    check(reader.place()[0] == 1 and page.input_value("#filter-text") == "n", "keys in a field are letters")
-    reader.clear()
-    page.select_option("#filter-size", "50")
-
-
-def check_pictures(reader):
-    page = reader.page
-    card = page.locator("#finding-cards > li").first
-    first = reader.rows[0]
-    sources = lambda: card.locator("img").evaluate_all("images => images.map((image) => image.getAttribute('src'))")
-    view = lambda name: page.locator(f"#view input[value={name}]").check(force=True)
-    drawn = "class_maps" in first and first["thumbnail"]
-    shows_overlays = lambda: sources() and (card.locator(".map-heat").count() == 2 if drawn else all("overlays/" in source for source in sources()))
-    view("overlay")
-    if first["overlay"]:
-        check(shows_overlays(), f"the switch to overlays shows {sources()}")
-    if drawn:
-        sizes = "maps => maps.map((map) => Math.round(map.getBoundingClientRect().width))"
-        card.locator(".map-heat").first.scroll_into_view_if_needed()
-        check(all(width > 20 for width in card.locator(".map-heat").evaluate_all(sizes)), "heat lies over the image")
-    view("image")
-    if first["thumbnail"]:
-        check(sources() and all(source.startswith("thumbnails/image/") for source in sources()), f"the switch to images shows {sources()}")
-        card.get_by_role("button", name="Show overlay").click()
-        if first["overlay"]:
-            check(shows_overlays(), "a card's own switch shows its overlay")
-    view("both")
-    wanted = 3 if drawn else sum(bool(first[name]) for name in ("thumbnail", "overlay", "given_overlay", "other_thumbnail", "other_overlay"))
-    check(len(sources()) == wanted, f"both: {len(sources())} pictures instead of {wanted}")
-
-
-def check_links(reader, origin):
-    page = reader.page
+def check_links(page, origin):
     page.evaluate(probes.SCROLL_THROUGH)
     none(page.evaluate(probes.PICTURES), "pictures are missing")
-    links = page.eval_on_selector_all("#finding-cards a, .gallery a, #failures a", "links => links.map((link) => link.href)")
-    for link in sorted(set(links)):
-        check(urllib.parse.urlsplit(link).scheme in ("http", "https"), f"a link over HTTP leads to {link}")
-        if link.startswith(origin):
-            try:
-                urllib.request.urlopen(link).close()
-            except OSError as error:
-                raise AssertionError(f"the link {link} leads nowhere: {error}") from None
+    for link in sorted(set(page.eval_on_selector_all(".gallery a, #failures a", "links => links.map((link) => link.href)"))):
+        opens(link, origin)
+
+
+def check_summary(visit, report):
+    """The first screen: the sentence, the worst findings, and whether the maps can be trusted."""
+    page, rows = visit.page, rows_of(report)
+    sentence = page.locator("#wrong").inner_text()
+    number = sum(row["count"] for row in (report.get("findings") or {}).get("counts") or [] if row["kind"] == "label-error")
+    if number:
+        check(f"{number:,} label" in sentence, f"the sentence says how many labels look wrong: {sentence}")
+    if not rows:
+        check("Nothing" in sentence or "no results" in sentence, f"the sentence says that nothing was found: {sentence}")
+    tiles = page.locator(".worst .tile-link")
+    links = tiles.evaluate_all("links => links.map((link) => link.hash)")
+    check(len(links) <= 6, "at most six findings are shown")
+    kinds = {re.search("kind=([^&]*)", link)[1] for link in links}
+    pictured = {row["kind"] for row in rows if row["thumbnail"] or row["overlay"] or (row["image"] and page.url.startswith("file:"))}
+    images = {row["key"] for row in rows if row["kind"] in pictured}
+    check(len(kinds) >= min(6, len(pictured)) or len(images) < 6, f"the worst findings are of {kinds}, of {pictured}")
+    trust = page.locator("#summary .trust").inner_text()
+    maps = (report.get("trust") or {}).get("maps")
+    check(("--trust-sample" in trust) != bool(maps), f"the page says whether maps were measured: {trust}")
+    if maps:
+        failed = any("failed" in (one["road_verdict"], one["head_verdict"], one["last_stage_verdict"]) for one in maps)
+        check(("Be careful" in trust) == failed, f"the page says what came of it: {trust}")
+        page.locator("#summary .trust summary").click()
+        check(f"{maps[0]['road']['mean']:.2f}" in page.locator("#summary .trust").inner_text(), "the numbers stand behind it")
+    flagged = any(cluster["shortcut"] for cluster in report.get("clusters") or [])
+    if report.get("clusters"):
+        check((page.locator("#clusters details.folded").count() == 0) == flagged, "clusters are folded if none is flagged")
+
+
+def check_terms(page):
+    """Words explain themselves on hover and on focus, and Escape closes the explanation."""
+    word = page.locator("#report .term:visible").first
+    if word.count() == 0:
+        return
+    word.hover()
+    check(len(page.locator("#tip").inner_text()) > 30, "a word explains itself on hover")
+    page.mouse.move(0, 0)
+    check(page.locator("#tip").is_hidden(), "the explanation goes away")
+    word.focus()
+    check(page.locator("#tip").is_visible() and word.get_attribute("aria-describedby") == "tip", "a word explains itself on focus")
+    page.keyboard.press("Escape")
+    check(page.locator("#tip").is_hidden(), "Escape closes the explanation")
 
 
 def check_steady(page):
@@ -271,87 +146,30 @@ def check_steady(page):
     check(shift < 0.01, f"the page moves by {shift:.3f} while pictures load")
 
 
-def check_keyboard(page):
-    """Tab alone reaches every filter, from the top, with a visible focus all the way."""
+def check_keyboard(visit):
+    """Tab alone reaches every control of the work list, from the top, with a visible focus all the way."""
+    visit.open("#work")
+    page = visit.page
+    page.evaluate("document.getElementById('more-filters').open = true")
+    page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Tab")
     check(page.evaluate("document.activeElement.className") == "skip", "the first stop is the skip link")
     page.keyboard.press("Enter")
-    check(page.evaluate("document.activeElement.id") == "main", "the skip link leads to the report")
-    wanted = ["filter-text", "filter-problem", "filter-label", "filter-predicted", "filter-min", "filter-sort", "filter-size", "filter-open", "reset", "export"]
+    check(page.evaluate("document.activeElement.id") == "main", "the skip link leads to the content")
+    wanted = ["filter-text", "filter-problem", "filter-decision", "filter-label", "filter-predicted", "filter-min", "filter-sort", "reset", "decide-all", "undo", "grid-heat"]
     reached = []
-    for _ in range(5000):
+    for _ in range(200):
         page.keyboard.press("Tab")
         stop = page.evaluate("""() => {
           const at = document.activeElement;
           const shown = at.matches('.pills input, .segmented input') ? at.nextElementSibling : at;
-          return [at.id, getComputedStyle(shown).outlineStyle, at.outerHTML.slice(0, 120)];
+          return [at.id || at.className, getComputedStyle(shown).outlineStyle, at.outerHTML.slice(0, 120)];
         }""")
         check(stop[1] != "none", f"the focus can't be seen on {stop[2]}")
         reached.append(stop[0])
-        if stop[0] == "export":
+        if stop[0].startswith("tile-link"):
             break
-    check([name for name in reached if name in wanted] == wanted, f"Tab misses some of {wanted}")
-
-
-def check_address(visit, reader):
-    """A link leads to the same list."""
-    page, rows = reader.page, reader.rows
-    kind = most_common([row["kind"] for row in rows])
-    page.locator(f"#findings input[name=kind][value={json.dumps(kind)}]").check(force=True)
-    page.select_option("#filter-sort", "key")
-    page.select_option("#filter-size", "25")
-    label = most_common([row["label"] for row in rows if row["kind"] == kind])
-    if label:
-        page.select_option("#filter-label", label=label)
-    page.keyboard.press("Escape")
-    if page.locator("#findings .pager").first.get_by_label("Next page").get_attribute("aria-disabled") != "true":
-        page.locator("#findings .pager").first.get_by_label("Next page").click()
-    page.locator("#view input[value=overlay]").check(force=True)
-    state = lambda it: (Reader(it, reader.report).found(), Reader(it, reader.report).keys(), Reader(it, reader.report).place(),
-                        it.input_value("#filter-sort"), it.input_value("#filter-label"), it.locator("#view input:checked").input_value())
-    other = visit.context.new_page()
-    visit.watch(other)
-    other.goto(page.url)
-    other.wait_for_selector("html[data-ready]")
-    check(state(other) == state(page), f"the address {page.url} leads to another list")
-    other.close()
-    page.locator("#nav a[href='#notes']").click()
-    check(page.evaluate("document.activeElement.id") == "notes" and "kind=" in page.url, "navigation keeps the list's address")
-    page.locator("#view input[value=both]").check(force=True)
-    reader.clear()
-
-
-def check_export(reader):
-    page, rows = reader.page, reader.rows
-    kind = most_common([row["kind"] for row in rows])
-    page.locator(f"#findings input[name=kind][value={json.dumps(kind)}]").check(force=True)
-    with page.expect_download() as download:
-        page.click("#export")
-    with open(download.value.path(), encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    wanted = [row for row in rows if row["kind"] == kind]
-    check([line["key"] for line in lines] == [row["key"] for row in wanted], "the export holds the filtered findings")
-    for line, row in zip(lines, wanted):
-        for name in ("label", "predicted", "reason", "other", "problem", "suggested"):
-            check(line[name] == (row[name] or ""), f"the export's {name} of {row['key']} is {line[name]}")
-        check(float(line["score"]) == row["score"], f"the export's score of {row['key']} is {line['score']}")
-    reader.clear()
-
-
-def check_done(visit, reader):
-    page = reader.page
-    card = lambda: page.locator("#finding-cards > li").first
-    card().get_by_role("checkbox").check()
-    visit.open()
-    check(card().get_by_role("checkbox").is_checked(), "what is done is remembered")
-    page.check("#filter-open")
-    reader.expect(reader.rows[1:], "what is done is hidden")
-    page.uncheck("#filter-open")
-    card().get_by_role("checkbox").uncheck()
-    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    card().get_by_role("button", name="Copy key").click()
-    card().get_by_role("button", name="Copied", exact=True).wait_for()
-    check(page.evaluate("navigator.clipboard.readText()") == reader.rows[0]["key"], "the key is copied")
+    check([name for name in reached if name in wanted] == wanted, f"Tab misses some of {wanted}: {reached}")
 
 
 def check_confusion(page, report):
@@ -367,18 +185,27 @@ def check_confusion(page, report):
         check(box.locator(".gallery > li").count() == len(cell["examples"]), f"{given} taken for {predicted} has other examples")
 
 
-def check_theme(visit):
+def views_of(rows):
+    """The fragments of all views that the report has."""
+    images = [f"#image?key={urllib.parse.quote(row['key'], safe='')}" for row in rows[:1]]
+    copies = [f"#image?key={urllib.parse.quote(row['key'], safe='')}" for row in rows if row["group"]][:1]
+    return ["", "#work", *images, *copies]
+
+
+def check_theme(visit, rows):
     page = visit.page
     ground = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
     before = ground()
-    none(page.evaluate(probes.CONTRAST), "too little contrast in the light theme")
-    page.click("#theme")
-    check(ground() != before, "the theme's button changes the ground")
-    none(page.evaluate(probes.CONTRAST), "too little contrast in the dark theme")
-    visit.open()
-    check(ground() != before, "the theme is remembered")
-    page.click("#theme")
-    check(ground() == before, "the theme's button leads back")
+    for fragment in views_of(rows):
+        visit.open(fragment)
+        none(page.evaluate(probes.CONTRAST), f"too little contrast in the light theme, {fragment}")
+        page.click("#theme")
+        check(ground() != before, "the theme's button changes the ground")
+        none(page.evaluate(probes.CONTRAST), f"too little contrast in the dark theme, {fragment}")
+        visit.open(fragment)
+        check(ground() != before, "the theme is remembered")
+        page.click("#theme")
+        check(ground() == before, "the theme's button leads back")
 
 
 def check_report(browser, out, screenshots=None, timed=False):
@@ -390,47 +217,70 @@ def check_report(browser, out, screenshots=None, timed=False):
     rows = rows_of(report)
     server, origin = serve(out)
     address = f"{origin}/report/index.html"
+    without_data = len(html.encode()) - len(DATA.search(html)[1].encode())
+    check(without_data < MOST_BYTES, f"the page has {without_data} bytes without its data")
 
     visit = Visit(browser, origin, address, color_scheme="light")
     seconds = visit.open()
-    check(not timed or seconds < LIST_SECONDS, f"the list took {seconds:.2f} s to show")
-    reader = Reader(visit.page, report)
+    check(not timed or seconds < LIST_SECONDS, f"the page took {seconds:.2f} s to show")
+    page, reader = visit.page, work_list.WorkReader(visit.page, rows)
     check_sections(visit, report)
-    none(visit.page.evaluate(probes.ACCESSIBILITY), "accessibility")
-    note = f"{len(rows)} findings: shown after {seconds:.2f} s"
+    check_summary(visit, report)
+    check_terms(page)
+    for fragment in views_of(rows):
+        visit.open(fragment)
+        none(page.evaluate(probes.ACCESSIBILITY), f"accessibility of {fragment or 'the report'}")
+    note = f"{len(rows)} findings: shown after {seconds:.2f} s, {without_data} bytes without data"
     if rows:
-        filtered = check_filters(reader)
+        filtered = work_list.check_filters(reader)
         check(not timed or filtered < FILTER_SECONDS, f"a search took {filtered:.2f} s")
         note += f", searched in {filtered * 1000:.0f} ms"
-        check_paging(reader)
-        check_pictures(reader)
-        visit.open()
-        check_keyboard(visit.page)
-        check_address(visit, reader)
-        check_export(reader)
-        check_done(visit, reader)
-    check_confusion(visit.page, report)
-    check_theme(visit)
-    check_links(reader, origin)
+        work_list.check_grid(reader)
+        work_list.check_pictures(reader)
+        work_list.check_export(reader)
+        work_list.check_detail_links(reader, origin, opens)
+        work_list.check_all_at_once(visit, reader)
+        work_list.check_history(visit, reader)
+        check_keyboard(visit)
+    visit.open()
+    check_confusion(page, report)
+    check_links(page, origin)
+    check_theme(visit, rows)
     visit.close()
 
-    for options in ({"viewport": {"width": 360, "height": 740}, "has_touch": True}, {"viewport": {"width": 820, "height": 1100}}):
+    if rows:
+        visit = Visit(browser, origin, address)
+        work_list.check_cleaning(visit, work_list.WorkReader(visit.page, rows))
+        visit.close()
+
+    for options in ({"viewport": {"width": 360, "height": 740}, "has_touch": True}, {"viewport": {"width": 820, "height": 1100}}, {"viewport": {"width": 2560, "height": 1300}}):
         visit = Visit(browser, origin, address, color_scheme="dark", **options)
         visit.open()
         check_steady(visit.page)
-        visit.page.evaluate("() => { for (const part of document.querySelectorAll('details')) part.open = true; }")
-        none(visit.page.evaluate(probes.OVERFLOW), "the page scrolls sideways")
+        for fragment in views_of(rows):
+            visit.open(fragment)
+            visit.page.evaluate("() => { for (const part of document.querySelectorAll('details')) part.open = true; }")
+            none(visit.page.evaluate(probes.OVERFLOW), f"{fragment or 'the report'} scrolls sideways")
+        check(visit.page.evaluate("document.querySelector('.frame').getBoundingClientRect().width") > 0.98 * options["viewport"]["width"], "the page uses the width of the screen")
+        visit.close()
+    for options in ({"viewport": {"width": 390, "height": 844}}, {"viewport": {"width": 1440, "height": 900}}):
+        visit = Visit(browser, origin, address, **options)
+        visit.open()
+        if visit.page.locator(".worst .box").count() > 0:
+            box = visit.page.locator(".worst .box").first.bounding_box()
+            check(box["y"] + box["height"] <= options["viewport"]["height"], f"the first picture stands on the first screen, not at {box}")
         visit.close()
 
     visit = Visit(browser, index.parent.parent.as_uri(), index.as_uri())
     visit.open()
-    reader = Reader(visit.page, report)
+    reader = work_list.WorkReader(visit.page, rows)
     check_sections(visit, report)
     if rows:
-        reader.expect(rows, "the list from a file")
-        check_paging(reader)
-        check_pictures(reader)
-        check_export(reader)
+        reader.go("#work")
+        reader.expect(reader.work.passing(), "the list from a file")
+        work_list.check_pictures(reader)
+        work_list.check_export(reader)
+        visit.open()
         visit.page.evaluate(probes.SCROLL_THROUGH)
         none(visit.page.evaluate(probes.PICTURES), "pictures are missing from a file")
     visit.close()
@@ -440,7 +290,7 @@ def check_report(browser, out, screenshots=None, timed=False):
     visit.open()
     visit.page.click("#theme")
     if rows:
-        visit.page.locator("#finding-cards > li").first.get_by_role("checkbox").check()
+        work_list.check_without_storage(visit, work_list.WorkReader(visit.page, rows))
     visit.close()
 
     if screenshots:

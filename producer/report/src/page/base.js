@@ -60,7 +60,7 @@ function significance(value) {
   const [mantissa, exponent] = value.toExponential(0).split('e');
   const superscripts = '⁰¹²³⁴⁵⁶⁷⁸⁹';
   const raised = String(Math.abs(Number(exponent))).replace(/\d/g, (digit) => superscripts[Number(digit)]);
-  return `${mantissa} × 10⁻${raised}`;
+  return `${mantissa}\u00a0×\u00a010⁻${raised}`;
 }
 
 /** A `<time>` for an RFC 3339 stamp; the text itself if it is not a stamp. */
@@ -162,20 +162,23 @@ function more(items, step, draw, container, what) {
   return items.length > step ? [container, foot] : [container];
 }
 
-/** Stores settings in the browser. Without storage they are lost on reload. */
+/** Stores settings in the browser. Without storage they are lost on reload; `set` tells whether it stored. */
 const memory = {
+  nameOf: (name) => `camshaft-report:${name}`,
   get(name) {
     try {
-      return localStorage.getItem(`camshaft-report:${name}`);
+      return localStorage.getItem(memory.nameOf(name));
     } catch {
       return null;
     }
   },
   set(name, value) {
     try {
-      localStorage.setItem(`camshaft-report:${name}`, value);
+      localStorage.setItem(memory.nameOf(name), value);
+      return true;
     } catch {
       // Storage is full or forbidden. The page works without it.
+      return false;
     }
   },
 };

@@ -9,11 +9,13 @@ function drawClusters(report) {
     return;
   }
   const flagged = clusters.filter((cluster) => cluster.shortcut).length;
+  const cards = el('ul', { class: 'clusters' });
   const ordered = [...clusters].sort((a, b) => Boolean(b.shortcut) - Boolean(a.shortcut) || String(a.class).localeCompare(String(b.class)) || (b.images ?? 0) - (a.images ?? 0));
   body.append(
     el('p', { class: 'explain' }, 'Images of a class whose maps look alike. If the model looks at an odd place in a cluster, and is surer of its images than of others, it may have learned a shortcut: a watermark, a frame, a backdrop. ',
       el('strong', {}, flagged === 0 ? 'None is flagged.' : `${count(flagged)} of ${count(clusters.length)} flagged.`)),
-    ...more(ordered, 12, clusterCard, el('ul', { class: 'clusters' }), 'clusters'));
+    // Clusters that nothing speaks against are there to be looked up.
+    ...(flagged > 0 ? more(ordered, 12, clusterCard, cards, 'clusters') : [el('details', { class: 'folded' }, el('summary', {}, `Show ${counted(clusters.length, 'cluster')}`), more(ordered, 12, clusterCard, cards, 'clusters'))]));
 }
 
 function clusterCard(cluster) {
@@ -31,7 +33,7 @@ function clusterCard(cluster) {
         ['Accuracy', percent(cluster.accuracy)],
         ['Mean probability', percent(cluster.mean_probability)],
         ['Mean probability of the rest', percent(cluster.rest_mean_probability)],
-        ['q', significance(cluster.q)],
+        [term('q'), significance(cluster.q)],
         ...proofPairs(cluster.proof),
         ...refitPairs(cluster.refit),
       ]),
@@ -48,8 +50,8 @@ function proofPairs(proof) {
   return [
     ['Images of other classes', count(proof.sample?.measured)],
     ['Changed by its patch', flips(proof.patch)],
-    ['Changed by random places', `${flips(proof.random_place)}, p ${significance(proof.random_place?.p)}`],
-    ['Changed by usual places', `${flips(proof.usual_place)}, p ${significance(proof.usual_place?.p)}`],
+    ['Changed by random places', [flips(proof.random_place), ', ', term('p'), ` ${significance(proof.random_place?.p)}`]],
+    ['Changed by usual places', [flips(proof.usual_place), ', ', term('p'), ` ${significance(proof.usual_place?.p)}`]],
     ['Rise of the probability', interval(proof.patch?.probability_rise)],
   ];
 }
@@ -77,16 +79,16 @@ function drawTests(report) {
     return;
   }
   const ordered = [...tests].sort((a, b) => (a.q ?? 1) - (b.q ?? 1) || Math.abs((b.effect ?? 0.5) - 0.5) - Math.abs((a.effect ?? 0.5) - 0.5));
-  const head = ['Class', 'Measure', 'Effect', 'q', 'Images', 'What it says'];
+  const head = () => ['Class', 'Measure', term('effect', 'Effect'), term('q'), 'Images', 'What it says'];
   const rows = (some) => some.map((test) => [test.class ?? MISSING, test.measure ?? MISSING, effectBar(test.effect), significance(test.q), count(test.count), test.reason ?? '']);
   const shown = ordered.slice(0, 30);
-  const holder = el('div', { class: 'sheet' }, table('Attention tests', head, rows(shown), { class: 'tests' }));
+  const holder = el('div', { class: 'sheet' }, table('Attention tests', head(), rows(shown), { class: 'tests' }));
   body.append(
     el('p', { class: 'explain' }, 'Does the model look at a place more for one class than for the others? The effect is the chance that one of the class\u2019s maps has more attention there than one of the others\u2019: 0.5 is no difference. q is the false discovery rate at which the test counts as a discovery.'),
     holder);
   if (ordered.length > shown.length) {
     const button = el('button', { type: 'button', on: { click: () => {
-      holder.replaceChildren(table('Attention tests', head, rows(ordered), { class: 'tests' }));
+      holder.replaceChildren(table('Attention tests', head(), rows(ordered), { class: 'tests' }));
       foot.remove();
       holder.firstChild.focus();
     } } }, `Show all ${count(ordered.length)}`);
@@ -124,7 +126,7 @@ function drawComparison(report) {
       tile('Accuracy there', percent(comparison.accuracy_there)),
       tile('Fixed', count(comparison.fixed), 'Wrong there, right here'),
       tile('Broken', count(comparison.broken), 'Right there, wrong here'),
-      tile('p', significance(comparison.p), 'Chance of such a difference by luck')),
+      tile(term('p'), significance(comparison.p), 'Chance of such a difference by luck')),
     panel('Changes of class', {}, flows.length > 0
       ? bars('Changed predictions', flows.map((flow) => ({ name: `${flow.from} → ${flow.to}`, value: flow.count ?? 0, text: count(flow.count) })))
       : empty('No prediction changed.')),
@@ -134,7 +136,7 @@ function drawComparison(report) {
 }
 
 function movedLine(image) {
-  return el('p', { class: 'quiet-text' }, `${image.before ?? MISSING} → ${image.now ?? MISSING}`, image.label && ` · given ${image.label}`, isNumber(image.distance) && ` · ${decimal(image.distance)} apart`);
+  return el('p', { class: 'quiet-text' }, `${image.before ?? MISSING} → ${image.now ?? MISSING}`, image.label && ` · given ${image.label}`, isNumber(image.distance) && [' · ', term('apart', `${decimal(image.distance)} apart`)]);
 }
 
 const FAILURES = {

@@ -17,15 +17,24 @@ pub(crate) use data::{AvailablePictures, PageData, RunFacts, TrustFacts, title};
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// The scripts. Each one builds on those before it.
-const SCRIPTS: [&str; 11] = [
+const SCRIPTS: [&str; 20] = [
     include_str!("base.js"),
+    include_str!("terms.js"),
     include_str!("pictures.js"),
     include_str!("charts.js"),
     include_str!("heat.js"),
+    include_str!("addresses.js"),
+    include_str!("work-index.js"),
+    include_str!("decisions.js"),
+    include_str!("dialogs.js"),
+    include_str!("tile.js"),
+    include_str!("grid.js"),
+    include_str!("deciding.js"),
+    include_str!("work-list.js"),
+    include_str!("stage.js"),
+    include_str!("detail.js"),
+    include_str!("summary.js"),
     include_str!("overview.js"),
-    include_str!("findings-index.js"),
-    include_str!("findings-card.js"),
-    include_str!("findings.js"),
     include_str!("groups.js"),
     include_str!("slices.js"),
     include_str!("page.js"),

@@ -1,7 +1,8 @@
-// The sections with the numbers of the run: header, tiles, calibration, confusion, confidence, mean
+// The sections with the numbers of the run: facts, tiles, calibration, confusion, confidence, mean
 // maps, speed and notes. Reads `report.run` and `report.overview`, and says what is missing in them.
 
-function drawHeader(report) {
+/** The facts about the run, at the end of the page. */
+function drawFacts(report) {
   const run = report.run ?? {};
   const facts = [
     ['Source', run.source],
@@ -18,21 +19,18 @@ function drawHeader(report) {
   byId('colophon').textContent = `Made by Camshaft ${report.camshaft ?? ''}. Everything shown is in this file and beside it; nothing is loaded from elsewhere.`;
 }
 
-/** `show(filters)` shows these findings in the list. */
-function drawOverview(report, show) {
+function drawOverview(report) {
   const overview = report.overview ?? {};
   const findings = report.findings ?? {};
-  const body = bodyOf('overview');
-  body.append(el('dl', { class: 'tiles' },
+  bodyOf('overview').append(el('dl', { class: 'tiles' },
     tile('Images', count(overview.images)),
     tile('Predicted', count(overview.predicted), isNumber(overview.predicted) && overview.images > 0 && `${percent(overview.predicted / overview.images)} of the images`),
     tile('Failed', count(overview.failed), overview.failed > 0 ? el('a', { href: '#failures' }, 'See why') : overview.failed === 0 && 'None', overview.failed > 0 && 'warn'),
     tile('Accuracy', percent(overview.accuracy), accuracyLine(overview)),
-    tile('Calibration error', decimal(overview.ece, 3), isNumber(overview.ece) ? 'ECE: mean gap between confidence and accuracy' : 'Not measured'),
+    tile('Calibration error', decimal(overview.ece, 3), isNumber(overview.ece) ? [term('ECE'), ': mean gap between confidence and accuracy'] : 'Not measured'),
     tile('Label errors', labelErrors(overview), labelErrorsLine(overview)),
-    tile('Findings', count(findings.total ?? list(findings.rows).length), el('a', { href: '#findings' }, 'Go to the list')),
+    tile('Findings', count(findings.total ?? list(findings.rows).length), el('a', { href: '#work' }, 'Go to the work list')),
   ));
-  body.append(panel('What was found', { class: 'found' }, foundList(findings, show)));
 }
 
 function tile(name, value, line, tone) {
@@ -68,24 +66,7 @@ function accuracyLine(overview) {
   return [interval, isNumber(overview.labelled) && `${count(overview.labelled)} labelled`, unknown].filter(Boolean).join(' · ');
 }
 
-/** The number of findings by kind and by problem; each kind and problem is a link into the list. */
-function foundList(findings, show) {
-  const counts = list(findings.counts).filter((entry) => entry.count > 0);
-  if (counts.length === 0) return empty('Nothing was found. The notes at the end say what was not looked for.');
-  const kinds = [...new Set(counts.map((entry) => entry.kind))].sort((a, b) => kindOrder(a) - kindOrder(b));
-  return el('ul', { class: 'found-list' }, kinds.map((kind) => {
-    const own = counts.filter((entry) => entry.kind === kind);
-    const problems = own.filter((entry) => entry.problem);
-    return el('li', {},
-      el('button', { type: 'button', class: 'found-kind', on: { click: () => show({ kind }) } },
-        el('span', { class: `dot ${kind}` }), el('span', { class: 'found-name' }, kindPlural(kind)), el('span', { class: 'found-count' }, count(sum(own.map((entry) => entry.count))))),
-      problems.length > 0
-        ? el('ul', { class: 'found-problems' }, problems.map((entry) => el('li', {},
-            el('button', { type: 'button', class: 'link', on: { click: () => show({ kind, problem: entry.problem }) } }, words(entry.problem)), ' ', count(entry.count))))
-        : el('p', { class: 'quiet-text' }, kindMeaning(kind)));
-  }));
-}
-
+/** `show(filters)` shows these findings in the work list. */
 function drawPredictions(report, show) {
   const overview = report.overview ?? {};
   const body = bodyOf('predictions');
@@ -94,7 +75,7 @@ function drawPredictions(report, show) {
   body.append(el('div', { class: 'charts' },
     panel('Calibration', {},
       calibration.some((bin) => bin.count > 0)
-        ? [el('p', { class: 'explain' }, 'Whether the model is right as often as its confidence says. Larger dots stand for more images. ', el('strong', {}, `ECE ${decimal(overview.ece, 3)}`)),
+        ? [el('p', { class: 'explain' }, 'Whether the model is right as often as its confidence says. Larger dots stand for more images. ', el('strong', {}, term('ECE'), ` ${decimal(overview.ece, 3)}`)),
           legend([['line measured', 'measured'], ['line as-sure', 'perfect calibration'], ['line apart', 'gap']]),
           reliabilityDiagram(calibration, overview.ece),
           numbers('calibration', ['Bin', 'Images', 'Confidence', 'Accuracy'], calibration.filter((bin) => bin.count > 0).map((bin) =>
@@ -197,7 +178,7 @@ function classCard(entry) {
     mapGrid(entry.map, name),
     el('div', { class: 'class-text' },
       el('h3', {}, entry.label ?? 'No label'),
-      pairs([['Images', count(entry.images)], ['Predicted', count(entry.predicted)], ['Recall', percent(entry.recall)], ['Precision', percent(entry.precision)], ['Mean probability', percent(entry.mean_probability)]]),
+      pairs([['Images', count(entry.images)], ['Predicted', count(entry.predicted)], [term('recall', 'Recall'), percent(entry.recall)], [term('precision', 'Precision'), percent(entry.precision)], ['Mean probability', percent(entry.mean_probability)]]),
       mapNumbers(entry.map, name)));
 }
 

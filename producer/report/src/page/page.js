@@ -1,51 +1,82 @@
-// Starts the page: reads the data, draws each section, and sets up the navigation, the theme and the
-// choice of pictures. The last of the scripts.
+// Starts the page: reads the data, makes the views, and sets up the navigation, the keys, the theme and
+// the choice of pictures. The last of the scripts.
 
-/** Scrolls to a section and moves the focus there. The address stays, because it holds the list's state. */
-function jumpTo(id) {
-  const section = byId(id);
-  section.focus({ preventScroll: true });
-  section.scrollIntoView({ block: 'start' });
+// What each view is called in the navigation, where that is not its heading.
+const SECTION_NAMES = { summary: 'Summary', overview: 'Numbers', predictions: 'Predictions', attention: 'Where it looks', clusters: 'Clusters', tests: 'Tests' };
+
+/** The report: all sections, one below the other. */
+class ReportView {
+  constructor(report) {
+    this.node = byId('report');
+    this.title = `${report.title ?? ''} · Camshaft report`;
+  }
+
+  show({ section }, { asked, focus, scrolled }) {
+    document.title = this.title;
+    drawSummary.refresh?.();
+    const target = section ? byId(section) : null;
+    if (asked && target && this.node.contains(target)) {
+      target.focus({ preventScroll: true });
+      target.scrollIntoView({ block: 'start' });
+    } else {
+      scrollTo(0, asked ? 0 : scrolled);
+      if (focus) byId('main').focus({ preventScroll: true });
+    }
+  }
 }
 
-function drawNavigation(report) {
-  const findings = report.findings ?? {};
+function drawNavigation(report, index) {
   const counts = {
-    findings: findings.total ?? list(findings.rows).length,
     clusters: list(report.clusters).length,
     tests: list(report.tests).length,
     slices: list(report.slices?.list).length,
     failures: report.overview?.failed ?? sum(list(report.overview?.failures).map((failure) => failure.count)),
     notes: list(report.overview?.notes).length,
   };
-  const names = { predictions: 'Predictions', attention: 'Where it looks', clusters: 'Clusters', tests: 'Tests' };
-  const sections = [...document.querySelectorAll('main > section')].filter((section) => !section.hidden);
-  const links = new Map(sections.map((section) => [section.id, el('a', { href: `#${section.id}` },
-    names[section.id] ?? section.querySelector('h2').textContent,
-    counts[section.id] !== undefined && el('span', { class: 'nav-count' }, count(counts[section.id])))]));
-  byId('nav').append(...[...links.values()].map((link) => el('li', {}, link)));
-  document.addEventListener('click', (event) => {
-    const target = event.target.closest?.('a[href^="#"]')?.getAttribute('href').slice(1);
-    if (!target || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    jumpTo(target);
-  });
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      for (const [id, link] of links) {
-        if (id !== (entry.target.id || 'overview')) {
-          link.removeAttribute('aria-current');
-          continue;
-        }
-        link.setAttribute('aria-current', 'true');
-        // On a narrow screen the links lie in one row. Keeps this one in sight.
-        const row = byId('nav');
-        row.scrollLeft = link.offsetLeft - (row.clientWidth - link.offsetWidth) / 2;
+  const sections = [...document.querySelectorAll('#report > section')].filter((section) => !section.hidden);
+  const link = (id, text, number) => el('a', { href: `#${id}` }, text, number !== undefined && el('span', { class: 'nav-count' }, count(number)));
+  const links = new Map(sections.map((section) => [section.id, link(section.id, SECTION_NAMES[section.id] ?? section.querySelector('h2').textContent, counts[section.id])]));
+  const work = link('work', 'Work list', index.images);
+  const [first, ...others] = links.values();
+  byId('nav').append(...[first, work, ...others].map((one) => el('li', {}, one)));
+  let section = 'summary';
+  const mark = () => {
+    const open = document.body.dataset.view;
+    for (const [id, one] of [...links, ['work', work]]) {
+      const current = open === 'report' ? id === section : id === 'work';
+      if (!current) {
+        one.removeAttribute('aria-current');
+        continue;
       }
+      one.setAttribute('aria-current', 'true');
+      // On a narrow screen the links lie in one row. Keeps this one in sight.
+      const row = byId('nav');
+      row.scrollLeft = one.offsetLeft - (row.clientWidth - one.offsetWidth) / 2;
     }
+  };
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) section = entry.target.id || 'summary';
+    mark();
   }, { rootMargin: '-20% 0px -75% 0px' });
-  for (const part of [document.querySelector('.masthead'), ...sections]) seen.observe(part);
+  for (const part of sections) seen.observe(part);
+  new MutationObserver(mark).observe(document.body, { attributeFilter: ['data-view'] });
+}
+
+/** Single keys do something unless a field has the focus, or a dialog is open. */
+function startKeys(views, router) {
+  document.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || dialogOpen()) return;
+    const { target } = event;
+    const letter = event.key.length === 1;
+    if (letter && !listensToKeys()) return;
+    if (target.closest('select, textarea, input:not([type=checkbox], [type=radio])')) return;
+    // Arrows and Home belong to what scrolls, to radio buttons, and to opened menus.
+    if (!letter && event.key !== 'Escape' && target.closest('.scroll, input, summary, #nav')) return;
+    if (event.key === '?') {
+      event.preventDefault();
+      showKeys();
+    } else if (views[router.open].key?.(event.key)) event.preventDefault();
+  });
 }
 
 function startTheme() {
@@ -71,18 +102,25 @@ function start() {
   try {
     report = JSON.parse(byId('report-data').textContent);
   } catch (error) {
-    byId('built').textContent = `The report's data can't be read (${error.message}). Build it again.`;
+    byId('wrong').textContent = `The report's data can't be read (${error.message}). Build it again.`;
     return;
   }
   byId('view').addEventListener('change', (event) => setPictureView(event.target.value));
-  const findings = new FindingsList(report);
-  const show = (filters) => findings.show(filters);
+  const index = new WorkIndex(list(report.findings?.rows));
+  const store = new BrowserDecisions(report.run?.id ?? 'unknown', (key) => (index.entryOf(key) < 0 ? [] : index.kinds(index.entryOf(key))));
+  const deciding = new Deciding(report, index, store);
+  const views = { report: new ReportView(report) };
+  const router = new Router(views);
+  views.work = new WorkList(report, index, deciding, router);
+  views.image = new Detail(report, index, deciding, views.work, router);
+  const show = (filters) => router.go(workAddress({ ...NO_FILTERS, ...filters }));
   const parts = [
-    ['overview', () => drawHeader(report)],
-    ['overview', () => drawOverview(report, show)],
+    ['summary', () => drawSummary(report, index, deciding)],
+    ['overview', () => drawFacts(report)],
+    ['overview', () => drawOverview(report)],
     ['predictions', () => drawPredictions(report, show)],
     ['attention', () => drawAttention(report)],
-    ['findings', () => findings.draw()],
+    ['work-view', () => views.work.draw()],
     ['clusters', () => drawClusters(report)],
     ['tests', () => drawTests(report)],
     ['slices', () => drawSlices(report)],
@@ -101,8 +139,10 @@ function start() {
       bodyOf(section).append(empty(`This part can't be drawn: ${error.message}`));
     }
   }
-  drawNavigation(report);
-  if (location.hash.includes('=')) jumpTo('findings');
+  drawNavigation(report, index);
+  startTerms();
+  startKeys(views, router);
+  router.show();
   document.documentElement.dataset.ready = '';
 }
 

@@ -1,5 +1,5 @@
-// Thumbnails and overlays: which pictures a finding, an example or a changed image shows, and
-// where they lie relative to the page. Owns the page-wide choice between image, overlay and both.
+// Thumbnails and overlays: where they lie relative to the page, and which of them an example or a changed
+// image shows. Owns the choice between image, overlay and both for the galleries of the report.
 
 const VIEWS = ['image', 'overlay', 'both'];
 const VIEW_NAMES = { image: 'image', overlay: 'overlay', both: 'both' };
@@ -31,45 +31,12 @@ function overlayPicture(key, overlay, thumbnail, caption) {
   return { kind: 'overlay', caption, alt: `${caption}: ${key}`, source: thumbnail ? overlayThumbnailHref(overlay) : overlayHref(overlay), href: overlayHref(overlay), missing: 'No overlay' };
 }
 
-/** The picture of an image with the heat of a map, on the scale of `maps`. It links to the overlay, if there is one. */
-function heatPicture(image, maps, digits, overlay, caption) {
-  return { ...image, kind: 'overlay', caption, alt: `${caption}: ${image.alt}`, href: overlay ? overlayHref(overlay) : image.href, heat: { maps, digits } };
-}
-
 /** The pictures of one image (`key`, `thumbnail`, `overlay`, `overlay_thumbnail`). */
 function picturesOfImage(image) {
   return [
     imagePicture(image.key, image.thumbnail, image.image, 'Image'),
     overlayPicture(image.key, image.overlay, image.overlay_thumbnail, 'Overlay'),
   ];
-}
-
-/** The pictures of a finding: of both images of a pair, or of both classes of a label error. */
-function picturesOfFinding(row) {
-  if (row.other) {
-    return [
-      imagePicture(row.key, row.thumbnail, row.image, 'This'),
-      overlayPicture(row.key, row.overlay, row.overlay_thumbnail, 'This, overlay'),
-      imagePicture(row.other, row.other_thumbnail, null, 'Other'),
-      overlayPicture(row.other, row.other_overlay, row.other_overlay_thumbnail, 'Other, overlay'),
-    ];
-  }
-  if (row.class_maps && row.thumbnail) {
-    const image = imagePicture(row.key, row.thumbnail, row.image, 'Image');
-    return [
-      image,
-      heatPicture(image, row.class_maps, row.class_maps.given, row.given_overlay, `Why ${row.label ?? 'the label'}`),
-      heatPicture(image, row.class_maps, row.class_maps.predicted, row.overlay, `Why ${row.predicted ?? 'the prediction'}`),
-    ];
-  }
-  if (row.given_overlay) {
-    return [
-      imagePicture(row.key, row.thumbnail, row.image, 'Image'),
-      overlayPicture(row.key, row.given_overlay, row.given_overlay_thumbnail, `Why ${row.label ?? 'the label'}`),
-      overlayPicture(row.key, row.overlay, row.overlay_thumbnail, `Why ${row.predicted ?? 'the prediction'}`),
-    ];
-  }
-  return picturesOfImage(row);
 }
 
 /** The figures of `pictures` that belong to `view`. A placeholder stands for what is missing. */
@@ -94,12 +61,6 @@ function figure(picture) {
       on: { error: () => placeholder('Not found') },
     });
     box.append(image);
-    if (picture.heat) {
-      const { maps, digits } = picture.heat;
-      const canvas = heatCanvas(mapLevels(digits), maps.height, maps.width);
-      image.addEventListener('load', () => placeHeat(canvas, image, maps.region));
-      box.append(canvas);
-    }
   } else {
     placeholder(picture.missing);
   }
@@ -115,4 +76,37 @@ function gallery(images, describe) {
     pictureView.listeners.add(draw);
     return el('li', {}, pictures, el('p', { class: 'key' }, el('a', { href: predictionHref(image.key), title: image.key }, keyName(image.key))), describe?.(image));
   });
+}
+
+/**
+ * Where the picture of an image may be found, the best first: `large` prefers the original. An overlay is the
+ * last resort, since the picture can be seen through it. `facts` are those of the work list's index.
+ */
+function pictureSources(facts, large) {
+  const original = originalHref(facts.image);
+  const thumbnail = facts.thumbnail ? imageThumbnailHref(facts.key) : null;
+  const overlay = facts.overlay && { source: facts.overlay_thumbnail && !large ? overlayThumbnailHref(facts.overlay) : overlayHref(facts.overlay), overlaid: true };
+  const plain = (large ? [original, thumbnail] : [thumbnail, original]).filter(Boolean).map((source) => ({ source, overlaid: false }));
+  return [...plain, overlay].filter(Boolean);
+}
+
+/**
+ * Puts the first picture that loads into `box`, and calls `loaded(image, overlaid)`. If there is none, a
+ * placeholder says `missing`.
+ */
+function showPicture(box, sources, alt, missing, loaded) {
+  const next = (at) => {
+    if (at === sources.length) {
+      box.replaceChildren(el('span', { class: 'placeholder' }, at === 0 ? missing : 'Not found'));
+      return;
+    }
+    const { source, overlaid } = sources[at];
+    const image = el('img', { alt, width: 144, height: 144, decoding: 'async', draggable: 'false', on: {
+      error: () => next(at + 1),
+      load: () => loaded?.(image, overlaid),
+    } });
+    box.replaceChildren(image);
+    image.src = source;
+  };
+  next(0);
 }

@@ -38,18 +38,18 @@ function sliceCard(slice) {
     ['Images', count(slice.images)],
     ['Wrong', count(slice.wrong)],
     ['Accuracy', percent(slice.accuracy)],
-    ['95 % interval', interval],
+    [term('interval', '95 % interval'), interval],
     ['Accuracy of the others', percent(slice.rest_accuracy)],
-    ['q', significance(slice.q)],
+    [term('q'), significance(slice.q)],
   ]);
 }
 
 function nuisanceCard(slice) {
   return sliceItem(slice, [
     ['Images', count(slice.images)],
-    ['Effect', slice.class ? effectBar(slice.effect) : null],
-    ['Share of the label it tells', percent(slice.information, 0)],
-    ['q', significance(slice.q)],
+    [term('effect', 'Effect'), slice.class ? effectBar(slice.effect) : null],
+    [term('information', 'Share of the label it tells'), percent(slice.information, 0)],
+    [term('q'), significance(slice.q)],
   ]);
 }
 
@@ -73,6 +73,6 @@ function drawDrift(report) {
   bodyOf('comparison').append(panel('Inputs', {},
     el('p', { class: 'explain' }, 'Whether the images, labels and embeddings of both runs are alike. The effect of numbers is the largest difference of their distributions, that of names Cramér\u2019s V, and that of embeddings how often a classifier tells the runs apart, where 0.5 is by chance. ',
       el('strong', {}, drifted === 0 ? 'None differs.' : `${count(drifted)} of ${count(drift.length)} differ.`)),
-    table('Inputs of both runs', ['Input', 'Differs', 'What it says', 'Here', 'There', 'Effect', 'q', 'Test'], drift.map((input) =>
+    table('Inputs of both runs', ['Input', 'Differs', 'What it says', 'Here', 'There', term('drift', 'Effect'), term('q'), 'Test'], drift.map((input) =>
       [words(input.input), input.drifted ? 'yes' : 'no', input.drifted ? input.reason : MISSING, decimal(input.here), decimal(input.there), decimal(input.effect), significance(input.q), DRIFT_TESTS[input.test] ?? input.test]), { class: 'drift' })));
 }

@@ -1,0 +1,295 @@
+// The work list: filters, the grid of images, what is decided of them, and how far the reader is.
+// work-index.js does the filtering, grid.js the drawing, deciding.js decides. Owns which list is shown;
+// the address holds it.
+
+class WorkList {
+  constructor(report, index, deciding, router) {
+    Object.assign(this, { report, index, deciding, router });
+    this.node = byId('work-view');
+    this.filters = { ...NO_FILTERS };
+    this.found = index.query(this.filters);
+    this.position = new Map();
+    deciding.store.onchange((keys) => this.decisionsChanged(keys));
+  }
+
+  /** Draws what does not depend on the list. */
+  draw() {
+    const body = bodyOf('work-view');
+    this.progress = progressLine();
+    this.notice = el('p', { class: 'notice', hidden: true });
+    byId('progress-holder').append(this.progress.node);
+    if (this.index.length === 0) {
+      body.append(empty('Nothing was found. The notes of the report say what was not looked for.'));
+      this.progress.node.hidden = true;
+      return;
+    }
+    const total = this.report.findings?.total ?? this.index.rows.length;
+    this.bar = this.drawBar();
+    this.grid = new VirtualGrid({ label: 'Images', make: (at) => this.tile(at), covered: () => this.bar.getBoundingClientRect().bottom });
+    this.nothing = el('p', { class: 'empty', hidden: true }, 'No image passes these filters.');
+    if (total > this.index.rows.length) body.append(el('p', { class: 'notice' }, `${count(total)} were found; the first ${count(this.index.rows.length)} are listed here. findings.parquet has all.`));
+    body.append(
+      this.notice, this.drawFilters(), this.bar, this.grid.node, this.nothing);
+    this.showProgress();
+  }
+
+  // The parts.
+
+  drawFilters() {
+    const { index } = this;
+    const select = (name, text, options) => this.field(text, el('select', { id: `filter-${name}`, on: { change: (event) => this.set({ [name]: event.target.value === '' ? null : event.target.value }) } }, options), 'small');
+    const column = (name, text) => this.field(text, el('select', { id: `filter-${name}`, on: { change: (event) => this.set({ [name]: event.target.value === '' ? null : index[name].names[Number(event.target.value)] ?? '' }) } }, this.options(index[name])));
+    const later = (name, read) => {
+      let waiting = 0;
+      return (event) => {
+        clearTimeout(waiting);
+        waiting = setTimeout(() => this.set({ [name]: read(event.target.value) }, false), 150);
+      };
+    };
+    this.kinds = index.kind.names.slice(1).sort((a, b) => kindOrder(a) - kindOrder(b)).map((kind) => ({ kind, count: el('span', { class: 'pill-count' }) }));
+    this.allCount = el('span', { class: 'pill-count' });
+    this.meaning = el('p', { class: 'quiet-text meaning' });
+    const pill = (kind, text, counter) => el('label', {},
+      el('input', { type: 'radio', name: 'kind', value: kind ?? '', prop: { checked: kind === null }, on: { change: () => this.set({ kind, problem: null }) } }),
+      el('span', {}, kind !== null && el('span', { class: `dot ${kind}` }), text, ' ', counter));
+    const option = ([value, text]) => el('option', { value }, text);
+    return el('form', { class: 'filters', 'aria-label': 'Filters', on: { submit: (event) => event.preventDefault() } },
+      el('fieldset', { class: 'pills' }, el('legend', { class: 'unseen' }, 'Kind'), pill(null, 'All', this.allCount), this.kinds.map(({ kind, count: counter }) => pill(kind, kindPlural(kind), counter))),
+      this.meaning,
+      el('details', { class: 'more-filters', id: 'more-filters' }, el('summary', {}, 'More filters'),
+        el('div', { class: 'fields' },
+          this.field('Search names and reasons', el('input', { type: 'search', id: 'filter-text', autocomplete: 'off', spellcheck: 'false', on: { input: later('text', (value) => value.trim()) } }), 'wide'),
+          select('problem', 'Problem', []),
+          select('decision', 'Decision', [['', 'Any'], ['undecided', 'Undecided'], ['decided', 'Decided'], ['keep', 'Keep'], ['drop', 'Drop'], ['relabel', 'Relabel']].map(option)),
+          column('label', 'Given label'),
+          column('predicted', 'Predicted'),
+          this.field('Minimum score', el('input', { type: 'number', id: 'filter-min', step: 'any', inputmode: 'decimal', placeholder: 'any', on: { input: later('min', (value) => (value === '' || Number.isNaN(Number(value)) ? null : Number(value))) } }), 'small'),
+          select('sort', 'Order', [['rank', 'Most urgent first'], ['key', 'By name']].map(option)),
+          el('div', { class: 'field small' }, el('button', { type: 'button', id: 'reset', on: { click: () => this.set({ ...NO_FILTERS }) } }, 'Clear filters')))));
+  }
+
+  drawBar() {
+    this.status = el('p', { class: 'result', role: 'status' });
+    this.all = el('button', { type: 'button', id: 'decide-all', on: { click: async () => { await this.deciding.decideAll(this.found); } } }, 'Decide all …');
+    this.undoButton = el('button', { type: 'button', id: 'undo', on: { click: () => this.undo() } }, 'Undo');
+    const heat = el('input', { type: 'checkbox', id: 'grid-heat', prop: { checked: memory.get('grid-heat') !== 'off' }, on: { change: () => this.setHeat(heat.checked) } });
+    this.heat = heat;
+    const upload = el('input', { type: 'file', id: 'upload', accept: '.jsonl,application/jsonl,text/plain', class: 'unseen', tabindex: -1, 'aria-label': 'Upload decisions', on: { change: async () => {
+      const [file] = upload.files;
+      upload.value = '';
+      if (file) await this.deciding.upload(file);
+    } } });
+    return el('div', { class: 'bar' },
+      this.status, this.all, this.undoButton,
+      el('label', { class: 'check' }, heat, 'Heat'),
+      el('button', { type: 'button', class: 'keys-button', on: { click: () => showKeys() } }, 'Keys ', el('kbd', { 'aria-hidden': 'true' }, '?')),
+      el('details', { class: 'menu', id: 'file-menu' }, el('summary', {}, 'Files'), el('div', {},
+        el('button', { type: 'button', id: 'download', on: { click: () => this.deciding.download() } }, 'Download decisions'),
+        el('button', { type: 'button', id: 'upload-button', on: { click: () => upload.click() } }, 'Upload decisions …'), upload,
+        el('button', { type: 'button', id: 'export', on: { click: () => this.export() } }, 'Export this list as CSV'),
+        el('button', { type: 'button', id: 'rename', on: { click: () => this.rename() } }, 'Change who decides …'))));
+  }
+
+  field(text, control, size) {
+    return el('div', { class: `field ${size ?? ''}` }, el('label', { for: control.id }, text), control);
+  }
+
+  options(column) {
+    const named = column.names.map((name, number) => [name, number]).slice(1).sort(([a], [b]) => String(a).localeCompare(String(b)));
+    const none = column.values.includes(0);
+    return [el('option', { value: '' }, 'Any'), named.map(([name, number]) => el('option', { value: number }, name)), none && el('option', { value: 0 }, '(none)')];
+  }
+
+  // The list.
+
+  /** Sets some filters, as the reader asks. `push` makes a step that the browser's back button takes back. */
+  set(changes, push = true) {
+    this.apply({ ...this.filters, ...changes });
+    this.router.note(workAddress(this.filters), push);
+    this.grid.reset(this.found.entries.length);
+    this.showState();
+  }
+
+  /** Takes these filters as the list, without drawing it. */
+  apply(filters) {
+    this.filters = filters;
+    this.found = this.index.query(filters);
+    this.positions = null;
+  }
+
+  /** The place of an entry in the list; -1 if it is not in it. */
+  positionOf(entry) {
+    if (!this.positions) {
+      this.positions = new Int32Array(this.index.length).fill(-1);
+      this.found.entries.forEach((one, at) => { this.positions[one] = at; });
+    }
+    return this.positions[entry] ?? -1;
+  }
+
+  /** Whether these filters are those of the list. */
+  isList(filters) {
+    return workAddress(filters) === workAddress(this.filters);
+  }
+
+  show({ filters }, { asked, focus, scrolled }) {
+    document.title = `Work list · ${this.report.title ?? 'Camshaft report'}`;
+    if (!this.grid) return;
+    const current = this.found.entries[this.grid.current];
+    // Coming back from an image, the list is as it was left, with that image in sight.
+    const entry = this.returned ?? (asked ? undefined : current);
+    this.returned = undefined;
+    this.apply(filters);
+    const position = entry === undefined ? -1 : this.positionOf(entry);
+    this.grid.reset(this.found.entries.length, Math.max(0, position));
+    this.showState();
+    if (position >= 0) {
+      scrollTo(0, scrolled);
+      this.grid.focus(position);
+    } else {
+      scrollTo(0, asked ? 0 : scrolled);
+      if (focus) this.node.focus({ preventScroll: true });
+    }
+  }
+
+  tile(at) {
+    const { index } = this;
+    const entry = this.found.entries[at];
+    const group = index.groupOf[entry];
+    const near = (other) => group !== 0 && other >= 0 && other < this.found.entries.length && index.groupOf[this.found.entries[other]] === group;
+    const [before, after] = [near(at - 1), near(at + 1)];
+    const grouped = before || after;
+    const tile = el('div', { class: `tile ${grouped ? 'grouped' : ''} ${before ? '' : 'group-start'} ${after ? '' : 'group-end'} ${grouped && index.isBest(entry) ? 'best' : ''}` },
+      workTile(index, entry, { address: imageAddress(index.keys[entry], this.filters), kind: this.filters.kind, decision: this.deciding.decisionOf(entry), heat: this.heat.checked }));
+    tile.firstElementChild.addEventListener('focus', () => { this.grid.current = at; });
+    return tile;
+  }
+
+  /** Writes the state into the controls, except the one that the reader is typing in. */
+  showState() {
+    const { filters, index, found } = this;
+    const put = (id, value) => {
+      const control = byId(id);
+      if (control !== document.activeElement || control.tagName === 'SELECT') control.value = value;
+    };
+    const number = (column, name) => (name === null ? '' : String(column.numberOf(name)));
+    for (const input of this.node.querySelectorAll('input[name=kind]')) input.checked = input.value === (filters.kind ?? '');
+    this.meaning.textContent = filters.kind ? kindMeaning(filters.kind) : 'The most urgent images come first.';
+    byId('filter-problem').replaceChildren(el('option', { value: '' }, 'Any'), ...index.problemsOf(filters.kind).map((problem) => el('option', { value: problem }, words(problem))));
+    put('filter-problem', filters.problem ?? '');
+    put('filter-decision', filters.decision ?? '');
+    put('filter-label', number(index.label, filters.label));
+    put('filter-predicted', number(index.predicted, filters.predicted));
+    put('filter-text', filters.text);
+    put('filter-min', filters.min ?? '');
+    put('filter-sort', filters.sort);
+    const more = ['problem', 'decision', 'label', 'predicted', 'min'].some((name) => filters[name] !== null) || filters.text !== '' || filters.sort !== 'rank';
+    if (more) byId('more-filters').open = true;
+    this.allCount.textContent = count(found.any);
+    for (const { kind, count: counter } of this.kinds) counter.textContent = count(found.kindCounts[index.kind.numberOf(kind)]);
+    this.showCount();
+  }
+
+  showCount() {
+    const { found } = this;
+    const best = found.entries.length - found.images;
+    this.status.replaceChildren(el('strong', {}, count(found.images)), found.images === this.index.images ? ` ${found.images === 1 ? 'image' : 'images'}` : ` of ${counted(this.index.images, 'image')}`, best > 0 ? `, and the best of ${counted(best, 'group')}` : '');
+    this.nothing.hidden = found.entries.length > 0;
+    this.all.disabled = found.images === 0;
+  }
+
+  // Decisions.
+
+  decisionsChanged(keys) {
+    if (!this.grid) return;
+    this.showProgress();
+    const open = !this.node.hidden;
+    if (this.filters.decision !== null && open) {
+      // Images that no longer pass leave the list; the place in it stays.
+      const at = this.grid.current;
+      this.apply(this.filters);
+      this.grid.reset(this.found.entries.length, at);
+      this.showState();
+      return;
+    }
+    if (!open) return;
+    if (keys === null || keys.length > this.grid.tiles.size) this.grid.refresh([...this.grid.tiles.keys()]);
+    else this.grid.refresh(keys.map((key) => this.positionOf(this.index.entryOf(key))));
+  }
+
+  showProgress() {
+    this.progress.show(this.index.decidedImages(), this.index.images);
+    this.notice.textContent = this.deciding.store.notice ?? '';
+    this.notice.hidden = !this.deciding.store.notice;
+  }
+
+  undo() {
+    const keys = this.deciding.undo();
+    if (!keys || this.node.hidden) return keys;
+    const at = this.positionOf(this.index.entryOf(keys[0]));
+    if (at >= 0) this.grid.focus(at, { quiet: !this.grid.node.contains(document.activeElement) });
+    return keys;
+  }
+
+  async rename() {
+    const name = await askName(this.deciding.store.by);
+    if (name !== null) this.deciding.store.setBy(name);
+  }
+
+  setHeat(on) {
+    this.heat.checked = on;
+    memory.set('grid-heat', on ? 'on' : 'off');
+    this.grid.redraw();
+  }
+
+  export() {
+    const entries = Array.from(this.found.entries).filter((entry) => this.found.passing[entry]);
+    saveFile('findings.csv', csvOf(this.index, entries, (key) => this.deciding.store.all.get(key)), 'text/csv');
+  }
+
+  /** Does what a key says. Returns whether it is a key of the list. */
+  key(key) {
+    const { grid } = this;
+    if (!grid) return false;
+    if (key === '/') {
+      byId('more-filters').open = true;
+      byId('filter-text').focus();
+      return true;
+    }
+    if (key === 'u') return this.undo() !== undefined;
+    if (key === 'h') {
+      this.setHeat(!this.heat.checked);
+      return true;
+    }
+    if (this.found.entries.length === 0) return false;
+    const inside = grid.node.contains(document.activeElement);
+    const target = grid.target(key);
+    if (target !== null) {
+      // From elsewhere the first key goes into the grid, where the reader was; arrows there scroll the page.
+      if (!inside && !['j', 'p'].includes(key)) return false;
+      grid.focus(inside ? target : grid.current);
+      return true;
+    }
+    if (!inside) return false;
+    const entry = this.found.entries[grid.current];
+    const length = this.found.entries.length;
+    const done = this.deciding.key(key, entry);
+    if (done === null) return false;
+    // On to the next one, unless the decided one has left the list.
+    done.then((did) => { if (did) grid.focus(this.found.entries.length < length ? grid.current : grid.current + 1); });
+    return true;
+  }
+}
+
+/** How many images are decided, as a bar and in words. */
+function progressLine() {
+  const bar = el('progress', { max: 1, value: 0, 'aria-label': 'Decided images' });
+  const text = el('span', { class: 'progress-text' });
+  return {
+    node: el('p', { class: 'progress-line' }, bar, text),
+    show(decided, all) {
+      bar.max = Math.max(1, all);
+      bar.value = decided;
+      text.textContent = `${count(decided)} of ${count(all)} decided`;
+    },
+  };
+}
