@@ -476,7 +476,8 @@ def check_export(reader):
     with open(download.value.path(), encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     keys = work.passing(lambda row: row["kind"] == kind)
-    wanted = [row for key in (work.together(keys) if kind == "duplicate" else keys) if key in set(keys) for row in work.findings[key]]
+    listed = set(keys)
+    wanted = [row for key in (work.together(keys) if kind == "duplicate" else keys) if key in listed for row in work.findings[key]]
     check([line["key"] for line in lines] == [row["key"] for row in wanted], "the export holds the findings of the listed images")
     for line, row in zip(lines, wanted):
         for name in ("label", "predicted", "reason", "other", "problem", "suggested"):

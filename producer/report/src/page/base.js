@@ -63,6 +63,9 @@ function significance(value) {
   return `${mantissa}\u00a0×\u00a010⁻${raised}`;
 }
 
+/** The text with sizes such as `640 × 480` kept on one line. */
+const unbroken = (text) => String(text ?? '').replaceAll(' × ', '\u00a0×\u00a0');
+
 /** A `<time>` for an RFC 3339 stamp; the text itself if it is not a stamp. */
 function time(stamp) {
   const parsed = new Date(stamp ?? NaN);

@@ -103,7 +103,8 @@ function unpackDecisions(text) {
 
 // More decisions than this are written a moment later, several at once.
 const WRITTEN_AT_ONCE = 2000;
-const UNDO_STEPS = 200;
+// Steps that can be taken back hold at most so many decisions, and always the last one.
+const UNDO_DECISIONS = 500_000;
 
 class BrowserDecisions {
   /** `becauseOf(key)` is the list of kinds of the image's findings. */
@@ -138,7 +139,7 @@ class BrowserDecisions {
 
   set(keys, decision, label) {
     this.steps.push(keys.map((key) => [key, this.all.get(key)]));
-    if (this.steps.length > UNDO_STEPS) this.steps.shift();
+    while (this.steps.length > 1 && sum(this.steps.map((step) => step.length)) > UNDO_DECISIONS) this.steps.shift();
     const now = Date.now();
     for (const key of keys) this.put(key, { decision, label: typeof label === 'function' ? label(key) : label, because: this.becauseOf(key) }, now);
     this.write(keys);

@@ -138,7 +138,7 @@ class Detail {
     if (findings.length === 0) return el('p', { class: 'reason' }, 'Nothing was found about this image itself. It is the best of a group of duplicates: the one to keep.');
     return el('ul', { class: 'problems' }, findings.map((row) => el('li', {},
       el('h2', { class: 'chip' }, el('span', { class: `dot ${row.kind}` }), kindSingular(row.kind), (row.problem ?? row.failure) && el('span', { class: 'problem' }, words(row.problem ?? row.failure))),
-      el('p', { class: 'reason' }, row.reason),
+      el('p', { class: 'reason' }, unbroken(row.reason)),
       row.kind === 'shortcut' && el('p', {}, el('a', { href: '#clusters' }, 'See its cluster')),
       row.best && el('p', { class: 'key' }, el('span', { class: 'quiet-text' }, 'keep '), keyName(row.best)),
       el('p', { class: 'quiet-text' }, term('score', 'Score'), ` ${decimal(row.score, 3)}, rank ${count(row.rank)}`))));

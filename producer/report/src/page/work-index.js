@@ -189,19 +189,19 @@ class WorkIndex {
     const passing = new Uint8Array(this.length);
     const passed = [];
     let any = 0;
-    const kinds = new Set();
     for (const entry of this.order(sort)) {
       if (labelNumber !== null && this.label.values[entry] !== labelNumber) continue;
       if (!this.passesDecision(entry, decision)) continue;
-      kinds.clear();
+      // One bit a kind; there are fewer than 31.
+      let kinds = 0;
       for (let at = this.starts[entry]; at < this.starts[entry + 1]; at += 1) {
         const row = this.rowsInOrder[at];
-        if (passesRow(row)) kinds.add(this.kind.values[row]);
+        if (passesRow(row)) kinds |= 1 << this.kind.values[row];
       }
-      if (kinds.size === 0) continue;
+      if (kinds === 0) continue;
       any += 1;
-      for (const number of kinds) kindCounts[number] += 1;
-      if (kindNumber !== null && !kinds.has(kindNumber)) continue;
+      for (let number = 1; number < kindCounts.length; number += 1) kindCounts[number] += (kinds >> number) & 1;
+      if (kindNumber !== null && (kindNumber < 0 || ((kinds >> kindNumber) & 1) === 0)) continue;
       passing[entry] = 1;
       passed.push(entry);
     }
