@@ -24,6 +24,7 @@ mod report;
 mod runs;
 mod scale;
 mod security;
+mod serve;
 mod shortcuts;
 mod store;
 mod tls;

@@ -99,8 +99,12 @@ const kindMeaning = (kind) => KINDS[kind]?.[2] ?? '';
 /** The relative address of a path: each segment is percent-encoded, the slashes stay. */
 const encodePath = (path) => String(path).split('/').map(encodeURIComponent).join('/');
 
+/** What `camshaft serve` tells the page: where decisions go and where images are. Null on a disk or in a bucket. */
+const served = document.querySelector('meta[name=camshaft-served]')?.dataset ?? null;
+
 /** The address of an original image if the browser would follow a link to it from this page, or null. */
-function originalHref(address) {
+function originalHref(address, key) {
+  if (served) return served.originals + encodePath(key);
   const scheme = /^(https?|file):/i.exec(address ?? '')?.[1].toLowerCase();
   if (!scheme) return null;
   return scheme === 'file' && location.protocol !== 'file:' ? null : address;

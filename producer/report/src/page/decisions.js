@@ -8,8 +8,8 @@
 //   merge(lines)               takes lines from elsewhere; of each key the later one counts
 //   notice                     what the reader should know about the store, or null
 //
-// BrowserDecisions keeps them in this browser, for each run. A page that a program serves may put a store
-// of its own in its place, with `set` and `undo` sending lines and `merge` taking those of others.
+// BrowserDecisions keeps them in this browser, for each run. ServedDecisions (served.js) takes its place on
+// a page that `camshaft serve` serves.
 // A line is {"schema":1,"key":…,"decision":…,"label":…,"by":…,"at":…,"because":[…]}; see docs/report.md.
 
 const DECISIONS = ['keep', 'drop', 'relabel', 'undecided'];

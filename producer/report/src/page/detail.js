@@ -146,12 +146,12 @@ class Detail {
 
   drawLinks(facts) {
     const links = [
-      [originalHref(facts.image), 'Original'],
+      [originalHref(facts.image, facts.key), 'Original'],
       [facts.overlay && overlayHref(facts.overlay), 'Overlay'],
       [facts.given_overlay && overlayHref(facts.given_overlay), `Overlay for ${facts.label ?? 'the label'}`],
       [facts.failure ? failureHref(facts.key) : predictionHref(facts.key), facts.failure ? 'Failure' : 'Prediction'],
     ].filter(([href]) => href);
-    const copyPath = !originalHref(facts.image) && /^file:/i.test(facts.image ?? '');
+    const copyPath = !originalHref(facts.image, facts.key) && /^file:/i.test(facts.image ?? '');
     return el('div', { class: 'detail-links' },
       el('ul', { class: 'links' }, links.map(([href, text]) => el('li', {}, el('a', { href }, text)))),
       el('div', { class: 'actions' }, copyButton('Copy name', facts.key), copyPath && copyButton('Copy path', facts.image)));

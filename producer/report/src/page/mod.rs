@@ -17,7 +17,7 @@ pub(crate) use data::{AvailablePictures, PageData, RunFacts, TrustFacts, title};
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// The scripts. Each one builds on those before it.
-const SCRIPTS: [&str; 20] = [
+const SCRIPTS: [&str; 21] = [
     include_str!("base.js"),
     include_str!("terms.js"),
     include_str!("pictures.js"),
@@ -26,6 +26,7 @@ const SCRIPTS: [&str; 20] = [
     include_str!("addresses.js"),
     include_str!("work-index.js"),
     include_str!("decisions.js"),
+    include_str!("served.js"),
     include_str!("dialogs.js"),
     include_str!("tile.js"),
     include_str!("grid.js"),

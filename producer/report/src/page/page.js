@@ -107,7 +107,9 @@ function start() {
   }
   byId('view').addEventListener('change', (event) => setPictureView(event.target.value));
   const index = new WorkIndex(list(report.findings?.rows));
-  const store = new BrowserDecisions(report.run?.id ?? 'unknown', (key) => (index.entryOf(key) < 0 ? [] : index.kinds(index.entryOf(key))));
+  const kindsOf = (key) => (index.entryOf(key) < 0 ? [] : index.kinds(index.entryOf(key)));
+  const run = report.run?.id ?? 'unknown';
+  const store = served ? new ServedDecisions(run, kindsOf, served.decisions) : new BrowserDecisions(run, kindsOf);
   const deciding = new Deciding(report, index, store);
   const views = { report: new ReportView(report) };
   const router = new Router(views);

@@ -22,7 +22,7 @@ const overlayThumbnailHref = (overlay) => `thumbnails/${encodePath(overlay)}.jpg
 
 /** The picture of an image. It links to the original if the browser can open it. */
 function imagePicture(key, thumbnail, image, caption) {
-  return { kind: 'image', caption, alt: `${caption}: ${key}`, source: thumbnail ? imageThumbnailHref(key) : null, href: originalHref(image), missing: 'No thumbnail' };
+  return { kind: 'image', caption, alt: `${caption}: ${key}`, source: thumbnail ? imageThumbnailHref(key) : null, href: originalHref(image, key), missing: 'No thumbnail' };
 }
 
 /** The picture of an overlay: its thumbnail, or the overlay itself without one. Null without an overlay. */
@@ -83,7 +83,7 @@ function gallery(images, describe) {
  * last resort, since the picture can be seen through it. `facts` are those of the work list's index.
  */
 function pictureSources(facts, large) {
-  const original = originalHref(facts.image);
+  const original = originalHref(facts.image, facts.key);
   const thumbnail = facts.thumbnail ? imageThumbnailHref(facts.key) : null;
   const overlay = facts.overlay && { source: facts.overlay_thumbnail && !large ? overlayThumbnailHref(facts.overlay) : overlayHref(facts.overlay), overlaid: true };
   const plain = (large ? [original, thumbnail] : [thumbnail, original]).filter(Boolean).map((source) => ({ source, overlaid: false }));
