@@ -2,9 +2,9 @@
 
     python tests/browser/served_page.py URL     # the address that `camshaft serve` prints
 
-Each browser goes through the images with findings: the first drops its first one, gives the second one the
-suggested label if there is one and keeps it otherwise, and the other browser sees both; that one keeps the
-third. Prints what was decided as JSON, by key. If a check fails, the exit status is 1.
+The first browser drops the first image of the work list, and gives the second one the suggested label, or keeps
+it if there is none. The other browser sees both and keeps the third, which the first one sees. A new browser has
+all three. Prints what was decided as JSON, by key. If a check fails, the exit status is 1.
 """
 
 import json
@@ -14,29 +14,22 @@ import urllib.parse
 from playwright.sync_api import sync_playwright
 
 from reading import Visit, check
+from report_page import CHROMIUM, rows_of
 from work_list import Work
 
-CHROMIUM = "/usr/bin/chromium"
 # Longer than two pages take to ask what is new.
 SOON_MS = 15_000
 
 
-def decide(visit, index, key, name=None):
-    """Opens the image at a place in the list, and presses a key. Returns the image's key."""
+def decide(visit, image, key, name=None):
+    """Opens an image, and presses a key; the first time the page asks for a name."""
     page = visit.page
-    page.evaluate("location.hash = '#work'")
-    page.wait_for_selector("body[data-view=work]")
-    for _ in range(index + 1):
-        page.keyboard.press("j")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("body[data-view=image]")
-    image = page.locator("#image-view h1").text_content()
+    page.evaluate("address => { location.hash = address; }", f"#image?{urllib.parse.urlencode({'key': image})}")
+    page.wait_for_function("image => document.body.dataset.view === 'image' && document.querySelector('#image-view h1').textContent === image", arg=image)
     page.keyboard.press(key)
     if name:
         page.keyboard.type(name)
         page.keyboard.press("Enter")
-    page.keyboard.press("Escape")
-    return image
 
 
 def shows(visit, decided):
@@ -56,16 +49,21 @@ def main(address):
         for visit in (ana, ben):
             visit.open()
             check(visit.page.url == f"{root}report/index.html", f"the token is gone from the address: {visit.page.url}")
-        rows = ana.page.evaluate("JSON.parse(document.getElementById('report-data').textContent).findings.rows")
-        work = Work([{"label": None, "suggested": None, **row} for row in rows])
-        wanted = {}
-        wanted[decide(ana, 0, "d", "ana")] = ("drop", None)
-        second = work.together(work.passing())[1]
+        work = Work(rows_of(ana.page.evaluate("JSON.parse(document.getElementById('report-data').textContent)")))
+        # The progress counts images with findings of their own.
+        first, second, third = [key for key in work.together(work.passing()) if key in work.findings][:3]
         suggested = work.suggested(second)
-        wanted[decide(ana, 1, "s" if suggested else "k")] = ("relabel", suggested) if suggested else ("keep", None)
+        wanted = {
+            first: ("drop", None),
+            second: ("relabel", suggested) if suggested else ("keep", None),
+            third: ("keep", None),
+        }
+        decide(ana, first, "d", "ana")
+        shows(ana, 1)
+        decide(ana, second, "s" if suggested else "k")
         shows(ana, 2)
         shows(ben, 2)
-        wanted[decide(ben, 2, "k", "ben")] = ("keep", None)
+        decide(ben, third, "k", "ben")
         shows(ana, 3)
         # The picture itself comes through the program, not only its thumbnail.
         large = ana.page.evaluate("""async key => {
@@ -75,7 +73,7 @@ def main(address):
         check(large[0] == 200 and large[1].startswith("image/"), f"the original is there: {large}")
         # What was decided is in OUT: a fresh browser has it, too.
         fresh = Visit(browser, root, address)
-        fresh.open("#work" if "#" not in address else "")
+        fresh.open()
         shows(fresh, 3)
         for visit in (ana, ben, fresh):
             visit.close()

@@ -241,7 +241,7 @@ fn two_browsers_clean_the_sample_photos_and_the_list_has_what_they_left() {
             }
         }
     }
-    let rows = duckdb(&out, "SELECT DISTINCT by FROM '{out}/decisions.parquet' ORDER BY by");
+    let rows = duckdb(&out, r#"SELECT DISTINCT "by" FROM '{out}/decisions.parquet' ORDER BY "by""#);
     let by: Vec<_> = rows.iter().map(|row| row["by"].as_str().unwrap()).collect();
     assert_eq!(by, ["ana", "ben"]);
 }

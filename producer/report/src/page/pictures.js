@@ -87,7 +87,8 @@ function pictureSources(facts, large) {
   const thumbnail = facts.thumbnail ? imageThumbnailHref(facts.key) : null;
   const overlay = facts.overlay && { source: facts.overlay_thumbnail && !large ? overlayThumbnailHref(facts.overlay) : overlayHref(facts.overlay), overlaid: true };
   const plain = (large ? [original, thumbnail] : [thumbnail, original]).filter(Boolean).map((source) => ({ source, overlaid: false }));
-  return [...plain, overlay].filter(Boolean);
+  // A file that can't be read may still show in part.
+  return Object.assign([...plain, overlay].filter(Boolean), { lost: facts.failure ? 'Can’t be shown' : 'Not found' });
 }
 
 /**
@@ -97,7 +98,7 @@ function pictureSources(facts, large) {
 function showPicture(box, sources, alt, missing, loaded) {
   const next = (at) => {
     if (at === sources.length) {
-      box.replaceChildren(el('span', { class: 'placeholder' }, at === 0 ? missing : 'Not found'));
+      box.replaceChildren(el('span', { class: 'placeholder' }, at === 0 ? missing : sources.lost));
       return;
     }
     const { source, overlaid } = sources[at];
