@@ -271,7 +271,8 @@ def check_report(browser, out, screenshots=None, timed=False):
             check(box["y"] + box["height"] <= options["viewport"]["height"], f"the first picture stands on the first screen, not at {box}")
         visit.close()
 
-    visit = Visit(browser, index.parent.parent.as_uri(), index.as_uri())
+    # From a disk the page also shows originals, which lie in SOURCE.
+    visit = Visit(browser, "file://", index.as_uri())
     visit.open()
     reader = work_list.WorkReader(visit.page, rows)
     check_sections(visit, report)

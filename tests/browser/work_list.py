@@ -321,8 +321,10 @@ def decide_all(reader, choice):
     page.locator(f"dialog input[value={choice}]").check()
     button = page.locator("dialog button.main")
     text = button.inner_text()
+    asks = page.evaluate("localStorage.getItem('camshaft-report:by') === null")
     button.click()
-    if page.locator("#decider").count() > 0:
+    if asks:
+        page.locator("#decider").wait_for()
         page.keyboard.type(NAME)
         page.keyboard.press("Enter")
     page.locator("dialog").wait_for(state="detached")

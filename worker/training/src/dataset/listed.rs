@@ -199,17 +199,15 @@ fn check_classes(
             class: classes.first().map(|class| (*class).to_owned()),
         });
     }
+    // A label that is only to validate on is a mistake in a line; it comes before what a label lacks.
+    if let Some((class, _)) = counts.iter().find(|(_, [training, _])| *training == 0) {
+        let image = sorted.iter().find(|image| image.label == *class);
+        let line = image.map_or(0, |image| image.example.line);
+        let classes = first(classes);
+        return Err(ListedError::UnknownClass { class: (*class).to_owned(), line, classes });
+    }
     for (class, [training, validation]) in counts {
         let class = || (*class).to_owned();
-        if *training == 0 {
-            let image = sorted.iter().find(|image| image.label == class());
-            let line = image.map_or(0, |image| image.example.line);
-            return Err(ListedError::UnknownClass {
-                class: class(),
-                line,
-                classes: first(classes),
-            });
-        }
         if has_validation && *validation == 0 {
             return Err(ListedError::NoValidation { class: class() });
         }
