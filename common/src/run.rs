@@ -195,23 +195,23 @@ impl RunRecord {
         self.image_files.as_ref().is_none_or(|files| files.selects(key))
     }
 
+    /// The folder or prefix that the keys of the images are below; `None` if the record does not tell it.
+    #[must_use]
+    pub fn images_place(&self) -> Option<Location> {
+        let place = self.base.clone().or_else(|| self.source.parse().ok())?;
+        let is_file = place.local_path().is_some_and(|path| path.is_file());
+        match place.split_last() {
+            // SOURCE is a single image, whose key is its file name.
+            Some((folder, _)) if is_file => Some(folder),
+            _ => Some(place),
+        }
+    }
+
     /// Opens the folder that the keys of the images are below; `None` if the record does not tell it, or
     /// it can't be opened.
     #[must_use]
-    pub fn images_folder(&self, stores: &StoreOptions) -> Option<Folder> {
-        let location = self.images_place()?;
-        let location = match location.local_path() {
-            // SOURCE is a single image, whose key is its file name.
-            Some(path) if path.is_file() => path.parent()?.to_str()?.parse().ok()?,
-            _ => location,
-        };
-        Folder::open(&location, stores).ok()
-    }
-
-    /// The place that the keys of the images are below; `None` if the record does not tell it.
-    #[must_use]
-    pub fn images_place(&self) -> Option<Location> {
-        self.base.clone().or_else(|| self.source.parse().ok())
+    pub fn open_images(&self, stores: &StoreOptions) -> Option<Folder> {
+        Folder::open(&self.images_place()?, stores).ok()
     }
 
     /// True if a job of this generation counts, or one without a generation.

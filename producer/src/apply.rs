@@ -6,6 +6,7 @@
 
 mod folder;
 mod list;
+mod moved_image;
 mod plan;
 mod run_images;
 mod undo;
@@ -252,7 +253,7 @@ async fn write_data_set(config: ApplyConfig, stores: &StoreOptions) -> Result<()
     if decided.is_empty() {
         return Err(ApplyError::NoDecisions(out.location().to_string()));
     }
-    let source = run_images::place(&run);
+    let source = run.images_place();
     let images = run_images::read(&out, &run).await?;
     let plan = Plan::new(images, &decided);
     let undo = UndoFile::beside(&to, stores)?;

@@ -7,6 +7,7 @@ mod decisions;
 mod examples;
 mod label_audit;
 mod prune;
+mod report;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,6 @@ use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
-use camshaft_report::{Condition, ReportOptions};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "embedded")]
@@ -43,7 +43,6 @@ use crate::images::selection::Selection;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
 use crate::label_map::LabelMapSource;
 use crate::redrive::RedriveConfig;
-use crate::report::ReportConfig;
 use crate::runs::RunsConfig;
 use crate::status::{StatusConfig, WatchMode};
 
@@ -77,7 +76,7 @@ pub(crate) enum Command {
     Enqueue(Box<EnqueueArgs>),
     /// Build OUT/report from what is in OUT: a page, tables, and findings to act on
     #[command(after_help = examples::REPORT)]
-    Report(ReportArgs),
+    Report(report::ReportArgs),
     /// Show the report on this machine, and write what is decided there to OUT. For private buckets, too
     #[command(after_help = examples::SERVE)]
     Serve(serve::ServeArgs),
@@ -198,7 +197,7 @@ pub(crate) struct AuditArgs {
     pub(crate) no_report: bool,
     /// Conditions on the report.
     #[command(flatten)]
-    pub(crate) fail_on: FailOnArgs,
+    pub(crate) fail_on: report::FailOnArgs,
     /// How the report judges labels.
     #[command(flatten)]
     pub(crate) label_audit: label_audit::LabelAuditArgs,
@@ -219,47 +218,6 @@ pub(crate) struct EnqueueArgs {
     /// The broker.
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
-}
-
-/// `camshaft report`.
-#[derive(Args, Debug)]
-pub(crate) struct ReportArgs {
-    /// Where the results are, and the report goes: a folder or URL
-    #[arg(value_name = "OUT")]
-    pub(crate) out: Location,
-    /// Another run, of another model or another version of the data, to compare this one with
-    #[arg(long, env = "CAMSHAFT_AGAINST", value_name = "OUT")]
-    pub(crate) against: Option<Location>,
-    /// Write predictions.csv as well
-    #[arg(long, env = "CAMSHAFT_CSV", value_parser = BoolishValueParser::new())]
-    pub(crate) csv: bool,
-    /// Put embeddings into predictions.parquet, if the audit recorded them
-    #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
-    pub(crate) embeddings: bool,
-    /// Make thumbnails for the N most urgent findings
-    #[arg(long, env = "CAMSHAFT_THUMBNAILS", value_name = "N", default_value = "1000")]
-    pub(crate) thumbnails: usize,
-    /// Print the overview as one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Conditions on the report.
-    #[command(flatten)]
-    pub(crate) fail_on: FailOnArgs,
-    /// How labels are judged.
-    #[command(flatten)]
-    pub(crate) label_audit: label_audit::LabelAuditArgs,
-}
-
-/// Conditions on the report.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct FailOnArgs {
-    /// Exit with status 4 if one of these conditions on the report holds, such as label-errors>10 or accuracy<0.9.
-    /// Names: images, predicted, failed, failure-rate, accuracy, ece, findings, label-errors,
-    /// estimated-label-errors, duplicates, duplicate-groups, leaks, conflicts, image-problems,
-    /// outliers, attention, shortcuts, wrong, slices, nuisances, unreadable, outdated,
-    /// unknown-labels, and with --against changed, fixed, broken, drift
-    #[arg(long, env = "CAMSHAFT_FAIL_ON", value_name = "CONDITION,…", value_delimiter = ',')]
-    pub(crate) fail_on: Vec<Condition>,
 }
 
 /// `camshaft status`.
@@ -446,34 +404,6 @@ impl EnqueueArgs {
     pub(crate) fn resolve(self) -> Result<EnqueueConfig, UsageError> {
         let broker = broker_config(self.broker);
         Ok(EnqueueConfig { run: self.run.resolve()?, selection: self.only, broker })
-    }
-}
-
-impl ReportArgs {
-    pub(crate) fn resolve(self) -> Result<ReportConfig, UsageError> {
-        let Self { out, against, csv, embeddings, thumbnails, json, fail_on, label_audit } = self;
-        let labels = label_audit.resolve();
-        fail_on.check(against.is_some(), "give the other one with --against")?;
-        if against.as_ref() == Some(&out) {
-            return Err(UsageError::AgainstItself(out));
-        }
-        let compare_with = against;
-        let options = ReportOptions { csv, embeddings, thumbnails, compare_with, labels };
-        Ok(ReportConfig { out, options, json, fail_on: fail_on.fail_on })
-    }
-}
-
-impl FailOnArgs {
-    /// Refuses conditions that can't be judged, before anything is done.
-    fn check(&self, compares: bool, advice: &'static str) -> Result<(), UsageError> {
-        let of_comparison = self.fail_on.iter().find(|condition| condition.is_of_comparison());
-        match of_comparison.filter(|_| !compares) {
-            Some(condition) => {
-                let condition = condition.to_string();
-                Err(UsageError::NothingToCompare { condition, advice })
-            }
-            None => Ok(()),
-        }
     }
 }
 

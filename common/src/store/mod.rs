@@ -5,6 +5,8 @@
 //! the programs' `main` reads the stores' environment variables, as [`StoreOptions`].
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +61,10 @@ const S3_EXPRESS_SUFFIX: &str = "--x-s3";
 
 /// Media type of JSON results.
 pub const JSON: &str = "application/json";
+/// Media type of files with a JSON object on each line.
+pub const JSON_LINES: &str = "application/x-ndjson";
+/// Media type of tables.
+pub const PARQUET: &str = "application/vnd.apache.parquet";
 
 /// The environment variables that configure stores: `AWS_…`, `GOOGLE_…`, `AZURE_…`, and the
 /// Hugging Face Hub, `HF_…`.
@@ -222,24 +228,26 @@ impl OpenedObject {
         Ok(FetchedObject { bytes, etag })
     }
 
-    /// Reads the content into a local file, as it comes, so that it may be larger than memory.
+    /// Reads the content into a temporary file, as it comes, so that it may be larger than memory. The
+    /// file is at its start.
     ///
     /// # Errors
     /// As the store says, or if the file can't be written.
-    pub async fn save(self, file: &mut std::fs::File) -> Result<(), StoreError> {
-        use std::io::Write;
+    pub async fn into_file(self) -> Result<File, StoreError> {
         let Self { found, place } = self;
         let failed = |source| StoreError::new("read", place.clone(), source);
-        let unwritten = |source: std::io::Error| {
+        let unwritten = |source: io::Error| {
             let source = object_store::Error::Generic { store: "file", source: source.into() };
             StoreError::new("copy", place.clone(), source)
         };
+        let mut file = tempfile::tempfile().map_err(unwritten)?;
         let mut chunks = found.into_stream();
         while let Some(chunk) = chunks.try_next().await.map_err(failed)? {
             // Blocks little: a temporary file is written to the disk's cache.
             file.write_all(&chunk).map_err(unwritten)?;
         }
-        file.flush().map_err(unwritten)
+        file.seek(SeekFrom::Start(0)).map_err(unwritten)?;
+        Ok(file)
     }
 }
 
@@ -330,12 +338,11 @@ impl Folder {
     pub async fn put_file(
         &self,
         path: &str,
-        mut file: std::fs::File,
+        mut file: File,
         content_type: &'static str,
     ) -> Result<(), StoreError> {
-        use std::io::Read;
         let failed = |source| self.error("write", path, source);
-        let unread = |source: std::io::Error| {
+        let unread = |source: io::Error| {
             failed(object_store::Error::Generic { store: "file", source: source.into() })
         };
         let attributes = self.attributes(content_type);
@@ -345,7 +352,10 @@ impl Folder {
         loop {
             let mut part = Vec::with_capacity(PART_BYTES);
             // Blocks little: the file was just written and is in the disk's cache.
-            file.by_ref().take(PART_BYTES as u64).read_to_end(&mut part).map_err(unread)?;
+            Read::by_ref(&mut file)
+                .take(PART_BYTES as u64)
+                .read_to_end(&mut part)
+                .map_err(unread)?;
             if part.is_empty() {
                 break;
             }

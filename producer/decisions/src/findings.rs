@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 
 use camshaft_common::key::{ImageKey, ImageKeyError};
@@ -269,8 +268,5 @@ async fn download(out: &Folder, name: &str) -> Result<File, FindingsError> {
         }
         opened => opened?,
     };
-    let mut file = tempfile::tempfile().map_err(TableError::from)?;
-    opened.save(&mut file).await?;
-    file.seek(SeekFrom::Start(0)).map_err(TableError::from)?;
-    Ok(file)
+    Ok(opened.into_file().await?)
 }

@@ -18,6 +18,7 @@
 //! | `sample` | findings drawn at random, for people to judge |
 
 mod decision;
+mod error;
 mod findings;
 mod judge;
 mod lines;
@@ -28,10 +29,11 @@ mod rule;
 mod sample;
 
 pub use decision::{Choice, Decision, DecisionError};
+pub use error::MergeError;
 pub use findings::{Findings, FindingsError, ImageFindings};
 pub use judge::{JudgeError, Judged, RuleAction, RuleFor, judge};
 pub use lines::{LinesError, read_file};
-pub use merge::{MergeError, MergedDecision, MergedDecisions};
+pub use merge::{MergedDecision, MergedDecisions};
 pub use parts::DecisionWriter;
 pub use reader::DecisionReader;
 pub use rule::{Rule, RuleError, WORDS};

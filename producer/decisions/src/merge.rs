@@ -13,33 +13,15 @@ use std::sync::Arc;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::DECISIONS_FILE;
-use camshaft_common::store::{Folder, StoreError};
+use camshaft_common::store::{Folder, PARQUET};
 use camshaft_table::{Cell, Column, TableError, columns, write_rows};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::decision::{Choice, Decision, is_by_rule};
+use crate::error::MergeError;
 use crate::lines::{LinesError, read_file};
 use crate::reader::{DecisionReader, Place};
-
-const PARQUET: &str = "application/vnd.apache.parquet";
-
-/// Decisions can't be merged.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// OUT can't be read or written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A file or part is damaged.
-    #[error(transparent)]
-    Lines(#[from] LinesError),
-    /// The table can't be written.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// A bug.
-    #[error("writing the table of decisions ended with a panic")]
-    Panicked,
-}
 
 /// The last decision about each image. Each takes some 200 bytes and its key.
 #[derive(Debug, Default)]

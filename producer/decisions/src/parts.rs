@@ -7,13 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use camshaft_common::layout::DECISIONS;
-use camshaft_common::store::{Folder, StoreError};
+use camshaft_common::store::{Folder, JSON_LINES, StoreError};
 use uuid::Uuid;
 
 use crate::decision::Decision;
 
-/// Media type of lines of JSON.
-const JSON_LINES: &str = "application/x-ndjson";
 /// Parts are read whole, several at a time. Most have some lines.
 const PART_LINES: usize = 20_000;
 const PART_BYTES: usize = 8 << 20;

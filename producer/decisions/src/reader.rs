@@ -12,8 +12,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 use crate::decision::Decision;
+use crate::error::MergeError;
 use crate::lines::read_lines;
-use crate::merge::MergeError;
 use crate::parts::PartName;
 
 /// Parts that are read at a time. A click may be a part of its own.

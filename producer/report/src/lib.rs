@@ -12,7 +12,9 @@
 //! | `statistics`, `similarity`, `clustering` | the mathematics, on plain numbers |
 //! | `learning` | heads that are fitted to features, on plain numbers, too |
 //! | `run_images`, `left_out` | which results count, and what is left out |
-//! | `shortcut_proofs` | which proofs of shortcuts count |
+//! | `stored_record` | which of `trust.json` and `shortcuts.json` is of the run |
+//! | `shortcut_proofs` | proofs of shortcuts as such a record |
+//! | `trust_measures` | measures of the maps as such a record |
 //! | `predictions` | the row of an image, and what is read back for all images |
 //! | `overview` | the numbers of a run |
 //! | `findings` | the searches, one file a search |
@@ -37,8 +39,10 @@ mod shortcut_proofs;
 mod similarity;
 mod slices;
 mod statistics;
+mod stored_record;
 mod summary;
 mod table;
+mod trust_measures;
 
 pub use comparison::{ClassChange, ComparedImage, DriftTest, InputDrift, RunComparison};
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};

@@ -1,78 +1,42 @@
-//! Reads `shortcuts.json`, and tells whether its proofs are of this run.
+//! The proofs in `shortcuts.json` that a report can use: those of its run and its model.
 //!
-//! The file may be old, of another run, or written by anyone who can write to OUT: it is read up to a
-//! limit, and what does not fit is left out with a note, never an error. Does not match proofs with
-//! clusters: `findings` does.
+//! Does not match proofs with clusters: `findings` does.
 
 use camshaft_common::layout::SHORTCUTS_FILE;
-use camshaft_common::run::{RunRecord, SCHEMA};
-use camshaft_common::shortcuts::{MAX_SHORTCUTS_BYTES, ShortcutProof, ShortcutsRecord};
-use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
+use camshaft_common::prediction::ModelRecord;
+use camshaft_common::run::RunId;
+use camshaft_common::shortcuts::{MAX_SHORTCUTS_BYTES, ShortcutsRecord};
 
-/// The proofs of a run, and why they are left out if they are.
-#[derive(Debug, Default)]
-pub(crate) struct StoredProofs {
-    pub(crate) proofs: Vec<ShortcutProof>,
-    pub(crate) note: Option<String>,
-}
+use crate::stored_record::MeasuredRecord;
 
-impl StoredProofs {
-    /// Reads the proofs of the run in OUT; none if nothing was measured.
-    ///
-    /// # Errors
-    /// If the store can't be read.
-    pub(crate) async fn read(out: &Folder, run: &RunRecord) -> Result<Self, StoreError> {
-        match out.get(SHORTCUTS_FILE, MAX_SHORTCUTS_BYTES).await {
-            Ok(object) => Ok(Self::of(&object.bytes, run)),
-            Err(error) => match error.kind() {
-                StoreErrorKind::NotFound => Ok(Self::default()),
-                StoreErrorKind::TooLarge
-                | StoreErrorKind::AccessDenied
-                | StoreErrorKind::ArchivedOrEncrypted
-                | StoreErrorKind::Unusable => Ok(Self::without(&error.to_string())),
-                _ => Err(error),
-            },
-        }
+impl MeasuredRecord for ShortcutsRecord {
+    const FILE: &'static str = SHORTCUTS_FILE;
+    const MAX_BYTES: u64 = MAX_SHORTCUTS_BYTES;
+    const OPTION: &'static str = "--prove-shortcuts";
+
+    fn schema(&self) -> u32 {
+        self.schema
     }
 
-    fn of(json: &[u8], run: &RunRecord) -> Self {
-        let record = match serde_json::from_slice::<ShortcutsRecord>(json) {
-            Ok(record) => record,
-            Err(error) => return Self::without(&format!("it can't be read ({error})")),
-        };
-        if record.schema != SCHEMA {
-            return Self::without(&format!("its schema is {}, not {SCHEMA}", record.schema));
-        }
-        if record.run != run.run {
-            return Self::without("it is of another run");
-        }
-        let is_other_model = record.model.as_ref().is_some_and(|model| {
-            let of_run = &run.model;
-            (&model.digest, &model.config_digest) != (&of_run.digest, &of_run.config_digest)
-        });
-        if is_other_model {
-            return Self::without("it is of another model than the run's");
-        }
-        Self { proofs: record.proofs, note: None }
+    fn run(&self) -> RunId {
+        self.run
     }
 
-    fn without(reason: &str) -> Self {
-        let note = format!(
-            "{SHORTCUTS_FILE} is left out: {reason}; camshaft audit --prove-shortcuts writes it anew"
-        );
-        Self { proofs: Vec::new(), note: Some(note) }
+    fn model(&self) -> Option<&ModelRecord> {
+        self.model.as_ref()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use camshaft_common::run::RunId;
-    use camshaft_common::store::{JSON, StoreOptions};
+    use camshaft_common::run::{RunRecord, SCHEMA};
+    use camshaft_common::store::{Folder, JSON, StoreOptions};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::findings::shortcut_tests::proof;
     use crate::run_images::tests::run;
+    use crate::stored_record::StoredRecord;
 
     fn record(run: &RunRecord) -> Value {
         let model = &run.model;
@@ -87,8 +51,8 @@ mod tests {
         })
     }
 
-    fn read(record: &Value, run: &RunRecord) -> StoredProofs {
-        StoredProofs::of(record.to_string().as_bytes(), run)
+    fn read(record: &Value, run: &RunRecord) -> StoredRecord<ShortcutsRecord> {
+        StoredRecord::<ShortcutsRecord>::of(record.to_string().as_bytes(), run)
     }
 
     #[test]
@@ -98,7 +62,7 @@ mod tests {
         // A newer version may write more.
         record["proofs"][0]["more"] = json!({"any": ["thing"]});
         let read = read(&record, &run);
-        assert_eq!((read.proofs.len(), read.note), (1, None));
+        assert_eq!((read.record.unwrap().proofs.len(), read.note), (1, None));
     }
 
     #[test]
@@ -118,7 +82,7 @@ mod tests {
             *field = value;
             let read = read(&record, &run);
             let note = read.note.unwrap();
-            assert!(read.proofs.is_empty() && note.contains(reason), "{note}");
+            assert!(read.record.is_none() && note.contains(reason), "{note}");
             assert!(note.contains("--prove-shortcuts"), "{note}");
         }
     }
@@ -129,13 +93,13 @@ mod tests {
         let location = directory.path().to_str().unwrap().parse().unwrap();
         let out = Folder::open(&location, &StoreOptions::default()).unwrap();
         let run = run();
-        let absent = StoredProofs::read(&out, &run).await.unwrap();
-        assert!(absent.proofs.is_empty() && absent.note.is_none());
+        let absent = StoredRecord::<ShortcutsRecord>::read(&out, &run).await.unwrap();
+        assert!(absent.record.is_none() && absent.note.is_none());
         let large = vec![b'['; usize::try_from(MAX_SHORTCUTS_BYTES).unwrap() + 1];
         for hostile in [b"".to_vec(), b"{\"schema\":".to_vec(), vec![b'['; 100_000], large] {
             out.put(SHORTCUTS_FILE, hostile, JSON).await.unwrap();
-            let read = StoredProofs::read(&out, &run).await.unwrap();
-            assert!(read.proofs.is_empty() && read.note.is_some());
+            let read = StoredRecord::<ShortcutsRecord>::read(&out, &run).await.unwrap();
+            assert!(read.record.is_none() && read.note.is_some());
         }
     }
 }

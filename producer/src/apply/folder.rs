@@ -11,20 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_common::store::{Folder, JSON_LINES, StoreError, StoreErrorKind, StoreOptions};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
+use super::moved_image::{MovedImage, move_file};
 use super::plan::{Plan, PlannedImage};
-use super::undo::{MovedImage, move_file};
 use super::{ApplyError, FileLink};
 use crate::terminal::output::{format_count, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
 
 /// The file that names each image's label, as the Hugging Face Hub's image folders have it.
 pub(super) const METADATA: &str = "metadata.jsonl";
-const JSON_LINES: &str = "application/x-ndjson";
 /// Images that are on their way at a time.
 const AT_ONCE: usize = 16;
 

@@ -3,8 +3,7 @@
 //! `audit`, `enqueue` and `train` take it as `list:PATH`. Upstream: [`plan`](super::plan). Downstream: one
 //! file, on disk or in a bucket.
 
-use std::borrow::Cow;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 
 use camshaft_common::location::Location;
 use camshaft_common::store::{Folder, StoreOptions};
@@ -44,33 +43,23 @@ impl Target {
     pub(super) async fn write(self, plan: &Plan) -> Result<(), ApplyError> {
         let mut file = tempfile::tempfile().map_err(ApplyError::Temporary)?;
         // Blocks little: a temporary file is written to the disk's cache.
-        write_lines(plan, &mut BufWriter::new(&mut file)).map_err(ApplyError::Temporary)?;
+        write_lines(plan, &file).map_err(|error| ApplyError::Temporary(error.into()))?;
         file.seek(SeekFrom::Start(0)).map_err(ApplyError::Temporary)?;
         Ok(self.folder.put_file(&self.name, file, CSV).await?)
     }
 }
 
-fn write_lines(plan: &Plan, file: &mut impl Write) -> std::io::Result<()> {
-    writeln!(file, "key,label,split")?;
+fn write_lines(plan: &Plan, file: impl Write) -> csv::Result<()> {
+    let mut lines = csv::Writer::from_writer(file);
+    lines.write_record(["key", "label", "split"])?;
     for image in plan.left() {
-        let [key, label, split] = [
+        lines.write_record([
             image.key.as_str(),
             image.label.as_deref().unwrap_or_default(),
             image.split().unwrap_or_default(),
-        ]
-        .map(field);
-        writeln!(file, "{key},{label},{split}")?;
+        ])?;
     }
-    file.flush()
-}
-
-/// A field, in quotes if it needs them.
-fn field(text: &str) -> Cow<'_, str> {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\"")).into()
-    } else {
-        text.into()
-    }
+    Ok(lines.flush()?)
 }
 
 #[cfg(test)]

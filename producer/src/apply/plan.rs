@@ -3,8 +3,6 @@
 //! Pure. Upstream: [`run_images`](super::run_images), and the merged decisions. Downstream: the list or the
 //! folder that is written.
 
-use std::collections::HashSet;
-
 use camshaft_common::key::ImageKey;
 use camshaft_common::split_names;
 use camshaft_decisions::{Choice, MergedDecisions};
@@ -72,35 +70,36 @@ impl Plan {
     pub(super) fn new(images: Vec<RunImage>, decided: &MergedDecisions) -> Self {
         let mut counts = PlanCounts { images: images.len() as u64, ..PlanCounts::default() };
         let (mut left, mut changes) = (Vec::with_capacity(images.len()), Vec::new());
-        let mut known = HashSet::new();
+        let mut known = 0;
         for RunImage { key, label } in images {
             let decision = decided.get(&key);
-            if decision.is_some() {
-                known.insert(key.clone());
-            }
-            let choice = decision.map_or(&Choice::Undecided, |decision| decision.choice);
-            match choice {
+            known += usize::from(decision.is_some());
+            let new_label = match decision.map_or(&Choice::Undecided, |decision| decision.choice) {
                 Choice::Drop => {
                     counts.dropped += 1;
                     changes.push(Change::Drop { key, label });
                     continue;
                 }
-                Choice::Relabel(new) if label.as_ref() != Some(new) => {
+                Choice::Relabel(new_label) if label.as_ref() != Some(new_label) => {
                     counts.relabelled += 1;
-                    let new_label = new.clone();
-                    let (key, former_label) = (key.clone(), label.clone());
-                    changes.push(Change::Relabel { key, label, new_label });
-                    let Some(Change::Relabel { key: image, .. }) = changes.last() else { continue };
-                    let (image, label) = (image.clone(), Some(new.clone()));
-                    left.push(PlannedImage { key: image, label, former_label });
-                    continue;
+                    let (key, label) = (key.clone(), label.clone());
+                    changes.push(Change::Relabel { key, label, new_label: new_label.clone() });
+                    Some(new_label.clone())
                 }
-                Choice::Keep => counts.kept += 1,
-                Choice::Relabel(_) | Choice::Undecided => {}
-            }
-            left.push(PlannedImage { key, label, former_label: None });
+                Choice::Keep => {
+                    counts.kept += 1;
+                    None
+                }
+                Choice::Relabel(_) | Choice::Undecided => None,
+            };
+            left.push(match new_label {
+                Some(new_label) => {
+                    PlannedImage { key, label: Some(new_label), former_label: label }
+                }
+                None => PlannedImage { key, label, former_label: None },
+            });
         }
-        counts.foreign = (decided.len() - known.len()) as u64;
+        counts.foreign = decided.len().saturating_sub(known) as u64;
         Self { left, changes, counts }
     }
 

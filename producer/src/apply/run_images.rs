@@ -3,11 +3,8 @@
 //! Upstream: the run's manifest, or the report of a run of an older version, which has none. Downstream:
 //! [`plan`](super::plan).
 
-use std::io::{Seek, SeekFrom};
-
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::REPORT;
-use camshaft_common::location::Location;
 use camshaft_common::manifest;
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreErrorKind};
@@ -21,17 +18,6 @@ use super::ApplyError;
 pub(super) struct RunImage {
     pub(super) key: ImageKey,
     pub(super) label: Option<String>,
-}
-
-/// The folder or prefix that the keys of a run's images are below.
-pub(super) fn place(run: &RunRecord) -> Option<Location> {
-    let place = run.images_place()?;
-    let is_file = place.local_path().is_some_and(|path| path.is_file());
-    match place.split_last() {
-        // SOURCE is a single image.
-        Some((folder, _)) if is_file => Some(folder),
-        _ => Some(place),
-    }
 }
 
 /// Every image of the run, in the order of keys.
@@ -53,10 +39,7 @@ async fn read_report(out: &Folder) -> Result<Vec<RunImage>, ApplyError> {
         }
         opened => opened?,
     };
-    let mut file = tempfile::tempfile().map_err(ApplyError::Temporary)?;
-    opened.save(&mut file).await?;
-    file.seek(SeekFrom::Start(0)).map_err(ApplyError::Temporary)?;
-    let table = TableReader::open(file)?;
+    let table = TableReader::open(opened.into_file().await?)?;
     let mut found = Vec::new();
     for group in 0..table.groups() {
         let (keys, labels) = (table.texts(group, "key")?, table.texts(group, "label")?);

@@ -4,16 +4,15 @@
 //! and `camshaft apply --undo`, which can be stopped and run again.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::folder::METADATA;
+use super::moved_image::{MovedImage, move_file};
 use super::plan::Change;
 use super::{ApplyError, ApplyForm, FileLink};
 use crate::terminal::output::format_count;
@@ -43,15 +42,6 @@ pub(super) struct UndoRecord {
     /// Images that were moved.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(super) moved: Vec<MovedImage>,
-}
-
-/// An image that was moved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct MovedImage {
-    /// Its key below the source.
-    pub(super) key: ImageKey,
-    /// Its key below the place of the data set.
-    pub(super) to: ImageKey,
 }
 
 /// Where the record of a data set is.
@@ -136,24 +126,6 @@ fn read(file: &Path) -> Result<UndoRecord, ApplyError> {
         SCHEMA => Ok(record),
         other => Err(failed(format!("its schema is {other}, and this version reads {SCHEMA}"))),
     }
-}
-
-/// Moves a file to a place where nothing is.
-pub(super) fn move_file(from: &Path, to: &Path) -> Result<(), ApplyError> {
-    let moving = || {
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::rename(from, to)
-    };
-    moving().map_err(|source| {
-        let advice = match source.kind() {
-            ErrorKind::CrossesDevices => "; use --link copy, and delete what you don't need then",
-            _ => "",
-        };
-        let [from, to] = [from, to].map(|path| path.display().to_string());
-        ApplyError::Place { action: "move", from, to, source, advice }
-    })
 }
 
 /// Removes what is left of the data set: its metadata, empty folders, and the record itself.

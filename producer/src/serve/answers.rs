@@ -1,6 +1,7 @@
 //! Answers over HTTP: their status, and the headers that all of them have.
 
 use bytes::Bytes;
+use camshaft_common::store::JSON;
 use http_body_util::Full;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
@@ -13,7 +14,6 @@ pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const HTML: &str = "text/html; charset=utf-8";
-pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
 /// The page's own scripts and styles are inside it. It loads pictures from here, and sends decisions here,
 /// and nothing may show it inside of another page.
@@ -62,7 +62,7 @@ pub(super) fn media_type(path: &str) -> &'static str {
         Some("bmp") => "image/bmp",
         Some("html") => HTML,
         Some("csv") => "text/csv; charset=utf-8",
-        Some("json") => "application/json",
+        Some("json") => JSON,
         _ => "application/octet-stream",
     }
 }

@@ -17,7 +17,8 @@ pub(super) struct DecisionBoard {
     reader: DecisionReader,
     writer: DecisionWriter,
     lines: Vec<String>,
-    listed: Instant,
+    /// When OUT was listed last; none if it must be listed at the next question.
+    listed: Option<Instant>,
 }
 
 impl DecisionBoard {
@@ -30,7 +31,7 @@ impl DecisionBoard {
             reader: DecisionReader::new(out.clone()),
             writer: DecisionWriter::new(out),
             lines: Vec::new(),
-            listed: Instant::now(),
+            listed: None,
         };
         board.read().await?;
         Ok(board)
@@ -38,7 +39,7 @@ impl DecisionBoard {
 
     async fn read(&mut self) -> Result<(), MergeError> {
         let new = self.reader.read_new().await?;
-        self.listed = Instant::now();
+        self.listed = Some(Instant::now());
         self.lines.extend(new.iter().map(Decision::to_line));
         Ok(())
     }
@@ -48,7 +49,7 @@ impl DecisionBoard {
     /// # Errors
     /// As [`Self::open`].
     pub(super) async fn since(&mut self, known: usize) -> Result<(String, usize), MergeError> {
-        if self.listed.elapsed() >= LISTED_EVERY {
+        if self.listed.is_none_or(|listed| listed.elapsed() >= LISTED_EVERY) {
             self.read().await?;
         }
         let mut text = String::new();
@@ -66,7 +67,7 @@ impl DecisionBoard {
     pub(super) async fn write(&mut self, decisions: &[Decision]) -> Result<(), StoreError> {
         self.writer.write(decisions).await?;
         // They are seen at the next listing, and until then by whoever sent them.
-        self.listed = Instant::now().checked_sub(LISTED_EVERY).unwrap_or(self.listed);
+        self.listed = None;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{FAILURES, Layout, OVERLAYS, PREDICTIONS, REPORT};
 use camshaft_common::run::RunRecord;
-use camshaft_common::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_common::store::{Folder, JSON_LINES, StoreError, StoreErrorKind, StoreOptions};
 use camshaft_decisions::Decision;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::access::{Access, Refusal};
-use super::answers::{Answer, HTML, JSON_LINES, answer, media_type, refuse};
+use super::answers::{Answer, HTML, answer, media_type, refuse};
 use super::board::DecisionBoard;
 
 /// The page below OUT.
@@ -53,7 +53,7 @@ impl Site {
         access: Access,
         board: DecisionBoard,
     ) -> Self {
-        let source = run.images_folder(stores);
+        let source = run.open_images(stores);
         let layout = Layout::of(out.location());
         Self { out, layout, source, access, board: Mutex::new(board) }
     }
@@ -129,11 +129,11 @@ impl Site {
             return not_found();
         }
         match source.get_image(&key, MAX_IMAGE_BYTES).await {
-            // Whatever its name says: nothing but a picture is shown.
-            Ok(image) => match media_type(key.as_str()) {
-                shown if shown.starts_with("image/") => answer(StatusCode::OK, shown, image.bytes),
-                _ => answer(StatusCode::OK, "image/x-unknown", image.bytes),
-            },
+            Ok(image) => {
+                let shown = Some(media_type(key.as_str())).filter(|it| it.starts_with("image/"));
+                // Whatever its name says: nothing but a picture is shown.
+                answer(StatusCode::OK, shown.unwrap_or("image/x-unknown"), image.bytes)
+            }
             Err(error) => refuse_store(&error),
         }
     }

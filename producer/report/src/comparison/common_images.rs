@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hasher};
 
 use camshaft_common::label::fold;
 use statrs::distribution::{Binomial, DiscreteCDF};
 
+use super::key_hash::hash_key;
 use super::run_comparison::{COLUMNS, ClassChange, ComparedImage, RunComparison};
 use crate::predictions::map_distribution::{self, CELLS, MapDistribution};
 use crate::predictions::{ImageClasses, NO_NAME};
@@ -87,13 +87,6 @@ impl OtherRun {
         let squared = before.iter().zip(now).map(|(a, b)| (f32::from(*a) / norm - b).powi(2));
         Some((squared.sum::<f32>() / 2.0).sqrt())
     }
-}
-
-/// A hash of 64 bits. Two of a million keys have the same hash once in 40 million runs.
-pub(super) fn hash_key(key: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(key.as_bytes());
-    hasher.finish()
 }
 
 /// Compares the images of two finished tables of predictions. Writes a row for each image of both

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::common_images::hash_key;
+use super::key_hash::hash_key;
 use crate::predictions::ImageFeature;
 use crate::predictions::sketches::{CentredSketches, SketchVector};
 use crate::statistics::contingency::association;

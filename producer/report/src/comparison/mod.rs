@@ -8,6 +8,7 @@
 
 mod common_images;
 mod drift;
+mod key_hash;
 mod run_comparison;
 
 use std::fs::File;

@@ -1,8 +1,9 @@
 //! Lists the images that are wrong without any other finding, if the model is sure of its class.
 //!
 //! The model is sure if the probability reaches the class's threshold of confident learning
-//! (Northcutt, Jiang and Chuang 2021, section 3.1): as sure as it usually is when the class is right. A fixed limit would list everything of a model
-//! that is too sure, and nothing of one that has many classes.
+//! (Northcutt, Jiang and Chuang 2021, section 3.1): as sure as it usually is when the class is right. A
+//! fixed limit would list everything of a model that is too sure, and nothing of one that has many
+//! classes.
 
 use std::collections::HashSet;
 

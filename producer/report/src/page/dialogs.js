@@ -47,7 +47,7 @@ function askName(before) {
       done();
     });
     return [
-      el('p', { class: 'quiet-text' }, 'Each decision says by whom it is. This browser remembers the name and sends it nowhere.'),
+      el('p', { class: 'quiet-text' }, 'Each decision says who made it. This browser remembers the name.'),
       el('div', { class: 'field' }, el('label', { for: 'decider' }, 'Your name'), field),
       dialogButtons(cancelButton(close), el('button', { type: 'button', class: 'main', on: { click: done } }, 'Go on')),
     ];

@@ -26,9 +26,8 @@ class ServedDecisions extends BrowserDecisions {
 
   /** Takes lines of a file: they are new to the program. */
   merge(lines) {
-    const before = new Map(lines.map(({ key }) => [key, this.all.get(key)]));
     const keys = super.merge(lines);
-    for (const key of keys) if (this.all.get(key) !== before.get(key)) this.unsent.set(key, this.all.get(key));
+    for (const key of keys) this.unsent.set(key, this.all.get(key));
     if (keys.length > 0) this.store();
     return keys;
   }

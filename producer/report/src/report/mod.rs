@@ -11,7 +11,6 @@
 mod blocking;
 mod image_table;
 mod options;
-mod stored_trust;
 mod tables;
 
 use std::fs::File;
@@ -21,15 +20,16 @@ use camshaft_common::layout::{REPORT, UNUSABLE_FILE};
 use camshaft_common::location::Location;
 use camshaft_common::model::TrainedLayers;
 use camshaft_common::run::{RunRecord, SCHEMA};
+use camshaft_common::shortcuts::ShortcutsRecord;
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreOptions};
+use camshaft_common::trust::TrustRecord;
 use chrono::Utc;
 
 pub use options::ReportOptions;
 
 use self::blocking::blocking;
 use self::image_table::build_table;
-use self::stored_trust::StoredTrust;
 use self::tables::{ReportTables, put_file, write_rows};
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
@@ -40,8 +40,8 @@ use crate::page::wanted::{wanted_examples, wanted_thumbnails};
 use crate::page::{self, AvailablePictures, PageData, RunFacts, TrustFacts};
 use crate::predictions::ImageClasses;
 use crate::predictions::read_results::ReadProgress;
-use crate::shortcut_proofs::StoredProofs;
 use crate::slices;
+use crate::stored_record::StoredRecord;
 use crate::summary::{self, Summary};
 use crate::table::{TableError, TableReader};
 
@@ -74,8 +74,9 @@ pub async fn build(
     if options.embeddings && !built.has_embeddings {
         return Err(ReportError::NoEmbeddings);
     }
-    let StoredProofs { proofs, note } = StoredProofs::read(&out, &run).await?;
-    let trust = StoredTrust::read(&out, &run).await?;
+    let shortcuts = StoredRecord::<ShortcutsRecord>::read(&out, &run).await?;
+    let proofs = shortcuts.record.map(|record| record.proofs).unwrap_or_default();
+    let trust = StoredRecord::<TrustRecord>::read(&out, &run).await?;
     let labels = options.labels;
     let (table, confusion) = (built.table.try_clone()?, overview.confusion.clone());
     let (found, sliced, confused) = blocking(move || {
@@ -96,7 +97,7 @@ pub async fn build(
         found.label_audit.map(|audit| LabelAudit { all_layers_trained, ..audit });
     overview.notes.extend(left_out);
     overview.notes.extend(built.manifest_note);
-    overview.notes.extend(note);
+    overview.notes.extend(shortcuts.note);
     overview.notes.extend(trust.note);
     overview.notes.extend(notes);
     overview.notes.extend(sliced.notes.iter().cloned());
@@ -110,7 +111,7 @@ pub async fn build(
         None => (None, None),
     };
 
-    let source = run.images_folder(stores);
+    let source = run.open_images(stores);
     let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
     if options.thumbnails > 0 {
         wanted.extend(wanted_examples(&sliced.list, &confused));

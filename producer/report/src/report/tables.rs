@@ -4,13 +4,11 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
 use camshaft_common::layout::REPORT;
-use camshaft_common::store::Folder;
+use camshaft_common::store::{Folder, PARQUET};
 
 use super::blocking::blocking;
 use crate::error::ReportError;
 use crate::table::{self, Column};
-
-const PARQUET: &str = "application/vnd.apache.parquet";
 
 /// Writes rows to a temporary file.
 pub(super) async fn write_rows<T: Send + 'static>(

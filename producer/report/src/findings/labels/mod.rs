@@ -147,7 +147,7 @@ impl JudgedByHeads {
         let has_class = |row: &usize| classes[*row] != NO_NAME;
         let (judged, unseen): (Vec<usize>, Vec<usize>) =
             rows().filter(has_class).partition(in_folds);
-        let [judged, unseen] =
+        let [judged, unseen]: [Vec<u32>; 2] =
             [judged, unseen].map(|rows| rows.into_iter().map(|row| row as u32).collect());
         let examples = LabelledImages {
             features: &features.matrix,
@@ -170,7 +170,6 @@ impl JudgedByHeads {
         // The first heads say how many labels are wrong: the second ones know which were suspected, and
         // count too many. They say better which ones.
         let suspects = confident_learning::most_suspected(&fit.opinions, by_first.estimate);
-        let unseen: Vec<u32> = unseen;
         let suspected = rows_of(&examples.rows, &suspects.positions);
         let audit = LabelAudit {
             features: features.kind,

@@ -1,82 +1,48 @@
-//! Reads `trust.json`, and tells whether it is about this run's maps.
+//! The measures in `trust.json` that a report can use: those of its run, its model and its maps.
 //!
-//! The file may be old, of another run, or written by anyone who can write to OUT: it is read up to a
-//! limit, and one that does not fit is left out with a note, never an error. Does not measure: `camshaft
-//! audit --trust-sample` does. Downstream: the page, which says it in a sentence.
+//! Downstream: the page, which says in a sentence whether the maps can be trusted.
 
 use camshaft_common::layout::TRUST_FILE;
-use camshaft_common::run::{RunRecord, SCHEMA};
-use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
+use camshaft_common::prediction::ModelRecord;
+use camshaft_common::run::{RunId, RunRecord};
 use camshaft_common::trust::TrustRecord;
 
-/// The largest file that is read. It names each image of a sample of up to 65,535, with keys of up to a
-/// kilobyte, and has some ten kilobytes for each method and layer.
-const MAX_TRUST_BYTES: u64 = 128 * 1024 * 1024;
+use crate::stored_record::MeasuredRecord;
 
-/// What was measured of a run's maps, and why it is left out if it is.
-#[derive(Debug, Default)]
-pub(super) struct StoredTrust {
-    pub(super) record: Option<TrustRecord>,
-    pub(super) note: Option<String>,
-}
+impl MeasuredRecord for TrustRecord {
+    const FILE: &'static str = TRUST_FILE;
+    // It names each image of a sample of up to 65,535, with keys of up to a kilobyte, and has some ten
+    // kilobytes for each method and layer.
+    const MAX_BYTES: u64 = 128 * 1024 * 1024;
+    const OPTION: &'static str = "--trust-sample";
 
-impl StoredTrust {
-    /// Reads what was measured of the run in OUT; nothing if nobody asked for it.
-    ///
-    /// # Errors
-    /// If the store can't be read.
-    pub(super) async fn read(out: &Folder, run: &RunRecord) -> Result<Self, StoreError> {
-        match out.get(TRUST_FILE, MAX_TRUST_BYTES).await {
-            Ok(object) => Ok(Self::of(&object.bytes, run)),
-            Err(error) => match error.kind() {
-                StoreErrorKind::NotFound => Ok(Self::default()),
-                StoreErrorKind::TooLarge
-                | StoreErrorKind::AccessDenied
-                | StoreErrorKind::ArchivedOrEncrypted
-                | StoreErrorKind::Unusable => Ok(Self::without(&error.to_string())),
-                _ => Err(error),
-            },
-        }
+    fn schema(&self) -> u32 {
+        self.schema
     }
 
-    fn of(json: &[u8], run: &RunRecord) -> Self {
-        let record = match serde_json::from_slice::<TrustRecord>(json) {
-            Ok(record) => record,
-            Err(error) => return Self::without(&format!("it can't be read ({error})")),
-        };
-        if record.schema != SCHEMA {
-            return Self::without(&format!("its schema is {}, not {SCHEMA}", record.schema));
-        }
-        if record.run != run.run {
-            return Self::without("it is of another run");
-        }
-        let (model, of_run) = (&record.model, &run.model);
-        if (&model.digest, &model.config_digest) != (&of_run.digest, &of_run.config_digest) {
-            return Self::without("it is of another model than the run's");
-        }
-        let (explain, of_run) = (&record.explain, &run.explain);
-        if (&explain.method, &explain.layer) != (&of_run.method, &of_run.layer) {
-            return Self::without("it is of other maps than the run's");
-        }
-        Self { record: Some(record), note: None }
+    fn run(&self) -> RunId {
+        self.run
     }
 
-    fn without(reason: &str) -> Self {
-        let note = format!(
-            "{TRUST_FILE} is left out: {reason}; camshaft audit --trust-sample writes it anew"
-        );
-        Self { record: None, note: Some(note) }
+    fn model(&self) -> Option<&ModelRecord> {
+        Some(&self.model)
+    }
+
+    fn is_of_maps(&self, run: &RunRecord) -> bool {
+        let (explain, of_run) = (&self.explain, &run.explain);
+        (&explain.method, &explain.layer) == (&of_run.method, &of_run.layer)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use camshaft_common::run::RunId;
-    use camshaft_common::store::{JSON, StoreOptions};
+    use camshaft_common::run::SCHEMA;
+    use camshaft_common::store::{Folder, JSON, StoreOptions};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::run_images::tests::run;
+    use crate::stored_record::StoredRecord;
 
     fn record(run: &RunRecord) -> Value {
         let model = &run.model;
@@ -110,8 +76,8 @@ mod tests {
         })
     }
 
-    fn read(record: &Value, run: &RunRecord) -> StoredTrust {
-        StoredTrust::of(record.to_string().as_bytes(), run)
+    fn read(record: &Value, run: &RunRecord) -> StoredRecord<TrustRecord> {
+        StoredRecord::<TrustRecord>::of(record.to_string().as_bytes(), run)
     }
 
     #[test]
@@ -156,11 +122,11 @@ mod tests {
         let location = directory.path().to_str().unwrap().parse().unwrap();
         let out = Folder::open(&location, &StoreOptions::default()).unwrap();
         let run = run();
-        let absent = StoredTrust::read(&out, &run).await.unwrap();
+        let absent = StoredRecord::<TrustRecord>::read(&out, &run).await.unwrap();
         assert!(absent.record.is_none() && absent.note.is_none());
         for damaged in [b"".to_vec(), b"{\"schema\":".to_vec(), vec![b'['; 100_000]] {
             out.put(TRUST_FILE, damaged, JSON).await.unwrap();
-            let read = StoredTrust::read(&out, &run).await.unwrap();
+            let read = StoredRecord::<TrustRecord>::read(&out, &run).await.unwrap();
             assert!(read.record.is_none() && read.note.is_some());
         }
     }
