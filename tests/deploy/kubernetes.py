@@ -171,12 +171,16 @@ def restricted_problems(manifests):
                 yield f"{who}: {container['name']} may run as root"
 
 
+# Where options of both programs are declared, and those of camshaft alone.
+SHARED_OPTIONS = ["common/arguments/src/lib.rs"]
+COMMANDS = ["producer/src/cli.rs", *(str(path) for path in sorted(Path("producer/src/cli").glob("*.rs")))]
+
+
 def known_variables():
     """The variables that each program reads, by the declarations of its options."""
-    shared = ["common/arguments/src/lib.rs"]
     sources = {
-        "worker": [*shared, "worker/src/arguments.rs", "worker/src/service.rs"],
-        "camshaft": [*shared, "producer/src/cli.rs"],
+        "worker": [*SHARED_OPTIONS, "worker/src/arguments.rs", "worker/src/service.rs"],
+        "camshaft": [*SHARED_OPTIONS, *COMMANDS],
     }
     return {
         program: set(re.findall(r'env = "(CAMSHAFT_[A-Z_]+)"', read(*paths)))
@@ -200,7 +204,7 @@ def setting_problems(manifests):
 
 
 def command_problems(manifests):
-    source = read("producer/src/cli.rs", "common/arguments/src/lib.rs")
+    source = read(*COMMANDS, *SHARED_OPTIONS)
     commands = {name.lower() for name in re.findall(r"^    (\w+)\((?:Box<)?[\w:]*Args>?\),", source, re.M)}
     flags = {field.replace("_", "-") for field in re.findall(r"^    pub(?:\(crate\))? (\w+):", source, re.M)}
     for document in manifests.of("CronJob"):
