@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use camshaft_common::location::Location;
 use camshaft_common::run::{ReadRunError, RunRecord};
-use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
+use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_decisions::{
     Choice, Decision, DecisionWriter, Findings, FindingsError, JudgeError, Judged, LinesError,
-    MergeError, MergedDecisions, RuleFor, SAMPLE_FILE, Sample, judge, read_file,
+    MergeError, MergedDecisions, RuleFor, Sample, SampleKind, judge, read_file, read_judged_images,
 };
 use chrono::Utc;
 
@@ -42,8 +42,8 @@ pub(crate) struct DecideConfig {
 pub(crate) struct SampleConfig {
     /// The number of images.
     pub(crate) size: usize,
-    /// The kind or problem of their findings.
-    pub(crate) kind: Option<String>,
+    /// Which images are drawn from.
+    pub(crate) kind: SampleKind,
 }
 
 /// Why nothing is decided.
@@ -67,13 +67,19 @@ pub enum DecideError {
     /// Rules contradict each other.
     #[error(transparent)]
     Rules(#[from] JudgeError),
-    /// No finding is of the kind.
-    #[error("no image has a finding{}; there is nothing to draw", of_kind(.0.as_deref()))]
-    NothingToDraw(Option<String>),
+    /// There is no such image.
+    #[error("there is no image {}; there is nothing to draw", describe_kind(.0))]
+    NothingToDraw(SampleKind),
 }
 
-fn of_kind(kind: Option<&str>) -> String {
-    kind.map_or_else(String::new, |kind| format!(" of the kind {kind}"))
+fn describe_kind(kind: &SampleKind) -> String {
+    match kind {
+        SampleKind::Any => "with a finding".to_owned(),
+        SampleKind::With(word) => format!("with a finding of the kind {word}"),
+        SampleKind::Without(word) => {
+            format!("with a label, a prediction, and no finding of the kind {word}")
+        }
+    }
 }
 
 /// Decides.
@@ -131,22 +137,33 @@ async fn draw(
     dry_run: bool,
 ) -> Result<(), DecideError> {
     let SampleConfig { size, kind } = config;
-    let sample = Sample::draw(findings, size, kind.as_deref(), Utc::now());
+    let judged = match kind.is_without() {
+        true => read_judged_images(out).await?,
+        false => Vec::new(),
+    };
+    let sample = Sample::draw(findings, judged, size, kind, Utc::now());
     if sample.keys.is_empty() {
-        return Err(DecideError::NothingToDraw(kind));
+        return Err(DecideError::NothingToDraw(sample.kind));
     }
     if !dry_run {
-        let json = serde_json::to_vec(&sample).expect("a sample has only texts and numbers");
-        out.put(SAMPLE_FILE, json, JSON).await?;
+        sample.write(out).await?;
     }
+    let (place, path) = (out.location(), sample.path());
     print_line(&format!(
-        "{} {} of {} with findings{}{}",
+        "{} {} of {} {}{}",
         if dry_run { "Would draw" } else { "Drew" },
         sample.keys.len(),
         format_count(sample.of, "image"),
-        of_kind(kind.as_deref()),
-        if dry_run { String::new() } else { format!(" into {}/{SAMPLE_FILE}", out.location()) },
+        describe_kind(&sample.kind),
+        if dry_run { String::new() } else { format!(" into {place}/{path}") },
     ));
+    if !dry_run {
+        print_line(&format!(
+            "Decide about all of them on the page of camshaft serve {place}, at #work?sample={}; then \
+             camshaft report {place} counts what they tell",
+            sample.kind
+        ));
+    }
     Ok(())
 }
 

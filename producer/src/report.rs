@@ -10,8 +10,9 @@ use camshaft_common::location::Location;
 use camshaft_common::printable::printable;
 use camshaft_common::store::StoreOptions;
 use camshaft_report::{
-    Condition, LabelAudit, MeasuredShare, Overview, ReadProgress, ReportError, ReportOptions,
-    RunComparison, Summary, UnknownLabel, UnknownLabels, UnknownNumber,
+    Condition, JudgedCheck, Judgements, LabelAudit, LabelErrorsLeft, MeasuredShare, Overview,
+    ReadProgress, ReportError, ReportOptions, RunComparison, Summary, UnknownLabel, UnknownLabels,
+    UnknownNumber,
 };
 
 use crate::advice;
@@ -133,6 +134,7 @@ fn print_summary(summary: &Summary) {
         (number > 0).then(|| format_count(number, noun))
     };
     print_label_audit(overview);
+    print_judgements(overview);
     let found: Vec<_> = kinds.into_iter().filter_map(describe).collect();
     if found.is_empty() {
         print_line("Nothing was found");
@@ -204,6 +206,33 @@ fn print_label_audit(overview: &Overview) {
              labels, heads that have not seen them {}, and it sides with most labels that they suspect",
             percent(&model.model),
             percent(&model.heads),
+        ));
+    }
+}
+
+/// Says how many findings people found right, and how many wrong labels are left.
+fn print_judgements(overview: &Overview) {
+    let Some(Judgements { checks, label_errors_left }) = &overview.judgements else { return };
+    for check in checks {
+        let JudgedCheck { kind, findings, judged, right, precision, low, high } = check;
+        let [precision, low, high] = [precision, low, high].map(|share| share * 100.0);
+        let range = match judged == findings {
+            true => String::new(),
+            false => format!(" ({low:.0} to {high:.0})"),
+        };
+        print_line(&format!(
+            "People found {right} of {judged} {kind} findings right: {precision:.0} %{range}"
+        ));
+    }
+    if let Some(left) = label_errors_left {
+        let LabelErrorsLeft { at_most, judged, wrong, of, undecided } = left;
+        let undecided = match undecided {
+            0 => String::new(),
+            some => format!(", and {} nobody decided about", format_count(*some, "finding")),
+        };
+        print_line(&format!(
+            "At most {} left (95 %): {wrong} of {judged} drawn from {of} without a label finding{undecided}",
+            format_count(*at_most, "label error"),
         ));
     }
 }

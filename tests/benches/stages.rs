@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use camshaft_common::explain::{Colormap, OverlayFormat};
+use camshaft_common::explain::{Colormap, OverlayFormat, OverlayOpacity};
 use camshaft_common::transparency::Transparency;
 use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::ModelFiles;
@@ -57,7 +57,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     line("input", &mut |at| drop(to_input(&pictures[at], rule)));
     for format in [OverlayFormat::Jpeg, OverlayFormat::Png, OverlayFormat::Webp] {
         line(&format!("overlay as {format}"), &mut |at| {
-            let style = OverlayStyle { colormap: Colormap::Jet, alpha: 0.4, format };
+            let style = OverlayStyle {
+                colormap: Colormap::Jet,
+                alpha: 0.4,
+                opacity: OverlayOpacity::Constant,
+                format,
+            };
             drop(draw(&pictures[at], None, &map, style));
         });
     }

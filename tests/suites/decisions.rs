@@ -166,7 +166,8 @@ fn rules_make_a_list_that_audit_and_train_take() {
     let sample = decide(&out, &["--sample", "2", "--of", "label-error"]).expect(0);
     assert!(sample.stdout.contains("Drew 2 of "), "{}", sample.stdout);
     let sample: Value =
-        serde_json::from_slice(&fs::read(out.join("decisions/sample.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(out.join("decisions/samples/label-error.json")).unwrap())
+            .unwrap();
     assert_eq!(
         (sample["keys"].as_array().unwrap().len(), &sample["kind"]),
         (2, &"label-error".into())

@@ -193,6 +193,29 @@ fn decisions_are_written_at_once_and_those_of_others_are_told() {
 }
 
 #[test]
+fn thumbnails_and_samples_are_there_when_they_are_asked_for() {
+    let small = SmallRun::new(4);
+    let _audited = small.audit(&[]).expect(0);
+    let _reported = run(camshaft(["report", "--thumbnails", "0"]).arg(&small.out)).expect(0);
+    let served = Served::start(small.out.to_str().unwrap(), &[]);
+    let path = format!("report/thumbnails/image/{}.jpg", small.keys[0]);
+    assert!(!small.out.join(&path).exists());
+    let (status, thumbnail) = served.get(&format!("/{path}"));
+    assert!(status == 200 && thumbnail.contains("content-type: image/jpeg"), "{thumbnail}");
+    assert!(image::open(small.out.join(&path)).unwrap().width() <= 320);
+    for path in ["secret.txt.jpg", "absent.jpg", "../../../run.json.jpg", ".jpg"] {
+        let (status, answer) = served.get(&format!("/report/thumbnails/image/{path}"));
+        assert_eq!(status, 404, "{path}: {answer}");
+    }
+    assert!(served.get("/samples").1.ends_with("[]"));
+    let sample = ["--sample", "3", "--of", "no-outlier"];
+    let drawn = run(camshaft(["decide"]).arg(&small.out).args(sample)).expect(0);
+    assert!(drawn.stdout.contains("#work?sample=no-outlier"), "{}", drawn.stdout);
+    let samples = served.get("/samples").1;
+    assert!(samples.contains(r#""kind":"no-outlier""#), "{samples}");
+}
+
+#[test]
 fn what_cannot_be_served_is_said() {
     let small = SmallRun::new(2);
     let nothing = run(camshaft(["serve", "--no-open"]).arg(&small.out));

@@ -17,7 +17,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use camshaft_common::explain::{
-    Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, Target,
+    Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, OverlayOpacity, Target,
 };
 use camshaft_common::model::{ClassesReference, ModelOptions, ModelReference, ModelRequest};
 use camshaft_common::secret::Secret;
@@ -51,6 +51,10 @@ pub struct ExplainArgs {
     /// Format of overlays: jpeg, png, webp or none
     #[arg(long, env = "CAMSHAFT_OVERLAY", default_value = "jpeg")]
     pub overlay: OverlayFormat,
+    /// Where the heat map of overlays is opaque: constant (everywhere) or heat (as opaque as it is
+    /// hot, at most --alpha, so that what is cold stays the photograph)
+    #[arg(long, env = "CAMSHAFT_OVERLAY_STYLE", default_value = "constant", value_name = "STYLE")]
+    pub overlay_style: OverlayOpacity,
     /// Record each image's whole embedding (2048 numbers for a ResNet-50, 5.5 KB an image), not
     /// only its sketch; --embeddings=false ends that
     #[arg(
@@ -69,8 +73,17 @@ pub struct ExplainArgs {
 
 impl From<ExplainArgs> for ExplainOptions {
     fn from(args: ExplainArgs) -> Self {
-        let ExplainArgs { method, layer, target, colormap, alpha, overlay, embeddings } = args;
-        Self { method, layer, target, colormap, alpha, overlay, embeddings }
+        let ExplainArgs {
+            method,
+            layer,
+            target,
+            colormap,
+            alpha,
+            overlay,
+            overlay_style,
+            embeddings,
+        } = args;
+        Self { method, layer, target, colormap, alpha, overlay, overlay_style, embeddings }
     }
 }
 

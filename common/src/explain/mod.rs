@@ -27,6 +27,9 @@ pub struct ExplainOptions {
     pub alpha: f32,
     /// File format of the overlay.
     pub overlay: OverlayFormat,
+    /// Where the heat map is opaque. The field is absent if everywhere, as in older messages.
+    #[serde(skip_serializing_if = "OverlayOpacity::is_constant", default)]
+    pub overlay_style: OverlayOpacity,
     /// Whether results hold the whole embedding beside its sketch. The field is absent if not, as in
     /// older messages.
     #[serde(skip_serializing_if = "Not::not", default)]
@@ -42,6 +45,7 @@ impl Default for ExplainOptions {
             colormap: Colormap::Jet,
             alpha: 0.4,
             overlay: OverlayFormat::Jpeg,
+            overlay_style: OverlayOpacity::Constant,
             embeddings: false,
         }
     }
@@ -336,6 +340,42 @@ impl OverlayFormat {
     }
 }
 
+/// Where an overlay's heat map is opaque.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    EnumString,
+    VariantArray,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = ParseChoiceError, parse_err_fn = unknown_overlay_style)]
+#[serde(try_from = "String", into = "String")]
+pub enum OverlayOpacity {
+    /// Everywhere the same.
+    #[default]
+    Constant,
+    /// As opaque as it is hot: what is cold stays the photograph.
+    Heat,
+}
+serialize_as_text!(OverlayOpacity);
+
+impl OverlayOpacity {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_constant(&self) -> bool {
+        *self == Self::Constant
+    }
+}
+
+fn unknown_overlay_style(text: &str) -> ParseChoiceError {
+    unknown_word::<OverlayOpacity>("overlay style", text)
+}
+
 /// The target classes of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -400,9 +440,11 @@ mod tests {
             r#"{"method":"grad-cam","layer":"layer4","target":"class:great dane","colormap":"jet","alpha":0.4,"overlay":"jpeg"}"#
         );
         assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
-        let options = ExplainOptions { embeddings: true, ..options };
+        let options =
+            ExplainOptions { embeddings: true, overlay_style: OverlayOpacity::Heat, ..options };
         let json = serde_json::to_string(&options).unwrap();
-        assert!(json.ends_with(r#""overlay":"jpeg","embeddings":true}"#), "{json}");
+        let end = r#""overlay":"jpeg","overlay_style":"heat","embeddings":true}"#;
+        assert!(json.ends_with(end), "{json}");
         assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
     }
 

@@ -1,4 +1,4 @@
-//! Why decisions can't be read or merged.
+//! Why decisions can't be read or merged, or samples not read.
 
 use camshaft_common::store::StoreError;
 use camshaft_table::TableError;
@@ -20,4 +20,20 @@ pub enum MergeError {
     /// A bug.
     #[error("writing the table of decisions ended with a panic")]
     Panicked,
+}
+
+/// A sample can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// OUT can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file is no sample.
+    #[error("{path} is no sample: {source}; draw it again with camshaft decide --sample")]
+    Json {
+        /// Its path below OUT.
+        path: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
 }

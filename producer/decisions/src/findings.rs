@@ -100,6 +100,11 @@ pub struct ImageFindings {
 }
 
 impl ImageFindings {
+    /// Whether there is a finding of this kind or problem.
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.findings.iter().any(|finding| finding.has(word))
+    }
+
     /// The label that a finding suggests, the most urgent finding's if several do.
     #[must_use]
     pub fn suggested(&self) -> Option<&str> {
@@ -258,6 +263,29 @@ fn labels_of(
         }
     }
     Ok(labels)
+}
+
+/// The images of the run that have a label and a prediction, so that a finding could be about it.
+///
+/// # Errors
+/// If there is no report, or OUT can't be read.
+pub async fn read_judged_images(out: &Folder) -> Result<Vec<ImageKey>, FindingsError> {
+    let predictions = download(out, "predictions.parquet").await?;
+    let reading = move || {
+        let table = TableReader::open(predictions)?;
+        let mut keys = Vec::new();
+        for group in 0..table.groups() {
+            let [found, labels, predicted] =
+                ["key", "label", "predicted"].map(|column| table.texts(group, column));
+            for ((key, label), predicted) in found?.into_iter().zip(labels?).zip(predicted?) {
+                if let (Some(key), Some(_), Some(_)) = (key, label, predicted) {
+                    keys.push(ImageKey::parse(key)?);
+                }
+            }
+        }
+        Ok(keys)
+    };
+    tokio::task::spawn_blocking(reading).await.map_err(|_| FindingsError::Panicked)?
 }
 
 /// A table of the report, in a temporary file.

@@ -15,7 +15,7 @@
 //! | `findings` | the findings of a report, by image |
 //! | `rule` | the language of rules: its words, its parser, and what a rule means |
 //! | `judge` | what rules decide, beside what is decided already |
-//! | `sample` | findings drawn at random, for people to judge |
+//! | `sample` | images drawn at random, for people to judge |
 
 mod decision;
 mod error;
@@ -29,12 +29,12 @@ mod rule;
 mod sample;
 
 pub use decision::{Choice, Decision, DecisionError};
-pub use error::MergeError;
-pub use findings::{Findings, FindingsError, ImageFindings};
+pub use error::{MergeError, SampleError};
+pub use findings::{Findings, FindingsError, ImageFindings, read_judged_images};
 pub use judge::{JudgeError, Judged, RuleAction, RuleFor, judge};
 pub use lines::{LinesError, read_file};
 pub use merge::{MergedDecision, MergedDecisions};
 pub use parts::DecisionWriter;
 pub use reader::DecisionReader;
 pub use rule::{Rule, RuleError, WORDS};
-pub use sample::{SAMPLE_FILE, Sample};
+pub use sample::{Sample, SampleKind};

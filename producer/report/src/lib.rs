@@ -28,6 +28,7 @@ mod comparison;
 mod conditions;
 mod error;
 mod findings;
+mod judgements;
 mod learning;
 mod left_out;
 mod overview;
@@ -48,12 +49,14 @@ pub use comparison::{ClassChange, ComparedImage, DriftTest, InputDrift, RunCompa
 pub use conditions::{Condition, NUMBER_NAMES, ParseConditionError, UnknownNumber, UnknownReason};
 pub use error::ReportError;
 pub use findings::{ControlImage, LabelOptions, ShortcutSuspect, SuspectPatch, finding_words};
+pub use judgements::{JudgedCheck, Judgements, LabelErrorsLeft};
 pub use left_out::{LeftOut, LeftOutGroup, LeftOutReason, LeftOutResult};
 pub use overview::{
     CalibrationBin, ClassOverview, ConfidenceBin, Confusion, FailureExample, FailureOverview,
     HoldoutAccuracy, LabelAudit, MeanMap, MeasuredShare, ModelAgainstHeads, Overview, Throughput,
     UnknownLabel, UnknownLabels, WorkerImages,
 };
+pub use page::thumbnails::ThumbnailMaker;
 pub use predictions::read_results::ReadProgress;
 pub use report::{ReportOptions, build, find_suspects};
 pub use summary::{SliceCounts, Summary};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use camshaft_common::location::Location;
-use camshaft_decisions::{Rule, RuleAction, RuleFor, WORDS};
+use camshaft_decisions::{Rule, RuleAction, RuleFor, SampleKind, WORDS};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
@@ -38,13 +38,15 @@ pub(crate) struct DecideArgs {
     /// Let rules replace what people have decided
     #[arg(long, env = "CAMSHAFT_OVERRIDE", value_parser = BoolishValueParser::new())]
     pub(crate) r#override: bool,
-    /// Draw N images with findings at random, for people to judge, and write OUT/decisions/sample.json.
-    /// The same findings give the same sample
+    /// Draw N images with findings at random, for people to judge, and write them into
+    /// OUT/decisions/samples. The report then tells how many findings are right. The same findings give
+    /// the same sample
     #[arg(long, env = "CAMSHAFT_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sample: Option<u32>,
-    /// With --sample, only images with findings of this kind or problem, such as label-error
+    /// With --sample, only images with findings of this kind or problem, such as label-error; or
+    /// without them, as no-label-error, which tells how many of the labels left are wrong at most
     #[arg(long, env = "CAMSHAFT_OF", value_name = "KIND", value_parser = parse_kind, requires = "sample")]
-    pub(crate) of: Option<String>,
+    pub(crate) of: Option<SampleKind>,
     /// Tell what would be decided, and write nothing
     #[arg(long, env = "CAMSHAFT_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(crate) dry_run: bool,
@@ -91,14 +93,19 @@ fn parse_rule(text: &str) -> Result<Option<Rule>, String> {
 }
 
 /// A kind or problem of findings.
-fn parse_kind(text: &str) -> Result<String, String> {
-    let mut words = WORDS.into_iter().filter(|word| *word != "best");
-    match words.clone().find(|word| *word == text) {
-        Some(word) => Ok(word.to_owned()),
-        None => {
-            let first = words.next().unwrap_or_default();
-            let others: Vec<_> = words.collect();
-            Err(format!("use one of {first}, {}", others.join(", ")))
+fn parse_kind(text: &str) -> Result<SampleKind, String> {
+    let kind = SampleKind::from(text.to_owned());
+    let words = WORDS.into_iter().filter(|word| *word != "best");
+    match &kind {
+        SampleKind::Any => Ok(kind),
+        SampleKind::With(word) | SampleKind::Without(word) => {
+            match words.clone().any(|known| known == word) {
+                true => Ok(kind),
+                false => Err(format!(
+                    "use one of {}, any, or no- before one of them",
+                    words.collect::<Vec<_>>().join(", ")
+                )),
+            }
         }
     }
 }
@@ -117,7 +124,8 @@ impl DecideArgs {
         if rules.is_empty() && import.is_empty() && sample.is_none() {
             return Err(UsageError::NothingToDecide);
         }
-        let sample = sample.map(|size| SampleConfig { size: size as usize, kind: of });
+        let sample =
+            sample.map(|size| SampleConfig { size: size as usize, kind: of.unwrap_or_default() });
         let override_people = r#override;
         Ok(DecideConfig { out, rules, import, by, override_people, sample, dry_run })
     }

@@ -46,7 +46,8 @@ Examples:
   camshaft decide ~/audit --drop exact --relabel 'label-error and score>0.95' --dry-run
   camshaft decide ~/audit --keep 'best and split=train' --drop 'duplicate and not best'
   camshaft decide ~/audit --import ~/Downloads/decisions.jsonl
-  camshaft decide s3://data/audit --sample 100 --of label-error";
+  camshaft decide s3://data/audit --sample 100 --of label-error
+  camshaft decide s3://data/audit --sample 300 --of no-label-error    how many wrong labels are left";
 
 pub(super) const APPLY: &str = "\
 Examples:

@@ -25,8 +25,9 @@ pub(crate) struct ReportArgs {
     /// Put embeddings into predictions.parquet, if the audit recorded them
     #[arg(long, env = "CAMSHAFT_EMBEDDINGS", value_parser = BoolishValueParser::new())]
     pub(crate) embeddings: bool,
-    /// Make thumbnails for the N most urgent findings
-    #[arg(long, env = "CAMSHAFT_THUMBNAILS", value_name = "N", default_value = "1000")]
+    /// Make thumbnails for the N most urgent findings. camshaft serve makes the others when they are
+    /// looked at
+    #[arg(long, env = "CAMSHAFT_THUMBNAILS", value_name = "N", default_value = "10000")]
     pub(crate) thumbnails: usize,
     /// Print the overview as one JSON object
     #[arg(long)]

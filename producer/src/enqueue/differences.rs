@@ -156,8 +156,11 @@ pub(super) fn words_of_options(then: &ExplainOptions, now: &ExplainOptions) -> V
     let differing = names.into_iter().filter(|name| then.get(*name) != now.get(*name));
     let word = |name: &String| match now.get(name) {
         Some(Value::Bool(true)) => option_name(name),
-        // A switch that is off is absent.
-        None => format!("{}=false", option_name(name)),
+        // What is at its default may be absent, as a switch that is off is.
+        None if then.get(name).is_some_and(Value::is_boolean) => {
+            format!("{}=false", option_name(name))
+        }
+        None => format!("without {}", option_name(name)),
         Some(Value::String(text)) => format!("{} {}", option_name(name), shell_word(text)),
         Some(other) => format!("{} {other}", option_name(name)),
     };

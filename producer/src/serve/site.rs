@@ -7,8 +7,9 @@
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{FAILURES, Layout, OVERLAYS, PREDICTIONS, REPORT};
 use camshaft_common::run::RunRecord;
-use camshaft_common::store::{Folder, JSON_LINES, StoreError, StoreErrorKind, StoreOptions};
-use camshaft_decisions::Decision;
+use camshaft_common::store::{Folder, JSON, JSON_LINES, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_decisions::{Decision, Sample, SampleError};
+use camshaft_report::ThumbnailMaker;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION, SET_COOKIE};
@@ -23,6 +24,8 @@ use super::board::DecisionBoard;
 
 /// The page below OUT.
 pub(super) const PAGE: &str = "report/index.html";
+/// Where thumbnails of images are, below OUT.
+const THUMBNAILS: &str = "report/thumbnails/image/";
 /// The largest file that is answered with: the page of a million images has some 30 MB, its tables more.
 const MAX_FILE_BYTES: u64 = 2 << 30;
 /// The largest image of SOURCE.
@@ -30,7 +33,7 @@ const MAX_IMAGE_BYTES: u64 = 256 << 20;
 /// The most bytes of decisions in one request: those of some 200,000 images.
 const MAX_BODY_BYTES: usize = 64 << 20;
 /// Tells the page that a program serves it: where decisions go, and where images are.
-const SERVED: &str = "<meta name=\"camshaft-served\" content=\"\" data-decisions=\"../decisions\" data-originals=\"../originals/\">";
+const SERVED: &str = "<meta name=\"camshaft-served\" content=\"\" data-decisions=\"../decisions\" data-samples=\"../samples\" data-originals=\"../originals/\">";
 /// The number of lines that the page knows after an answer.
 const KNOWN: HeaderName = HeaderName::from_static("camshaft-known");
 
@@ -40,6 +43,7 @@ pub(super) struct Site {
     out: Folder,
     layout: Layout,
     source: Option<Folder>,
+    thumbnails: ThumbnailMaker,
     access: Access,
     board: Mutex<DecisionBoard>,
 }
@@ -55,7 +59,8 @@ impl Site {
     ) -> Self {
         let source = run.open_images(stores);
         let layout = Layout::of(out.location());
-        Self { out, layout, source, access, board: Mutex::new(board) }
+        let thumbnails = ThumbnailMaker::new(out.clone(), source.clone());
+        Self { out, layout, source, thumbnails, access, board: Mutex::new(board) }
     }
 
     /// Answers a request.
@@ -75,8 +80,10 @@ impl Site {
             (Method::GET, None) if path == "decisions" => {
                 self.decisions(request.uri().query()).await
             }
+            (Method::GET, None) if path == "samples" => self.samples().await,
             (Method::POST, None) if path == "decisions" => self.decide(request.into_body()).await,
             (Method::GET, Some(_)) if path == PAGE => self.page().await,
+            (Method::GET, Some(_)) if path.starts_with(THUMBNAILS) => self.thumbnail(&path).await,
             (Method::GET, Some((REPORT | OVERLAYS | PREDICTIONS | FAILURES, _))) => {
                 self.file(&path).await
             }
@@ -115,18 +122,42 @@ impl Site {
         }
     }
 
+    /// The thumbnail of an image. Those that the report has not made are made now.
+    async fn thumbnail(&self, path: &str) -> Answer {
+        match self.out.get(path, MAX_FILE_BYTES).await {
+            Ok(file) => return answer(StatusCode::OK, media_type(path), file.bytes),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
+            Err(error) => return refuse_store(&error),
+        }
+        let key = path.strip_prefix(THUMBNAILS).and_then(|name| name.strip_suffix(".jpg"));
+        let Some(Ok(key)) = key.map(ImageKey::parse) else { return not_found() };
+        match self.has_result(&key).await {
+            Ok(true) => {}
+            Ok(false) => return not_found(),
+            Err(error) => return refuse_store(&error),
+        }
+        match self.thumbnails.of_image(&key).await {
+            Ok(Ok(small)) => answer(StatusCode::OK, media_type(path), small),
+            Ok(Err(reason)) => refuse(StatusCode::NOT_FOUND, &reason),
+            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
+
+    /// Whether the image is of the run.
+    async fn has_result(&self, key: &ImageKey) -> Result<bool, StoreError> {
+        Ok(self.out.exists(&self.layout.prediction(key)).await?
+            || self.out.exists(&self.layout.failure(key)).await?)
+    }
+
     /// An image of SOURCE that has a result.
     async fn image(&self, key: &str) -> Answer {
         let (Ok(key), Some(source)) = (ImageKey::parse(key), &self.source) else {
             return not_found();
         };
-        let results = [self.layout.prediction(&key), self.layout.failure(&key)];
-        let mut has_result = false;
-        for result in results {
-            has_result = has_result || self.out.exists(&result).await.unwrap_or(false);
-        }
-        if !has_result {
-            return not_found();
+        match self.has_result(&key).await {
+            Ok(true) => {}
+            Ok(false) => return not_found(),
+            Err(error) => return refuse_store(&error),
         }
         match source.get_image(&key, MAX_IMAGE_BYTES).await {
             Ok(image) => {
@@ -135,6 +166,19 @@ impl Site {
                 answer(StatusCode::OK, shown.unwrap_or("image/x-unknown"), image.bytes)
             }
             Err(error) => refuse_store(&error),
+        }
+    }
+
+    /// The samples drawn so far, of which the page may be older.
+    async fn samples(&self) -> Answer {
+        match Sample::read_all(&self.out).await {
+            Ok(samples) => {
+                let json =
+                    serde_json::to_vec(&samples).expect("samples have only texts and numbers");
+                answer(StatusCode::OK, JSON, json)
+            }
+            Err(SampleError::Store(error)) => refuse_store(&error),
+            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
 

@@ -164,6 +164,7 @@ fn draw(
             let style = OverlayStyle {
                 colormap: options.colormap,
                 alpha: options.alpha,
+                opacity: options.overlay_style,
                 format: options.overlay,
             };
             if let Some(bytes) = overlay::draw(picture, region, &map.map, style)? {

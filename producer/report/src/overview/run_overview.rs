@@ -6,6 +6,7 @@ use camshaft_common::prediction::StageTimings;
 use serde::Serialize;
 
 use super::label_audit::LabelAudit;
+use crate::judgements::Judgements;
 
 /// Counts and shares of a run. Its fields are those of the page's data and of the JSON
 /// summary.
@@ -39,6 +40,8 @@ pub struct Overview {
     pub estimated_label_errors_high: Option<u64>,
     /// How labels were judged; none if by the model alone.
     pub label_audit: Option<LabelAudit>,
+    /// What people's decisions say of the findings; none if they say nothing yet.
+    pub judgements: Option<Judgements>,
     /// The calibration curve.
     pub calibration: Vec<CalibrationBin>,
     /// The histogram of confidence.

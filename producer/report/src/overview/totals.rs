@@ -201,6 +201,7 @@ impl OverviewTotals {
             estimated_label_errors_low: None,
             estimated_label_errors_high: None,
             label_audit: None,
+            judgements: None,
             calibration: self.calibration_bins(),
             confidence: self.confidence_bins(),
             confusion: self.confusion(),

@@ -9,6 +9,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::run::RunRecord;
 use camshaft_common::trust::{Estimate, MapTrust, TrustRecord, Verdict};
+use camshaft_decisions::Sample;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -40,6 +41,8 @@ pub(crate) struct PageData<'a> {
     pub(crate) comparison: Option<ListedComparison<'a>>,
     pub(crate) slices: ListedSlices<'a>,
     pub(crate) confused: Vec<ListedConfusion<'a>>,
+    /// What was drawn at random for people to judge.
+    pub(crate) samples: &'a [Sample],
 }
 
 /// The facts about the run in the page's header.

@@ -84,7 +84,8 @@ function gallery(images, describe) {
  */
 function pictureSources(facts, large) {
   const original = originalHref(facts.image, facts.key);
-  const thumbnail = facts.thumbnail ? imageThumbnailHref(facts.key) : null;
+  // camshaft serve makes thumbnails when they are asked for.
+  const thumbnail = facts.thumbnail || (served && !facts.failure) ? imageThumbnailHref(facts.key) : null;
   const overlay = facts.overlay && { source: facts.overlay_thumbnail && !large ? overlayThumbnailHref(facts.overlay) : overlayHref(facts.overlay), overlaid: true };
   const plain = (large ? [original, thumbnail] : [thumbnail, original]).filter(Boolean).map((source) => ({ source, overlaid: false }));
   // A file that can't be read may still show in part.

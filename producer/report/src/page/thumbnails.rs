@@ -1,7 +1,9 @@
 //! Thumbnails of the images and overlays that the page shows.
 //!
 //! Owns where thumbnails lie and when they are made: a thumbnail that is newer than its result
-//! stays. Upstream: the wiring, which says which ones the page wants.
+//! stays. Each is a file of its own: a page shows few of them at a time, in any order, and many in one
+//! file would all be decoded for one. Upstream: the wiring, which says which ones the page wants;
+//! `camshaft serve`, which makes those that a report has left out when a browser asks for them.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +26,7 @@ use crate::error::ReportError;
 /// The longer side in pixels: twice what the page shows, for dense screens.
 const SIDE: u32 = 320;
 const QUALITY: u8 = 82;
+const JPEG: &str = "image/jpeg";
 /// The memory for all pictures that are in work, in MiB. A picture that takes more is in work
 /// alone.
 const MEMORY_MIB: u32 = 512;
@@ -111,15 +114,15 @@ impl Thumbnails {
             }
         }
         let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-        let memory = Arc::new(Semaphore::new(MEMORY_MIB as usize));
+        let maker = ThumbnailMaker::new(out.clone(), source.cloned());
         let made = futures::stream::iter(to_make).map(|picture| async {
-            let result = make_one(out, source, &picture, &memory).await;
+            let result = maker.make(&picture).await;
             (picture, result)
         });
         let mut made = std::pin::pin!(made.buffered(at_once));
         while let Some((picture, result)) = made.next().await {
             match result? {
-                Ok(()) => {
+                Ok(_small) => {
                     this.existing.insert(picture);
                 }
                 Err(first_reason) => {
@@ -132,44 +135,83 @@ impl Thumbnails {
     }
 }
 
-/// Makes one thumbnail. If the picture can't be read, returns why; that is no error of the report.
-async fn make_one(
-    out: &Folder,
-    source: Option<&Folder>,
-    picture: &PagePicture,
-    memory: &Arc<Semaphore>,
-) -> Result<Result<(), String>, ReportError> {
-    let (PagePicture::Image(path) | PagePicture::Overlay(path)) = picture;
-    let limits = LIMITS;
-    let content = match (picture, source) {
-        (PagePicture::Image(key), Some(source)) => match ImageKey::parse(key) {
-            Ok(key) => source.get_image(&key, limits.max_bytes).await,
-            Err(error) => return Ok(Err(error.to_string())),
-        },
-        (PagePicture::Image(_), None) => return Ok(Err("SOURCE is not known".to_owned())),
-        (PagePicture::Overlay(path), _) => out.get(path, limits.max_bytes).await,
-    };
-    let content = match content {
-        Ok(content) => content.bytes,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let permit = match memory_to_shrink(&content, &limits) {
-        Ok(mib) => Arc::clone(memory).acquire_many_owned(mib.min(MEMORY_MIB)).await,
-        Err(error) => return Ok(Err(format!("{path}: {error}"))),
-    };
-    let small = tokio::task::spawn_blocking(move || {
-        // The task holds the permit, because it goes on even if its caller is dropped.
-        let _permit = permit;
-        shrink(&content, &limits)
-    });
-    match small.await.map_err(|_panicked| ReportError::Panicked)? {
-        Ok(small) => match out.put(&picture.thumbnail_path(), small, "image/jpeg").await {
+/// Makes thumbnails and puts them into OUT.
+#[derive(Debug)]
+pub struct ThumbnailMaker {
+    out: Folder,
+    source: Option<Folder>,
+    memory: Arc<Semaphore>,
+}
+
+impl ThumbnailMaker {
+    /// A maker for the run in `out`. `source` is the folder of its images, if that is known.
+    #[must_use]
+    pub fn new(out: Folder, source: Option<Folder>) -> Self {
+        Self { out, source, memory: Arc::new(Semaphore::new(MEMORY_MIB as usize)) }
+    }
+
+    /// Makes the thumbnail of an image of the run, puts it into OUT if OUT can be written, and returns it
+    /// as a JPEG. If the image can't be read, returns why.
+    ///
+    /// # Errors
+    /// If the work ends with a panic.
+    pub async fn of_image(&self, key: &ImageKey) -> Result<Result<Vec<u8>, String>, ReportError> {
+        let picture = PagePicture::Image(key.as_str().to_owned());
+        let small = match self.shrunken(&picture).await? {
+            Ok(small) => small,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        // Who may only read a run still sees its pictures.
+        let put = self.out.put(&picture.thumbnail_path(), small.clone(), JPEG).await;
+        if let Err(error) = put {
+            tracing::debug!(%error, "a thumbnail could not be kept");
+        }
+        Ok(Ok(small))
+    }
+
+    /// Makes one thumbnail. If the picture can't be read, returns why; that is no error of the report.
+    async fn make(&self, picture: &PagePicture) -> Result<Result<(), String>, ReportError> {
+        let small = match self.shrunken(picture).await? {
+            Ok(small) => small,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        match self.out.put(&picture.thumbnail_path(), small, JPEG).await {
             Ok(()) => Ok(Ok(())),
             // The name is longer than the store can hold.
             Err(error) if error.kind() == StoreErrorKind::Unusable => Ok(Err(error.to_string())),
             Err(error) => Err(error.into()),
-        },
-        Err(error) => Ok(Err(format!("{path}: {error}"))),
+        }
+    }
+
+    async fn shrunken(
+        &self,
+        picture: &PagePicture,
+    ) -> Result<Result<Vec<u8>, String>, ReportError> {
+        let (PagePicture::Image(path) | PagePicture::Overlay(path)) = picture;
+        let limits = LIMITS;
+        let content = match (picture, &self.source) {
+            (PagePicture::Image(key), Some(source)) => match ImageKey::parse(key) {
+                Ok(key) => source.get_image(&key, limits.max_bytes).await,
+                Err(error) => return Ok(Err(error.to_string())),
+            },
+            (PagePicture::Image(_), None) => return Ok(Err("SOURCE is not known".to_owned())),
+            (PagePicture::Overlay(path), _) => self.out.get(path, limits.max_bytes).await,
+        };
+        let content = match content {
+            Ok(content) => content.bytes,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let permit = match memory_to_shrink(&content, &limits) {
+            Ok(mib) => Arc::clone(&self.memory).acquire_many_owned(mib.min(MEMORY_MIB)).await,
+            Err(error) => return Ok(Err(format!("{path}: {error}"))),
+        };
+        let small = tokio::task::spawn_blocking(move || {
+            // The task holds the permit, because it goes on even if its caller is dropped.
+            let _permit = permit;
+            shrink(&content, &limits)
+        });
+        let small = small.await.map_err(|_panicked| ReportError::Panicked)?;
+        Ok(small.map_err(|error| format!("{path}: {error}")))
     }
 }
 

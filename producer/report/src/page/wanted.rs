@@ -15,12 +15,14 @@ use crate::slices::Slice;
 /// The wrong cells' examples that get thumbnails.
 const CONFUSED_EXAMPLES: usize = 200;
 
-/// The pictures of the `most` most urgent findings, and of all clusters and compared images.
+/// The pictures of the `most` most urgent findings, and of all clusters and compared images. The page
+/// draws heat over the images of findings itself, so that only `without_images` it needs their overlays.
 pub(crate) fn wanted_thumbnails(
     list: &[Finding],
     clusters: &[Cluster],
     comparison: Option<&RunComparison>,
     most: usize,
+    without_images: bool,
 ) -> Vec<WantedThumbnail> {
     if most == 0 {
         return Vec::new();
@@ -37,10 +39,9 @@ pub(crate) fn wanted_thumbnails(
                 .as_ref()
                 .is_none_or(|class| class == "explain-failed")
                 .then(|| image(&finding.key)),
-            finding.overlay.as_ref().map(overlay),
-            finding.given_overlay.as_ref().map(overlay),
+            finding.overlay.as_ref().filter(|_| without_images).map(overlay),
             finding.other.as_ref().map(image),
-            finding.other_overlay.as_ref().map(overlay),
+            finding.other_overlay.as_ref().filter(|_| without_images).map(overlay),
         ];
         pictures.into_iter().flatten().for_each(|picture| add(picture, finding.finished_at));
     }

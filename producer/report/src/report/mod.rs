@@ -24,6 +24,7 @@ use camshaft_common::shortcuts::ShortcutsRecord;
 use camshaft_common::skipped::SkippedCounts;
 use camshaft_common::store::{Folder, StoreOptions};
 use camshaft_common::trust::TrustRecord;
+use camshaft_decisions::{MergedDecisions, Sample};
 use chrono::Utc;
 
 pub use options::ReportOptions;
@@ -33,8 +34,9 @@ use self::image_table::build_table;
 use self::tables::{ReportTables, put_file, write_rows};
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
-use crate::findings::{self, Findings, ShortcutSuspect};
-use crate::overview::{self, LabelAudit};
+use crate::findings::{self, Finding, Findings, ShortcutSuspect};
+use crate::judgements::Judgements;
+use crate::overview::{self, LabelAudit, Overview};
 use crate::page::thumbnails::Thumbnails;
 use crate::page::wanted::{wanted_examples, wanted_thumbnails};
 use crate::page::{self, AvailablePictures, PageData, RunFacts, TrustFacts};
@@ -111,8 +113,10 @@ pub async fn build(
         None => (None, None),
     };
 
+    let samples = judge_findings(&out, &list, &mut overview).await;
     let source = run.open_images(stores);
-    let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), options.thumbnails);
+    let (most, without_images) = (options.thumbnails, source.is_none());
+    let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), most, without_images);
     if options.thumbnails > 0 {
         wanted.extend(wanted_examples(&sliced.list, &confused));
     }
@@ -148,6 +152,7 @@ pub async fn build(
         comparison: comparison.as_ref().map(|comparison| pictures.comparison(comparison)),
         slices: pictures.slices(&sliced),
         confused: pictures.confused(&confused),
+        samples: &samples,
     };
     let path = format!("{REPORT}/index.html");
     out.put(&path, page::render(&data), "text/html; charset=utf-8").await?;
@@ -163,6 +168,27 @@ pub async fn build(
         outdated: built.left_out.outdated(),
         left_out: built.left_out,
     })
+}
+
+/// Counts what people have decided about the findings, and returns the samples that were drawn for them.
+/// Decisions that can't be read are a note: the report is of the results.
+async fn judge_findings(out: &Folder, list: &[Finding], overview: &mut Overview) -> Vec<Sample> {
+    let read = async {
+        let samples = Sample::read_all(out).await.map_err(|error| error.to_string())?;
+        let decided = MergedDecisions::read(out).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((samples, decided))
+    };
+    match read.await {
+        Ok((samples, decided)) => {
+            let found = list.iter().map(|finding| (finding.kind, finding.key.as_str()));
+            overview.judgements = Judgements::count(found, &samples, &decided);
+            samples
+        }
+        Err(reason) => {
+            overview.notes.push(format!("decisions are not counted: {reason}"));
+            Vec::new()
+        }
+    }
 }
 
 /// The clusters of maps in the run's results that look like shortcuts, each with up to `images`

@@ -24,7 +24,7 @@ impl Default for ReportOptions {
         Self {
             csv: false,
             embeddings: false,
-            thumbnails: 1000,
+            thumbnails: 10_000,
             compare_with: None,
             labels: LabelOptions::default(),
         }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 
-use camshaft_common::explain::{Colormap, OverlayFormat};
+use camshaft_common::explain::{Colormap, OverlayFormat, OverlayOpacity};
 use image::RgbImage;
 use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
@@ -40,6 +40,8 @@ pub struct OverlayStyle {
     pub colormap: Colormap,
     /// The colours' weight; it is clamped to 0..1.
     pub alpha: f32,
+    /// Whether that weight is everywhere the same, or follows the heat.
+    pub opacity: OverlayOpacity,
     /// The file's format.
     pub format: OverlayFormat,
 }
@@ -48,8 +50,9 @@ pub struct OverlayStyle {
 /// [`OverlayFormat::None`].
 ///
 /// The map is divided by its maximum (a map of zeros stays zero), stretched over `region`, and
-/// coloured. Each pixel in the region becomes `(1 - alpha) * image + alpha * colour`; pixels
-/// outside stay as they are. A map without cells counts as a map of zeros.
+/// coloured. Each pixel in the region becomes `(1 - alpha) * image + alpha * colour`, where alpha
+/// is multiplied by the heat from 0 to 1 if the style's opacity follows it; pixels outside stay as
+/// they are. A map without cells counts as a map of zeros.
 ///
 /// `region` is the part of the image that the network saw: left, top, right and bottom edge as
 /// fractions of width and height; none for the whole image.
@@ -86,7 +89,7 @@ pub fn draw(
 /// The overlay's pixels.
 fn blended(image: &RgbImage, levels: &HeatLevels, style: OverlayStyle) -> RgbImage {
     let mut image = image.clone();
-    let blend = RgbBlend::new(style.alpha, color_table(style.colormap));
+    let blend = RgbBlend::new(style.alpha, style.opacity, color_table(style.colormap));
     let width = image.width() as usize;
     let mut row_levels = vec![0; levels.columns.len()];
     for y in levels.rows.clone() {
@@ -119,8 +122,9 @@ fn write_jpeg(
         width: image.width().try_into()?,
         height: image.height().try_into()?,
         row_levels: RefCell::new(vec![0; image.width() as usize]),
-        blend: YcbcrBlend::new(style.alpha, colors),
-        outside: (!levels.cover(image)).then(|| YcbcrBlend::new(0.0, colors)),
+        blend: YcbcrBlend::new(style.alpha, style.opacity, colors),
+        outside: (!levels.cover(image))
+            .then(|| YcbcrBlend::new(0.0, OverlayOpacity::Constant, colors)),
         levels,
     })?)
 }

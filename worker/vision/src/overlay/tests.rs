@@ -12,7 +12,7 @@ fn blended(image: &RgbImage, map: &HeatMap, style: OverlayStyle) -> RgbImage {
 
 /// A style of the tests that look at pixels; the format does not change those.
 fn style(colormap: Colormap, alpha: f32) -> OverlayStyle {
-    OverlayStyle { colormap, alpha, format: OverlayFormat::Png }
+    OverlayStyle { colormap, alpha, ..JET }
 }
 
 /// Jet as a file.
@@ -74,8 +74,28 @@ fn half_an_alpha_is_half_of_each() {
     assert_eq!(over.get_pixel(0, 0).0, [69, 11, 100]);
 }
 
-const JET: OverlayStyle =
-    OverlayStyle { colormap: Colormap::Jet, alpha: 0.4, format: OverlayFormat::Png };
+const JET: OverlayStyle = OverlayStyle {
+    colormap: Colormap::Jet,
+    alpha: 0.4,
+    opacity: OverlayOpacity::Constant,
+    format: OverlayFormat::Png,
+};
+
+#[test]
+fn opacity_may_follow_the_heat() {
+    let image = RgbImage::from_pixel(3, 1, Rgb([10, 21, 200]));
+    let style = OverlayStyle { alpha: 0.8, opacity: OverlayOpacity::Heat, ..JET };
+    let over = blended(&image, &map(1, 3, &[0.0, 0.5, 1.0]), style);
+    // Cold stays the photograph; half as hot is half as opaque.
+    let pixels: Vec<_> = over.pixels().map(|pixel| pixel.0).collect();
+    let middle = color_table(Colormap::Jet)[128];
+    let half: [u8; 3] = std::array::from_fn(|channel| {
+        let weight = 0.8 * 128.0 / 255.0;
+        let photo = f64::from([10, 21, 200][channel]);
+        ((1.0 - weight) * photo + weight * f64::from(middle[channel])).round() as u8
+    });
+    assert_eq!(pixels, [[10, 21, 200], half, [104, 4, 40]]);
+}
 
 #[test]
 fn lossless_overlays_keep_every_pixel() {
