@@ -77,13 +77,13 @@ install_services() {
     # It waits most of the time; without most optimisation it is built sooner.
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo install --quiet --locked s3s-fs --version "$s3s_fs_version" --features binary --root "$tools"
   fi
-  if [ ! -x "$tools/venv/bin/moto_server" ] || ! stamped venv-1; then
-    if ! "$tools/venv/bin/python" -c 'import moto, duckdb, PIL, playwright' 2>/dev/null; then
+  if [ ! -x "$tools/venv/bin/moto_server" ] || ! stamped venv-2; then
+    if ! "$tools/venv/bin/python" -c 'import moto, duckdb, PIL, playwright, axe_playwright_python' 2>/dev/null; then
       python3 -m venv "$tools/venv" 2>/dev/null || { apt_install python3-venv && python3 -m venv --clear "$tools/venv"; }
       # Playwright drives Debian's browser: its own browsers are not downloaded.
-      "$tools/venv/bin/pip" install --quiet "moto[server]$moto_version" 'duckdb>=1.4,<2' 'playwright>=1.55,<2' pillow
+      "$tools/venv/bin/pip" install --quiet "moto[server]$moto_version" 'duckdb>=1.4,<2' 'playwright>=1.55,<2' 'axe-playwright-python>=0.1.8,<0.2' pillow
     fi
-    stamp venv-1
+    stamp venv-2
   fi
   if [ ! -x "$tools/torch/bin/python" ] || [ ! -d /usr/lib/python3/dist-packages/torch ] || ! stamped torch-1; then
     if ! "$tools/torch/bin/python" -c 'import torch, h5py, numpy, safetensors, transformers, PIL' 2>/dev/null; then

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+import accessibility
 import probes
 import work_list
 from reading import Visit, check, most_common, none
@@ -270,6 +271,8 @@ def check_report(browser, out, screenshots=None, timed=False):
             box = visit.page.locator(".worst .box").first.bounding_box()
             check(box["y"] + box["height"] <= options["viewport"]["height"], f"the first picture stands on the first screen, not at {box}")
         visit.close()
+
+    accessibility.check_accessibility(browser, origin, address, views_of(rows))
 
     # From a disk the page also shows originals, which lie in SOURCE.
     visit = Visit(browser, "file://", index.as_uri())

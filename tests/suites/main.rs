@@ -7,6 +7,7 @@ mod accuracy;
 mod audit;
 mod audit_ends;
 mod checkpoints;
+mod cleaning;
 mod command_line;
 mod decisions;
 mod distributed;

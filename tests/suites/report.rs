@@ -48,7 +48,7 @@ fn page_data(out: &Path) -> Value {
 }
 
 /// The keys of findings that meet an SQL condition.
-fn found(out: &Path, condition: &str) -> BTreeSet<String> {
+pub(crate) fn found(out: &Path, condition: &str) -> BTreeSet<String> {
     let query = format!(
         "SELECT key FROM '{{out}}/report/findings.parquet' WHERE {condition} ORDER BY rank"
     );

@@ -16,15 +16,15 @@ use tempfile::tempdir;
 use crate::report::duckdb;
 
 /// A report that is served.
-struct Served {
-    program: Running,
-    url: String,
+pub(crate) struct Served {
+    pub(crate) program: Running,
+    pub(crate) url: String,
     host: String,
     cookie: String,
 }
 
 impl Served {
-    fn start(out: &str, variables: &[(String, String)]) -> Self {
+    pub(crate) fn start(out: &str, variables: &[(String, String)]) -> Self {
         let mut command = camshaft(["serve", "--no-open", out]);
         let program = Running::start(command.envs(variables.iter().cloned()));
         let url = || {
