@@ -192,11 +192,11 @@ def check_addresses(visit, reader, images):
     expect(reader, by, "the list as it was left")
     page.go_back()
     page.go_back()
-    page.wait_for_function("document.getElementById('filter-sort').value === 'key'")
+    page.wait_for_function("() => document.getElementById('filter-sort').value === 'key'")
     expect(reader, images.keys, "back to the first order")
     page.go_forward()
     page.go_forward()
-    page.wait_for_function("document.getElementById('filter-descending').value === '1'")
+    page.wait_for_function("() => document.getElementById('filter-descending').value === '1'")
     expect(reader, by, "forward to the last order")
     page.locator("#nav a[href='#work']").click()
     page.wait_for_selector("body[data-list=work]")
@@ -268,7 +268,7 @@ def check_all_at_once(visit, reader, images):
     page.locator("dialog").wait_for(state="detached")
     page.wait_for_function("wanted => parseInt(document.querySelector('#work-view .progress-text').textContent.replaceAll(',', '')) === wanted", arg=expected)
     page.click("#undo")
-    page.wait_for_function("parseInt(document.querySelector('#work-view .progress-text').textContent) === 0")
+    page.wait_for_function("() => parseInt(document.querySelector('#work-view .progress-text').textContent) === 0")
 
 
 def check_similar(visit, reader, images):
@@ -276,7 +276,7 @@ def check_similar(visit, reader, images):
     page = reader.page
     if images.in_files:
         visit.open(f"#images?like={urllib.parse.quote(images.keys[0], safe='')}")
-        page.wait_for_function("document.querySelector('#work-view [role=status]:not([hidden])')?.textContent.includes('camshaft serve OUT')")
+        page.wait_for_function("() => document.querySelector('#work-view [role=status]:not([hidden])')?.textContent.includes('camshaft serve OUT')")
         return None
     if not images.has("sketch"):
         return None
@@ -287,7 +287,7 @@ def check_similar(visit, reader, images):
     begun = page.evaluate("performance.now()")
     page.keyboard.press("m")
     page.wait_for_selector("body[data-view=work][data-list=images]")
-    page.wait_for_function("document.querySelector('#work-view .chosen:not([hidden])')")
+    page.wait_for_function("() => document.querySelector('#work-view .chosen:not([hidden])')")
     seconds = (page.evaluate("performance.now()") - begun) / 1000
     if images.count <= 5000:
         wanted = images.similar(place)
@@ -331,7 +331,7 @@ def check_map(visit, reader, images):
     page = reader.page
     visit.open("#map")
     if not images.has("map_x"):
-        page.wait_for_function("document.getElementById('map-view').textContent.includes('There is no map')")
+        page.wait_for_function("() => document.getElementById('map-view').textContent.includes('There is no map')")
         return
     page.wait_for_selector(".map-frame canvas[data-painted]")
     check(page.locator("#nav a[aria-current]").get_attribute("href") == "#map", "the navigation marks the map")
@@ -406,7 +406,7 @@ def check_from_disk(visit, images):
     if images.in_files:
         check("camshaft serve OUT" in page.locator("#work-view [role=status]:visible").first.inner_text(), "the list says how to open it")
         page.evaluate("location.hash = '#map'")
-        page.wait_for_function("document.querySelector('#map-view [role=status]').textContent.includes('camshaft serve OUT')")
+        page.wait_for_function("() => document.querySelector('#map-view [role=status]').textContent.includes('camshaft serve OUT')")
     else:
         page.wait_for_function("wanted => Number(document.querySelector('#work-view .result strong').textContent.replace(/\\D/g, '')) === wanted", arg=images.count)
 

@@ -138,7 +138,7 @@ class AllImages {
     this.entries = entries;
     this.images = images;
     const [given, meant] = [images.stored('label'), images.stored('label_class')];
-    const labels = Uint32Array.from({ length: images.count }, (_, place) => meant?.[place] || given?.[place] || 0);
+    const labels = numbersOf(images.count, (place) => meant?.[place] || given?.[place] || 0);
     this.label = this.names(labels);
     this.predicted = this.names(images.stored('predicted') ?? new Uint8Array(images.count));
     index.attach(this, length);
@@ -234,14 +234,20 @@ class AllImages {
       const sorted = names.map((_, number) => number).slice(1).sort((a, b) => names[a].localeCompare(names[b], undefined, { numeric: true }));
       const ranks = new Uint32Array(names.length).fill(NO_PLACE);
       sorted.forEach((number, rank) => { ranks[number] = rank; });
-      return Uint32Array.from(values, (number) => ranks[number]);
+      return numbersOf(length, (place) => ranks[values[place]]);
     };
     const numbers = {
-      key: () => Uint32Array.from({ length }, (_, place) => place),
+      key: () => numbersOf(length, (place) => place),
       label: () => ranked(this.label),
       predicted: () => ranked(this.predicted),
-      score: () => Uint32Array.from({ length }, (_, place) => { const score = this.value('score', place); return score === null ? NO_PLACE : Math.round(score * 1e6); }),
-      pixels: () => Uint32Array.from({ length }, (_, place) => { const pixels = this.value('pixels', place); return pixels === null ? NO_PLACE : Math.min(NO_PLACE - 1, pixels); }),
+      score: () => numbersOf(length, (place) => {
+        const score = this.value('score', place);
+        return score === null ? NO_PLACE : Math.round(score * 1e6);
+      }),
+      pixels: () => {
+        const [wide, high] = ['width', 'height'].map((side) => images.stored(side));
+        return numbersOf(length, (place) => (wide[place] === NO_PLACE || high[place] === NO_PLACE ? NO_PLACE : Math.min(NO_PLACE - 1, wide[place] * high[place])));
+      },
     }[sort];
     if (numbers) return orderOf(numbers(), NO_PLACE, descending);
     return orderOf(images.stored(sort) ?? new Uint8Array(length), images.missing(sort), descending);
@@ -261,8 +267,8 @@ class AllImages {
     const wanted = { right: true, wrong: false, unknown: null }[right];
     const kindCounts = new Uint32Array(index.kind.names.length);
     const passing = new Uint8Array(index.length);
-    const passed = [];
-    let [any, nothing] = [0, 0];
+    const passed = new Uint32Array(this.entries.length);
+    let [found, any, nothing] = [0, 0, 0];
     const alike = like !== null && filters.sort === 'alike';
     const order = alike ? (filters.descending ? [...this.alike.places].reverse() : this.alike.places) : this.order(filters.sort, filters.descending);
     for (const place of order) {
@@ -286,9 +292,9 @@ class AllImages {
       for (let number = 1; number < kindCounts.length; number += 1) kindCounts[number] += (kinds >> number) & 1;
       if (kind === NOTHING ? !without : kindNumber !== null && (kindNumber < 0 || ((kinds >> kindNumber) & 1) === 0)) continue;
       passing[entry] = 1;
-      passed.push(entry);
+      passed[found++] = entry;
     }
-    return { entries: Uint32Array.from(passed), passing, images: passed.length, any, nothing, kindCounts };
+    return { entries: passed.slice(0, found), passing, images: found, any, nothing, kindCounts };
   }
 
   /** A test of images by text: every part is in the key or in a finding. Null without a text. */

@@ -243,3 +243,117 @@ fn read_sketches(table: &TableReader, places: Vec<u32>) -> Result<Option<Vec<u8>
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("the data have only strings and numbers")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::predictions::{COLUMNS, ImageRow, LabelMeaning, RowFailure, RowPrediction};
+    use crate::predictions::{SketchBytes, usual_measures};
+    use crate::table::table_of;
+
+    fn table() -> TableReader {
+        let predicted = |label: &str, probability, number: u8| {
+            let numbers = vec![number; SKETCH_NUMBERS];
+            Some(RowPrediction {
+                labels: vec![label.to_owned()],
+                probabilities: vec![probability],
+                sketch: Some(SketchBytes { scale: 1.0, numbers }),
+                ..RowPrediction::default()
+            })
+        };
+        let row = |key: &str| ImageRow { key: key.to_owned(), ..ImageRow::default() };
+        let rows = [
+            ImageRow {
+                label: Some("kitty".to_owned()),
+                meaning: LabelMeaning::Class(0, "cat".to_owned()),
+                predicted: predicted("dog", 0.5, 3),
+                measures: Some(usual_measures()),
+                width: Some(70_000),
+                ..row("b.jpg")
+            },
+            ImageRow { predicted: predicted("cat", 0.75, 7), ..row("c.jpg") },
+            ImageRow {
+                failure: Some(RowFailure {
+                    class: "undecodable".to_owned(),
+                    message: String::new(),
+                    attempts: 1,
+                }),
+                ..row("a.jpg")
+            },
+        ];
+        table_of(rows, COLUMNS)
+    }
+
+    /// The data, and the files by name.
+    fn read(most_in_page: usize) -> (ImagesData, HashMap<String, Vec<u8>>) {
+        let listed = ListedImages {
+            findings: vec![
+                ("c.jpg".to_owned(), Some("b.jpg".to_owned())),
+                ("a.jpg".to_owned(), None),
+            ],
+            map: Some(ImageMap { points: vec![[1, 2], [3, 4], NOWHERE] }),
+            originals: Some("file:///images".to_owned()),
+            most_in_page,
+        };
+        let (sender, mut receiver) = mpsc::channel(100);
+        let data = read_images(&table(), &listed, &Thumbnails::default(), &sender).unwrap();
+        let mut files = HashMap::new();
+        while let Ok(file) = receiver.try_recv() {
+            files.insert(file.name, file.content);
+        }
+        (data, files)
+    }
+
+    fn column<'a>(data: &'a ImagesData, name: &str) -> &'a ImageColumn {
+        data.columns.iter().find(|column| column.name == name).unwrap()
+    }
+
+    #[test]
+    fn the_page_has_all_images_in_the_order_of_their_keys() {
+        let (data, files) = read(3);
+        assert!(files.is_empty());
+        assert_eq!((data.images, data.mapped, data.in_files), (3, 2, false));
+        assert_eq!(
+            serde_json::to_string(&data.keys).unwrap(),
+            r#"[[0,"a.jpg",0,"b.jpg",0,"c.jpg"]]"#
+        );
+        assert_eq!(data.names, ["kitty", "cat", "dog"]);
+        let bytes = |name| BASE64.decode(column(&data, name).data.as_ref().unwrap()).unwrap();
+        assert_eq!(bytes("label"), [0, 1, 0]);
+        assert_eq!(bytes("label_class"), [0, 2, 0]);
+        assert_eq!(bytes("predicted"), [0, 3, 2]);
+        assert_eq!(bytes("failure"), [1, 0, 0]);
+        assert_eq!(bytes("probability"), [255, 255, 0, 0, 254, 255]);
+        let probability = column(&data, "probability");
+        assert_eq!(probability.from, Some(0.5));
+        assert!((probability.step.unwrap() * 65_534.0 - 0.25).abs() < 1e-6);
+        assert_eq!(bytes("width"), [[255; 4], 70_000_u32.to_le_bytes(), [255; 4]].concat());
+        assert_eq!(bytes("finding_images"), [[2, 0, 0, 0], [0; 4]].concat());
+        assert_eq!(bytes("best_images"), [[1, 0, 0, 0], [255; 4]].concat());
+        assert_eq!(bytes("map_y"), [255, 255, 2, 0, 4, 0]);
+        let sketches = [[0; SKETCH_NUMBERS], [3; SKETCH_NUMBERS], [7; SKETCH_NUMBERS]].concat();
+        assert_eq!(bytes("sketch"), sketches);
+        // No image has the number, so that nothing is there to sort by.
+        assert!(data.columns.iter().all(|column| column.name != "camera_year"));
+    }
+
+    #[test]
+    fn data_of_more_images_are_in_files() {
+        let (page, _) = read(3);
+        let (data, files) = read(2);
+        assert!(data.in_files && data.keys.is_empty());
+        assert_eq!(data.first_keys, ["a.jpg"]);
+        assert_eq!(files["keys-0.json"], br#"[0,"a.jpg",0,"b.jpg",0,"c.jpg"]"#);
+        for column in &data.columns {
+            assert_eq!(column.data, None);
+            let in_page = page.columns.iter().find(|other| other.name == column.name).unwrap();
+            let content = &files[&format!("{}.bin", column.name)];
+            assert_eq!(Some(BASE64.encode(content)), in_page.data, "{}", column.name);
+        }
+        assert!(!files.contains_key("sketch.bin"));
+    }
+}

@@ -104,10 +104,11 @@ class MapView {
     this.parts.hidden = false;
     if (!this.places) {
       const [xs, ys] = ['map_x', 'map_y'].map((name) => images.stored(name));
-      this.places = Uint32Array.from({ length: images.count }, (_, place) => place).filter((place) => xs[place] !== 65535);
+      this.places = numbersOf(images.count, (place) => place).filter((place) => xs[place] !== 65535);
       Object.assign(this, { xs, ys });
       const left = images.count - this.places.length;
-      this.status.textContent = left > 0 ? `${counted(this.places.length, 'image')} on the map; ${count(left)} of ${count(images.count)} are not: ${images.inFiles ? 'the map of a run of this size shows a sample, and images without an embedding have no place' : 'they have no embedding'}.` : `${counted(this.places.length, 'image')} on the map.`;
+      const why = images.inFiles ? 'the map of a run of this size shows a sample' : 'no embedding was recorded';
+      this.status.textContent = `${counted(this.places.length, 'image')} on the map.${left > 0 ? ` Not on it: ${count(left)}, since ${why}.` : ''}`;
     }
     this.resize();
     this.setMeaning(by in MAP_MEANINGS ? by : this.all.label.values.some(Boolean) ? 'label' : 'predicted');

@@ -72,7 +72,7 @@ class WorkList {
           select('right', 'Prediction', [['', 'Any'], ['right', 'Right'], ['wrong', 'Wrong'], ['unknown', 'Nothing to compare']].map(option)),
           this.field('Minimum score', el('input', { type: 'number', id: 'filter-min', step: 'any', inputmode: 'decimal', placeholder: 'any', on: { input: later('min', (value) => (value === '' || Number.isNaN(Number(value)) ? null : Number(value))) } }), 'small'),
           select('sort', 'Order', []),
-          this.field('Direction', el('select', { id: 'filter-descending', on: { change: (event) => this.set({ descending: event.target.value !== '' }) } }, [['', 'Ascending'], ['1', 'Descending']].map(option)), 'small'),
+          this.field('Direction', el('select', { id: 'filter-descending', on: { change: (event) => this.set({ descending: event.target.value !== '' }) } }), 'small'),
           el('div', { class: 'field small' }, el('button', { type: 'button', id: 'reset', on: { click: () => this.set(everything(this.filters.scope)) } }, 'Clear filters')))));
   }
 
@@ -267,6 +267,8 @@ class WorkList {
   /** The choices of the controls that are others in the other scope. */
   fillControls(images, columns) {
     const option = ([value, text]) => el('option', { value }, text);
+    const [up, down] = this.filters.sort === 'alike' ? ['Most similar first', 'Least similar first'] : ['Ascending', 'Descending'];
+    byId('filter-descending').replaceChildren(option(['', up]), option(['1', down]));
     // The orders depend on the columns, and on whether the list is of similar images.
     byId('filter-sort').replaceChildren(...SCOPES[this.filters.scope].orders(this.all, this.filters).map(option));
     if (this.filled === this.filters.scope) return;

@@ -169,7 +169,8 @@ mod tests {
         let rows = (0..count).map(|at| {
             let number = |place: usize| {
                 let kind = if place.is_multiple_of(2) == at.is_multiple_of(2) { 90 } else { 0 };
-                (kind + (at * 31 + place * 17) % 23) as u8
+                let noise = ((at * 7919 + place * 10_007) as u32).wrapping_mul(0x9E37_79B1) >> 16;
+                kind + (noise % 23) as u8
             };
             let numbers = (0..size_of_sketch()).map(number).collect();
             let sketch = (at % 9 != 8).then_some(SketchBytes { scale: 0.1, numbers });
