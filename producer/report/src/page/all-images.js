@@ -47,7 +47,7 @@ class AllImages {
     this.alike = { key: null, places: [], cosines: new Map() };
   }
 
-  // Reading. Each of these returns null if everything is here, else a promise.
+  // Reading. Each of these returns null if everything is here, else a promise; `open` may throw, too.
 
   /** Gets the images' data. */
   open() {
@@ -328,11 +328,15 @@ class AllImages {
   }
 }
 
-/** Does steps that are done at once or promise to be. Returns null if all were done at once, else a promise. */
+/** Does steps that are done at once or promise to be. Returns null if all were done at once, else a promise, also of what failed at once. */
 function inTurn(steps) {
-  for (let at = 0; at < steps.length; at += 1) {
-    const waiting = steps[at]();
-    if (waiting) return Promise.resolve(waiting).then(() => inTurn(steps.slice(at + 1)));
+  try {
+    for (let at = 0; at < steps.length; at += 1) {
+      const waiting = steps[at]();
+      if (waiting) return Promise.resolve(waiting).then(() => inTurn(steps.slice(at + 1)));
+    }
+    return null;
+  } catch (error) {
+    return Promise.reject(error);
   }
-  return null;
 }

@@ -13,13 +13,8 @@ class Detail {
 
   show(address, how) {
     const { key, filters } = address;
-    let waiting;
-    try {
-      // An image without findings is known once all images are.
-      waiting = this.all.prepare(filters) ?? (this.index.entryOf(key) < 0 && this.hasImages() ? this.all.find(key) : null);
-    } catch (error) {
-      waiting = Promise.reject(error);
-    }
+    // An image without findings is known once all images are.
+    const waiting = this.all.prepare(filters) ?? (this.index.entryOf(key) < 0 && this.hasImages() ? this.all.find(key) : null);
     this.asked = waiting;
     if (!waiting) {
       this.open(address, how);
@@ -185,6 +180,8 @@ class Detail {
     const { images, places } = this.all;
     const place = images ? places[this.entry] : undefined;
     if (place === undefined || place === NO_PLACE) return null;
+    // In files they would be fetched for all images.
+    if (!images.inFiles) images.load(Object.keys(ORDERS));
     const known = Object.entries(ORDERS).filter(([name, { write }]) => write && !['alike', 'score', 'pixels'].includes(name)).map(([name, order]) => [order.name, images.number(name, place), order.write]).filter(([, value]) => value !== null);
     return known.length > 0 && el('details', { class: 'measured' }, el('summary', {}, 'Numbers'), pairs(known.map(([name, value, write]) => [name, write(value)])));
   }

@@ -74,13 +74,7 @@ class MapView {
       this.wait.hidden = false;
       this.parts.hidden = true;
     };
-    let waiting;
-    try {
-      waiting = this.prepare();
-    } catch (error) {
-      say(error.message);
-      return;
-    }
+    const waiting = inTurn([() => this.all.open(), () => this.all.images.load(['map_x', 'map_y'])]);
     const go = () => this.showMap(by, say);
     if (!waiting) {
       go();
@@ -88,10 +82,6 @@ class MapView {
     }
     say('Reading the images …');
     waiting.then(() => { if (!this.node.hidden) go(); }, (error) => say(error.message));
-  }
-
-  prepare() {
-    return inTurn([() => this.all.open(), () => this.all.images.load(['map_x', 'map_y'])]);
   }
 
   showMap(by, say) {

@@ -129,12 +129,7 @@ class WorkList {
 
   /** Goes on once everything that a list needs is here: at once if it is. Says what is missing if it can't be had. */
   async whenReady(filters, go) {
-    let waiting;
-    try {
-      waiting = this.all.prepare(filters);
-    } catch (error) {
-      waiting = Promise.reject(error);
-    }
+    const waiting = this.all.prepare(filters);
     this.waiting = waiting;
     if (waiting) {
       const late = setTimeout(() => { if (this.waiting === waiting) this.say('Reading the images …'); }, 150);
