@@ -1,13 +1,14 @@
 //! `camshaft serve`: the report's page on this machine, with pictures from OUT and SOURCE, and decisions
 //! that are written to OUT.
 //!
-//! Owns the listening, its start and its end. `access` decides who may ask, `site` what is answered, and
-//! `board` keeps what everybody decides. Nobody but this machine is listened to, and every answer needs
+//! Owns the listening, its start and its end. `access` decides who may ask, `site` what is answered,
+//! `board` keeps what everybody decides, and `similar` tells which images are alike. Nobody but this machine is listened to, and every answer needs
 //! the token in the address that is printed.
 
 mod access;
 mod answers;
 mod board;
+mod similar;
 mod site;
 
 use std::net::Ipv4Addr;

@@ -9,6 +9,7 @@ no results. Thumbnails are drawn here, or cut from `--photos`, a folder of image
 """
 
 import argparse
+import array
 import base64
 import hashlib
 import html
@@ -38,7 +39,7 @@ AWKWARD_KEYS = [
 ]
 
 
-def build_page(report):
+def build_page(report, images=None):
     """The page as one string: the template's placeholders filled in one pass over the template.
 
     One pass, because a key may itself read `{{script}}`. Hashes are over the exact UTF-8 text
@@ -55,10 +56,15 @@ def build_page(report):
         "script": script,
         "csp_style": digest(style),
         "csp_script": digest(script),
-        "data": json.dumps(report, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "data": in_page(report),
+        "images": in_page(images),
     }
     template = (PAGE / "page.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
+
+
+def in_page(data):
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 # Pictures
@@ -329,8 +335,109 @@ def counts_of(rows):
     return [{"kind": kind, "problem": problem, "count": number} for (kind, problem), number in counts.items()]
 
 
-def make(out, rows=200, classes=3, variant="full", photos=None):
+# All images
+
+
+def front_coded(keys):
+    """Keys as the report crate packs them. Those of the fixtures hold no character beyond U+FFFF."""
+    parts, before = [], ""
+    for key in keys:
+        alike = 0
+        while alike < min(len(key), len(before)) and key[alike] == before[alike]:
+            alike += 1
+        parts += [alike, key[alike:]]
+        before = key
+    return parts
+
+
+def images_data(listed, labels, chance, others, embeddings, in_files=None):
+    """The block of all images: those of the findings, the best of groups, and `others` without a finding.
+
+    With `in_files`, a folder, keys and columns are written there instead, as for a run of very many images.
+    """
+    facts = {}
+    for row in listed:
+        facts.setdefault(row["key"], {"label": row["label"], "predicted": row["predicted"], "probability": row["probability"], "failure": row.get("failure"), "overlay": row["overlay"], "thumbnails": row["thumbnail"] + 2 * row["overlay_thumbnail"]})
+    for row in listed:
+        if row.get("best"):
+            facts.setdefault(row["best"], {"label": row["other_label"], "predicted": row["other_label"] or labels[0], "probability": 0.99, "failure": None, "overlay": row["other_overlay"], "thumbnails": 3 * row["other_thumbnail"]})
+    for at in range(others):
+        label = chance.choice(labels)
+        folder = re.sub(r"\W+", "", label)
+        predicted = chance.choice(labels) if chance.random() < 0.03 else label
+        facts.setdefault(f"rest/{folder}/{folder}.{at:06}.jpg", {"label": label if listed and listed[0]["label"] else None, "predicted": predicted, "probability": round(chance.uniform(0.4, 1), 4), "failure": None, "overlay": None, "thumbnails": 0})
+    keys = sorted(facts, key=lambda key: key.encode("utf-16-be"))
+    place = {key: at for at, key in enumerate(keys)}
+    in_order = [facts[key] for key in keys]
+    names = sorted({fact[column] for fact in in_order for column in ("label", "predicted") if fact[column] is not None})
+    overlays = sorted({fact["overlay"] for fact in in_order if fact["overlay"]})
+    per_page = 64
+    columns, files = [], {}
+
+    def add(name, kind, numbers, scale=None):
+        content = array.array({"u8": "B", "u16": "H", "u32": "I", "i8": "b"}[kind], numbers).tobytes()
+        column = {"name": name, "kind": kind, **({"from": scale[0], "step": scale[1]} if scale else {})}
+        if in_files:
+            files[f"{name}.bin"] = content
+        else:
+            column["data"] = base64.b64encode(content).decode()
+        columns.append(column)
+
+    def add_share(name, values):
+        add(name, "u16", [65535 if value is None else round(value * 65534) for value in values], (0.0, 1 / 65534))
+
+    number = {name: at + 1 for at, name in enumerate(names)}
+    add("label", "u16", [number.get(fact["label"], 0) for fact in in_order])
+    # A file that can't be read has no class to compare.
+    add("label_class", "u16", [0 if fact["failure"] else number.get(fact["label"], 0) for fact in in_order])
+    add("predicted", "u16", [number.get(fact["predicted"], 0) for fact in in_order])
+    add("failure", "u8", [1 if fact["failure"] else 0 for fact in in_order])
+    at_overlay = {path: at + 1 for at, path in enumerate(overlays)}
+    add("overlay", "u32", [at_overlay.get(fact["overlay"], 0) for fact in in_order])
+    add("thumbnails", "u8", [fact["thumbnails"] for fact in in_order])
+    add_share("probability", [fact["probability"] for fact in in_order])
+    for name in ("brightness", "blur"):
+        add_share(name, [None if fact["failure"] else chance.random() for fact in in_order])
+    add("width", "u32", [0xFFFFFFFF if fact["failure"] else chance.randrange(60, 4000) for fact in in_order])
+    add("height", "u32", [0xFFFFFFFF if fact["failure"] else chance.randrange(60, 4000) for fact in in_order])
+    missing = 0xFFFFFFFF
+    add("finding_images", "u32", [place[row["key"]] for row in listed])
+    add("best_images", "u32", [place[row["best"]] if row.get("best") else missing for row in listed])
+    if embeddings:
+        # A cluster for each predicted class.
+        middle = {name: [chance.gauss(0, 40) for _ in range(128)] for name in names}
+        spot = {name: (chance.randrange(9000, 56000), chance.randrange(9000, 56000)) for name in names}
+        vary = [[chance.gauss(0, 25) for _ in range(128)] for _ in range(64)]
+        sketches, xs, ys = array.array("b"), [], []
+        for at, fact in enumerate(in_order):
+            if fact["failure"]:
+                sketches.extend([0] * 128)
+                xs.append(65535)
+                ys.append(65535)
+                continue
+            one, other = vary[chance.randrange(64)], vary[chance.randrange(64)]
+            sketches.extend(max(-127, min(127, round(a + b - c))) for a, b, c in zip(middle[fact["predicted"]], one, other))
+            x, y = spot[fact["predicted"]]
+            xs.append(max(0, min(65534, round(chance.gauss(x, 2500)))))
+            ys.append(max(0, min(65534, round(chance.gauss(y, 2500)))))
+        add("map_x", "u16", xs)
+        add("map_y", "u16", ys)
+        if not in_files:
+            add("sketch", "i8", sketches)
+    pages = [front_coded(keys[at : at + per_page]) for at in range(0, len(keys), per_page)]
+    if in_files:
+        files.update({f"keys-{at}.json": json.dumps(page).encode() for at, page in enumerate(pages)})
+        in_files.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (in_files / name).write_bytes(content)
+    return {"schema": 1, "images": len(keys), "in_files": bool(in_files), "originals": None, "keys_per_page": per_page, "first_keys": keys[::per_page],
+            "keys": [] if in_files else pages, "names": names, "splits": [], "failures": ["undecodable"], "overlays": overlays, "columns": columns,
+            "mapped": sum(not fact["failure"] for fact in in_order) if embeddings else 0}
+
+
+def make(out, rows=200, classes=3, variant="full", photos=None, others=120, in_files=False):
     """Writes OUT and returns the path of its page."""
+    images = None
     chance = random.Random(7)
     out = Path(out)
     report = {"schema": 1, "title": "cats-vs-dogs on s3://data/pets <i>", "built_at": "2026-11-25T20:00:00Z", "camshaft": "0.1.0",
@@ -357,7 +464,8 @@ def make(out, rows=200, classes=3, variant="full", photos=None):
                 if row["other"]:
                     files.write(f"predictions/{row['other']}.json", b"{}")
         errors = sum(row["kind"] == "label-error" for row in listed)
-        report["overview"] = overview(chance, labels, 700 * len(labels), errors)
+        images = images_data(listed, labels, random.Random(8), others, variant == "full", out / "report" / "images" if in_files else None)
+        report["overview"] = overview(chance, labels, images["images"], errors)
         report["findings"] = {"total": rows, "listed": rows, "duplicate_groups": len(groups), "counts": counts_of(listed), "rows": listed}
         if variant == "full":
             report.update(trust=trust(), clusters=clusters(chance, files, 3 if classes > 1 else None), tests=tests(chance, labels), comparison=comparison(files), slices={"tested_accuracy": True, "compared_labels": True, "notes": [], "list": slices(labels, files)}, confused=confused(report["overview"]["confusion"]["counts"], files))
@@ -370,7 +478,7 @@ def make(out, rows=200, classes=3, variant="full", photos=None):
             report.update(clusters=[], tests=[], comparison=None)
     page = out / "report" / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(build_page(report), encoding="utf-8")
+    page.write_text(build_page(report, images), encoding="utf-8")
     return page
 
 
@@ -380,5 +488,7 @@ if __name__ == "__main__":
     arguments.add_argument("--rows", type=int, default=200)
     arguments.add_argument("--classes", type=int, default=3)
     arguments.add_argument("--variant", choices=["full", "bare", "empty"], default="full")
+    arguments.add_argument("--others", type=int, default=120, help="images that nothing was found about")
+    arguments.add_argument("--in-files", action="store_true", help="the data of all images in files beside the page")
     arguments.add_argument("--photos", help="a folder of images to cut thumbnails from")
     print(make(**vars(arguments.parse_args())))

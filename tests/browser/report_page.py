@@ -6,7 +6,7 @@
 
 The expected values are read from the data inside the page, so that any report can be checked. If a
 check fails, the exit status is 1 and a line names the check; otherwise it is 0. work_list.py has the checks
-of the work list.
+of the work list, all_images.py those of all images, similar ones and the map.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import accessibility
+import all_images
 import probes
 import work_list
 from reading import Visit, check, most_common, none
@@ -74,7 +75,7 @@ def check_sections(visit, report):
         check(stray not in text or stray in re.sub(r"\bnull\b", "", source), f"the page shows a stray {stray}")
     check("can't be drawn" not in text, "a part could not be drawn")
     check(page.locator("h1:visible").inner_text() == re.sub(r"\s+", " ", report["title"]).strip(), "the title is the report's")
-    check(page.locator("script").count() == 2 and page.locator("img[src=x]").count() == 0, "text became markup")
+    check(page.locator("script").count() == 3 and page.locator("img[src=x]").count() == 0, "text became markup")
 
 
 def opens(link, origin):
@@ -187,10 +188,10 @@ def check_confusion(page, report):
 
 
 def views_of(rows):
-    """The fragments of all views that the report has."""
+    """The fragments of all views that the report has. Those of all images are in any report with findings."""
     images = [f"#image?key={urllib.parse.quote(row['key'], safe='')}" for row in rows[:1]]
     copies = [f"#image?key={urllib.parse.quote(row['key'], safe='')}" for row in rows if row["group"]][:1]
-    return ["", "#work", *images, *copies]
+    return ["", "#work", *(["#images", "#map"] if rows else []), *images, *copies]
 
 
 def check_theme(visit, rows):
@@ -218,7 +219,8 @@ def check_report(browser, out, screenshots=None, timed=False):
     rows = rows_of(report)
     server, origin = serve(out)
     address = f"{origin}/report/index.html"
-    without_data = len(html.encode()) - len(DATA.search(html)[1].encode())
+    without_data = len(html.encode()) - sum(len(block.search(html)[1].encode()) for block in (DATA, all_images.BLOCK))
+    images = all_images.Images(html, origin)
     check(without_data < MOST_BYTES, f"the page has {without_data} bytes without its data")
 
     visit = Visit(browser, origin, address, color_scheme="light")
@@ -243,6 +245,7 @@ def check_report(browser, out, screenshots=None, timed=False):
         work_list.check_all_at_once(visit, reader)
         work_list.check_history(visit, reader)
         check_keyboard(visit)
+    note += all_images.check_images(visit, reader, images, timed)
     visit.open()
     check_confusion(page, report)
     check_links(page, origin)
@@ -287,6 +290,8 @@ def check_report(browser, out, screenshots=None, timed=False):
         visit.open()
         visit.page.evaluate(probes.SCROLL_THROUGH)
         none(visit.page.evaluate(probes.PICTURES), "pictures are missing from a file")
+    if images.count > 0:
+        all_images.check_from_disk(visit, images)
     visit.close()
 
     visit = Visit(browser, origin, address)
@@ -318,7 +323,7 @@ def check_fixtures(browser, screenshots):
     import fixture
 
     for name, options in {"full": {}, "bare": {"variant": "bare"}, "empty": {"variant": "empty"}, "one": {"rows": 1, "classes": 1},
-                          "many classes": {"rows": 60, "classes": 40}, "large": {"rows": 100_000}}.items():
+                          "many classes": {"rows": 60, "classes": 40}, "files": {"others": 900, "in_files": True}, "large": {"rows": 100_000}}.items():
         with tempfile.TemporaryDirectory() as folder:
             fixture.make(folder, **options)
             print(f"{name}: {check_report(browser, folder, screenshots if name == 'full' else None, timed=True)}", flush=True)

@@ -153,6 +153,38 @@ fn nothing_but_the_report_is_served_and_to_nobody_without_the_token() {
     assert!(!small.out.join("decisions").exists(), "nothing was decided");
 }
 
+#[test]
+fn similar_images_are_told_to_the_page_alone() {
+    let small = small_report();
+    let served = Served::start(small.out.to_str().unwrap(), &[]);
+    let key = &small.keys[0];
+    let (status, answer) = served.get(&format!("/similar?key={key}"));
+    assert!(status == 200 && answer.contains("content-type: application/json"), "{answer}");
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let similar: Vec<Value> = serde_json::from_str(body).unwrap();
+    let mut keys: Vec<_> = similar.iter().map(|image| image["key"].as_str().unwrap()).collect();
+    keys.sort_unstable();
+    let mut others: Vec<_> = small.keys[1..].iter().map(String::as_str).collect();
+    others.sort_unstable();
+    assert_eq!(keys, others, "all other images, and not itself");
+    let cosines: Vec<_> = similar.iter().map(|one| one["similarity"].as_f64().unwrap()).collect();
+    assert!(cosines.is_sorted_by(|a, b| a >= b), "{cosines:?}");
+    assert!(cosines.iter().all(|cosine| cosine.abs() <= 1.0 + 1e-6), "{cosines:?}");
+
+    assert_eq!(served.get("/similar?key=no/such.jpg").0, 404);
+    assert_eq!(served.get("/similar").0, 400);
+    let (host, cookie) = (&*served.host, &*served.cookie);
+    let question = format!("GET /similar?key={key}");
+    for head in [
+        &[("host", host)][..],
+        &[("host", "evil.example"), ("cookie", cookie)],
+        &[("host", host), ("cookie", cookie), ("origin", "http://evil.example")],
+        &[("host", host), ("cookie", cookie), ("sec-fetch-site", "cross-site")],
+    ] {
+        assert_eq!(served.ask(&question, head, "").0, 403, "{head:?}");
+    }
+}
+
 fn decision(key: &str, decision: &str, label: Option<&str>) -> String {
     let label = label.map_or_else(String::new, |label| format!(r#""label":"{label}","#));
     format!(

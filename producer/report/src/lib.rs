@@ -16,6 +16,7 @@
 //! | `shortcut_proofs` | proofs of shortcuts as such a record |
 //! | `trust_measures` | measures of the maps as such a record |
 //! | `predictions` | the row of an image, and what is read back for all images |
+//! | `projection` | the map of the images |
 //! | `overview` | the numbers of a run |
 //! | `findings` | the searches, one file a search |
 //! | `slices` | parts of the data set that are worse, and labels that a property gives away |
@@ -34,6 +35,7 @@ mod left_out;
 mod overview;
 mod page;
 mod predictions;
+mod projection;
 mod report;
 mod run_images;
 mod shortcut_proofs;

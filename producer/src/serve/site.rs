@@ -1,5 +1,5 @@
-//! What is answered: the report's page and files, overlays, results, the images that have one, and
-//! decisions.
+//! What is answered: the report's page and files, overlays, results, the images that have one, which are
+//! alike, and decisions.
 //!
 //! Owns which paths there are. Nothing else of OUT can be had, and of SOURCE only images of the run: a
 //! folder of images may lie beside what is nobody's business.
@@ -21,6 +21,7 @@ use tracing::warn;
 use super::access::{Access, Refusal};
 use super::answers::{Answer, HTML, answer, media_type, refuse};
 use super::board::DecisionBoard;
+use super::similar::{SimilarError, SimilarImages};
 
 /// The page below OUT.
 pub(super) const PAGE: &str = "report/index.html";
@@ -32,8 +33,10 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 const MAX_IMAGE_BYTES: u64 = 256 << 20;
 /// The most bytes of decisions in one request: those of some 200,000 images.
 const MAX_BODY_BYTES: usize = 64 << 20;
-/// Tells the page that a program serves it: where decisions go, and where images are.
-const SERVED: &str = "<meta name=\"camshaft-served\" content=\"\" data-decisions=\"../decisions\" data-samples=\"../samples\" data-originals=\"../originals/\">";
+/// Tells the page that a program serves it: where decisions go, where samples and images are, and
+/// who knows which are alike.
+const SERVED: &str = "<meta name=\"camshaft-served\" content=\"\" data-decisions=\"../decisions\" \
+                      data-samples=\"../samples\" data-originals=\"../originals/\" data-similar=\"../similar\">";
 /// The number of lines that the page knows after an answer.
 const KNOWN: HeaderName = HeaderName::from_static("camshaft-known");
 
@@ -46,6 +49,8 @@ pub(super) struct Site {
     thumbnails: ThumbnailMaker,
     access: Access,
     board: Mutex<DecisionBoard>,
+    /// One question at a time: they read one file.
+    similar: Mutex<SimilarImages>,
 }
 
 impl Site {
@@ -60,7 +65,8 @@ impl Site {
         let source = run.open_images(stores);
         let layout = Layout::of(out.location());
         let thumbnails = ThumbnailMaker::new(out.clone(), source.clone());
-        Self { out, layout, source, thumbnails, access, board: Mutex::new(board) }
+        let similar = Mutex::new(SimilarImages::new(out.clone()));
+        Self { out, layout, source, thumbnails, access, board: Mutex::new(board), similar }
     }
 
     /// Answers a request.
@@ -82,6 +88,7 @@ impl Site {
             }
             (Method::GET, None) if path == "samples" => self.samples().await,
             (Method::POST, None) if path == "decisions" => self.decide(request.into_body()).await,
+            (Method::GET, None) if path == "similar" => self.similar(request.uri().query()).await,
             (Method::GET, Some(_)) if path == PAGE => self.page().await,
             (Method::GET, Some(_)) if path.starts_with(THUMBNAILS) => self.thumbnail(&path).await,
             (Method::GET, Some((REPORT | OVERLAYS | PREDICTIONS | FAILURES, _))) => {
@@ -179,6 +186,22 @@ impl Site {
             }
             Err(SampleError::Store(error)) => refuse_store(&error),
             Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
+
+    /// The images that are most like the one with the key in the query.
+    async fn similar(&self, query: Option<&str>) -> Answer {
+        let key = query.and_then(|query| query.strip_prefix("key="));
+        let key = key.and_then(|key| percent_decode_str(key).decode_utf8().ok());
+        let Some(key) = key else { return refuse(StatusCode::BAD_REQUEST, "ask with ?key=") };
+        match self.similar.lock().await.like(&key).await {
+            Ok(Some(images)) => answer(StatusCode::OK, JSON, images),
+            Ok(None) => refuse(StatusCode::NOT_FOUND, "the report has no image of this name"),
+            Err(SimilarError::Store(error)) => refuse_store(&error),
+            Err(error) => {
+                warn!("images can't be compared: {error}");
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+            }
         }
     }
 

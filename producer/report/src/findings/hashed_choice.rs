@@ -6,17 +6,17 @@ use std::collections::BTreeSet;
 use sha2::{Digest, Sha256};
 
 /// The `count` images with the smallest hashes, of those that are added.
-pub(super) struct SmallestHashes {
+pub(crate) struct SmallestHashes {
     count: usize,
     rows: BTreeSet<(u64, u32)>,
 }
 
 impl SmallestHashes {
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { count, rows: BTreeSet::new() }
     }
 
-    pub(super) fn add(&mut self, hash: u64, row: u32) {
+    pub(crate) fn add(&mut self, hash: u64, row: u32) {
         let is_full = self.rows.len() == self.count;
         if is_full && self.rows.last().is_none_or(|(largest, _)| *largest < hash) {
             return;
@@ -28,18 +28,18 @@ impl SmallestHashes {
     }
 
     /// Hashes and rows, in the order of the hashes.
-    pub(super) fn rows(&self) -> &BTreeSet<(u64, u32)> {
+    pub(crate) fn rows(&self) -> &BTreeSet<(u64, u32)> {
         &self.rows
     }
 
     /// As [`Self::rows`].
-    pub(super) fn into_rows(self) -> Vec<(u64, u32)> {
+    pub(crate) fn into_rows(self) -> Vec<(u64, u32)> {
         self.rows.into_iter().collect()
     }
 }
 
 /// The hash that chooses images.
-pub(super) fn hash_of(key: &str) -> u64 {
+pub(crate) fn hash_of(key: &str) -> u64 {
     let digest = Sha256::digest(key);
     let (first, _) = digest.as_slice().split_first_chunk().expect("a digest has 32 bytes");
     u64::from_be_bytes(*first)

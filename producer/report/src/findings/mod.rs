@@ -32,6 +32,7 @@ pub(crate) use class_maps::ClassMaps;
 pub(crate) use cluster::Cluster;
 pub use finding::finding_words;
 pub(crate) use finding::{COLUMNS, DuplicateGroup, Finding, FindingKind, Problem};
+pub(crate) use hashed_choice::{SmallestHashes, hash_of};
 pub(crate) use labels::EstimatedErrors;
 pub use labels::LabelOptions;
 pub use suspects::{ControlImage, ShortcutSuspect, SuspectPatch};

@@ -3,43 +3,67 @@
 //
 //   #predictions                       the report, at a section
 //   #work?kind=label-error&label=cat   the work list, filtered
+//   #images?sort=brightness&desc=1     all images, filtered and in an order; `like` is a key: those like it,
+//                                      `area` a part of the map: those in it
+//   #map?by=predicted                  the map, and what its colours mean
 //   #image?key=cat/a.jpg&kind=…        one image; the rest is the list that it was opened from
 
-const NO_FILTERS = { kind: null, problem: null, label: null, predicted: null, decision: null, text: '', min: null, sort: 'rank' };
-const NAMED_FILTERS = ['kind', 'problem', 'label', 'predicted', 'decision'];
+const NO_FILTERS = {
+  scope: 'work', kind: null, problem: null, label: null, predicted: null, right: null, decision: null, text: '', min: null, like: null, area: null, sort: 'rank', descending: false,
+};
+const NAMED_FILTERS = ['kind', 'problem', 'label', 'predicted', 'right', 'decision', 'like', 'area'];
+/** The filters of a list that shows everything. */
+const everything = (scope) => (scope === 'images' ? { ...NO_FILTERS, scope, sort: 'key' } : NO_FILTERS);
+/** The kind of images that nothing was found about. */
+const NOTHING = 'nothing';
+/** The list of images that are like one. */
+const alikeAddress = (key) => workAddress({ ...everything('images'), like: key, sort: 'alike' });
+
+/** The order of a list whose address names none. */
+const usualOrder = ({ scope, like }) => (scope !== 'images' ? 'rank' : like === null || like === undefined ? 'key' : 'alike');
 
 function filterFields(filters, fields = new URLSearchParams()) {
   for (const name of NAMED_FILTERS) if (filters[name] !== null && filters[name] !== undefined) fields.set(name, filters[name]);
   if (filters.text) fields.set('q', filters.text);
   if (isNumber(filters.min)) fields.set('min', filters.min);
-  if (filters.sort && filters.sort !== 'rank') fields.set('sort', filters.sort);
+  if (filters.sort && filters.sort !== usualOrder(filters)) fields.set('sort', filters.sort);
+  if (filters.descending) fields.set('desc', 1);
   return fields;
 }
 
-function readFilters(fields) {
+function readFilters(fields, scope) {
   const min = Number.parseFloat(fields.get('min') ?? '');
+  const sort = fields.get('sort');
+  const like = fields.get('like');
+  const known = scope === 'images' ? sort in ORDERS && (sort !== 'alike' || like !== null) : sort === 'key';
   return {
-    ...NO_FILTERS,
+    ...everything(scope),
     ...Object.fromEntries(NAMED_FILTERS.map((name) => [name, fields.get(name)])),
-    text: fields.get('q') ?? '', min: Number.isNaN(min) ? null : min, sort: fields.get('sort') === 'key' ? 'key' : 'rank',
+    text: fields.get('q') ?? '', min: Number.isNaN(min) ? null : min, sort: known ? sort : usualOrder({ scope, like }), descending: scope === 'images' && fields.get('desc') === '1',
   };
 }
 
-/** The address of the work list with these filters. */
+/** The address of a list with these filters: the work list, or all images. */
 function workAddress(filters) {
   const fields = filterFields(filters).toString();
-  return fields ? `#work?${fields}` : '#work';
+  return fields ? `#${filters.scope}?${fields}` : `#${filters.scope}`;
 }
 
 /** The address of an image in the list with these filters. */
-const imageAddress = (key, filters) => `#image?${filterFields(filters, new URLSearchParams({ key }))}`;
+function imageAddress(key, filters) {
+  const fields = new URLSearchParams({ key });
+  if (filters.scope === 'images') fields.set('in', 'images');
+  return `#image?${filterFields(filters, fields)}`;
+}
 
-/** What an address after # names: `view` is report, work or image. */
+/** What an address after # names: `view` is report, work (with a scope of its own), image or map. */
 function readAddress(hash) {
   const [, name, rest] = /^#?([^?]*)\??(.*)$/s.exec(hash);
   const fields = new URLSearchParams(rest);
-  if (name === 'image' && fields.has('key')) return { view: 'image', key: fields.get('key'), filters: readFilters(fields) };
-  if (name === 'work' || name === 'image') return { view: 'work', filters: readFilters(fields) };
+  const scope = name === 'images' || fields.get('in') === 'images' ? 'images' : 'work';
+  if (name === 'image' && fields.has('key')) return { view: 'image', key: fields.get('key'), filters: readFilters(fields, scope) };
+  if (['work', 'images', 'image'].includes(name)) return { view: 'work', filters: readFilters(fields, scope) };
+  if (name === 'map') return { view: 'map', by: fields.get('by') };
   return { view: 'report', section: name };
 }
 
@@ -92,9 +116,9 @@ class Router {
     this.shown = location.hash;
   }
 
-  /** Back to the list that an image was opened from. */
+  /** Back to the list or the map that an image was opened from. */
   leave(hash) {
-    if (this.before === 'work') history.back();
+    if (['work', 'map'].includes(this.before)) history.back();
     else this.replace(hash);
   }
 

@@ -23,7 +23,7 @@ use crate::predictions::ImageExample;
 use crate::slices::{Slice, Slices};
 
 /// The most findings that the page lists; all of them are in `findings.parquet`.
-const LISTED_FINDINGS: usize = 100_000;
+pub(crate) const LISTED_FINDINGS: usize = 100_000;
 
 /// Everything that the page is drawn from.
 #[derive(Debug, Serialize)]

@@ -8,12 +8,17 @@ class Deciding {
     this.store = store;
     this.said = el('p', { class: 'unseen', role: 'status' });
     document.body.append(this.said);
-    index.decide(null, (key) => store.all.get(key));
-    store.onchange((keys) => index.decide(keys, (key) => store.all.get(key)));
+    const decisionOf = (key) => store.all.get(key);
+    index.decide(store.all.keys(), decisionOf);
+    store.onchange((keys) => {
+      index.decide(keys, decisionOf);
+      // What others decide may be about images whose keys are not here yet.
+      index.all?.images.loadPlaces(keys)?.then(() => index.decide(keys, decisionOf));
+    });
   }
 
   decisionOf(entry) {
-    return this.store.all.get(this.index.keys[entry]);
+    return this.store.all.get(this.index.keyOf(entry));
   }
 
   say(text) {
@@ -24,23 +29,24 @@ class Deciding {
   /** Decides about entries, as a store's `set` does. Asks for the reader's name first, once. Returns whether it is done. */
   async decide(entries, decision, label) {
     if (entries.length === 0) return false;
+    await this.index.all?.loadKeys(entries);
     if (this.store.by === null) {
       const name = await askName(null);
       if (name === null) return false;
       this.store.setBy(name);
     }
-    this.store.set(entries.map((entry) => this.index.keys[entry]), decision, label);
-    this.say(`${entries.length === 1 ? this.index.keys[entries[0]] : counted(entries.length, 'image')}: ${typeof label === 'function' ? 'relabel' : decisionWords({ decision, label })}`);
+    this.store.set(entries.map((entry) => this.index.keyOf(entry)), decision, label);
+    this.say(`${entries.length === 1 ? this.index.keyOf(entries[0]) : counted(entries.length, 'image')}: ${typeof label === 'function' ? 'relabel' : decisionWords({ decision, label })}`);
     return true;
   }
 
   /** Asks for a label, and relabels. */
   async relabel(entries) {
     const [facts] = entries.map((entry) => this.index.facts(entry));
-    this.names ??= this.index.labelNames(this.report);
+    const names = this.index.labelNames(this.report);
     const likely = entries.length === 1 ? [[facts.suggested, 'suggested'], [facts.predicted, 'predicted'], [facts.label, 'given']] : [];
     const title = entries.length === 1 ? `Relabel ${facts.key.slice(facts.key.lastIndexOf('/') + 1)}` : `Relabel ${counted(entries.length, 'image')}`;
-    const label = await askLabel(title, this.names, likely);
+    const label = await askLabel(title, names, likely);
     return label !== null && this.decide(entries, 'relabel', label);
   }
 

@@ -1,9 +1,9 @@
-// One image of the work list, large: its pictures and heat, all that was found about it, and the
-// buttons to decide. Owns which image is shown; the address holds it.
+// One image of a list, large: its pictures and heat, all that was found about it, and the buttons to
+// decide. Owns which image is shown; the address holds it.
 
 class Detail {
-  constructor(report, index, deciding, work, router) {
-    Object.assign(this, { report, index, deciding, work, router });
+  constructor(report, index, all, deciding, work, router) {
+    Object.assign(this, { report, index, all, deciding, work, router });
     this.node = byId('image-view');
     this.entry = -1;
     deciding.store.onchange((keys) => {
@@ -11,7 +11,31 @@ class Detail {
     });
   }
 
-  show({ key, filters }, { focus, first }) {
+  show(address, how) {
+    const { key, filters } = address;
+    // An image without findings is known once all images are.
+    const waiting = this.all.prepare(filters) ?? (this.index.entryOf(key) < 0 && this.hasImages() ? this.all.find(key) : null);
+    this.asked = waiting;
+    if (!waiting) {
+      this.open(address, how);
+      return;
+    }
+    this.entry = -1;
+    document.title = `${key} · ${this.report.title ?? 'Camshaft report'}`;
+    this.drawWithout(key, 'Reading the images …');
+    const shown = (problem) => {
+      if (this.asked !== waiting || this.node.hidden) return;
+      if (problem && this.index.entryOf(key) < 0) this.drawWithout(key, problem);
+      else this.open(problem ? { key, filters: NO_FILTERS } : address, how);
+    };
+    waiting.then(() => shown(null), (error) => shown(error.message));
+  }
+
+  hasImages() {
+    return this.report.overview?.images > 0;
+  }
+
+  open({ key, filters }, { focus, first }) {
     // The list stays as it is while the reader goes through it, so that nothing is passed over.
     if (!this.work.isList(filters)) this.work.apply(filters);
     this.entry = this.index.entryOf(key);
@@ -23,30 +47,37 @@ class Detail {
     if (focus || (!first && !this.node.contains(document.activeElement))) this.node.querySelector('h1').focus({ preventScroll: true });
   }
 
+  backButton() {
+    return el('button', { type: 'button', id: 'back', on: { click: () => this.leave() } }, this.router.before === 'map' ? '‹ Map' : '‹ List');
+  }
+
+  /** Says something in place of an image. */
+  drawWithout(key, text) {
+    bodyOf('image-view').replaceChildren(el('div', { class: 'detail-head' }, this.backButton(), el('h1', { class: 'key', tabindex: -1 }, keyName(key))), el('p', { class: 'empty', role: 'status' }, text), el('p', {}, el('a', { href: '#work' }, 'Go to the work list')));
+  }
+
   draw(key) {
-    const list = workAddress(this.work.filters);
     const body = bodyOf('image-view');
-    const back = el('button', { type: 'button', id: 'back', on: { click: () => this.leave() } }, '‹ List');
     if (this.entry < 0) {
-      body.replaceChildren(el('div', { class: 'detail-head' }, back, el('h1', { class: 'key', tabindex: -1 }, keyName(key))), empty('This report lists no image of this name. It may have been corrected since, or the link is of another run.'), el('p', {}, el('a', { href: list }, 'Go to the work list')));
+      this.drawWithout(key, 'This report lists no image of this name. It may have been corrected since, or the link is of another run.');
       return;
     }
     const { index, entry } = this;
     const facts = index.facts(entry);
     this.stages = new StageGroup();
     body.replaceChildren(
-      this.drawHead(back, key),
+      this.drawHead(key),
       el('div', { class: 'detail' },
         el('div', { class: 'detail-pictures' }, this.drawStages(facts), this.drawTools(facts), this.drawGroup()),
-        el('div', { class: 'detail-text' }, this.drawDecision(facts), this.drawLabels(facts), this.drawFindings(), this.drawLinks(facts))));
+        el('div', { class: 'detail-text' }, this.drawDecision(facts), this.drawLabels(facts), this.drawFindings(), this.drawNumbers(), this.drawLinks(facts))));
     this.showDecision(null);
   }
 
-  drawHead(back, key) {
+  drawHead(key) {
     const at = this.work.positionOf(this.entry);
     const step = (by, text, name) => el('button', { type: 'button', 'aria-label': name, 'aria-disabled': at < 0 || !(at + by in this.work.found.entries), on: { click: () => this.step(by) } }, text);
     return el('div', { class: 'detail-head' },
-      back, el('h1', { class: 'key', tabindex: -1 }, keyName(key)),
+      this.backButton(), el('h1', { class: 'key', tabindex: -1 }, keyName(key)),
       el('nav', { class: 'steps', 'aria-label': 'Images of the list' }, step(-1, '‹', 'Previous image'), el('span', { class: 'place' }, at < 0 ? 'not in this list' : `${count(at + 1)} of ${count(this.work.found.entries.length)}`), step(1, '›', 'Next image')));
   }
 
@@ -105,7 +136,7 @@ class Detail {
     return el('div', { class: 'group' },
       el('h2', {}, `${counted(members.length, 'image')} of the same picture`),
       el('div', { class: 'strip', role: 'list' }, members.map((one) => {
-        const link = workTile(index, one, { address: imageAddress(index.keys[one], this.work.filters), kind: 'duplicate', decision: this.deciding.decisionOf(one), heat: false });
+        const link = workTile(index, one, { address: imageAddress(index.keyOf(one), this.work.filters), kind: 'duplicate', decision: this.deciding.decisionOf(one), heat: false });
         if (one === entry) link.setAttribute('aria-current', 'true');
         return el('div', { class: `tile ${one === group.best ? 'best' : ''}`, role: 'listitem' }, link);
       })),
@@ -135,13 +166,24 @@ class Detail {
 
   drawFindings() {
     const findings = this.index.findings(this.entry);
-    if (findings.length === 0) return el('p', { class: 'reason' }, 'Nothing was found about this image itself. It is the best of a group of duplicates: the one to keep.');
+    if (findings.length === 0) return el('p', { class: 'reason' }, this.index.isBest(this.entry) ? 'Nothing was found about this image itself. It is the best of a group of duplicates: the one to keep.' : 'Nothing was found about this image.');
     return el('ul', { class: 'problems' }, findings.map((row) => el('li', {},
       el('h2', { class: 'chip' }, el('span', { class: `dot ${row.kind}` }), kindSingular(row.kind), (row.problem ?? row.failure) && el('span', { class: 'problem' }, words(row.problem ?? row.failure))),
       el('p', { class: 'reason' }, unbroken(row.reason)),
       row.kind === 'shortcut' && el('p', {}, el('a', { href: '#clusters' }, 'See its cluster')),
       row.best && el('p', { class: 'key' }, el('span', { class: 'quiet-text' }, 'keep '), keyName(row.best)),
       el('p', { class: 'quiet-text' }, term('score', 'Score'), ` ${decimal(row.score, 3)}, rank ${count(row.rank)}`))));
+  }
+
+  /** What is measured of the image, as far as it is read. */
+  drawNumbers() {
+    const { images, places } = this.all;
+    const place = images ? places[this.entry] : undefined;
+    if (place === undefined || place === NO_PLACE) return null;
+    // In files they would be fetched for all images.
+    if (!images.inFiles) images.load(Object.keys(ORDERS));
+    const known = Object.entries(ORDERS).filter(([name, { write }]) => write && !['alike', 'score', 'pixels'].includes(name)).map(([name, order]) => [order.name, images.number(name, place), order.write]).filter(([, value]) => value !== null);
+    return known.length > 0 && el('details', { class: 'measured' }, el('summary', {}, 'Numbers'), pairs(known.map(([name, value, write]) => [name, write(value)])));
   }
 
   drawLinks(facts) {
@@ -154,7 +196,7 @@ class Detail {
     const copyPath = !originalHref(facts.image, facts.key) && /^file:/i.test(facts.image ?? '');
     return el('div', { class: 'detail-links' },
       el('ul', { class: 'links' }, links.map(([href, text]) => el('li', {}, el('a', { href }, text)))),
-      el('div', { class: 'actions' }, copyButton('Copy name', facts.key), copyPath && copyButton('Copy path', facts.image)));
+      el('div', { class: 'actions' }, this.hasImages() && el('button', { type: 'button', class: 'quiet', id: 'alike', on: { click: () => this.showAlike() } }, 'More like this ', el('kbd', { 'aria-hidden': 'true' }, 'm')), copyButton('Copy name', facts.key), copyPath && copyButton('Copy path', facts.image)));
   }
 
   showDecision(keys) {
@@ -175,11 +217,20 @@ class Detail {
   // What the reader does.
 
   step(by) {
-    const at = this.work.positionOf(this.entry) + by;
+    const { entry } = this;
+    const at = this.work.positionOf(entry) + by;
     const next = this.work.found.entries[at];
     if (next === undefined || at < 0) return false;
-    this.router.replace(imageAddress(this.index.keys[next], this.work.filters));
+    const go = () => { if (this.entry === entry) this.router.replace(imageAddress(this.index.keyOf(next), this.work.filters)); };
+    const waiting = this.all.loadKeys([next]);
+    if (waiting) waiting.then(go, () => {});
+    else go();
     return true;
+  }
+
+  /** Lists the images that are most like this one. */
+  showAlike() {
+    if (this.entry >= 0 && this.hasImages()) this.router.go(alikeAddress(this.index.keyOf(this.entry)));
   }
 
   leave() {
@@ -197,7 +248,7 @@ class Detail {
   /** Takes the last step back, and shows the image that it was about. */
   undo() {
     const keys = this.deciding.undo();
-    if (keys?.length === 1 && keys[0] !== this.index.keys[this.entry] && this.index.entryOf(keys[0]) >= 0) this.router.replace(imageAddress(keys[0], this.work.filters));
+    if (keys?.length === 1 && keys[0] !== this.index.keyOf(this.entry) && this.index.entryOf(keys[0]) >= 0) this.router.replace(imageAddress(keys[0], this.work.filters));
   }
 
   /** Does what a key says. Returns whether it is a key of this view. */
@@ -212,6 +263,7 @@ class Detail {
     else if (key === '-' || key === '−') this.stages.zoomBy(1 / ZOOM_STEP);
     else if (key === '0') this.stages.fit();
     else if (key === 'h') this.toggleHeat();
+    else if (key === 'm') this.showAlike();
     else if (key === 'u') this.undo();
     else if ('kdrsx'.includes(key)) this.decideBy(key);
     else return false;

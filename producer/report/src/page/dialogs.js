@@ -112,7 +112,7 @@ function askLabel(title, names, likely) {
 const KEYS = [
   ['j or →', 'next image'], ['p or ←', 'previous image'], ['↑ ↓ Home End', 'move in the grid'], ['Enter', 'open the image'], ['Esc', 'back to the grid'],
   ['k', 'keep'], ['d', 'drop'], ['r', 'relabel: then a digit, or type the class'], ['s', 'relabel to the suggested label'], ['x', 'take the decision back'], ['u', 'undo the last step'],
-  ['+ − 0', 'zoom in, out, and fit'], ['h', 'heat on and off'], ['/', 'search'], ['?', 'these keys'],
+  ['+ − 0', 'zoom in, out, and fit'], ['h', 'heat on and off'], ['m', 'more images like this one'], ['/', 'search'], ['?', 'these keys'],
 ];
 
 /** Whether single keys do something. They can be turned off, because speech input and screen readers type letters. */

@@ -1,10 +1,15 @@
 //! `index.html`: one file that holds everything but the pictures, and works from a disk or a
 //! bucket.
 //!
-//! Fills the template with the styles, the scripts and the data. The look of the page is in the
-//! `.html`, `.css` and `.js` files beside this one; [`thumbnails`] makes the small pictures.
+//! Fills the template with the styles, the scripts and the data: [`data`] for what is seen first,
+//! [`images`] for the views of all images. The look of the page is in the `.html`, `.css` and `.js` files
+//! beside this one; [`thumbnails`] makes the small pictures.
 
 mod data;
+mod image_columns;
+pub(crate) mod image_files;
+mod image_keys;
+pub(crate) mod images;
 pub(crate) mod thumbnails;
 pub(crate) mod wanted;
 
@@ -12,18 +17,23 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
-pub(crate) use data::{AvailablePictures, PageData, RunFacts, TrustFacts, title};
+pub(crate) use data::{AvailablePictures, LISTED_FINDINGS, PageData, RunFacts, TrustFacts, title};
+use images::ImagesData;
+use serde::Serialize;
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// The scripts. Each one builds on those before it.
-const SCRIPTS: [&str; 21] = [
+const SCRIPTS: [&str; 25] = [
     include_str!("base.js"),
     include_str!("terms.js"),
     include_str!("pictures.js"),
     include_str!("charts.js"),
     include_str!("heat.js"),
     include_str!("addresses.js"),
+    include_str!("images.js"),
+    include_str!("areas.js"),
+    include_str!("all-images.js"),
     include_str!("work-index.js"),
     include_str!("decisions.js"),
     include_str!("served.js"),
@@ -34,6 +44,7 @@ const SCRIPTS: [&str; 21] = [
     include_str!("work-list.js"),
     include_str!("stage.js"),
     include_str!("detail.js"),
+    include_str!("map.js"),
     include_str!("summary.js"),
     include_str!("overview.js"),
     include_str!("groups.js"),
@@ -43,11 +54,8 @@ const SCRIPTS: [&str; 21] = [
 
 /// Renders the page. Its security policy allows the scripts and styles by their digests, so that
 /// nothing else runs, whatever text is in a key or a label.
-pub(crate) fn render(data: &PageData<'_>) -> String {
+pub(crate) fn render(data: &PageData<'_>, images: &ImagesData) -> String {
     let script = SCRIPTS.join("\n");
-    let json = serde_json::to_string(data).expect("the data have only strings and numbers");
-    // The texts `</script>` and `<!--` would end the data.
-    let json = json.replace('<', "\\u003c");
     let digest = |text: &str| BASE64.encode(Sha256::digest(text));
     let (csp_style, csp_script) = (digest(STYLE), digest(&script));
     fill(TEMPLATE, |name| match name {
@@ -56,9 +64,16 @@ pub(crate) fn render(data: &PageData<'_>) -> String {
         "script" => script.clone(),
         "csp_style" => csp_style.clone(),
         "csp_script" => csp_script.clone(),
-        "data" => json.clone(),
+        "data" => json_in_page(data),
+        "images" => json_in_page(images),
         other => unreachable!("the template names {other}"),
     })
+}
+
+fn json_in_page(data: &impl Serialize) -> String {
+    let json = serde_json::to_string(data).expect("the data have only strings and numbers");
+    // The texts `</script>` and `<!--` would end the data.
+    json.replace('<', "\\u003c")
 }
 
 /// Replaces each `{{name}}` of the template by its value, in one pass, so that `{{name}}` in a

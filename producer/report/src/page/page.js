@@ -36,15 +36,18 @@ function drawNavigation(report, index) {
   const sections = [...document.querySelectorAll('#report > section')].filter((section) => !section.hidden);
   const link = (id, text, number) => el('a', { href: `#${id}` }, text, number !== undefined && el('span', { class: 'nav-count' }, count(number)));
   const links = new Map(sections.map((section) => [section.id, link(section.id, SECTION_NAMES[section.id] ?? section.querySelector('h2').textContent, counts[section.id])]));
-  const work = link('work', 'Work list', index.images);
+  const { images } = report.overview ?? {};
+  const lists = new Map([
+    ['work', link('work', 'Work list', index.images)],
+    ...(images > 0 ? [['images', link('images', 'All images', images)], ['map', link('map', 'Map')]] : []),
+  ]);
   const [first, ...others] = links.values();
-  byId('nav').append(...[first, work, ...others].map((one) => el('li', {}, one)));
+  byId('nav').append(...[first, ...lists.values(), ...others].map((one) => el('li', {}, one)));
   let section = 'summary';
   const mark = () => {
-    const open = document.body.dataset.view;
-    for (const [id, one] of [...links, ['work', work]]) {
-      const current = open === 'report' ? id === section : id === 'work';
-      if (!current) {
+    const { view: open, list: scope } = document.body.dataset;
+    for (const [id, one] of [...links, ...lists]) {
+      if (id !== ({ report: section, map: 'map' }[open] ?? scope)) {
         one.removeAttribute('aria-current');
         continue;
       }
@@ -59,7 +62,7 @@ function drawNavigation(report, index) {
     mark();
   }, { rootMargin: '-20% 0px -75% 0px' });
   for (const part of sections) seen.observe(part);
-  new MutationObserver(mark).observe(document.body, { attributeFilter: ['data-view'] });
+  new MutationObserver(mark).observe(document.body, { attributeFilter: ['data-view', 'data-list'] });
 }
 
 /** Single keys do something unless a field has the focus, or a dialog is open. */
@@ -111,10 +114,12 @@ function start() {
   const run = report.run?.id ?? 'unknown';
   const store = served ? new ServedDecisions(run, kindsOf, served.decisions) : new BrowserDecisions(run, kindsOf);
   const deciding = new Deciding(report, index, store);
+  const all = new AllImages(index, () => store.all.keys(), (key) => store.all.get(key));
   const views = { report: new ReportView(report) };
   const router = new Router(views);
-  views.work = new WorkList(report, index, deciding, router);
-  views.image = new Detail(report, index, deciding, views.work, router);
+  views.work = new WorkList(report, index, all, deciding, router);
+  views.image = new Detail(report, index, all, deciding, views.work, router);
+  views.map = new MapView(report, index, all, router);
   const show = (filters) => router.go(workAddress({ ...NO_FILTERS, ...filters }));
   const parts = [
     ['summary', () => drawSummary(report, index, deciding)],
@@ -123,6 +128,7 @@ function start() {
     ['predictions', () => drawPredictions(report, show)],
     ['attention', () => drawAttention(report)],
     ['work-view', () => views.work.draw()],
+    ['map-view', () => views.map.draw()],
     ['clusters', () => drawClusters(report)],
     ['tests', () => drawTests(report)],
     ['slices', () => drawSlices(report)],

@@ -1,5 +1,5 @@
-// One image of the work list as a small tile: its picture, what is wrong with it, and what is decided.
-// The grid and the summary show tiles. Owns no state.
+// One image as a small tile: its picture, what is wrong with it, and what is decided. The grids of the work
+// list and of all images, and the summary, show tiles. Owns no state.
 
 const PROBLEM_WORDS = { exact: 'Same file', near: 'Near copy', leak: 'Leak', conflict: 'Two labels' };
 const DECISION_WORDS = { keep: 'Keep', drop: 'Drop', relabel: 'Relabel' };
@@ -19,7 +19,14 @@ function entryWords(index, entry, kind) {
   const findings = index.findings(entry);
   const group = index.group(entry);
   if (index.isBest(entry) && (findings.length === 0 || kind === 'duplicate')) return `Best of ${count(group.others.length + 1)}`;
+  if (findings.length === 0) return predictionWords(index.facts(entry));
   return findingWords(findings.find((row) => row.kind === kind) ?? findings[0]);
+}
+
+/** What the model says of an image, in short. */
+function predictionWords({ failure, predicted, probability }) {
+  if (failure) return words(failure);
+  return predicted ? `${predicted}${isNumber(probability) ? ` ${percent(probability, 0)}` : ''}` : 'No prediction';
 }
 
 /** What is decided, for a badge: nothing if nothing is. */
@@ -36,11 +43,11 @@ const showsHeat = (facts) => Boolean(facts.maps);
 
 /**
  * A link with the picture of an entry. `kind` is the kind that the list is filtered by; `heat` whether the map
- * is drawn over the picture.
+ * is drawn over the picture. `value` is shown in place of what is wrong: what the list is ordered by.
  */
-function workTile(index, entry, { address, kind, decision, heat }) {
+function workTile(index, entry, { address, kind, decision, heat, value }) {
   const facts = index.facts(entry);
-  const what = entryWords(index, entry, kind);
+  const what = value ?? entryWords(index, entry, kind);
   const kinds = index.kinds(entry);
   const box = el('span', { class: 'box' });
   showPicture(box, pictureSources(facts, false), facts.key, facts.failure ? 'Can\u2019t be read' : 'No thumbnail', (image, overlaid) => {
@@ -52,7 +59,7 @@ function workTile(index, entry, { address, kind, decision, heat }) {
   const name = facts.key.slice(facts.key.lastIndexOf('/') + 1);
   return el('a', {
     class: `tile-link ${decision && decision.decision !== 'undecided' ? 'decided' : ''}`, href: address, title: facts.key, draggable: 'false',
-    'aria-label': `${facts.key}: ${kinds.map(kindSingular).join(', ')}, ${what}; ${decisionWords(decision)}`,
+    'aria-label': `${facts.key}: ${[...kinds.map(kindSingular), what].join(', ')}; ${decisionWords(decision)}`,
   },
   box, decisionBadge(decision),
   el('span', { class: 'tile-what' }, kinds.map((one) => el('span', { class: `dot ${one}`, title: kindSingular(one) })), el('span', { class: 'tile-words' }, what)),

@@ -1,5 +1,6 @@
 // The images of the work list: one entry for each image, with all its findings. Filters up to some
 // hundred thousand of them: columns are typed arrays of small numbers, so that a filter is one pass.
+// Once all images of the run are read (all-images.js), those without findings have entries, too.
 // Knows nothing of the page.
 
 /** A column of names, stored as numbers; 0 stands for no name. */
@@ -46,6 +47,21 @@ class WorkIndex {
     this.decided = new Uint8Array(this.length);
     this.orders = new Map();
     this.searched = null;
+    this.all = null;
+  }
+
+  /** Takes in the images without findings: the entries up to `length`. */
+  attach(all, length) {
+    const grown = (numbers, size, last) => {
+      const longer = new numbers.constructor(size).fill(last);
+      longer.set(numbers);
+      return longer;
+    };
+    this.starts = grown(this.starts, length + 1, this.starts[this.length]);
+    this.groupOf = grown(this.groupOf, length, 0);
+    this.decided = grown(this.decided, length, 0);
+    this.length = length;
+    this.all = all;
   }
 
   /** The rows of entry `e` are `rowsInOrder` from `starts[e]` to `starts[e + 1]`, the most urgent first. */
@@ -78,8 +94,19 @@ class WorkIndex {
     });
   }
 
+  /** The entry of a key; -1 if there is none, or its image has not been read. */
   entryOf(key) {
-    return this.numbers.get(key) ?? -1;
+    return this.numbers.get(key) ?? this.all?.entryOf(key) ?? -1;
+  }
+
+  /** The key of an entry; undefined if it has not been read. */
+  keyOf(entry) {
+    return this.keys[entry] ?? this.all?.keyOf(entry);
+  }
+
+  /** The score of an entry's most urgent finding; null if it has none. */
+  score(entry) {
+    return this.starts[entry] < this.starts[entry + 1] ? this.rows[this.rowsInOrder[this.starts[entry]]].score : null;
   }
 
   /** The findings of an entry, the most urgent first. */
@@ -123,10 +150,11 @@ class WorkIndex {
   /** What an entry shows: its labels, and where its pictures lie. */
   facts(entry) {
     const findings = this.findings(entry);
-    const key = this.keys[entry];
+    const key = this.keyOf(entry);
     if (findings.length === 0) {
-      const via = this.rows[this.group(entry).via];
-      return { key, label: via.other_label, thumbnail: via.other_thumbnail, image: via.other_image, overlay: via.other_overlay, overlay_thumbnail: via.other_overlay_thumbnail };
+      const via = this.rows[this.group(entry)?.via];
+      const own = this.all?.facts(entry) ?? {};
+      return via ? { ...own, key, label: via.other_label, thumbnail: via.other_thumbnail, image: via.other_image, overlay: via.other_overlay, overlay_thumbnail: via.other_overlay_thumbnail } : own;
     }
     const first = (name) => findings.find((row) => row[name] !== null && row[name] !== undefined)?.[name];
     const [row] = findings;
@@ -138,11 +166,12 @@ class WorkIndex {
     };
   }
 
-  /** Takes over what is decided: of these keys, or of all. `decisionOf(key)` is a line or nothing. */
+  /** Takes over what is decided of these keys. `decisionOf(key)` is a line or nothing. */
   decide(keys, decisionOf) {
-    const code = (key) => DECISION_CODES[decisionOf(key)?.decision] ?? 0;
-    if (keys === null) this.keys.forEach((key, entry) => { this.decided[entry] = code(key); });
-    else for (const key of keys) if (this.numbers.has(key)) this.decided[this.numbers.get(key)] = code(key);
+    for (const key of keys) {
+      const entry = this.entryOf(key);
+      if (entry >= 0) this.decided[entry] = DECISION_CODES[decisionOf(key)?.decision] ?? 0;
+    }
   }
 
   /** How many images with findings are decided. */
@@ -181,6 +210,7 @@ class WorkIndex {
    * `kindCounts` has for each kind the images that pass all other filters.
    */
   query(filters) {
+    if (filters.scope === 'images') return this.all.query(filters);
     const { kind, label, decision, sort } = filters;
     const passesRow = this.rowFilter(filters);
     const kindNumber = kind === null ? null : this.kind.numberOf(kind);
@@ -262,7 +292,7 @@ class WorkIndex {
 
   /** The names that an image may be given as a label: all labels and classes of the report. */
   labelNames(report) {
-    const names = new Set([...this.label.names, ...this.predicted.names, ...this.rows.map((row) => row.suggested), ...this.rows.map((row) => row.label)]);
+    const names = new Set([...this.label.names, ...this.predicted.names, ...this.rows.map((row) => row.suggested), ...this.rows.map((row) => row.label), ...(this.all?.images.data.names ?? [])]);
     for (const entry of list(report.overview?.classes)) names.add(entry.label);
     for (const name of list(report.overview?.confusion?.classes)) names.add(name);
     return [...names].filter((name) => typeof name === 'string' && name.trim() !== '').sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
@@ -271,18 +301,34 @@ class WorkIndex {
 
 const CSV_COLUMNS = ['rank', 'kind', 'problem', 'score', 'key', 'other', 'label', 'suggested', 'predicted', 'probability', 'reason', 'cluster', 'failure'];
 
-/** The findings of these entries as CSV (RFC 4180). A text that a spreadsheet would run as a formula has an apostrophe before it. */
-function csvOf(index, entries, decisionOf) {
+/** Rows as CSV (RFC 4180). A text that a spreadsheet would run as a formula has an apostrophe before it. */
+function csvOf(head, rows) {
   const field = (value) => {
     let text = value === null || value === undefined ? '' : String(value);
     // A spreadsheet would run it, and it may be the name of a stranger's file.
     if (typeof value === 'string' && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const lines = [[...CSV_COLUMNS, 'decision', 'new_label'].join(',')];
-  for (const entry of entries) {
-    const decision = decisionOf(index.keys[entry]);
-    for (const row of index.findings(entry)) lines.push([...CSV_COLUMNS.map((column) => row[column]), decision?.decision, decision?.label].map(field).join(','));
-  }
-  return `${lines.join('\r\n')}\r\n`;
+  return [head, ...rows].map((row) => `${row.map(field).join(',')}\r\n`).join('');
+}
+
+/** The findings of these entries as CSV. */
+function findingsCsv(index, entries, decisionOf) {
+  return csvOf([...CSV_COLUMNS, 'decision', 'new_label'], entries.flatMap((entry) => {
+    const decision = decisionOf(index.keyOf(entry));
+    return index.findings(entry).map((row) => [...CSV_COLUMNS.map((column) => row[column]), decision?.decision, decision?.label]);
+  }));
+}
+
+const IMAGE_COLUMNS = ['key', 'label', 'label_class', 'predicted', 'probability', 'failure'];
+
+/** These images as CSV, with the numbers that are read. */
+function imagesCsv(index, entries, decisionOf) {
+  const { all } = index;
+  const numbers = Object.keys(ORDERS).filter((name) => name !== 'probability' && all.images.stored(name));
+  return csvOf([...IMAGE_COLUMNS, ...numbers, 'kinds', 'decision', 'new_label'], entries.map((entry) => {
+    const facts = all.facts(entry);
+    const decision = decisionOf(facts.key);
+    return [...IMAGE_COLUMNS.map((column) => facts[column]), ...numbers.map((name) => all.value(name, all.places[entry])), index.kinds(entry).join(' '), decision?.decision, decision?.label];
+  }));
 }

@@ -1,8 +1,8 @@
 //! Builds OUT/report from the results in OUT. Wiring only:
 //!
 //! ```text
-//! results ─▶ rows ─▶ predictions.parquet ─▶ findings ─▶ thumbnails ─▶ index.html
-//!              └───▶ overview                  └───▶ findings.parquet, labels.parquet
+//! results ─▶ rows ─▶ predictions.parquet ─▶ findings ─▶ thumbnails ─▶ images ─▶ index.html
+//!              └───▶ overview     └─▶ map    └───▶ findings.parquet, labels.parquet
 //! ```
 //!
 //! Tables are written to temporary files, read from there, and put into OUT once they are complete.
@@ -26,6 +26,7 @@ use camshaft_common::store::{Folder, StoreOptions};
 use camshaft_common::trust::TrustRecord;
 use camshaft_decisions::{MergedDecisions, Sample};
 use chrono::Utc;
+use tokio::sync::mpsc;
 
 pub use options::ReportOptions;
 
@@ -37,17 +38,22 @@ use crate::error::ReportError;
 use crate::findings::{self, Finding, Findings, ShortcutSuspect};
 use crate::judgements::Judgements;
 use crate::overview::{self, LabelAudit, Overview};
+use crate::page::image_files::put_files;
+use crate::page::images::{self, ImagesData, ListedImages, MOST_IN_PAGE};
 use crate::page::thumbnails::Thumbnails;
 use crate::page::wanted::{wanted_examples, wanted_thumbnails};
-use crate::page::{self, AvailablePictures, PageData, RunFacts, TrustFacts};
+use crate::page::{self, AvailablePictures, LISTED_FINDINGS, PageData, RunFacts, TrustFacts};
 use crate::predictions::ImageClasses;
 use crate::predictions::read_results::ReadProgress;
+use crate::projection::ImageMap;
 use crate::slices;
 use crate::stored_record::StoredRecord;
 use crate::summary::{self, Summary};
 use crate::table::{TableError, TableReader};
 
 const GZIP: &str = "application/gzip";
+/// Files of the page's data that may wait to be put into OUT.
+const WAITING_FILES: usize = 2;
 
 /// Builds the report of the run in OUT, which is at `location`, into OUT/report.
 ///
@@ -81,12 +87,14 @@ pub async fn build(
     let trust = StoredRecord::<TrustRecord>::read(&out, &run).await?;
     let labels = options.labels;
     let (table, confusion) = (built.table.try_clone()?, overview.confusion.clone());
-    let (found, sliced, confused) = blocking(move || {
+    let (found, sliced, confused, map) = blocking(move || {
         let table = TableReader::open(table)?;
+        let map = ImageMap::read(&table)?;
         let classes = ImageClasses::read(&table)?;
         let confused = confusion.map(|confusion| overview::read_confused(&table, &confusion));
         let found = findings::find(&table, &classes, labels, &proofs)?;
-        Ok::<_, ReportError>((found, slices::find(&table, classes)?, confused.transpose()?))
+        let sliced = slices::find(&table, classes)?;
+        Ok::<_, ReportError>((found, sliced, confused.transpose()?, map))
     })
     .await?;
     let confused = confused.unwrap_or_default();
@@ -125,6 +133,17 @@ pub async fn build(
         let (count, reason) = (missing.count, &missing.first_reason);
         overview.notes.push(format!("{count} pictures have no thumbnail; the first: {reason}"));
     }
+    let originals = source.as_ref().map(Folder::location).filter(|at| at.local_path().is_some());
+    let originals = originals.map(|at| at.as_url().as_str().trim_end_matches('/').to_owned());
+    let thumbnails = Arc::new(thumbnails);
+    let listed = list.iter().take(LISTED_FINDINGS);
+    let listed = ListedImages {
+        findings: listed.map(|found| (found.key.clone(), found.best.clone())).collect(),
+        map,
+        originals: originals.clone(),
+        most_in_page: MOST_IN_PAGE,
+    };
+    let images = put_images(&out, built.table.try_clone()?, listed, &thumbnails).await?;
     let tables = ReportTables {
         predictions: built.table,
         findings: write_rows(list.clone(), findings::COLUMNS).await?,
@@ -135,9 +154,7 @@ pub async fn build(
     };
     tables.put(&out).await?;
 
-    let source = source.as_ref().map(Folder::location).filter(|at| at.local_path().is_some());
-    let source = source.map(|at| at.as_url().as_str().trim_end_matches('/').to_owned());
-    let pictures = AvailablePictures { thumbnails: &thumbnails, originals: source.as_deref() };
+    let pictures = AvailablePictures { thumbnails: &thumbnails, originals: originals.as_deref() };
     let data = PageData {
         schema: SCHEMA,
         title: page::title(&run),
@@ -155,7 +172,7 @@ pub async fn build(
         samples: &samples,
     };
     let path = format!("{REPORT}/index.html");
-    out.put(&path, page::render(&data), "text/html; charset=utf-8").await?;
+    out.put(&path, page::render(&data, &images), "text/html; charset=utf-8").await?;
     Ok(Summary {
         run: run.run.to_string(),
         overview,
@@ -189,6 +206,23 @@ async fn judge_findings(out: &Folder, list: &[Finding], overview: &mut Overview)
             Vec::new()
         }
     }
+}
+
+/// Reads the data of all images for the page, and puts into OUT those that are too many for it.
+async fn put_images(
+    out: &Folder,
+    table: File,
+    listed: ListedImages,
+    thumbnails: &Arc<Thumbnails>,
+) -> Result<ImagesData, ReportError> {
+    let (files, received) = mpsc::channel(WAITING_FILES);
+    let thumbnails = Arc::clone(thumbnails);
+    let reading = blocking(move || {
+        images::read_images(&TableReader::open(table)?, &listed, &thumbnails, &files)
+    });
+    let (images, put) = tokio::join!(reading, put_files(out, received));
+    put?;
+    images
 }
 
 /// The clusters of maps in the run's results that look like shortcuts, each with up to `images`

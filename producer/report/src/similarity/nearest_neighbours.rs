@@ -1,8 +1,8 @@
 //! Nearest neighbours by exhaustive search, in blocks that the compiler turns into vector code.
 //!
 //! Owns the packing of samples for that search. Upstream: feature vectors of a few dozen numbers.
-//! Downstream: the graph of the spectral clustering, and the assignment of a run's maps to
-//! clusters.
+//! Downstream: the graph of the spectral clustering, the assignment of a run's maps to clusters, and the
+//! map of its images.
 //!
 //! The nearest sample `s` of a point `p` is the one with the largest `p·s − ‖s‖²/2`, because
 //! `‖p − s‖²` is `‖p‖²` less twice that. The sums are `f32`, for vectors of about unit length. If the
@@ -98,30 +98,45 @@ impl NearestSample {
     ///
     /// `samples` are those that were packed. Runs on rayon's threads.
     pub(crate) fn neighbours(&self, samples: &[f32], neighbours: usize) -> Vec<u32> {
-        let neighbours = neighbours.min(self.count.saturating_sub(1));
-        if neighbours == 0 {
+        self.closest(samples, neighbours.min(self.count.saturating_sub(1)), Some)
+    }
+
+    /// For each of `points`, [M, dimensions], the indices of the `several` nearest samples, as
+    /// [`Self::neighbours`] orders them. Returns [M, min(several, N)].
+    pub(crate) fn nearest_several(&self, points: &[f32], several: usize) -> Vec<u32> {
+        self.closest(points, several.min(self.count), |_| None)
+    }
+
+    /// The `several` samples that are closest to each point, without the one that `itself` names.
+    fn closest(
+        &self,
+        points: &[f32],
+        several: usize,
+        itself: impl Fn(usize) -> Option<usize> + Sync,
+    ) -> Vec<u32> {
+        if several == 0 {
             return Vec::new();
         }
-        let mut all = vec![0; self.count * neighbours];
-        all.par_chunks_mut(ROWS * neighbours)
-            .zip(samples.par_chunks(ROWS * self.dimensions))
+        let mut all = vec![0; points.len() / self.dimensions * several];
+        all.par_chunks_mut(ROWS * several)
+            .zip(points.par_chunks(ROWS * self.dimensions))
             .enumerate()
-            .for_each(|(group, (all, samples))| {
-                let rows = self.interleave(samples);
+            .for_each(|(group, (all, points))| {
+                let rows = self.interleave(points);
                 let sums: Vec<[[f32; LANES]; ROWS]> = self
                     .panels_with_offsets()
                     .map(|(panel, offsets)| closeness(&rows, panel, *offsets))
                     .collect();
-                for (row, chosen) in all.chunks_exact_mut(neighbours).enumerate() {
-                    let itself = group * ROWS + row;
+                for (row, chosen) in all.chunks_exact_mut(several).enumerate() {
+                    let itself = itself(group * ROWS + row);
                     let mut candidates: Vec<(f32, u32)> = (0..self.count)
-                        .filter(|&index| index != itself)
+                        .filter(|&index| Some(index) != itself)
                         .map(|index| (sums[index / LANES][row][index % LANES], index as u32))
                         .collect();
                     let nearer =
                         |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-                    candidates.select_nth_unstable_by(neighbours - 1, nearer);
-                    candidates.truncate(neighbours);
+                    candidates.select_nth_unstable_by(several - 1, nearer);
+                    candidates.truncate(several);
                     candidates.sort_unstable_by(nearer);
                     for (chosen, (_, index)) in chosen.iter_mut().zip(candidates) {
                         *chosen = index;
@@ -219,6 +234,18 @@ mod tests {
                 all.iter().filter(|a| a.1 != index).take(9).map(|a| a.1 as u32).collect();
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn the_several_nearest_are_those_of_an_exhaustive_search() {
+        let (samples, points) = (random(77, 5, 4), random(30, 5, 5));
+        let found = NearestSample::new(&samples, 5).nearest_several(&points, 3);
+        for (point, found) in points.chunks_exact(5).zip(found.chunks_exact(3)) {
+            let expected: Vec<u32> =
+                by_distance(point, &samples, 5).iter().take(3).map(|a| a.1 as u32).collect();
+            assert_eq!(found, expected);
+        }
+        assert_eq!(NearestSample::new(&[1.0], 1).nearest_several(&[0.0, 2.0], 3), [0, 0]);
     }
 
     #[test]
