@@ -159,7 +159,7 @@ async fn draw(
     ));
     if !dry_run {
         print_line(&format!(
-            "Decide about all of them on the page of camshaft serve {place}, at #work?sample={}; then \
+            "Decide about all of them on the page of camshaft serve {place}, at #images?sample={}; then \
              camshaft report {place} counts what they tell",
             sample.kind
         ));

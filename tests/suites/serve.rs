@@ -242,7 +242,7 @@ fn thumbnails_and_samples_are_there_when_they_are_asked_for() {
     assert!(served.get("/samples").1.ends_with("[]"));
     let sample = ["--sample", "3", "--of", "no-outlier"];
     let drawn = run(camshaft(["decide"]).arg(&small.out).args(sample)).expect(0);
-    assert!(drawn.stdout.contains("#work?sample=no-outlier"), "{}", drawn.stdout);
+    assert!(drawn.stdout.contains("#images?sample=no-outlier"), "{}", drawn.stdout);
     let samples = served.get("/samples").1;
     assert!(samples.contains(r#""kind":"no-outlier""#), "{samples}");
 }

@@ -4,14 +4,15 @@
 //   #predictions                       the report, at a section
 //   #work?kind=label-error&label=cat   the work list, filtered
 //   #images?sort=brightness&desc=1     all images, filtered and in an order; `like` is a key: those like it,
-//                                      `area` a part of the map: those in it
+//                                      `area` a part of the map: those in it; `sample` what was drawn for
+//                                      people to judge
 //   #map?by=predicted                  the map, and what its colours mean
 //   #image?key=cat/a.jpg&kind=…        one image; the rest is the list that it was opened from
 
 const NO_FILTERS = {
-  scope: 'work', kind: null, problem: null, label: null, predicted: null, right: null, decision: null, text: '', min: null, like: null, area: null, sort: 'rank', descending: false,
+  scope: 'work', kind: null, problem: null, label: null, predicted: null, right: null, decision: null, text: '', min: null, like: null, area: null, sample: null, sort: 'rank', descending: false,
 };
-const NAMED_FILTERS = ['kind', 'problem', 'label', 'predicted', 'right', 'decision', 'like', 'area'];
+const NAMED_FILTERS = ['kind', 'problem', 'label', 'predicted', 'right', 'decision', 'like', 'area', 'sample'];
 /** The filters of a list that shows everything. */
 const everything = (scope) => (scope === 'images' ? { ...NO_FILTERS, scope, sort: 'key' } : NO_FILTERS);
 /** The kind of images that nothing was found about. */

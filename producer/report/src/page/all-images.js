@@ -39,12 +39,13 @@ const NO_PLACE = 0xFFFFFFFF;
 const KEPT_ORDERS = 4;
 
 class AllImages {
-  /** `decided()` has the keys of what is decided. */
-  constructor(index, decided, decisionOf) {
-    Object.assign(this, { index, decided, decisionOf });
+  /** `decided()` has the keys of what is decided; `samples` are those that the report knows. */
+  constructor(index, decided, decisionOf, samples) {
+    Object.assign(this, { index, decided, decisionOf, samples });
     this.images = null;
     this.orders = new Map();
     this.alike = { key: null, places: [], cosines: new Map() };
+    this.sampled = { kind: null, sample: null, places: new Set() };
   }
 
   // Reading. Each of these returns null if everything is here, else a promise; `open` may throw, too.
@@ -86,6 +87,7 @@ class AllImages {
       () => this.images.load([...(ORDERS[filters.sort]?.columns ?? [filters.sort]), ...(filters.area ? ['map_x', 'map_y'] : [])]),
       () => (filters.text ? this.images.loadAllKeys() : null),
       () => (filters.like === null ? null : this.prepareAlike(filters.like)),
+      () => (filters.sample === null ? null : this.prepareSample(filters.sample)),
     ];
     return inTurn(steps);
   }
@@ -114,6 +116,21 @@ class AllImages {
       await this.images.loadPlaces(similar.map((one) => one.key));
       keep(similar.map((one) => [this.images.placeOf(one.key), one.similarity]).filter(([place]) => place >= 0));
     });
+  }
+
+  /** Gets the places of a sample's images. camshaft serve knows those that were drawn since the report was built. */
+  async prepareSample(kind) {
+    if (this.sampled.kind === kind) return;
+    const read = async () => {
+      const answer = await fetch(served.samples);
+      if (!answer.ok) throw new Error((await answer.text()).trim());
+      return answer.json();
+    };
+    const samples = served?.samples ? await read() : this.samples;
+    const sample = samples.find((one) => one.kind === kind);
+    if (!sample) throw new Error(`The sample ${kind} is not known here. Draw it with camshaft decide OUT --sample 100 --of ${kind}, and open the page with camshaft serve OUT.`);
+    await this.images.loadPlaces(sample.keys);
+    this.sampled = { kind, sample, places: new Set(sample.keys.map((key) => this.images.placeOf(key)).filter((place) => place >= 0)) };
   }
 
   // Entries and places.
@@ -256,7 +273,7 @@ class AllImages {
   /** The entries that pass the filters, as the index's `query`. An image without findings passes if no filter is about findings. */
   query(filters) {
     const { index, images } = this;
-    const { kind, label, predicted, right, decision, area, like } = filters;
+    const { kind, label, predicted, right, decision, area, like, sample } = filters;
     const aboutFindings = filters.problem !== null || filters.min !== null;
     const passesRow = index.rowFilter({ ...filters, predicted: null, text: '' });
     const passesText = this.textFilter(filters.text);
@@ -276,6 +293,7 @@ class AllImages {
       if (predictedNumber !== null && this.predicted.values[place] !== predictedNumber) continue;
       if (like !== null && !this.alike.cosines.has(place)) continue;
       if (inside && !inside(place)) continue;
+      if (sample !== null && !this.sampled.places.has(place)) continue;
       if (right !== null && this.isRight(place) !== wanted) continue;
       const entry = this.entries[place];
       if (!index.passesDecision(entry, decision)) continue;

@@ -114,7 +114,7 @@ function start() {
   const run = report.run?.id ?? 'unknown';
   const store = served ? new ServedDecisions(run, kindsOf, served.decisions) : new BrowserDecisions(run, kindsOf);
   const deciding = new Deciding(report, index, store);
-  const all = new AllImages(index, () => store.all.keys(), (key) => store.all.get(key));
+  const all = new AllImages(index, () => store.all.keys(), (key) => store.all.get(key), list(report.samples));
   const views = { report: new ReportView(report) };
   const router = new Router(views);
   views.work = new WorkList(report, index, all, deciding, router);

@@ -276,11 +276,12 @@ class WorkList {
 
   /** Of which images a list of all images is, if not of all. */
   showChosen() {
-    const { like, area } = this.filters;
-    const all = el('a', { href: workAddress({ ...this.filters, like: null, area: null, sort: this.filters.sort === 'alike' ? 'key' : this.filters.sort }) }, 'Show all');
-    this.chosen.hidden = like === null && area === null;
+    const { like, area, sample } = this.filters;
+    const all = el('a', { href: workAddress({ ...this.filters, like: null, area: null, sample: null, sort: this.filters.sort === 'alike' ? 'key' : this.filters.sort }) }, 'Show all');
+    this.chosen.hidden = like === null && area === null && sample === null;
     this.chosen.replaceChildren(...[
       like !== null && ['The images most similar to ', el('a', { class: 'key', href: imageAddress(like, everything('images')) }, like), ', by the angle between their embeddings\u2019 sketches. '],
+      sample !== null && [`Drawn at random from ${counted(this.all.sampled.sample.of, 'image')}: ${sampleWords(sample)}. Decide about every one, and keep those that are right. `],
       area !== null && ['Selected on the map. ', el('a', { href: '#map' }, 'Back to the map'), ' · '], all,
     ].flat().filter(Boolean));
   }
