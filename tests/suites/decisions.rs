@@ -163,15 +163,45 @@ fn rules_make_a_list_that_audit_and_train_take() {
     let same = run(&mut train).expect(0);
     assert!(same.stdout.contains("Trained for 1 epoch already"), "{}", same.stdout);
 
-    let sample = decide(&out, &["--sample", "2", "--of", "label-error"]).expect(0);
-    assert!(sample.stdout.contains("Drew 2 of "), "{}", sample.stdout);
-    let sample: Value =
-        serde_json::from_slice(&fs::read(out.join("decisions/samples/label-error.json")).unwrap())
-            .unwrap();
-    assert_eq!(
-        (sample["keys"].as_array().unwrap().len(), &sample["kind"]),
-        (2, &"label-error".into())
-    );
+    people_judge_a_sample(&out);
+}
+
+/// Draws label findings and images without one, decides about all of them, and reads what the report says.
+fn people_judge_a_sample(out: &Path) {
+    let read = |kind: &str| -> Value {
+        let path = out.join(format!("decisions/samples/{kind}.json"));
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let drawn = decide(out, &["--sample", "2", "--of", "label-error"]).expect(0);
+    assert!(drawn.stdout.contains("Drew 2 of "), "{}", drawn.stdout);
+    let drawn = decide(out, &["--sample", "10", "--of", "no-label-error"]).expect(0);
+    assert!(drawn.stdout.contains("Drew 10 of "), "{}", drawn.stdout);
+    let (suspected, others) = (read("label-error"), read("no-label-error"));
+    assert_eq!(suspected["kind"], "label-error");
+    let keys = |sample: &Value| -> Vec<String> {
+        let keys = sample["keys"].as_array().unwrap().iter();
+        keys.map(|key| key.as_str().unwrap().to_owned()).collect()
+    };
+    // Of two label findings one is right; of ten other labels one is wrong.
+    let (suspected, others) = (keys(&suspected), keys(&others));
+    let mut lines = line(&suspected[0], r#""decision":"keep""#);
+    lines += &line(&suspected[1], r#""decision":"relabel","label":"dog""#);
+    lines += &line(&others[0], r#""decision":"relabel","label":"dog""#);
+    lines.extend(others[1..].iter().map(|key| line(key, r#""decision":"keep""#)));
+    let file = out.with_extension("judged.jsonl");
+    // Later than what rules decided.
+    fs::write(&file, lines.replace("2026-11-29", "2096-11-29")).unwrap();
+    let _imported = decide(out, &["--import", file.to_str().unwrap()]).expect(0);
+    let mut report = camshaft(["report", "--json", "--thumbnails", "0"]);
+    let summary: Value = serde_json::from_str(&run(report.arg(out)).expect(0).stdout).unwrap();
+    let judgements = &summary["judgements"];
+    let checks = judgements["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["kind"] == "label-error").unwrap();
+    assert_eq!((&check["judged"], &check["right"]), (&2.into(), &1.into()), "{judgements}");
+    let left = &judgements["label_errors_left"];
+    assert_eq!((&left["judged"], &left["wrong"]), (&10.into(), &1.into()), "{judgements}");
+    let (at_most, of) = (left["at_most"].as_u64().unwrap(), left["of"].as_u64().unwrap());
+    assert!(at_most > 0 && at_most < of, "{judgements}");
 }
 
 #[test]

@@ -40,9 +40,7 @@ function drawJudgements(report) {
   if (list(checks).length === 0 && !left && samples.length === 0) return null;
   const precision = ({ precision: share, low, high, judged, findings }) => (judged === findings ? percent(share) : `${percent(share)} (${percent(low)} to ${percent(high)})`);
   return panel('What people found', {},
-    list(checks).length > 0 && el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'How many findings are right' }, el('table', {},
-      el('thead', {}, el('tr', {}, ['Check', 'Findings', 'Judged', 'Right', 'Precision'].map((name) => el('th', { scope: 'col' }, name)))),
-      el('tbody', {}, checks.map((check) => el('tr', {}, el('th', { scope: 'row' }, kindPlural(check.kind)), [count(check.findings), count(check.judged), count(check.right), precision(check)].map((text) => el('td', { class: 'number' }, text))))))),
+    list(checks).length > 0 && table('How many findings are right', ['Check', 'Findings', 'Judged', 'Right', 'Precision'], checks.map((check) => [kindPlural(check.kind), count(check.findings), count(check.judged), count(check.right), precision(check)])),
     left && el('p', {}, el('strong', {}, `At most ${counted(left.at_most, 'wrong label')} left`), ` (95 %): of ${counted(left.judged, 'image')} drawn from ${count(left.of)} without a label finding ${count(left.wrong)} had a wrong label`, left.undecided > 0 && `, and ${counted(left.undecided, 'label finding')} nobody has decided about`, '.'),
     samples.length > 0 && el('p', {}, 'Drawn at random to be judged: ', samples.map((sample, at) => [at > 0 && ' · ', el('a', { href: `#images?sample=${encodeURIComponent(sample.kind)}` }, `${counted(list(sample.keys).length, 'image')} ${sampleWords(sample.kind)}`)])));
 }
