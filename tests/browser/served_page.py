@@ -1,6 +1,7 @@
 """Decides about a served report in two browsers at once, with the keyboard alone.
 
-    python tests/browser/served_page.py URL     # the address that `camshaft serve` prints
+    python tests/browser/served_page.py URL [KIND=N …]     # the address that `camshaft serve` prints, and the
+                                                           # sizes of samples that were drawn, by kind
 
 The first browser drops the first image of the work list, and gives the second one the suggested label, or keeps
 it if there is none. The other browser sees both and keeps the third, which the first one sees. A new browser has
@@ -40,7 +41,7 @@ def shows(visit, decided):
         arg=decided, timeout=SOON_MS)
 
 
-def main(address):
+def main(address, samples):
     parts = urllib.parse.urlsplit(address)
     root = f"{parts.scheme}://{parts.netloc}/"
     with sync_playwright() as playwright:
@@ -65,6 +66,11 @@ def main(address):
         shows(ben, 2)
         decide(ben, third, "k", "ben")
         shows(ana, 3)
+        # What was drawn for people to judge since the report was built.
+        for kind, number in sorted(samples.items()):
+            ana.page.evaluate("address => { location.hash = address; }", f"#images?sample={kind}")
+            ana.page.wait_for_function("number => document.querySelector('#work-view .result strong')?.textContent === String(number)", arg=number, timeout=SOON_MS)
+            check("Drawn at random" in ana.page.locator("#work-view .chosen").inner_text(), "the list says what it is")
         # The picture itself comes through the program, not only its thumbnail.
         large = ana.page.evaluate("""async key => {
             const answer = await fetch(`../originals/${key.split('/').map(encodeURIComponent).join('/')}`);
@@ -83,6 +89,6 @@ def main(address):
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1])
+        main(sys.argv[1], {kind: int(size) for kind, size in (one.split("=") for one in sys.argv[2:])})
     except AssertionError as error:
         sys.exit(f"served_page.py: {error}")

@@ -273,7 +273,10 @@ fn two_browsers_clean_the_sample_photos_and_the_list_has_what_they_left() {
     assert!(begun.elapsed() < Duration::from_secs(2), "it starts at once: {:?}", begun.elapsed());
     let mut browser = Command::new(repository::tool("venv/bin/python"));
     let script = repository::root().join("tests/browser/served_page.py");
-    let seen = run(browser.arg(script).arg(&served.url)).expect(0);
+    let sample = ["--sample", "7", "--of", "no-label-error"];
+    let _drawn = run(camshaft(["decide"]).arg(&out).args(sample)).expect(0);
+    let sizes = ["no-label-error=7"];
+    let seen = run(browser.arg(script).arg(&served.url).args(sizes)).expect(0);
     let wanted: Value = serde_json::from_str(seen.stdout.trim()).unwrap();
     let wanted = wanted.as_object().unwrap();
     assert_eq!(wanted.len(), 3);

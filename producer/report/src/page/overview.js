@@ -30,7 +30,7 @@ function drawOverview(report) {
     tile('Calibration error', decimal(overview.ece, 3), isNumber(overview.ece) ? [term('ECE'), ': mean gap between confidence and accuracy'] : 'Not measured'),
     tile('Label errors', labelErrors(overview), labelErrorsLine(overview)),
     tile('Findings', count(findings.total ?? list(findings.rows).length), el('a', { href: '#work' }, 'Go to the work list')),
-  ), drawJudgements(report));
+  ), ...[drawJudgements(report)].filter(Boolean));
 }
 
 /** What people's decisions say of the findings, and what was drawn for them to judge. */
