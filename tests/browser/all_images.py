@@ -17,8 +17,8 @@ BLOCK = re.compile(r'<script type="application/json" id="images-data">(.*?)</scr
 TYPES = {"u8": "B", "u16": "H", "u32": "I", "i8": "b"}
 MISSING = {"u16": 0xFFFF, "u32": 0xFFFFFFFF}
 SKETCH = 128
-# Of 100,000 images, if no other work runs on this machine.
-OPEN_SECONDS = 2.0
+# Of 100,000 images, if no other work runs on this machine; with the time to load the page.
+OPEN_SECONDS = 5.0
 SIMILAR_SECONDS = 1.0
 
 
@@ -370,7 +370,8 @@ def check_map(visit, reader, images):
     if seen:
         page.keyboard.press("Enter")
         page.wait_for_selector("body[data-view=work][data-list=images]")
-        check(abs(reader.found() - seen) <= 2, f"{reader.found()} images are listed, {seen} were in view")
+        # Corners are rounded to whole numbers.
+        check(abs(reader.found() - seen) <= 2 + seen // 1000, f"{reader.found()} images are listed, {seen} were in view")
         corners = [tuple(int(part, 36) for part in corner.split(".")) for corner in urllib.parse.parse_qs(page.url.split("?", 1)[1])["area"][0].split("-")]
         (left, top), (right, bottom) = corners[0], corners[2]
         inside = {key for place, key in enumerate(images.keys) if images.number("map_x", place) is not None and left <= images.number("map_x", place) <= right and top <= images.number("map_y", place) <= bottom}
