@@ -151,6 +151,8 @@ pub(crate) async fn export(config: ExportConfig, stores: StoreOptions) -> Result
     };
     let decided = MergedDecisions::read(&out).await?;
     let images_at = image_root.or_else(|| Some(run.images_place()?.plain_text()));
+    let reads_no_paths = format == ExportFormat::LabelStudio
+        && images_at.as_ref().is_some_and(|root| root.starts_with('/') && !root.contains('?'));
     let addresses = Addresses {
         images: images_at.as_deref().map(AddressRoot::new),
         out: AddressRoot::new(&out_root.unwrap_or_else(|| out.location().plain_text())),
@@ -204,6 +206,11 @@ pub(crate) async fn export(config: ExportConfig, stores: StoreOptions) -> Result
             _ => "the labels of the task, for CVAT's constructor of labels (Raw)",
         };
         print_line(&format!("{} has {what}", place_of(&folder, &name)));
+    }
+    if reads_no_paths {
+        print_line(
+            "Label Studio opens no paths; give --image-root and --out-root, such as '/data/local-files/?d=pets'",
+        );
     }
     if without_size > 0 {
         let images = format_count(without_size, "image");

@@ -10,6 +10,7 @@ mod checkpoints;
 mod command_line;
 mod decisions;
 mod distributed;
+mod exchange;
 mod faults;
 mod generations;
 mod golden;
