@@ -52,8 +52,10 @@ pub fn documented_code(page: &str, heading: &str, language: &str) -> Vec<String>
     let text = std::fs::read_to_string(root().join("docs").join(page)).expect("the page exists");
     let (_, below) = text.split_once(&format!("\n{heading}\n")).expect("the page has this heading");
     let level = heading.split(' ').next().unwrap_or_default();
-    let section = below.split(&format!("\n{level} ")).next().unwrap_or_default();
-    let blocks = section.split(&format!("```{language}\n")).skip(1);
+    let end = format!("\n{level} ");
+    let section = below.split(&*end).next().unwrap_or_default();
+    let start = format!("```{language}\n");
+    let blocks = section.split(&*start).skip(1);
     blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 

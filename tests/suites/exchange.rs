@@ -210,7 +210,7 @@ def annotate(key, choice, time, person, **more):
     task = next(task for task in tasks if task["data"]["camshaft_key"] == key)
     result = [{"from_name": "new_label", "to_name": "image", "type": "choices", "value": {"choices": [choice]}}]
     time = f"2026-11-29T0{time}:00:00.123456Z"
-    annotation = {"id": 1, "completed_by": {"id": person, "email": f"{person}@example.org"}, "result": result,
+    annotation = {"id": 1, "completed_by": {"id": len(person), "email": f"{person}@example.org"}, "result": result,
                   "was_cancelled": False, "created_at": time, "updated_at": time, "lead_time": 2.5}
     assert interface.validate_annotation(annotation), annotation
     task["annotations"].append(annotation | more)

@@ -294,20 +294,26 @@ enum Annotator {
         #[serde(default)]
         username: Option<String>,
         #[serde(default)]
-        id: Option<u64>,
+        id: Option<serde_json::Value>,
     },
+    /// What another version may have.
+    Other(serde::de::IgnoredAny),
 }
 
 impl Annotator {
     fn name(self) -> Option<String> {
-        let numbered = |number: u64| format!("label-studio user {number}");
+        let numbered = |number: String| format!("label-studio user {number}");
         match self {
-            Self::Number(number) => Some(numbered(number)),
+            Self::Number(number) => Some(numbered(number.to_string())),
             Self::Name(name) => Some(name),
             Self::User { email, username, id } => {
                 let named = |name: &String| !name.is_empty();
-                email.filter(named).or(username.filter(named)).or(id.map(numbered))
+                email
+                    .filter(named)
+                    .or(username.filter(named))
+                    .or(id.map(|id| numbered(id.to_string())))
             }
+            Self::Other(_) => None,
         }
     }
 }

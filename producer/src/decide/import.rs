@@ -207,6 +207,7 @@ fn decisions_of(
     now: DateTime<Utc>,
 ) -> Result<Found, DecideError> {
     let mut found = Found::default();
+    let answers = last_answers(answers);
     // Of each image the place of its decision and its item, since a file without times can't say which of
     // two counts.
     let mut seen: HashMap<ImageKey, (Choice, String)> = HashMap::new();
@@ -275,6 +276,19 @@ fn decisions_of(
     }
     found.is_of_other_run = known_images == 0 && found.unknown_images > 0;
     Ok(found)
+}
+
+/// The answers of a file without those that a later one about the same image replaces, by their times.
+fn last_answers(answers: Vec<Answer>) -> Vec<Answer> {
+    let mut last: HashMap<String, DateTime<Utc>> = HashMap::new();
+    for answer in &answers {
+        if let Some(at) = answer.at {
+            let known = last.entry(answer.key.clone()).or_insert(at);
+            *known = at.max(*known);
+        }
+    }
+    let is_last = |answer: &Answer| answer.at.is_none_or(|at| last.get(&answer.key) == Some(&at));
+    answers.into_iter().filter(is_last).collect()
 }
 
 /// What an answer means for an image with this label; `None` if it leaves the image as it is.
@@ -388,6 +402,17 @@ mod tests {
         assert_eq!((older.decisions.len(), older.older), (0, 1));
         let new = found(vec![answer("cat/a.jpg", &["dog"], true, None)], &decided).unwrap();
         assert_eq!(new.decisions[0].at, millis(1001));
+    }
+
+    #[test]
+    fn of_two_people_the_later_counts() {
+        let both = vec![
+            answer("cat/a.jpg", &["dog"], true, Some(50)),
+            answer("cat/a.jpg", &["cow"], true, Some(40)),
+        ];
+        let found = found(both, &MergedDecisions::default()).unwrap();
+        let choices: Vec<_> = found.decisions.iter().map(|decision| &decision.choice).collect();
+        assert_eq!(choices, [&Choice::Relabel("dog".to_owned())]);
     }
 
     #[test]
