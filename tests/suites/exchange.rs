@@ -315,7 +315,7 @@ fn a_broken_file_is_named_with_its_item_and_decides_nothing() {
     for (format, name) in FORMATS {
         let _exported = audited.export(format, name, &[]).expect(0);
         let text = audited.read(name);
-        audited.write(name, &text[..text.len() - text.len() / 8]);
+        audited.write(name, &text[..text.len() - 30]);
         match format {
             // A line that is cut off has too few cells.
             "csv" => audited.import(name, &[]).expect_one_line(&["sheet.csv", "line"]),

@@ -268,7 +268,7 @@ fn spreadsheets_may_have_other_delimiters_and_miss_columns() {
 }
 
 fn read_bytes(bytes: &[u8]) -> Result<(), ReadError> {
-    super::read(ExportFormat::Csv, bytes, &mut |_| {})
+    read(ExportFormat::Csv, bytes, &mut |_| {})
 }
 
 #[test]
