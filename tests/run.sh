@@ -95,6 +95,14 @@ install_services() {
     fi
     stamp torch-1
   fi
+  # Other programs' own readers of what `camshaft export` writes, and readers of tables.
+  if [ ! -x "$tools/exchange/bin/python" ] || ! stamped exchange-1; then
+    if ! "$tools/exchange/bin/python" -c 'import label_studio_sdk, pycocotools, pandas, polars, pyarrow' 2>/dev/null; then
+      python3 -m venv --clear "$tools/exchange"
+      "$tools/exchange/bin/pip" install --quiet 'label-studio-sdk>=2.1,<3' 'pycocotools>=2.0,<3' pandas polars pyarrow
+    fi
+    stamp exchange-1
+  fi
   if [ ! -x "$tools/rotel/rotel-agent" ] || [ ! -d "$tools/rotel-$rotel_version.dist-info" ]; then
     # It needs the shared library of the Python that its wheel is for.
     python_version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')

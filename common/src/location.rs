@@ -102,6 +102,30 @@ impl Location {
         &self.0
     }
 
+    /// The place as other programs take it: a path, or a URL whose path is not percent-encoded. It has no `/` at
+    /// its end: a name in it comes after one.
+    ///
+    /// ```
+    /// use camshaft_common::location::Location;
+    ///
+    /// let place: Location = "s3://bucket/my%20images/".parse().unwrap();
+    /// assert_eq!(place.plain_text(), "s3://bucket/my images");
+    /// ```
+    #[must_use]
+    pub fn plain_text(&self) -> String {
+        let path = self.decoded_path();
+        let path = path.trim_end_matches('/');
+        if self.0.scheme() == "file" {
+            return path.to_owned();
+        }
+        let user = match self.0.username() {
+            "" => String::new(),
+            // A container's name, not a user's: credentials are refused.
+            container => format!("{container}@"),
+        };
+        format!("{}://{user}{}{path}", self.0.scheme(), self.0.host_str().unwrap_or_default())
+    }
+
     /// The path, if it is a place on this machine.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {

@@ -207,6 +207,13 @@ impl RunRecord {
         }
     }
 
+    /// SOURCE as it was given, without a user, a password or a query: nothing that a table may pass on is a
+    /// secret.
+    #[must_use]
+    pub fn source_without_secrets(&self) -> String {
+        without_secrets(&self.source)
+    }
+
     /// Opens the folder that the keys of the images are below; `None` if the record does not tell it, or
     /// it can't be opened.
     #[must_use]
@@ -262,6 +269,24 @@ impl RunRecord {
     }
 }
 
+fn without_secrets(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let authority = match authority.rsplit_once('@') {
+        // `az://container@account` names a container.
+        Some((user, host)) if scheme.ends_with("az") || scheme.starts_with("abfs") => {
+            let container = user.split(':').next().unwrap_or_default();
+            format!("{container}@{host}")
+        }
+        Some((_, host)) => host.to_owned(),
+        None => authority.to_owned(),
+    };
+    format!("{scheme}://{authority}{path}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,6 +306,20 @@ mod tests {
             out.put(RUN_FILE, content, JSON).await.unwrap();
             let error = RunRecord::read(&out).await.unwrap_err().to_string();
             assert!(error.contains(advice), "{content:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_told_without_its_secrets() {
+        for (source, told) in [
+            ("list:/data/keys.csv", "list:/data/keys.csv"),
+            ("s3://data/images", "s3://data/images"),
+            ("s3://key:secret@data/images?X-Amz-Signature=1#x", "s3://data/images"),
+            ("https://ana:secret@host", "https://host"),
+            ("az://box@account/x", "az://box@account/x"),
+            ("az://box:secret@account/x", "az://box@account/x"),
+        ] {
+            assert_eq!(without_secrets(source), told);
         }
     }
 

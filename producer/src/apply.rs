@@ -8,22 +8,20 @@ mod folder;
 mod list;
 mod moved_image;
 mod plan;
-mod run_images;
 mod undo;
 
 use std::path::PathBuf;
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::manifest::ManifestError;
 use camshaft_common::printable::printable;
 use camshaft_common::run::{ReadRunError, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_decisions::{LinesError, MergeError, MergedDecisions};
-use camshaft_table::TableError;
 use chrono::{SubsecRound, Utc};
 
 use crate::advice;
+use crate::run_images::{self, RunImagesError};
 use crate::terminal::output::{format_count, print_line};
 use plan::{Change, Plan};
 use undo::{UndoFile, UndoRecord};
@@ -108,13 +106,7 @@ pub enum ApplyError {
     Run(#[from] ReadRunError),
     /// The images of the run can't be read.
     #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The images of an older run can't be read from its report.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// It is not known which images the run has.
-    #[error("it is not known which images the run in {0} has; run camshaft report {0} first")]
-    UnknownImages(String),
+    Images(#[from] RunImagesError),
     /// The decisions can't be read.
     #[error("{}", advice::describe_merge_error(.0))]
     Merge(#[from] MergeError),

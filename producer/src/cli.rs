@@ -5,6 +5,7 @@
 
 mod decisions;
 mod examples;
+mod export;
 mod label_audit;
 mod prune;
 mod report;
@@ -84,6 +85,10 @@ pub(crate) enum Command {
     /// take over what people have decided on its page
     #[command(after_help = examples::DECIDE)]
     Decide(decisions::DecideArgs),
+    /// Write images with their findings for Label Studio, CVAT, COCO's programs or a spreadsheet. decide
+    /// --import takes back what people make of them
+    #[command(after_help = examples::EXPORT)]
+    Export(export::ExportArgs),
     /// Write the data set that the decisions leave: a list, or a folder of class folders. SOURCE stays
     /// as it is
     #[command(after_help = examples::APPLY)]

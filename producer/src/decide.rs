@@ -1,8 +1,10 @@
 //! `camshaft decide`: decides by rules about the findings of a report, and takes over what people have
-//! decided.
+//! decided, here or in another program.
 //!
-//! Wiring only: [`camshaft_decisions`] has rules, merges and parts. Nothing is written if a line of a file
-//! is no decision, or if rules contradict each other.
+//! Wiring only: [`camshaft_decisions`] has rules, merges and parts, and [`import`] reads files. Nothing is
+//! written if a line of a file is no decision, or if rules contradict each other.
+
+mod import;
 
 use std::path::PathBuf;
 
@@ -11,12 +13,15 @@ use camshaft_common::run::{ReadRunError, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_decisions::{
     Choice, Decision, DecisionWriter, Findings, FindingsError, JudgeError, Judged, LinesError,
-    MergeError, MergedDecisions, RuleFor, Sample, SampleKind, judge, read_file, read_judged_images,
+    MergeError, MergedDecisions, RuleFor, Sample, SampleKind, judge, read_judged_images,
 };
+use camshaft_exchange::ReadError;
 use chrono::Utc;
 
 use crate::advice;
+use crate::run_images::RunImagesError;
 use crate::terminal::output::{format_count, print_line};
+use import::Imported;
 
 /// What `camshaft decide` is to do.
 #[derive(Debug)]
@@ -25,7 +30,7 @@ pub(crate) struct DecideConfig {
     pub(crate) out: Location,
     /// The rules, and what they do.
     pub(crate) rules: Vec<RuleFor>,
-    /// Files of decisions.
+    /// Files of decisions, or of other programs.
     pub(crate) import: Vec<PathBuf>,
     /// Who decides by the rules.
     pub(crate) by: String,
@@ -64,6 +69,41 @@ pub enum DecideError {
     /// A file of decisions can't be read.
     #[error(transparent)]
     Import(#[from] LinesError),
+    /// A file of another program can't be read.
+    #[error("{path}: {source}; nothing was decided")]
+    Exchange {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: ReadError,
+    },
+    /// One item of such a file can't be taken.
+    #[error("{path}, {item}: {reason}; nothing was decided")]
+    Item {
+        /// The file.
+        path: String,
+        /// The item.
+        item: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// No image of such a file is the run's.
+    #[error(
+        "{path} is about images that the run in {out} does not have, such as {names}; nothing was decided: give \
+         the OUT that the file was exported from, with names as they are below SOURCE"
+    )]
+    OtherRun {
+        /// The file.
+        path: String,
+        /// The run.
+        out: String,
+        /// Some of its images.
+        names: String,
+    },
+    /// It can't be told which images the run has.
+    #[error(transparent)]
+    Images(#[from] RunImagesError),
     /// Rules contradict each other.
     #[error(transparent)]
     Rules(#[from] JudgeError),
@@ -89,25 +129,28 @@ fn describe_kind(kind: &SampleKind) -> String {
 pub(crate) async fn decide(config: DecideConfig, stores: StoreOptions) -> Result<(), DecideError> {
     let DecideConfig { out, rules, import, by, override_people, sample, dry_run } = config;
     let out = Folder::open(&out, &stores)?;
-    let _run = RunRecord::read_existing(&out).await?;
-    let mut imported = Vec::new();
-    for file in &import {
-        read_file(file, |decision| imported.push(decision))?;
-    }
+    let run = RunRecord::read_existing(&out).await?;
+    let now = Utc::now();
+    let mut decided = match rules.is_empty() && import.is_empty() {
+        true => MergedDecisions::default(),
+        false => MergedDecisions::read(&out).await?,
+    };
+    let Imported { decisions: mut imported, notes } =
+        import::read(&import, &out, &run, &decided, now).await?;
     let mut judged = Judged::default();
     if !rules.is_empty() || sample.is_some() {
         let with_best_labels = rules.iter().any(|rule| rule.rule.mentions_best());
         let findings = Findings::read(&out, with_best_labels).await?;
         if !rules.is_empty() {
-            let mut decided = MergedDecisions::read(&out).await?;
             imported.iter().for_each(|decision| decided.add(decision.clone()));
-            judged = judge(&findings, &rules, &decided, &by, Utc::now(), override_people)?;
+            judged = judge(&findings, &rules, &decided, &by, now, override_people)?;
         }
         if let Some(config) = sample {
             draw(&findings, config, &out, dry_run).await?;
         }
     }
     if !import.is_empty() {
+        notes.iter().for_each(|note| print_line(note));
         print_line(&describe_imported(&imported, dry_run));
     }
     if !rules.is_empty() {
@@ -117,6 +160,10 @@ pub(crate) async fn decide(config: DecideConfig, stores: StoreOptions) -> Result
         return Ok(());
     }
     imported.append(&mut judged.decisions);
+    if imported.is_empty() && decided.is_empty() {
+        print_line(&format!("Nothing is decided in {}", out.location()));
+        return Ok(());
+    }
     DecisionWriter::new(out.clone()).write(&imported).await?;
     drop(imported);
     // Also what others have decided meanwhile.

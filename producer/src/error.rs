@@ -7,6 +7,7 @@ use crate::cancel::CancelError;
 use crate::cli::UsageError;
 use crate::decide::DecideError;
 use crate::enqueue::EnqueueError;
+use crate::export::ExportError;
 use crate::images::source_error::SourceError;
 use crate::manual::ManualError;
 use crate::redrive::RedriveError;
@@ -53,6 +54,9 @@ pub enum CommandError {
     /// `camshaft decide`.
     #[error(transparent)]
     Decide(#[from] DecideError),
+    /// `camshaft export`.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// `camshaft apply`.
     #[error(transparent)]
     Apply(#[from] ApplyError),

@@ -1,9 +1,9 @@
 //! The `camshaft` program as a library: finds images and enqueues them, audits them in one process,
-//! trains models, builds reports, decides about findings and applies decisions, and tells how far a
-//! run has come.
+//! trains models, builds reports, exports images to other programs, decides about findings and applies
+//! decisions, and tells how far a run has come.
 //!
 //! `cli` is the command line. Each command is a file of its own, with a folder of that name for
-//! its parts; `images`, `broker` and `terminal` are what commands share. Only `run`, [`Cli`]
+//! its parts; `images`, `run_images`, `broker` and `terminal` are what commands share. Only `run`, [`Cli`]
 //! and [`CommandError`] are for the program; `list_lines` is public for a fuzz target.
 
 mod advice;
@@ -16,6 +16,7 @@ mod cli;
 mod decide;
 mod enqueue;
 mod error;
+mod export;
 mod images;
 #[cfg(feature = "embedded")]
 mod interrupt;
@@ -23,6 +24,7 @@ mod label_map;
 mod manual;
 mod redrive;
 mod report;
+mod run_images;
 mod runs;
 mod serve;
 mod status;
@@ -53,6 +55,7 @@ pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
         Command::Report(args) => report::report(args.resolve()?, stores).await?,
         Command::Serve(args) => serve::serve(args.resolve(), stores).await?,
         Command::Decide(args) => decide::decide(args.resolve()?, stores).await?,
+        Command::Export(args) => export::export(args.resolve(), stores).await?,
         Command::Apply(args) => apply::apply(args.resolve()?, stores).await?,
         Command::Status(args) => status::status(args.resolve(), stores).await?,
         Command::Cancel(args) => cancel::cancel(args.resolve(), stores).await?,

@@ -111,6 +111,25 @@ def listings():
         write("listing", f"place-{number}.txt", place)
 
 
+def exchanges():
+    choice = [{"from_name": "new_label", "to_name": "image", "type": "choices", "value": {"choices": ["dog"]}}]
+    annotation = {"completed_by": {"id": 1, "email": "ana@example.org"}, "result": choice, "was_cancelled": False,
+                  "created_at": TIME, "updated_at": TIME}
+    data = {"camshaft_key": "cat/a.jpg", "image": "/data/a.jpg"}
+    write("exchange", "tasks.json", [{"id": 1, "data": data, "annotations": [annotation], "predictions": []}])
+    write("exchange", "tasks-min.json", [data | {"id": 1, "new_label": "dog", "annotator": 1, "updated_at": TIME}])
+    write("exchange", "coco.json", {
+        "info": {}, "images": [{"id": 1, "file_name": "cat/a.jpg", "width": 3, "height": 2}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "camshaft": {"decision": None}}],
+    })
+    write("exchange", "cvat.xml", '<?xml version="1.0" encoding="utf-8"?>\n<annotations><meta><job><assignee><username>ana'
+          '</username></assignee></job><dumped>2026-01-02 03:04:05.678+00:00</dumped></meta><image id="0" name="cat/a.jpg" '
+          'width="3" height="2"><tag label="d&amp;g"><attribute name="decision">none</attribute></tag></image></annotations>')
+    write("exchange", "sheet.csv", "\ufeffkey,image,decision,new_label\n'=a.jpg,x,,dog\n\"b,1.jpg\",x,drop,\n")
+    write("exchange", "tabs.csv", 'camshaft_key\tnew_label\tannotator\tupdated_at\na.jpg\t{"choices": ["a", "b"]}\tana\t' + TIME + "\n")
+
+
 def records():
     image = {
         "key": "cat/a.jpg", "etag": None, "bytes": 9123, "width": 96, "height": 64,
@@ -230,5 +249,5 @@ def images():
 
 
 if __name__ == "__main__":
-    for make in (messages, configs, listings, records, checkpoints, images):
+    for make in (messages, configs, listings, exchanges, records, checkpoints, images):
         make()

@@ -42,6 +42,7 @@ pace() {
     checkpoint) echo 30000 ;;
     config) echo 200000 ;;
     decode) echo 60000 ;;
+    exchange) echo 100000 ;;
     listing) echo 20000 ;;
     message) echo 500000 ;;
     *) echo 100000 ;;

@@ -28,6 +28,37 @@ pub fn tool(path: &str) -> PathBuf {
     tool
 }
 
+/// A tool that `tests/run.sh` doesn't install, because it is large. If it is not there, this reports a skipped
+/// check and returns `None`.
+///
+/// # Panics
+/// If the skipped check cannot be recorded.
+#[must_use]
+pub fn large_tool(path: &str, how_to_install: &str) -> Option<PathBuf> {
+    let tool = root().join("target/tools").join(path);
+    if !tool.exists() {
+        skip(&format!("there is no target/tools/{path}; to run the check: {how_to_install}"));
+        return None;
+    }
+    Some(tool)
+}
+
+/// The blocks of code in a language, such as `python`, below a heading of a file in `docs/`.
+///
+/// # Panics
+/// If there is no such file or heading.
+#[must_use]
+pub fn documented_code(page: &str, heading: &str, language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("docs").join(page)).expect("the page exists");
+    let (_, below) = text.split_once(&format!("\n{heading}\n")).expect("the page has this heading");
+    let level = heading.split(' ').next().unwrap_or_default();
+    let end = format!("\n{level} ");
+    let section = below.split(&*end).next().unwrap_or_default();
+    let start = format!("```{language}\n");
+    let blocks = section.split(&*start).skip(1);
+    blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
 /// The sample data set of the README's first command: `cat` and `dog`, with planted faults. One of
 /// its files cannot be decoded.
 #[must_use]
@@ -59,8 +90,11 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 
 /// Prints that the current test skips a check, and appends a line to the file that `SKIPPED_FILE`
 /// names.
+///
+/// # Panics
+/// If the skipped check cannot be recorded.
 #[expect(clippy::print_stderr, reason = "a skipped check must be seen")]
-fn skip(reason: &str) {
+pub fn skip(reason: &str) {
     eprintln!("SKIPPED: {reason}");
     record_skip(reason).expect("a skipped check can be recorded");
 }

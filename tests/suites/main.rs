@@ -11,6 +11,7 @@ mod cleaning;
 mod command_line;
 mod decisions;
 mod distributed;
+mod exchange;
 mod faults;
 mod generations;
 mod golden;

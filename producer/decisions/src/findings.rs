@@ -105,6 +105,26 @@ impl ImageFindings {
         self.findings.iter().any(|finding| finding.has(word))
     }
 
+    /// The image.
+    #[must_use]
+    pub fn key(&self) -> &ImageKey {
+        &self.key
+    }
+
+    /// The kinds of what was found, each once: what a person's decision has in `because`. `duplicate` also
+    /// for the best of a group.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<String> {
+        let of_group = self.best.as_ref().map(|_| "duplicate");
+        let mut kinds: Vec<String> = Vec::new();
+        for kind in self.findings.iter().map(|finding| &*finding.kind).chain(of_group) {
+            if !kinds.iter().any(|known| known == kind) {
+                kinds.push(kind.to_owned());
+            }
+        }
+        kinds
+    }
+
     /// The label that a finding suggests, the most urgent finding's if several do.
     #[must_use]
     pub fn suggested(&self) -> Option<&str> {

@@ -32,7 +32,7 @@ pub use decision::{Choice, Decision, DecisionError};
 pub use error::{MergeError, SampleError};
 pub use findings::{Findings, FindingsError, ImageFindings, read_judged_images};
 pub use judge::{JudgeError, Judged, RuleAction, RuleFor, judge};
-pub use lines::{LinesError, read_file};
+pub use lines::{LinesError, read_file, read_lines};
 pub use merge::{MergedDecision, MergedDecisions};
 pub use parts::DecisionWriter;
 pub use reader::DecisionReader;

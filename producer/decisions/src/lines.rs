@@ -35,6 +35,14 @@ pub enum LinesError {
         #[source]
         source: Box<DecisionError>,
     },
+    /// A line is no text.
+    #[error("{path}, line {line}: it is not UTF-8; save the file as UTF-8, or take the line out")]
+    NotUtf8 {
+        /// The file.
+        path: String,
+        /// Counted from 1.
+        line: u64,
+    },
     /// A line is too long to be a decision.
     #[error(
         "{path}, line {line}: it is longer than {MAX_LINE_BYTES} bytes; is this a file of decisions?"
@@ -60,7 +68,10 @@ pub fn read_file(path: &Path, mut visit: impl FnMut(Decision)) -> Result<(), Lin
 
 /// Reads decisions, and calls `visit` with the number of each line, from 1, and its decision. Blank lines
 /// are left out. `path` is for errors.
-pub(crate) fn read_lines(
+///
+/// # Errors
+/// If the file can't be read, or a line is no decision.
+pub fn read_lines(
     path: &str,
     mut reader: impl BufRead,
     mut visit: impl FnMut(u64, Decision),
@@ -77,7 +88,9 @@ pub(crate) fn read_lines(
         if text.len() as u64 > MAX_LINE_BYTES {
             return Err(LinesError::TooLong { path: path.to_owned(), line });
         }
-        let text = String::from_utf8_lossy(&text);
+        let Ok(text) = str::from_utf8(&text) else {
+            return Err(LinesError::NotUtf8 { path: path.to_owned(), line });
+        };
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.is_empty() {
             continue;
@@ -116,6 +129,10 @@ mod tests {
         let error =
             read(&format!("{}\n{}\n", line("a"), &line("b")[..30])).unwrap_err().to_string();
         assert!(error.contains("file, line 2") && error.contains("not a decision"), "{error}");
+        // A label that is not UTF-8 is not to become another label.
+        let latin = [line("a").as_bytes(), b"\n", line("caf").as_bytes(), b"\xe9\n"].concat();
+        let error = read_lines("file", &*latin, |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("file, line 2") && error.contains("UTF-8"), "{error}");
         let error = read(&"x".repeat(2 << 20)).unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("longer"), "{error}");
     }

@@ -155,7 +155,7 @@ impl MergedDecisions {
                 at: decision.at,
                 because: decision.because.to_vec(),
             });
-            let file = write_rows(rows, COLUMNS)?;
+            let file = write_rows(rows, COLUMNS, &[])?;
             Ok::<_, TableError>((self, file))
         });
         let (this, mut file) = writing.await.map_err(|_| MergeError::Panicked)??;

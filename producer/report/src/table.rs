@@ -13,5 +13,5 @@ pub(crate) fn table_of<R>(
     rows: impl IntoIterator<Item = R>,
     columns: &'static [Column<R>],
 ) -> TableReader {
-    TableReader::open(write_rows(rows, columns).unwrap()).unwrap()
+    TableReader::open(write_rows(rows, columns, &[]).unwrap()).unwrap()
 }

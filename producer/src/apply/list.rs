@@ -67,9 +67,9 @@ mod tests {
     use camshaft_common::key::ImageKey;
     use camshaft_decisions::MergedDecisions;
 
-    use super::super::run_images::RunImage;
     use super::*;
     use crate::images::list_lines::{KeyBase, ListColumns, ListFormat, ListLines};
+    use crate::run_images::RunImage;
 
     #[test]
     fn what_is_written_is_read_as_a_list() {

@@ -1,6 +1,6 @@
 //! What becomes of each image of a run: it is left out, gets another label, or stays as it is.
 //!
-//! Pure. Upstream: [`run_images`](super::run_images), and the merged decisions. Downstream: the list or the
+//! Pure. Upstream: [`run_images`](crate::run_images), and the merged decisions. Downstream: the list or the
 //! folder that is written.
 
 use camshaft_common::key::ImageKey;
@@ -8,7 +8,7 @@ use camshaft_common::split_names;
 use camshaft_decisions::{Choice, MergedDecisions};
 use serde::{Deserialize, Serialize};
 
-use super::run_images::RunImage;
+use crate::run_images::RunImage;
 
 /// The data set that decisions leave, and what they change.
 #[derive(Debug)]

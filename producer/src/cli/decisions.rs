@@ -28,8 +28,9 @@ pub(crate) struct DecideArgs {
     /// 'label-error and score>0.95'. Repeatable
     #[arg(long, env = "CAMSHAFT_RELABEL", value_name = "RULE", value_delimiter = '\n', value_parser = parse_rule)]
     pub(crate) relabel: Vec<Option<Rule>>,
-    /// Take over the decisions in this file, with who decided and when, such as the decisions.jsonl
-    /// that the report's page saves. Repeatable
+    /// Take over the decisions in this file, with who decided and when: the decisions.jsonl that the
+    /// report's page saves, or a file of Label Studio, CVAT, COCO or a spreadsheet that camshaft export
+    /// began. Repeatable
     #[arg(long, env = "CAMSHAFT_IMPORT", value_name = "FILE", value_delimiter = '\n')]
     pub(crate) import: Vec<PathBuf>,
     /// Who decides, as it is written into the decisions of rules

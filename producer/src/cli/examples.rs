@@ -45,9 +45,16 @@ pub(super) const DECIDE: &str = "\
 Examples:
   camshaft decide ~/audit --drop exact --relabel 'label-error and score>0.95' --dry-run
   camshaft decide ~/audit --keep 'best and split=train' --drop 'duplicate and not best'
-  camshaft decide ~/audit --import ~/Downloads/decisions.jsonl
+  camshaft decide ~/audit --import ~/Downloads/decisions.jsonl     or what camshaft export began
   camshaft decide s3://data/audit --sample 100 --of label-error
   camshaft decide s3://data/audit --sample 300 --of no-label-error    how many wrong labels are left";
+
+pub(super) const EXPORT: &str = "\
+Examples:
+  camshaft export ~/audit --as label-studio --to tasks.json --image-root '/data/local-files/?d=pets'
+  camshaft export ~/audit --as cvat --only 'label-error and score>0.9' --to annotations.xml
+  camshaft export s3://data/audit --as coco --all --to s3://data/audit.coco.json
+  camshaft export ~/audit --as csv --to decide.csv     then camshaft decide ~/audit --import decide.csv";
 
 pub(super) const APPLY: &str = "\
 Examples:

@@ -30,6 +30,8 @@ pub enum ColumnKind {
     Integer,
     Float,
     Text,
+    /// Texts that begin as the one before does, such as addresses: each is stored as its difference.
+    PrefixedText,
     Bytes,
     /// Milliseconds, UTC.
     Time,
@@ -80,14 +82,16 @@ impl ColumnKind {
             Self::Boolean => PhysicalType::BOOLEAN,
             Self::Integer | Self::Time => PhysicalType::INT64,
             Self::Float | Self::FloatList => PhysicalType::FLOAT,
-            Self::Text | Self::Bytes | Self::TextList => PhysicalType::BYTE_ARRAY,
+            Self::Text | Self::PrefixedText | Self::Bytes | Self::TextList => {
+                PhysicalType::BYTE_ARRAY
+            }
             Self::HalfList => PhysicalType::FIXED_LEN_BYTE_ARRAY,
         }
     }
 
     fn logical(self) -> Option<LogicalType> {
         match self {
-            Self::Text | Self::TextList => Some(LogicalType::String),
+            Self::Text | Self::PrefixedText | Self::TextList => Some(LogicalType::String),
             Self::HalfList => Some(LogicalType::Float16),
             Self::Time => Some(LogicalType::timestamp(true, TimeUnit::MILLIS)),
             Self::Boolean | Self::Integer | Self::Float | Self::Bytes | Self::FloatList => None,

@@ -17,16 +17,17 @@ pub use writer::TableWriter;
 
 use std::fs::File;
 
-/// Writes rows to a temporary file.
+/// Writes rows to a temporary file, with names and values that all of them have in common.
 ///
 /// # Errors
 /// If the file can't be written or read.
 pub fn write_rows<R>(
     rows: impl IntoIterator<Item = R>,
     columns: &'static [Column<R>],
+    metadata: &[(String, String)],
 ) -> Result<File, TableError> {
     let file = tempfile::tempfile()?;
-    let mut writer = TableWriter::new(file.try_clone()?, columns)?;
+    let mut writer = TableWriter::new(file.try_clone()?, columns)?.with_metadata(metadata);
     for row in rows {
         writer.push(row)?;
     }
@@ -47,6 +48,7 @@ mod tests {
         map: Option<Vec<f32>>,
         words: Vec<String>,
         halves: Option<Vec<[u8; 2]>>,
+        address: Option<String>,
     }
 
     const COLUMNS: &[Column<Row>] = &[
@@ -68,6 +70,11 @@ mod tests {
             kind: ColumnKind::HalfList,
             cell: |r| Cell::HalfList(r.halves.as_deref()),
         },
+        Column {
+            name: "address",
+            kind: ColumnKind::PrefixedText,
+            cell: |r| Cell::Text(r.address.as_deref()),
+        },
     ];
 
     fn row(index: usize) -> Row {
@@ -79,13 +86,16 @@ mod tests {
             map: some.then(|| vec![index as f32; index % 4]),
             words: (0..index % 3).map(|word| word.to_string()).collect(),
             halves: some.then(|| vec![[1, 2]; 2]),
+            address: some.then(|| format!("s3://bucket/prefix/{index:09}.jpg")),
         }
     }
 
     #[test]
     fn what_is_written_is_read_in_every_group() {
         let file = tempfile::tempfile().unwrap();
-        let mut writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
+        let metadata = [("camshaft.run".to_owned(), "7".to_owned())];
+        let writer = TableWriter::new(file.try_clone().unwrap(), COLUMNS).unwrap();
+        let mut writer = writer.with_metadata(&metadata);
         let rows = 2 * GROUP_ROWS + 5;
         for index in 0..rows {
             writer.push(row(index)).unwrap();
@@ -94,10 +104,12 @@ mod tests {
 
         let reader = TableReader::open(file).unwrap();
         assert_eq!((reader.groups(), reader.rows()), (3, rows));
+        assert_eq!(reader.metadata(), metadata);
         let mut at = 0;
         for group in 0..reader.groups() {
             let (names, numbers) =
                 (reader.texts(group, "name").unwrap(), reader.floats(group, "number").unwrap());
+            let addresses = reader.texts(group, "address").unwrap();
             let maps = reader.float_lists(group, "map").unwrap();
             let words = reader.text_lists(group, "words").unwrap();
             let mut halves = Vec::new();
@@ -109,6 +121,7 @@ mod tests {
             for index in 0..names.len() {
                 let row = row(at);
                 assert_eq!(names[index], row.name);
+                assert_eq!(addresses[index], row.address);
                 assert_eq!(Some(numbers[index]).filter(|x| !x.is_nan()), row.number);
                 assert_eq!(maps.get(index), row.map.unwrap_or_default());
                 assert_eq!(words.get(index), row.words);

@@ -71,6 +71,13 @@ impl TableReader {
         Ok(Self { file, columns })
     }
 
+    /// The names and values of the file's metadata.
+    pub fn metadata(&self) -> Vec<(String, String)> {
+        let pairs = self.file.metadata().file_metadata().key_value_metadata();
+        let pairs = pairs.into_iter().flatten();
+        pairs.filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?))).collect()
+    }
+
     /// The number of row groups.
     pub fn groups(&self) -> usize {
         self.file.num_row_groups()

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Encoding};
 use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType,
     FloatType, Int64Type,
 };
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::ColumnPath;
@@ -43,9 +44,24 @@ impl<R> TableWriter<R> {
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_statistics_enabled(path, EnabledStatistics::None);
         }
+        for column in columns.iter().filter(|column| column.kind == ColumnKind::PrefixedText) {
+            let path = ColumnPath::new(vec![column.name.to_owned()]);
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BYTE_ARRAY);
+        }
         let properties = Arc::new(properties.build());
         let file = SerializedFileWriter::new(file, schema(columns)?, properties)?;
         Ok(Self { columns, file, group: Vec::new(), rows: 0 })
+    }
+
+    /// Adds names and values to the file's metadata: what all rows have in common.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: &[(String, String)]) -> Self {
+        for (name, value) in metadata {
+            self.file.append_key_value_metadata(KeyValue::new(name.clone(), value.clone()));
+        }
+        self
     }
 
     /// Adds a row.
@@ -117,7 +133,9 @@ fn write_column<R>(
         ColumnKind::Boolean => plain!(BoolType, Cell::Boolean(value) => value),
         ColumnKind::Integer => plain!(Int64Type, Cell::Integer(value) => value),
         ColumnKind::Float => plain!(FloatType, Cell::Float(value) => value),
-        ColumnKind::Text => plain!(ByteArrayType, Cell::Text(value) => value.map(ByteArray::from)),
+        ColumnKind::Text | ColumnKind::PrefixedText => {
+            plain!(ByteArrayType, Cell::Text(value) => value.map(ByteArray::from))
+        }
         ColumnKind::Bytes => {
             plain!(ByteArrayType, Cell::Bytes(value) => value.map(|bytes| bytes.to_vec().into()))
         }

@@ -100,7 +100,7 @@ pub(super) fn compare_images(
     file: File,
 ) -> Result<RunComparison, TableError> {
     let before = OtherRun::read(before)?;
-    let mut writer = TableWriter::new(file, COLUMNS)?;
+    let mut writer = TableWriter::new(file, COLUMNS)?.with_metadata(&now.metadata());
     let mut total = RunComparison { against, ..RunComparison::default() };
     let (mut labelled, mut right_now, mut right_before) = (0_u64, 0_u64, 0_u64);
     let mut changes: HashMap<(String, String), u64> = HashMap::new();

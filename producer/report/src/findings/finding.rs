@@ -261,6 +261,9 @@ pub(crate) struct Finding {
     pub(crate) group: Option<DuplicateGroup>,
     /// The key of the image of the group that is best kept.
     pub(crate) best: Option<String>,
+    /// Where the image is.
+    #[serde(skip)]
+    pub(crate) uri: Option<String>,
     /// When the results of its images were written; the later time of two.
     #[serde(skip)]
     pub(crate) finished_at: DateTime<Utc>,
@@ -292,4 +295,5 @@ pub(crate) const COLUMNS: &[Column<Finding>] = columns! {
     "failure" Text |finding| Cell::Text(finding.failure.as_deref());
     "group" Integer |finding| Cell::Integer(finding.group.map(|group| i64::from(group.id)));
     "best" Text |finding| Cell::Text(finding.best.as_deref());
+    "uri" PrefixedText |finding| Cell::Text(finding.uri.as_deref());
 };

@@ -22,6 +22,7 @@ struct NamedImage {
     probability: Option<f32>,
     overlay: Option<String>,
     given_overlay: Option<String>,
+    uri: Option<String>,
     class_maps: Option<ClassMaps>,
     finished_at: DateTime<Utc>,
 }
@@ -71,6 +72,7 @@ pub(super) fn rank_and_name(
             verdict: found.verdict,
             overlay: image.overlay.clone(),
             given_overlay: image.given_overlay.clone(),
+            uri: image.uri.clone(),
             held_out_probability: found.opinions.held_out,
             held_out_label_probability: found.opinions.held_out_label,
             model_label_probability: found.opinions.model_label,
@@ -98,6 +100,7 @@ fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedIm
         let probabilities = table.floats(group, "probability")?;
         let mut overlays = table.texts(group, "overlay")?;
         let mut given = table.texts(group, "label_overlay")?;
+        let mut uris = table.texts(group, "uri")?;
         let maps = ClassMapColumns::read(table, group)?;
         let finished = table.integers(group, "finished_at")?;
         for (row, at) in rows.iter() {
@@ -109,6 +112,7 @@ fn read_images(table: &TableReader, rows: &[u32]) -> Result<HashMap<u32, NamedIm
                 probability: Some(probabilities[at]).filter(|p| !p.is_nan()),
                 overlay: overlays[at].take(),
                 given_overlay: given[at].take(),
+                uri: uris[at].take(),
                 class_maps: maps.of_row(at),
                 finished_at: finished[at]
                     .and_then(DateTime::from_timestamp_millis)

@@ -16,6 +16,8 @@ use crate::table::{Cell, Column, columns};
 #[derive(Debug, Default)]
 pub(crate) struct ImageRow {
     pub(crate) key: String,
+    /// Where the image is; none if the run does not tell.
+    pub(crate) uri: Option<String>,
     pub(crate) label: Option<String>,
     /// What the label means. [`LabelMeaning::NoClass`] for a failure.
     pub(crate) meaning: LabelMeaning,
@@ -285,4 +287,5 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
     "camera_year" Integer |row| {
         Cell::Integer(row.camera.as_ref().and_then(|camera| camera.year).map(i64::from))
     };
+    "uri" PrefixedText |row| Cell::Text(row.uri.as_deref());
 };

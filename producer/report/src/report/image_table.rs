@@ -8,6 +8,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use camshaft_common::key::ImageKey;
 use camshaft_common::label::LabelMatcher;
 use camshaft_common::manifest::ManifestImages;
 use camshaft_common::run::RunRecord;
@@ -15,6 +16,7 @@ use camshaft_common::store::Folder;
 use tokio::sync::mpsc;
 
 use super::blocking::blocking;
+use super::metadata::table_metadata;
 use super::options::ReportOptions;
 use crate::error::ReportError;
 use crate::left_out::{LeftOut, LeftOutTotals};
@@ -103,6 +105,12 @@ async fn read_table(
     written
 }
 
+/// Where an image is: below this place by its name, if that is text.
+fn address(images: &str, key: &str) -> Option<String> {
+    let key = ImageKey::parse(key).ok()?;
+    Some(format!("{images}/{}", str::from_utf8(&key.name()).ok()?))
+}
+
 /// Writes all rows that come to the table, and to a CSV file if `csv` is true.
 fn write_table(
     mut rows: mpsc::Receiver<RowChunk>,
@@ -110,20 +118,23 @@ fn write_table(
     run: &RunRecord,
 ) -> Result<BuiltTable, TableError> {
     let table = tempfile::tempfile()?;
-    let mut writer = TableWriter::new(table.try_clone()?, predictions::COLUMNS)?;
+    let writer = TableWriter::new(table.try_clone()?, predictions::COLUMNS)?;
+    let mut writer = writer.with_metadata(&table_metadata(run));
+    let images = run.images_place().map(|place| place.plain_text());
     let mut csv = if csv { Some(CsvWriter::new(predictions::COLUMNS)?) } else { None };
     let (mut totals, mut has_embeddings) = (OverviewTotals::default(), false);
     let (mut named_classes, mut open_labels) = (NamedClasses::default(), HashSet::new());
     let mut left_out = LeftOutTotals::new(run)?;
     while let Some(chunk) = rows.blocking_recv() {
         for row in chunk {
-            let row = match row {
+            let mut row = match row {
                 Ok(row) => row,
                 Err(result) => {
                     left_out.add(result)?;
                     continue;
                 }
             };
+            row.uri = images.as_deref().and_then(|images| address(images, &row.key));
             totals.add(&row);
             named_classes.add(&row);
             if let (LabelMeaning::Open, Some(label)) = (&row.meaning, &row.label)

@@ -10,6 +10,7 @@
 
 mod blocking;
 mod image_table;
+mod metadata;
 mod options;
 mod tables;
 
@@ -32,6 +33,7 @@ pub use options::ReportOptions;
 
 use self::blocking::blocking;
 use self::image_table::build_table;
+use self::metadata::table_metadata;
 use self::tables::{ReportTables, put_file, write_rows};
 use crate::comparison::{self, RunComparison};
 use crate::error::ReportError;
@@ -144,13 +146,14 @@ pub async fn build(
         most_in_page: MOST_IN_PAGE,
     };
     let images = put_images(&out, built.table.try_clone()?, listed, &thumbnails).await?;
+    let metadata = Arc::new(table_metadata(&run));
     let tables = ReportTables {
         predictions: built.table,
-        findings: write_rows(list.clone(), findings::COLUMNS).await?,
+        findings: write_rows(list.clone(), findings::COLUMNS, &metadata).await?,
         csv: built.csv,
         labels: found.labels,
         comparison: comparison_table,
-        slices: write_rows(sliced.list.clone(), slices::COLUMNS).await?,
+        slices: write_rows(sliced.list.clone(), slices::COLUMNS, &metadata).await?,
     };
     tables.put(&out).await?;
 

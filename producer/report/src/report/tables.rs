@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::sync::Arc;
 
 use camshaft_common::layout::REPORT;
 use camshaft_common::store::{Folder, PARQUET};
@@ -10,12 +11,14 @@ use super::blocking::blocking;
 use crate::error::ReportError;
 use crate::table::{self, Column};
 
-/// Writes rows to a temporary file.
+/// Writes rows to a temporary file, with the run's metadata.
 pub(super) async fn write_rows<T: Send + 'static>(
     rows: Vec<T>,
     columns: &'static [Column<T>],
+    metadata: &Arc<Vec<(String, String)>>,
 ) -> Result<File, ReportError> {
-    blocking(move || table::write_rows(rows, columns)).await
+    let metadata = Arc::clone(metadata);
+    blocking(move || table::write_rows(rows, columns, &metadata)).await
 }
 
 /// The finished tables of a report.

@@ -39,7 +39,8 @@ pub(super) struct JudgedLabels<'a> {
 /// Writes the table to a temporary file.
 pub(super) fn write(table: &TableReader, judged: &JudgedLabels<'_>) -> Result<File, TableError> {
     let file = tempfile::tempfile()?;
-    let mut writer = TableWriter::new(file.try_clone()?, COLUMNS)?;
+    let writer = TableWriter::new(file.try_clone()?, COLUMNS)?;
+    let mut writer = writer.with_metadata(&table.metadata());
     let mut row = 0_usize;
     for group in 0..table.groups() {
         for key in table.texts(group, "key")? {

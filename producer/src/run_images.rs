@@ -1,27 +1,44 @@
 //! The images of a run, with the labels that they were given.
 //!
 //! Upstream: the run's manifest, or the report of a run of an older version, which has none. Downstream:
-//! [`plan`](super::plan).
+//! `apply`, and `decide`, which takes over what other programs say of them.
 
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::REPORT;
-use camshaft_common::manifest;
+use camshaft_common::manifest::{self, ManifestError};
 use camshaft_common::run::RunRecord;
-use camshaft_common::store::{Folder, StoreErrorKind};
-use camshaft_table::TableReader;
+use camshaft_common::store::{Folder, StoreError, StoreErrorKind};
+use camshaft_table::{TableError, TableReader};
 use futures::TryStreamExt;
 
-use super::ApplyError;
+use crate::advice;
+
+/// It can't be told which images a run has.
+#[derive(Debug, thiserror::Error)]
+pub enum RunImagesError {
+    /// OUT can't be read.
+    #[error("{}", advice::describe_store_error(.0))]
+    Store(#[from] StoreError),
+    /// The images of the run can't be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The images of an older run can't be read from its report.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// It is not known which images the run has.
+    #[error("it is not known which images the run in {0} has; run camshaft report {0} first")]
+    Unknown(String),
+}
 
 /// An image of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RunImage {
-    pub(super) key: ImageKey,
-    pub(super) label: Option<String>,
+pub(crate) struct RunImage {
+    pub(crate) key: ImageKey,
+    pub(crate) label: Option<String>,
 }
 
 /// Every image of the run, in the order of keys.
-pub(super) async fn read(out: &Folder, run: &RunRecord) -> Result<Vec<RunImage>, ApplyError> {
+pub(crate) async fn read(out: &Folder, run: &RunRecord) -> Result<Vec<RunImage>, RunImagesError> {
     let Some((generation, images)) = run.listed_manifest() else { return read_report(out).await };
     let mut entries = manifest::read(out, generation, Some(images));
     let mut found = Vec::new();
@@ -32,10 +49,10 @@ pub(super) async fn read(out: &Folder, run: &RunRecord) -> Result<Vec<RunImage>,
 }
 
 /// Every image in the report.
-async fn read_report(out: &Folder) -> Result<Vec<RunImage>, ApplyError> {
+async fn read_report(out: &Folder) -> Result<Vec<RunImage>, RunImagesError> {
     let opened = match out.open_object(&format!("{REPORT}/predictions.parquet"), u64::MAX).await {
         Err(error) if error.kind() == StoreErrorKind::NotFound => {
-            return Err(ApplyError::UnknownImages(out.location().to_string()));
+            return Err(RunImagesError::Unknown(out.location().to_string()));
         }
         opened => opened?,
     };

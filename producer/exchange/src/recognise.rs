@@ -1,0 +1,57 @@
+//! Which format a file has, by its content: names are what people make of them.
+
+use crate::error::ReadError;
+use crate::export_writer::ExportFormat;
+use crate::sheet;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Decisions, one a line. Also everything that is nothing else: its reader says what is wrong with it.
+    Decisions,
+    /// A format of another program.
+    Exchanged(ExportFormat),
+}
+
+/// Tells the format of a file by its first bytes. The more there are, the better; 4,096 will do.
+///
+/// # Errors
+/// If the file is clearly of a format that can't be read.
+pub fn recognise(head: &[u8]) -> Result<FileFormat, ReadError> {
+    let head = head.strip_prefix(BOM).unwrap_or(head);
+    let start = head.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(head.len());
+    let head = &head[start..];
+    match head.first() {
+        Some(b'<') => Ok(FileFormat::Exchanged(ExportFormat::Cvat)),
+        Some(b'[') => Ok(FileFormat::Exchanged(ExportFormat::LabelStudio)),
+        Some(b'{') => Ok(object(&head[1..])),
+        Some(b'P') if head.starts_with(b"PK\x03\x04") => Err(ReadError::item(
+            "it is a ZIP archive",
+            "take the file of annotations out of it (unzip), and import that",
+        )),
+        _ if sheet::is_header(head) => Ok(FileFormat::Exchanged(ExportFormat::Csv)),
+        _ => Ok(FileFormat::Decisions),
+    }
+}
+
+/// What UTF-8 may begin with.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// COCO begins with other names than a decision.
+fn object(after_brace: &[u8]) -> FileFormat {
+    const COCO: [&[u8]; 6] =
+        [b"images", b"annotations", b"categories", b"info", b"licenses", b"type"];
+    let mut names = after_brace.split(|byte| *byte == b'"').skip(1);
+    match names.next() {
+        Some(name) if COCO.contains(&name) => FileFormat::Exchanged(ExportFormat::Coco),
+        _ => FileFormat::Decisions,
+    }
+}
+
+/// Leaves out what UTF-8 may begin with.
+pub(crate) fn skip_bom(reader: &mut impl std::io::BufRead) -> std::io::Result<()> {
+    if reader.fill_buf()?.starts_with(BOM) {
+        reader.consume(BOM.len());
+    }
+    Ok(())
+}
