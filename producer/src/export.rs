@@ -95,7 +95,7 @@ pub enum ExportError {
     )]
     Exists(String),
     /// No image is chosen.
-    #[error("no image {0}; choose others with --only RULE, or --all")]
+    #[error("no image {0}; choose others with --rule RULE, or --all")]
     NoImages(&'static str),
     /// A bug.
     #[error("writing ended with a panic")]

@@ -53,7 +53,6 @@ fn accuracy(photos: &str, model: &Path, out: &Path) -> f64 {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the numbers are what the test is for")]
 fn a_messy_set_is_cleaned_with_the_keyboard_and_the_next_audit_finds_it_clean() {
     let Some(pets) = repository::shared("data/pets") else { return };
     let directory = tempdir().unwrap();

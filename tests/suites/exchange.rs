@@ -287,7 +287,7 @@ assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["c
 #[test]
 fn a_rule_chooses_images_and_nothing_is_replaced() {
     let audited = Audited::new();
-    let only = ["--only", "label-error and key~'cat/**'"];
+    let only = ["--rule", "label-error and key~'cat/**'"];
     let exported = audited.export("cvat", "annotations.xml", &only).expect(0);
     assert!(exported.stdout.contains("2 images exported"), "{}", exported.stdout);
     let xml = audited.read("annotations.xml");
@@ -297,10 +297,10 @@ fn a_rule_chooses_images_and_nothing_is_replaced() {
     audited.export("cvat", "annotations.xml", &only).expect_one_line(&["exists", "another --to"]);
     assert_eq!(audited.read("annotations.xml"), xml);
     audited
-        .export("csv", "none.csv", &["--only", "letterbox"])
+        .export("csv", "none.csv", &["--rule", "letterbox"])
         .expect_one_line(&["no image meets"]);
     assert!(!audited.path("none.csv").exists());
-    let wrong = audited.export("csv", "none.csv", &["--only", "letterbocks"]).expect(2);
+    let wrong = audited.export("csv", "none.csv", &["--rule", "letterbocks"]).expect(2);
     assert!(wrong.stderr.contains("letterbox?"), "{}", wrong.stderr);
     let signed = ["--image-root", "https://host/x?X-Amz-Signature=secret"];
     let signed = audited.export("csv", "none.csv", &signed).expect(2);

@@ -52,7 +52,7 @@ Examples:
 pub(super) const EXPORT: &str = "\
 Examples:
   camshaft export ~/audit --as label-studio --to tasks.json --image-root '/data/local-files/?d=pets'
-  camshaft export ~/audit --as cvat --only 'label-error and score>0.9' --to annotations.xml
+  camshaft export ~/audit --as cvat --rule 'label-error and score>0.9' --to annotations.xml
   camshaft export s3://data/audit --as coco --all --to s3://data/audit.coco.json
   camshaft export ~/audit --as csv --to decide.csv     then camshaft decide ~/audit --import decide.csv";
 

@@ -23,8 +23,8 @@ pub(crate) struct ExportArgs {
     pub(crate) to: Location,
     /// Export only the images that meet this rule about their findings, such as 'label-error and
     /// score>0.9' [default: all with a finding]
-    #[arg(long, env = "CAMSHAFT_ONLY", value_name = "RULE", conflicts_with = "all")]
-    pub(crate) only: Option<Rule>,
+    #[arg(long, env = "CAMSHAFT_RULE", value_name = "RULE", conflicts_with = "all")]
+    pub(crate) rule: Option<Rule>,
     /// Export every image of the run
     #[arg(long, env = "CAMSHAFT_ALL", value_parser = BoolishValueParser::new())]
     pub(crate) all: bool,
@@ -68,14 +68,14 @@ fn address_root(text: &str) -> Result<String, String> {
 
 impl ExportArgs {
     pub(crate) fn resolve(self) -> ExportConfig {
-        let Self { out, format, to, only, all, image_root, out_root } = self;
+        let Self { out, format, to, rule, all, image_root, out_root } = self;
         let format = match format {
             FormatArgument::LabelStudio => ExportFormat::LabelStudio,
             FormatArgument::Cvat => ExportFormat::Cvat,
             FormatArgument::Coco => ExportFormat::Coco,
             FormatArgument::Csv => ExportFormat::Csv,
         };
-        let images = match only {
+        let images = match rule {
             Some(rule) => ImageChoice::Meeting(Box::new(rule)),
             None if all => ImageChoice::All,
             None => ImageChoice::WithFindings,

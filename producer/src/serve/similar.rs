@@ -197,7 +197,7 @@ mod tests {
             ("near", sketch(30, 40)),
             ("same", sketch(1, 0)),
         ];
-        let sketches = Sketches::read(write_rows(rows, COLUMNS).unwrap()).unwrap();
+        let sketches = Sketches::read(write_rows(rows, COLUMNS, &[]).unwrap()).unwrap();
         let like = |key| sketches.like(key).unwrap();
         let similar = |key: &str, similarity| Similar { key: key.to_owned(), similarity };
         let wanted = [similar("same", 1.0), similar("near", 0.6), similar("opposite", -1.0)];
