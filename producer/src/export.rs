@@ -4,6 +4,7 @@
 //! writes. `camshaft decide --import` takes back what people make of the file. Nothing is replaced: a file that
 //! is there may hold somebody's work.
 
+mod chosen_images;
 mod exported_images;
 mod vocabulary;
 
@@ -19,7 +20,8 @@ use camshaft_decisions::{Findings, FindingsError, MergeError, MergedDecisions, R
 use camshaft_exchange::{AddressRoot, ExportFormat, ExportHead, ExportWriter, WriteError};
 use camshaft_table::{TableError, TableReader};
 
-use self::exported_images::{Addresses, ChosenImages, FindingNotes, Selected};
+use self::chosen_images::{ChosenImages, FindingNotes};
+use self::exported_images::{Addresses, Selected};
 use self::vocabulary::Vocabulary;
 use crate::advice;
 use crate::terminal::output::{format_count, print_line};

@@ -211,7 +211,7 @@ pub(crate) fn read(
     mut reader: impl BufRead,
     visit: &mut dyn FnMut(Answer),
 ) -> Result<(), ReadError> {
-    crate::recognise::skip_bom(&mut reader)?;
+    crate::byte_order_mark::skip_bom(&mut reader)?;
     let dataset: Dataset = serde_json::from_reader(reader)
         .map_err(|source| ReadError::Json { format: "COCO", source })?;
     let Dataset { images, annotations, categories } = dataset;

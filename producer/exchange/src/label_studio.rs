@@ -323,7 +323,7 @@ pub(crate) fn read(
     mut reader: impl BufRead,
     visit: &mut dyn FnMut(Answer),
 ) -> Result<(), ReadError> {
-    crate::recognise::skip_bom(&mut reader)?;
+    crate::byte_order_mark::skip_bom(&mut reader)?;
     let json = |source| ReadError::Json { format: FORMAT, source };
     let mut tasks = Tasks { visit, problem: None, other_control: None, has_ours: false };
     let mut input = serde_json::Deserializer::from_reader(reader);

@@ -13,9 +13,11 @@
 //! | `recognise` | which format a file has, by its content |
 //! | `label_studio`, `cvat`, `coco`, `sheet` | one format each: its writer and its reader |
 //! | `export_writer` | the writer of any format |
+//! | `byte_order_mark`, `xml_text` | what several formats need |
 
 mod address;
 mod answer;
+mod byte_order_mark;
 mod coco;
 mod cvat;
 mod error;

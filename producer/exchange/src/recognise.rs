@@ -1,5 +1,6 @@
 //! Which format a file has, by its content: names are what people make of them.
 
+use crate::byte_order_mark::BOM;
 use crate::error::ReadError;
 use crate::export_writer::ExportFormat;
 use crate::sheet;
@@ -34,9 +35,6 @@ pub fn recognise(head: &[u8]) -> Result<FileFormat, ReadError> {
     }
 }
 
-/// What UTF-8 may begin with.
-pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
-
 /// COCO begins with other names than a decision.
 fn object(after_brace: &[u8]) -> FileFormat {
     const COCO: [&[u8]; 6] =
@@ -46,12 +44,4 @@ fn object(after_brace: &[u8]) -> FileFormat {
         Some(name) if COCO.contains(&name) => FileFormat::Exchanged(ExportFormat::Coco),
         _ => FileFormat::Decisions,
     }
-}
-
-/// Leaves out what UTF-8 may begin with.
-pub(crate) fn skip_bom(reader: &mut impl std::io::BufRead) -> std::io::Result<()> {
-    if reader.fill_buf()?.starts_with(BOM) {
-        reader.consume(BOM.len());
-    }
-    Ok(())
 }

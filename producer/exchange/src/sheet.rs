@@ -7,9 +7,9 @@
 use std::io::{BufRead, Write};
 
 use crate::answer::{Answer, Verdict, time};
+use crate::byte_order_mark::BOM;
 use crate::error::{ReadError, WriteError};
 use crate::image::ExportImage;
-use crate::recognise::BOM;
 
 const COLUMNS: [&str; 11] = [
     "key",
@@ -118,7 +118,7 @@ pub(crate) fn read(
     mut reader: impl BufRead,
     visit: &mut dyn FnMut(Answer),
 ) -> Result<(), ReadError> {
-    crate::recognise::skip_bom(&mut reader)?;
+    crate::byte_order_mark::skip_bom(&mut reader)?;
     let start = reader.fill_buf()?;
     let line = start.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
     let delimiter = delimiter(line);

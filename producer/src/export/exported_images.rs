@@ -1,16 +1,14 @@
 //! The images that are exported, with what the report and the decisions say of them.
 //!
-//! Findings are held by key, images are read a row group at a time. Upstream: the report's tables. Downstream:
-//! the writer of the format.
-
-use std::collections::{HashMap, HashSet};
+//! Images are read a row group at a time. Upstream: the report's tables. Downstream: the writer of the format.
 
 use camshaft_common::key::ImageKey;
 use camshaft_decisions::{Choice, MergedDecisions};
-use camshaft_exchange::{AddressRoot, ExportFinding, ExportImage};
+use camshaft_exchange::{AddressRoot, ExportImage};
 use camshaft_table::{TableError, TableReader};
 
 use super::ExportError;
+use super::chosen_images::{ChosenImages, FindingNotes, lacks};
 use super::vocabulary::Vocabulary;
 
 /// Columns of `predictions.parquet`.
@@ -27,84 +25,10 @@ const COLUMNS: [&str; 11] = [
     "label_class",
     "top_labels",
 ];
-/// Columns of `findings.parquet`.
-const FINDING_COLUMNS: [&str; 7] =
-    ["key", "kind", "problem", "score", "reason", "suggested", "held_out_probability"];
 
 /// An error if the report lacks a column of `predictions.parquet`.
 pub(super) fn check_columns(table: &TableReader, out: &str) -> Result<(), ExportError> {
     lacks(table, &COLUMNS, out)
-}
-
-fn lacks(table: &TableReader, columns: &[&'static str], out: &str) -> Result<(), ExportError> {
-    match columns.iter().find(|column| !table.has_column(column)) {
-        Some(column) => Err(ExportError::OldReport { out: out.to_owned(), column }),
-        None => Ok(()),
-    }
-}
-
-/// What was found about an image.
-#[derive(Debug, Default)]
-struct ImageNotes {
-    findings: Vec<ExportFinding>,
-    /// The label that the most urgent finding with one suggests, and its probability.
-    suggested: Option<(String, Option<f32>)>,
-}
-
-/// What was found about all images, by key.
-#[derive(Debug, Default)]
-pub(super) struct FindingNotes(HashMap<String, ImageNotes>);
-
-impl FindingNotes {
-    /// Reads `findings.parquet`, whose most urgent findings come first.
-    pub(super) fn read(table: &TableReader, out: &str) -> Result<Self, ExportError> {
-        lacks(table, &FINDING_COLUMNS, out)?;
-        let mut notes: HashMap<String, ImageNotes> = HashMap::new();
-        for group in 0..table.groups() {
-            let texts = |name| table.texts(group, name);
-            let (keys, kinds) = (texts("key")?, texts("kind")?);
-            let (problems, reasons) = (texts("problem")?, texts("reason")?);
-            let (suggested, scores) = (texts("suggested")?, table.floats(group, "score")?);
-            let probabilities = table.floats(group, "held_out_probability")?;
-            let rows = keys.into_iter().zip(kinds).zip(problems).zip(reasons).zip(suggested);
-            for (row, ((((key, kind), problem), reason), suggested)) in rows.enumerate() {
-                let (Some(key), Some(kind)) = (key, kind) else { continue };
-                let image = notes.entry(key).or_default();
-                let (score, reason) = (scores[row], reason.unwrap_or_default());
-                image.findings.push(ExportFinding { kind, problem, score, reason });
-                if let Some(label) = suggested
-                    && image.suggested.is_none()
-                {
-                    let probability = Some(probabilities[row]).filter(|p| !p.is_nan());
-                    image.suggested = Some((label, probability));
-                }
-            }
-        }
-        Ok(Self(notes))
-    }
-
-    /// The labels that findings suggest.
-    pub(super) fn suggested(&self) -> impl Iterator<Item = &str> {
-        self.0.values().filter_map(|notes| Some(notes.suggested.as_ref()?.0.as_str()))
-    }
-}
-
-/// Which images are exported.
-#[derive(Debug)]
-pub(super) enum ChosenImages {
-    All,
-    WithFindings,
-    Keys(HashSet<String>),
-}
-
-impl ChosenImages {
-    pub(super) fn has(&self, key: &str, notes: &FindingNotes) -> bool {
-        match self {
-            Self::All => true,
-            Self::WithFindings => notes.0.contains_key(key),
-            Self::Keys(keys) => keys.contains(key),
-        }
-    }
 }
 
 /// Where another program finds files.
@@ -192,7 +116,7 @@ impl Selected<'_> {
                     path.as_ref().map(|path| addresses.out.of(path.as_bytes()))
                 };
                 let side = |sides: &[Option<i64>]| sides[row].and_then(|side| side.try_into().ok());
-                let notes = self.notes.0.get(&key);
+                let notes = self.notes.of(&key);
                 let suggested = notes.and_then(|notes| notes.suggested.clone());
                 let in_labels = |class: String| self.vocabulary.label_of(&class);
                 visit(ExportImage {

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use camshaft_table::{TableError, TableReader};
 
-use super::exported_images::{ChosenImages, FindingNotes};
+use super::chosen_images::{ChosenImages, FindingNotes};
 
 /// All labels of a run.
 #[derive(Debug, Default)]
