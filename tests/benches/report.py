@@ -3,7 +3,7 @@
 
     cargo build --release && tests/benches/report.py 1000000
 
-Needs some 4 KB of disk for each result, below --folder; with --embeddings 12 KB, and numpy. The results
+Needs numpy, and some 4 KB of disk for each result, below --folder; with --embeddings 12 KB. The results
 have ten classes (--classes) with noisy maps, 3 % wrong labels, 2 % duplicates and a cluster with a tag, so
 that the report has findings of each kind.
 """
@@ -16,7 +16,6 @@ import json
 import math
 import multiprocessing
 import os
-import random
 import resource
 import shutil
 import subprocess
@@ -24,91 +23,111 @@ import sys
 import tempfile
 import time
 
+import numpy as np
+
 from invented import MODEL, RUN, TIMINGS_MS, write_run
 
 CLASSES = [f"class-{number}" for number in range(10)]
 
 
-def make_map(chance, tagged):
-    x, y, spread = chance.gauss(3, 1), chance.gauss(3, 1), chance.uniform(0.9, 1.6)
-    if tagged:
-        x, y, spread = chance.gauss(6, 0.2), chance.gauss(6, 0.2), 0.8
-    values = [
-        round(max(0.0, math.exp(-((c - x) ** 2 + (r - y) ** 2) / (2 * spread * spread)) + chance.gauss(0, 0.02)), 5)
-        for r in range(7)
-        for c in range(7)
-    ]
-    return values
+# Results are drawn in blocks: numpy draws a block's numbers in the time of a few results.
+BLOCK = 1000
 
 
 @functools.lru_cache(maxsize=None)
 def embedding_values(number, kind):
     """One of 200 embeddings of a class: 2,048 halves around its centre, in base64. To draw each image's own
     would take longer than all else, and the report no longer."""
-    import numpy as np
-
     centre = np.random.default_rng([1, kind]).normal(size=2048)
     values = np.random.default_rng([2, kind, number]).standard_normal(2048, dtype=np.float32) + 0.15 * centre
     return base64.b64encode(np.maximum(values, 0).astype("<f2").tobytes()).decode()
 
 
-def result(index, centres, embeddings):
-    """One prediction, the same for the same index."""
-    # One in fifty is a copy of another, with another key and label.
-    seed = index - 1 if index % 50 == 1 else index
-    original, kind = random.Random(seed), seed % len(CLASSES)
-    tagged = kind == 0 and original.random() < 0.05
-    label = CLASSES[(kind + 1) % len(CLASSES)] if random.Random(-index).random() < 0.03 else CLASSES[kind]
-    probability = min(0.9999, original.betavariate(20 if tagged else 9, 1))
-    other = (kind + original.randrange(1, len(CLASSES))) % len(CLASSES)
-    sketch = bytes((value + original.randrange(-40, 40)) & 0xFF for value in centres[kind])
-    values = make_map(original, tagged)
-    mass = sum(values)
-    logit = math.log(probability / (1 - probability))
-    key = f"train/{label}/{index:08}.jpg"
-    explanation = {
-        "method": "grad-cam", "layer": "layer4", "class": kind, "label": CLASSES[kind], "overlay": None,
-        "map": {"height": 7, "width": 7, "values": values}, "max": max(values), "mass": mass,
-        "entropy": 0.8, "centroid": [0.5, 0.5], "border_share": 0.3,
-    }
-    embedding = {"dimensions": 2048, "scale": 0.02, "sketch": base64.b64encode(sketch).decode()}
-    if embeddings:
-        embedding["values"] = embedding_values(original.randrange(200), kind)
-    return key, {
-        "schema": 1, "run": RUN,
-        "image": {
-            "key": key, "etag": None, "bytes": 50_000, "width": 500, "height": 375, "label": label,
-            "digest": "sha256:" + hashlib.sha256(str(original.random()).encode()).hexdigest(),
-            "measures": {
-                "brightness": original.uniform(0.3, 0.6), "contrast": 0.2, "dark_percentile": 0.1,
-                "bright_percentile": original.uniform(0.2, 0.9), "information": 0.9,
-                "blur": original.gauss(0.35, 0.06), "chroma": 0.2,
-                "perceptual_hash": f"{original.getrandbits(63):016x}",
+class Block:
+    """The numbers of BLOCK results, the same for the same block. One in fifty is a copy of the one before, with
+    another key and label."""
+
+    def __init__(self, start, centres):
+        chance = np.random.default_rng([3, start])
+        indices = np.arange(start, start + BLOCK)
+        self.sources = np.arange(BLOCK) - (indices % 50 == 1)
+        self.kinds = (start + self.sources) % len(CLASSES)
+        shown = lambda values: values[self.sources]
+        self.tagged = (self.kinds == 0) & shown(chance.random(BLOCK) < 0.05)
+        self.swapped = chance.random(BLOCK) < 0.03
+        likely = np.where(self.tagged, shown(chance.beta(20, 1, BLOCK)), shown(chance.beta(9, 1, BLOCK)))
+        self.probability = np.minimum(0.9999, likely)
+        self.other = (self.kinds + shown(chance.integers(1, max(2, len(CLASSES)), BLOCK))) % len(CLASSES)
+        sketches = centres[self.kinds] + shown(chance.integers(-40, 40, (BLOCK, 128)))
+        self.sketches = (sketches & 0xFF).astype(np.uint8)
+        self.maps = self.draw_maps(chance, shown)
+        self.brightness = shown(chance.uniform(0.3, 0.6, BLOCK))
+        self.bright = shown(chance.uniform(0.2, 0.9, BLOCK))
+        self.blur = shown(chance.normal(0.35, 0.06, BLOCK))
+        self.hashes = shown(chance.integers(0, 1 << 63, BLOCK))
+        self.files = shown(chance.integers(0, 1 << 63, BLOCK))
+        self.embeddings = shown(chance.integers(0, 200, BLOCK))
+
+    def draw_maps(self, chance, shown):
+        """Maps of 7 by 7 cells: a spot about the middle, or in the corner of the tag."""
+        spots = shown(np.column_stack([chance.normal(3, 1, (BLOCK, 2)), chance.uniform(0.9, 1.6, BLOCK)]))
+        corners = shown(np.column_stack([chance.normal(6, 0.2, (BLOCK, 2)), np.full(BLOCK, 0.8)]))
+        x, y, spread = np.where(self.tagged[:, None], corners, spots).T[:, :, None]
+        rows, columns = np.divmod(np.arange(49), 7)
+        heat = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * spread**2)) + shown(chance.normal(0, 0.02, (BLOCK, 49)))
+        return np.maximum(0, heat).round(5)
+
+    def result(self, at, start, embeddings):
+        """One prediction."""
+        index, kind, other = start + at, int(self.kinds[at]), int(self.other[at])
+        label = CLASSES[(kind + 1) % len(CLASSES)] if self.swapped[at] else CLASSES[kind]
+        probability = float(self.probability[at])
+        values = self.maps[at].tolist()
+        key = f"train/{label}/{index:08}.jpg"
+        explanation = {
+            "method": "grad-cam", "layer": "layer4", "class": kind, "label": CLASSES[kind], "overlay": None,
+            "map": {"height": 7, "width": 7, "values": values}, "max": max(values), "mass": sum(values),
+            "entropy": 0.8, "centroid": [0.5, 0.5], "border_share": 0.3,
+        }
+        embedding = {"dimensions": 2048, "scale": 0.02, "sketch": base64.b64encode(self.sketches[at].tobytes()).decode()}
+        if embeddings:
+            embedding["values"] = embedding_values(int(self.embeddings[at]), kind)
+        return key, {
+            "schema": 1, "run": RUN,
+            "image": {
+                "key": key, "etag": None, "bytes": 50_000, "width": 500, "height": 375, "label": label,
+                "digest": "sha256:" + hashlib.sha256(str(self.files[at]).encode()).hexdigest(),
+                "measures": {
+                    "brightness": float(self.brightness[at]), "contrast": 0.2, "dark_percentile": 0.1,
+                    "bright_percentile": float(self.bright[at]), "information": 0.9,
+                    "blur": float(self.blur[at]), "chroma": 0.2,
+                    "perceptual_hash": f"{self.hashes[at]:016x}",
+                },
             },
-        },
-        "model": MODEL,
-        "predictions": [
-            {"class": kind, "label": CLASSES[kind], "probability": probability, "logit": logit},
-            {"class": other, "label": CLASSES[other], "probability": 1 - probability, "logit": 0.0},
-        ],
-        "entropy": 0.1,
-        "embedding": embedding,
-        "explanations": [explanation],
-        "timings_ms": TIMINGS_MS,
-        "worker": f"worker-{index % 4}",
-        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_790_000_000 + index // 200)),
-    }
+            "model": MODEL,
+            "predictions": [
+                {"class": kind, "label": CLASSES[kind], "probability": probability, "logit": math.log(probability / (1 - probability))},
+                {"class": other, "label": CLASSES[other], "probability": 1 - probability, "logit": 0.0},
+            ],
+            "entropy": 0.1,
+            "embedding": embedding,
+            "explanations": [explanation],
+            "timings_ms": TIMINGS_MS,
+            "worker": f"worker-{index % 4}",
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_790_000_000 + index // 200)),
+        }
 
 
 def write(out, start, end, embeddings):
-    chance = random.Random(7)
-    centres = [[chance.randrange(-80, 80) for _ in range(128)] for _ in CLASSES]
+    centres = np.random.default_rng(7).integers(-80, 80, (len(CLASSES), 128))
     for name in CLASSES:
         os.makedirs(f"{out}/predictions/train/{name}", exist_ok=True)
-    for index in range(start, end):
-        key, record = result(index, centres, embeddings)
-        with open(f"{out}/predictions/{key}.json", "w") as file:
-            json.dump(record, file, separators=(",", ":"))
+    for first in range(start - start % BLOCK, end, BLOCK):
+        block = Block(first, centres)
+        for index in range(max(first, start), min(first + BLOCK, end)):
+            key, record = block.result(index - first, first, embeddings)
+            with open(f"{out}/predictions/{key}.json", "w") as file:
+                json.dump(record, file, separators=(",", ":"))
 
 
 def main():
