@@ -130,6 +130,11 @@ pub enum ApplyError {
     /// There is a file that something else wrote.
     #[error("{0} exists, and camshaft apply did not write it; choose another --to")]
     Exists(Location),
+    /// Somebody changed the list.
+    #[error(
+        "{0} was changed since camshaft apply wrote it; choose another --to, or move it out of the way"
+    )]
+    Changed(Location),
     /// The folder has something in it.
     #[error("{0} is not empty; choose another --to, or empty it")]
     NotEmpty(Location),
@@ -250,7 +255,9 @@ async fn write_data_set(config: ApplyConfig, stores: &StoreOptions) -> Result<()
     let plan = Plan::new(images, &decided);
     let undo = UndoFile::beside(&to, stores)?;
     let target = match form {
-        ApplyForm::List => Target::List(list::Target::open(&to, &plan, &undo, stores).await?),
+        ApplyForm::List => {
+            Target::List(Box::new(list::Target::open(&to, &plan, &undo, stores).await?))
+        }
         ApplyForm::Folder => {
             let source = source
                 .clone()
@@ -280,11 +287,15 @@ async fn write_data_set(config: ApplyConfig, stores: &StoreOptions) -> Result<()
             Target::Folder(target) if link == FileLink::Move => target.moves(),
             Target::Folder(_) | Target::List(_) => Vec::new(),
         },
+        lists: match &target {
+            Target::List(target) => target.digests(),
+            Target::Folder(_) => Vec::new(),
+        },
     };
     // First: a move that is killed can be undone, too.
     undo.write(&record).await?;
     match target {
-        Target::List(target) => target.write(&plan).await?,
+        Target::List(target) => target.write().await?,
         Target::Folder(target) => {
             let missing = target.write().await?;
             let moved = record.moved.len();
@@ -303,7 +314,7 @@ async fn write_data_set(config: ApplyConfig, stores: &StoreOptions) -> Result<()
 
 /// The place of the data set, checked.
 enum Target {
-    List(list::Target),
+    List(Box<list::Target>),
     Folder(Box<folder::Target>),
 }
 

@@ -212,6 +212,7 @@ fn print_label_audit(overview: &Overview) {
 
 /// Says how many findings people found right, and how many wrong labels are left.
 fn print_judgements(overview: &Overview) {
+    overview.decision_problems.iter().for_each(|problem| print_line(problem));
     let Some(Judgements { checks, label_errors_left }) = &overview.judgements else { return };
     for check in checks {
         let JudgedCheck { kind, findings, judged, right, precision, low, high } = check;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camshaft_common::location::Location;
+use camshaft_common::model::FileDigest;
 use camshaft_common::run::{ReadRunError, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_decisions::{MergeError, MergedDecisions};
@@ -43,8 +44,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct ServeConfig {
     /// The run.
     pub(crate) out: Location,
-    /// The port; 0 for a free one.
-    pub(crate) port: u16,
+    /// The port; 0 for a free one, none for OUT's own.
+    pub(crate) port: Option<u16>,
     /// Open the page in a browser.
     pub(crate) open: bool,
 }
@@ -92,8 +93,8 @@ pub(crate) async fn serve(config: ServeConfig, stores: StoreOptions) -> Result<(
         return Err(ServeError::NoReport(location.to_string()));
     }
     let board = DecisionBoard::open(out.clone()).await?;
-    let cannot_listen = |source| ServeError::Port { port, source };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(cannot_listen)?;
+    let cannot_listen = |source| ServeError::Port { port: port.unwrap_or_default(), source };
+    let listener = listen(port, &location).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let access = Access::new(address.port());
     let url = access.url();
@@ -125,6 +126,31 @@ pub(crate) async fn serve(config: ServeConfig, stores: StoreOptions) -> Result<(
         print_line(&format!("{images} decided; what to do with them: camshaft apply {location}"));
     }
     Ok(())
+}
+
+/// Listens on a port of this machine: without a wish on the port of this OUT, if it is free.
+async fn listen(wish: Option<u16>, out: &Location) -> std::io::Result<TcpListener> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    match wish {
+        Some(port) => bind(port).await,
+        None => match bind(own_port(out)).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => bind(0).await,
+        },
+    }
+}
+
+/// The port of an OUT. Browsers keep what they could not send by the page's address, port included. Above
+/// those that systems give to other connections.
+fn own_port(out: &Location) -> u16 {
+    const FIRST: u16 = 61_001;
+    const PORTS: u16 = u16::MAX - FIRST;
+    let digest = FileDigest::of(out.to_string().as_bytes());
+    let number = digest
+        .as_str()
+        .bytes()
+        .fold(0_u16, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+    FIRST + number % PORTS
 }
 
 async fn answer(stream: tokio::net::TcpStream, site: Arc<Site>) {

@@ -497,5 +497,5 @@ def check_without_storage(visit, reader):
     page.keyboard.press("d")
     page.keyboard.type(NAME)
     page.keyboard.press("Enter")
-    page.locator("#work-view .notice:visible").first.wait_for()
+    page.locator("#unsaved:visible").wait_for()
     check(reader.progress()[0] <= 1 and len(reader.decisions()) == 1, "a decision is made without storage")

@@ -14,6 +14,13 @@ const SCHEMA: u32 = 1;
 const RULE_MARK: &str = "rule: ";
 /// The longest label. A folder's name has at most 255 bytes.
 const MAX_LABEL_BYTES: usize = 1024;
+/// The longest name of who decides.
+const MAX_BY_BYTES: usize = 1024;
+/// The longest reasons, all together: with the longest key and JSON's escapes they fit a line that is read
+/// again.
+const MAX_BECAUSE_BYTES: usize = 128 << 10;
+/// The last year of a decision. Whoever replaces it decides a moment later, and must still have four digits.
+const LAST_YEAR: i32 = 9998;
 
 /// What is decided about an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,8 +96,18 @@ pub enum DecisionError {
     #[error("its label is empty, longer than {MAX_LABEL_BYTES} bytes, or has control characters")]
     BadLabel,
     /// The time is none.
-    #[error("its time {0:?} is not like 2026-11-29T07:00:00.123Z")]
+    #[error("its time {0:?} is not like 2026-11-29T07:00:00.123Z, or after the year {LAST_YEAR}")]
     Time(String),
+    /// `by` or `because` is longer than anybody needs.
+    #[error("its {field} has {bytes} bytes; the most is {most}")]
+    TooLong {
+        /// The field.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The most.
+        most: usize,
+    },
 }
 
 /// The fields of a line, in their order.
@@ -138,9 +155,14 @@ impl Decision {
             (other, _) => return Err(DecisionError::Word(other.to_owned())),
         };
         let time = DateTime::parse_from_rfc3339(&at).ok().map(|time| whole_millis(time.to_utc()));
-        // Another zone's last hours of the year 9999 can't be written in UTC.
-        let time = time.filter(|time| (0..=9999).contains(&time.year()));
+        let time = time.filter(|time| (0..=LAST_YEAR).contains(&time.year()));
         let at = time.ok_or(DecisionError::Time(at))?;
+        let reasons = because.iter().map(String::len).sum();
+        let limits = [("by", by.len(), MAX_BY_BYTES), ("because", reasons, MAX_BECAUSE_BYTES)];
+        if let Some((field, bytes, most)) = limits.into_iter().find(|(_, bytes, most)| bytes > most)
+        {
+            return Err(DecisionError::TooLong { field, bytes, most });
+        }
         Ok(Self { key, choice, by: by.into_owned(), at, because: because.into_owned() })
     }
 
@@ -245,8 +267,22 @@ mod tests {
             (r#"{"schema":1,"key":"../a","decision":"keep","by":"","at":"x"}"#, "relative path"),
             (r#"{"schema":1,"key":"a","decision":"keep","by":"","at":"x"}"#, "time \"x\""),
             (
-                r#"{"schema":1,"key":"a","decision":"keep","by":"","at":"9999-12-31T23:59:59-01:00"}"#,
-                "is not like",
+                r#"{"schema":1,"key":"a","decision":"keep","by":"","at":"9999-12-31T23:59:59Z"}"#,
+                "after the year 9998",
+            ),
+            (
+                &format!(
+                    r#"{{"schema":1,"key":"a","decision":"keep","by":"{}","at":"2026-11-29T07:00:00Z"}}"#,
+                    "a".repeat(1025)
+                ),
+                "its by has 1025 bytes",
+            ),
+            (
+                &format!(
+                    r#"{{"schema":1,"key":"a","decision":"keep","by":"","at":"2026-11-29T07:00:00Z","because":["{}"]}}"#,
+                    "a".repeat(200_000)
+                ),
+                "its because has 200000 bytes",
             ),
         ] {
             let error = Decision::parse(text).unwrap_err().to_string();

@@ -22,18 +22,12 @@ pub enum MergeError {
     Panicked,
 }
 
-/// A sample can't be read.
+/// A file is no sample.
 #[derive(Debug, thiserror::Error)]
-pub enum SampleError {
-    /// OUT can't be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The file is no sample.
-    #[error("{path} is no sample: {source}; draw it again with camshaft decide --sample")]
-    Json {
-        /// Its path below OUT.
-        path: String,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
+#[error("{path} is no sample: {source}; draw it again with camshaft decide --sample")]
+pub struct SampleError {
+    /// Its path below OUT.
+    pub(crate) path: String,
+    /// What is wrong with it.
+    pub(crate) source: serde_json::Error,
 }

@@ -136,27 +136,29 @@ impl Sample {
         out.put(&self.path(), json, JSON).await
     }
 
-    /// Reads all samples in OUT, in the order of their kinds' words.
+    /// Reads all samples in OUT, in the order of their kinds' words, and why others can't be read.
     ///
     /// # Errors
-    /// If OUT can't be read, or a sample is none.
-    pub async fn read_all(out: &Folder) -> Result<Vec<Self>, SampleError> {
+    /// If OUT can't be read.
+    pub async fn read_all(out: &Folder) -> Result<(Vec<Self>, Vec<SampleError>), StoreError> {
         let folder = format!("{DECISIONS}/{FOLDER}");
         let listed = out.list(&folder).map_ok(|object| format!("{folder}/{}", object.path));
         let mut paths: Vec<String> = match listed.try_collect().await {
             Ok(paths) => paths,
-            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
         };
         paths.retain(|path| path.ends_with(".json"));
         paths.sort_unstable();
-        let mut samples = Vec::with_capacity(paths.len());
+        let (mut samples, mut broken) = (Vec::new(), Vec::new());
         for path in paths {
             let content = out.get(&path, MAX_BYTES).await?.bytes;
-            let sample = serde_json::from_slice(&content);
-            samples.push(sample.map_err(|source| SampleError::Json { path, source })?);
+            match serde_json::from_slice(&content) {
+                Ok(sample) => samples.push(sample),
+                Err(source) => broken.push(SampleError { path, source }),
+            }
         }
-        Ok(samples)
+        Ok((samples, broken))
     }
 }
 
@@ -206,14 +208,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let location = directory.path().to_str().unwrap().parse().unwrap();
         let out = Folder::open(&location, &StoreOptions::default()).unwrap();
-        assert_eq!(Sample::read_all(&out).await.unwrap(), []);
+        assert!(Sample::read_all(&out).await.unwrap().0.is_empty());
         let samples = [draw(3, "any"), draw(2, "no-outlier")];
         for sample in &samples {
             sample.write(&out).await.unwrap();
         }
-        assert_eq!(Sample::read_all(&out).await.unwrap(), samples);
+        assert_eq!(Sample::read_all(&out).await.unwrap().0, samples);
         std::fs::write(directory.path().join("decisions/samples/any.json"), "{").unwrap();
-        let error = Sample::read_all(&out).await.unwrap_err().to_string();
+        // The others still count.
+        let (read, broken) = Sample::read_all(&out).await.unwrap();
+        assert_eq!(read, samples[1..]);
+        let error = broken[0].to_string();
         assert!(error.contains("any.json") && error.contains("--sample"), "{error}");
     }
 }

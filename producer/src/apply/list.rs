@@ -3,9 +3,8 @@
 //! `audit`, `enqueue` and `train` take it as `list:PATH`. Upstream: [`plan`](super::plan). Downstream: one
 //! file, on disk or in a bucket.
 
-use std::io::{Seek, SeekFrom, Write};
-
 use camshaft_common::location::Location;
+use camshaft_common::model::FileDigest;
 use camshaft_common::store::{Folder, StoreOptions};
 
 use super::ApplyError;
@@ -18,10 +17,13 @@ const CSV: &str = "text/csv; charset=utf-8";
 pub(super) struct Target {
     folder: Folder,
     name: String,
+    content: Vec<u8>,
+    digests: Vec<FileDigest>,
 }
 
 impl Target {
-    /// Makes sure that the list can be written, and replaces nothing that something else wrote.
+    /// Makes the list, and makes sure that it can be written. It replaces nothing but a list that
+    /// `camshaft apply` wrote and nobody changed since.
     pub(super) async fn open(
         to: &Location,
         plan: &Plan,
@@ -30,36 +32,51 @@ impl Target {
     ) -> Result<Self, ApplyError> {
         let (folder, name) = to.split_last().ok_or_else(|| ApplyError::NoName(to.clone()))?;
         let folder = Folder::open(&folder, stores)?;
-        if folder.exists(&name).await? && !undo.exists().await? {
-            return Err(ApplyError::Exists(to.clone()));
-        }
         let has_spaces = |key: &str| key.trim() != key;
-        match plan.left().iter().find(|image| has_spaces(image.key.as_str())) {
-            Some(image) => Err(ApplyError::SpacesInKey(image.key.clone())),
-            None => Ok(Self { folder, name }),
+        if let Some(image) = plan.left().iter().find(|image| has_spaces(image.key.as_str())) {
+            return Err(ApplyError::SpacesInKey(image.key.clone()));
         }
+        let content = lines(plan);
+        let mut digests = vec![FileDigest::of(&content)];
+        if folder.exists(&name).await? {
+            let Some(written) = undo.digests().await? else {
+                return Err(ApplyError::Exists(to.clone()));
+            };
+            let there = FileDigest::of(&folder.get(&name, u64::MAX).await?.bytes);
+            if !written.contains(&there) {
+                return Err(ApplyError::Changed(to.clone()));
+            }
+            // Until the new list is there, the record must know the old one.
+            digests.push(there);
+        }
+        Ok(Self { folder, name, content, digests })
     }
 
-    pub(super) async fn write(self, plan: &Plan) -> Result<(), ApplyError> {
-        let mut file = tempfile::tempfile().map_err(ApplyError::Temporary)?;
-        // Blocks little: a temporary file is written to the disk's cache.
-        write_lines(plan, &file).map_err(|error| ApplyError::Temporary(error.into()))?;
-        file.seek(SeekFrom::Start(0)).map_err(ApplyError::Temporary)?;
-        Ok(self.folder.put_file(&self.name, file, CSV).await?)
+    /// The digests that the list may have from now on: its own, and before it is written that of the list
+    /// that it replaces.
+    pub(super) fn digests(&self) -> Vec<FileDigest> {
+        self.digests.clone()
+    }
+
+    pub(super) async fn write(self) -> Result<(), ApplyError> {
+        Ok(self.folder.put(&self.name, self.content, CSV).await?)
     }
 }
 
-fn write_lines(plan: &Plan, file: impl Write) -> csv::Result<()> {
-    let mut lines = csv::Writer::from_writer(file);
-    lines.write_record(["key", "label", "split"])?;
-    for image in plan.left() {
-        lines.write_record([
-            image.key.as_str(),
-            image.label.as_deref().unwrap_or_default(),
-            image.split().unwrap_or_default(),
-        ])?;
-    }
-    Ok(lines.flush()?)
+/// The list's content.
+fn lines(plan: &Plan) -> Vec<u8> {
+    let mut lines = csv::Writer::from_writer(Vec::new());
+    let written = lines.write_record(["key", "label", "split"]).and_then(|()| {
+        plan.left().iter().try_for_each(|image| {
+            lines.write_record([
+                image.key.as_str(),
+                image.label.as_deref().unwrap_or_default(),
+                image.split().unwrap_or_default(),
+            ])
+        })
+    });
+    written.expect("each line has three columns, and memory can be written");
+    lines.into_inner().expect("memory can be written")
 }
 
 #[cfg(test)]
@@ -84,16 +101,14 @@ mod tests {
             label: label.map(str::to_owned),
         });
         let plan = Plan::new(images.to_vec(), &MergedDecisions::default());
-        let mut text = Vec::new();
-        write_lines(&plan, &mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let text = String::from_utf8(lines(&plan)).unwrap();
         assert!(text.starts_with("key,label,split\n\"train/cat/a, \"\"b\"\".jpg\",cat,train\n"));
         let format = ListFormat::recognise(&text, false, &ListColumns::default()).unwrap();
-        let mut lines = ListLines::new(format, KeyBase::new(&"/data".parse().unwrap()));
+        let mut reader = ListLines::new(format, KeyBase::new(&"/data".parse().unwrap()));
         let mut read = Vec::new();
         for line in text.split_inclusive('\n') {
             read.extend(
-                lines
+                reader
                     .read(line)
                     .unwrap()
                     .map(|image| RunImage { key: image.key, label: image.label }),

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use camshaft_common::location::Location;
-use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
+use camshaft_common::model::FileDigest;
+use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ use crate::terminal::output::format_count;
 
 /// The version of the record.
 pub(super) const SCHEMA: u32 = 1;
+/// The largest record that is read: that of some ten million changes.
+const MAX_BYTES: u64 = 2 << 30;
 const SUFFIX: &str = ".undo.json";
 /// The record's name in a bucket, which has nothing beside it.
 const IN_BUCKET: &str = "undo.json";
@@ -42,6 +45,9 @@ pub(super) struct UndoRecord {
     /// Images that were moved.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(super) moved: Vec<MovedImage>,
+    /// The SHA-256 that a list has, and that of the one that it replaces: another list is somebody's work.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) lists: Vec<FileDigest>,
 }
 
 /// Where the record of a data set is.
@@ -64,8 +70,15 @@ impl UndoFile {
         format!("{}/{}", self.folder.location().to_string().trim_end_matches('/'), self.name)
     }
 
-    pub(super) async fn exists(&self) -> Result<bool, StoreError> {
-        self.folder.exists(&self.name).await
+    /// The digests of the lists that the record is of; none if there is no record.
+    pub(super) async fn digests(&self) -> Result<Option<Vec<FileDigest>>, ApplyError> {
+        let content = match self.folder.get(&self.name, MAX_BYTES).await {
+            Ok(content) => content.bytes,
+            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let record: Result<UndoRecord, _> = serde_json::from_slice(&content);
+        Ok(record.ok().map(|record| record.lists))
     }
 
     pub(super) async fn write(&self, record: &UndoRecord) -> Result<(), StoreError> {

@@ -12,9 +12,10 @@ pub(crate) struct ServeArgs {
     /// The run to show: a folder or URL with a report
     #[arg(value_name = "OUT")]
     pub(crate) out: Location,
-    /// The port of this machine to listen on; 0 for a free one
-    #[arg(long, env = "CAMSHAFT_PORT", value_name = "N", default_value_t = 0)]
-    pub(crate) port: u16,
+    /// The port of this machine to listen on; 0 for any free one [default: the same for the same OUT, if
+    /// it is free, so that a browser finds what it could not send before]
+    #[arg(long, env = "CAMSHAFT_PORT", value_name = "N")]
+    pub(crate) port: Option<u16>,
     /// Only print the address, and open no browser
     #[arg(long, env = "CAMSHAFT_NO_OPEN", value_parser = BoolishValueParser::new())]
     pub(crate) no_open: bool,

@@ -8,7 +8,7 @@ use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{FAILURES, Layout, OVERLAYS, PREDICTIONS, REPORT};
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, JSON, JSON_LINES, StoreError, StoreErrorKind, StoreOptions};
-use camshaft_decisions::{Decision, Sample, SampleError};
+use camshaft_decisions::{Decision, Sample};
 use camshaft_report::ThumbnailMaker;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -179,13 +179,15 @@ impl Site {
     /// The samples drawn so far, of which the page may be older.
     async fn samples(&self) -> Answer {
         match Sample::read_all(&self.out).await {
-            Ok(samples) => {
+            Ok((samples, broken)) => {
+                for error in broken {
+                    warn!("{error}");
+                }
                 let json =
                     serde_json::to_vec(&samples).expect("samples have only texts and numbers");
                 answer(StatusCode::OK, JSON, json)
             }
-            Err(SampleError::Store(error)) => refuse_store(&error),
-            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            Err(error) => refuse_store(&error),
         }
     }
 
@@ -263,10 +265,8 @@ fn served(page: &[u8]) -> Vec<u8> {
 /// The path of a request, decoded; `None` if it may lead elsewhere.
 fn plain_path(path: &str) -> Option<String> {
     let path = percent_decode_str(path.strip_prefix('/')?).decode_utf8().ok()?;
-    let is_plain = |part: &str| {
-        !["", ".", ".."].contains(&part)
-            && !part.contains(|character: char| character.is_control() || character == '\\')
-    };
+    let is_plain =
+        |part: &str| !["", ".", ".."].contains(&part) && !part.contains(char::is_control);
     path.split('/').all(is_plain).then(|| path.into_owned())
 }
 
@@ -304,6 +304,8 @@ mod tests {
     #[test]
     fn paths_stay_below_out() {
         assert_eq!(plain_path("/overlays/a%20b.jpg").as_deref(), Some("overlays/a b.jpg"));
+        // A name like any other, where names are parted by slashes.
+        assert_eq!(plain_path("/overlays/a%5Cb.jpg").as_deref(), Some("overlays/a\\b.jpg"));
         for path in [
             "",
             "/",
@@ -313,7 +315,6 @@ mod tests {
             "/report/%2e%2e/run.json",
             "/report//etc/passwd",
             "/report/%2Fetc",
-            "/report/..%5crun.json",
             "/report/a%00",
             "/report/%ff",
             "/./report/index.html",

@@ -42,6 +42,8 @@ pub struct Overview {
     pub label_audit: Option<LabelAudit>,
     /// What people's decisions say of the findings; none if they say nothing yet.
     pub judgements: Option<Judgements>,
+    /// Which decisions or samples could not be read, and why.
+    pub decision_problems: Vec<String>,
     /// The calibration curve.
     pub calibration: Vec<CalibrationBin>,
     /// The histogram of confidence.

@@ -202,6 +202,7 @@ impl OverviewTotals {
             estimated_label_errors_high: None,
             label_audit: None,
             judgements: None,
+            decision_problems: Vec::new(),
             calibration: self.calibration_bins(),
             confidence: self.confidence_bins(),
             confusion: self.confusion(),

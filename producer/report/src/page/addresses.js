@@ -36,7 +36,7 @@ function readFilters(fields, scope) {
   const min = Number.parseFloat(fields.get('min') ?? '');
   const sort = fields.get('sort');
   const like = fields.get('like');
-  const known = scope === 'images' ? sort in ORDERS && (sort !== 'alike' || like !== null) : sort === 'key';
+  const known = scope === 'images' ? Object.hasOwn(ORDERS, sort ?? '') && (sort !== 'alike' || like !== null) : sort === 'key';
   return {
     ...everything(scope),
     ...Object.fromEntries(NAMED_FILTERS.map((name) => [name, fields.get(name)])),

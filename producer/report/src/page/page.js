@@ -82,6 +82,17 @@ function startKeys(views, router) {
   });
 }
 
+/** Says in every view what the reader should know about the decisions, such as that they are not kept. */
+function startNotice(store) {
+  const node = byId('unsaved');
+  const show = () => {
+    node.hidden = !store.notice;
+    if (node.textContent !== (store.notice ?? '')) node.textContent = store.notice ?? '';
+  };
+  store.onchange(show);
+  show();
+}
+
 function startTheme() {
   const root = document.documentElement;
   const system = matchMedia('(prefers-color-scheme: dark)');
@@ -113,6 +124,7 @@ function start() {
   const kindsOf = (key) => (index.entryOf(key) < 0 ? [] : index.kinds(index.entryOf(key)));
   const run = report.run?.id ?? 'unknown';
   const store = served ? new ServedDecisions(run, kindsOf, served.decisions) : new BrowserDecisions(run, kindsOf);
+  startNotice(store);
   const deciding = new Deciding(report, index, store);
   const all = new AllImages(index, () => store.all.keys(), (key) => store.all.get(key), list(report.samples));
   const views = { report: new ReportView(report) };

@@ -68,7 +68,8 @@ class ServedDecisions extends BrowserDecisions {
       if (lines.length > 0) super.merge(lines);
       if (this.unsent.size === 0) this.say(null);
     } catch (error) {
-      this.say(`camshaft serve does not answer: ${error.message}.`);
+      // That decisions are not written yet is more important.
+      if (this.unsent.size === 0) this.say(`camshaft serve does not answer: ${error.message}.`);
     }
     this.asking = false;
   }

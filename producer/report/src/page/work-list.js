@@ -23,7 +23,6 @@ class WorkList {
   draw() {
     const body = bodyOf('work-view');
     this.progress = progressLine();
-    this.notice = el('p', { class: 'notice', hidden: true });
     byId('progress-holder').append(this.progress.node);
     const total = this.report.findings?.total ?? this.index.rows.length;
     this.bar = this.drawBar();
@@ -31,7 +30,7 @@ class WorkList {
     this.nothing = el('p', { class: 'empty', hidden: true });
     this.chosen = el('p', { class: 'chosen', hidden: true });
     this.cut = total > this.index.rows.length && el('p', { class: 'notice' }, `${count(total)} were found; the first ${count(this.index.rows.length)} are listed here. findings.parquet has all.`);
-    this.parts = el('div', { class: 'body' }, this.cut, this.notice, this.chosen, this.drawFilters(), this.bar, this.grid.node, this.nothing);
+    this.parts = el('div', { class: 'body' }, this.cut, this.chosen, this.drawFilters(), this.bar, this.grid.node, this.nothing);
     this.wait = el('p', { class: 'empty', role: 'status', hidden: true });
     body.append(this.wait, this.parts);
     this.showProgress();
@@ -324,8 +323,6 @@ class WorkList {
     this.progress.node.hidden = this.scopeImages() === 0;
     if (this.filters.scope === 'images') this.progress.show(this.all.decidedImages(), this.all.images.count);
     else this.progress.show(this.index.decidedImages(), this.index.images);
-    this.notice.textContent = this.deciding.store.notice ?? '';
-    this.notice.hidden = !this.deciding.store.notice;
   }
 
   undo() {

@@ -124,6 +124,7 @@ pub async fn build(
     };
 
     let samples = judge_findings(&out, &list, &mut overview).await;
+    overview.notes.extend(overview.decision_problems.iter().cloned());
     let source = run.open_images(stores);
     let (most, without_images) = (options.thumbnails, source.is_none());
     let mut wanted = wanted_thumbnails(&list, &clusters, comparison.as_ref(), most, without_images);
@@ -194,18 +195,19 @@ pub async fn build(
 /// Decisions that can't be read are a note: the report is of the results.
 async fn judge_findings(out: &Folder, list: &[Finding], overview: &mut Overview) -> Vec<Sample> {
     let read = async {
-        let samples = Sample::read_all(out).await.map_err(|error| error.to_string())?;
+        let (samples, broken) = Sample::read_all(out).await.map_err(|error| error.to_string())?;
         let decided = MergedDecisions::read(out).await.map_err(|error| error.to_string())?;
-        Ok::<_, String>((samples, decided))
+        Ok::<_, String>((samples, broken, decided))
     };
     match read.await {
-        Ok((samples, decided)) => {
+        Ok((samples, broken, decided)) => {
+            overview.decision_problems = broken.iter().map(ToString::to_string).collect();
             let found = list.iter().map(|finding| (finding.kind, finding.key.as_str()));
             overview.judgements = Judgements::count(found, &samples, &decided);
             samples
         }
         Err(reason) => {
-            overview.notes.push(format!("decisions are not counted: {reason}"));
+            overview.decision_problems = vec![format!("decisions are not counted: {reason}")];
             Vec::new()
         }
     }
