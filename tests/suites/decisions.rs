@@ -159,10 +159,15 @@ fn rules_make_a_list_that_audit_and_train_take() {
     fs::write(&csv, list.replace("beagle.jpg,dog", "beagle.jpg,cat")).unwrap();
     run(&mut train).expect_one_line(&["started with other settings"]);
     // The same goes on.
-    fs::write(&csv, list).unwrap();
+    fs::write(&csv, &list).unwrap();
     let same = run(&mut train).expect(0);
     assert!(same.stdout.contains("Trained for 1 epoch already"), "{}", same.stdout);
 
+    // What somebody wrote into the list is not lost.
+    fs::write(&csv, format!("{list}my/own.jpg,cat,\n")).unwrap();
+    apply(&out, &csv, &[]).expect_one_line(&["was changed since", "choose another --to"]);
+    fs::write(&csv, list).unwrap();
+    let _again = apply(&out, &csv, &[]).expect(0);
     people_judge_a_sample(&out);
 }
 
