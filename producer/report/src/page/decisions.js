@@ -18,12 +18,12 @@ const MAX_KEY_BYTES = 32 * 1024;
 const MAX_BY_BYTES = 1024;
 const MAX_BECAUSE_BYTES = 128 * 1024;
 const LAST_YEAR = 9998;
-const bytesOf = (text) => new TextEncoder().encode(text).length;
+const byteLength = (text) => new TextEncoder().encode(text).length;
 const TIME = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/;
 
 /** Whether a text can be a label: not empty, not very long, and without control characters. */
 function isLabel(text) {
-  return typeof text === 'string' && text.trim() !== '' && bytesOf(text) <= MAX_LABEL_BYTES && !/\p{Cc}/u.test(text);
+  return typeof text === 'string' && text.trim() !== '' && byteLength(text) <= MAX_LABEL_BYTES && !/\p{Cc}/u.test(text);
 }
 
 /** Reads a line of decisions.jsonl. Throws an Error that says what is wrong with it. */
@@ -38,16 +38,16 @@ function readDecision(text) {
   const { schema, key, decision, label, by, at, because } = line;
   if (schema !== 1) throw new Error(`its schema is ${JSON.stringify(schema) ?? 'missing'}, and this page reads schema 1`);
   if (typeof key !== 'string' || key === '') throw new Error('it has no key');
-  if (bytesOf(key) > MAX_KEY_BYTES) throw new Error('its key is longer than any image\u2019s');
+  if (byteLength(key) > MAX_KEY_BYTES) throw new Error('its key is longer than any image\u2019s');
   if (!DECISIONS.includes(decision)) throw new Error(`its decision is ${JSON.stringify(decision) ?? 'missing'}, not keep, drop, relabel or undecided`);
   if (decision === 'relabel' && !isLabel(label)) throw new Error('it relabels without a label that can be one');
   if (decision !== 'relabel' && label !== undefined && label !== null) throw new Error(`it has a label, and its decision is ${decision}`);
   if (typeof by !== 'string') throw new Error('it does not say by whom');
-  if (bytesOf(by) > MAX_BY_BYTES) throw new Error('its by is longer than a name');
+  if (byteLength(by) > MAX_BY_BYTES) throw new Error('its by is longer than a name');
   if (typeof at !== 'string' || !TIME.test(at) || Number.isNaN(Date.parse(at))) throw new Error('its time is not like 2026-11-29T07:00:00.123Z');
   if (new Date(at).getUTCFullYear() > LAST_YEAR) throw new Error(`its time is after the year ${LAST_YEAR}`);
   if (because !== undefined && !(Array.isArray(because) && because.every((kind) => typeof kind === 'string'))) throw new Error('its because is not a list of texts');
-  if (sum((because ?? []).map(bytesOf)) > MAX_BECAUSE_BYTES) throw new Error('its because is too long');
+  if (sum((because ?? []).map(byteLength)) > MAX_BECAUSE_BYTES) throw new Error('its because is too long');
   return makeDecision({ key, decision, label, by, at: new Date(at).toISOString(), because: because ?? [] });
 }
 

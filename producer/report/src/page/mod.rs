@@ -99,6 +99,23 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// The scripts are one module: a name that two of them declare would stop the page.
+    #[test]
+    fn no_two_scripts_declare_one_name() {
+        let mut names = std::collections::HashSet::new();
+        for line in SCRIPTS.iter().flat_map(|script| script.lines()) {
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            let declared = ["const ", "let ", "function ", "class "];
+            let Some(rest) = declared.iter().find_map(|word| line.strip_prefix(word)) else {
+                continue;
+            };
+            let is_of_name = |c: char| c.is_alphanumeric() || "_$".contains(c);
+            let name = rest.split(|c| !is_of_name(c)).next().unwrap_or_default();
+            assert!(name.is_empty() || names.insert(name), "{name} is declared twice");
+        }
+        assert!(names.len() > 100, "{}", names.len());
+    }
+
     #[test]
     fn places_are_filled_once_and_text_is_escaped() {
         let filled = fill("<h1>{{title}}</h1>{{data}}", |name| match name {
