@@ -228,6 +228,7 @@ fn coco_is_read_by_names_of_categories() {
         [("a.jpg".to_owned(), labels(&["big <dog>"], false)), ("b.jpg".to_owned(), Verdict::Drop)];
     assert_eq!(found, expected);
     for (from, to, reason) in [
+        ("\"id\":2,\"name\"", "\"id\":1,\"name\"", "category \"big <dog>\" has the same id, 1"),
         ("\"category_id\":2", "\"category_id\":9", "there is no category 9"),
         ("\"image_id\":1", "\"image_id\":7", "annotation 1: there is no image"),
         ("\"decision\":null", "\"decision\":\"x\"", "use keep, drop or undecided"),
