@@ -165,7 +165,22 @@ fn label_studio_is_read_whole_and_in_short() {
     assert!(error(&keyless).contains("task 1: its data have no camshaft_key"));
     let cut = &task(&annotation(ana, "dog", ""))[..60];
     assert!(error(cut).contains("line 1"), "{}", error(cut));
-    assert!(error("[1]").contains("Label Studio"));
+    // An annotation of the same time may choose otherwise: whoever takes both compares them.
+    let same = format!("{},{}", annotation(ana, "dog", ""), annotation("4", "cow", ""));
+    assert_eq!(answers(&task(&same)).unwrap().len(), 2);
+    // A list of something else.
+    let min = r#"{"id":7,"image":"x","annotation_id":3,"annotator":1}"#;
+    assert_eq!(answers(&format!("[{min}]")).unwrap(), []);
+    let decision = r#"{"schema":1,"key":"a","decision":"drop"}"#;
+    for (items, place, reason) in [
+        ("1", "item 1:", "Label Studio"),
+        ("{}", "item 1:", "JSON or JSON-MIN"),
+        (&format!("{min},{{\"id\":3,\"data\":null}}"), "item 2:", "JSON or JSON-MIN"),
+        (&format!("{min},{min},{decision}"), "item 3:", "one a line, and no list"),
+    ] {
+        let error = error(&format!("[{items}]"));
+        assert!(error.starts_with(place) && error.contains(reason), "{error}");
+    }
 }
 
 #[test]
