@@ -300,6 +300,16 @@ fn a_rule_chooses_images_and_nothing_is_replaced() {
         .export("csv", "none.csv", &["--rule", "letterbox"])
         .expect_one_line(&["no image meets"]);
     assert!(!audited.path("none.csv").exists());
+    fs::create_dir(audited.path("folder")).unwrap();
+    audited.export("csv", "folder", &[]).expect_one_line(&["folder is a folder", "--to a file"]);
+    for format in ["cvat", "coco"] {
+        audited.export(format, "none", &["--rule", "failure"]).expect_one_line(&[
+            "none of the images has a size",
+            "can't be decoded",
+            format,
+        ]);
+    }
+    assert!(!audited.path("none").exists());
     let wrong = audited.export("csv", "none.csv", &["--rule", "letterbocks"]).expect(2);
     assert!(wrong.stderr.contains("letterbox?"), "{}", wrong.stderr);
     let signed = ["--image-root", "https://host/x?X-Amz-Signature=secret"];
