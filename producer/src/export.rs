@@ -99,6 +99,15 @@ pub enum ExportError {
     /// No image is chosen.
     #[error("no image {0}; choose others with --rule RULE, or --all")]
     NoImages(&'static str),
+    /// No image that is chosen has a size.
+    #[error(
+        "none of the images has a size, as files that can't be decoded have none, and {0} needs one; choose --as csv \
+         or label-studio"
+    )]
+    NoSizes(&'static str),
+    /// There is a folder.
+    #[error("{0} is a folder; give --to a file in it, such as {0}/tasks.json")]
+    IsFolder(String),
     /// A bug.
     #[error("writing ended with a panic")]
     Panicked,
@@ -130,6 +139,10 @@ pub(crate) async fn export(config: ExportConfig, stores: StoreOptions) -> Result
     let folder = Folder::open(&folder, &stores)?;
     let companion_name = format.companion_suffix().map(|suffix| beside(&name, suffix));
     for name in [Some(&name), companion_name.as_ref()].into_iter().flatten() {
+        let path = folder.location().local_path().map(|folder| folder.join(name));
+        if path.is_some_and(|path| path.is_dir()) {
+            return Err(ExportError::IsFolder(place_of(&folder, name)));
+        }
         if folder.exists(name).await? {
             return Err(ExportError::Exists(place_of(&folder, name)));
         }
@@ -194,6 +207,9 @@ pub(crate) async fn export(config: ExportConfig, stores: StoreOptions) -> Result
     });
     let exported = writing.await.map_err(|_| ExportError::Panicked)??;
     let Exported { mut file, companion, images, without_size } = exported;
+    if images == 0 && without_size > 0 {
+        return Err(ExportError::NoSizes(format.name()));
+    }
     if images == 0 {
         return Err(ExportError::NoImages(why_none));
     }

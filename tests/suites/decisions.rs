@@ -306,12 +306,13 @@ fn a_line_that_is_no_decision_is_named_and_nothing_is_written() {
 #[test]
 fn several_that_decide_at_once_lose_nothing() {
     const WRITERS: usize = 4;
-    const KEYS: usize = 500;
-    let small = SmallRun::new(2);
+    const KEYS: usize = 50;
+    let small = SmallRun::new(WRITERS * KEYS + 1);
     let _audited = small.audit(&[]).expect(0);
     let files = (0..WRITERS).map(|writer| {
         let path = small.directory.path().join(format!("{writer}.jsonl"));
-        let lines = (0..KEYS).map(|at| line(&format!("{writer}/{at}.jpg"), r#""decision":"drop""#));
+        let keys = &small.keys[1 + writer * KEYS..][..KEYS];
+        let lines = keys.iter().map(|key| line(key, r#""decision":"drop""#));
         fs::write(&path, lines.collect::<String>()).unwrap();
         path
     });

@@ -300,6 +300,16 @@ fn a_rule_chooses_images_and_nothing_is_replaced() {
         .export("csv", "none.csv", &["--rule", "letterbox"])
         .expect_one_line(&["no image meets"]);
     assert!(!audited.path("none.csv").exists());
+    fs::create_dir(audited.path("folder")).unwrap();
+    audited.export("csv", "folder", &[]).expect_one_line(&["folder is a folder", "--to a file"]);
+    for format in ["cvat", "coco"] {
+        audited.export(format, "none", &["--rule", "failure"]).expect_one_line(&[
+            "none of the images has a size",
+            "can't be decoded",
+            format,
+        ]);
+    }
+    assert!(!audited.path("none").exists());
     let wrong = audited.export("csv", "none.csv", &["--rule", "letterbocks"]).expect(2);
     assert!(wrong.stderr.contains("letterbox?"), "{}", wrong.stderr);
     let signed = ["--image-root", "https://host/x?X-Amz-Signature=secret"];
@@ -335,11 +345,26 @@ fn a_broken_file_is_named_with_its_item_and_decides_nothing() {
     ]);
     fs::write(audited.path("latin.jsonl"), b"{\"key\":\"caf\xe9\"}\n").unwrap();
     audited.import("latin.jsonl", &[]).expect_one_line(&["latin.jsonl, line 1", "not UTF-8"]);
+    let line = |key: &str| {
+        format!(
+            r#"{{"schema":1,"key":"{key}","decision":"drop","by":"ana","at":"2026-11-29T07:00:00Z"}}"#
+        )
+    };
+    audited.write("other.jsonl", &format!("{}\n{}\n", line("puma.jpg"), line("lynx.jpg")));
+    audited.import("other.jsonl", &[]).expect_one_line(&["puma.jpg, lynx.jpg", "does not have"]);
+    audited.write("list.json", &format!("[{}]", line("cat/kitten.jpg")));
+    audited.import("list.json", &[]).expect_one_line(&["item 1", "one a line, and no list"]);
     assert_eq!(audited.parts(), 0);
 
     // Images that have gone since are told, and cost nobody the rest of the work.
     audited.write("some.csv", "key,decision\npuma.jpg,drop\ncat/kitten.jpg,drop\n");
     let some = audited.import("some.csv", &[]).expect(0);
+    assert!(some.stdout.contains("1 image that the run does not have"), "{}", some.stdout);
+    assert!(some.stdout.contains("Took over 1 decision: 1 to drop"), "{}", some.stdout);
+    audited.forget();
+    let lines = [line("puma.jpg"), line("cat/kitten.jpg"), line("cat/kitten.jpg")].join("\n");
+    audited.write("some.jsonl", &lines);
+    let some = audited.import("some.jsonl", &[]).expect(0);
     assert!(some.stdout.contains("1 image that the run does not have"), "{}", some.stdout);
     assert!(some.stdout.contains("Took over 1 decision: 1 to drop"), "{}", some.stdout);
 }

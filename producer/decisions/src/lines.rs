@@ -25,7 +25,7 @@ pub enum LinesError {
         source: io::Error,
     },
     /// A line is no decision.
-    #[error("{path}, line {line}: {source}; correct the line or take it out")]
+    #[error("{path}, line {line}: {}; correct the line or take it out", without_line(source))]
     Line {
         /// The file.
         path: String,
@@ -53,6 +53,17 @@ pub enum LinesError {
         /// Counted from 1.
         line: u64,
     },
+}
+
+/// The text of an error without the number of a line, which is 1 in every line.
+fn without_line(error: &DecisionError) -> String {
+    let text = error.to_string();
+    let DecisionError::Json(json) = error else { return text };
+    let column = json.column();
+    match text.strip_suffix(&format!(" at line {} column {column}", json.line())) {
+        Some(reason) => format!("{reason} at column {column}"),
+        None => text,
+    }
 }
 
 /// Reads a local file of decisions, and calls `visit` with each.
@@ -129,6 +140,7 @@ mod tests {
         let error =
             read(&format!("{}\n{}\n", line("a"), &line("b")[..30])).unwrap_err().to_string();
         assert!(error.contains("file, line 2") && error.contains("not a decision"), "{error}");
+        assert!(error.contains(" at column 30;") && !error.contains("line 1"), "{error}");
         // A label that is not UTF-8 is not to become another label.
         let latin = [line("a").as_bytes(), b"\n", line("caf").as_bytes(), b"\xe9\n"].concat();
         let error = read_lines("file", &*latin, |_, _| {}).unwrap_err().to_string();

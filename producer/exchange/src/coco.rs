@@ -215,7 +215,14 @@ pub(crate) fn read(
     let dataset: Dataset = serde_json::from_reader(reader)
         .map_err(|source| ReadError::Json { format: "COCO", source })?;
     let Dataset { images, annotations, categories } = dataset;
-    let names: HashMap<_, _> = categories.into_iter().map(|c| (c.id, c.name)).collect();
+    let mut names = HashMap::new();
+    for Category { id, name } in categories {
+        let item = format!("category {name:?}");
+        if let Some(other) = names.insert(id, name) {
+            let reason = format!("category {other:?} has the same id, {id}; give one another");
+            return Err(ReadError::item(item, reason));
+        }
+    }
     let mut places: HashMap<Id, usize> = HashMap::new();
     let mut found = Vec::new();
     for image in images {

@@ -31,6 +31,20 @@ pub enum ReadError {
     /// The system can't read it.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// It is another encoding's text.
+    #[error("it is UTF-16; save it as UTF-8, in Excel as CSV UTF-8")]
+    Utf16,
+    /// It is a table with other columns.
+    #[error(
+        "it looks like a table, and its first line does not name the columns that are read: {0}"
+    )]
+    OtherTable(&'static str),
+    /// It is of no format that can be read.
+    #[error(
+        "it is nothing that can be read: give decisions, a line of JSON for each; Label Studio's JSON, JSON-MIN or CSV; \
+         CVAT for images 1.1 (XML); COCO's JSON; or CSV with the columns {0}"
+    )]
+    Unknown(&'static str),
     /// The JSON is broken, or it is another program's. The text of the error names line and column.
     #[error("it is no {format} file: {source}")]
     Json {

@@ -9,7 +9,7 @@ use std::io::{BufRead, Write};
 use chrono::{DateTime, Utc};
 use quick_xml::Writer as XmlWriter;
 use quick_xml::events::{BytesText, Event};
-use serde::de::{DeserializeSeed, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::answer::{Answer, DROP, Verdict, time};
@@ -22,6 +22,8 @@ const CONTROL: &str = "new_label";
 /// The name of the image in the configuration.
 const IMAGE: &str = "image";
 const FORMAT: &str = "Label Studio";
+const NO_TASK: &str =
+    "it is no task of Label Studio; a file that is a list must be its export, JSON or JSON-MIN";
 
 pub(crate) struct LabelStudioWriter<W> {
     out: W,
@@ -230,6 +232,8 @@ struct Task {
     #[serde(default)]
     camshaft_key: Option<String>,
     #[serde(default)]
+    annotation_id: Option<IgnoredAny>,
+    #[serde(default)]
     new_label: Option<Choices>,
     #[serde(default)]
     annotator: Option<Annotator>,
@@ -237,6 +241,19 @@ struct Task {
     created_at: Option<String>,
     #[serde(default)]
     updated_at: Option<String>,
+    /// A decision has this, which is no task.
+    #[serde(default)]
+    decision: Option<IgnoredAny>,
+}
+
+impl Task {
+    fn is_task(&self) -> bool {
+        let is_short = self.camshaft_key.is_some()
+            || self.annotation_id.is_some()
+            || self.new_label.is_some()
+            || self.annotator.is_some();
+        self.data.is_some() || is_short
+    }
 }
 
 #[derive(Deserialize)]
@@ -297,7 +314,7 @@ enum Annotator {
         id: Option<serde_json::Value>,
     },
     /// What another version may have.
-    Other(serde::de::IgnoredAny),
+    Other(IgnoredAny),
 }
 
 impl Annotator {
@@ -325,14 +342,17 @@ pub(crate) fn read(
 ) -> Result<(), ReadError> {
     crate::byte_order_mark::skip_bom(&mut reader)?;
     let json = |source| ReadError::Json { format: FORMAT, source };
-    let mut tasks = Tasks { visit, problem: None, other_control: None, has_ours: false };
+    let mut tasks = Tasks { visit, number: 0, problem: None, other_control: None, has_ours: false };
     let mut input = serde_json::Deserializer::from_reader(reader);
     let read = (&mut tasks).deserialize(&mut input).and_then(|()| input.end());
-    let Tasks { problem, other_control, has_ours, .. } = tasks;
+    let Tasks { number, problem, other_control, has_ours, .. } = tasks;
     if let Some(problem) = problem {
         return Err(problem);
     }
-    read.map_err(json)?;
+    read.map_err(|source| match source.is_data() && number > 0 {
+        true => ReadError::item(format!("item {number}"), format!("{NO_TASK}: {source}")),
+        false => json(source),
+    })?;
     match other_control {
         Some(name) if !has_ours => Err(ReadError::item(
             format!("its choices are named {name:?}"),
@@ -347,6 +367,8 @@ pub(crate) fn read(
 /// Takes the tasks of the array.
 struct Tasks<'a> {
     visit: &'a mut dyn FnMut(Answer),
+    /// The number of the one that is being read, from 1.
+    number: u64,
     /// A task that can't be taken.
     problem: Option<ReadError>,
     /// The name of a control with choices that is not ours.
@@ -370,23 +392,30 @@ impl<'de> Visitor<'de> for &mut Tasks<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut tasks: A) -> Result<(), A::Error> {
-        let mut number = 0_u64;
-        while let Some(task) = tasks.next_element::<Task>()? {
-            number += 1;
-            if let Err(problem) = self.take(task, number) {
+        loop {
+            self.number += 1;
+            let Some(task) = tasks.next_element::<Task>()? else { return Ok(()) };
+            if let Err(problem) = self.take(task) {
                 self.problem = Some(problem);
                 return Err(serde::de::Error::custom("a task can't be taken"));
             }
         }
-        Ok(())
     }
 }
 
 impl Tasks<'_> {
-    fn take(&mut self, task: Task, number: u64) -> Result<(), ReadError> {
+    fn take(&mut self, task: Task) -> Result<(), ReadError> {
+        let number = self.number;
+        if !task.is_task() {
+            let reason = match task.decision {
+                Some(_) => "it is a decision; a file of decisions has one a line, and no list",
+                None => NO_TASK,
+            };
+            return Err(ReadError::item(format!("item {number}"), reason));
+        }
         let item = format!("task {number}");
-        let Task { data, annotations, camshaft_key, new_label, annotator, created_at, updated_at } =
-            task;
+        let Task { data, annotations, camshaft_key, new_label, annotator, .. } = task;
+        let (created_at, updated_at) = (task.created_at, task.updated_at);
         let key = data.and_then(|data| data.camshaft_key).or(camshaft_key);
         let of_task = new_label.map(|choices| {
             self.has_ours = true;
@@ -406,8 +435,7 @@ impl Tasks<'_> {
             Some((choices, completed_by, updated_at.or(created_at)))
         });
         let all: Vec<_> = of_annotations.chain(of_task).collect();
-        // Of several annotations the last one counts, as of several decisions.
-        let mut last: Option<(Verdict, Option<Annotator>, Option<DateTime<Utc>>)> = None;
+        let mut answers: Vec<(Verdict, Option<Annotator>, Option<DateTime<Utc>>)> = Vec::new();
         for (choices, by, at) in all {
             let Some(verdict) = Verdict::labels(choices, true) else { continue };
             let at =
@@ -417,18 +445,25 @@ impl Tasks<'_> {
                     })?),
                     None => None,
                 };
-            if last.as_ref().is_none_or(|(_, _, before)| at >= *before) {
-                last = Some((verdict, by, at));
-            }
+            answers.push((verdict, by, at));
         }
-        let Some((verdict, by, at)) = last else { return Ok(()) };
+        if answers.is_empty() {
+            return Ok(());
+        }
+        // Of several annotations the last one counts, as of several decisions. Whoever takes the answers
+        // compares those whose times don't tell which it is.
+        let last = answers.iter().filter_map(|(_, _, at)| *at).max();
+        answers.retain(|(_, _, at)| at.is_none() || *at == last);
         let key = key.filter(|key| !key.is_empty()).ok_or_else(|| {
             ReadError::item(
                 &item,
                 "its data have no camshaft_key; label tasks that camshaft export wrote",
             )
         })?;
-        (self.visit)(Answer { key, verdict, by: by.and_then(Annotator::name), at, item });
+        for (verdict, by, at) in answers {
+            let (key, by, item) = (key.clone(), by.and_then(Annotator::name), item.clone());
+            (self.visit)(Answer { key, verdict, by, at, item });
+        }
         Ok(())
     }
 

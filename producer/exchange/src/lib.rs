@@ -13,7 +13,7 @@
 //! | `recognise` | which format a file has, by its content |
 //! | `label_studio`, `cvat`, `coco`, `sheet` | one format each: its writer and its reader |
 //! | `export_writer` | the writer of any format |
-//! | `byte_order_mark`, `xml_text` | what several formats need |
+//! | `byte_order_mark`, `xml_text`, `line_numbers` | what formats need |
 
 mod address;
 mod answer;
@@ -24,6 +24,7 @@ mod error;
 mod export_writer;
 mod image;
 mod label_studio;
+mod line_numbers;
 mod recognise;
 mod sheet;
 mod xml_text;

@@ -3,12 +3,12 @@
 use crate::byte_order_mark::BOM;
 use crate::error::ReadError;
 use crate::export_writer::ExportFormat;
-use crate::sheet;
+use crate::sheet::{self, READ_COLUMNS, Start};
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// Decisions, one a line. Also everything that is nothing else: its reader says what is wrong with it.
+    /// Decisions, one a line. Also a file without any: its reader says what is wrong with it.
     Decisions,
     /// A format of another program.
     Exchanged(ExportFormat),
@@ -17,8 +17,11 @@ pub enum FileFormat {
 /// Tells the format of a file by its first bytes. The more there are, the better; 4,096 will do.
 ///
 /// # Errors
-/// If the file is clearly of a format that can't be read.
+/// If the file is of no format that can be read.
 pub fn recognise(head: &[u8]) -> Result<FileFormat, ReadError> {
+    if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+        return Err(ReadError::Utf16);
+    }
     let head = head.strip_prefix(BOM).unwrap_or(head);
     let start = head.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(head.len());
     let head = &head[start..];
@@ -30,8 +33,12 @@ pub fn recognise(head: &[u8]) -> Result<FileFormat, ReadError> {
             "it is a ZIP archive",
             "take the file of annotations out of it (unzip), and import that",
         )),
-        _ if sheet::is_header(head) => Ok(FileFormat::Exchanged(ExportFormat::Csv)),
-        _ => Ok(FileFormat::Decisions),
+        None => Ok(FileFormat::Decisions),
+        Some(_) => match sheet::start(head) {
+            Start::Header => Ok(FileFormat::Exchanged(ExportFormat::Csv)),
+            Start::OtherTable => Err(ReadError::OtherTable(READ_COLUMNS)),
+            Start::NoTable => Err(ReadError::Unknown(READ_COLUMNS)),
+        },
     }
 }
 

@@ -165,7 +165,22 @@ fn label_studio_is_read_whole_and_in_short() {
     assert!(error(&keyless).contains("task 1: its data have no camshaft_key"));
     let cut = &task(&annotation(ana, "dog", ""))[..60];
     assert!(error(cut).contains("line 1"), "{}", error(cut));
-    assert!(error("[1]").contains("Label Studio"));
+    // An annotation of the same time may choose otherwise: whoever takes both compares them.
+    let same = format!("{},{}", annotation(ana, "dog", ""), annotation("4", "cow", ""));
+    assert_eq!(answers(&task(&same)).unwrap().len(), 2);
+    // A list of something else.
+    let min = r#"{"id":7,"image":"x","annotation_id":3,"annotator":1}"#;
+    assert_eq!(answers(&format!("[{min}]")).unwrap(), []);
+    let decision = r#"{"schema":1,"key":"a","decision":"drop"}"#;
+    for (items, place, reason) in [
+        ("1", "item 1:", "Label Studio"),
+        ("{}", "item 1:", "JSON or JSON-MIN"),
+        (&format!("{min},{{\"id\":3,\"data\":null}}"), "item 2:", "JSON or JSON-MIN"),
+        (&format!("{min},{min},{decision}"), "item 3:", "one a line, and no list"),
+    ] {
+        let error = error(&format!("[{items}]"));
+        assert!(error.starts_with(place) && error.contains(reason), "{error}");
+    }
 }
 
 #[test]
@@ -228,6 +243,7 @@ fn coco_is_read_by_names_of_categories() {
         [("a.jpg".to_owned(), labels(&["big <dog>"], false)), ("b.jpg".to_owned(), Verdict::Drop)];
     assert_eq!(found, expected);
     for (from, to, reason) in [
+        ("\"id\":2,\"name\"", "\"id\":1,\"name\"", "category \"big <dog>\" has the same id, 1"),
         ("\"category_id\":2", "\"category_id\":9", "there is no category 9"),
         ("\"image_id\":1", "\"image_id\":7", "annotation 1: there is no image"),
         ("\"decision\":null", "\"decision\":\"x\"", "use keep, drop or undecided"),
@@ -250,6 +266,10 @@ fn spreadsheets_may_have_other_delimiters_and_miss_columns() {
         "new_label\tkey\ndog\ta.jpg\n",
         "camshaft_key,id,new_label\na.jpg,3,\"{\"\"choices\"\": [\"\"dog\"\"]}\"\n",
         "key,decision,new_label\na.jpg,relabel,dog\n",
+        "key,image,image,new_label\na.jpg,x,y,dog\n",
+        "sep=;\nkey;new_label\na.jpg;dog\n",
+        "\u{feff}SEP=\t\r\nkey\tnew_label\r\na.jpg\tdog\r\n",
+        "\"sep=|\"\nkey|new_label\na.jpg|dog\n",
     ] {
         assert_eq!(read(text), one("a.jpg", labels(&["dog"], true)), "{text}");
     }
@@ -258,14 +278,41 @@ fn spreadsheets_may_have_other_delimiters_and_miss_columns() {
         ("key,decision\na.jpg,drop\nb.jpg,dorp\n", "line 3: its decision is \"dorp\""),
         ("key,decision,new_label\na.jpg,drop,dog\n", "leave one of them empty"),
         ("key,decision,new_label\na.jpg,relabel,\n", "fill it in"),
-        ("key,decision\na.jpg\n", "line: 2"),
+        ("key,decision\na.jpg\n", "line 2: its number of cells is 1, and that of the columns 2"),
+        ("key,decision,decision\na.jpg,drop,keep\n", "line 1: it names two columns decision"),
+        ("Key,KEY,decision\na.jpg,b.jpg,keep\n", "line 1: it names two columns key"),
         ("key,decision,at\na.jpg,drop,soon\n", "its time \"soon\""),
     ] {
         assert!(error(text).contains(reason), "{text}: {}", error(text));
     }
     let latin = b"key,decision\ncaf\xe9.jpg,drop\n";
     let failed = read_bytes(latin).unwrap_err().to_string();
-    assert!(failed.contains("line 2") && failed.contains("utf-8"), "{failed}");
+    assert!(failed.contains("line 2: it is not UTF-8"), "{failed}");
+}
+
+#[test]
+fn lines_of_spreadsheets_have_numbers_whatever_ends_them() {
+    for end in ["\n", "\r\n", "\r"] {
+        for (lines, expected) in [
+            (&["key,decision", "a,dorp"][..], 2),
+            (&["key,decision", "a,drop", "b,dorp"], 3),
+            (&["key,decision", "a,drop", "", "", "b,dorp"], 5),
+            (&["sep=;", "key;decision", "a;drop", "b;dorp"], 4),
+            (&["key,reasons,decision", "a,\"one", "", "two\",drop", "b,,dorp", "c,,"], 5),
+            (&["key,decision", "a,drop", "b"], 3),
+        ] {
+            for last in ["", end] {
+                let text = lines.join(end) + last;
+                let error = error(&text);
+                assert!(error.starts_with(&format!("line {expected}: ")), "{text:?}: {error}");
+            }
+        }
+        // Longer than what is read at a time.
+        let mut text = format!("key,decision{end}");
+        (0..20_000).for_each(|number| text += &format!("{number},drop{end}"));
+        text += "b,dorp";
+        assert!(error(&text).starts_with("line 20002: "), "{}", error(&text));
+    }
 }
 
 fn read_bytes(bytes: &[u8]) -> Result<(), ReadError> {
@@ -274,12 +321,26 @@ fn read_bytes(bytes: &[u8]) -> Result<(), ReadError> {
 
 #[test]
 fn other_files_are_decisions_or_refused() {
-    for text in
-        ["", "{\"schema\":1,\"key\":\"a\"}", "{", "hello", "key,label\na,b\n", "\u{feff} {\"key\""]
-    {
+    for text in ["", " \n", "{\"schema\":1,\"key\":\"a\"}", "{", "\u{feff} {\"key\""] {
         assert_eq!(recognise(text.as_bytes()).unwrap(), FileFormat::Decisions, "{text}");
     }
-    assert!(recognise(b"PK\x03\x04...").unwrap_err().to_string().contains("unzip"));
+    let refused = |head: &[u8]| recognise(head).unwrap_err().to_string();
+    for table in ["a.jpg,drop\n", "key;label\na;b\n", "sep=;\nkey\n", "name\tdecision\n"] {
+        let error = refused(table.as_bytes());
+        assert!(
+            error.contains("looks like a table")
+                && error.contains("key, and decision or new_label"),
+            "{error}"
+        );
+    }
+    for other in [&b"hello"[..], b"\xe9,key", b"-----", b"key\n"] {
+        let error = refused(other);
+        assert!(error.contains("Label Studio's JSON") && error.contains("columns key"), "{error}");
+    }
+    for utf16 in [&b"\xff\xfek\0e\0y\0"[..], b"\xfe\xff\0k\0e"] {
+        assert!(refused(utf16).contains("save it as UTF-8"));
+    }
+    assert!(refused(b"PK\x03\x04...").contains("unzip"));
 }
 
 proptest! {

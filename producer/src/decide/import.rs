@@ -28,6 +28,12 @@ const NAMED: usize = 3;
 /// The part of a file that tells its format.
 const HEAD_BYTES: usize = 64 << 10;
 
+/// The longest name of who decides: lines with a longer one are not read.
+const MAX_BY_BYTES: usize = 1024;
+/// What a spreadsheet writes in place of a value that it can't compute.
+const SPREADSHEET_ERRORS: [&str; 7] =
+    ["#REF!", "#N/A", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!"];
+
 /// What a file decides, and what else is to be said of it.
 #[derive(Debug, Default)]
 pub(super) struct Imported {
@@ -50,10 +56,14 @@ struct RunFacts {
 }
 
 impl RunFacts {
-    async fn read(out: &Folder, run: &RunRecord) -> Result<Self, DecideError> {
+    /// Reads them. Only other programs' files, which don't name them, need the kinds of findings.
+    async fn read(out: &Folder, run: &RunRecord, with_kinds: bool) -> Result<Self, DecideError> {
         let mut facts = Self::of(
             run_images::read(out, run).await?.into_iter().map(|image| (image.key, image.label)),
         );
+        if !with_kinds {
+            return Ok(facts);
+        }
         // A run without a report has no findings, and can be decided about all the same.
         match Findings::read(out, false).await {
             Ok(findings) => {
@@ -85,26 +95,63 @@ pub(super) async fn read(
     for file in files {
         contents.push((file.as_ref().display().to_string(), read_file(file.as_ref())?));
     }
-    let needs_run = contents.iter().any(|(_, content)| matches!(content, Content::Answers(..)));
-    let facts = if needs_run { Some(RunFacts::read(out, run).await?) } else { None };
+    if contents.is_empty() {
+        return Ok(Imported::default());
+    }
+    let with_kinds = contents.iter().any(|(_, content)| matches!(content, Content::Answers(..)));
+    let facts = RunFacts::read(out, run, with_kinds).await?;
     let mut imported = Imported::default();
     for (path, content) in contents {
-        let Imported { mut decisions, notes } = match (content, &facts) {
-            (Content::Answers(format, answers), Some(facts)) => {
-                let found = decisions_of(&path, format, answers, facts, decided, now)?;
-                if found.is_of_other_run {
-                    let (out, names) = (out.location().to_string(), found.unknown.join(", "));
-                    return Err(DecideError::OtherRun { path, out, names });
-                }
-                Imported { notes: found.notes(&path), decisions: found.decisions }
+        let (Imported { mut decisions, notes }, unknown) = match content {
+            Content::Answers(format, answers) => {
+                let found = decisions_of(&path, format, answers, &facts, decided, now)?;
+                let notes = found.notes(&path);
+                (Imported { notes, decisions: found.decisions }, found.unknown)
             }
-            (Content::Decisions(decisions), _) => new_lines(&path, decisions, decided),
-            (Content::Answers(..), None) => Imported::default(),
+            Content::Decisions(decisions) => new_lines(&path, decisions, &facts, decided),
         };
+        if unknown.is_of_other_run() {
+            let (out, names) = (out.location().to_string(), unknown.names.join(", "));
+            return Err(DecideError::OtherRun { path, out, names });
+        }
         imported.decisions.append(&mut decisions);
         imported.notes.extend(notes);
+        imported.notes.extend(unknown.note(&path));
     }
     Ok(imported)
+}
+
+/// Which images of a file the run has.
+#[derive(Debug, Default)]
+struct UnknownImages {
+    keys: HashSet<String>,
+    /// The first of them.
+    names: Vec<String>,
+    /// How often the file says something about an image that the run has.
+    known: u64,
+}
+
+impl UnknownImages {
+    fn add(&mut self, key: String) {
+        if self.names.len() < NAMED && !self.keys.contains(&key) {
+            self.names.push(key.clone());
+        }
+        self.keys.insert(key);
+    }
+
+    fn is_of_other_run(&self) -> bool {
+        self.known == 0 && !self.keys.is_empty()
+    }
+
+    fn note(&self, path: &str) -> Option<String> {
+        let images = format_count(self.keys.len() as u64, "image");
+        let names = self.names.join(", ");
+        (!self.keys.is_empty()).then(|| {
+            format!(
+                "{path}: {images} that the run does not have, and not decided about, such as {names}"
+            )
+        })
+    }
 }
 
 fn read_file(path: &Path) -> Result<Content, DecideError> {
@@ -129,9 +176,25 @@ fn read_file(path: &Path) -> Result<Content, DecideError> {
     }
 }
 
-/// The decisions of a file of lines that change something. An image whose last decision stays what it is
-/// gets none: the same file again changes nothing.
-fn new_lines(path: &str, decisions: Vec<Decision>, decided: &MergedDecisions) -> Imported {
+/// The decisions of a file of lines that change something, each once. An image whose last decision stays what
+/// it is gets none: the same file again changes nothing.
+fn new_lines(
+    path: &str,
+    decisions: Vec<Decision>,
+    facts: &RunFacts,
+    decided: &MergedDecisions,
+) -> (Imported, UnknownImages) {
+    let mut unknown = UnknownImages::default();
+    let mut known = Vec::with_capacity(decisions.len());
+    for decision in decisions {
+        if facts.given.contains_key(&decision.key) {
+            known.push(decision);
+        } else {
+            unknown.add(decision.key.as_str().to_owned());
+        }
+    }
+    unknown.known = known.len() as u64;
+    let decisions = each_once(known);
     let mut last: HashMap<&ImageKey, &Decision> = HashMap::new();
     for decision in &decisions {
         if last.get(&decision.key).is_none_or(|before| before.at <= decision.at) {
@@ -154,7 +217,19 @@ fn new_lines(path: &str, decisions: Vec<Decision>, decided: &MergedDecisions) ->
         )]
     };
     let is_new = |decision: &Decision| !stay.contains(&decision.key);
-    Imported { decisions: decisions.into_iter().filter(is_new).collect(), notes }
+    let decisions = decisions.into_iter().filter(is_new).collect();
+    (Imported { decisions, notes }, unknown)
+}
+
+/// Of equal decisions the last one: of those about an image at the same time, the last counts.
+fn each_once(decisions: Vec<Decision>) -> Vec<Decision> {
+    let mut seen = HashSet::new();
+    let mut is_last: Vec<bool> = decisions
+        .iter()
+        .rev()
+        .map(|Decision { key, choice, by, at, .. }| seen.insert((key, choice, by, at)))
+        .collect();
+    decisions.into_iter().filter(|_| is_last.pop().unwrap_or(true)).collect()
 }
 
 fn is_same(known: &MergedDecision<'_>, decision: &Decision) -> bool {
@@ -171,9 +246,7 @@ struct Found {
     unchanged: u64,
     /// Answers that are older than what is decided.
     older: u64,
-    unknown: Vec<String>,
-    unknown_images: u64,
-    is_of_other_run: bool,
+    unknown: UnknownImages,
 }
 
 impl Found {
@@ -181,15 +254,10 @@ impl Found {
         let count = |count, what: &str| {
             (count > 0).then(|| format!("{path}: {} {what}", format_count(count, "image")))
         };
-        let names = self.unknown.join(", ");
         [
             count(self.untouched, "left as they were exported, and not decided about"),
             count(self.unchanged, "had the same decision already"),
             count(self.older, "decided about later in OUT, which stays"),
-            count(
-                self.unknown_images,
-                &format!("that the run does not have, and not decided about, such as {names}"),
-            ),
         ]
         .into_iter()
         .flatten()
@@ -208,37 +276,48 @@ fn decisions_of(
 ) -> Result<Found, DecideError> {
     let mut found = Found::default();
     let answers = last_answers(answers);
-    // Of each image the place of its decision and its item, since a file without times can't say which of
-    // two counts.
+    // Of each image the decision and its item, since the times of those that are left don't tell which of two
+    // counts.
     let mut seen: HashMap<ImageKey, (Choice, String)> = HashMap::new();
-    let mut known_images = 0_u64;
     for Answer { key, verdict, by, at, item } in answers {
         let known = ImageKey::parse(&*key).ok().and_then(|key| facts.given.get_key_value(&key));
         let Some((key, given)) = known else {
-            found.unknown_images += 1;
-            if found.unknown.len() < NAMED {
-                found.unknown.push(key);
-            }
+            found.unknown.add(key);
             continue;
         };
-        known_images += 1;
+        found.unknown.known += 1;
         let refused =
             |reason| DecideError::Item { path: path.to_owned(), item: item.clone(), reason };
+        if format == ExportFormat::Csv
+            && let Some(error) = spreadsheet_error(&verdict, &facts.labels)
+        {
+            return Err(refused(format!(
+                "its new_label is {error}, a formula's error; write the label, or nothing"
+            )));
+        }
         let Some(choice) = choice_of(verdict, given.as_deref(), &facts.labels).map_err(refused)?
         else {
             found.untouched += 1;
             continue;
         };
-        if at.is_none() {
-            match seen.get(key) {
-                Some((before, other)) if *before != choice => {
-                    let reason =
-                        format!("it decides otherwise about {key} than {other}; leave one");
-                    return Err(refused(reason));
-                }
-                Some(_) => continue,
-                None => drop(seen.insert(key.clone(), (choice.clone(), item.clone()))),
+        match seen.get(key) {
+            Some((before, _)) if *before == choice => continue,
+            Some((_, other)) if *other == item => {
+                let reason =
+                    format!("it has two decisions about {key}, and no later one; leave one");
+                return Err(refused(reason));
             }
+            Some((_, other)) => {
+                let reason = format!("it decides otherwise about {key} than {other}; leave one");
+                return Err(refused(reason));
+            }
+            None => drop(seen.insert(key.clone(), (choice.clone(), item.clone()))),
+        }
+        if let Some(by) = by.as_ref().filter(|by| by.len() > MAX_BY_BYTES) {
+            let bytes = by.len();
+            return Err(refused(format!(
+                "its annotator's name has {bytes} bytes; the most is {MAX_BY_BYTES}"
+            )));
         }
         let last = decided.last(key);
         let mut decision = Decision {
@@ -272,10 +351,20 @@ fn decisions_of(
             }
             _ => {}
         }
+        // A time may be out of what a line can have, and a part with such a line would end every reading.
+        if let Err(error) = Decision::parse(&decision.to_line()) {
+            return Err(refused(error.to_string()));
+        }
         found.decisions.push(decision);
     }
-    found.is_of_other_run = known_images == 0 && found.unknown_images > 0;
     Ok(found)
+}
+
+/// The error of a spreadsheet among labels, unless the run has a label of that name.
+fn spreadsheet_error<'a>(verdict: &'a Verdict, known: &HashSet<String>) -> Option<&'a str> {
+    let Verdict::Labels { labels, .. } = verdict else { return None };
+    let is_error = |label: &&String| SPREADSHEET_ERRORS.contains(&label.as_str());
+    labels.iter().find(|label| is_error(label) && !known.contains(*label)).map(String::as_str)
 }
 
 /// The answers of a file without those that a later one about the same image replaces, by their times.
@@ -385,7 +474,7 @@ mod tests {
                 || vec![answer("cat/a.jpg", &["dog"], true, at), answer("x", &["y"], true, at)];
             let mut decided = MergedDecisions::default();
             let first = found(answers(), &decided).unwrap();
-            assert_eq!((first.decisions.len(), first.unknown_images), (1, 1));
+            assert_eq!((first.decisions.len(), first.unknown.keys.len()), (1, 1));
             assert_eq!(first.decisions[0].by, "coco");
             first.decisions.into_iter().for_each(|decision| decided.add(decision));
             let again = found(answers(), &decided).unwrap();
@@ -418,30 +507,116 @@ mod tests {
     #[test]
     fn a_file_of_another_run_and_contradictions_are_told() {
         let none = MergedDecisions::default();
-        assert!(found(vec![answer("x", &["y"], true, None)], &none).unwrap().is_of_other_run);
+        assert!(
+            found(vec![answer("x", &["y"], true, None)], &none).unwrap().unknown.is_of_other_run()
+        );
         let twice = vec![
             answer("cat/a.jpg", &["dog"], true, None),
             answer("cat/a.jpg", &["cow"], true, None),
         ];
         let error = found(twice, &none).unwrap_err().to_string();
-        assert!(error.contains("decides otherwise about cat/a.jpg"), "{error}");
+        assert!(error.contains("it has two decisions about cat/a.jpg"), "{error}");
+    }
+
+    #[test]
+    fn verdicts_of_the_same_time_contradict_each_other_and_equal_ones_are_one_decision() {
+        let none = MergedDecisions::default();
+        let task = |number: u64, label: &str, at| Answer {
+            item: format!("task {number}"),
+            ..answer("cat/a.jpg", &[label], true, at)
+        };
+        for times in [[Some(50), Some(50)], [Some(50), None], [None, Some(50)], [None, None]] {
+            let [first, second] = times;
+            let both = vec![task(1, "dog", first), task(2, "cow", second)];
+            let error = found(both, &none).unwrap_err().to_string();
+            assert!(error.contains("task 2: it decides otherwise about cat/a.jpg than task 1"));
+            let same = vec![task(1, "dog", first), task(2, "dog", second)];
+            assert_eq!(found(same, &none).unwrap().decisions.len(), 1, "{times:?}");
+        }
+        // A later one settles it.
+        let many =
+            (1..50).map(|number| task(number, ["dog", "cow"][number as usize % 2], Some(50)));
+        let settled = many.chain([task(50, "pig", Some(51))]).collect();
+        let settled = found(settled, &none).unwrap().decisions;
+        assert_eq!(settled.len(), 1);
+        assert_eq!(settled[0].choice, Choice::Relabel("pig".to_owned()));
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_or_is_no_label_is_refused_with_its_place() {
+        let none = MergedDecisions::default();
+        let by = |bytes: usize| {
+            let answer = answer("cat/a.jpg", &["dog"], true, None);
+            found(vec![Answer { by: Some("a".repeat(bytes)), ..answer }], &none)
+        };
+        assert_eq!(by(1024).unwrap().decisions.len(), 1);
+        let error = by(1025).unwrap_err().to_string();
+        assert!(error.contains("image cat/a.jpg: its annotator's name has 1025 bytes"), "{error}");
+
+        let far = DateTime::from_timestamp(400_000_000_000, 0).unwrap();
+        let late = Answer { at: Some(far), ..answer("cat/a.jpg", &["dog"], true, None) };
+        let error = found(vec![late], &none).unwrap_err().to_string();
+        assert!(error.contains("image cat/a.jpg: its time"), "{error}");
+
+        let sheet = |facts: &RunFacts| {
+            let line =
+                Answer { item: "line 7".to_owned(), ..answer("cat/a.jpg", &["#N/A"], true, None) };
+            decisions_of("file", ExportFormat::Csv, vec![line], facts, &none, millis(100))
+        };
+        let error = sheet(&facts()).unwrap_err().to_string();
+        assert!(error.contains("file, line 7: its new_label is #N/A"), "{error}");
+        let mut facts = facts();
+        facts.labels.insert("#N/A".to_owned());
+        assert_eq!(sheet(&facts).unwrap().decisions.len(), 1);
+    }
+
+    fn line(key: &str, decision: &str, second: u64) -> Decision {
+        let line = format!(
+            r#"{{"schema":1,"key":"{key}","decision":"{decision}","by":"","at":"2026-01-01T00:00:0{second}Z"}}"#
+        );
+        Decision::parse(&line).unwrap()
+    }
+
+    fn lines(decisions: Vec<Decision>, decided: &MergedDecisions) -> (Imported, UnknownImages) {
+        new_lines("file", decisions, &facts(), decided)
     }
 
     #[test]
     fn lines_that_count_already_are_not_written_again() {
-        let line = |decision: &str, at: &str| {
-            let line = format!(
-                r#"{{"schema":1,"key":"a","decision":"{decision}","by":"","at":"2026-01-01T00:00:0{at}Z"}}"#
-            );
-            Decision::parse(&line).unwrap()
-        };
         let mut decided = MergedDecisions::default();
-        let lines = || vec![line("keep", "1"), line("drop", "1")];
-        let first = new_lines("file", lines(), &decided);
+        let key = "cat/a.jpg";
+        let both = || vec![line(key, "keep", 1), line(key, "drop", 1)];
+        let (first, _) = lines(both(), &decided);
         assert_eq!((first.decisions.len(), first.notes.len()), (2, 0));
         first.decisions.into_iter().for_each(|decision| decided.add(decision));
-        let again = new_lines("file", lines(), &decided);
+        let (again, _) = lines(both(), &decided);
         assert_eq!((again.decisions.len(), again.notes.len()), (0, 1));
-        assert_eq!(new_lines("file", vec![line("keep", "2")], &decided).decisions.len(), 1);
+        assert_eq!(lines(vec![line(key, "keep", 2)], &decided).0.decisions.len(), 1);
+    }
+
+    #[test]
+    fn equal_lines_are_one_decision_and_the_last_still_counts() {
+        let key = "cat/a.jpg";
+        let same = vec![line(key, "keep", 1), line(key, "keep", 1), line(key, "keep", 1)];
+        assert_eq!(lines(same, &MergedDecisions::default()).0.decisions.len(), 1);
+        let back = vec![line(key, "keep", 1), line(key, "drop", 1), line(key, "keep", 1)];
+        let (back, _) = lines(back, &MergedDecisions::default());
+        let words: Vec<_> = back.decisions.iter().map(|line| line.choice.word()).collect();
+        assert_eq!(words, ["drop", "keep"]);
+    }
+
+    #[test]
+    fn lines_about_images_of_another_run_are_counted_and_named() {
+        let none = MergedDecisions::default();
+        let other = |name: &str| line(name, "keep", 1);
+        let all = ["w", "x", "x", "y", "z"].map(other);
+        let (imported, unknown) = lines(all.to_vec(), &none);
+        assert!(unknown.is_of_other_run() && imported.decisions.is_empty());
+        let note = unknown.note("file").unwrap();
+        assert!(note.contains("4 images") && note.ends_with("such as w, x, y"), "{note}");
+        let (imported, unknown) = lines(vec![other("x"), other("cat/b.jpg")], &none);
+        assert_eq!((imported.decisions.len(), unknown.keys.len()), (1, 1));
+        assert!(!unknown.is_of_other_run());
+        assert!(!lines(Vec::new(), &none).1.is_of_other_run());
     }
 }
