@@ -4,6 +4,9 @@
 //! Owns which paths there are. Nothing else of OUT can be had, and of SOURCE only images of the run: a
 //! folder of images may lie beside what is nobody's business.
 
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{FAILURES, Layout, OVERLAYS, PREDICTIONS, REPORT};
 use camshaft_common::run::RunRecord;
@@ -25,6 +28,8 @@ use super::similar::{SimilarError, SimilarImages};
 
 /// The page below OUT.
 pub(super) const PAGE: &str = "report/index.html";
+/// How often it is printed that files can't be served.
+const WARNED_EVERY: Duration = Duration::from_secs(30);
 /// Where thumbnails of images are, below OUT.
 const THUMBNAILS: &str = "report/thumbnails/image/";
 /// The largest file that is answered with: the page of a million images has some 30 MB, its tables more.
@@ -51,6 +56,8 @@ pub(super) struct Site {
     board: Mutex<DecisionBoard>,
     /// One question at a time: they read one file.
     similar: Mutex<SimilarImages>,
+    /// When it was last printed that a file can't be served.
+    warned: std::sync::Mutex<Option<Instant>>,
 }
 
 impl Site {
@@ -66,7 +73,16 @@ impl Site {
         let layout = Layout::of(out.location());
         let thumbnails = ThumbnailMaker::new(out.clone(), source.clone());
         let similar = Mutex::new(SimilarImages::new(out.clone()));
-        Self { out, layout, source, thumbnails, access, board: Mutex::new(board), similar }
+        Self {
+            out,
+            layout,
+            source,
+            thumbnails,
+            access,
+            board: Mutex::new(board),
+            similar,
+            warned: std::sync::Mutex::default(),
+        }
     }
 
     /// Answers a request.
@@ -118,14 +134,14 @@ impl Site {
     async fn page(&self) -> Answer {
         match self.out.get(PAGE, MAX_FILE_BYTES).await {
             Ok(page) => answer(StatusCode::OK, HTML, served(&page.bytes)),
-            Err(error) => refuse_store(&error),
+            Err(error) => self.refuse_store(&error),
         }
     }
 
     async fn file(&self, path: &str) -> Answer {
         match self.out.get(path, MAX_FILE_BYTES).await {
             Ok(file) => answer(StatusCode::OK, media_type(path), file.bytes),
-            Err(error) => refuse_store(&error),
+            Err(error) => self.refuse_store(&error),
         }
     }
 
@@ -134,14 +150,14 @@ impl Site {
         match self.out.get(path, MAX_FILE_BYTES).await {
             Ok(file) => return answer(StatusCode::OK, media_type(path), file.bytes),
             Err(error) if error.kind() == StoreErrorKind::NotFound => {}
-            Err(error) => return refuse_store(&error),
+            Err(error) => return self.refuse_store(&error),
         }
         let key = path.strip_prefix(THUMBNAILS).and_then(|name| name.strip_suffix(".jpg"));
         let Some(Ok(key)) = key.map(ImageKey::parse) else { return not_found() };
         match self.has_result(&key).await {
             Ok(true) => {}
             Ok(false) => return not_found(),
-            Err(error) => return refuse_store(&error),
+            Err(error) => return self.refuse_store(&error),
         }
         match self.thumbnails.of_image(&key).await {
             Ok(Ok(small)) => answer(StatusCode::OK, media_type(path), small),
@@ -164,7 +180,7 @@ impl Site {
         match self.has_result(&key).await {
             Ok(true) => {}
             Ok(false) => return not_found(),
-            Err(error) => return refuse_store(&error),
+            Err(error) => return self.refuse_store(&error),
         }
         match source.get_image(&key, MAX_IMAGE_BYTES).await {
             Ok(image) => {
@@ -172,7 +188,7 @@ impl Site {
                 // Whatever its name says: nothing but a picture is shown.
                 answer(StatusCode::OK, shown.unwrap_or("image/x-unknown"), image.bytes)
             }
-            Err(error) => refuse_store(&error),
+            Err(error) => self.refuse_store(&error),
         }
     }
 
@@ -187,7 +203,7 @@ impl Site {
                     serde_json::to_vec(&samples).expect("samples have only texts and numbers");
                 answer(StatusCode::OK, JSON, json)
             }
-            Err(error) => refuse_store(&error),
+            Err(error) => self.refuse_store(&error),
         }
     }
 
@@ -199,7 +215,7 @@ impl Site {
         match self.similar.lock().await.like(&key).await {
             Ok(Some(images)) => answer(StatusCode::OK, JSON, images),
             Ok(None) => refuse(StatusCode::NOT_FOUND, "the report has no image of this name"),
-            Err(SimilarError::Store(error)) => refuse_store(&error),
+            Err(SimilarError::Store(error)) => self.refuse_store(&error),
             Err(error) => {
                 warn!("images can't be compared: {error}");
                 refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
@@ -252,6 +268,23 @@ impl Site {
             }
         }
     }
+
+    /// What cannot be had from a store. A page asks for many pictures at once, and what is wrong with one is
+    /// mostly wrong with all: it is printed now and then only.
+    fn refuse_store(&self, error: &StoreError) -> Answer {
+        match error.kind() {
+            StoreErrorKind::NotFound | StoreErrorKind::Unusable => not_found(),
+            _ => {
+                let reason = crate::advice::describe_store_error(error);
+                let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+                if warned.is_none_or(|at: Instant| at.elapsed() >= WARNED_EVERY) {
+                    *warned = Some(Instant::now());
+                    warn!("a file can't be served: {reason}");
+                }
+                refuse(StatusCode::BAD_GATEWAY, &reason)
+            }
+        }
+    }
 }
 
 /// The page with the mark that tells it who serves it.
@@ -283,17 +316,6 @@ fn refuse_access(refusal: Refusal) -> Answer {
             StatusCode::FORBIDDEN,
             "open the address with the token, which camshaft serve printed",
         ),
-    }
-}
-
-fn refuse_store(error: &StoreError) -> Answer {
-    match error.kind() {
-        StoreErrorKind::NotFound | StoreErrorKind::Unusable => not_found(),
-        _ => {
-            let reason = crate::advice::describe_store_error(error);
-            warn!("a file can't be served: {reason}");
-            refuse(StatusCode::BAD_GATEWAY, &reason)
-        }
     }
 }
 
