@@ -168,6 +168,12 @@ fn rules_make_a_list_that_audit_and_train_take() {
     apply(&out, &csv, &[]).expect_one_line(&["was changed since", "choose another --to"]);
     fs::write(&csv, list).unwrap();
     let _again = apply(&out, &csv, &[]).expect(0);
+    // A record of an older version does not tell the list: it is replaced as ever.
+    let record = directory.path().join("clean.csv.undo.json");
+    let mut older: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    assert!(older.as_object_mut().unwrap().remove("lists").is_some());
+    fs::write(&record, older.to_string()).unwrap();
+    let _nightly = apply(&out, &csv, &[]).expect(0);
     people_judge_a_sample(&out);
 }
 
