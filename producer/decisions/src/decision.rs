@@ -15,7 +15,7 @@ const RULE_MARK: &str = "rule: ";
 /// The longest label. A folder's name has at most 255 bytes.
 const MAX_LABEL_BYTES: usize = 1024;
 /// The longest name of who decides.
-const MAX_BY_BYTES: usize = 1024;
+pub const MAX_BY_BYTES: usize = 1024;
 /// The longest reasons, all together: with the longest key and JSON's escapes they fit a line that is read
 /// again.
 const MAX_BECAUSE_BYTES: usize = 128 << 10;

@@ -28,7 +28,7 @@ mod reader;
 mod rule;
 mod sample;
 
-pub use decision::{Choice, Decision, DecisionError};
+pub use decision::{Choice, Decision, DecisionError, MAX_BY_BYTES};
 pub use error::{MergeError, SampleError};
 pub use findings::{Findings, FindingsError, ImageFindings, read_judged_images};
 pub use judge::{JudgeError, Judged, RuleAction, RuleFor, judge};
