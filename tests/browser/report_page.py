@@ -299,13 +299,25 @@ def check_report(browser, out, screenshots=None, timed=False):
     visit.open()
     visit.page.click("#theme")
     if rows:
-        work_list.check_without_storage(visit, work_list.WorkReader(visit.page, rows))
+        check_without_storage(visit, work_list.WorkReader(visit.page, rows))
     visit.close()
 
     if screenshots:
         take_screenshots(browser, origin, address, Path(screenshots))
     server.shutdown()
     return note
+
+
+def check_without_storage(visit, reader):
+    """Where the browser keeps nothing, decisions work, and the page says that they would be lost."""
+    page = reader.page
+    visit.open("#work")
+    page.locator(".grid-holder .tile-link").first.focus()
+    page.keyboard.press("d")
+    page.keyboard.type(work_list.NAME)
+    page.keyboard.press("Enter")
+    page.locator("#unsaved:visible").wait_for()
+    check(reader.progress()[0] <= 1 and len(reader.decisions()) == 1, "a decision is made without storage")
 
 
 def take_screenshots(browser, origin, address, folder):

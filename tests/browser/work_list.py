@@ -487,15 +487,3 @@ def check_export(reader):
             check(line[name] == (row[name] or ""), f"the export's {name} of {row['key']} is {line[name]}")
         check(float(line["score"]) == row["score"], f"the export's score of {row['key']} is {line['score']}")
     reader.clear()
-
-
-def check_without_storage(visit, reader):
-    """Where the browser keeps nothing, decisions work, and the page says that they would be lost."""
-    page = reader.page
-    visit.open("#work")
-    page.locator(".grid-holder .tile-link").first.focus()
-    page.keyboard.press("d")
-    page.keyboard.type(NAME)
-    page.keyboard.press("Enter")
-    page.locator("#unsaved:visible").wait_for()
-    check(reader.progress()[0] <= 1 and len(reader.decisions()) == 1, "a decision is made without storage")
