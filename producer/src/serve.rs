@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camshaft_common::location::Location;
-use camshaft_common::model::FileDigest;
 use camshaft_common::run::{ReadRunError, RunRecord};
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_decisions::{MergeError, MergedDecisions};
@@ -145,11 +144,9 @@ async fn listen(wish: Option<u16>, out: &Location) -> std::io::Result<TcpListene
 fn own_port(out: &Location) -> u16 {
     const FIRST: u16 = 61_001;
     const PORTS: u16 = u16::MAX - FIRST;
-    let digest = FileDigest::of(out.to_string().as_bytes());
-    let number = digest
-        .as_str()
-        .bytes()
-        .fold(0_u16, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+    let place = out.to_string();
+    let number =
+        place.bytes().fold(0_u16, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
     FIRST + number % PORTS
 }
 

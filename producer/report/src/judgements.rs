@@ -50,7 +50,7 @@ pub struct JudgedCheck {
 /// An upper bound on the wrong labels that are left after all decisions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelErrorsLeft {
-    /// At most so many, at 95 %.
+    /// How many labels are wrong at most, with a confidence of 95 %.
     pub at_most: u64,
     /// Images without a label finding of which people have decided, as they were drawn.
     pub judged: u64,

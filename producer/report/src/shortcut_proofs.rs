@@ -30,13 +30,13 @@ impl MeasuredRecord for ShortcutsRecord {
 #[cfg(test)]
 mod tests {
     use camshaft_common::run::{RunRecord, SCHEMA};
-    use camshaft_common::store::{Folder, JSON, StoreOptions};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::findings::shortcut_tests::proof;
     use crate::run_images::tests::run;
     use crate::stored_record::StoredRecord;
+    use crate::stored_record::tests::{check_damaged, check_stale};
 
     fn record(run: &RunRecord) -> Value {
         let model = &run.model;
@@ -67,7 +67,6 @@ mod tests {
 
     #[test]
     fn stale_and_foreign_proofs_are_left_out_with_the_reason() {
-        let run = run();
         let other = format!("sha256:{}", "0".repeat(64));
         let stale: [(&[&str], Value, &str); 5] = [
             (&["run"], json!(RunId::generate()), "another run"),
@@ -76,30 +75,12 @@ mod tests {
             (&["schema"], json!(2), "schema is 2"),
             (&["proofs"], json!([{"class": "cat"}]), "can't be read"),
         ];
-        for (place, value, reason) in stale {
-            let mut record = record(&run);
-            let field = place.iter().fold(&mut record, |at, name| &mut at[*name]);
-            *field = value;
-            let read = read(&record, &run);
-            let note = read.note.unwrap();
-            assert!(read.record.is_none() && note.contains(reason), "{note}");
-            assert!(note.contains("--prove-shortcuts"), "{note}");
-        }
+        check_stale::<ShortcutsRecord>(record, &stale);
     }
 
     #[tokio::test]
     async fn a_hostile_file_is_a_note_and_no_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let location = directory.path().to_str().unwrap().parse().unwrap();
-        let out = Folder::open(&location, &StoreOptions::default()).unwrap();
-        let run = run();
-        let absent = StoredRecord::<ShortcutsRecord>::read(&out, &run).await.unwrap();
-        assert!(absent.record.is_none() && absent.note.is_none());
         let large = vec![b'['; usize::try_from(MAX_SHORTCUTS_BYTES).unwrap() + 1];
-        for hostile in [b"".to_vec(), b"{\"schema\":".to_vec(), vec![b'['; 100_000], large] {
-            out.put(SHORTCUTS_FILE, hostile, JSON).await.unwrap();
-            let read = StoredRecord::<ShortcutsRecord>::read(&out, &run).await.unwrap();
-            assert!(read.record.is_none() && read.note.is_some());
-        }
+        check_damaged::<ShortcutsRecord>(Some(large)).await;
     }
 }

@@ -88,3 +88,45 @@ impl<R: MeasuredRecord> StoredRecord<R> {
         Self { record: None, note: Some(note) }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use camshaft_common::store::{JSON, StoreOptions};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::run_images::tests::run;
+
+    /// Checks that a record in which one field is another is left out, with a reason and the option.
+    pub(crate) fn check_stale<R: MeasuredRecord>(
+        record: impl Fn(&RunRecord) -> Value,
+        stale: &[(&[&str], Value, &str)],
+    ) {
+        let run = run();
+        for (place, value, reason) in stale {
+            let mut record = record(&run);
+            let field = place.iter().fold(&mut record, |at, name| &mut at[*name]);
+            *field = value.clone();
+            let read = StoredRecord::<R>::of(record.to_string().as_bytes(), &run);
+            let note = read.note.unwrap();
+            assert!(read.record.is_none() && note.contains(reason), "{note}");
+            assert!(note.contains(R::OPTION), "{note}");
+        }
+    }
+
+    /// Checks that files that are damaged, or made to do harm, are left out with a note and are no error.
+    pub(crate) async fn check_damaged<R: MeasuredRecord>(more: Option<Vec<u8>>) {
+        let directory = tempfile::tempdir().unwrap();
+        let location = directory.path().to_str().unwrap().parse().unwrap();
+        let out = Folder::open(&location, &StoreOptions::default()).unwrap();
+        let run = run();
+        let absent = StoredRecord::<R>::read(&out, &run).await.unwrap();
+        assert!(absent.record.is_none() && absent.note.is_none());
+        let damaged = [b"".to_vec(), b"{\"schema\":".to_vec(), vec![b'['; 100_000]];
+        for content in damaged.into_iter().chain(more) {
+            out.put(R::FILE, content, JSON).await.unwrap();
+            let read = StoredRecord::<R>::read(&out, &run).await.unwrap();
+            assert!(read.record.is_none() && read.note.is_some());
+        }
+    }
+}

@@ -37,12 +37,12 @@ impl MeasuredRecord for TrustRecord {
 #[cfg(test)]
 mod tests {
     use camshaft_common::run::SCHEMA;
-    use camshaft_common::store::{Folder, JSON, StoreOptions};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::run_images::tests::run;
     use crate::stored_record::StoredRecord;
+    use crate::stored_record::tests::{check_damaged, check_stale};
 
     fn record(run: &RunRecord) -> Value {
         let model = &run.model;
@@ -95,7 +95,6 @@ mod tests {
 
     #[test]
     fn stale_and_foreign_measurements_are_left_out_with_the_reason() {
-        let run = run();
         let other = format!("sha256:{}", "0".repeat(64));
         let stale: [(&[&str], Value, &str); 6] = [
             (&["run"], json!(RunId::generate()), "another run"),
@@ -105,29 +104,11 @@ mod tests {
             (&["schema"], json!(2), "schema is 2"),
             (&["maps"], json!([{"method": "grad-cam"}]), "can't be read"),
         ];
-        for (place, value, reason) in stale {
-            let mut record = record(&run);
-            let field = place.iter().fold(&mut record, |at, name| &mut at[*name]);
-            *field = value;
-            let read = read(&record, &run);
-            let note = read.note.unwrap();
-            assert!(read.record.is_none() && note.contains(reason), "{note}");
-            assert!(note.contains("--trust-sample"), "{note}");
-        }
+        check_stale::<TrustRecord>(record, &stale);
     }
 
     #[tokio::test]
     async fn a_damaged_file_is_a_note_and_no_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let location = directory.path().to_str().unwrap().parse().unwrap();
-        let out = Folder::open(&location, &StoreOptions::default()).unwrap();
-        let run = run();
-        let absent = StoredRecord::<TrustRecord>::read(&out, &run).await.unwrap();
-        assert!(absent.record.is_none() && absent.note.is_none());
-        for damaged in [b"".to_vec(), b"{\"schema\":".to_vec(), vec![b'['; 100_000]] {
-            out.put(TRUST_FILE, damaged, JSON).await.unwrap();
-            let read = StoredRecord::<TrustRecord>::read(&out, &run).await.unwrap();
-            assert!(read.record.is_none() && read.note.is_some());
-        }
+        check_damaged::<TrustRecord>(None).await;
     }
 }
