@@ -5,10 +5,12 @@
 //! and its speed beside the peak speed of one core. `-- avx512` runs only that kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
 
+use std::error::Error;
 use std::time::{Duration, Instant};
 
 use camshaft_kernels::{
-    Backbone, BatchInput, BatchShape, BlockWeights, ConvolutionWeights, Kernel, NetworkWeights,
+    ActivationStatistics, Backbone, BatchInput, BatchShape, BlockWeights, ConvolutionWeights,
+    InputScale, Kernel, NetworkWeights, RangeRule,
 };
 
 const SIDE: usize = 224;
@@ -71,7 +73,7 @@ fn main() {
     }
     for kernel in Kernel::available().into_iter().filter(|kernel| only.is_none_or(|o| o == *kernel))
     {
-        let backbone = match Backbone::new(kernel, &network) {
+        let backbone = match backbone(kernel, &network, &input) {
             Ok(backbone) => backbone,
             Err(error) => {
                 println!("{kernel:12} {error}");
@@ -98,6 +100,25 @@ fn main() {
         let (many, one) = (BATCH as f64 / run(BATCH), run(1) * 1e3);
         println!("{kernel:12} {many:10.1} {one:12.1} {:10.0}", many * GFLOP);
     }
+}
+
+/// The network on a kernel; in 8 bits, calibrated on the first image.
+fn backbone(
+    kernel: Kernel,
+    network: &NetworkWeights<'_>,
+    input: &[f32],
+) -> Result<Backbone, Box<dyn Error>> {
+    if !kernel.is_int8() {
+        return Ok(Backbone::new(kernel, network)?);
+    }
+    let exact = Kernel::available().into_iter().find(|kernel| !kernel.is_int8());
+    let exact = Backbone::new(exact.ok_or("no kernel calibrates it")?, network)?;
+    let shape = BatchShape { images: 1, height: SIDE, width: SIDE };
+    let statistics = exact.statistics(BatchInput::Values(&input[..3 * SIDE * SIDE]), shape);
+    let statistics = ActivationStatistics::of_images(&[statistics], RangeRule::Largest);
+    // `noise` is from -1 to 1.
+    let scale = InputScale { scale: 2.0 / 255.0, offset: -1.0 };
+    Ok(Backbone::calibrated(kernel, network, &statistics, [scale; 3])?)
 }
 
 /// Prints each layer's best time of some passes over a batch on this thread.

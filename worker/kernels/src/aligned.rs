@@ -68,6 +68,11 @@ impl AlignedMemory {
         unsafe { std::slice::from_raw_parts_mut(self.start.cast(), self.len() / 4) }
     }
 
+    pub(crate) fn as_u8_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the bytes are initialised and ours.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len()) }
+    }
+
     pub(crate) fn as_u16_mut(&mut self) -> &mut [u16] {
         // SAFETY: the bytes are initialised, ours, and aligned to 64; any bits are a u16.
         unsafe { std::slice::from_raw_parts_mut(self.start.cast(), self.len() / 2) }

@@ -1,6 +1,6 @@
 //! Convolutions on AMX tiles: blocks of 32 pixels × 32 outputs. Each block is finished while the
-//! tiles multiply the next one. In bf16, or with each f32 as a high and a low bf16, which takes
-//! three products.
+//! tiles multiply the next one. In bf16; with each f32 as a high and a low bf16, which takes three
+//! products; or in 8 bits.
 //!
 //! Rust's own intrinsics for tiles are unstable, so this is assembly. Loading, multiplying and
 //! storing a block is one `asm!`, because the compiler does not know tile registers.
@@ -9,9 +9,12 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
+use crate::avx512_vnni::Requantiser;
 use crate::call::{CACHED_WEIGHT_BYTES, ConvolutionCall};
 use crate::epilogue::{Bf16PairPixel, Bf16Pixel, Epilogue, F32Pixel, PixelFormat};
-use crate::layout::{PLANE, PixelRange};
+use crate::kernel::ValueFormat;
+use crate::layout::{PLANE, PixelRange, Segment};
+use crate::weights::{QUAD, QUAD_BYTES};
 
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
@@ -29,6 +32,24 @@ pub(crate) struct TileRegisters {
     _thread: std::marker::PhantomData<*const ()>,
 }
 
+/// The shape of all tiles: those of sums have 16 rows of 64 bytes whatever else.
+#[derive(Clone, Copy)]
+pub(crate) struct TileShape {
+    /// Bytes of a row of a tile of pixels.
+    pixel_row_bytes: u16,
+    /// Rows of a tile of weights.
+    weight_rows: u8,
+}
+
+impl TileShape {
+    /// 32 inputs in bf16.
+    pub(crate) const PAIRS: Self =
+        Self { pixel_row_bytes: TILE_ROW_BYTES as u16, weight_rows: TILE_ROWS as u8 };
+    /// 32 inputs in 8 bits.
+    pub(crate) const QUADS: Self =
+        Self { pixel_row_bytes: PLANE as u16, weight_rows: (PLANE / QUAD) as u8 };
+}
+
 /// The operand of `ldtilecfg` (Intel's Architecture Instruction Set Extensions, chapter 3).
 #[repr(C, align(64))]
 pub(crate) struct TileConfig {
@@ -42,7 +63,7 @@ pub(crate) struct TileConfig {
 impl TileRegisters {
     /// # Safety
     /// The machine has AMX and this process may use it.
-    pub(crate) unsafe fn configure() -> Self {
+    pub(crate) unsafe fn configure(shape: TileShape) -> Self {
         let mut config = TileConfig {
             palette: 1,
             start_row: 0,
@@ -52,6 +73,9 @@ impl TileRegisters {
         };
         config.row_bytes[..8].fill(TILE_ROW_BYTES as u16);
         config.rows[..8].fill(TILE_ROWS as u8);
+        // All kernels have pixels in tiles 4 and 5, and weights in 6 and 7.
+        config.row_bytes[4..6].fill(shape.pixel_row_bytes);
+        config.rows[6..8].fill(shape.weight_rows);
         // SAFETY: the caller promises AMX; the instruction reads the 64 bytes of `config`.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const config,
@@ -68,7 +92,7 @@ impl Drop for TileRegisters {
     }
 }
 
-/// The sums of 32 pixels × 32 outputs.
+/// The sums of 32 pixels × 32 outputs: f32, or the bits of 32-bit integers.
 #[repr(align(64))]
 struct BlockSums([f32; PLANE * PLANE]);
 
@@ -101,6 +125,35 @@ struct Operands {
 /// As for [`crate::dispatch::multiply`], with AMX and AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(crate) unsafe fn convolve<const PAIRS: bool>(call: &ConvolutionCall<'_>) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let multiply = if PAIRS { multiply_pairs } else { multiply };
+        convolve_blocks(call, multiply, |sums, block| finish_block::<PAIRS>(call, sums, block));
+    }
+}
+
+/// Computes a call in 8 bits.
+///
+/// # Safety
+/// As for [`crate::dispatch::multiply`], with AMX for 8 bits and AVX-512 BW.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) unsafe fn convolve_int8(call: &ConvolutionCall<'_>) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        convolve_blocks(call, multiply_quads, |sums, block| finish_int8_block(call, sums, block))
+    };
+}
+
+/// Multiplies each block, and finishes it while the next is multiplied.
+///
+/// # Safety
+/// As for [`crate::dispatch::multiply`], and for both functions.
+#[inline(always)]
+unsafe fn convolve_blocks(
+    call: &ConvolutionCall<'_>,
+    multiply: unsafe fn(*const u8, &[isize], usize, *const u8, &Operands),
+    finish: impl Fn(&BlockSums, Block),
+) {
     let mut sums = [BlockSums([0.0; PLANE * PLANE]), BlockSums([0.0; PLANE * PLANE])];
     let mut current = 0;
     // The block that is multiplied but not finished.
@@ -117,16 +170,11 @@ pub(crate) unsafe fn convolve<const PAIRS: bool>(call: &ConvolutionCall<'_>) {
         // SAFETY: the caller's promises; a panel has `panel_bytes` bytes.
         unsafe {
             let source = input.planes.pixels.add(pixels.start * input.step_bytes);
-            let weights = call.panel(panel);
-            if PAIRS {
-                multiply_pairs(source, input.taps, input.step_bytes, weights, &operands);
-            } else {
-                multiply(source, input.taps, input.step_bytes, weights, &operands);
-            }
-            current ^= 1;
-            if let Some(block) = pending {
-                finish_block::<PAIRS>(call, &sums[current], block);
-            }
+            multiply(source, input.taps, input.step_bytes, call.panel(panel), &operands);
+        }
+        current ^= 1;
+        if let Some(block) = pending {
+            finish(&sums[current], block);
         }
         pending = Some(Block { pixels, panel });
     };
@@ -151,8 +199,7 @@ pub(crate) unsafe fn convolve<const PAIRS: bool>(call: &ConvolutionCall<'_>) {
         }
     }
     if let Some(block) = pending {
-        // SAFETY: the caller's promises.
-        unsafe { finish_block::<PAIRS>(call, &sums[current ^ 1], block) };
+        finish(&sums[current ^ 1], block);
     }
 }
 
@@ -217,6 +264,73 @@ unsafe fn multiply(
             right = const TILE_ROW_BYTES,
             below = const TILE_ROWS * BlockSums::PIXEL_BYTES,
             step_bytes = const STEP_BYTES,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack)
+        );
+    }
+}
+
+/// As [`multiply`], in 8 bits; the output is 32-bit integers.
+///
+/// # Safety
+/// As for [`multiply`], with tiles of [`TileShape::QUADS`].
+#[inline(always)]
+unsafe fn multiply_quads(
+    source: *const u8,
+    taps: &[isize],
+    step_bytes: usize,
+    weights: *const u8,
+    operands: &Operands,
+) {
+    // SAFETY: as the caller promises. The assembly writes only the output.
+    unsafe {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "3:",
+            "mov {near}, [{taps}]",
+            "add {near}, {source}",
+            "mov {planes}, [{operands} + {planes_at}]",
+            "2:",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tileloadd tmm4, [{near} + {step}]",
+            "lea {far}, [{near} + {half}]",
+            "tileloadd tmm7, [{weights} + {row} + {right_bytes}]",
+            "tdpbusd tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{far} + {step}]",
+            "tdpbusd tmm1, tmm4, tmm7",
+            "tdpbusd tmm2, tmm5, tmm6",
+            "tdpbusd tmm3, tmm5, tmm7",
+            "add {near}, [{operands} + {plane_bytes_at}]",
+            "add {weights}, {step_bytes}",
+            "dec {planes}",
+            "jnz 2b",
+            "add {taps}, 8",
+            "dec {left}",
+            "jnz 3b",
+            "mov {far}, [{operands} + {output_at}]",
+            "tilestored [{far} + {row}], tmm0",
+            "tilestored [{far} + {row} + {right_bytes}], tmm1",
+            "tilestored [{far} + {row} + {below}], tmm2",
+            "tilestored [{far} + {row} + {below} + {right_bytes}], tmm3",
+            source = in(reg) source,
+            taps = inout(reg) taps.as_ptr() => _,
+            left = inout(reg) taps.len() => _,
+            step = in(reg) step_bytes,
+            half = in(reg) operands.half_bytes,
+            weights = inout(reg) weights => _,
+            operands = in(reg) operands,
+            // Rows of weights and of sums: 32 outputs of four bytes.
+            row = in(reg) QUAD_BYTES,
+            near = out(reg) _,
+            far = out(reg) _,
+            planes = out(reg) _,
+            planes_at = const offset_of!(Operands, planes),
+            output_at = const offset_of!(Operands, output),
+            plane_bytes_at = const offset_of!(Operands, plane_bytes),
+            right_bytes = const TILE_ROW_BYTES,
+            below = const TILE_ROWS * BlockSums::PIXEL_BYTES,
+            step_bytes = const QUAD_BYTES * PLANE / QUAD,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack)
@@ -326,13 +440,38 @@ unsafe fn finish_block<const PAIRS: bool>(
 ) {
     // SAFETY: as the caller promises.
     unsafe {
-        if call.output.in_f32 {
+        if call.output.format == ValueFormat::F32 {
             finish_block_as::<F32Pixel>(call, sums, block);
         } else if PAIRS {
             finish_block_as::<Bf16PairPixel>(call, sums, block);
         } else {
             finish_block_as::<Bf16Pixel>(call, sums, block);
         }
+    }
+}
+
+/// Finishes a block of integer sums.
+///
+/// # Safety
+/// As for [`crate::dispatch::multiply`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn finish_int8_block(
+    call: &ConvolutionCall<'_>,
+    sums: &BlockSums,
+    Block { pixels, panel }: Block,
+) {
+    // The rows of either half are those of a tile.
+    let segment = |first: usize| Segment {
+        start: pixels.start + first,
+        valid: pixels.length.saturating_sub(first).min(TILE_ROWS),
+    };
+    // SAFETY: pixels and planes are the call's own, and `sums` has 32 rows of 32 lanes, aligned for
+    // vectors.
+    unsafe {
+        let sums = &*(&raw const sums.0).cast::<[[[__m512i; 2]; TILE_ROWS]; 2]>();
+        let segments = [segment(0), segment(TILE_ROWS)];
+        Requantiser::new(call, panel).finish_pairs(call, sums, segments);
     }
 }
 

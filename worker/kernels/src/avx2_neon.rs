@@ -3,7 +3,7 @@
 
 use crate::call::{CACHED_WEIGHT_BYTES, ConvolutionCall, UNCACHED_FACTOR};
 use crate::epilogue::{Epilogue, F32Pixel};
-use crate::kernel::AVX2_NEON_SEGMENT;
+use crate::kernel::NARROW_SEGMENT;
 use crate::layout::{PLANE, Segment};
 use crate::vector::MultiplyAdd;
 use crate::weights::STEM_DEPTH;
@@ -86,7 +86,7 @@ unsafe fn multiply_tile<V: MultiplyAdd, const N: usize, const STEP: usize, const
     const { assert!(N * V::LANES == OUTPUTS) };
     // SAFETY: the call's pixels, planes and panels. A prefetch may have any address.
     unsafe {
-        let mut sums = [[V::splat(0.0); N]; AVX2_NEON_SEGMENT];
+        let mut sums = [[V::splat(0.0); N]; NARROW_SEGMENT];
         let mut weights = call.panel(panel).cast::<f32>().add(first_output);
         let start = call.input.planes.pixels.add(segment.start * STEP * 4);
         for &tap in call.input.taps {

@@ -4,11 +4,13 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::buffers::{PassBuffers, group_images};
-use crate::forward::{self, BatchSlice};
+use crate::forward::{self, BatchSlice, PassWatch};
 use crate::input::BatchInput;
 use crate::kernel::Kernel;
 use crate::network::{NetworkWeights, PackedNetwork, PackedStage, STAGES};
 use crate::profile::{StepTime, StepTimer};
+use crate::quantisation::InputScale;
+use crate::statistics::{ActivationStatistics, StatisticsCollector};
 use crate::team::WorkPart;
 use crate::weights::UnsupportedNetwork;
 
@@ -69,8 +71,39 @@ impl Backbone {
     /// If the machine lacks the kernel, if channels are not multiples of 32, or if the
     /// convolutions are not arranged as in a ResNet.
     pub fn new(kernel: Kernel, weights: &NetworkWeights<'_>) -> Result<Self, UnsupportedNetwork> {
-        let network = PackedNetwork::new(kernel, weights)?;
+        let network = PackedNetwork::new(kernel, weights, None)?;
         Ok(Self { network, free_buffers: Mutex::new(Vec::new()) })
+    }
+
+    /// Packs `weights` in 8 bits for a [kernel that keeps them](Kernel::is_int8), with scales that
+    /// follow from `statistics` of the same network. The input is rounded to `input`'s bytes.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and if the statistics are not this network's.
+    pub fn calibrated(
+        kernel: Kernel,
+        weights: &NetworkWeights<'_>,
+        statistics: &ActivationStatistics,
+        input: [InputScale; 3],
+    ) -> Result<Self, UnsupportedNetwork> {
+        let network = PackedNetwork::new(kernel, weights, Some((statistics, input)))?;
+        Ok(Self { network, free_buffers: Mutex::new(Vec::new()) })
+    }
+
+    /// What the activations of a single image are, for [`Self::calibrated`]. Runs on this thread alone.
+    ///
+    /// # Panics
+    /// As [`Self::run`], and if there is more than one image, or a kernel for 8 bits.
+    pub fn statistics(&self, input: BatchInput<'_>, shape: BatchShape) -> ActivationStatistics {
+        assert!(shape.images == 1 && !self.kernel().is_int8(), "an image, and no 8 bits");
+        let mut outputs = self.empty_outputs(input, shape, [false; STAGES]);
+        let mut collector = StatisticsCollector::default();
+        collector.note_input(input, shape);
+        let mut watch = PassWatch { timer: StepTimer::default(), collector: Some(collector) };
+        for slice in &mut slices(input, 1, 1, &mut outputs) {
+            self.compute_slice(slice, shape, 1, &mut watch);
+        }
+        watch.collector.unwrap_or_default().finish()
     }
 
     /// The kernel that it computes with.
@@ -107,11 +140,11 @@ impl Backbone {
     /// As [`Self::run`].
     pub fn profile(&self, input: BatchInput<'_>, shape: BatchShape) -> Vec<StepTime> {
         let mut outputs = self.empty_outputs(input, shape, [false; STAGES]);
-        let mut timer = StepTimer::running();
+        let mut watch = PassWatch { timer: StepTimer::running(), collector: None };
         for slice in &mut slices(input, shape.images, 1, &mut outputs) {
-            self.compute_slice(slice, shape, 1, &mut timer);
+            self.compute_slice(slice, shape, 1, &mut watch);
         }
-        timer.steps()
+        watch.timer.steps()
     }
 
     /// Room for a pass's outputs.
@@ -161,7 +194,7 @@ impl Backbone {
         let work = &|index: usize, slice: &mut BatchSlice<'_>| {
             // If there are more threads than images, the further threads join the teams.
             let members = WorkPart { index, parts: count }.range(threads.max(count)).len();
-            self.compute_slice(slice, shape, members, &mut StepTimer::default());
+            self.compute_slice(slice, shape, members, &mut PassWatch::default());
         };
         // On the pool that the rest of the process computes on too, so that there are never more
         // threads at work than cores.
@@ -177,12 +210,12 @@ impl Backbone {
         slice: &mut BatchSlice<'_>,
         shape: BatchShape,
         members: usize,
-        timer: &mut StepTimer,
+        watch: &mut PassWatch,
     ) {
         let images = group_images(slice.input.len() / shape.image_values());
         let mut buffers = self.take_buffers(shape.height, shape.width, images);
         // SAFETY: `take_buffers` makes buffers for this network, and no other's are among its own.
-        unsafe { forward::run(&self.network, &mut buffers, slice, members, timer) };
+        unsafe { forward::run(&self.network, &mut buffers, slice, members, watch) };
         self.free_buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
     }
 

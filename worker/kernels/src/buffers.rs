@@ -2,7 +2,8 @@
 //! used again by later passes. Does not compute.
 
 use crate::convolution::LayoutTables;
-use crate::layout::{Activation, PixelLayout, pixel_bytes};
+use crate::kernel::ValueFormat;
+use crate::layout::{Activation, PixelLayout};
 use crate::network::{PackedNetwork, STAGES};
 use crate::stem::Stem;
 use crate::winograd::WinogradScratch;
@@ -40,8 +41,14 @@ pub(crate) struct StageBuffers {
     pub(crate) before_stride: Activation,
     /// Between all other convolutions of a path, one for each convolution but the last.
     pub(crate) between: Vec<Activation>,
-    /// The output of each block. Only the last block writes to the next stage's input instead.
+    /// The output of each block. The last block of all but the last stage writes to the next stage's
+    /// input instead.
     pub(crate) output: Activation,
+    /// The output of the first block's shortcut in 16 bits, if activations have 8. In other formats it
+    /// is written to `output`.
+    pub(crate) shortcut: Option<Activation>,
+    /// The output of the network's last block in f32, if activations have 8 bits.
+    pub(crate) features: Option<Activation>,
     pub(crate) input_tables: LayoutTables,
     pub(crate) output_tables: LayoutTables,
     /// From the output's layout to that of the next stage's input; none for the last stage.
@@ -52,7 +59,7 @@ impl PassBuffers {
     /// For groups of `images` images `[3, height, width]`.
     pub(crate) fn new(network: &PackedNetwork, height: usize, width: usize, images: usize) -> Self {
         let kernel = network.kernel;
-        let bytes = pixel_bytes(kernel.value_format());
+        let format = kernel.value_format();
         let halved = |[height, width]: [usize; 2]| [height.div_ceil(2), width.div_ceil(2)];
         let mut side = halved(halved([height, width]));
         let mut stages: Vec<StageBuffers> = Vec::new();
@@ -74,19 +81,27 @@ impl PassBuffers {
             let output_tables = tables(side, 1);
             let output = output_tables.layout;
             let inner = stage.most_inner_channels();
-            let zeroed = |layout, channels| Activation::zeroed(layout, channels, bytes);
+            let zeroed = |layout, channels| Activation::zeroed(layout, channels, format);
+            let wider = |format| Activation::zeroed(output, stage.outputs(), format);
+            let has_shortcut = stage.blocks[0].shortcut.is_some();
+            let shortcut = (kernel.is_int8() && has_shortcut).then(|| wider(ValueFormat::I16));
+            let is_last = index + 1 == STAGES;
+            let features = (kernel.is_int8() && is_last).then(|| wider(ValueFormat::F32));
             stages.push(StageBuffers {
                 input: zeroed(input, stage.inputs()),
                 before_stride: zeroed(input, inner),
                 between: (1..stage.longest_path()).map(|_| zeroed(output, inner)).collect(),
                 output: zeroed(output, stage.outputs()),
+                shortcut,
+                features,
                 input_tables,
                 output_tables,
                 map_to_next: None,
             });
         }
         debug_assert_eq!(stages.len(), STAGES);
-        let stem = Stem::new(kernel, height, width, network.stem.outputs);
+        let scales = network.scales.as_ref().map(|scales| scales.input);
+        let stem = Stem::new(kernel, scales, height, width, network.stem.outputs);
         Self { height, width, images, stem, stages, scratch: Vec::new() }
     }
 
@@ -98,6 +113,12 @@ impl PassBuffers {
             self.scratch
                 .resize_with(members, || WinogradScratch::new(network.kernel, inputs, outputs));
         }
+    }
+
+    /// The output of the last stage.
+    pub(crate) fn features(&self) -> &Activation {
+        let last = &self.stages[STAGES - 1];
+        last.features.as_ref().unwrap_or(&last.output)
     }
 
     pub(crate) fn fits(&self, height: usize, width: usize, images: usize) -> bool {

@@ -1,6 +1,7 @@
 //! One convolution as a kernel is told it: where weights and pixels lie, and which pixels and
 //! outputs to compute. Does not compute, and does not know which kernel will.
 
+use crate::kernel::ValueFormat;
 use crate::layout::{NOT_KEPT, PLANE, PixelLayout, PixelRange, Segment};
 use crate::team::WorkPart;
 use crate::weights::PackedConvolution;
@@ -31,7 +32,7 @@ pub(crate) struct ConvolutionCall<'a> {
     pub(crate) images: usize,
     pub(crate) input: CallInput<'a>,
     /// Added before the ReLU, in `layout`.
-    pub(crate) residual: Option<Planes>,
+    pub(crate) residual: Option<Residual>,
     pub(crate) relu: bool,
     pub(crate) output: CallOutput<'a>,
     /// The panels of 32 outputs to compute.
@@ -63,6 +64,14 @@ pub(crate) struct CallInput<'a> {
     pub(crate) taps: &'a [isize],
 }
 
+/// What a call adds to its sums.
+#[derive(Clone, Copy)]
+pub(crate) struct Residual {
+    pub(crate) planes: Planes,
+    /// The kernel's own, or 16 bits for one that keeps 8.
+    pub(crate) format: ValueFormat,
+}
+
 /// What a call writes.
 #[derive(Clone, Copy)]
 pub(crate) struct CallOutput<'a> {
@@ -75,8 +84,9 @@ pub(crate) struct CallOutput<'a> {
     pub(crate) pixel_offset: usize,
     /// The output pixel that takes what is discarded.
     pub(crate) discard_pixel: usize,
-    /// Whether a kernel that keeps pairs of bf16 writes f32 instead. There is no residual then.
-    pub(crate) in_f32: bool,
+    /// The kernel's own, or one that it can write instead: f32 for a kernel that keeps pairs of bf16,
+    /// without a residual; f32 and 16 bits for those that keep 8 bits.
+    pub(crate) format: ValueFormat,
 }
 
 /// Neighbouring panels.

@@ -1,7 +1,7 @@
 //! One convolution of a network, from activation to activation: describes it as a call and runs
 //! it, by Winograd's filtering or directly. Does not know the network.
 
-use crate::call::{CallInput, CallOutput, ConvolutionCall, PanelRange, Planes};
+use crate::call::{CallInput, CallOutput, ConvolutionCall, PanelRange, Planes, Residual};
 use crate::dispatch;
 use crate::kernel::Kernel;
 use crate::layout::{Activation, PixelLayout, Segment, pixel_bytes};
@@ -73,7 +73,7 @@ impl<'a> ConvolutionStep<'a> {
                 // A 1×1 with stride 2 reads the section of even rows and columns, the first.
                 taps: if weights.kernel == 1 { &[0] } else { &self.input_tables.taps },
             },
-            residual: self.residual.map(planes),
+            residual: self.residual.map(|added| Residual { planes: planes(added), format: added.format }),
             relu: self.relu,
             output: CallOutput {
                 pixels: output.pixels_shared(),
@@ -81,7 +81,7 @@ impl<'a> ConvolutionStep<'a> {
                 pixel_map: self.pixel_map,
                 pixel_offset: self.pixel_offset,
                 discard_pixel: output.discard_pixel(),
-                in_f32: false,
+                format: output.format,
             },
             panels: PanelRange::all(weights),
             ranges: layout.ranges(images).collect(),

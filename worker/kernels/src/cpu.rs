@@ -12,50 +12,71 @@ pub(crate) fn made_by_amd() -> bool {
     name.as_flattened() == b"AuthenticAMD"
 }
 
-/// Whether this process may use AMX tiles for bf16. The first call asks the operating system.
-#[cfg(target_os = "linux")]
-pub(crate) fn tiles_permitted() -> bool {
-    use std::sync::OnceLock;
+/// In CPUID's leaf 7, EDX: AMX-TILE.
+const TILES: u32 = 1 << 24;
+/// With AMX-BF16.
+const BF16_TILES: u32 = TILES | 1 << 22;
+/// With AMX-INT8.
+const INT8_TILES: u32 = TILES | 1 << 25;
 
-    static PERMITTED: OnceLock<bool> = OnceLock::new();
-    *PERMITTED.get_or_init(|| {
-        let permitted = tiles_supported() && request_permission();
-        #[cfg(test)]
-        let permitted = permitted || crate::tests::amx_emulator::install();
-        permitted
-    })
+/// Whether this process may use AMX tiles for bf16. The first call asks the operating system.
+pub(crate) fn bf16_tiles_permitted() -> bool {
+    tiles_permitted(BF16_TILES)
 }
 
-/// Whether this process may use AMX tiles for bf16: only Linux is supported.
+/// Whether this process may use AMX tiles for 8 bits. The first call asks the operating system.
+pub(crate) fn int8_tiles_permitted() -> bool {
+    tiles_permitted(INT8_TILES)
+}
+
+/// Whether this process may use AMX tiles, and the CPU has these features.
+#[cfg(target_os = "linux")]
+fn tiles_permitted(features: u32) -> bool {
+    use std::sync::OnceLock;
+
+    static PERMITTED: OnceLock<u32> = OnceLock::new();
+    let permitted = *PERMITTED.get_or_init(|| {
+        let found = tile_features();
+        let permitted = if found != 0 && request_permission() { found } else { 0 };
+        #[cfg(test)]
+        let permitted = match permitted {
+            0 if crate::tests::amx_emulator::install() => BF16_TILES | INT8_TILES,
+            permitted => permitted,
+        };
+        permitted
+    });
+    permitted & features == features
+}
+
+/// Whether this process may use AMX tiles: only Linux is supported.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn tiles_permitted() -> bool {
+fn tiles_permitted(_features: u32) -> bool {
     false
 }
 
-/// Reads CPUID and XCR0, because `is_x86_feature_detected!("amx-bf16")` is not stable: Intel's
+/// Which of AMX's features there are. Reads CPUID and XCR0, because `is_x86_feature_detected!("amx-bf16")` is not stable: Intel's
 /// Software Developer's Manual, volume 1, section 18.2.
 #[cfg(target_os = "linux")]
 #[allow(unused_unsafe, reason = "reading CPUID became safe in Rust 1.92")]
-fn tiles_supported() -> bool {
+fn tile_features() -> u32 {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
 
     /// The leaf that describes tiles.
     const TILE_LEAF: u32 = 0x1d;
     /// Leaf 1, ECX: the operating system has enabled `xgetbv`.
     const OSXSAVE: u32 = 1 << 27;
-    /// Leaf 7, EDX: AMX-BF16 and AMX-TILE.
-    const BF16_TILES: u32 = 1 << 22 | 1 << 24;
     /// XCR0: the operating system saves tile configuration and tile data.
     const TILE_STATE: u32 = 3 << 17;
 
     // SAFETY: every x86-64 CPU has CPUID with leaves 0 and 1.
     let (last, osxsave) = unsafe { (__cpuid(0).eax, __cpuid(1).ecx & OSXSAVE != 0) };
     if last < TILE_LEAF || !osxsave {
-        return false;
+        return 0;
     }
     // SAFETY: leaf 7 is below the last leaf.
-    if unsafe { __cpuid_count(7, 0).edx } & BF16_TILES != BF16_TILES {
-        return false;
+    let features = unsafe { __cpuid_count(7, 0).edx } & (BF16_TILES | INT8_TILES);
+    if features & TILES == 0 {
+        return 0;
     }
     let enabled: u32;
     // SAFETY: OSXSAVE says that `xgetbv` may be used; it only writes these two registers.
@@ -63,7 +84,7 @@ fn tiles_supported() -> bool {
         std::arch::asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _,
             options(nomem, nostack, preserves_flags));
     }
-    enabled & TILE_STATE == TILE_STATE
+    if enabled & TILE_STATE == TILE_STATE { features } else { 0 }
 }
 
 /// Asks Linux for tiles. Without this request a process has no room for the 8 KiB of tile data:

@@ -8,7 +8,10 @@ use crate::avx2_neon;
 use crate::avx512;
 #[cfg(target_arch = "x86_64")]
 use crate::avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512_vnni;
 use crate::call::ConvolutionCall;
+use crate::int8_lanes;
 use crate::kernel::Kernel;
 
 /// A thread that may run a kernel's calls, as long as this value lives: for AMX its tile
@@ -26,9 +29,15 @@ pub(crate) struct PreparedThread {
 pub(crate) unsafe fn prepare_thread(kernel: Kernel) -> PreparedThread {
     PreparedThread {
         #[cfg(target_arch = "x86_64")]
-        _tiles: matches!(kernel, Kernel::AmxBf16 | Kernel::AmxBf16x3)
+        _tiles: match kernel {
             // SAFETY: as the caller promises.
-            .then(|| unsafe { amx::TileRegisters::configure() }),
+            Kernel::AmxBf16 | Kernel::AmxBf16x3 => {
+                Some(unsafe { amx::TileRegisters::configure(amx::TileShape::PAIRS) })
+            }
+            // SAFETY: as above.
+            Kernel::AmxInt8 => Some(unsafe { amx::TileRegisters::configure(amx::TileShape::QUADS) }),
+            _ => None,
+        },
     }
 }
 
@@ -56,6 +65,17 @@ pub(crate) unsafe fn multiply(kernel: Kernel, call: &ConvolutionCall<'_>) {
             Kernel::Avx2 => avx2_neon::convolve_avx2(call),
             #[cfg(target_arch = "aarch64")]
             Kernel::Neon => avx2_neon::convolve_neon(call),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AmxInt8 => amx::convolve_int8(call),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512Vnni => avx512_vnni::convolve(call),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AvxVnni => int8_lanes::convolve_avx_vnni(call),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::NeonI8mm => int8_lanes::convolve_i8mm(call),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::NeonDot => int8_lanes::convolve_dot(call),
+            Kernel::PortableInt8 => int8_lanes::convolve_portable(call),
             #[allow(unreachable_patterns, reason = "kernels of other architectures")]
             _ => unreachable!("{kernel} is not available on this architecture"),
         }

@@ -147,9 +147,9 @@ impl<F: PixelFormat<V, N>, V: F32Vector, const N: usize> Epilogue<F, V, N> {
                 bias,
                 floor: V::splat(call.floor()),
                 output: call.output.pixels.add(offset(call.output.plane_bytes)),
-                residual: call
-                    .residual
-                    .map(|residual| residual.pixels.wrapping_add(offset(residual.plane_bytes))),
+                residual: call.residual.map(|residual| {
+                    residual.planes.pixels.wrapping_add(offset(residual.planes.plane_bytes))
+                }),
                 format: PhantomData,
             }
         }

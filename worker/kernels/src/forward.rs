@@ -8,9 +8,11 @@ use crate::buffers::{PassBuffers, SINGLE_IMAGE_STAGES, StageBuffers};
 use crate::convolution::{self, ConvolutionStep, LayoutTables};
 use crate::dispatch;
 use crate::input::BatchInput;
+use crate::kernel::ValueFormat;
 use crate::network::{PackedNetwork, STAGES};
 use crate::pooling;
 use crate::profile::StepTimer;
+use crate::statistics::{self, StatisticsCollector};
 use crate::team::Team;
 use crate::winograd::WinogradScratch;
 
@@ -21,6 +23,13 @@ pub(crate) struct BatchSlice<'a> {
     pub(crate) stages: [Option<&'a mut [f32]>; STAGES],
     /// `[N, C]`.
     pub(crate) pooled: &'a mut [f32],
+}
+
+/// What is noted during a pass. Most passes note nothing.
+#[derive(Debug, Default)]
+pub(crate) struct PassWatch {
+    pub(crate) timer: StepTimer,
+    pub(crate) collector: Option<StatisticsCollector>,
 }
 
 /// Computes a slice on a team of `members` threads.
@@ -35,20 +44,20 @@ pub(crate) unsafe fn run(
     buffers: &mut PassBuffers,
     slice: &mut BatchSlice<'_>,
     members: usize,
-    timer: &mut StepTimer,
+    watch: &mut PassWatch,
 ) {
     let image_values = 3 * buffers.height * buffers.width;
     assert!(slice.input.len().is_multiple_of(image_values), "images of the buffers' size");
     let team = Team::of(members);
     buffers.grow_scratch(network, team.members());
-    ForwardPass { network, team, timer }.run(buffers, slice);
+    ForwardPass { network, team, watch }.run(buffers, slice);
 }
 
 /// A network while it computes a slice in buffers that were made for it, as [`run`]'s caller promises.
 struct ForwardPass<'a> {
     network: &'a PackedNetwork,
     team: Team,
-    timer: &'a mut StepTimer,
+    watch: &'a mut PassWatch,
 }
 
 /// Some images of a stage's input, and where the stage's output goes.
@@ -81,12 +90,11 @@ impl ForwardPass<'_> {
                     self.copy_out(buffers, stage, slot, first + slot, slice);
                 }
             }
-            let format = self.network.kernel.value_format();
-            let features = &buffers.stages[STAGES - 1].output;
+            let features = buffers.features();
             let pooled = slice.pooled[first * features.channels..].chunks_mut(features.channels);
-            self.timer.time(format_args!("avgpool"), 0.0, || {
+            self.watch.timer.time(format_args!("avgpool"), 0.0, || {
                 for (slot, pooled) in pooled.take(count).enumerate() {
-                    pooling::average(format, features, slot, pooled);
+                    pooling::average(features, slot, pooled);
                 }
             });
         }
@@ -97,17 +105,20 @@ impl ForwardPass<'_> {
         let PackedNetwork { kernel, stem: weights, .. } = self.network;
         let (kernel, team) = (*kernel, self.team);
         let PassBuffers { stem, stages, .. } = buffers;
-        self.timer.time(format_args!("image in"), 0.0, || stem.copy_in(kernel, image));
+        self.watch.timer.time(format_args!("image in"), 0.0, || stem.copy_in(kernel, image));
         let flop = stem.output.layout.pixels() as f64 * weights.flop();
-        self.timer.time(format_args!("conv1"), flop, || {
+        self.watch.timer.time(format_args!("conv1"), flop, || {
             // SAFETY: the machine has the kernel, and the weights are packed for it.
             unsafe { stem.run(kernel, weights, team) };
         });
         let (from, to) = (&stem.output, &stages[0].input);
-        self.timer.time(format_args!("maxpool"), 0.0, || {
+        self.watch.timer.time(format_args!("maxpool"), 0.0, || {
             // SAFETY: the machine has the kernel, and parts write different rows.
             team.run(&|part| unsafe { pooling::max_pool(kernel, from, to, 0, part) });
         });
+        if let Some(collector) = &mut self.watch.collector {
+            collector.note(statistics::STEM.to_owned(), to, 0);
+        }
     }
 
     /// Copies image `slot` of a stage's output to image `image` of the slice, if it is wanted.
@@ -122,13 +133,17 @@ impl ForwardPass<'_> {
         let Some(values) = &mut slice.stages[stage] else { return };
         let output = match buffers.stages.get(stage + 1) {
             Some(next) => &next.input,
-            None => &buffers.stages[stage].output,
+            None => buffers.features(),
         };
         let size = output.channels * output.layout.pixels();
         let values = &mut values[image * size..][..size];
-        let format = self.network.kernel.value_format();
-        self.timer.time(format_args!("read out"), 0.0, || {
-            pooling::copy_out(format, output, slot, values);
+        let scales = match (&self.network.scales, output.format) {
+            (Some(scales), ValueFormat::U8) => scales.stages[stage].outputs.last(),
+            _ => None,
+        };
+        let scales = scales.map(|scales| scales.scale.as_slice());
+        self.watch.timer.time(format_args!("read out"), 0.0, || {
+            pooling::copy_out(output, slot, scales, values);
         });
     }
 
@@ -161,12 +176,17 @@ impl ForwardPass<'_> {
             let block_input = if first { &here.input } else { output };
             let block_tables = if first { input_tables } else { output_tables };
             if let Some(shortcut) = &block.shortcut {
-                let step = step(shortcut, block_input, block_tables, output_tables, output);
+                let target = here.shortcut.as_ref().unwrap_or(output);
+                let step = step(shortcut, block_input, block_tables, output_tables, target);
                 let name = format_args!("layer{layer}.{number}.downsample");
                 self.convolve(name, ConvolutionStep { relu: false, ..step }, scratch);
             }
             // If it is the output, each of its values is read before the result replaces it.
-            let residual = if first && block.shortcut.is_none() { &here.input } else { output };
+            let residual = match (first, &block.shortcut) {
+                (true, None) => &here.input,
+                (true, Some(_)) => here.shortcut.as_ref().unwrap_or(output),
+                (false, _) => output,
+            };
             let (last, path) = block.path.split_last().expect("`PackedStage::new` checks paths");
             let (mut input, mut tables) = (block_input, block_tables);
             for (at, (weights, between)) in (1..).zip(path.iter().zip(&here.between)) {
@@ -178,6 +198,9 @@ impl ForwardPass<'_> {
                 let target = if before_stride { &here.before_stride } else { between };
                 let name = format_args!("layer{layer}.{number}.conv{at}");
                 self.convolve(name, step(weights, input, from, tables, target), scratch);
+                if let Some(collector) = &mut self.watch.collector {
+                    collector.note(statistics::inner_point(index, number, at - 1), target, 0);
+                }
                 input = target;
             }
             let name = format_args!("layer{layer}.{number}.conv{}", block.path.len());
@@ -190,7 +213,16 @@ impl ForwardPass<'_> {
                 step.pixel_map = map;
                 step.pixel_offset = next_slot * next.layout.image_pitch();
             }
+            if let Some(features) = &here.features
+                && number + 1 == stage.blocks.len()
+            {
+                step.output = features;
+            }
             self.convolve(name, step, scratch);
+            if let Some(collector) = &mut self.watch.collector {
+                // A pass that notes statistics has one image.
+                collector.note(statistics::block_point(index, number), step.output, 0);
+            }
         }
     }
 
@@ -203,7 +235,7 @@ impl ForwardPass<'_> {
         let (kernel, team) = (self.network.kernel, self.team);
         let call = step.call(kernel);
         let pixels = call.images * call.layout.pixels();
-        self.timer.time(name, pixels as f64 * call.weights.flop(), || {
+        self.watch.timer.time(name, pixels as f64 * call.weights.flop(), || {
             // SAFETY: the machine has the kernel, and each thread is prepared for it. Input,
             // output and residual are activations of these buffers with the call's layouts, at
             // least as many channels as the weights, and borders as wide as taps reach. Only

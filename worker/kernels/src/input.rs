@@ -47,6 +47,16 @@ impl<'a> BatchInput<'a> {
         }
     }
 
+    /// The scaled value of a channel at a pixel of a single image of `pixels` pixels.
+    pub(crate) fn value(self, channel: usize, pixel: usize, pixels: usize) -> f32 {
+        match self {
+            Self::Values(values) => values[channel * pixels + pixel],
+            Self::Pixels { bytes, values: PixelValues { values, sources } } => {
+                values[channel][usize::from(bytes[3 * pixel + sources[channel]])]
+            }
+        }
+    }
+
     /// The values of one image, of `count` values each.
     pub(crate) fn image(self, index: usize, count: usize) -> Self {
         self.split_at(index * count).1.split_at(count).0

@@ -10,8 +10,8 @@ use crate::cpu;
 /// Pixels that the kernels for AVX-512 compute together: two segments fill its registers, and 7
 /// divides ResNet's usual row lengths 56, 28, 14 and 7.
 pub(crate) const AVX512_SEGMENT: usize = 7;
-/// Pixels that the kernels for AVX2 and NEON compute together.
-pub(crate) const AVX2_NEON_SEGMENT: usize = 6;
+/// Pixels that the kernels for narrower vectors compute together.
+pub(crate) const NARROW_SEGMENT: usize = 6;
 
 /// A way to compute convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +29,18 @@ pub enum Kernel {
     Avx2,
     /// f32 on NEON, which every 64-bit Arm CPU has.
     Neon,
+    /// 8 bits on AMX tiles. This and all kernels below sum in 32 bits, exactly, and give the same bits.
+    AmxInt8,
+    /// 8 bits on AVX-512 VNNI.
+    Avx512Vnni,
+    /// 8 bits on AVX-VNNI.
+    AvxVnni,
+    /// 8 bits on NEON with products of unsigned and signed bytes (I8MM).
+    NeonI8mm,
+    /// 8 bits on NEON with products of signed bytes (DotProd).
+    NeonDot,
+    /// 8 bits on any CPU.
+    PortableInt8,
 }
 
 /// How a kernel keeps the values of activations and packed weights.
@@ -41,13 +53,19 @@ pub(crate) enum ValueFormat {
     /// Two bf16, a high and a low half, whose sum is the value. First lie the high halves of 32
     /// values, then their low halves.
     Bf16Pair,
+    /// A byte: the value divided by its channel's scale, from 0 to 255.
+    U8,
+    /// Two bytes with a sign: the value divided by its channel's scale. For what is added to values
+    /// before they become bytes.
+    I16,
 }
 
 impl ValueFormat {
     /// Bytes of a value.
     pub(crate) fn value_bytes(self) -> usize {
         match self {
-            Self::Bf16 => 2,
+            Self::U8 => 1,
+            Self::Bf16 | Self::I16 => 2,
             Self::F32 | Self::Bf16Pair => 4,
         }
     }
@@ -55,8 +73,20 @@ impl ValueFormat {
 
 impl Kernel {
     /// All kernels.
-    pub const ALL: [Self; 6] =
-        [Self::AmxBf16, Self::AmxBf16x3, Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Neon];
+    pub const ALL: [Self; 12] = [
+        Self::AmxBf16,
+        Self::AmxBf16x3,
+        Self::Avx512Bf16,
+        Self::Avx512,
+        Self::Avx2,
+        Self::Neon,
+        Self::AmxInt8,
+        Self::Avx512Vnni,
+        Self::AvxVnni,
+        Self::NeonI8mm,
+        Self::NeonDot,
+        Self::PortableInt8,
+    ];
 
     /// The kernels that this machine and its operating system can run.
     pub fn available() -> Vec<Self> {
@@ -75,15 +105,36 @@ impl Kernel {
             Self::Avx2 => avx2,
             Self::Avx512 => avx512,
             Self::Avx512Bf16 => bf16,
-            Self::AmxBf16 | Self::AmxBf16x3 => bf16 && cpu::tiles_permitted(),
-            Self::Neon => false,
+            Self::AmxBf16 | Self::AmxBf16x3 => bf16 && cpu::bf16_tiles_permitted(),
+            Self::AmxInt8 => bf16 && cpu::int8_tiles_permitted(),
+            Self::Avx512Vnni => {
+                avx512
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
+            Self::PortableInt8 => true,
+            Self::Neon | Self::NeonI8mm | Self::NeonDot => false,
         }
     }
 
     /// Whether this machine and its operating system can run it.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
     pub fn is_available(self) -> bool {
-        self == Self::Neon && cfg!(target_arch = "aarch64")
+        use std::arch::is_aarch64_feature_detected;
+
+        match self {
+            Self::Neon | Self::PortableInt8 => true,
+            Self::NeonI8mm => is_aarch64_feature_detected!("i8mm"),
+            Self::NeonDot => is_aarch64_feature_detected!("dotprod"),
+            _ => false,
+        }
+    }
+
+    /// Whether this machine and its operating system can run it.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub fn is_available(self) -> bool {
+        self == Self::PortableInt8
     }
 
     /// Whether it is faster than f32 on a machine that has it. [`Self::Avx512Bf16`] is faster on
@@ -94,7 +145,7 @@ impl Kernel {
         match self {
             Self::AmxBf16 | Self::AmxBf16x3 => true,
             Self::Avx512Bf16 => cpu::made_by_amd(),
-            Self::Avx512 | Self::Avx2 | Self::Neon => false,
+            _ => false,
         }
     }
 
@@ -109,11 +160,24 @@ impl Kernel {
         self.value_format() == ValueFormat::Bf16
     }
 
+    /// Whether activations and weights are kept in 8 bits. Such a network has to be
+    /// [calibrated](crate::ActivationStatistics).
+    pub fn is_int8(self) -> bool {
+        self.value_format() == ValueFormat::U8
+    }
+
+    /// How activations are kept.
     pub(crate) fn value_format(self) -> ValueFormat {
         match self {
             Self::AmxBf16 | Self::Avx512Bf16 => ValueFormat::Bf16,
             Self::AmxBf16x3 => ValueFormat::Bf16Pair,
             Self::Avx512 | Self::Avx2 | Self::Neon => ValueFormat::F32,
+            Self::AmxInt8
+            | Self::Avx512Vnni
+            | Self::AvxVnni
+            | Self::NeonI8mm
+            | Self::NeonDot
+            | Self::PortableInt8 => ValueFormat::U8,
         }
     }
 
@@ -121,8 +185,18 @@ impl Kernel {
     /// and ignores this.
     pub(crate) fn segment_pixels(self) -> usize {
         match self {
-            Self::Avx2 | Self::Neon => AVX2_NEON_SEGMENT,
-            Self::AmxBf16 | Self::AmxBf16x3 | Self::Avx512Bf16 | Self::Avx512 => AVX512_SEGMENT,
+            Self::Avx2
+            | Self::Neon
+            | Self::AvxVnni
+            | Self::NeonI8mm
+            | Self::NeonDot
+            | Self::PortableInt8 => NARROW_SEGMENT,
+            Self::AmxBf16
+            | Self::AmxBf16x3
+            | Self::AmxInt8
+            | Self::Avx512Bf16
+            | Self::Avx512
+            | Self::Avx512Vnni => AVX512_SEGMENT,
         }
     }
 
@@ -150,6 +224,12 @@ impl Kernel {
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Neon => "neon",
+            Self::AmxInt8 => "amx-int8",
+            Self::Avx512Vnni => "avx512-vnni",
+            Self::AvxVnni => "avx-vnni",
+            Self::NeonI8mm => "neon-i8mm",
+            Self::NeonDot => "neon-dot",
+            Self::PortableInt8 => "portable-int8",
         }
     }
 }

@@ -193,28 +193,33 @@ pub(crate) struct Activation {
     memory: AlignedMemory,
     pub(crate) layout: PixelLayout,
     pub(crate) channels: usize,
-    pub(crate) pixel_bytes: usize,
+    pub(crate) format: ValueFormat,
 }
 
 impl Activation {
     /// # Panics
     /// If their bytes can't be counted.
-    pub(crate) fn zeroed(layout: PixelLayout, channels: usize, pixel_bytes: usize) -> Self {
+    pub(crate) fn zeroed(layout: PixelLayout, channels: usize, format: ValueFormat) -> Self {
         // Kernels write what this says there is room for.
-        let plane_bytes = layout.plane_pixels().checked_mul(pixel_bytes);
+        let plane_bytes = layout.plane_pixels().checked_mul(pixel_bytes(format));
         let bytes = plane_bytes.and_then(|bytes| bytes.checked_mul(channels / PLANE));
         let bytes = bytes.expect("activations that fit an address space");
-        Self { memory: AlignedMemory::zeroed(bytes), layout, channels, pixel_bytes }
+        Self { memory: AlignedMemory::zeroed(bytes), layout, channels, format }
+    }
+
+    /// Bytes of a pixel's 32 channels.
+    pub(crate) fn pixel_bytes(&self) -> usize {
+        pixel_bytes(self.format)
     }
 
     /// Bytes from a plane to the next.
     pub(crate) fn plane_bytes(&self) -> usize {
-        self.layout.plane_pixels() * self.pixel_bytes
+        self.layout.plane_pixels() * self.pixel_bytes()
     }
 
     /// The first pixel of the first plane.
     pub(crate) fn pixels(&self) -> *const u8 {
-        self.memory.as_ptr().wrapping_add(self.layout.guard() * self.pixel_bytes)
+        self.memory.as_ptr().wrapping_add(self.layout.guard() * self.pixel_bytes())
     }
 
     /// The first pixel of the first plane, for several threads that write different pixels.

@@ -35,12 +35,16 @@ mod dispatch;
 mod epilogue;
 mod forward;
 mod input;
+mod int8_lanes;
 mod kernel;
 mod layout;
 mod network;
 mod peak;
 mod pooling;
 mod profile;
+mod quantisation;
+mod requantise;
+mod statistics;
 mod stem;
 mod team;
 mod vector;
@@ -55,6 +59,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
 #[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
+#[cfg(target_arch = "x86_64")]
 mod cpu;
 
 #[cfg(test)]
@@ -65,4 +71,6 @@ pub use input::{BatchInput, PixelValues};
 pub use kernel::{Kernel, UnknownKernel};
 pub use network::{BlockWeights, NetworkWeights, STAGES};
 pub use profile::StepTime;
+pub use quantisation::InputScale;
+pub use statistics::{ActivationStatistics, PointStatistics, RangeRule};
 pub use weights::{ConvolutionWeights, UnsupportedNetwork};

@@ -3,13 +3,13 @@
 
 use crate::bf16;
 use crate::kernel::{Kernel, ValueFormat};
-use crate::layout::{Activation, PLANE, pixel_bytes};
+use crate::layout::{Activation, PLANE};
 use crate::team::WorkPart;
 
 /// Computes some rows of a 3×3 max-pooling with stride 2 of the stem's output.
 ///
 /// `input` holds one image of values that are zero or more, so that a border of zeros never
-/// wins: in bf16 if the kernel keeps single bf16, and else in f32.
+/// wins: in bf16 or bytes if the kernel keeps these, and else in f32.
 ///
 /// # Safety
 /// The machine has the kernel. `output` has room for image `slot` and is in the kernel's format.
@@ -28,6 +28,13 @@ pub(crate) unsafe fn max_pool(
             Kernel::AmxBf16 | Kernel::Avx512Bf16 => max_pool_bf16(input, output, slot, part),
             #[cfg(target_arch = "x86_64")]
             Kernel::AmxBf16x3 => max_pool_avx512::<true>(input, output, slot, part),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AmxInt8 | Kernel::Avx512Vnni | Kernel::AvxVnni => {
+                max_pool_bytes_avx2(input, output, slot, part)
+            }
+            Kernel::NeonI8mm | Kernel::NeonDot | Kernel::PortableInt8 => {
+                max_pool_bytes(input, output, slot, part)
+            }
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => max_pool_avx512::<false>(input, output, slot, part),
             #[cfg(target_arch = "x86_64")]
@@ -79,6 +86,29 @@ unsafe fn max_pool_avx2(input: &Activation, output: &Activation, slot: usize, pa
     unsafe { max_pool_f32(input, output, slot, part) };
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn max_pool_bytes_avx2(
+    input: &Activation,
+    output: &Activation,
+    slot: usize,
+    part: WorkPart,
+) {
+    // SAFETY: as for `max_pool`.
+    unsafe { max_pool_bytes(input, output, slot, part) };
+}
+
+#[inline(always)]
+unsafe fn max_pool_bytes(input: &Activation, output: &Activation, slot: usize, part: WorkPart) {
+    let larger = |a: u8, b: u8| a.max(b);
+    // SAFETY: as for `max_pool`.
+    unsafe {
+        pool_windows(input, output, slot, part, larger, |pixel, to| {
+            to.cast::<[u8; PLANE]>().write(pixel)
+        })
+    };
+}
+
 #[inline(always)]
 unsafe fn max_pool_f32(input: &Activation, output: &Activation, slot: usize, part: WorkPart) {
     // SAFETY: as for `max_pool`.
@@ -111,7 +141,7 @@ unsafe fn pool_windows<T: Copy>(
     let window =
         |index: usize, side: usize| (2 * index).saturating_sub(1)..(2 * index + 2).min(side);
     let (from, to) = (input.layout, output.layout);
-    debug_assert_eq!(input.pixel_bytes, size_of::<[T; PLANE]>());
+    debug_assert_eq!(input.pixel_bytes(), size_of::<[T; PLANE]>());
     for plane in 0..input.channels / PLANE {
         // SAFETY: both have this plane, and the pixels below.
         unsafe {
@@ -130,7 +160,7 @@ unsafe fn pool_windows<T: Copy>(
                             }
                         }
                     }
-                    write(largest, target.add(to.index(slot, y, x) * output.pixel_bytes));
+                    write(largest, target.add(to.index(slot, y, x) * output.pixel_bytes()));
                 }
             }
         }
@@ -152,30 +182,37 @@ unsafe fn decode(format: ValueFormat, pixel: *const u8) -> [f32; PLANE] {
                 std::array::from_fn(|c| bf16::to_f32(high[c]) + bf16::to_f32(low[c]))
             }
             ValueFormat::F32 => *pixel.cast(),
+            ValueFormat::U8 => (*pixel.cast::<[u8; PLANE]>()).map(f32::from),
+            ValueFormat::I16 => (*pixel.cast::<[i16; PLANE]>()).map(f32::from),
         }
     }
 }
 
-/// Calls `visit` with the plane, the number (row by row) and the values of each pixel.
+/// Calls `visit` with the plane, the number (row by row) and the values of each pixel, which are
+/// multiplied by their channels' `scales`, if there are any.
 ///
 /// # Panics
-/// If the activation is not in this format, or has no such image: what is read lies in it then.
-fn for_each_pixel(
-    format: ValueFormat,
+/// If the activation has no such image, or not as many channels as there are scales.
+pub(crate) fn for_each_pixel(
     activation: &Activation,
     image: usize,
+    scales: Option<&[f32]>,
     mut visit: impl FnMut(usize, usize, [f32; PLANE]),
 ) {
     let layout = activation.layout;
-    assert_eq!(activation.pixel_bytes, pixel_bytes(format), "the activation's format");
     assert!(image < layout.images, "image {image} of {}", layout.images);
     for plane in 0..activation.channels / PLANE {
         let pixels = activation.pixels().wrapping_add(plane * activation.plane_bytes());
+        let scales = scales.map(|scales| &scales[plane * PLANE..][..PLANE]);
         for y in 0..layout.height {
             for x in 0..layout.width {
-                let offset = layout.index(image, y, x) * activation.pixel_bytes;
+                let offset = layout.index(image, y, x) * activation.pixel_bytes();
                 // SAFETY: it is a pixel of an image of the activation, which has this format.
-                let values = unsafe { decode(format, pixels.wrapping_add(offset)) };
+                let mut values =
+                    unsafe { decode(activation.format, pixels.wrapping_add(offset)) };
+                if let Some(scales) = scales {
+                    values.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
+                }
                 visit(plane, y * layout.width + x, values);
             }
         }
@@ -187,13 +224,13 @@ fn for_each_pixel(
 /// # Panics
 /// As [`for_each_pixel`], and if the output is too short.
 pub(crate) fn copy_out(
-    format: ValueFormat,
     activation: &Activation,
     image: usize,
+    scales: Option<&[f32]>,
     output: &mut [f32],
 ) {
     let pixels = activation.layout.pixels();
-    for_each_pixel(format, activation, image, |plane, pixel, values| {
+    for_each_pixel(activation, image, scales, |plane, pixel, values| {
         let channels = output[plane * PLANE * pixels..].chunks_exact_mut(pixels);
         channels.zip(values).for_each(|(channel, value)| channel[pixel] = value);
     });
@@ -203,15 +240,10 @@ pub(crate) fn copy_out(
 ///
 /// # Panics
 /// As [`for_each_pixel`], and if the output is too short.
-pub(crate) fn average(
-    format: ValueFormat,
-    activation: &Activation,
-    image: usize,
-    output: &mut [f32],
-) {
+pub(crate) fn average(activation: &Activation, image: usize, output: &mut [f32]) {
     let pixels = activation.layout.pixels();
     output.fill(0.0);
-    for_each_pixel(format, activation, image, |plane, _, values| {
+    for_each_pixel(activation, image, None, |plane, _, values| {
         output[plane * PLANE..].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     });
     output.iter_mut().for_each(|sum| *sum /= pixels as f32);

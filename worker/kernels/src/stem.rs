@@ -8,7 +8,8 @@ use crate::call::{CallInput, CallOutput, ConvolutionCall, PanelRange, Planes};
 use crate::dispatch;
 use crate::input::{BatchInput, PixelValues};
 use crate::kernel::{Kernel, ValueFormat};
-use crate::layout::{Activation, PixelLayout, PixelRange, Segment, pixel_bytes};
+use crate::layout::{Activation, PixelLayout, PixelRange, Segment};
+use crate::quantisation::InputScale;
 use crate::team::{Team, WorkPart};
 use crate::weights::PackedConvolution;
 
@@ -21,6 +22,7 @@ const OVERRUN: usize = 32 * 6 + 64;
 #[derive(Debug)]
 pub(crate) struct Stem {
     image: AlignedMemory,
+    scales: Option<[InputScale; CHANNELS]>,
     copy: BorderedImage,
     /// Values of `image`, or of each half for a format that has two.
     values: usize,
@@ -31,20 +33,39 @@ pub(crate) struct Stem {
 }
 
 impl Stem {
-    pub(crate) fn new(kernel: Kernel, height: usize, width: usize, outputs: usize) -> Self {
+    /// With the input's scales if the kernel keeps bytes.
+    pub(crate) fn new(
+        kernel: Kernel,
+        scales: Option<[InputScale; CHANNELS]>,
+        height: usize,
+        width: usize,
+        outputs: usize,
+    ) -> Self {
         let row_values = ((width + 2 * BORDER) * CHANNELS).next_multiple_of(32);
         let values = ((height + 2 * BORDER) * row_values + OVERRUN).next_multiple_of(32);
         let format = kernel.value_format();
         let layout = PixelLayout::whole(1, height.div_ceil(2), width.div_ceil(2));
         let row = PixelLayout::whole(1, 1, layout.width);
+        let mut image = AlignedMemory::zeroed(values * format.value_bytes());
+        if let Some(scales) = scales {
+            // The border's values are zero, which is not byte 0 if the input has an offset.
+            let zeros = scales.map(|channel| channel.byte(0.0));
+            for row in image.as_u8_mut().chunks_mut(row_values) {
+                let pixels = row.chunks_mut(CHANNELS);
+                pixels.for_each(|pixel| pixel.copy_from_slice(&zeros[..pixel.len()]));
+            }
+        }
+        // Kernels that keep pairs of bf16 write this in f32, which has the same size.
+        let output_format = if format == ValueFormat::Bf16Pair { ValueFormat::F32 } else { format };
         Self {
-            image: AlignedMemory::zeroed(values * format.value_bytes()),
+            image,
+            scales,
             copy: BorderedImage { height, width, row_values },
             values,
             taps: (0..7).map(|row| (row * row_values * part_bytes(format)) as isize).collect(),
             pixel_map: layout.map_to(layout),
             segments: row.segments(kernel.segment_pixels()),
-            output: Activation::zeroed(layout, outputs, pixel_bytes(format)),
+            output: Activation::zeroed(layout, outputs, output_format),
         }
     }
 
@@ -52,15 +73,20 @@ impl Stem {
     pub(crate) fn copy_in(&mut self, kernel: Kernel, image: BatchInput<'_>) {
         match kernel.value_format() {
             ValueFormat::F32 => {
-                self.copy.fill(image, self.image.as_f32_mut(), |value| value);
+                self.copy.fill(image, self.image.as_f32_mut(), |_, value| value);
             }
             ValueFormat::Bf16 => {
-                self.copy.fill(image, self.image.as_u16_mut(), bf16::from_f32);
+                self.copy.fill(image, self.image.as_u16_mut(), |_, value| bf16::from_f32(value));
             }
             ValueFormat::Bf16Pair => {
                 let (high, low) = self.image.as_u16_mut().split_at_mut(self.values);
-                self.copy.fill(image, high, bf16::from_f32);
-                self.copy.fill(image, low, bf16::remainder_from_f32);
+                self.copy.fill(image, high, |_, value| bf16::from_f32(value));
+                self.copy.fill(image, low, |_, value| bf16::remainder_from_f32(value));
+            }
+            ValueFormat::U8 | ValueFormat::I16 => {
+                let scales = self.scales.expect("kernels for bytes have scales");
+                let byte = |channel: usize, value| scales[channel].byte(value);
+                self.copy.fill(image, self.image.as_u8_mut(), byte);
             }
         }
     }
@@ -125,7 +151,7 @@ impl Stem {
                 pixel_map: &self.pixel_map[y * layout.row_pitch()..],
                 pixel_offset: 0,
                 discard_pixel: self.output.discard_pixel() - part.index,
-                in_f32: format == ValueFormat::Bf16Pair,
+                format: self.output.format,
             },
             panels: PanelRange::all(weights),
             ranges: std::iter::once(PixelRange { start: 0, length: layout.width }).collect(),
@@ -145,7 +171,14 @@ struct BorderedImage {
 
 impl BorderedImage {
     /// Converts an image to rows of pixels.
-    fn fill<T: Copy>(&self, image: BatchInput<'_>, target: &mut [T], convert: impl Fn(f32) -> T) {
+    ///
+    /// `convert` gets a value and its channel.
+    fn fill<T: Copy>(
+        &self,
+        image: BatchInput<'_>,
+        target: &mut [T],
+        convert: impl Fn(usize, f32) -> T,
+    ) {
         match image {
             BatchInput::Values(image) => self.interleave(image, target, convert),
             BatchInput::Pixels { bytes, values } => self.look_up(bytes, values, target, convert),
@@ -158,9 +191,11 @@ impl BorderedImage {
         image: &[u8],
         PixelValues { values, sources }: &PixelValues,
         target: &mut [T],
-        convert: impl Fn(f32) -> T,
+        convert: impl Fn(usize, f32) -> T,
     ) {
-        let [first, second, third] = values.each_ref().map(|of_channel| of_channel.map(&convert));
+        let [first, second, third] = std::array::from_fn(|channel| {
+            values[channel].map(|value| convert(channel, value))
+        });
         let [of_first, of_second, of_third] = *sources;
         for (y, row) in image.chunks_exact(self.width * CHANNELS).enumerate() {
             let start = (y + BORDER) * self.row_values + BORDER * CHANNELS;
@@ -173,14 +208,14 @@ impl BorderedImage {
     }
 
     /// Converts `[3, H, W]`.
-    fn interleave<T>(&self, image: &[f32], target: &mut [T], convert: impl Fn(f32) -> T) {
+    fn interleave<T>(&self, image: &[f32], target: &mut [T], convert: impl Fn(usize, f32) -> T) {
         let plane = self.height * self.width;
         for y in 0..self.height {
             let row = |channel: usize| &image[channel * plane + y * self.width..][..self.width];
             let start = (y + BORDER) * self.row_values + BORDER * CHANNELS;
             let target = target[start..][..self.width * CHANNELS].as_chunks_mut::<CHANNELS>().0;
             for (((to, &r), &g), &b) in target.iter_mut().zip(row(0)).zip(row(1)).zip(row(2)) {
-                *to = [convert(r), convert(g), convert(b)];
+                *to = [convert(0, r), convert(1, g), convert(2, b)];
             }
         }
     }
@@ -189,7 +224,8 @@ impl BorderedImage {
 /// Bytes of a value of the copied image, or of one of its halves for a format that has two.
 fn part_bytes(format: ValueFormat) -> usize {
     match format {
-        ValueFormat::Bf16 | ValueFormat::Bf16Pair => 2,
+        ValueFormat::U8 => 1,
+        ValueFormat::Bf16 | ValueFormat::Bf16Pair | ValueFormat::I16 => 2,
         ValueFormat::F32 => 4,
     }
 }

@@ -5,6 +5,7 @@ use crate::aligned::AlignedMemory;
 use crate::bf16;
 use crate::kernel::{Kernel, ValueFormat};
 use crate::layout::PLANE;
+use crate::quantisation::QuantisedWeights;
 use crate::winograd_transform::{POSITIONS, transform_weights};
 
 /// The kernels cannot run a network, and why. The caller must run it by other code.
@@ -27,6 +28,34 @@ pub struct ConvolutionWeights<'a> {
     pub kernel: usize,
     /// Step between outputs.
     pub stride: usize,
+}
+
+impl ConvolutionWeights<'_> {
+    /// True for the 7×7 convolution with stride 2 from 3 channels.
+    fn is_stem(&self) -> bool {
+        (self.inputs, self.kernel, self.stride) == (3, 7, 2)
+    }
+
+    /// # Errors
+    /// If the kernels' layout does not support it, or it has not as many weights as it says.
+    fn check(&self) -> Result<(), UnsupportedNetwork> {
+        let &Self { weight, bias, inputs, outputs, kernel: side, stride } = self;
+        let stem = self.is_stem();
+        let fits = stem || inputs % PLANE == 0 && matches!(side, 1 | 3) && matches!(stride, 1 | 2);
+        if !fits || inputs == 0 || outputs == 0 || outputs % PLANE != 0 {
+            return Err(UnsupportedNetwork(format!(
+                "convolution of {inputs} to {outputs} channels, {side}x{side}, stride {stride}"
+            )));
+        }
+        if weight.len() != outputs * inputs * side * side || bias.len() != outputs {
+            return Err(UnsupportedNetwork(format!(
+                "{} weights and {} biases for {outputs}x{inputs}x{side}x{side}",
+                weight.len(),
+                bias.len()
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// Values that one output reads in one row of the stem's 7×7 filter: 7 pixels of 3 channels.
@@ -52,7 +81,37 @@ pub(crate) struct PackedConvolution {
     pub(crate) transformed: bool,
     /// Bytes of a panel.
     pub(crate) panel_bytes: usize,
+    /// What a kernel that sums integers multiplies them by.
+    pub(crate) rescale: Option<Rescale>,
 }
+
+/// What follows the integer sums of a convolution in 8 bits. Panels, multipliers and biases have the
+/// outputs in [`lane_order`].
+#[derive(Debug)]
+pub(crate) struct Rescale {
+    /// One f32 for each output: from sums to units of the output's scale.
+    pub(crate) multiplier: AlignedMemory,
+    /// One f32 for each output, in their own order: from these units to values.
+    pub(crate) output_scale: AlignedMemory,
+}
+
+/// The output of a panel in each lane of two vectors of 16 lanes, one after the other.
+///
+/// For outputs in 8 or 16 bits it is the order in which instructions that pack two vectors into one
+/// (`vpackssdw`, by groups of four lanes) leave the outputs in their own order.
+pub(crate) fn lane_order(packed: bool) -> [usize; PLANE] {
+    std::array::from_fn(|lane| match packed {
+        true => lane % 16 / 4 * 8 + lane / 16 * 4 + lane % 4,
+        false => lane,
+    })
+}
+
+/// Inputs whose weights lie side by side, in 8 bits.
+pub(crate) const QUAD: usize = 4;
+/// Bytes of the weights of 32 outputs for a quad of inputs.
+pub(crate) const QUAD_BYTES: usize = QUAD * PLANE;
+/// Quads of the stem's row: 21 inputs and three zeros.
+pub(crate) const STEM_QUADS: usize = STEM_DEPTH.div_ceil(QUAD);
 
 impl PackedConvolution {
     pub(crate) fn new(
@@ -60,20 +119,8 @@ impl PackedConvolution {
         kernel: Kernel,
     ) -> Result<Self, UnsupportedNetwork> {
         let &ConvolutionWeights { weight, bias, inputs, outputs, kernel: side, stride } = weights;
-        let stem = (inputs, side, stride) == (3, 7, 2);
-        let fits = stem || inputs % PLANE == 0 && matches!(side, 1 | 3) && matches!(stride, 1 | 2);
-        if !fits || inputs == 0 || outputs == 0 || outputs % PLANE != 0 {
-            return Err(UnsupportedNetwork(format!(
-                "convolution of {inputs} to {outputs} channels, {side}x{side}, stride {stride}"
-            )));
-        }
-        if weight.len() != outputs * inputs * side * side || bias.len() != outputs {
-            return Err(UnsupportedNetwork(format!(
-                "{} weights and {} biases for {outputs}x{inputs}x{side}x{side}",
-                weight.len(),
-                bias.len()
-            )));
-        }
+        weights.check()?;
+        let stem = weights.is_stem();
         let transformed = (side, stride) == (3, 1) && kernel.uses_winograd();
         let (taps, planes) = match (stem, transformed) {
             (true, _) => (7, 1),
@@ -114,6 +161,9 @@ impl PackedConvolution {
                             let depth = if stem { STEM_DEPTH } else { PLANE };
                             values.extend(block[..depth].iter().flatten());
                         }
+                        ValueFormat::U8 | ValueFormat::I16 => {
+                            unreachable!("`quantised` packs for them")
+                        }
                     }
                 }
             }
@@ -121,6 +171,7 @@ impl PackedConvolution {
         let panels = match kernel.value_format() {
             ValueFormat::F32 => AlignedMemory::from_f32(&values),
             ValueFormat::Bf16 | ValueFormat::Bf16Pair => AlignedMemory::from_u16(&halves),
+            ValueFormat::U8 | ValueFormat::I16 => unreachable!("`quantised` packs for them"),
         };
         let panel_bytes = (values.len() * 4 + halves.len() * 2) / (outputs / PLANE);
         let bias = AlignedMemory::from_f32(bias);
@@ -134,6 +185,71 @@ impl PackedConvolution {
             stride,
             transformed,
             panel_bytes,
+            rescale: None,
+        })
+    }
+
+    /// In 8 bits, for a kernel that keeps bytes. The outputs are bytes or, if they are not `packed`,
+    /// values in f32.
+    pub(crate) fn quantised(
+        weights: &ConvolutionWeights<'_>,
+        quantised: &QuantisedWeights,
+        kernel: Kernel,
+        packed: bool,
+    ) -> Result<Self, UnsupportedNetwork> {
+        weights.check()?;
+        let &ConvolutionWeights { inputs, outputs, kernel: side, stride, .. } = weights;
+        let (taps, planes) = match weights.is_stem() {
+            true => (side, 1),
+            false => (side * side, inputs / PLANE),
+        };
+        let quads = match (weights.is_stem(), kernel) {
+            // A tile takes as many inputs of the stem as of other convolutions.
+            (true, Kernel::AmxInt8) | (false, _) => PLANE / QUAD,
+            (true, _) => STEM_QUADS,
+        };
+        let order = lane_order(packed);
+        let all = &quantised.weight;
+        let at = |output: usize, tap: usize, input: usize| match (weights.is_stem(), input) {
+            (true, STEM_DEPTH..) => 0,
+            (true, _) => all[((output * 3 + input % 3) * 7 + tap) * 7 + input / 3],
+            (false, _) => all[(output * inputs + input) * taps + tap],
+        };
+        let panel_bytes = taps * planes * quads * QUAD_BYTES;
+        let mut panels = AlignedMemory::zeroed(panel_bytes * (outputs / PLANE));
+        let mut bytes = panels.as_u8_mut().iter_mut();
+        for first_output in (0..outputs).step_by(PLANE) {
+            for tap in 0..taps {
+                for first_input in (0..planes * quads).map(|quad| quad * QUAD) {
+                    for output in order {
+                        for input in first_input..first_input + QUAD {
+                            let weight = at(first_output + output, tap, input);
+                            *bytes.next().expect("as many bytes as weights") = weight as u8;
+                        }
+                    }
+                }
+            }
+        }
+        let in_lanes = |values: &[f32]| {
+            let panels = values.chunks_exact(PLANE);
+            let values: Vec<f32> =
+                panels.flat_map(|panel| order.map(|output| panel[output])).collect();
+            AlignedMemory::from_f32(&values)
+        };
+        Ok(Self {
+            panels,
+            bias: in_lanes(&quantised.bias),
+            planes,
+            inputs,
+            outputs,
+            kernel: side,
+            stride,
+            transformed: false,
+            panel_bytes,
+            rescale: Some(Rescale {
+                multiplier: in_lanes(&quantised.multiplier),
+                output_scale: AlignedMemory::from_f32(&quantised.output_scale),
+            }),
         })
     }
 

@@ -12,7 +12,7 @@ use crate::aligned::AlignedMemory;
 use crate::call::{CallInput, CallOutput, ConvolutionCall, PanelRange, Planes};
 use crate::dispatch;
 use crate::epilogue::{Epilogue, F32Pixel};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, ValueFormat};
 use crate::layout::{PLANE, PixelLayout, Segment};
 use crate::team::WorkPart;
 use crate::winograd_transform::{Lanes, POSITIONS, transform_input, transform_output};
@@ -148,7 +148,7 @@ unsafe fn multiply(
                 pixel_map: &scratch.pixel_map,
                 pixel_offset: 0,
                 discard_pixel: scratch.tiles,
-                in_f32: false,
+                format: ValueFormat::F32,
             },
             panels: PanelRange::one(panel),
             segments,

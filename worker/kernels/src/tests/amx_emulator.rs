@@ -22,8 +22,15 @@ const COLUMNS: usize = LINE / 4;
 
 type EmulatedTile = [[u8; LINE]; ROWS];
 
+/// Tiles that are configured.
+struct TileState {
+    tiles: [EmulatedTile; 8],
+    /// Rows, and bytes of a row.
+    shapes: [[usize; 2]; 8],
+}
+
 /// A thread's tiles; none if it has not configured them.
-type EmulatedTiles = Option<[EmulatedTile; 8]>;
+type EmulatedTiles = Option<TileState>;
 
 thread_local! {
     // Exists from a thread's start and is never dropped, so that a signal's handler may use it.
@@ -99,6 +106,12 @@ enum Operation {
         left: usize,
         right: usize,
     },
+    /// Adds products of quads of unsigned and signed bytes to sums in 32 bits.
+    MultiplyBytes {
+        sums: usize,
+        left: usize,
+        right: usize,
+    },
 }
 
 impl Instruction {
@@ -119,6 +132,7 @@ impl Instruction {
                 (0x49, 0) => Operation::Release,
                 (0x49, 3) => Operation::Zero { tile: reg },
                 (0x5c, 2) => Operation::Multiply { sums: reg, left: rm, right: second },
+                (0x5e, 1) => Operation::MultiplyBytes { sums: reg, left: rm, right: second },
                 _ => return None,
             };
             return Some(Self { operation, bytes: 5 });
@@ -157,8 +171,8 @@ impl Instruction {
         Some(Self { operation, bytes })
     }
 
-    /// Executes it. `None` if hardware would refuse it, or if it configures tiles that are not
-    /// full, which the kernels don't.
+    /// Executes it. `None` if hardware would refuse it, or if it configures tiles of no rows, which
+    /// the kernels don't.
     ///
     /// # Safety
     /// Its address is valid for a configuration, or for a tile's rows.
@@ -167,33 +181,47 @@ impl Instruction {
             Operation::Configure { from } => {
                 // SAFETY: as the caller promises.
                 let config = unsafe { &*from };
-                let full = config.row_bytes[..8] == [LINE as u16; 8]
-                    && config.rows[..8] == [ROWS as u8; 8];
-                if config.palette != 1 || !full {
+                let shapes = std::array::from_fn(|tile| {
+                    [config.rows[tile].into(), config.row_bytes[tile].into()]
+                });
+                let fits = |&[rows, bytes]: &[usize; 2]| {
+                    (1..=ROWS).contains(&rows) && (1..=LINE).contains(&bytes)
+                };
+                if config.palette != 1 || !shapes.iter().all(fits) {
                     return None;
                 }
-                *state = Some([[[0; LINE]; ROWS]; 8]);
+                *state = Some(TileState { tiles: [[[0; LINE]; ROWS]; 8], shapes });
             }
             Operation::Release => *state = None,
-            Operation::Zero { tile } => state.as_mut()?[tile] = [[0; LINE]; ROWS],
+            Operation::Zero { tile } => state.as_mut()?.tiles[tile] = [[0; LINE]; ROWS],
             Operation::Load { tile, from, stride } => {
-                for (row, line) in state.as_mut()?[tile].iter_mut().enumerate() {
+                let state = state.as_mut()?;
+                let [rows, bytes] = state.shapes[tile];
+                // What a smaller tile lacks stays zero.
+                for (row, line) in state.tiles[tile][..rows].iter_mut().enumerate() {
                     let from = from.wrapping_offset(row as isize * stride);
                     // SAFETY: as the caller promises.
-                    unsafe { ptr::copy_nonoverlapping(from, line.as_mut_ptr(), LINE) };
+                    unsafe { ptr::copy_nonoverlapping(from, line.as_mut_ptr(), bytes) };
                 }
             }
             Operation::Store { tile, to, stride } => {
-                for (row, line) in state.as_ref()?[tile].iter().enumerate() {
+                let state = state.as_ref()?;
+                let [rows, bytes] = state.shapes[tile];
+                for (row, line) in state.tiles[tile][..rows].iter().enumerate() {
                     let to = to.wrapping_offset(row as isize * stride);
                     // SAFETY: as the caller promises.
-                    unsafe { ptr::copy_nonoverlapping(line.as_ptr(), to, LINE) };
+                    unsafe { ptr::copy_nonoverlapping(line.as_ptr(), to, bytes) };
                 }
             }
             Operation::Multiply { sums, left, right } => {
-                let tiles = state.as_mut()?;
+                let tiles = &mut state.as_mut()?.tiles;
                 let (left, right) = (widen(&tiles[left]), widen(&tiles[right]));
                 multiply(&mut tiles[sums], &left, &right);
+            }
+            Operation::MultiplyBytes { sums, left, right } => {
+                let tiles = &mut state.as_mut()?.tiles;
+                let (left, right) = (tiles[left], tiles[right]);
+                multiply_bytes(&mut tiles[sums], &left, &right);
             }
         }
         Some(())
@@ -253,6 +281,21 @@ fn multiply(sums: &mut EmulatedTile, left: &Pairs, right: &Pairs) {
         }
         for (bytes, value) in line.chunks_exact_mut(4).zip(values) {
             bytes.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+/// `sums[m][n] += left[m][k] · right[k][n]`, for all four bytes of each quad.
+fn multiply_bytes(sums: &mut EmulatedTile, left: &EmulatedTile, right: &EmulatedTile) {
+    for (line, left) in sums.iter_mut().zip(left) {
+        for (column, bytes) in line.chunks_exact_mut(4).enumerate() {
+            let mut sum = i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            for (quad, right) in left.chunks_exact(4).zip(right) {
+                for (&left, &right) in quad.iter().zip(&right[4 * column..]) {
+                    sum += i32::from(left) * i32::from(right as i8);
+                }
+            }
+            bytes.copy_from_slice(&sum.to_le_bytes());
         }
     }
 }

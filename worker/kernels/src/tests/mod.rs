@@ -2,15 +2,26 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod amx_emulator;
+mod int8;
 mod networks;
 mod reference;
 mod single;
 
 use crate::Kernel;
 
-/// Runs `test` on each kernel that this machine has, and prints those that it lacks.
-fn each_kernel(mut test: impl FnMut(Kernel)) {
-    for kernel in Kernel::ALL {
+/// Runs `test` on each kernel that this machine has and that takes any weights, and prints those that it
+/// lacks.
+fn each_kernel(test: impl FnMut(Kernel)) {
+    each(|kernel| !kernel.is_int8(), test);
+}
+
+/// The same for kernels in 8 bits, which need a calibration.
+fn each_int8_kernel(test: impl FnMut(Kernel)) {
+    each(Kernel::is_int8, test);
+}
+
+fn each(wanted: impl Fn(Kernel) -> bool, mut test: impl FnMut(Kernel)) {
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| wanted(*kernel)) {
         if kernel.is_available() {
             test(kernel);
         } else {

@@ -14,6 +14,7 @@ fn tolerance(kernel: Kernel) -> f64 {
         ValueFormat::F32 => 1e-5,
         ValueFormat::Bf16Pair => 3e-5,
         ValueFormat::Bf16 => 4e-2,
+        ValueFormat::U8 | ValueFormat::I16 => unreachable!("see `int8`"),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::bf16;
 use crate::convolution::{self, ConvolutionStep, LayoutTables};
 use crate::dispatch;
 use crate::kernel::{Kernel, ValueFormat};
-use crate::layout::{Activation, PLANE, PixelLayout, pixel_bytes};
+use crate::layout::{Activation, PLANE, PixelLayout};
 use crate::pooling::copy_out;
 use crate::team::Team;
 use crate::weights::PackedConvolution;
@@ -38,6 +38,7 @@ fn tolerance(kernel: Kernel) -> f64 {
         ValueFormat::F32 => 4e-6,
         ValueFormat::Bf16Pair => 1.0 / 131_072.0 + 1e-6,
         ValueFormat::Bf16 => 1.0 / 256.0 + 1e-6,
+        ValueFormat::U8 | ValueFormat::I16 => unreachable!("see `int8`"),
     }
 }
 
@@ -57,7 +58,7 @@ fn write_in(kernel: Kernel, activation: &Activation, images: usize, values: &[f3
                 let at = layout.index(image, pixel / layout.width, pixel % layout.width);
                 // SAFETY: a pixel of the activation, which nobody else uses.
                 unsafe {
-                    let to = activation.pixels_shared().add(plane + at * activation.pixel_bytes);
+                    let to = activation.pixels_shared().add(plane + at * activation.pixel_bytes());
                     let channel = channel % PLANE;
                     match kernel.value_format() {
                         ValueFormat::Bf16 => {
@@ -70,6 +71,7 @@ fn write_in(kernel: Kernel, activation: &Activation, images: usize, values: &[f3
                             to.cast::<u16>().add(PLANE + channel).write(low);
                         }
                         ValueFormat::F32 => to.cast::<f32>().add(channel).write(value),
+                        ValueFormat::U8 | ValueFormat::I16 => unreachable!("see `int8`"),
                     }
                 }
             }
@@ -92,8 +94,8 @@ fn run(
     let to = PixelLayout::whole(images, height.div_ceil(stride), width.div_ceil(stride));
     let to = LayoutTables::new(kernel, to, 1);
     let packed = PackedConvolution::new(&weights.weights(), kernel).unwrap();
-    let source = Activation::zeroed(from.layout, inputs, pixel_bytes(format));
-    let target = Activation::zeroed(to.layout, outputs, pixel_bytes(format));
+    let source = Activation::zeroed(from.layout, inputs, format);
+    let target = Activation::zeroed(to.layout, outputs, format);
     write_in(kernel, &source, images, input);
     if convolution.residual {
         // The residual is the output itself, as in a network.
@@ -122,7 +124,7 @@ fn run(
     let pixels = target.layout.pixels();
     let mut output = vec![0.0; images * outputs * pixels];
     for (image, values) in output.chunks_exact_mut(outputs * pixels).enumerate() {
-        copy_out(format, &target, image, values);
+        copy_out(&target, image, None, values);
     }
     output
 }

@@ -1,0 +1,242 @@
+//! Scales for 8 bits, and weights by them.
+//!
+//! An activation's channel has a scale: a byte `q` stands for `q × scale`. Activations are zero or
+//! more, after a ReLU, so that a byte needs no sign and the border's zeros stay zeros. A weight is
+//! multiplied by its input's scale, and the products of each output are rounded to -127..127 by a
+//! scale of that output. So a sum of bytes times bytes is an integer, and
+//! `round(sum × multiplier + bias)` is the output's byte.
+//!
+//! Does not know how bytes lie in memory: [`weights`](crate::weights) packs them.
+
+use crate::network::{BlockWeights, NetworkWeights, STAGES};
+use crate::statistics::{
+    ActivationStatistics, INPUT, PointStatistics, STEM, block_point, inner_point,
+};
+use crate::weights::{ConvolutionWeights, UnsupportedNetwork};
+
+/// The largest byte of an activation.
+const BYTE_MAX: f32 = 255.0;
+/// The largest weight.
+const WEIGHT_MAX: f32 = 127.0;
+/// A channel's range is at least this part of the largest channel's, before the mean of both: a
+/// channel that was silent in the sample is not silenced in other images.
+const SMALLEST_PART: f32 = 1e-3;
+/// Rounded outputs have to fit in 32 bits, with room for the rounding of the bound itself.
+const LARGEST_OUTPUT: f64 = (1u32 << 30) as f64;
+
+/// How an activation's bytes become values: `byte × scale + offset`, by channel.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ChannelScales {
+    pub(crate) scale: Vec<f32>,
+    /// Zero for all but the network's input.
+    pub(crate) offset: Vec<f32>,
+    /// The mean of values in the sample.
+    mean: Vec<f32>,
+}
+
+impl ChannelScales {
+    /// Of channels that reach from zero to these values, and have half of them as their means.
+    #[cfg(test)]
+    pub(crate) fn of_range(largest: &[f32]) -> Self {
+        let mean = largest.iter().map(|value| value / 2.0).collect();
+        let point = PointStatistics { name: String::new(), largest: largest.to_vec(), mean };
+        Self::shared(&[&point], &point)
+    }
+
+    /// Scales of activations that share them, as those do that are added to each other: the ranges are
+    /// the largest of all, the means those of the point itself.
+    fn shared(points: &[&PointStatistics], own: &PointStatistics) -> Self {
+        let channels = own.largest.len();
+        let range = |channel: usize| {
+            points.iter().map(|point| point.largest[channel]).fold(0.0, f32::max)
+        };
+        let ranges: Vec<f32> = (0..channels).map(range).collect();
+        let largest = ranges.iter().copied().fold(f32::MIN_POSITIVE.sqrt(), f32::max);
+        // The geometric mean of a channel's own range and the largest channel's. With its own, small
+        // channels would be exact and clip what is new; with the largest, they would have few levels.
+        let scale = |range: &f32| (range.max(largest * SMALLEST_PART) * largest).sqrt() / BYTE_MAX;
+        Self {
+            scale: ranges.iter().map(scale).collect(),
+            offset: vec![0.0; channels],
+            mean: own.mean.clone(),
+        }
+    }
+}
+
+/// What the input's bytes mean, for each channel: `byte × scale + offset`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InputScale {
+    /// The difference of neighbouring bytes' values, above zero.
+    pub scale: f32,
+    /// The value of byte 0.
+    pub offset: f32,
+}
+
+impl InputScale {
+    /// The nearest byte.
+    pub(crate) fn byte(self, value: f32) -> u8 {
+        // A NaN becomes 0, as in any conversion to an integer.
+        ((value - self.offset) / self.scale).round_ties_even().clamp(0.0, BYTE_MAX) as u8
+    }
+}
+
+/// The scales of a whole network.
+#[derive(Clone, Debug)]
+pub(crate) struct NetworkScales {
+    pub(crate) input: [InputScale; 3],
+    pub(crate) image: ChannelScales,
+    pub(crate) stem: ChannelScales,
+    pub(crate) stages: Vec<StageScales>,
+}
+
+/// The scales of a stage.
+#[derive(Clone, Debug)]
+pub(crate) struct StageScales {
+    /// For each block those between its convolutions.
+    pub(crate) inner: Vec<Vec<ChannelScales>>,
+    /// For each block those of its output. They differ in their means alone: a block's input is added
+    /// to its output, byte to byte.
+    pub(crate) outputs: Vec<ChannelScales>,
+}
+
+impl NetworkScales {
+    /// # Errors
+    /// If the statistics are not this network's.
+    pub(crate) fn new(
+        weights: &NetworkWeights<'_>,
+        statistics: &ActivationStatistics,
+        input: [InputScale; 3],
+    ) -> Result<Self, UnsupportedNetwork> {
+        if !statistics.fits(weights) {
+            return Err(UnsupportedNetwork("its calibration is another network's".into()));
+        }
+        if !input.iter().all(|i| i.scale > 0.0 && i.scale.is_finite() && i.offset.is_finite()) {
+            return Err(UnsupportedNetwork("its input's scale is not positive".into()));
+        }
+        let image = statistics.point(INPUT, 3)?;
+        let image = ChannelScales {
+            scale: input.map(|channel| channel.scale).to_vec(),
+            offset: input.map(|channel| channel.offset).to_vec(),
+            mean: image.mean.clone(),
+        };
+        let stem = statistics.point(STEM, weights.stem.outputs)?;
+        // What is added to each other shares its scales: the outputs of a stage's blocks, and what its
+        // first block adds as it is, without a convolution.
+        let mut sharing = vec![vec![stem]];
+        let mut share_of_stage = Vec::new();
+        let mut outputs = Vec::new();
+        for (stage, blocks) in weights.stages.iter().enumerate() {
+            let output = |(number, block): (usize, &BlockWeights<'_>)| {
+                let channels = block.path.last().map_or(0, |last| last.outputs);
+                statistics.point(&block_point(stage, number), channels)
+            };
+            let of_blocks = blocks.iter().enumerate().map(output).collect::<Result<Vec<_>, _>>()?;
+            if blocks.first().is_some_and(|block| block.shortcut.is_some()) {
+                sharing.push(Vec::new());
+            }
+            share_of_stage.push(sharing.len() - 1);
+            // The last output of all is not rounded. It counts if there is no other.
+            let is_last = stage + 1 == STAGES && of_blocks.len() > 1;
+            let rounded = of_blocks.len() - usize::from(is_last);
+            if let Some(points) = sharing.last_mut() {
+                points.extend(&of_blocks[..rounded]);
+            }
+            outputs.push(of_blocks);
+        }
+        let stages = weights.stages.iter().zip(outputs).enumerate();
+        let stages = stages.map(|(stage, (blocks, outputs))| {
+            let shared = &sharing[share_of_stage[stage]];
+            let inner = blocks.iter().enumerate().map(|(number, block)| {
+                let path = &block.path[..block.path.len() - 1];
+                let scales = path.iter().enumerate().map(|(at, convolution)| {
+                    let name = inner_point(stage, number, at);
+                    let point = statistics.point(&name, convolution.outputs)?;
+                    Ok(ChannelScales::shared(&[point], point))
+                });
+                scales.collect()
+            });
+            Ok(StageScales {
+                inner: inner.collect::<Result<_, _>>()?,
+                outputs: outputs.into_iter().map(|own| ChannelScales::shared(shared, own)).collect(),
+            })
+        });
+        Ok(Self {
+            input,
+            image,
+            stem: ChannelScales::shared(&sharing[0], stem),
+            stages: stages.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A convolution's weights in 8 bits.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QuantisedWeights {
+    /// As [`ConvolutionWeights::weight`].
+    pub(crate) weight: Vec<i8>,
+    /// For each output: its sum times this, in units of the output's scale.
+    pub(crate) multiplier: Vec<f32>,
+    /// For each output, in the same unit.
+    pub(crate) bias: Vec<f32>,
+    /// The outputs' scales.
+    pub(crate) output_scale: Vec<f32>,
+}
+
+impl QuantisedWeights {
+    /// # Errors
+    /// If an output may not fit in 32 bits: a weight is not finite, or the statistics are not of this
+    /// network's outputs.
+    pub(crate) fn new(
+        weights: &ConvolutionWeights<'_>,
+        input: &ChannelScales,
+        output: &ChannelScales,
+    ) -> Result<Self, UnsupportedNetwork> {
+        let &ConvolutionWeights { weight, bias, inputs, outputs, kernel, .. } = weights;
+        let taps = kernel * kernel;
+        let mut quantised = Self {
+            weight: Vec::with_capacity(weight.len()),
+            multiplier: Vec::with_capacity(outputs),
+            bias: Vec::with_capacity(outputs),
+            output_scale: output.scale.clone(),
+        };
+        for (of_output, (&bias, &output_scale)) in
+            weight.chunks_exact(inputs * taps).zip(bias.iter().zip(&output.scale))
+        {
+            let channels = || of_output.chunks_exact(taps).zip(&input.scale);
+            let scaled = channels().flat_map(|(of_input, scale)| {
+                of_input.iter().map(move |weight| (weight * scale).abs())
+            });
+            // An output without weights has a bias alone.
+            let largest = scaled.fold(0.0, f32::max).max(f32::MIN_POSITIVE);
+            let step = largest / WEIGHT_MAX;
+            // What rounding adds to the output on average is taken off its bias: Nagel et al.,
+            // arXiv:1906.04721, section 4.2.
+            let mut bias = f64::from(bias);
+            let mut bound = 0.0;
+            for (channel, (of_input, &scale)) in channels().enumerate() {
+                let offset = f64::from(input.offset[channel]);
+                let mean = f64::from(input.mean[channel]) - offset;
+                for &weight in of_input {
+                    let rounded = (weight * scale / step).round_ties_even();
+                    let rounded = rounded.clamp(-WEIGHT_MAX, WEIGHT_MAX);
+                    let value = f64::from(rounded) * f64::from(step) / f64::from(scale);
+                    bias += f64::from(weight) * offset - (value - f64::from(weight)) * mean;
+                    bound += f64::from(rounded.abs()) * f64::from(BYTE_MAX);
+                    quantised.weight.push(rounded as i8);
+                }
+            }
+            let (multiplier, bias) = (step / output_scale, (bias / f64::from(output_scale)) as f32);
+            bound = bound * f64::from(multiplier) + f64::from(bias.abs());
+            if !(bound < LARGEST_OUTPUT) {
+                return Err(UnsupportedNetwork(
+                    "8 bits can't hold it: its numbers are not finite, or not those of its \
+                     calibration"
+                        .into(),
+                ));
+            }
+            quantised.multiplier.push(multiplier);
+            quantised.bias.push(bias);
+        }
+        Ok(quantised)
+    }
+}
