@@ -153,6 +153,14 @@ impl Location {
         Some((Self(folder), name))
     }
 
+    /// A file or folder in this one. The name is one that needs no encoding in a URL.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        let mut joined = self.0.clone();
+        joined.set_path(&format!("{}/{name}", self.0.path().trim_end_matches('/')));
+        Self(joined)
+    }
+
     /// The path of `self` below `outer`: `Some("")` if both are the same place, `None` if `self` is
     /// not below `outer`.
     #[must_use]

@@ -14,7 +14,7 @@ use crate::image_files::ImageFiles;
 use crate::key::ImageKey;
 use crate::layout::RUN_FILE;
 use crate::location::Location;
-use crate::model::{ModelIdentity, TrainedLayers};
+use crate::model::{Int8Outcome, ModelIdentity, TrainedLayers};
 use crate::skipped::SkippedCounts;
 use crate::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
 
@@ -123,6 +123,9 @@ pub struct RunRecord {
     pub trained_layers: Option<TrainedLayers>,
     /// The options all results come from.
     pub explain: ExplainOptions,
+    /// How far 8 bits are from f32, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub int8: Option<Int8Outcome>,
     /// Number of images in SOURCE, once they have been listed to the end.
     pub images: Option<u64>,
     /// What else lies in SOURCE, once it has been listed to the end. Absent in older runs.

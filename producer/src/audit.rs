@@ -5,7 +5,8 @@
 //! [`trust`] measures the maps afterwards, [`shortcuts`] proves what looks like a shortcut, and
 //! [`report`] builds the report. [`remeasure`] is an audit without jobs.
 
-mod measuring;
+mod int8;
+pub(crate) mod measuring;
 mod precision;
 mod remeasure;
 pub(crate) mod shortcuts;
@@ -26,7 +27,7 @@ use camshaft_worker::advice::describe_explain_error;
 use camshaft_worker::config::{EngineConfig, EngineSettings};
 use camshaft_worker::engine::{Engine, EngineError};
 use camshaft_worker::pipeline::allowed_places::AllowedPlaces;
-use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
+use camshaft_worker::pipeline::model_files::ModelUnavailable;
 use camshaft_worker::pipeline::outage::OutagePolicy;
 use camshaft_worker::pipeline::outcome_counters::{OutcomeCounters, OutcomeCounts};
 use camshaft_worker::pipeline::stages::PipelineError;
@@ -34,6 +35,7 @@ use futures::stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::advice;
+use crate::calibrate::CalibrateError;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation_watch::JobsSuperseded;
 use crate::enqueue::inheritance;
@@ -107,6 +109,9 @@ pub enum AuditError {
     /// The model's files can't be used.
     #[error(transparent)]
     ModelFiles(#[from] ModelUnavailable),
+    /// The model can't be calibrated for 8 bits.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
     /// The model has no such layer or class, or the maps cost too much.
     #[error("{}", describe_explain_error(.0))]
     Explain(#[from] ExplainError),
@@ -229,8 +234,11 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         .await
         .map_err(EnqueuePlanError::from)?;
     let (out, explain, dry_run) = (run.out.clone(), run.explain.clone(), run.dry_run);
-    let files = Arc::new(model_files::read(&run.model, &stores).await?);
     let source = run.open_source(&stores)?;
+    let mut run = run;
+    let files = Arc::new(int8::settle(&mut run, &mut engine, &source, &stores, &stop).await?);
+    // Both change the network's weights or inputs, which its scales for 8 bits don't fit.
+    let (measured, measuring) = int8::without(&files, &engine);
     // Tells a wrong option once, and not for each image.
     files.check(&explain)?;
     let label_map = LabelMap::read(&run.label_map, &files.config().label_matcher())?;
@@ -240,15 +248,15 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
         source: source.location().clone(),
         out: out.clone(),
         explain: explain.clone(),
-        engine: engine.clone(),
-        files: Arc::clone(&files),
+        engine: measuring.clone(),
+        files: Arc::clone(&measured),
     });
     let shortcuts = prove_shortcuts.map(|images| ShortcutProving {
         images,
         source: source.location().clone(),
         out: out.clone(),
-        engine: engine.clone(),
-        files: Arc::clone(&files),
+        engine: measuring.clone(),
+        files: measured,
     });
     let request = EnqueueRequest {
         run,

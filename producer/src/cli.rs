@@ -3,6 +3,8 @@
 //! Each `…Args` becomes the `…Config` of its command by `resolve`, which fills in defaults and
 //! refuses arguments that don't go together. No command sees clap's types.
 
+#[cfg(feature = "embedded")]
+mod calibrate;
 mod decisions;
 mod examples;
 mod export;
@@ -28,14 +30,17 @@ use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
 use camshaft_common::run::RunId;
 use camshaft_common::secret::Secret;
+#[cfg(feature = "embedded")]
+use camshaft_model::Precision;
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 #[cfg(feature = "embedded")]
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "embedded")]
 use crate::audit::{self, AuditConfig};
 use crate::broker::BrokerConfig;
+use crate::calibration::{Int8Wish, MinAgreement};
 use crate::cancel::CancelConfig;
 use crate::enqueue::EnqueueConfig;
 use crate::enqueue::request::RunConfig;
@@ -72,6 +77,11 @@ pub(crate) enum Command {
     #[cfg(feature = "embedded")]
     #[command(after_help = examples::TRAIN)]
     Train(Box<train::TrainArgs>),
+    /// Make the scales for --precision int8 from a sample of images, and say how well 8 bits agree with
+    /// f32 on others
+    #[cfg(feature = "embedded")]
+    #[command(after_help = examples::CALIBRATE)]
+    Calibrate(Box<calibrate::CalibrateArgs>),
     /// Publish a job for each image to a broker, for workers to process
     #[command(after_help = examples::ENQUEUE)]
     Enqueue(Box<EnqueueArgs>),
@@ -114,6 +124,33 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
+/// Which files are images.
+#[derive(Args, Debug)]
+pub(crate) struct ImageFileArgs {
+    /// Take only files that match as images, and not those of image types by name: '*.jpg', or with
+    /// a slash for the whole key, 'cat/**'. ** is any number of folders, {a,b} one of several.
+    /// Repeatable
+    #[arg(long, env = "CAMSHAFT_INCLUDE", value_name = "GLOB", value_delimiter = '\n',
+          value_parser = parse_glob)]
+    pub(crate) include: Vec<Option<Glob>>,
+    /// Leave out files that match, as for --include. Repeatable
+    #[arg(long, env = "CAMSHAFT_EXCLUDE", value_name = "GLOB", value_delimiter = '\n',
+          value_parser = parse_glob)]
+    pub(crate) exclude: Vec<Option<Glob>>,
+}
+
+impl ImageFileArgs {
+    fn resolve(self, source: &SourceConfig) -> Result<ImageFiles, UsageError> {
+        let [include, exclude] =
+            [self.include, self.exclude].map(|globs| globs.into_iter().flatten().collect());
+        let image_files = ImageFiles { include, exclude };
+        if matches!(source, SourceConfig::List { .. }) && image_files != ImageFiles::default() {
+            return Err(SourceConfigError::GlobsWithList.into());
+        }
+        Ok(image_files)
+    }
+}
+
 /// Which images, and where results go.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
@@ -131,16 +168,9 @@ pub(crate) struct RunArgs {
     /// With list:PATH, the folder or URL that its keys are below
     #[arg(long, env = "CAMSHAFT_BASE", value_name = "URL")]
     pub(crate) base: Option<Location>,
-    /// Take only files that match as images, and not those of image types by name: '*.jpg', or with
-    /// a slash for the whole key, 'cat/**'. ** is any number of folders, {a,b} one of several.
-    /// Repeatable
-    #[arg(long, env = "CAMSHAFT_INCLUDE", value_name = "GLOB", value_delimiter = '\n',
-          value_parser = parse_glob)]
-    pub(crate) include: Vec<Option<Glob>>,
-    /// Leave out files that match, as for --include. Repeatable
-    #[arg(long, env = "CAMSHAFT_EXCLUDE", value_name = "GLOB", value_delimiter = '\n',
-          value_parser = parse_glob)]
-    pub(crate) exclude: Vec<Option<Glob>>,
+    /// Which files are images.
+    #[command(flatten)]
+    pub(crate) files: ImageFileArgs,
     /// Print everything in SOURCE that is left out, with the reason
     #[arg(long, env = "CAMSHAFT_LIST_SKIPPED", value_parser = BoolishValueParser::new())]
     pub(crate) list_skipped: bool,
@@ -168,6 +198,11 @@ pub(crate) struct RunArgs {
     /// The model.
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    /// With --precision int8, how well it has to agree with f32 on a sample: the share of images with
+    /// the same top class, and the median cosine similarity of maps. If it does not, the run is
+    /// computed as by --precision auto, and says so
+    #[arg(long, env = "CAMSHAFT_MIN_AGREEMENT", value_name = "SHARE[,COSINE]", default_value_t)]
+    pub(crate) min_agreement: MinAgreement,
     /// How to explain.
     #[command(flatten)]
     pub(crate) explain: ExplainArgs,
@@ -211,6 +246,19 @@ pub(crate) struct AuditArgs {
     pub(crate) engine: camshaft_worker::arguments::EngineArgs,
 }
 
+/// What jobs say of the number format that they are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JobPrecision {
+    /// Nothing: each worker decides.
+    #[default]
+    Auto,
+    /// 8 bits.
+    Int8,
+    /// Each worker decides. Here since a variable may say it for audits, too.
+    #[value(hide = true, alias = "tf32", alias = "bf16", alias = "f16")]
+    F32,
+}
+
 /// `camshaft enqueue`.
 #[derive(Args, Debug)]
 pub(crate) struct EnqueueArgs {
@@ -220,6 +268,10 @@ pub(crate) struct EnqueueArgs {
     /// Which images get a job
     #[arg(long, env = "CAMSHAFT_ONLY", value_enum, default_value_t)]
     pub(crate) only: Selection,
+    /// int8: jobs that every worker computes in 8 bits, with the calibration that camshaft calibrate
+    /// has made. Otherwise each worker decides, by its own --precision
+    #[arg(long, env = "CAMSHAFT_PRECISION", value_enum, default_value_t)]
+    pub(crate) precision: JobPrecision,
     /// The broker.
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
@@ -351,15 +403,16 @@ fn parse_glob(text: &str) -> Result<Option<Glob>, GlobError> {
 }
 
 impl RunArgs {
-    fn resolve(self) -> Result<RunConfig, UsageError> {
-        let [include, exclude] =
-            [self.include, self.exclude].map(|globs| globs.into_iter().flatten().collect());
-        let image_files = ImageFiles { include, exclude };
+    /// `int8` tells whether 8 bits were asked for, if a precision was.
+    fn resolve(self, int8: Option<bool>) -> Result<RunConfig, UsageError> {
+        let int8_wish = match int8 {
+            None => Int8Wish::Unsaid,
+            Some(true) => Int8Wish::Yes(self.min_agreement),
+            Some(false) => Int8Wish::No,
+        };
         let columns = ListColumns { key: self.key_column, label: self.label_column };
         let source = SourceConfig::new(self.source, self.base)?.with_columns(columns)?;
-        if matches!(source, SourceConfig::List { .. }) && image_files != ImageFiles::default() {
-            return Err(SourceConfigError::GlobsWithList.into());
-        }
+        let image_files = self.files.resolve(&source)?;
         let label_map = LabelMapSource::of_argument(self.label_map);
         if label_map != LabelMapSource::Absent && self.labels == LabelRule::None {
             return Err(UsageError::LabelMapWithoutLabels);
@@ -377,6 +430,8 @@ impl RunArgs {
             limit: self.limit,
             out: self.out,
             model: self.model.resolve().unwrap_or_else(|| ModelReference::Bundled.into()),
+            int8_wish,
+            int8: None,
             explain: ExplainOptions::from(self.explain),
             prune: self.prune.prune,
             dry_run: self.prune.dry_run,
@@ -390,8 +445,12 @@ impl AuditArgs {
         let advice = "use it with camshaft report and --against";
         self.fail_on.check(false, advice)?;
         let stop = CancellationToken::new();
+        let int8 = match self.engine.precision {
+            Precision::Auto => None,
+            precision => Some(precision == Precision::Int8),
+        };
         Ok(AuditConfig {
-            run: self.run.resolve()?,
+            run: self.run.resolve(int8)?,
             max_failure_rate: self.max_failure_rate,
             trust_sample: self.trust_sample,
             prove_shortcuts: self.prove_shortcuts,
@@ -408,7 +467,12 @@ impl AuditArgs {
 impl EnqueueArgs {
     pub(crate) fn resolve(self) -> Result<EnqueueConfig, UsageError> {
         let broker = broker_config(self.broker);
-        Ok(EnqueueConfig { run: self.run.resolve()?, selection: self.only, broker })
+        let int8 = match self.precision {
+            JobPrecision::Auto => None,
+            JobPrecision::Int8 => Some(true),
+            JobPrecision::F32 => Some(false),
+        };
+        Ok(EnqueueConfig { run: self.run.resolve(int8)?, selection: self.only, broker })
     }
 }
 

@@ -38,6 +38,7 @@ use tracing::warn;
 
 use crate::advice;
 use crate::broker::{self, BrokerConfig};
+use crate::calibration::{self, Int8Wish};
 use crate::images::selection::Selection;
 use crate::images::source_config::SourceConfig;
 use crate::images::source_error::SourceError;
@@ -88,6 +89,19 @@ pub enum EnqueueError {
          one that was built with the feature embedded"
     )]
     NoModels,
+    /// `--precision int8` without a calibration.
+    #[error(
+        "int8 needs a calibration, and there is none in {out} or beside the model; make it with \
+         camshaft calibrate {model} {images} --out {out}"
+    )]
+    NoCalibration {
+        /// The model.
+        model: String,
+        /// SOURCE.
+        images: String,
+        /// OUT.
+        out: String,
+    },
     /// The broker can't be used.
     #[error("{}", advice::describe_queue_error(.0))]
     Queue(#[from] QueueError),
@@ -124,8 +138,22 @@ pub(crate) async fn enqueue(
         let inherited = local_places(&run).into_iter().filter(|name| !asked.contains(name));
         warn_of_local_places(&inherited.collect::<Vec<_>>());
     }
-    let IdentifiedModel { model, trained_layers, label_map } =
+    let IdentifiedModel { mut model, trained_layers, label_map } =
         identify_model(&run, &stores).await?;
+    let mut run = run;
+    if run.model.options.calibration.is_some() {
+        calibration::note_recorded(&mut run, &model, &stores).await?;
+    } else if let Int8Wish::Yes(min) = run.int8_wish {
+        let found = calibration::find(&model, &run.out, &stores).await;
+        let found = found.map_err(ModelFilesError::from)?.ok_or_else(|| {
+            let [model, out] = [run.model.reference.to_string(), run.out.to_string()];
+            EnqueueError::NoCalibration { model, images: run.source.argument(), out }
+        })?;
+        let reference = found.reference.clone();
+        if calibration::take(&mut run, found, min) {
+            model = model.with_calibration(reference);
+        }
+    }
     let request = |run: RunConfig, source, dead, queue_name| EnqueueRequest {
         run,
         source,
@@ -295,6 +323,7 @@ async fn identify_model(
     let ModelRequest { reference, options } = &run.model;
     let stored = match reference {
         ModelReference::Bundled if options.is_default() => None,
+        ModelReference::Bundled if options.only_calibration().is_some() => None,
         ModelReference::Bundled => return Err(ModelFilesError::OptionsOfBundled.into()),
         ModelReference::Folder(place) => {
             Some(StoredModel::from_place(place, options, stores).await?)
@@ -305,7 +334,10 @@ async fn identify_model(
     let config = stored.as_ref().and_then(|stored| stored.config.as_deref());
     let trained_layers = config.and_then(TrainedLayers::of_config);
     let label_map = check_model(run, stored)?;
-    let model = identity.unwrap_or_else(ModelIdentity::bundled);
+    let model = identity.unwrap_or_else(|| match options.only_calibration() {
+        Some(calibration) => ModelIdentity::bundled().with_calibration(calibration.clone()),
+        None => ModelIdentity::bundled(),
+    });
     Ok(IdentifiedModel { model, trained_layers, label_map })
 }
 

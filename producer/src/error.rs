@@ -3,6 +3,8 @@
 use crate::apply::ApplyError;
 #[cfg(feature = "embedded")]
 use crate::audit::AuditError;
+#[cfg(feature = "embedded")]
+use crate::calibrate::CalibrateError;
 use crate::cancel::CancelError;
 use crate::cli::UsageError;
 use crate::decide::DecideError;
@@ -42,6 +44,10 @@ pub enum CommandError {
     #[cfg(feature = "embedded")]
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// `calibrate` failed.
+    #[cfg(feature = "embedded")]
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
     /// `camshaft enqueue`.
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),

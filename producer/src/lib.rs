@@ -11,6 +11,9 @@ mod apply;
 #[cfg(feature = "embedded")]
 mod audit;
 mod broker;
+#[cfg(feature = "embedded")]
+mod calibrate;
+mod calibration;
 mod cancel;
 mod cli;
 mod decide;
@@ -49,6 +52,8 @@ pub async fn run(cli: Cli, stores: StoreOptions) -> Result<(), CommandError> {
     match cli.command {
         #[cfg(feature = "embedded")]
         Command::Audit(args) => audit::audit(args.resolve()?, stores).await?,
+        #[cfg(feature = "embedded")]
+        Command::Calibrate(args) => calibrate::calibrate(args.resolve()?, stores).await?,
         #[cfg(feature = "embedded")]
         Command::Train(args) => train::train(args.resolve()?, stores).await?,
         Command::Enqueue(args) => enqueue::enqueue(args.resolve()?, stores).await?,

@@ -5,14 +5,17 @@
 //! Errors of the queue and the store are told by [`camshaft_arguments::advice`].
 
 use camshaft_arguments::advice::with_option;
-use camshaft_model::{CheckpointError, ExplainError, ModelError};
+use camshaft_model::{CheckpointError, ExplainError, ModelError, PrecisionError};
 
 /// The text of a model's error, with the option to change.
 #[must_use]
 pub fn describe_model_error(error: &ModelError) -> String {
     let option = match error {
         ModelError::Device { .. } => Some("--device cpu"),
-        ModelError::Precision { .. } => Some("--precision f32"),
+        ModelError::Precision(PrecisionError::Unavailable { .. } | PrecisionError::Network(_)) => {
+            Some("--precision f32")
+        }
+        ModelError::Precision(_) => None,
         ModelError::OutOfMemory(_) => Some("--batch"),
         ModelError::Checkpoint { source, .. } => match source {
             CheckpointError::SeveralStateDicts(_) | CheckpointError::NoKey { .. } => {
@@ -37,6 +40,7 @@ pub fn describe_model_error(error: &ModelError) -> String {
         ModelError::Unused { looks_like: None, .. } => Some("--ignore-tensors"),
         ModelError::ClassCount { .. } => Some("--classes"),
         ModelError::Unused { looks_like: Some(_), .. }
+        | ModelError::Calibration { .. }
         | ModelError::Config { .. }
         | ModelError::ConfigValue { .. }
         | ModelError::Weights { .. }

@@ -64,6 +64,9 @@ pub fn describe_model_files_error(error: &ModelFilesError) -> String {
         )
         | ModelFilesError::ReadClasses(_)
         | ModelFilesError::Classes(_) => Some("--classes"),
+        ModelFilesError::ReadCalibration(_) | ModelFilesError::OtherCalibration { .. } => {
+            Some("--precision")
+        }
         ModelFilesError::OptionsOfBundled => Some("--classes, --ignore-tensors, --weights-key"),
         ModelFilesError::Folder(ModelFolderError::ManyWeights { .. }) => Some("--model"),
         ModelFilesError::Folder(

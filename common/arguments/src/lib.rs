@@ -96,6 +96,14 @@ pub struct ModelArgs {
     /// docs/models.md
     #[arg(long, env = "CAMSHAFT_MODEL")]
     pub model: Option<ModelReference>,
+    #[command(flatten)]
+    /// What its files don't say.
+    pub options: ModelOptionArgs,
+}
+
+/// What a model's files don't say.
+#[derive(Args, Clone, Debug)]
+pub struct ModelOptionArgs {
     /// With --model, the names of its classes, if no config.json has them or others are wanted: a
     /// file or URL with one name a line, or JSON (a list, or an object of names by id); or
     /// imagenet-1k
@@ -121,13 +129,23 @@ impl ModelArgs {
     /// The model that was asked for, if one was.
     #[must_use]
     pub fn resolve(self) -> Option<ModelRequest> {
-        let Self { model, classes, mut ignore_tensors, weights_key } = self;
+        let options = self.options.resolve();
+        self.model.map(|reference| ModelRequest { reference, options })
+    }
+}
+
+impl ModelOptionArgs {
+    /// As options of a model.
+    #[must_use]
+    pub fn resolve(self) -> ModelOptions {
+        let Self { classes, mut ignore_tensors, weights_key } = self;
         // Their order means nothing, and the model's identity must not depend on it.
         ignore_tensors.retain(|pattern| !pattern.is_empty());
         ignore_tensors.sort();
         ignore_tensors.dedup();
-        let options = ModelOptions { classes, ignore_tensors, weights_key };
-        model.map(|reference| ModelRequest { reference, options })
+        // A command finds the calibration that --precision int8 asks for.
+        let calibration = None;
+        ModelOptions { classes, ignore_tensors, weights_key, calibration }
     }
 }
 

@@ -13,10 +13,14 @@ use super::folder_files::{
 };
 use super::hub::{self, HubError, SnapshotError};
 use super::{
-    BUNDLED_MODEL, ClassesReference, HubModel, ModelIdentity, ModelOptions, ModelReference,
+    BUNDLED_MODEL, CalibrationReference, ClassesReference, FileDigest, HubModel, ModelIdentity,
+    ModelOptions, ModelReference,
 };
 use crate::location::Location;
 use crate::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
+
+/// The most bytes of a calibration. That of a ResNet-152 has some hundred kilobytes.
+const MAX_CALIBRATION_BYTES: u64 = 64 << 20;
 
 /// A model's files can't be found or read.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,22 @@ pub enum ModelFilesError {
     /// The file of class names can't be read.
     #[error("the class names can't be read: {0}")]
     ReadClasses(#[source] StoreError),
+    /// The calibration can't be read.
+    #[error("the run's calibration can't be read: {0}")]
+    ReadCalibration(#[source] StoreError),
+    /// The calibration is not that of the run.
+    #[error(
+        "the calibration at {place} is another one ({found}) than the run's ({wanted}): restore it, \
+         or do every image again, in a new OUT or with --only all"
+    )]
+    OtherCalibration {
+        /// Where it is.
+        place: String,
+        /// The digest of the file.
+        found: String,
+        /// The digest that is wanted.
+        wanted: String,
+    },
     /// The file of class names can't be used.
     #[error(transparent)]
     Classes(#[from] ClassNamesError),
@@ -50,9 +70,14 @@ impl ModelFilesError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Store(error) | Self::ReadClasses(error) => error.kind().may_pass(),
+            Self::Store(error) | Self::ReadClasses(error) | Self::ReadCalibration(error) => {
+                error.kind().may_pass()
+            }
             Self::Hub(error) => error.may_pass(),
-            Self::Folder(_) | Self::Classes(_) | Self::OptionsOfBundled => false,
+            Self::Folder(_)
+            | Self::Classes(_)
+            | Self::OptionsOfBundled
+            | Self::OtherCalibration { .. } => false,
         }
     }
 }
@@ -79,6 +104,8 @@ pub struct StoredModel {
     pub preprocessor: Option<Bytes>,
     /// The class names that the options of the identity refer to.
     pub classes: Option<ClassNames>,
+    /// The calibration that the options refer to.
+    pub calibration: Option<Bytes>,
 }
 
 impl StoredModel {
@@ -149,6 +176,10 @@ impl Reader<'_> {
         let config = bytes_if_found(folder.get(CONFIG_FILE, MAX_CONFIG_BYTES).await)?;
         let preprocessor = bytes_if_found(folder.get(PREPROCESSOR_FILE, MAX_CONFIG_BYTES).await)?;
         let classes = self.classes().await?;
+        let calibration = match &self.options.calibration {
+            Some(calibration) => Some(calibration.read(self.stores).await?),
+            None => None,
+        };
         // Before the weights, which may be large. But that a file is missing comes first.
         if config.is_none() && classes.is_none() {
             let place = self.place.clone();
@@ -170,7 +201,7 @@ impl Reader<'_> {
         let options = self.options.clone();
         let identity =
             ModelIdentity::of_content(reference, &digested, files, options, classes.as_ref());
-        Ok(StoredModel { identity, weights, config, preprocessor, classes })
+        Ok(StoredModel { identity, weights, config, preprocessor, classes, calibration })
     }
 
     /// The folder's weights. If they are several files, also the index that names them.
@@ -218,13 +249,38 @@ impl Reader<'_> {
             Some(ClassesReference::ImageNet1k) => return Ok(Some(ClassNames::ImageNet1k)),
             Some(ClassesReference::File(place)) => place,
         };
-        let read = async {
-            let (folder, name) = place.split_last().unwrap_or((place.clone(), String::new()));
-            Folder::open(&folder, self.stores)?.get(&name, MAX_CONFIG_BYTES).await
-        };
-        let content = read.await.map_err(ModelFilesError::ReadClasses)?.bytes;
+        let content = read_file(place, MAX_CONFIG_BYTES, self.stores).await;
+        let content = content.map_err(ModelFilesError::ReadClasses)?;
         Ok(Some(ClassNames::List(parse_class_names(&place.to_string(), &content)?)))
     }
+}
+
+impl CalibrationReference {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If it can't be read, or is another file by now.
+    pub async fn read(&self, stores: &StoreOptions) -> Result<Bytes, ModelFilesError> {
+        let content = read_file(&self.place, MAX_CALIBRATION_BYTES, stores).await;
+        let content = content.map_err(ModelFilesError::ReadCalibration)?;
+        let found = FileDigest::of(&content);
+        if found != self.digest {
+            let (place, wanted) = (self.place.to_string(), self.digest.to_string());
+            let found = found.to_string();
+            return Err(ModelFilesError::OtherCalibration { place, found, wanted });
+        }
+        Ok(content)
+    }
+}
+
+/// The content of a single file.
+async fn read_file(
+    place: &Location,
+    max_bytes: u64,
+    stores: &StoreOptions,
+) -> Result<Bytes, StoreError> {
+    let (folder, name) = place.split_last().unwrap_or((place.clone(), String::new()));
+    Ok(Folder::open(&folder, stores)?.get(&name, max_bytes).await?.bytes)
 }
 
 /// The object's content; `None` if there is no such object.

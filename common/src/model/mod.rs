@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+mod calibration;
 mod class_names;
 mod files;
 mod folder_files;
@@ -16,6 +17,9 @@ mod options;
 mod reference;
 mod trained_layers;
 
+pub use calibration::{
+    Agreement, CALIBRATION_FILE, CalibratedModel, CalibrationError, CalibrationHead, Int8Outcome,
+};
 pub use class_names::{ClassNames, ClassNamesError, check_class_names};
 pub use files::{ModelFilesError, StoredModel};
 pub use folder_files::{
@@ -23,7 +27,7 @@ pub use folder_files::{
     WEIGHTS_FILE, folder_of_weights,
 };
 pub use hub::HubError;
-pub use options::{ClassesReference, ModelOptions, ModelRequest};
+pub use options::{CalibrationReference, ClassesReference, ModelOptions, ModelRequest};
 pub use reference::{HubModel, ModelReference, ModelReferenceError};
 pub use trained_layers::TrainedLayers;
 
@@ -121,9 +125,10 @@ impl ModelIdentity {
         reference: ModelReference,
         weights: &[&[u8]],
         [config, preprocessor]: [&[u8]; 2],
-        options: ModelOptions,
+        mut options: ModelOptions,
         classes: Option<&ClassNames>,
     ) -> Self {
+        let calibration = options.calibration.take();
         let mut rules = vec![config, preprocessor];
         let said = if options.is_default() {
             Vec::new()
@@ -137,12 +142,27 @@ impl ModelIdentity {
             serde_json::to_vec(&said).expect("it has only strings")
         };
         rules.push(&said);
-        Self {
+        let identity = Self {
             name: reference.name().to_owned(),
             reference,
             digest: FileDigest::of_parts(weights),
             config_digest: FileDigest::of_parts(&rules),
             options,
+        };
+        match calibration {
+            Some(calibration) => identity.with_calibration(calibration),
+            None => identity,
+        }
+    }
+
+    /// The same model, computed in 8 bits.
+    #[must_use]
+    pub fn with_calibration(self, calibration: CalibrationReference) -> Self {
+        let parts = [&self.config_digest, &calibration.digest].map(|digest| digest.as_str());
+        Self {
+            config_digest: FileDigest::of_parts(&parts.map(str::as_bytes)),
+            options: ModelOptions { calibration: Some(calibration), ..self.options },
+            ..self
         }
     }
 
@@ -192,6 +212,13 @@ mod tests {
             classes: Some(place.parse().unwrap()),
             ..ModelOptions::default()
         };
+        let calibrated = |digest: &[u8]| ModelOptions {
+            calibration: Some(CalibrationReference {
+                place: "/results/calibration.json".parse().unwrap(),
+                digest: FileDigest::of(digest),
+            }),
+            ..ModelOptions::default()
+        };
         let key = ModelOptions { weights_key: Some("ema".into()), ..ModelOptions::default() };
         let ignore = ModelOptions { ignore_tensors: vec!["a.*".into()], ..ModelOptions::default() };
         let named = identify(classes("/names"), &["cat", "dog"]);
@@ -201,6 +228,8 @@ mod tests {
             identify(classes("/names"), &["dog", "cat"]),
             identify(key, &[]),
             identify(ignore, &[]),
+            identify(calibrated(b"one"), &[]),
+            identify(calibrated(b"another"), &[]),
         ];
         for (at, one) in all.iter().enumerate() {
             assert_eq!(one.digest, all[0].digest);

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelReference;
+use super::{FileDigest, ModelReference};
 use crate::location::{Location, LocationError};
 
 /// The word for the class names of ImageNet-1k.
@@ -30,9 +30,30 @@ pub struct ModelOptions {
     /// Which of several state_dicts in a file to take, or which part of its tensors.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub weights_key: Option<String>,
+    /// The scales of a network in 8 bits: it is computed so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calibration: Option<CalibrationReference>,
+}
+
+/// The calibration of a run in 8 bits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationReference {
+    /// The file.
+    pub place: Location,
+    /// Its digest. Every worker computes with the same scales, or not at all.
+    pub digest: FileDigest,
 }
 
 impl ModelOptions {
+    /// The calibration, if nothing else is said.
+    #[must_use]
+    pub fn only_calibration(&self) -> Option<&CalibrationReference> {
+        let calibration = self.calibration.as_ref()?;
+        let others = Self { calibration: None, ..self.clone() };
+        others.is_default().then_some(calibration)
+    }
+
     /// True if nothing is said.
     #[must_use]
     pub fn is_default(&self) -> bool {
@@ -109,6 +130,10 @@ mod tests {
             classes: Some("/models/names.txt".parse().unwrap()),
             ignore_tensors: vec!["projector.*".into()],
             weights_key: Some("state_dict_ema".into()),
+            calibration: Some(CalibrationReference {
+                place: "s3://results/calibration.json".parse().unwrap(),
+                digest: FileDigest::of(b"{}"),
+            }),
         };
         let json = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<ModelOptions>(&json).unwrap(), options);

@@ -1,7 +1,8 @@
 //! What measurements on a run's images have in common: reading objects of which some may have gone, and
 //! running the model on a thread of its own while progress is shown.
 //!
-//! Does not know what is measured. Downstream: `trust`, `shortcuts` and `remeasure`.
+//! Does not know what is measured. Downstream: `trust`, `shortcuts`, `remeasure`, and
+//! `calibrate`.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::terminal::progress::{Progress, ProgressCounts};
 
 /// Images read at once.
-pub(super) const MAX_FETCHES: usize = 8;
+pub(crate) const MAX_FETCHES: usize = 8;
 
 /// The object; `None` if this object alone can't be read.
-pub(super) fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+pub(crate) fn if_readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Ok(object) => Ok(Some(object)),
         Err(error) => match error.kind() {

@@ -23,6 +23,13 @@ Examples:
   camshaft train list:clean.csv --base ~/pets --out ~/clean-model
   camshaft audit ~/pets/val --out ~/pets-audit --model ~/pets-model";
 
+#[cfg(feature = "embedded")]
+pub(super) const CALIBRATE: &str = "\
+Examples:
+  camshaft calibrate ~/pets-model ~/pets                   into the model's folder
+  camshaft calibrate cats-vs-dogs ~/pets --out ~/pets-audit
+  camshaft enqueue ~/pets --out ~/pets-audit --precision int8";
+
 pub(super) const ENQUEUE: &str = "\
 Examples:
   export CAMSHAFT_BROKER=amqp://user:password@rabbitmq:5672/%2f

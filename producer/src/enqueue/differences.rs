@@ -99,6 +99,9 @@ pub(super) fn of_model(then: &ModelIdentity, now: &ModelIdentity) -> Difference 
     }
 }
 
+/// `sha256:` and enough of it to tell calibrations apart.
+const SHORT_DIGEST: usize = 15;
+
 /// The options of a model, as a command line has them.
 fn model_options(options: &ModelOptions) -> String {
     let mut words = Vec::new();
@@ -110,6 +113,12 @@ fn model_options(options: &ModelOptions) -> String {
     }
     if let Some(key) = &options.weights_key {
         words.push(format!("--weights-key {}", shell_word(key)));
+    }
+    if let Some(calibration) = &options.calibration {
+        // Two runs may differ in nothing else.
+        let digest = calibration.digest.as_str();
+        let short = &digest[..digest.len().min(SHORT_DIGEST)];
+        words.push(format!("--precision int8 (calibration {short}…)"));
     }
     if words.is_empty() { "without options".to_owned() } else { words.join(" ") }
 }

@@ -16,6 +16,7 @@ use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use futures::TryStreamExt;
 
+use crate::calibration::Int8Wish;
 use crate::enqueue::differences;
 use crate::enqueue::plan::EnqueuePlanError;
 use crate::enqueue::request::RunConfig;
@@ -111,6 +112,9 @@ fn model_of(record: &RunRecord, run: &RunConfig) -> ModelRequest {
     }
     if run.given.has("weights_key") {
         options.weights_key = given.weights_key;
+    }
+    if run.int8_wish == Int8Wish::No {
+        options.calibration = None;
     }
     let reference = if run.given.has("model") { asked } else { record.model.reference.clone() };
     ModelRequest { reference, options }

@@ -5,10 +5,11 @@ use camshaft_common::explain::ExplainOptions;
 use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::model::{ModelIdentity, ModelRequest, TrainedLayers};
+use camshaft_common::model::{Int8Outcome, ModelIdentity, ModelRequest, TrainedLayers};
 use camshaft_common::run::Generation;
 use camshaft_common::store::StoreOptions;
 
+use crate::calibration::Int8Wish;
 use crate::enqueue::prune::PruneLimit;
 use crate::images::selection::Selection;
 use crate::images::source::Source;
@@ -38,6 +39,10 @@ pub(crate) struct RunConfig {
     pub(crate) out: Location,
     /// The model.
     pub(crate) model: ModelRequest,
+    /// Whether it is to be computed in 8 bits.
+    pub(crate) int8_wish: Int8Wish,
+    /// How far 8 bits are from f32, once that is known.
+    pub(crate) int8: Option<Int8Outcome>,
     /// How to explain.
     pub(crate) explain: ExplainOptions,
     /// Whether to remove results of images that have gone.

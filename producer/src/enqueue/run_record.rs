@@ -67,6 +67,7 @@ pub(crate) fn resume_or_start(
         let image_files = request.source.image_files().cloned();
         let queue = queue_of(request, Some(&existing));
         let (images, skipped, updated_at) = (None, None, Utc::now());
+        let int8 = request.run.int8.or(existing.int8);
         // It goes on.
         let cancelled_at = None;
         return Ok(RunRecord {
@@ -75,6 +76,7 @@ pub(crate) fn resume_or_start(
             image_files,
             images,
             skipped,
+            int8,
             cancelled_at,
             updated_at,
             ..existing
@@ -113,6 +115,7 @@ fn start(request: &EnqueueRequest) -> RunRecord {
         model: request.model.clone(),
         trained_layers: request.trained_layers,
         explain: request.run.explain.clone(),
+        int8: request.run.int8,
         images: None,
         skipped: None,
         generation: None,

@@ -114,6 +114,11 @@ impl ListFile {
         &self.path
     }
 
+    /// True if it can be read once only.
+    pub(crate) fn is_standard_input(&self) -> bool {
+        self.path == "-"
+    }
+
     /// Reads the list as a stream. A key that it has twice comes once.
     pub(crate) fn read(&self) -> BoxStream<'static, Item> {
         let (sender, receiver) = mpsc::channel(1024);
@@ -163,7 +168,7 @@ impl ListFile {
         &self,
         mut send: impl FnMut(ListedImage) -> ControlFlow<()>,
     ) -> Result<(), ListFileError> {
-        if self.path == "-" {
+        if self.is_standard_input() {
             return self.send_once(io::stdin().lock(), send);
         }
         let mut file = File::open(&self.path).map_err(|source| self.read_error(source))?;

@@ -126,6 +126,12 @@ impl Source {
         self.folder.location()
     }
 
+    /// True if SOURCE is a list on standard input, which can be read once.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn is_standard_input(&self) -> bool {
+        matches!(&self.keys, Keys::Listed(list) if list.is_standard_input())
+    }
+
     /// True if images come in the order of a list, which may be any order and may name a key
     /// twice. Otherwise they come in the order of their keys.
     #[must_use]

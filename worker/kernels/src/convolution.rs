@@ -73,7 +73,9 @@ impl<'a> ConvolutionStep<'a> {
                 // A 1×1 with stride 2 reads the section of even rows and columns, the first.
                 taps: if weights.kernel == 1 { &[0] } else { &self.input_tables.taps },
             },
-            residual: self.residual.map(|added| Residual { planes: planes(added), format: added.format }),
+            residual: self
+                .residual
+                .map(|added| Residual { planes: planes(added), format: added.format }),
             relu: self.relu,
             output: CallOutput {
                 pixels: output.pixels_shared(),

@@ -35,7 +35,9 @@ pub(crate) unsafe fn prepare_thread(kernel: Kernel) -> PreparedThread {
                 Some(unsafe { amx::TileRegisters::configure(amx::TileShape::PAIRS) })
             }
             // SAFETY: as above.
-            Kernel::AmxInt8 => Some(unsafe { amx::TileRegisters::configure(amx::TileShape::QUADS) }),
+            Kernel::AmxInt8 => {
+                Some(unsafe { amx::TileRegisters::configure(amx::TileShape::QUADS) })
+            }
             _ => None,
         },
     }

@@ -135,8 +135,7 @@ unsafe fn finish<V: QuadProducts, const N: usize, const STEP: usize, const QUADS
     let mut sums = [[0; PLANE]; NARROW_SEGMENT];
     for first_lane in (0..PLANE).step_by(LANES) {
         // SAFETY: as the caller promises.
-        let of_lanes =
-            unsafe { multiply::<V, N, STEP, QUADS>(call, segment, panel, first_lane) };
+        let of_lanes = unsafe { multiply::<V, N, STEP, QUADS>(call, segment, panel, first_lane) };
         for (sums, of_lanes) in sums.iter_mut().zip(of_lanes) {
             for (at, of_lanes) in of_lanes.into_iter().enumerate() {
                 let lanes = &mut sums[first_lane + at * V::LANES..][..V::LANES];

@@ -101,7 +101,10 @@ impl PackedStage {
             let path = block.path.iter().enumerate();
             let path = path.map(|(at, weights)| pack(Place::Path(at), weights));
             let shortcut = block.shortcut.as_ref().map(|weights| pack(Place::Shortcut, weights));
-            Ok(PackedBlock { path: path.collect::<Result<_, _>>()?, shortcut: shortcut.transpose()? })
+            Ok(PackedBlock {
+                path: path.collect::<Result<_, _>>()?,
+                shortcut: shortcut.transpose()?,
+            })
         };
         // On all cores: packing takes a fifth of the time to start.
         Ok(Self { blocks: blocks.par_iter().enumerate().map(block).collect::<Result<_, _>>()? })
@@ -156,9 +159,9 @@ impl ScalesOfStage<'_> {
 /// If the path is too short for a block.
 fn check_path(block: &BlockWeights<'_>) -> Result<(), UnsupportedNetwork> {
     match block.path.len() {
-        0 | 1 => Err(UnsupportedNetwork(
-            "a block's path has fewer than two convolutions".to_owned(),
-        )),
+        0 | 1 => {
+            Err(UnsupportedNetwork("a block's path has fewer than two convolutions".to_owned()))
+        }
         _ => Ok(()),
     }
 }

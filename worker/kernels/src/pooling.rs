@@ -208,8 +208,7 @@ pub(crate) fn for_each_pixel(
             for x in 0..layout.width {
                 let offset = layout.index(image, y, x) * activation.pixel_bytes();
                 // SAFETY: it is a pixel of an image of the activation, which has this format.
-                let mut values =
-                    unsafe { decode(activation.format, pixels.wrapping_add(offset)) };
+                let mut values = unsafe { decode(activation.format, pixels.wrapping_add(offset)) };
                 if let Some(scales) = scales {
                     values.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
                 }

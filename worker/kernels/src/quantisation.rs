@@ -47,9 +47,8 @@ impl ChannelScales {
     /// the largest of all, the means those of the point itself.
     fn shared(points: &[&PointStatistics], own: &PointStatistics) -> Self {
         let channels = own.largest.len();
-        let range = |channel: usize| {
-            points.iter().map(|point| point.largest[channel]).fold(0.0, f32::max)
-        };
+        let range =
+            |channel: usize| points.iter().map(|point| point.largest[channel]).fold(0.0, f32::max);
         let ranges: Vec<f32> = (0..channels).map(range).collect();
         let largest = ranges.iter().copied().fold(f32::MIN_POSITIVE.sqrt(), f32::max);
         // The geometric mean of a channel's own range and the largest channel's. With its own, small
@@ -157,7 +156,10 @@ impl NetworkScales {
             });
             Ok(StageScales {
                 inner: inner.collect::<Result<_, _>>()?,
-                outputs: outputs.into_iter().map(|own| ChannelScales::shared(shared, own)).collect(),
+                outputs: outputs
+                    .into_iter()
+                    .map(|own| ChannelScales::shared(shared, own))
+                    .collect(),
             })
         });
         Ok(Self {

@@ -193,9 +193,8 @@ impl BorderedImage {
         target: &mut [T],
         convert: impl Fn(usize, f32) -> T,
     ) {
-        let [first, second, third] = std::array::from_fn(|channel| {
-            values[channel].map(|value| convert(channel, value))
-        });
+        let [first, second, third] =
+            std::array::from_fn(|channel| values[channel].map(|value| convert(channel, value)));
         let [of_first, of_second, of_third] = *sources;
         for (y, row) in image.chunks_exact(self.width * CHANNELS).enumerate() {
             let start = (y + BORDER) * self.row_values + BORDER * CHANNELS;

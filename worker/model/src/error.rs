@@ -1,6 +1,8 @@
 //! Why a model can't be loaded or run. Errors of single images are in
 //! [`explain`](crate::explain).
 
+use camshaft_common::model::CalibrationError;
+
 use crate::checkpoint::CheckpointError;
 use crate::compute::{DeviceError, PrecisionError};
 use crate::other_network::OtherNetwork;
@@ -138,6 +140,15 @@ pub enum ModelError {
         model: String,
         /// The first of these tensors, and the number of the others.
         tensors: String,
+    },
+    /// The model's calibration for 8 bits can't be used.
+    #[error("model {model:?}: {source}")]
+    Calibration {
+        /// The model's name.
+        model: String,
+        /// What is wrong and what to do.
+        #[source]
+        source: CalibrationError,
     },
     /// The device is not there, or this build can't use it.
     #[error(transparent)]

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "bundled")]
 mod bundled;
+mod calibration;
 pub mod cam;
 pub mod checkpoint;
 mod compute;
@@ -21,6 +22,7 @@ mod redraw;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use calibration::{Calibration, CalibrationImages, CalibrationProgress, calibrate};
 pub use checkpoint::CheckpointError;
 pub use compute::{
     ComputeDevice, ComputeSettings, DeviceChoice, DeviceError, KernelChoice, ParseDeviceError,

@@ -60,7 +60,7 @@ impl Model {
         device: &ComputeDevice,
         settings: ComputeSettings,
     ) -> Result<Self, ModelError> {
-        let mut compute = ComputeMode::choose(device, settings)?;
+        let mut compute = ComputeMode::choose(device, settings, files.calibration())?;
         let (identity, config) = (files.identity().clone(), files.config().clone());
         let file = files.weights();
         let mut weights = file
@@ -254,6 +254,7 @@ impl From<LoadError> for ModelError {
         match error {
             LoadError::Tensors(error) => Self::Compute(error),
             LoadError::Engine(error) => error.into(),
+            LoadError::Precision(error) => error.into(),
         }
     }
 }

@@ -4,14 +4,19 @@
 //! fetching files and not computing with them. Upstream: files from a store. Downstream:
 //! [`Model`](crate::Model).
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use camshaft_common::label::LabelMatcher;
-use camshaft_common::model::{FileDigest, ModelIdentity, ModelReference, StoredModel};
+#[cfg(feature = "bundled")]
+use camshaft_common::model::CalibrationReference;
+use camshaft_common::model::{
+    CalibrationError, FileDigest, ModelIdentity, ModelReference, StoredModel,
+};
 
 #[cfg(feature = "bundled")]
 use crate::bundled::{CONFIG, WEIGHTS};
+use crate::calibration::Calibration;
 use crate::checkpoint::{self, TensorFilter, Weights, WeightsFile, describe};
 use crate::config::{KnownParts, ModelConfig};
 use crate::error::ModelError;
@@ -30,6 +35,7 @@ pub struct ModelFiles {
     input_is_assumed: bool,
     /// True if no `config.json` names the architecture.
     architecture_is_told: bool,
+    calibration: Option<Arc<Calibration>>,
 }
 
 impl ModelFiles {
@@ -41,7 +47,7 @@ impl ModelFiles {
     /// If the configuration can't be read or asks for something that this version can't do, or the
     /// weights have a format that can't be read, or several networks or heads.
     pub fn from_stored(stored: StoredModel) -> Result<Self, ModelError> {
-        let StoredModel { identity, weights, config, preprocessor, classes } = stored;
+        let StoredModel { identity, weights, config, preprocessor, classes, calibration } = stored;
         let model = identity.name.clone();
         let unreadable = |source| ModelError::Checkpoint { model: model.clone(), source };
         let options = &identity.options;
@@ -67,7 +73,22 @@ impl ModelFiles {
         let weights = weights.with_head(config.classes.len(), head(&config).inputs());
         let weights = weights.map_err(unreadable)?;
         let labels = OnceLock::new();
-        Ok(Self { identity, config, labels, weights, input_is_assumed, architecture_is_told })
+        let files = Self {
+            identity,
+            config,
+            labels,
+            weights,
+            input_is_assumed,
+            architecture_is_told,
+            calibration: None,
+        };
+        match calibration {
+            None => Ok(files),
+            Some(json) => {
+                let calibration = Calibration::read(&json, &files.identity);
+                Ok(files.with_calibration(calibration.map_err(unreadable_calibration(&model))?))
+            }
+        }
     }
 
     /// Reads a model's files: `weights` in any supported format, `config` as JSON.
@@ -86,6 +107,7 @@ impl ModelFiles {
             config: Some(Bytes::copy_from_slice(config)),
             preprocessor: None,
             classes: None,
+            calibration: None,
         })
     }
 
@@ -126,6 +148,40 @@ impl ModelFiles {
     #[must_use]
     pub fn input_is_assumed(&self) -> bool {
         self.input_is_assumed
+    }
+
+    /// What 8 bits need, if the model is computed in them.
+    #[must_use]
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_deref()
+    }
+
+    /// The same model, computed in 8 bits.
+    pub(crate) fn with_calibration(self, calibration: Calibration) -> Self {
+        Self { calibration: Some(Arc::new(calibration)), ..self }
+    }
+
+    /// The same model, not computed in 8 bits: for what changes its weights, or compares it with f32. Its
+    /// identity stays.
+    #[must_use]
+    pub fn without_calibration(&self) -> Self {
+        Self { calibration: None, ..self.clone() }
+    }
+
+    /// The model inside the program, computed in 8 bits by the calibration that `reference` names.
+    ///
+    /// # Errors
+    /// If the calibration can't be used.
+    #[cfg(feature = "bundled")]
+    pub fn bundled_calibrated(
+        reference: CalibrationReference,
+        json: &[u8],
+    ) -> Result<Self, ModelError> {
+        let files = Self::bundled();
+        let identity = files.identity.clone().with_calibration(reference);
+        let calibration = Calibration::read(json, &identity);
+        let calibration = calibration.map_err(unreadable_calibration(&identity.name))?;
+        Ok(Self { identity, ..files.with_calibration(calibration) })
     }
 
     /// The same model with other values in its tensors.
@@ -190,6 +246,11 @@ impl ModelFiles {
         };
         Err(ModelError::ClassCount { model, named_by, classes, tensor, rows })
     }
+}
+
+fn unreadable_calibration(model: &str) -> impl FnOnce(CalibrationError) -> ModelError {
+    let model = model.to_owned();
+    |source| ModelError::Calibration { model, source }
 }
 
 /// The head that a configuration asks for.

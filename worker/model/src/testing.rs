@@ -63,7 +63,7 @@ fn weights(shape: ResNetShape, kind: HeadKind) -> Vec<u8> {
     let none = safetensors::serialize(HashMap::<String, Tensor>::new(), None).expect(VALID);
     let file = WeightsFile::of_safetensors(none.into()).expect(VALID);
     let mut none = file.open().expect(VALID);
-    let compute = ComputeMode::choose(&ComputeDevice::Cpu, ON_CANDLE).expect(VALID);
+    let compute = ComputeMode::choose(&ComputeDevice::Cpu, ON_CANDLE, None).expect(VALID);
     let shape = NetworkShape { backbone: shape, head: head(shape, kind) };
     let input = PixelInput {
         height: SIDE,

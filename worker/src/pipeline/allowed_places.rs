@@ -186,6 +186,9 @@ impl AllowedPlaces {
         if let Some(ClassesReference::File(names)) = self.classes(job) {
             self.check_place(PlaceRole::Model, names)?;
         }
+        if let Some(calibration) = self.calibration(job) {
+            self.check_place(PlaceRole::Model, calibration)?;
+        }
         self.check_links(job)
     }
 
@@ -225,6 +228,9 @@ impl AllowedPlaces {
         {
             self.check_link(PlaceRole::Model, &names)?;
         }
+        if let Some(calibration) = self.calibration(job).and_then(Location::local_path) {
+            self.check_link(PlaceRole::Model, &calibration)?;
+        }
         let ModelReference::Folder(model) = &job.model.reference else { return Ok(()) };
         let folder = folder_of_weights(model).map_or_else(|| model.clone(), |(folder, _)| folder);
         let Some(folder) = folder.local_path().filter(|_| !self.any_model) else { return Ok(()) };
@@ -240,6 +246,12 @@ impl AllowedPlaces {
     /// Where the job's class names are read from, if anywhere.
     fn classes<'a>(&self, job: &'a Job) -> Option<&'a ClassesReference> {
         job.model.options.classes.as_ref().filter(|_| !self.any_model)
+    }
+
+    /// Where the job's calibration is read from, if anywhere.
+    fn calibration<'a>(&self, job: &'a Job) -> Option<&'a Location> {
+        let calibration = job.model.options.calibration.as_ref().filter(|_| !self.any_model);
+        calibration.map(|calibration| &calibration.place)
     }
 
     fn check_link(&self, role: PlaceRole, path: &Path) -> Result<(), PlaceRefused> {

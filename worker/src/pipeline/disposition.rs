@@ -136,12 +136,13 @@ fn of_model(error: &ModelUnavailable) -> (Disposition, Affects) {
         | ModelUnavailable::NotBundled
         | ModelUnavailable::OtherCopy { .. } => refused(Fault::WorkerOrRun),
         ModelUnavailable::Files(error) => match error {
-            ModelFilesError::Store(error) | ModelFilesError::ReadClasses(error) => {
-                refused(fault_of(error))
-            }
-            ModelFilesError::Hub(_) | ModelFilesError::Folder(_) | ModelFilesError::Classes(_) => {
-                refused(Fault::WorkerOrRun)
-            }
+            ModelFilesError::Store(error)
+            | ModelFilesError::ReadClasses(error)
+            | ModelFilesError::ReadCalibration(error) => refused(fault_of(error)),
+            ModelFilesError::Hub(_)
+            | ModelFilesError::Folder(_)
+            | ModelFilesError::Classes(_)
+            | ModelFilesError::OtherCalibration { .. } => refused(Fault::WorkerOrRun),
             ModelFilesError::OptionsOfBundled => (DeadLetter, Affects::OneImage),
         },
         ModelUnavailable::Unusable(error) => match &**error {

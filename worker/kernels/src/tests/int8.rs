@@ -160,14 +160,8 @@ fn the_mean_error_of_rounded_weights_is_taken_off_the_bias() {
     let (inputs, outputs) = (64, 32);
     let weight = noise(inputs * outputs, 3);
     let bias = noise(outputs, 4);
-    let weights = ConvolutionWeights {
-        weight: &weight,
-        bias: &bias,
-        inputs,
-        outputs,
-        kernel: 1,
-        stride: 1,
-    };
+    let weights =
+        ConvolutionWeights { weight: &weight, bias: &bias, inputs, outputs, kernel: 1, stride: 1 };
     let range: Vec<f32> = noise(inputs, 5).iter().map(|value| value.abs() + 0.1).collect();
     let (input, output) = (ChannelScales::of_range(&range), ChannelScales::of_range(&[8.0; 32]));
     let quantised = QuantisedWeights::new(&weights, &input, &output).unwrap();
@@ -180,8 +174,8 @@ fn the_mean_error_of_rounded_weights_is_taken_off_the_bias() {
             let byte = mean / f64::from(input.scale[at]);
             rounded += f64::from(quantised.weight[channel * inputs + at]) * byte;
         }
-        let rounded = rounded * f64::from(quantised.multiplier[channel])
-            + f64::from(quantised.bias[channel]);
+        let rounded =
+            rounded * f64::from(quantised.multiplier[channel]) + f64::from(quantised.bias[channel]);
         let error = (rounded * f64::from(output.scale[channel]) - exact).abs();
         assert!(error < 1e-5, "{error}");
     }

@@ -1,13 +1,16 @@
 //! How a network is computed on a device: number format and, on a CPU, the kernel. Decided once,
 //! when a model is loaded.
 
+use std::sync::Arc;
+
 #[cfg(feature = "cuda")]
 use camshaft_cuda::{CudaDevice, NumberFormat};
-use camshaft_kernels::Kernel;
+use camshaft_kernels::{ActivationStatistics, Kernel, UnsupportedNetwork};
 
 use super::device::ComputeDevice;
 use super::kernel_choice::KernelChoice;
 use super::precision::Precision;
+use crate::calibration::Calibration;
 
 /// How a model is to be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +23,33 @@ pub struct ComputeSettings {
     pub largest_batch: usize,
 }
 
-/// No kernel of this CPU computes in that precision.
+/// A network can't be computed in a precision.
 #[derive(Debug, thiserror::Error)]
-#[error("{precision} with kernel {kernel} is not available on this CPU; use f32")]
-pub struct PrecisionError {
-    /// The precision that was asked for.
-    pub precision: Precision,
-    /// The kernel that was asked for.
-    pub kernel: KernelChoice,
+pub enum PrecisionError {
+    /// No kernel of this CPU computes in it.
+    #[error("{precision} with kernel {kernel} is not available on this CPU; use f32")]
+    Unavailable {
+        /// The precision that was asked for.
+        precision: Precision,
+        /// The kernel that was asked for.
+        kernel: KernelChoice,
+    },
+    /// 8 bits, without scales.
+    #[error(
+        "int8 needs a calibration, and the run has none; audit or enqueue it with --precision int8"
+    )]
+    Uncalibrated,
+    /// Another precision, for a run in 8 bits.
+    #[error("the run is in int8, and this was started with --precision {0}; use int8 or auto")]
+    Calibrated(Precision),
+    /// 8 bits on a GPU.
+    #[error(
+        "int8 is computed on CPUs, and this runs on a GPU; use --device cpu, or another precision"
+    )]
+    Gpu,
+    /// 8 bits, for a network that they can't compute.
+    #[error("the network can't be computed in int8: {0}; use another precision")]
+    Network(#[from] UnsupportedNetwork),
 }
 
 /// What runs a network's passes.
@@ -37,6 +59,8 @@ pub(crate) enum Backend {
     Candle,
     /// A kernel of the CPU.
     Kernel(Kernel),
+    /// A kernel of the CPU in 8 bits, with what its scales follow from.
+    Int8 { kernel: Kernel, statistics: Arc<ActivationStatistics> },
     /// A GPU, with memory for batches of up to `largest_batch` images.
     #[cfg(feature = "cuda")]
     Cuda { device: CudaDevice, format: NumberFormat, largest_batch: usize },
@@ -54,14 +78,21 @@ pub(crate) struct ComputeMode {
 impl ComputeMode {
     const CANDLE_F32: Self = Self { precision: Precision::F32, backend: Backend::Candle };
 
-    /// Chooses for a device.
+    /// Chooses for a device, and for a model with or without a calibration for 8 bits.
     ///
     /// # Errors
     /// If the device doesn't compute in that precision with that kernel.
     pub(crate) fn choose(
         device: &ComputeDevice,
         settings: ComputeSettings,
+        calibration: Option<&Calibration>,
     ) -> Result<Self, PrecisionError> {
+        if let Some(calibration) = calibration {
+            return Self::calibrated(device, settings, calibration);
+        }
+        if settings.precision == Precision::Int8 {
+            return Err(PrecisionError::Uncalibrated);
+        }
         match device {
             ComputeDevice::Cpu => Self::on_cpu(settings.precision, settings.kernel),
             #[cfg(feature = "cuda")]
@@ -77,6 +108,7 @@ impl ComputeMode {
             Precision::Bf16 => (Precision::Bf16, NumberFormat::Bf16),
             Precision::F32 => (Precision::F32, NumberFormat::F32),
             Precision::Tf32 => (Precision::Tf32, NumberFormat::Tf32),
+            Precision::Int8 => unreachable!("`choose` has refused it"),
         };
         let (device, largest_batch) = (device.clone(), settings.largest_batch);
         Self { precision, backend: Backend::Cuda { device, format, largest_batch } }
@@ -92,7 +124,7 @@ impl ComputeMode {
             Precision::Auto => [&BF16[..], &F32].concat(),
             Precision::F32 => F32.into(),
             Precision::Bf16 => BF16.into(),
-            Precision::F16 | Precision::Tf32 => Vec::new(),
+            Precision::F16 | Precision::Tf32 | Precision::Int8 => Vec::new(),
         };
         let fits = |kernel: &&Kernel| match choice {
             // Without being asked for, bf16 runs only if it is faster than f32.
@@ -111,8 +143,41 @@ impl ComputeMode {
                 Ok(Self { precision, backend: Backend::Kernel(kernel) })
             }
             None if may_be_candle => Ok(Self::CANDLE_F32),
-            None => Err(PrecisionError { precision, kernel: choice }),
+            None => Err(PrecisionError::Unavailable { precision, kernel: choice }),
         }
+    }
+
+    /// In 8 bits.
+    fn calibrated(
+        device: &ComputeDevice,
+        ComputeSettings { precision, kernel: choice, .. }: ComputeSettings,
+        calibration: &Calibration,
+    ) -> Result<Self, PrecisionError> {
+        // The fastest first. All give the same bits.
+        const INT8: [Kernel; 6] = [
+            Kernel::AmxInt8,
+            Kernel::Avx512Vnni,
+            Kernel::AvxVnni,
+            Kernel::NeonI8mm,
+            Kernel::NeonDot,
+            Kernel::PortableInt8,
+        ];
+        if !matches!(precision, Precision::Auto | Precision::Int8) {
+            return Err(PrecisionError::Calibrated(precision));
+        }
+        if !device.is_cpu() {
+            return Err(PrecisionError::Gpu);
+        }
+        let fits = |kernel: &Kernel| match choice {
+            KernelChoice::Auto => kernel.is_available(),
+            KernelChoice::Candle => false,
+            KernelChoice::Only(only) => *kernel == only && only.is_available(),
+        };
+        let precision = Precision::Int8;
+        let kernel = INT8.into_iter().find(fits);
+        let kernel = kernel.ok_or(PrecisionError::Unavailable { precision, kernel: choice })?;
+        let statistics = Arc::new(calibration.statistics());
+        Ok(Self { precision, backend: Backend::Int8 { kernel, statistics } })
     }
 
     /// Chooses for a network that the kernel can't run.
@@ -125,7 +190,7 @@ impl ComputeMode {
     ) -> Result<Self, PrecisionError> {
         match (precision, choice) {
             (Precision::Auto | Precision::F32, KernelChoice::Auto) => Ok(Self::CANDLE_F32),
-            _ => Err(PrecisionError { precision, kernel: choice }),
+            _ => Err(PrecisionError::Unavailable { precision, kernel: choice }),
         }
     }
 }
@@ -136,7 +201,7 @@ mod tests {
 
     fn choose(precision: Precision, kernel: KernelChoice) -> Result<ComputeMode, PrecisionError> {
         let settings = ComputeSettings { precision, kernel, largest_batch: 1 };
-        ComputeMode::choose(&ComputeDevice::Cpu, settings)
+        ComputeMode::choose(&ComputeDevice::Cpu, settings, None)
     }
 
     #[test]
@@ -152,6 +217,10 @@ mod tests {
         let amx = KernelChoice::Only(Kernel::AmxBf16);
         assert!(choose(Precision::F32, amx).is_err(), "f32 must mean f32");
         for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
+            if kernel.is_int8() {
+                assert!(choose(Precision::Auto, KernelChoice::Only(kernel)).is_err());
+                continue;
+            }
             let chosen = choose(Precision::Auto, KernelChoice::Only(kernel)).unwrap();
             assert!(matches!(chosen.backend, Backend::Kernel(only) if only == kernel));
             assert_eq!(chosen.precision == Precision::Bf16, kernel.is_bf16());

@@ -19,11 +19,13 @@ pub enum Precision {
     Bf16,
     /// 16 bits with 11 bits of mantissa and a narrow range.
     F16,
+    /// On a CPU, 8 bits with the scales of a [calibration](crate::Calibration). Never chosen unasked.
+    Int8,
 }
 
 /// A text that names no precision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a precision; use auto, f32, tf32, bf16 or f16")]
+#[error("{0:?} is not a precision; use auto, f32, tf32, bf16, f16 or int8")]
 pub struct ParsePrecisionError(String);
 
 impl ParsePrecisionError {
@@ -38,7 +40,7 @@ mod tests {
 
     #[test]
     fn precisions_parse_as_they_print() {
-        for text in ["auto", "f32", "tf32", "bf16", "f16"] {
+        for text in ["auto", "f32", "tf32", "bf16", "f16", "int8"] {
             assert_eq!(text.parse::<Precision>().unwrap().to_string(), text);
         }
         assert!("f64".parse::<Precision>().is_err());

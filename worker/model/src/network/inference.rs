@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use camshaft_common::explain::Method;
-use camshaft_kernels::{PixelValues, STAGES};
+use camshaft_kernels::{Backbone, PixelValues, STAGES};
 use camshaft_vision::heat_map::HeatMap;
 use camshaft_vision::input::{InputRule, NormalisationTable};
 use candle_core::{Device, Result, Tensor};
@@ -23,6 +23,7 @@ use candle_core::{Device, Result, Tensor};
 use super::layer_point::LayerPoint;
 use super::unfolded_convolution::LayerConvolution;
 use crate::cam::{CamTarget, Gradients};
+use crate::compute::PrecisionError;
 
 /// What bytes mean to a network, and the size of its input.
 #[derive(Clone, Debug)]
@@ -162,12 +163,20 @@ pub(crate) enum LoadError {
     /// The device can't take it.
     #[error(transparent)]
     Engine(EngineError),
+    /// It can't be computed in 8 bits.
+    #[error(transparent)]
+    Precision(#[from] PrecisionError),
 }
 
 /// Runs a network's passes on a device.
 pub(crate) trait InferenceEngine: fmt::Debug + Send + Sync {
     /// Its name in results: the kernel.
     fn name(&self) -> String;
+
+    /// The CPU's kernels, if it is these.
+    fn backbone(&self) -> Option<&Backbone> {
+        None
+    }
 
     /// True if it takes images of this size.
     fn takes(&self, height: usize, width: usize) -> bool;

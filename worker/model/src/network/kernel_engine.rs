@@ -2,7 +2,8 @@
 //! which multiplies by a matrix of a few thousand columns.
 
 use camshaft_kernels::{
-    Backbone, BatchInput, BatchShape, Kernel, NetworkWeights, SMALLEST_SIDE, STAGES,
+    ActivationStatistics, Backbone, BatchInput, BatchShape, InputScale, Kernel, NetworkWeights,
+    SMALLEST_SIDE, STAGES, UnsupportedNetwork,
 };
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 
@@ -35,6 +36,26 @@ impl KernelEngine {
                 None
             }
         }
+    }
+
+    /// Packs `weights` in 8 bits for `kernel`.
+    ///
+    /// # Errors
+    /// If it can't run them, or the statistics are another network's.
+    pub(crate) fn calibrated(
+        kernel: Kernel,
+        weights: &NetworkWeights<'_>,
+        statistics: &ActivationStatistics,
+        head: &Head,
+        input: &PixelInput,
+    ) -> std::result::Result<Self, UnsupportedNetwork> {
+        // The values are a byte's times a scale, and an offset.
+        let scales = input.values.values.each_ref().map(|values| InputScale {
+            scale: (values[255] - values[0]) / 255.0,
+            offset: values[0],
+        });
+        let backbone = Backbone::calibrated(kernel, weights, statistics, scales)?;
+        Ok(Self { backbone, head: head.clone(), input: input.clone() })
     }
 
     fn forward(&self, input: PassInput<'_>, wanted: &[usize]) -> Result<ForwardOutput> {
@@ -91,6 +112,10 @@ impl KernelEngine {
 impl InferenceEngine for KernelEngine {
     fn name(&self) -> String {
         self.backbone.kernel().to_string()
+    }
+
+    fn backbone(&self) -> Option<&Backbone> {
+        Some(&self.backbone)
     }
 
     fn takes(&self, height: usize, width: usize) -> bool {

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use camshaft_common::explain::TargetLayer;
+use camshaft_kernels::Backbone;
 use candle_core::{Error, Result, Tensor};
 use parking_lot::Mutex;
 
@@ -33,7 +34,7 @@ use super::kernel_engine::KernelEngine;
 use super::layer_point::LayerPoint;
 use super::unfolded_convolution::{LayerConvolution, UnfoldedConv};
 use crate::checkpoint::{Weights, WeightsFile};
-use crate::compute::{Backend, ComputeMode};
+use crate::compute::{Backend, ComputeMode, PrecisionError};
 use layers::{CandleLayers, FoldedNetwork};
 
 /// The shapes of a network's parts.
@@ -89,6 +90,12 @@ impl ResNet {
                     folded.for_kernels(|it| KernelEngine::new(kernel, it, &head, &input))?;
                 engine.map(|engine| -> Box<dyn InferenceEngine> { Box::new(engine) })
             }
+            Backend::Int8 { kernel, statistics } => {
+                let engine = folded.for_kernels(|it| {
+                    KernelEngine::calibrated(*kernel, it, statistics, &head, &input)
+                })?;
+                Some(Box::new(engine.map_err(PrecisionError::from)?))
+            }
             #[cfg(feature = "cuda")]
             Backend::Cuda { device, format, largest_batch } => {
                 let settings = (*format, *largest_batch);
@@ -113,6 +120,11 @@ impl ResNet {
     /// The engine's name; none if candle runs every pass.
     pub(crate) fn engine_name(&self) -> Option<String> {
         self.engine.as_ref().map(|engine| engine.name())
+    }
+
+    /// The CPU's kernels that run it, if they do.
+    pub(crate) fn backbone(&self) -> Option<&Backbone> {
+        self.engine.as_ref()?.backbone()
     }
 
     /// Lets another engine run its passes.
