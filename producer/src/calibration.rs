@@ -147,14 +147,14 @@ pub(crate) fn folder_of(model: &ModelReference) -> Option<Location> {
 pub(crate) fn take(run: &mut RunConfig, found: FoundCalibration, min: MinAgreement) -> bool {
     let FoundCalibration { reference, agreement } = found;
     let used = min.is_met_by(&agreement);
-    run.int8 = Some(Int8Outcome { agreement, used });
+    let outcome = Int8Outcome { agreement, used };
+    run.int8 = Some(outcome);
     if used {
-        print_line(&format!("Computed in int8: {agreement}"));
+        print_line(&outcome.to_string());
         run.model.options.calibration = Some(reference);
     } else {
         print_line(&format!(
-            "Not computed in int8: {agreement}, less than --min-agreement {min} asks for; bf16 instead, \
-             or f32 on a CPU without it"
+            "{outcome}; --min-agreement asks for {min}. bf16 instead, or f32 on a CPU without it"
         ));
     }
     used

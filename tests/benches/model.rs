@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use camshaft_common::explain::ExplainOptions;
 use camshaft_model::{
-    ComputeSettings, DeviceChoice, ExplainRequest, KernelChoice, Model, ModelFiles, Precision,
-    StartedBatch,
+    CalibrationImages, CalibrationProgress, ComputeSettings, DeviceChoice, ExplainRequest,
+    KernelChoice, Model, ModelFiles, Precision, StartedBatch, calibrate,
 };
+use camshaft_vision::input::InputRule;
 
 const WARM_UP_BATCHES: usize = 5;
 /// A GPU chooses how it computes between the first batches of a size.
@@ -82,6 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let largest_batch = batch.parse().unwrap_or(LARGEST_BATCH);
     let compute = ComputeSettings { precision, kernel, largest_batch };
+    let files = if precision == Precision::Int8 { calibrated(files)? } else { files };
     let model = Model::load(&files, &device.open()?, compute)?;
     if batch != "-" {
         let options = ExplainOptions::default();
@@ -102,6 +104,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The model with scales for 8 bits. Which ones makes no difference to its speed.
+fn calibrated(files: ModelFiles) -> Result<ModelFiles, Box<dyn Error>> {
+    let images = [noise_pixels(&files.config().input, 1)];
+    let images = CalibrationImages { calibrating: &images, compared: &images };
+    let calibration = calibrate(&files, images, &CalibrationProgress::default())?;
+    Ok(files.with_calibration(calibration))
+}
+
+/// Pixels of a batch of random images.
+fn noise_pixels(rule: &InputRule, batch: usize) -> Vec<u8> {
+    let values = 0..batch * rule.height * rule.width * 3;
+    values.map(|at| ((at * 2_654_435_761) >> 13) as u8).collect()
+}
+
 fn print_rate(model: &Model, device: DeviceChoice, batch: &str, rate: f64) {
     let (precision, kernel) = (model.precision(), model.kernel());
     println!(
@@ -114,9 +130,7 @@ fn print_rate(model: &Model, device: DeviceChoice, batch: &str, rate: f64) {
 fn rate(model: &Model, measurement: &Measurement) -> Result<f64, Box<dyn Error>> {
     let &Measurement { batch, warm_up, time, ref options } = measurement;
     let rule = &model.config().input;
-    let pixels: Vec<u8> = (0..batch * rule.height * rule.width * 3)
-        .map(|at| ((at * 2_654_435_761) >> 13) as u8)
-        .collect();
+    let pixels = noise_pixels(rule, batch);
     let requests = vec![ExplainRequest { options, label: None }; batch];
     let begin = || model.begin_batch(&pixels, &requests);
     let finish = |started: StartedBatch| -> Result<(), Box<dyn Error>> {

@@ -16,6 +16,7 @@ mod faults;
 mod generations;
 mod golden;
 mod hostile;
+mod int8;
 mod labels;
 mod lists;
 mod messy_folders;

@@ -23,13 +23,14 @@ pub struct EngineArgs {
     /// Where the model runs: auto, cpu, cuda or cuda:N
     #[arg(long, env = "CAMSHAFT_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Number format of the network: f32 or bf16, and on a GPU also f16 or tf32. auto is f16 on a
-    /// GPU, bf16 on a CPU with fast bf16 instructions (Intel's with AMX, AMD's since Zen 4), and f32
-    /// on all others
+    /// Number format of the network: f32 or bf16, on a GPU also f16 or tf32, and on a CPU int8, which
+    /// is the fastest and has to agree with f32 on a sample of the images: see docs/cpu.md. auto is
+    /// f16 on a GPU, bf16 on a CPU with fast bf16 instructions (Intel's with AMX, AMD's since Zen 4),
+    /// and f32 on all others
     #[arg(long, env = "CAMSHAFT_PRECISION", default_value = "auto")]
     pub precision: Precision,
     /// What multiplies on a CPU: auto, candle, amx-bf16, amx-bf16x3, avx512-bf16, avx512, avx2
-    /// or neon
+    /// or neon, and for int8 amx-int8, avx512-vnni, avx-vnni, neon-i8mm, neon-dot or portable-int8
     #[arg(long, env = "CAMSHAFT_KERNEL", default_value = "auto", hide = true)]
     pub kernel: KernelChoice,
     /// Images that the network takes at once: a number, or auto for the largest batch that still

@@ -75,6 +75,18 @@ pub struct Int8Outcome {
     pub used: bool,
 }
 
+impl fmt::Display for Int8Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { agreement, used } = self;
+        match used {
+            true => write!(f, "Computed in int8: {agreement}"),
+            false => {
+                write!(f, "Not computed in int8, which does not agree well enough: {agreement}")
+            }
+        }
+    }
+}
+
 /// A calibration can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CalibrationError {

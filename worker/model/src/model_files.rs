@@ -157,7 +157,8 @@ impl ModelFiles {
     }
 
     /// The same model, computed in 8 bits.
-    pub(crate) fn with_calibration(self, calibration: Calibration) -> Self {
+    #[must_use]
+    pub fn with_calibration(self, calibration: Calibration) -> Self {
         Self { calibration: Some(Arc::new(calibration)), ..self }
     }
 

@@ -8,7 +8,7 @@ use camshaft_common::model::ModelIdentity;
 use camshaft_common::prediction::ModelRecord;
 use camshaft_model::{
     ComputeDevice, ComputeSettings, ExplainRequest, ExplainedImage, Model, ModelError, ModelFiles,
-    StartedBatch,
+    Precision, StartedBatch,
 };
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot};
@@ -82,7 +82,11 @@ impl ModelThread {
         first: Option<&ModelFiles>,
     ) -> Result<Self, ModelError> {
         let mut models = RecentlyUsed::new(KEPT_MODELS);
-        if let Some(files) = first {
+        // In 8 bits the first model is that of the first job, with its run's calibration.
+        let waits = |files: &&ModelFiles| {
+            compute.precision == Precision::Int8 && files.calibration().is_none()
+        };
+        if let Some(files) = first.filter(|files| !waits(files)) {
             let model = Ok(Model::load(files, &device, compute)?);
             models.insert(LoadedModel { identity: files.identity().clone(), model });
         }

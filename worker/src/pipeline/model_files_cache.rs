@@ -115,10 +115,15 @@ impl ModelFilesCache {
             if pinned.identity().same_content(wanted) {
                 return Ok(Arc::clone(pinned));
             }
-            return Err(Arc::new(ModelUnavailable::Pinned {
-                ours: pinned.identity().reference.to_string(),
-                wanted: format!("{} ({})", wanted.reference, wanted.digest),
-            }));
+            let calibration = wanted.options.calibration.clone();
+            let in_8_bits = calibration.map(|it| pinned.identity().clone().with_calibration(it));
+            // The same model, computed in 8 bits, may be used.
+            if !in_8_bits.is_some_and(|ours| ours.same_content(wanted)) {
+                return Err(Arc::new(ModelUnavailable::Pinned {
+                    ours: pinned.identity().reference.to_string(),
+                    wanted: format!("{} ({})", wanted.reference, wanted.digest),
+                }));
+            }
         }
         let (mut progress, since) = match self.shared.find_or_read(wanted) {
             Found::Kept(files) => return Ok(files),

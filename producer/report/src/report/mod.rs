@@ -109,6 +109,7 @@ pub async fn build(
         found.label_audit.map(|audit| LabelAudit { all_layers_trained, ..audit });
     overview.notes.extend(left_out);
     overview.notes.extend(built.manifest_note);
+    overview.notes.extend(run.int8.map(|int8| format!("{int8}.")));
     overview.notes.extend(shortcuts.note);
     overview.notes.extend(trust.note);
     overview.notes.extend(notes);
