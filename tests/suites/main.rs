@@ -17,6 +17,7 @@ mod generations;
 mod golden;
 mod hostile;
 mod labels;
+mod large_photos;
 mod lists;
 mod messy_folders;
 mod monitoring;
