@@ -117,10 +117,9 @@ fn no_jpeg_is_both_accepted_and_wrong() {
 }
 
 #[test]
-fn every_jpeg_is_the_same_picture_at_every_scale() {
+fn every_jpeg_is_read_or_refused_alike_at_every_scale() {
     let folder = make("make_jpegs.py");
     let limits = ImageLimits::default();
-    let mut worst = (0.0, String::new());
     for Sample { name, file, .. } in samples(folder.path(), "expected", ".jpg") {
         let whole = decode(&file, &limits, Transparency::OverWhite);
         for scale in DecodedScale::REDUCED {
@@ -128,17 +127,8 @@ fn every_jpeg_is_the_same_picture_at_every_scale() {
             assert_eq!(reduced.is_ok(), whole.is_ok(), "{name} at {scale:?}");
             let (Ok(reduced), Ok(whole)) = (reduced, &whole) else { continue };
             assert_eq!(reduced.pixels.dimensions(), scale.reduce(whole.dimensions()), "{name}");
-            let means = [whole, &reduced.pixels].map(|picture| {
-                let sum: u64 = picture.as_raw().iter().map(|&byte| u64::from(byte)).sum();
-                sum as f64 / picture.as_raw().len() as f64
-            });
-            let off = (means[0] - means[1]).abs();
-            if off > worst.0 {
-                worst = (off, format!("{name} at {scale:?}"));
-            }
         }
     }
-    println!("the mean of {} is {:.2} levels off", worst.1, worst.0);
 }
 
 #[test]

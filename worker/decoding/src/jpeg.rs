@@ -403,7 +403,7 @@ impl<'a> JpegStructure<'a> {
 fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     loop {
         let rest = bytes.get(*at..)?;
-        let found = rest.iter().position(|&byte| byte == 0xff)?;
+        let found = memchr::memchr(0xff, rest)?;
         let code = *rest.get(found + 1)?;
         // Any number of 0xFF may precede a code.
         *at += found + if code == 0xff { 1 } else { 2 };

@@ -16,8 +16,10 @@ use crate::picture::Picture;
 
 /// The decoded picture is at least as many times as large as the one that the input is cut from. Then
 /// the antialiasing filter reads several pixels for each of the input's, as in the full picture, and
-/// what decoding leaves out are frequencies that the filter suppresses.
-const TIMES_INPUT: u32 = 2;
+/// what decoding leaves out are frequencies that the filter suppresses. Measured: of 290 photographs at
+/// 2.4 times the input's side, 8 had maps with a cosine below 0.999 to those of the full picture; at 3.5
+/// times, 2, whose maps were almost zero.
+const TIMES_INPUT: u32 = 3;
 /// The same for the picture that measures are taken of.
 const TIMES_MEASURED: u32 = 2;
 /// An overlay of a reduced JPEG has at least this share of the longest side that was asked for. A
@@ -114,15 +116,17 @@ mod tests {
             ((500, 375), cut(256), usual, Full),
             ((4032, 3024), cut(256), Some(OverlaySize::Full), Full),
             ((4032, 3024), cut(256), Some(OverlaySize::AtMost(5000)), Full),
-            ((4032, 3024), cut(256), small, Quarter),
-            ((4032, 3024), cut(256), None, Quarter),
-            ((4096, 4096), cut(256), None, Eighth),
-            // Measures need 512 pixels, a network that reads 384 twice that.
-            ((4088, 4088), cut(224), None, Quarter),
-            ((2032, 2032), cut(224), None, Half),
-            ((4032, 3024), cut(384), None, Half),
-            ((1100, 9000), cut(224), None, Half),
-            ((9000, 1100), rule(Resize::Stretch), None, Half),
+            ((4032, 3024), cut(224), small, Quarter),
+            ((4032, 3024), cut(224), None, Quarter),
+            ((4032, 3024), cut(256), None, Half),
+            ((6144, 6144), cut(256), None, Eighth),
+            // A network that reads 224 needs 672 pixels, measures need 512.
+            ((2688, 2688), cut(224), None, Quarter),
+            ((2684, 2684), cut(224), None, Half),
+            ((2048, 2048), cut(100), None, Quarter),
+            ((2044, 2044), cut(100), None, Half),
+            ((1400, 9000), cut(224), None, Half),
+            ((9000, 1300), rule(Resize::Stretch), None, Full),
             ((1, 60_000), rule(Resize::Stretch), None, Full),
             ((65_500, 65_500), cut(9000), None, Half),
         ] {
