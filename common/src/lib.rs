@@ -7,6 +7,7 @@
 
 pub mod backoff;
 pub mod camera;
+pub mod decoded_scale;
 pub mod entity_tag;
 pub mod explain;
 mod finite;

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::camera::Camera;
+use crate::decoded_scale::DecodedScale;
 use crate::explain::{FusedLayers, Method};
 use crate::finite::finite;
 use crate::key::ImageKey;
@@ -65,6 +66,10 @@ pub struct ImageRecord {
     pub width: Option<u32>,
     /// Rows of pixels after its EXIF orientation; unknown if it could not be decoded.
     pub height: Option<u32>,
+    /// The scale at which it was decoded for the network, its measures and its overlays. Absent if every
+    /// pixel was decoded, in failures, and in older results.
+    #[serde(skip_serializing_if = "DecodedScale::is_full", default)]
+    pub decoded_scale: DecodedScale,
     /// The part of the image that the network saw and that maps cover: left, top, right and bottom
     /// edge as shares of width and height. Absent if it is the whole image.
     #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "finite")]

@@ -50,6 +50,7 @@ def messages():
         }},
         "explain": EXPLAIN | {
             "method": "layer-cam,grad-cam++", "layer": "layer3+layer4,layer2", "target": "class:dog",
+            "overlay_size": "1024",
         },
     })
     write("message", "folder.json", job | {"model": MODEL | {"reference": "gs://bucket/model"}})

@@ -87,3 +87,56 @@ pub fn write_small_model(folder: &Path) {
     assert_ne!(small, config, "the bundled model's input is no longer 224×224");
     fs::write(folder.join("config.json"), small).expect("the config can be written");
 }
+
+/// Writes JPEGs of 12 megapixels, and returns their keys and upright sizes: photographs as large as a
+/// phone's, mosaics of sixteen, one of a size that is no multiple of eight, and one held upright.
+///
+/// # Panics
+/// If they cannot be written.
+#[must_use]
+pub fn write_large_photos(folder: &Path) -> Vec<(String, (u32, u32))> {
+    let mut files = files_below(&repository::root().join("tests/data/photos"));
+    files.sort();
+    let photos: Vec<_> = files.iter().filter_map(|file| image::open(file).ok()).collect();
+    let photo = |index: usize, width: u32, height: u32| {
+        photos[index % photos.len()].resize_exact(width, height, FilterType::CatmullRom).to_rgb8()
+    };
+    let mut written = Vec::new();
+    for (index, (width, height)) in
+        [(4032, 3024), (3999, 3001), (4000, 3000), (4032, 3024), (4030, 3022)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut large = RgbImage::new(width, height);
+        let tiles = if index < 2 { 4 } else { 1 };
+        for tile in 0..tiles * tiles {
+            let (x, y) = (tile % tiles * (width / tiles), tile / tiles * (height / tiles));
+            let (right, below) = (width - x, height - y);
+            let sides = if tiles == 1 { (right, below) } else { (width / tiles, height / tiles) };
+            let part = photo(7 * index + 3 * tile as usize, sides.0, sides.1);
+            image::imageops::replace(&mut large, &part, i64::from(x), i64::from(y));
+        }
+        let mut file = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 92);
+        large.write_with_encoder(encoder).expect("it can be encoded");
+        let key = format!("large-{index}.jpg");
+        let is_turned = index == 4;
+        let file = if is_turned { turned(&file) } else { file };
+        fs::write(folder.join(&key), file).expect("it can be written");
+        written.push((key, if is_turned { (height, width) } else { (width, height) }));
+    }
+    written
+}
+
+/// A JPEG file with an EXIF orientation of 6: the camera was held upright.
+///
+/// # Panics
+/// If it is no JPEG.
+#[must_use]
+pub fn turned(jpeg: &[u8]) -> Vec<u8> {
+    let (start, rest) = jpeg.split_at(2);
+    assert_eq!(start, [0xff, 0xd8], "a JPEG");
+    // One directory with one entry: tag 0x0112, a short, one of it, 6.
+    let exif = b"\xff\xe1\x00\x22Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    [start, &exif[..], rest].concat()
+}

@@ -132,7 +132,7 @@ fn reference(case: &serde_json::Value) -> (usize, Vec<f32>) {
     (class, serde_json::from_value(map.unwrap()["values"].clone()).unwrap())
 }
 
-fn cosine(ours: &[f32], theirs: &[f32]) -> f64 {
+pub(super) fn cosine(ours: &[f32], theirs: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };

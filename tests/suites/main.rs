@@ -18,6 +18,7 @@ mod golden;
 mod hostile;
 mod int8;
 mod labels;
+mod large_photos;
 mod lists;
 mod messy_folders;
 mod monitoring;

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use camshaft_common::decoded_scale::DecodedScale;
 use camshaft_common::prediction::FailureClass;
 use camshaft_common::transparency::Transparency;
-use camshaft_decoding::{ImageLimits, decode};
+use camshaft_decoding::{ImageLimits, decode, decode_at_scale};
 use camshaft_tests::repository;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
@@ -113,6 +114,21 @@ fn no_jpeg_is_both_accepted_and_wrong() {
     assert!(comparison.wrong.is_empty(), "{:#?}", comparison.wrong);
     assert!(comparison.refused.is_empty(), "{:#?}", comparison.refused);
     assert!(comparison.compared > 2000, "only {} pictures were made", comparison.compared);
+}
+
+#[test]
+fn every_jpeg_is_read_or_refused_alike_at_every_scale() {
+    let folder = make("make_jpegs.py");
+    let limits = ImageLimits::default();
+    for Sample { name, file, .. } in samples(folder.path(), "expected", ".jpg") {
+        let whole = decode(&file, &limits, Transparency::OverWhite);
+        for scale in DecodedScale::REDUCED {
+            let reduced = decode_at_scale(&file, &limits, Transparency::OverWhite, &|_size| scale);
+            assert_eq!(reduced.is_ok(), whole.is_ok(), "{name} at {scale:?}");
+            let (Ok(reduced), Ok(whole)) = (reduced, &whole) else { continue };
+            assert_eq!(reduced.pixels.dimensions(), scale.reduce(whole.dimensions()), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -17,7 +17,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use camshaft_common::explain::{
-    Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, OverlayOpacity, Target,
+    Choices, Colormap, ExplainOptions, FusedLayers, Method, OverlayFormat, OverlayOpacity,
+    OverlaySize, Target,
 };
 use camshaft_common::model::{ClassesReference, ModelOptions, ModelReference, ModelRequest};
 use camshaft_common::secret::Secret;
@@ -55,6 +56,10 @@ pub struct ExplainArgs {
     /// hot, at most --alpha, so that what is cold stays the photograph)
     #[arg(long, env = "CAMSHAFT_OVERLAY_STYLE", default_value = "constant", value_name = "STYLE")]
     pub overlay_style: OverlayOpacity,
+    /// Longest side of overlays in pixels, or full; smaller images keep their own size. JPEGs are
+    /// decoded no larger than that and the network need, so full takes more time and memory
+    #[arg(long, env = "CAMSHAFT_OVERLAY_SIZE", default_value = "2048", value_name = "N|full")]
+    pub overlay_size: OverlaySize,
     /// Record each image's whole embedding (2048 numbers for a ResNet-50, 5.5 KB an image), not
     /// only its sketch; --embeddings=false ends that
     #[arg(
@@ -81,9 +86,20 @@ impl From<ExplainArgs> for ExplainOptions {
             alpha,
             overlay,
             overlay_style,
+            overlay_size,
             embeddings,
         } = args;
-        Self { method, layer, target, colormap, alpha, overlay, overlay_style, embeddings }
+        Self {
+            method,
+            layer,
+            target,
+            colormap,
+            alpha,
+            overlay,
+            overlay_style,
+            overlay_size,
+            embeddings,
+        }
     }
 }
 

@@ -30,6 +30,11 @@ pub struct ExplainOptions {
     /// Where the heat map is opaque. The field is absent if everywhere, as in older messages.
     #[serde(skip_serializing_if = "OverlayOpacity::is_constant", default)]
     pub overlay_style: OverlayOpacity,
+    /// How large overlays are. It decides also the scale at which JPEGs are decoded. Always written: if
+    /// it is absent, the message or record is of an older version, whose overlays had the size of their
+    /// images.
+    #[serde(default = "OverlaySize::of_older_versions")]
+    pub overlay_size: OverlaySize,
     /// Whether results hold the whole embedding beside its sketch. The field is absent if not, as in
     /// older messages.
     #[serde(skip_serializing_if = "Not::not", default)]
@@ -46,6 +51,7 @@ impl Default for ExplainOptions {
             alpha: 0.4,
             overlay: OverlayFormat::Jpeg,
             overlay_style: OverlayOpacity::Constant,
+            overlay_size: OverlaySize::default(),
             embeddings: false,
         }
     }
@@ -95,7 +101,7 @@ mod layer;
 mod overlay;
 
 pub use layer::{FusedLayers, TargetLayer};
-pub use overlay::{Colormap, OverlayFormat, OverlayOpacity};
+pub use overlay::{Colormap, OverlayFormat, OverlayOpacity, OverlaySize};
 
 /// The error for a text that is not one of an enum's words.
 fn unknown_word<T: VariantArray + fmt::Display>(
@@ -310,15 +316,39 @@ mod tests {
         let json = serde_json::to_string(&options).unwrap();
         assert_eq!(
             json,
-            r#"{"method":"grad-cam","layer":"layer4","target":"class:great dane","colormap":"jet","alpha":0.4,"overlay":"jpeg"}"#
+            r#"{"method":"grad-cam","layer":"layer4","target":"class:great dane","colormap":"jet","alpha":0.4,"overlay":"jpeg","overlay_size":"2048"}"#
         );
         assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
         let options =
             ExplainOptions { embeddings: true, overlay_style: OverlayOpacity::Heat, ..options };
         let json = serde_json::to_string(&options).unwrap();
-        let end = r#""overlay":"jpeg","overlay_style":"heat","embeddings":true}"#;
+        let end =
+            r#""overlay":"jpeg","overlay_style":"heat","overlay_size":"2048","embeddings":true}"#;
         assert!(json.ends_with(end), "{json}");
         assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
+    }
+
+    #[test]
+    fn overlays_of_older_messages_are_as_large_as_their_images() {
+        let older = r#"{"method":"grad-cam","layer":"layer4","target":"top1","colormap":"jet","alpha":0.4,"overlay":"jpeg"}"#;
+        let options: ExplainOptions = serde_json::from_str(older).unwrap();
+        assert_eq!(options.overlay_size, OverlaySize::Full);
+        assert_ne!(options, ExplainOptions::default());
+        let json = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<ExplainOptions>(&json).unwrap(), options);
+    }
+
+    #[test]
+    fn overlay_sizes_are_pixels_of_the_longest_side_or_full() {
+        for (text, size) in [("full", OverlaySize::Full), ("64", OverlaySize::AtMost(64))] {
+            assert_eq!((text.parse(), size.to_string()), (Ok(size), text.to_owned()));
+        }
+        for text in ["", "63", "0", "-1", "+200", "65536", "99999999999", "2k", "Full", "1024px"] {
+            let error = text.parse::<OverlaySize>().unwrap_err().to_string();
+            let end =
+                "is not an overlay size; use full, or the longest side in pixels, 64 to 65535";
+            assert!(error.ends_with(end), "{error}");
+        }
     }
 
     #[test]

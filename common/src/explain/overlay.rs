@@ -1,4 +1,7 @@
-//! How an overlay looks: its colours, its file format, and where its heat map is opaque.
+//! How an overlay looks: its colours, its file format, its size, and where its heat map is opaque.
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, VariantArray};
@@ -132,4 +135,66 @@ impl OverlayOpacity {
 
 fn unknown_overlay_style(text: &str) -> ParseChoiceError {
     unknown_word::<OverlayOpacity>("overlay style", text)
+}
+
+/// How large overlays are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum OverlaySize {
+    /// As large as their images.
+    Full,
+    /// Reduced to at most this many pixels on the longer side. Smaller images keep their own size.
+    AtMost(u32),
+}
+serialize_as_text!(OverlaySize);
+
+impl OverlaySize {
+    /// The least that can be asked for, in pixels. On less nobody sees what the model looked at.
+    pub const SMALLEST: u32 = 64;
+    /// The most that can be asked for: the longest side that the format JPEG has.
+    pub const LARGEST: u32 = 65_535;
+
+    /// The size that overlays have had in messages and records without a field for it.
+    pub(super) fn of_older_versions() -> Self {
+        Self::Full
+    }
+}
+
+impl Default for OverlaySize {
+    /// As many pixels as a screen is wide.
+    fn default() -> Self {
+        Self::AtMost(2048)
+    }
+}
+
+impl fmt::Display for OverlaySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::AtMost(pixels) => pixels.fmt(f),
+        }
+    }
+}
+
+impl FromStr for OverlaySize {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "full" {
+            return Ok(Self::Full);
+        }
+        let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(pixels @ Self::SMALLEST..=Self::LARGEST) if is_digits => Ok(Self::AtMost(pixels)),
+            _ => Err(ParseChoiceError {
+                what: "overlay size",
+                text: text.to_owned(),
+                choices: format!(
+                    "full, or the longest side in pixels, {} to {}",
+                    Self::SMALLEST,
+                    Self::LARGEST
+                ),
+            }),
+        }
+    }
 }

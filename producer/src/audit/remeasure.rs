@@ -203,7 +203,11 @@ impl Remeasuring {
         let Ok(mut record) = serde_json::from_slice::<PredictionRecord>(&content.bytes) else {
             return Ok(RemeasureOutcome::Left(DAMAGED));
         };
-        if record.image.measures.is_some_and(|measures| measures.version >= MEASURES_VERSION) {
+        // Of a picture that was decoded at a reduced scale, the JPEG's blocks were not measured.
+        let is_complete = |measures: ImageMeasures| {
+            measures.version >= MEASURES_VERSION && measures.blocking.is_some()
+        };
+        if record.image.measures.is_some_and(is_complete) {
             return Ok(RemeasureOutcome::Complete);
         }
         if self.awaits_audit(&file) || record.image.key != file.key {

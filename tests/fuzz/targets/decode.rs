@@ -8,9 +8,10 @@ use std::cell::Cell;
 use std::panic::{catch_unwind, set_hook, take_hook};
 use std::time::Duration;
 
+use camshaft_common::decoded_scale::DecodedScale;
 use camshaft_common::prediction::FailureClass;
 use camshaft_common::transparency::Transparency;
-use camshaft_decoding::{DecodeError, ImageLimits};
+use camshaft_decoding::{DecodeError, DecodedPicture, ImageLimits};
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;
 
@@ -47,17 +48,34 @@ fuzz_target!(
         let used = (MEMORY.peak_usage() - before) as u64;
         let allowed = FIXED_BYTES + LIMITS.max_bytes * 4 + LIMITS.max_pixels * BYTES_PER_PIXEL;
         assert!(used <= allowed, "{} bytes of file took {used} bytes of memory", bytes.len());
-        match decoded {
+        match &decoded {
             Ok(Ok(picture)) => {
                 let (width, height) = picture.dimensions();
                 assert!(width > 0 && height > 0 && width.max(height) <= LIMITS.max_side);
                 assert!(u64::from(width) * u64::from(height) <= LIMITS.max_pixels);
             }
-            Ok(Err(error)) => check(&error, bytes.len() as u64),
+            Ok(Err(error)) => check(error, bytes.len() as u64),
             Err(_panic) => {}
         }
+        decode_reduced(bytes, matches!(decoded, Ok(Ok(_))));
     }
 );
+
+/// At a reduced scale the same files are pictures.
+fn decode_reduced(bytes: &[u8], is_picture: bool) {
+    let scale = DecodedScale::REDUCED[bytes.len() % DecodedScale::REDUCED.len()];
+    DECODING.set(true);
+    let reduced = catch_unwind(|| {
+        camshaft_decoding::decode_at_scale(bytes, &LIMITS, Transparency::OverWhite, &|_size| scale)
+    });
+    DECODING.set(false);
+    let Ok(reduced) = reduced else { return };
+    // A reduced picture takes less time: the limit may stop only the other.
+    assert!(reduced.is_ok() || !is_picture, "{:?} at {scale:?}", reduced.err());
+    if let Ok(DecodedPicture { pixels, frame }) = reduced {
+        assert_eq!(pixels.dimensions(), frame.scale.reduce(frame.size));
+    }
+}
 
 /// Checks that a message is one line whose length does not depend on the file.
 fn check(error: &DecodeError, bytes: u64) {

@@ -8,7 +8,8 @@
 //! missing end marker, if there is one scan and it is complete. A scan with invalid codes or with
 //! too few data is refused, although Pillow reads it.
 
-use camshaft_jpeg::{JpegError, MAX_SIDE};
+use camshaft_common::decoded_scale::{DecodedFrame, DecodedScale};
+use camshaft_jpeg::{DecodeSettings, JpegError, MAX_SIDE};
 use image::RgbImage;
 use image::metadata::Orientation;
 
@@ -16,7 +17,7 @@ use super::error::{DecodeError, one_line};
 use super::limits::ImageLimits;
 use super::recognise::EncodedFormat;
 use super::watch::Watch;
-use super::{RGB_BYTES, upright};
+use super::{ChooseScale, DecodedPicture, RGB_BYTES, upright};
 
 const FORMAT: EncodedFormat = EncodedFormat::Jpeg;
 
@@ -47,22 +48,64 @@ pub(super) fn decode(
     bytes: &[u8],
     limits: &ImageLimits,
     watch: &Watch,
-) -> Result<RgbImage, DecodeError> {
+    choose_scale: ChooseScale<'_>,
+) -> Result<DecodedPicture, DecodeError> {
     let structure = JpegStructure::read(bytes);
-    let Frame { width, height, .. } = *structure.check(limits)?;
+    let frame = structure.check(limits)?;
     // A further scan that refines the picture may be missing; nothing in the file tells.
     if structure.end.is_none() && !structure.one_scan {
         return Err(DecodeError::Truncated { format: FORMAT });
     }
-    let coefficient_bytes = structure.memory() + WORKING_BYTES;
-    let coefficient_bytes = usize::try_from(coefficient_bytes).unwrap_or(usize::MAX);
-    let is_late = || watch.step();
-    let picture = camshaft_jpeg::decode(bytes, (width, height), coefficient_bytes, &is_late);
-    let picture = picture.map_err(|error| structure.decode_error(error))?;
-    let image = RgbImage::from_raw(width, height, picture)
+    let size = (frame.width, frame.height);
+    let orientation = structure.orientation();
+    let scale = choose_scale(upright_size(size, orientation));
+    let max_coefficient_bytes = structure.memory(DecodedScale::Full) + WORKING_BYTES;
+    let settings = DecodeSettings {
+        size,
+        divisor: scale.divisor(),
+        max_coefficient_bytes: usize::try_from(max_coefficient_bytes).unwrap_or(usize::MAX),
+    };
+    let pixels = camshaft_jpeg::decode(bytes, settings, &|| watch.step());
+    let pixels = pixels.map_err(|error| structure.decode_error(error))?;
+    let (width, height) = scale.reduce(size);
+    let image = RgbImage::from_raw(width, height, pixels)
         .expect("three bytes were returned for each pixel");
-    let orientation = structure.exif.and_then(Orientation::from_exif_chunk);
-    Ok(upright(image, orientation.unwrap_or(Orientation::NoTransforms)))
+    Ok(DecodedPicture {
+        pixels: upright(image, orientation),
+        frame: upright_frame(size, scale, orientation),
+    })
+}
+
+/// True if the orientation makes columns of rows.
+fn turns(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    )
+}
+
+fn upright_size((width, height): (u32, u32), orientation: Orientation) -> (u32, u32) {
+    if turns(orientation) { (height, width) } else { (width, height) }
+}
+
+/// Where an image of the file's size lies after it is turned upright. In the file, decoded pixels reach
+/// beyond it to the right and below.
+fn upright_frame(size: (u32, u32), scale: DecodedScale, orientation: Orientation) -> DecodedFrame {
+    let beyond = |side: u32| side.next_multiple_of(scale.divisor()) - side;
+    let (right, below) = (beyond(size.0), beyond(size.1));
+    let margin = match orientation {
+        Orientation::NoTransforms | Orientation::Rotate90FlipH => (0, 0),
+        Orientation::FlipHorizontal => (right, 0),
+        Orientation::FlipVertical => (0, below),
+        Orientation::Rotate180 => (right, below),
+        Orientation::Rotate90 => (below, 0),
+        Orientation::Rotate270 => (0, right),
+        Orientation::Rotate270FlipH => (below, right),
+    };
+    DecodedFrame { size: upright_size(size, orientation), scale, margin }
 }
 
 /// The content of the first segment with EXIF metadata, which comes before the picture.
@@ -86,10 +129,15 @@ pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// The most bytes that decoding holds at once.
-pub(super) fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
+pub(super) fn memory_to_decode(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    choose_scale: ChooseScale<'_>,
+) -> Result<u64, DecodeError> {
     let structure = JpegStructure::read(bytes);
-    structure.check(limits)?;
-    Ok(structure.memory())
+    let frame = structure.check(limits)?;
+    let size = upright_size((frame.width, frame.height), structure.orientation());
+    Ok(structure.memory(choose_scale(size)))
 }
 
 fn unsupported(detail: impl Into<String>) -> DecodeError {
@@ -252,12 +300,19 @@ impl<'a> JpegStructure<'a> {
         RGB_BYTES + coefficients.max(RGB_BYTES)
     }
 
-    /// As [`Self::bytes_per_pixel`], for the whole picture, with the padding of coefficients.
-    fn memory(&self) -> u64 {
+    /// As [`Self::bytes_per_pixel`], for the whole picture at a scale, with the padding of coefficients,
+    /// which are those of all pixels at every scale.
+    fn memory(&self, scale: DecodedScale) -> u64 {
         let Some(frame) = &self.frame else { return 0 };
-        let rgb = u64::from(frame.width) * u64::from(frame.height) * RGB_BYTES;
+        let (width, height) = scale.reduce((frame.width, frame.height));
+        let rgb = u64::from(width) * u64::from(height) * RGB_BYTES;
         let coefficients = if self.one_scan { 0 } else { frame.coefficient_bytes() };
         rgb + coefficients.max(rgb)
+    }
+
+    fn orientation(&self) -> Orientation {
+        let orientation = self.exif.and_then(Orientation::from_exif_chunk);
+        orientation.unwrap_or(Orientation::NoTransforms)
     }
 
     /// If the end marker is missing, all damage counts as truncation.
@@ -348,7 +403,7 @@ impl<'a> JpegStructure<'a> {
 fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     loop {
         let rest = bytes.get(*at..)?;
-        let found = rest.iter().position(|&byte| byte == 0xff)?;
+        let found = memchr::memchr(0xff, rest)?;
         let code = *rest.get(found + 1)?;
         // Any number of 0xFF may precede a code.
         *at += found + if code == 0xff { 1 } else { 2 };

@@ -20,6 +20,7 @@ mod watch;
 mod webp;
 
 use alpha::AlphaKind;
+use camshaft_common::decoded_scale::{DecodedFrame, DecodedScale};
 use camshaft_common::transparency::Transparency;
 use claimed_size::claimed_size;
 use image::codecs::bmp::BmpDecoder;
@@ -62,7 +63,37 @@ pub fn decode(
     limits: &ImageLimits,
     transparency: Transparency,
 ) -> Result<RgbImage, DecodeError> {
-    with_decoder(bytes, limits, DecodePicture { transparency })
+    let choose_scale: ChooseScale<'_> = &|_size| DecodedScale::Full;
+    with_decoder(bytes, limits, DecodePicture { transparency, choose_scale })
+        .map(|picture| picture.pixels)
+}
+
+/// Chooses the scale of a JPEG by the width and height of the upright image.
+pub type ChooseScale<'a> = &'a dyn Fn((u32, u32)) -> DecodedScale;
+
+/// A decoded image, perhaps at a reduced scale.
+#[derive(Clone, Debug)]
+pub struct DecodedPicture {
+    /// 8-bit RGB, upright.
+    pub pixels: RgbImage,
+    /// Where the image lies in the pixels.
+    pub frame: DecodedFrame,
+}
+
+/// As [`decode`], but decodes a JPEG at the scale that `choose_scale` gives: a half takes half of the
+/// time and a quarter of the memory. Other formats have no scales; they are decoded at their full size.
+/// The limits are on the full size. At every scale all of a file is read, and damage found.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_at_scale(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    transparency: Transparency,
+    choose_scale: ChooseScale<'_>,
+) -> Result<DecodedPicture, DecodeError> {
+    with_decoder(bytes, limits, DecodePicture { transparency, choose_scale })
 }
 
 /// The most bytes that [`decode`] will hold at once. Reads only the header.
@@ -71,7 +102,20 @@ pub fn decode(
 ///
 /// As [`decode`], as far as the header tells.
 pub fn memory_to_decode(bytes: &[u8], limits: &ImageLimits) -> Result<u64, DecodeError> {
-    with_decoder(bytes, limits, MeasureMemory)
+    memory_to_decode_at_scale(bytes, limits, &|_size| DecodedScale::Full)
+}
+
+/// The most bytes that [`decode_at_scale`] will hold at once. Reads only the header.
+///
+/// # Errors
+///
+/// As [`decode`], as far as the header tells.
+pub fn memory_to_decode_at_scale(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    choose_scale: ChooseScale<'_>,
+) -> Result<u64, DecodeError> {
+    with_decoder(bytes, limits, MeasureMemory { choose_scale })
 }
 
 /// True if a file that begins with these bytes is an image of a format that can be decoded.
@@ -114,20 +158,21 @@ trait DecoderTask {
     ) -> Result<Self::Output, DecodeError>;
 }
 
-struct DecodePicture {
+struct DecodePicture<'a> {
     transparency: Transparency,
+    choose_scale: ChooseScale<'a>,
 }
 
-impl DecoderTask for DecodePicture {
-    type Output = RgbImage;
+impl DecoderTask for DecodePicture<'_> {
+    type Output = DecodedPicture;
 
     fn jpeg(
         self,
         bytes: &[u8],
         limits: &ImageLimits,
         watch: &Watch,
-    ) -> Result<RgbImage, DecodeError> {
-        jpeg::decode(bytes, limits, watch)
+    ) -> Result<DecodedPicture, DecodeError> {
+        jpeg::decode(bytes, limits, watch, self.choose_scale)
     }
 
     fn other(
@@ -135,18 +180,22 @@ impl DecoderTask for DecodePicture {
         decoder: impl ImageDecoder,
         file: FileTraits,
         limits: &ImageLimits,
-    ) -> Result<RgbImage, DecodeError> {
-        decode_picture(decoder, file, limits, self.transparency)
+    ) -> Result<DecodedPicture, DecodeError> {
+        let pixels = decode_picture(decoder, file, limits, self.transparency)?;
+        let frame = DecodedFrame::full(pixels.dimensions());
+        Ok(DecodedPicture { pixels, frame })
     }
 }
 
-struct MeasureMemory;
+struct MeasureMemory<'a> {
+    choose_scale: ChooseScale<'a>,
+}
 
-impl DecoderTask for MeasureMemory {
+impl DecoderTask for MeasureMemory<'_> {
     type Output = u64;
 
     fn jpeg(self, bytes: &[u8], limits: &ImageLimits, _watch: &Watch) -> Result<u64, DecodeError> {
-        jpeg::memory_to_decode(bytes, limits)
+        jpeg::memory_to_decode(bytes, limits, self.choose_scale)
     }
 
     fn other(

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{DecodeError, EncodedFormat, ImageLimits, decode};
 
+mod scale;
 pub(super) mod webp;
 
 /// What Pillow decodes; tests/data/formats/make.py writes it.

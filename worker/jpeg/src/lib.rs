@@ -15,8 +15,20 @@ use session::{Colors, OutputColors, Session};
 /// The longest side that libjpeg reads, in pixels: its `JPEG_MAX_DIMENSION`.
 pub const MAX_SIDE: u32 = 65_500;
 
-/// Decodes a file of the size `(width, height)` in pixels. Returns RGB, row by row:
-/// `height * width * 3` bytes.
+/// How a file is decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeSettings {
+    /// Width and height of the file in pixels, as its caller has found them.
+    pub size: (u32, u32),
+    /// 1 for all pixels; 2, 4 or 8 for one pixel of as many along each axis. libjpeg then transforms
+    /// only the low frequencies of each block.
+    pub divisor: u32,
+    /// What the coefficients of a file of several scans may take.
+    pub max_coefficient_bytes: usize,
+}
+
+/// Decodes a file. Returns RGB, row by row: `height * width * 3` bytes, for the sides of the settings
+/// divided by the divisor and rounded up. At every divisor all of the file is read, and damage found.
 ///
 /// A file may end before its end marker. If it has one scan, the picture is complete nevertheless;
 /// whether scans of another file are missing is for the caller to find out.
@@ -24,17 +36,16 @@ pub const MAX_SIDE: u32 = 65_500;
 /// Grey, YCbCr, RGB, CMYK and YCCK; any sampling factors that libjpeg has; baseline, extended and
 /// progressive processes with Huffman codes. CMYK is taken as inverted, with or
 /// without Adobe's marker, and converted as Pillow does. Beside the pixels this holds a few rows;
-/// for a file of several scans also their coefficients, for which it may take
-/// `max_coefficient_bytes`. Asks `is_late` for each row of blocks, and stops if it is true.
+/// for a file of several scans also their coefficients. Asks `is_late` for each row of blocks, and stops if it is true.
 ///
 /// # Errors
 /// If the file is damaged, of another size, or of a kind that can't be read.
 pub fn decode(
     bytes: &[u8],
-    (width, height): (u32, u32),
-    max_coefficient_bytes: usize,
+    settings: DecodeSettings,
     is_late: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, JpegError> {
+    let DecodeSettings { size: (width, height), divisor, max_coefficient_bytes } = settings;
     let mut session = Session::open(bytes, max_coefficient_bytes, is_late)?;
     let header = session.read_header()?;
     if (header.width, header.height) != (width, height) {
@@ -47,9 +58,9 @@ pub fn decode(
             return Err(JpegError::Unsupported("its components are no known colours".to_owned()));
         }
     };
-    session.start(colors)?;
-    let row_bytes = width as usize * 3;
-    let mut pixels = vec![0; row_bytes * height as usize];
+    session.start(colors, divisor)?;
+    let row_bytes = width.div_ceil(divisor) as usize * 3;
+    let mut pixels = vec![0; row_bytes * height.div_ceil(divisor) as usize];
     match colors {
         OutputColors::Rgb => read_rgb(&mut session, &mut pixels, row_bytes)?,
         OutputColors::Cmyk => read_cmyk(&mut session, &mut pixels, row_bytes)?,
@@ -119,7 +130,8 @@ mod tests {
     #[test]
     fn what_is_no_jpeg_is_an_error() {
         for bytes in [&b""[..], b"\xff\xd8", b"not a picture", b"\xff\xd8\xff\xd9"] {
-            let error = decode(bytes, (1, 1), 1000, &|| false).unwrap_err();
+            let settings = DecodeSettings { size: (1, 1), divisor: 1, max_coefficient_bytes: 1000 };
+            let error = decode(bytes, settings, &|| false).unwrap_err();
             assert!(!error.to_string().is_empty(), "{error:?}");
         }
     }

@@ -106,8 +106,9 @@ impl<'bytes> Session<'bytes> {
         })
     }
 
-    /// Starts the decompression to `colors`. Reads all scans of a file that has several.
-    pub(crate) fn start(&mut self, colors: OutputColors) -> Result<(), JpegError> {
+    /// Starts the decompression to `colors`, at one `divisor`th of the file's size: 1, 2, 4 or 8. Reads
+    /// all scans of a file that has several.
+    pub(crate) fn start(&mut self, colors: OutputColors, divisor: u32) -> Result<(), JpegError> {
         self.run(|state| {
             // SAFETY: as in `read_header`.
             unsafe {
@@ -119,12 +120,15 @@ impl<'bytes> Session<'bytes> {
                 // The exact transform, and smooth chroma: as Pillow does.
                 decompress.dct_method = sys::JDCT_DEFAULT;
                 decompress.do_fancy_upsampling = 1;
+                (decompress.scale_num, decompress.scale_denom) = (1, divisor);
                 sys::jpeg_start_decompress(decompress);
+                let sides = [decompress.image_width, decompress.image_height];
                 assert_eq!(
-                    (decompress.output_width, decompress.output_components as usize),
-                    (decompress.image_width, colors.channels()),
-                    "libjpeg writes rows of another length"
+                    [decompress.output_width, decompress.output_height],
+                    sides.map(|side| side.div_ceil(divisor)),
+                    "libjpeg writes another size"
                 );
+                assert_eq!(decompress.output_components as usize, colors.channels());
             }
         })
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use camshaft_common::decoded_scale::DecodedScale;
 use camshaft_common::job::Job;
 use camshaft_common::prediction::{ImageRecord, StageTimings};
 use camshaft_queue::Delivery;
@@ -94,6 +95,7 @@ fn new_record(job: &Job) -> ImageRecord {
         bytes: job.size,
         width: None,
         height: None,
+        decoded_scale: DecodedScale::Full,
         region: None,
         label: job.result_label().map(str::to_owned),
         class: None,

@@ -1,17 +1,20 @@
 //! Third stage: the file becomes pixels and the network's input, and is measured, unless it has the digest
-//! of a prediction in OUT that can be kept.
+//! of a prediction in OUT that can be kept. No more pixels are decoded than the network, measures and
+//! overlays need.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use camshaft_common::camera::Camera;
-use camshaft_common::explain::OverlayFormat;
+use camshaft_common::decoded_scale::{DecodedFrame, DecodedScale};
+use camshaft_common::explain::{ExplainOptions, OverlayFormat, OverlaySize};
 use camshaft_common::measure::ImageMeasures;
 use camshaft_common::model::FileDigest;
-use camshaft_decoding::{self as decoding, DecodeError, ImageLimits};
+use camshaft_decoding::{self as decoding, DecodeError, DecodedPicture, ImageLimits};
 use camshaft_model::ModelFiles;
 use camshaft_vision::input::{self, InputRule};
-use camshaft_vision::measures;
+use camshaft_vision::picture::Picture;
+use camshaft_vision::{measures, reduction};
 use image::RgbImage;
 
 use super::admitted::Admitted;
@@ -32,7 +35,7 @@ const INPUT_CHANNELS: usize = 3;
 pub struct Decoded {
     /// The image and its delivery.
     pub admitted: Admitted,
-    /// The image's pixels, at its own size.
+    /// The image's pixels, as large as its overlays.
     pub picture: RgbImage,
     /// The network's input as bytes, `[H, W, 3]`, resized as the model's input rule says. A batch takes
     /// it; the network scales it.
@@ -86,17 +89,26 @@ impl Stage for DecodeStage {
 }
 
 /// Bytes of an overlay of a picture of `pixel_bytes`, roughly: of a detailed photograph.
-fn expected_bytes(format: OverlayFormat, pixel_bytes: u64) -> u64 {
-    match format {
+fn expected_bytes(options: &ExplainOptions, pixel_bytes: u64) -> u64 {
+    let drawn_bytes = match options.overlay_size {
+        OverlaySize::Full => pixel_bytes,
+        OverlaySize::AtMost(side) => {
+            let side = u64::from(side);
+            pixel_bytes.min(INPUT_CHANNELS as u64 * side * side)
+        }
+    };
+    match options.overlay {
         OverlayFormat::None => 0,
-        OverlayFormat::Jpeg => pixel_bytes / 6,
-        OverlayFormat::Png | OverlayFormat::Webp => pixel_bytes / 3 * 2,
+        OverlayFormat::Jpeg => drawn_bytes / 6,
+        OverlayFormat::Png | OverlayFormat::Webp => drawn_bytes / 3 * 2,
     }
 }
 
 /// What a decoder's thread makes of a file.
 struct Pixels {
     picture: RgbImage,
+    /// Where the image lay in the pixels that the input and the measures were taken of.
+    frame: DecodedFrame,
     input: Vec<u8>,
     measures: ImageMeasures,
     camera: Option<Camera>,
@@ -112,17 +124,18 @@ impl DecodeStage {
         model: &Arc<ModelFiles>,
         stored: Option<Box<StoredPrediction>>,
     ) -> Result<Pixels, ExitCause> {
-        let measured = self.measure_file(admitted, &file).await?;
+        let needed = NeededSize::of(&admitted.image.job.explain, model);
+        let measured = self.measure_file(admitted, &file, &needed).await?;
         if let Some(kept) = stored.and_then(|stored| stored.of_file(&admitted.image.record)) {
             return Err(ExitCause::Kept(kept));
         }
         let Measured { memory_bytes, elapsed } = measured.map_err(|error| self.cause(error))?;
         let InputRule { height, width, .. } = model.config().input;
         let input_bytes = (INPUT_CHANNELS * height * width) as u64;
-        let explain = &admitted.image.job.explain;
-        let maps = model.explanation_cost(explain).maps as u64;
-        let overlay = explain.overlay;
-        let with_overlays = move |bytes: u64| bytes.max(maps * expected_bytes(overlay, bytes));
+        let options = admitted.image.job.explain.clone();
+        let maps = model.explanation_cost(&options).maps as u64;
+        let overlay_size = options.overlay_size;
+        let with_overlays = move |bytes: u64| bytes.max(maps * expected_bytes(&options, bytes));
         let memory_bytes = with_overlays(memory_bytes) + input_bytes;
         let memory = self.pixel_budget.reserve(memory_bytes).await;
         let rule = Arc::clone(model);
@@ -136,24 +149,30 @@ impl DecodeStage {
             let FetchedFile { bytes, memory: _file_memory } = file;
             let mut memory = memory;
             let started = Instant::now();
-            let picture = decoding::decode(&bytes, &limits, rule.config().transparency)?;
+            let DecodedPicture { pixels, frame } =
+                decoding::decode_at_scale(&bytes, &limits, rule.config().transparency, &|size| {
+                    needed.scale(size)
+                })?;
+            let picture = Picture { pixels: &pixels, frame };
+            let input = input::to_pixels(picture, &rule.config().input);
+            let measures = measures::measure(picture);
+            let picture = reduction::for_overlays(pixels, frame, overlay_size);
             memory.shrink(with_overlays(picture.as_raw().len() as u64) + input_bytes);
-            let input = input::to_pixels(&picture, &rule.config().input);
-            let measures = measures::measure(&picture);
             let camera = decoding::camera(&bytes);
             let elapsed = started.elapsed();
-            Ok(Pixels { picture, input, measures, camera, memory, elapsed })
+            Ok(Pixels { picture, frame, input, measures, camera, memory, elapsed })
         };
         let mut pixels = self.run(memory_bytes, work).await?;
         let image = &mut admitted.image;
         image.timings.decode = pixels.elapsed.as_secs_f64() * 1000.0;
         image.record.camera = pixels.camera.take();
-        let picture = &pixels.picture;
-        traces::note_bytes(picture.as_raw().len());
-        image.record.width = Some(picture.width());
-        image.record.height = Some(picture.height());
+        traces::note_bytes(pixels.picture.as_raw().len());
+        let DecodedFrame { size, scale, .. } = pixels.frame;
+        image.record.width = Some(size.0);
+        image.record.height = Some(size.1);
+        image.record.decoded_scale = scale;
         image.record.measures = Some(pixels.measures);
-        image.record.region = input::region(picture.dimensions(), &model.config().input);
+        image.record.region = input::region(size, &model.config().input);
         Ok(pixels)
     }
 
@@ -163,12 +182,15 @@ impl DecodeStage {
         &self,
         admitted: &mut Admitted,
         file: &FetchedFile,
+        needed: &NeededSize,
     ) -> Result<Result<Measured, DecodeError>, ExitCause> {
-        let (bytes, limits) = (file.bytes.clone(), self.image_limits);
+        let (bytes, limits, needed) = (file.bytes.clone(), self.image_limits, needed.clone());
         let measure = move || {
             let digest = FileDigest::of(&bytes);
             let started = Instant::now();
-            let measured = decoding::memory_to_decode(&bytes, &limits)
+            let memory_bytes =
+                decoding::memory_to_decode_at_scale(&bytes, &limits, &|size| needed.scale(size));
+            let measured = memory_bytes
                 .map(|memory_bytes| Measured { memory_bytes, elapsed: started.elapsed() });
             Ok((digest, measured))
         };
@@ -212,6 +234,30 @@ impl DecodeStage {
             }
             error => error.into(),
         }
+    }
+}
+
+/// How large an image has to be decoded.
+#[derive(Clone, Debug)]
+struct NeededSize {
+    model: Arc<ModelFiles>,
+    /// None if no overlay is drawn.
+    overlay: Option<OverlaySize>,
+}
+
+impl NeededSize {
+    fn of(options: &ExplainOptions, model: &Arc<ModelFiles>) -> Self {
+        let overlay = match options.overlay {
+            OverlayFormat::None => None,
+            OverlayFormat::Jpeg | OverlayFormat::Png | OverlayFormat::Webp => {
+                Some(options.overlay_size)
+            }
+        };
+        Self { model: Arc::clone(model), overlay }
+    }
+
+    fn scale(&self, size: (u32, u32)) -> DecodedScale {
+        reduction::scale_for(size, &self.model.config().input, self.overlay)
     }
 }
 

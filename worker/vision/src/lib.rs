@@ -1,5 +1,5 @@
-//! What the worker does with pixels: it makes the network's input, measures a picture, and draws
-//! heat maps over it. Pure functions.
+//! What the worker does with pixels: it chooses how large a picture is decoded, makes the network's
+//! input, measures a picture, and draws heat maps over it. Pure functions.
 //!
 //! Knows no network and no store, and only the file formats that it writes. Upstream:
 //! `camshaft-decoding`. Downstream: `camshaft-model`, whose files contain an [`input::InputRule`]
@@ -10,3 +10,5 @@ pub mod heat_map;
 pub mod input;
 pub mod measures;
 pub mod overlay;
+pub mod picture;
+pub mod reduction;

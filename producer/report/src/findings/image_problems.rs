@@ -129,6 +129,15 @@ pub(super) fn find(
             measured - bordered
         ));
     }
+    let blocking = table.all_floats("blocking")?;
+    let looked_for = blocking.iter().filter(|value| !value.is_nan()).count();
+    if looked_for < bordered {
+        notes.push(format!(
+            "JPEG blocks were not looked for in {} images, which were decoded at a reduced scale; \
+             camshaft audit --remeasure measures them, without the network",
+            bordered - looked_for
+        ));
+    }
     let spread = RobustSpread::of(&blur);
     let contrast = table.all_floats("contrast")?;
     let grey = chroma.iter().zip(&contrast).filter(|(of, beside)| is_grey(**of, **beside)).count();

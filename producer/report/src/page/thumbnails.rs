@@ -10,11 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use camshaft_common::decoded_scale::DecodedScale;
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::REPORT;
 use camshaft_common::store::{Folder, StoreErrorKind};
 use camshaft_common::transparency::Transparency;
-use camshaft_decoding::{BYTES_PER_PIXEL, ImageLimits, decode, memory_to_decode};
+use camshaft_decoding::{BYTES_PER_PIXEL, ImageLimits, decode_at_scale, memory_to_decode_at_scale};
 use chrono::{DateTime, Utc};
 use futures::stream::{StreamExt, TryStreamExt};
 use image::DynamicImage;
@@ -217,17 +218,29 @@ impl ThumbnailMaker {
 
 /// The memory in MiB that [`shrink`] takes, by the picture's header.
 fn memory_to_shrink(content: &[u8], limits: &ImageLimits) -> Result<u32, String> {
-    let bytes = memory_to_decode(content, limits).map_err(|error| error.to_string())?;
+    let bytes = memory_to_decode_at_scale(content, limits, &scale_for)
+        .map_err(|error| error.to_string())?;
     Ok(u32::try_from(bytes >> 20).unwrap_or(u32::MAX).saturating_add(1))
+}
+
+/// The smallest scale at which a JPEG has twice the pixels of its thumbnail along each axis, so that the
+/// thumbnail is as sharp as one of the whole picture.
+fn scale_for(size: (u32, u32)) -> DecodedScale {
+    let is_enough = |scale: &DecodedScale| {
+        let (width, height) = scale.reduce(size);
+        width.max(height) >= 2 * SIDE
+    };
+    DecodedScale::REDUCED.into_iter().find(is_enough).unwrap_or_default()
 }
 
 /// Decodes a picture and returns its thumbnail as a JPEG.
 fn shrink(content: &[u8], limits: &ImageLimits) -> Result<Vec<u8>, String> {
     // A decoder may panic on a file that was made to break it.
-    let decoded =
-        catch_unwind(AssertUnwindSafe(|| decode(content, limits, Transparency::OverWhite)));
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        decode_at_scale(content, limits, Transparency::OverWhite, &scale_for)
+    }));
     let picture = decoded.map_err(|_panic| "its decoder crashed".to_owned())?;
-    let mut picture = DynamicImage::from(picture.map_err(|error| error.to_string())?);
+    let mut picture = DynamicImage::from(picture.map_err(|error| error.to_string())?.pixels);
     if picture.width().max(picture.height()) > SIDE {
         picture = picture.thumbnail(SIDE, SIDE);
     }
@@ -251,5 +264,17 @@ mod tests {
         let small = image::load_from_memory(&shrink(&file, &limits).unwrap()).unwrap();
         assert_eq!((small.width(), small.height()), (320, 160));
         assert!(shrink(b"no picture", &limits).is_err());
+
+        assert_eq!(
+            [640, 1278, 1279, 4032].map(|side| scale_for((side, 300)).divisor()),
+            [1, 1, 2, 4]
+        );
+        let mut jpeg = Vec::new();
+        JpegEncoder::new_with_quality(&mut jpeg, 90).encode_image(&picture).unwrap();
+        let large = image::RgbImage::from_pixel(2600, 1300, image::Rgb([200, 10, 10]));
+        let mut file = Vec::new();
+        JpegEncoder::new_with_quality(&mut file, 90).encode_image(&large).unwrap();
+        let [of_whole, of_reduced] = [&jpeg, &file].map(|file| shrink(file, &limits).unwrap());
+        assert_eq!(of_whole, of_reduced, "a flat picture of the same shape");
     }
 }

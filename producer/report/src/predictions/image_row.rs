@@ -1,6 +1,7 @@
 //! One image as a row of `predictions.parquet`: its prediction or its failure, and the columns.
 
 use camshaft_common::camera::Camera;
+use camshaft_common::decoded_scale::DecodedScale;
 use camshaft_common::label::{LabelMatcher, LabelProblem};
 use camshaft_common::measure::ImageMeasures;
 use camshaft_common::prediction::{
@@ -26,6 +27,7 @@ pub(crate) struct ImageRow {
     pub(crate) bytes: Option<u64>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
+    pub(crate) decoded_scale: DecodedScale,
     /// The part that the network saw: left, top, right and bottom as shares; none if it is all.
     pub(crate) region: Option<[f32; 4]>,
     pub(crate) digest: Option<String>,
@@ -135,6 +137,7 @@ impl ImageRow {
             bytes: image.bytes,
             width: image.width,
             height: image.height,
+            decoded_scale: image.decoded_scale,
             region: image.region,
             digest: image.digest.map(|digest| digest.to_string()),
             measures: image.measures,
@@ -288,4 +291,5 @@ pub(crate) const COLUMNS: &[Column<ImageRow>] = columns! {
         Cell::Integer(row.camera.as_ref().and_then(|camera| camera.year).map(i64::from))
     };
     "uri" PrefixedText |row| Cell::Text(row.uri.as_deref());
+    "decoded_scale" Text |row| Cell::Text(row.width.map(|_decoded| row.decoded_scale.word()));
 };

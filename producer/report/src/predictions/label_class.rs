@@ -48,6 +48,7 @@ impl LabelMeaning {
 
 #[cfg(test)]
 mod tests {
+    use camshaft_common::decoded_scale::DecodedScale;
     use camshaft_common::key::ImageKey;
     use camshaft_common::label::{LabelProblem, NamedClass};
 
@@ -60,6 +61,7 @@ mod tests {
             bytes: None,
             width: None,
             height: None,
+            decoded_scale: DecodedScale::Full,
             region: None,
             label: Some(label.to_owned()),
             class,

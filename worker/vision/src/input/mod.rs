@@ -9,24 +9,35 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
+use crate::picture::Picture;
+
 mod rule;
 
 pub use rule::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 
 /// Resizes and crops to the input's size: bytes `[height, width, 3]`, with the image's channels.
-/// Does not scale them: [`NormalisationTable`] tells what they mean.
+/// Does not scale them: [`NormalisationTable`] tells what they mean. Of an image at a reduced scale the
+/// input is that of the full size, but for frequencies that were not decoded.
 ///
 /// # Panics
 ///
 /// If the image or the rule has no pixels.
 #[must_use]
-pub fn to_pixels(image: &RgbImage, rule: &InputRule) -> Vec<u8> {
-    let crop = ResizedCrop::of(image.dimensions(), rule);
+pub fn to_pixels<'a>(picture: impl Into<Picture<'a>>, rule: &InputRule) -> Vec<u8> {
+    let picture = picture.into();
+    let crop = ResizedCrop::of(picture.frame.size, rule);
     let (width, height) = (rule.width as u32, rule.height as u32);
-    if crop.resized == image.dimensions() && crop.resized == (width, height) {
-        return image.as_raw().clone();
+    if crop.resized == picture.pixels.dimensions() && crop.resized == (width, height) {
+        return picture.pixels.as_raw().clone();
     }
-    crop.resample(image, (width, height), rule.interpolation)
+    let filter = match rule.interpolation {
+        Interpolation::BilinearAntialiased => FilterType::Bilinear,
+        // Both are Keys' cubic with a = -0.5.
+        Interpolation::BicubicAntialiased => FilterType::CatmullRom,
+        Interpolation::LanczosAntialiased => FilterType::Lanczos3,
+    };
+    let region = crop.region(picture, (width, height));
+    resample(picture, region, (width, height), filter)
 }
 
 /// Makes the input `[3, height, width]`, f32, row-major: one plane for each channel.
@@ -37,6 +48,11 @@ pub fn to_pixels(image: &RgbImage, rule: &InputRule) -> Vec<u8> {
 #[must_use]
 pub fn to_input(image: &RgbImage, rule: &InputRule) -> Vec<f32> {
     NormalisationTable::of(rule).planes(&to_pixels(image, rule))
+}
+
+/// The width and height that an image of `size` is resized to before the input is cut out of it.
+pub(crate) fn resized(size: (u32, u32), rule: &InputRule) -> (u32, u32) {
+    ResizedCrop::of(size, rule).resized
 }
 
 /// The part of an image that becomes the input: left, top, right and bottom edge as shares of its
@@ -80,45 +96,46 @@ impl ResizedCrop {
         Self { resized, left, top }
     }
 
-    /// Resizes and crops, as Pillow's `resize(resized, …)` and `crop` do, to within a level. Does
-    /// not compute the pixels outside the crop. As in Pillow, filters also read pixels outside it.
-    fn resample(
-        self,
-        image: &RgbImage,
-        (width, height): (u32, u32),
-        interpolation: Interpolation,
-    ) -> Vec<u8> {
-        let filter = match interpolation {
-            Interpolation::BilinearAntialiased => FilterType::Bilinear,
-            // Both are Keys' cubic with a = -0.5.
-            Interpolation::BicubicAntialiased => FilterType::CatmullRom,
-            Interpolation::LanczosAntialiased => FilterType::Lanczos3,
-        };
-        // Typed images: the untyped ones make the compiler build the filters of all other types of
-        // pixels, which takes longer than the rest of this crate.
-        let source =
-            TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
-                .expect("an RgbImage holds three bytes for each pixel");
-        let mut bytes = vec![0; width as usize * height as usize * 3];
-        let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut bytes)
-            .expect("the buffer holds three bytes for each pixel");
-        let span = |start: u32, size: u32, resized: u32, side: u32| {
-            let scale = f64::from(side) / f64::from(resized);
+    /// The part of the decoded pixels that becomes the input of `size`: its left and upper edge, width
+    /// and height.
+    fn region(self, picture: Picture<'_>, size: (u32, u32)) -> [f64; 4] {
+        let [image_left, image_top, image_width, image_height] = picture.frame.in_decoded_pixels();
+        let span = |start: u32, size: u32, resized: u32, side: f64| {
+            let scale = side / f64::from(resized);
             let start = f64::from(start) * scale;
-            (start, (f64::from(size) * scale).min(f64::from(side) - start))
+            (start, (f64::from(size) * scale).min(side - start))
         };
-        let (left, wide) = span(self.left, width, self.resized.0, image.width());
-        let (top, high) = span(self.top, height, self.resized.1, image.height());
-        // `Convolution` widens the filter when it shrinks an image, as Pillow does; `Interpolation`
-        // does not.
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(filter))
-            .crop(left, top, wide, high);
-        Resizer::new()
-            .resize_typed(&source, &mut target, &options)
-            .expect("the crop lies in the image");
-        bytes
+        let (left, width) = span(self.left, size.0, self.resized.0, image_width);
+        let (top, height) = span(self.top, size.1, self.resized.1, image_height);
+        [image_left + left, image_top + top, width, height]
     }
+}
+
+/// Resizes a region of the decoded pixels (left and upper edge, width and height) to `size`, as Pillow's
+/// `resize` does, to within a level. Does not compute pixels outside. As in Pillow, filters also read
+/// pixels outside the region.
+pub(crate) fn resample(
+    picture: Picture<'_>,
+    [left, top, wide, high]: [f64; 4],
+    (width, height): (u32, u32),
+    filter: FilterType,
+) -> Vec<u8> {
+    // Typed images: the untyped ones make the compiler build the filters of all other types of
+    // pixels, which takes longer than the rest of this crate.
+    let image = picture.pixels;
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
+        .expect("an RgbImage holds three bytes for each pixel");
+    let mut bytes = vec![0; width as usize * height as usize * 3];
+    let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut bytes)
+        .expect("the buffer holds three bytes for each pixel");
+    // `Convolution` widens the filter when it shrinks an image, as Pillow does; `Interpolation`
+    // does not.
+    let options =
+        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(left, top, wide, high);
+    Resizer::new()
+        .resize_typed(&source, &mut target, &options)
+        .expect("the region lies in the image");
+    bytes
 }
 
 /// Halves a number and rounds a half to the even neighbour, as Python's `round` does, and with it
@@ -179,6 +196,8 @@ impl NormalisationTable {
 
 #[cfg(test)]
 mod tests {
+    use camshaft_common::decoded_scale::{DecodedFrame, DecodedScale};
+
     use super::*;
 
     fn rule(width: usize, height: usize) -> InputRule {
@@ -355,6 +374,31 @@ mod tests {
             for (channel, byte) in pixel.into_iter().enumerate() {
                 let at = (channel * 4 + row as usize) * 4 + column as usize;
                 assert_eq!(input[at], f32::from(byte) / 255.0);
+            }
+        }
+    }
+
+    /// Of a ramp, each input pixel is known. Pixels beyond the image are black, where the image has none.
+    #[test]
+    fn the_input_of_a_reduced_image_is_not_shifted() {
+        let (size, scale) = ((1001, 803), DecodedScale::Half);
+        let value = |x: f64, side: u32| x * 255.0 / f64::from(side);
+        for margin in [(0, 0), (1, 1)] {
+            let (width, height) = scale.reduce(size);
+            let middle = |at: u32, margin: u32| f64::from(2 * at) + 1.0 - f64::from(margin);
+            let pixels = RgbImage::from_fn(width, height, |x, y| {
+                let (x, y) = (middle(x, margin.0), middle(y, margin.1));
+                image::Rgb([value(x, size.0).round() as u8, value(y, size.1).round() as u8, 0])
+            });
+            let frame = DecodedFrame { size, scale, margin };
+            let input = to_pixels(Picture { pixels: &pixels, frame }, &rule(56, 56));
+            for (at, pixel) in input.as_chunks::<3>().0.iter().enumerate() {
+                let middle = |at: usize| (at as f64 + 0.5) * 255.0 / 56.0;
+                let expected = [middle(at % 56), middle(at / 56)];
+                for (found, expected) in pixel.iter().zip(expected) {
+                    let off = (f64::from(*found) - expected).abs();
+                    assert!(off < 1.01, "{at}, margin {margin:?}: {found}, not {expected}");
+                }
             }
         }
     }

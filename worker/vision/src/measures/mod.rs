@@ -5,7 +5,8 @@
 //! decoded image. Downstream: its record.
 
 use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION};
-use image::RgbImage;
+
+use crate::picture::Picture;
 
 mod blocking;
 mod blur;
@@ -16,11 +17,17 @@ mod reduced;
 
 use brightness::BrightnessStatistics;
 use reduced::ReducedPicture;
+pub(crate) use reduced::SHORTER_SIDE;
 
 /// Measures a picture of any size. All numbers are finite: [`ImageMeasures`] tells the values of a
 /// picture that can't be measured (one shade, or a few pixels).
+///
+/// The measures of a picture at a reduced scale compare with those of the full size: they are averages
+/// of the same boxes. It has no `blocking`: its blocks have fewer pixels, and smoother edges.
 #[must_use]
-pub fn measure(picture: &RgbImage) -> ImageMeasures {
+pub fn measure<'a>(picture: impl Into<Picture<'a>>) -> ImageMeasures {
+    let picture = picture.into();
+    let is_full = picture.frame.scale.is_full();
     let ReducedPicture { luma, chroma } = ReducedPicture::of(picture);
     let brightness = BrightnessStatistics::of(&luma);
     ImageMeasures {
@@ -34,7 +41,7 @@ pub fn measure(picture: &RgbImage) -> ImageMeasures {
         chroma,
         perceptual_hash: perceptual_hash::perceptual_hash(&luma),
         border: Some(border::border(&luma)),
-        blocking: Some(blocking::blocking(picture)),
+        blocking: is_full.then(|| blocking::blocking(picture.pixels)),
     }
 }
 

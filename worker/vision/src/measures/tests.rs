@@ -2,8 +2,9 @@
 
 use std::io::Cursor;
 
+use camshaft_common::decoded_scale::{DecodedFrame, DecodedScale};
 use image::imageops::{self, FilterType};
-use image::{ImageFormat, Rgb};
+use image::{ImageFormat, Rgb, RgbImage};
 
 use super::*;
 
@@ -96,6 +97,59 @@ fn copies_of_a_picture_look_alike_and_others_do_not() {
         assert!(differing <= 2, "{seed}: {differing}");
         for other in 0..seed {
             assert!(distance(&picture, &scene(500, 375, other)) > 10, "{seed} and {other}");
+        }
+    }
+}
+
+/// The picture at a reduced scale: averages of its pixels, with the edge repeated beyond it.
+fn at_scale(
+    picture: &RgbImage,
+    scale: DecodedScale,
+    margin: (u32, u32),
+) -> (RgbImage, DecodedFrame) {
+    let size = picture.dimensions();
+    let divisor = scale.divisor();
+    let sides = scale.reduce((size.0 + margin.0, size.1 + margin.1));
+    let pixels = RgbImage::from_fn(sides.0, sides.1, |x, y| {
+        let mut sums = [0u32; 3];
+        for (down, across) in (0..divisor).flat_map(|y| (0..divisor).map(move |x| (y, x))) {
+            let inside = |at: u32, margin: u32, side: u32| at.saturating_sub(margin).min(side - 1);
+            let x = inside(x * divisor + across, margin.0, size.0);
+            let y = inside(y * divisor + down, margin.1, size.1);
+            let pixel = picture.get_pixel(x, y).0;
+            sums.iter_mut().zip(pixel).for_each(|(sum, channel)| *sum += u32::from(channel));
+        }
+        let area = divisor * divisor;
+        Rgb(sums.map(|sum| ((sum + area / 2) / area) as u8))
+    });
+    (pixels, DecodedFrame { size, scale, margin })
+}
+
+#[test]
+fn a_reduced_picture_has_the_measures_of_the_full_one() {
+    for (size, scale, margin) in [
+        ((520, 531), DecodedScale::Half, (0, 0)),
+        ((1203, 1031), DecodedScale::Half, (1, 1)),
+        ((1551, 1490), DecodedScale::Quarter, (1, 2)),
+        ((2102, 2051), DecodedScale::Eighth, (0, 0)),
+    ] {
+        let picture = scene(size.0, size.1, 3);
+        let full = measure(&picture);
+        let (pixels, frame) = at_scale(&picture, scale, margin);
+        let reduced = measure(Picture { pixels: &pixels, frame });
+        assert_eq!((full.blocking.is_some(), reduced.blocking), (true, None), "{size:?}");
+        let distance = (full.perceptual_hash.0 ^ reduced.perceptual_hash.0).count_ones();
+        assert!(distance <= 1, "{size:?}: {distance}");
+        for (name, full, reduced) in [
+            ("brightness", full.brightness, reduced.brightness),
+            ("contrast", full.contrast, reduced.contrast),
+            ("dark percentile", full.dark_percentile, reduced.dark_percentile),
+            ("bright percentile", full.bright_percentile, reduced.bright_percentile),
+            ("information", full.information, reduced.information),
+            ("blur", full.blur, reduced.blur),
+            ("chroma", full.chroma, reduced.chroma),
+        ] {
+            assert!((full - reduced).abs() < 0.005, "{size:?}: {name} {full} and {reduced}");
         }
     }
 }
