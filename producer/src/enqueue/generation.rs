@@ -290,6 +290,7 @@ mod tests {
             model: ModelIdentity::bundled(),
             trained_layers: None,
             explain: ExplainOptions::default(),
+            int8: None,
             images: None,
             skipped: None,
             generation: None,

@@ -171,42 +171,42 @@ impl Requantiser {
         unsafe {
             match (call.output.format, residual) {
                 (ValueFormat::F32, _) => {
-                    for at in 0..PIXELS {
+                    for (at, (first, second)) in sums[0].iter().zip(&sums[1]).enumerate() {
                         let [a, b] = places(call, segments, at);
-                        self.store_values(call, residual, a, sums[0][at]);
-                        self.store_values(call, residual, b, sums[1][at]);
+                        self.store_values(call, residual, a, *first);
+                        self.store_values(call, residual, b, *second);
                     }
                 }
                 (ValueFormat::I16, _) => {
-                    for at in 0..PIXELS {
+                    for (at, (first, second)) in sums[0].iter().zip(&sums[1]).enumerate() {
                         let [a, b] = places(call, segments, at);
-                        self.store_words(a, self.rounded(sums[0][at]));
-                        self.store_words(b, self.rounded(sums[1][at]));
+                        self.store_words(a, self.rounded(*first));
+                        self.store_words(b, self.rounded(*second));
                     }
                 }
                 (_, None) => {
-                    for at in 0..PIXELS {
+                    for (at, (first, second)) in sums[0].iter().zip(&sums[1]).enumerate() {
                         let [a, b] = places(call, segments, at);
-                        let words = [self.rounded(sums[0][at]), self.rounded(sums[1][at])];
+                        let words = [self.rounded(*first), self.rounded(*second)];
                         self.store_bytes(a, b, words);
                     }
                 }
                 (_, Some(ValueFormat::I16)) => {
-                    for at in 0..PIXELS {
+                    for (at, (first, second)) in sums[0].iter().zip(&sums[1]).enumerate() {
                         let [a, b] = places(call, segments, at);
                         let words = [
-                            _mm512_adds_epi16(self.rounded(sums[0][at]), self.added_words(a)),
-                            _mm512_adds_epi16(self.rounded(sums[1][at]), self.added_words(b)),
+                            _mm512_adds_epi16(self.rounded(*first), self.added_words(a)),
+                            _mm512_adds_epi16(self.rounded(*second), self.added_words(b)),
                         ];
                         self.store_bytes(a, b, words);
                     }
                 }
                 (_, Some(_)) => {
-                    for at in 0..PIXELS {
+                    for (at, (first, second)) in sums[0].iter().zip(&sums[1]).enumerate() {
                         let [a, b] = places(call, segments, at);
                         let words = [
-                            _mm512_adds_epi16(self.rounded(sums[0][at]), self.added_bytes(a)),
-                            _mm512_adds_epi16(self.rounded(sums[1][at]), self.added_bytes(b)),
+                            _mm512_adds_epi16(self.rounded(*first), self.added_bytes(a)),
+                            _mm512_adds_epi16(self.rounded(*second), self.added_bytes(b)),
                         ];
                         self.store_bytes(a, b, words);
                     }

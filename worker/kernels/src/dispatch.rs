@@ -29,17 +29,19 @@ pub(crate) struct PreparedThread {
 pub(crate) unsafe fn prepare_thread(kernel: Kernel) -> PreparedThread {
     PreparedThread {
         #[cfg(target_arch = "x86_64")]
-        _tiles: match kernel {
+        _tiles: tile_shape(kernel)
             // SAFETY: as the caller promises.
-            Kernel::AmxBf16 | Kernel::AmxBf16x3 => {
-                Some(unsafe { amx::TileRegisters::configure(amx::TileShape::PAIRS) })
-            }
-            // SAFETY: as above.
-            Kernel::AmxInt8 => {
-                Some(unsafe { amx::TileRegisters::configure(amx::TileShape::QUADS) })
-            }
-            _ => None,
-        },
+            .map(|shape| unsafe { amx::TileRegisters::configure(shape) }),
+    }
+}
+
+/// The tiles of a kernel, if it uses any.
+#[cfg(target_arch = "x86_64")]
+fn tile_shape(kernel: Kernel) -> Option<amx::TileShape> {
+    match kernel {
+        Kernel::AmxBf16 | Kernel::AmxBf16x3 => Some(amx::TileShape::PAIRS),
+        Kernel::AmxInt8 => Some(amx::TileShape::QUADS),
+        _ => None,
     }
 }
 

@@ -229,7 +229,9 @@ impl QuantisedWeights {
             }
             let (multiplier, bias) = (step / output_scale, (bias / f64::from(output_scale)) as f32);
             bound = bound * f64::from(multiplier) + f64::from(bias.abs());
-            if !(bound < LARGEST_OUTPUT) {
+            // A NaN is larger than nothing.
+            let fits = bound < LARGEST_OUTPUT;
+            if !fits {
                 return Err(UnsupportedNetwork(
                     "8 bits can't hold it: its numbers are not finite, or not those of its \
                      calibration"
