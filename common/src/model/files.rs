@@ -368,7 +368,7 @@ mod tests {
         let one = index(r#"{"a": "1.safetensors"}"#);
         write(&folder, &[(INDEX_FILE, &one)]);
         let stored = read(&place, &plain).await.unwrap();
-        assert_eq!(stored.identity.digest, super::super::FileDigest::of(b"one"));
+        assert_eq!(stored.identity.digest, FileDigest::of(b"one"));
     }
 
     #[tokio::test]
