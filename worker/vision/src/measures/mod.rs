@@ -6,6 +6,7 @@
 
 use camshaft_common::measure::{ImageMeasures, MEASURES_VERSION};
 use image::RgbImage;
+use pulp::{Simd, WithSimd};
 
 mod blocking;
 mod blur;
@@ -21,20 +22,40 @@ use reduced::ReducedPicture;
 /// picture that can't be measured (one shade, or a few pixels).
 #[must_use]
 pub fn measure(picture: &RgbImage) -> ImageMeasures {
-    let ReducedPicture { luma, chroma } = ReducedPicture::of(picture);
-    let brightness = BrightnessStatistics::of(&luma);
-    ImageMeasures {
-        version: MEASURES_VERSION,
-        brightness: brightness.mean,
-        contrast: brightness.deviation,
-        dark_percentile: brightness.dark,
-        bright_percentile: brightness.bright,
-        information: brightness.information,
-        blur: blur::blur(&luma),
-        chroma,
-        perceptual_hash: perceptual_hash::perceptual_hash(&luma),
-        border: Some(border::border(&luma)),
-        blocking: Some(blocking::blocking(picture)),
+    // Compiled for AVX2 this takes half of the time, and the numbers are the same to the last bit:
+    // loops over numbers with fractions are not reordered. What is called is inlined for that.
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = pulp::x86::V3::try_new() {
+        return Simd::vectorize(avx2, Measured { picture });
+    }
+    Measured { picture }.with_simd(pulp::Scalar)
+}
+
+/// A picture to measure, as pulp compiles it for other instructions than the rest of the program.
+struct Measured<'a> {
+    picture: &'a RgbImage,
+}
+
+impl WithSimd for Measured<'_> {
+    type Output = ImageMeasures;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> ImageMeasures {
+        let ReducedPicture { luma, chroma } = ReducedPicture::of(self.picture);
+        let brightness = BrightnessStatistics::of(&luma);
+        ImageMeasures {
+            version: MEASURES_VERSION,
+            brightness: brightness.mean,
+            contrast: brightness.deviation,
+            dark_percentile: brightness.dark,
+            bright_percentile: brightness.bright,
+            information: brightness.information,
+            blur: blur::blur(&luma),
+            chroma,
+            perceptual_hash: perceptual_hash::perceptual_hash(&luma),
+            border: Some(border::border(&luma)),
+            blocking: Some(blocking::blocking(self.picture)),
+        }
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) struct ReducedPicture {
 
 impl ReducedPicture {
     /// Averages boxes of pixels. Pixels left over at the right and lower edge don't count.
+    #[inline(always)]
     pub(super) fn of(picture: &RgbImage) -> Self {
         let (shorter, longer) =
             (picture.width().min(picture.height()), picture.width().max(picture.height()));
@@ -63,10 +64,11 @@ impl ReducedPicture {
         if (across, down) == (1, 1) {
             let pixels = picture.as_raw().as_chunks::<3>().0;
             values.extend(pixels.iter().map(|pixel| brightness(pixel.map(u32::from))));
-            spread += pixels
-                .iter()
-                .map(|&[r, g, b]| u64::from(r.max(g).max(b) - r.min(g).min(b)))
-                .sum::<u64>();
+            // Of 65,536 pixels the sum fits 32 bits.
+            for pixels in pixels.chunks(1 << 16) {
+                let spreads = pixels.iter().map(|&[r, g, b]| r.max(g).max(b) - r.min(g).min(b));
+                spread += u64::from(spreads.map(u32::from).sum::<u32>());
+            }
         } else {
             let part = 1.0 / (across * down) as f32;
             let mut sums = vec![0u32; line];
@@ -90,11 +92,13 @@ impl ReducedPicture {
 }
 
 /// Brightness of a pixel.
+#[inline(always)]
 fn brightness([r, g, b]: [u32; 3]) -> u16 {
     ((BT_601[0] * r + BT_601[1] * g + BT_601[2] * b + STEPS / 2) / STEPS) as u16
 }
 
 /// Mean brightness of a box of pixels, from its sums; `part` is the share of a pixel.
+#[inline(always)]
 fn mean_brightness(sums: [u32; 3], part: f32) -> u16 {
     let [r, g, b] = sums.map(|sum| sum as f32 * part);
     let weights = BT_601.map(|weight| weight as f32 / STEPS as f32);
