@@ -6,8 +6,9 @@
 use std::error::Error;
 
 use camshaft_common::explain::{Colormap, OverlayFormat, OverlayOpacity};
-use camshaft_jpeg::EncodeJpegError;
+use camshaft_jpeg::{EncodeJpegError, MAX_SIDE};
 use image::RgbImage;
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
 
@@ -61,7 +62,7 @@ pub struct OverlayStyle {
 /// # Errors
 ///
 /// If the format can't hold an image of this size: the sides of a WebP have at most 16,384
-/// pixels, those of a JPEG 65,500.
+/// pixels, those of a JPEG 65,535.
 pub fn draw(
     image: &RgbImage,
     region: Option<[f32; 4]>,
@@ -72,6 +73,12 @@ pub fn draw(
     let levels = HeatLevels::new(map, image.dimensions(), region);
     let format = style.format;
     let written: Result<(), Box<dyn Error + Send + Sync>> = match format {
+        // libjpeg writes no longer sides. The image crate's encoder takes many times as long.
+        OverlayFormat::Jpeg if image.width().max(image.height()) > MAX_SIDE => {
+            blended(image, &levels, style)
+                .write_with_encoder(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY))
+                .map_err(Into::into)
+        }
         OverlayFormat::Jpeg => {
             jpeg(image, &levels, style).map(|bytes| file = bytes).map_err(Into::into)
         }

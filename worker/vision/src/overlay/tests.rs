@@ -197,23 +197,20 @@ fn a_format_that_cannot_hold_the_image_is_named() {
     let (image, map) = (RgbImage::new(16_385, 1), map(1, 1, &[1.0]));
     let error = draw(&image, None, &map, jet(OverlayFormat::Webp)).unwrap_err();
     assert!(error.to_string().contains("webp; choose another"), "{error}");
-    for (width, height) in [(65_501, 1), (1, 65_501)] {
+    for (width, height) in [(65_536, 1), (1, 65_536)] {
         let image = RgbImage::new(width, height);
         let error = draw(&image, None, &map, jet(OverlayFormat::Jpeg)).unwrap_err();
         assert!(error.to_string().contains("jpeg; choose another"), "{error}");
-        let reason = error.source().unwrap().to_string();
-        assert!(
-            reason.contains("1 to 65500 pixels, not 65501 and 1")
-                || reason.contains("not 1 and 65501"),
-            "{reason}"
-        );
     }
 }
 
 #[test]
 fn the_smallest_and_the_longest_jpegs_have_all_pixels() {
     let map = map(1, 1, &[1.0]);
-    for (width, height) in [(1, 1), (1, 2), (2, 1), (17, 1), (1, 17), (65_500, 1), (1, 65_500)] {
+    let short = [(1, 1), (1, 2), (2, 1), (17, 1), (1, 17)];
+    // libjpeg's longest sides, and the format's.
+    let long = [(65_500, 1), (1, 65_500), (65_501, 1), (65_535, 2), (2, 65_535)];
+    for (width, height) in short.into_iter().chain(long) {
         let image =
             RgbImage::from_fn(width, height, |x, y| Rgb([(x / 300) as u8, (y / 300) as u8, 77]));
         let file = draw(&image, None, &map, jet(OverlayFormat::Jpeg)).unwrap().unwrap();
