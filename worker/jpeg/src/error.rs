@@ -1,10 +1,12 @@
-//! Why libjpeg does not decode a file.
+//! Why libjpeg does not decode or encode a file.
 //!
 //! Owns which of libjpeg's messages mean damage, and which mean a kind that it can't read. Upstream:
 //! [`session`](super::session), which receives the messages.
 
 use std::ffi::c_int;
 use std::ops::RangeInclusive;
+
+use crate::MAX_SIDE;
 
 /// Why a JPEG can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +26,22 @@ pub enum JpegError {
     /// The coefficients of all scans take more memory than the caller allows.
     #[error("its coefficients take too much memory")]
     TooMuchMemory,
+}
+
+/// Why a picture can't be encoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeJpegError {
+    /// A side is empty, or longer than libjpeg writes.
+    #[error("a JPEG's sides have 1 to {MAX_SIDE} pixels, not {width} and {height}")]
+    Sides {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// libjpeg stopped.
+    #[error(transparent)]
+    Libjpeg(#[from] JpegError),
 }
 
 /// What a message of libjpeg means for the picture.

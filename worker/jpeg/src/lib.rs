@@ -1,4 +1,4 @@
-//! Decodes JPEG files to RGB pixels with libjpeg-turbo (in mozjpeg's edition).
+//! Decodes JPEG files to RGB pixels, and encodes pictures, with libjpeg-turbo (in mozjpeg's edition).
 //!
 //! Owns the calls into C and what its messages mean. This crate has `unsafe` code for that alone.
 //! Does not know limits on files, EXIF, or which files are JPEGs: `camshaft-decoding` does.
@@ -6,13 +6,15 @@
 //! libjpeg goes on after damage and fills what is missing with grey. Here damage is an error: a
 //! picture is complete, or it is not returned.
 
+mod encoding;
 mod error;
 mod session;
 
-pub use error::JpegError;
+pub use encoding::{RowPair, encode};
+pub use error::{EncodeJpegError, JpegError};
 use session::{Colors, OutputColors, Session};
 
-/// The longest side that libjpeg reads, in pixels: its `JPEG_MAX_DIMENSION`.
+/// The longest side that libjpeg reads and writes, in pixels: its `JPEG_MAX_DIMENSION`.
 pub const MAX_SIDE: u32 = 65_500;
 
 /// How a file is decoded.

@@ -225,7 +225,7 @@ impl OutputColors {
 }
 
 /// The error of a [`Stop`]. Any other panic goes on.
-fn error_of(panic: Box<dyn Any + Send>) -> JpegError {
+pub(crate) fn error_of(panic: Box<dyn Any + Send>) -> JpegError {
     match panic.downcast::<Stop>() {
         Ok(stop) => stop.0,
         Err(other) => resume_unwind(other),
@@ -247,8 +247,8 @@ fn stop_for(meaning: Meaning, common: &mut sys::jpeg_common_struct) -> ! {
 }
 
 /// libjpeg can't go on.
-unsafe extern "C-unwind" fn stop_at_error(common: &mut sys::jpeg_common_struct) {
-    // SAFETY: `open` has set `err`, which lives as long as the session.
+pub(crate) unsafe extern "C-unwind" fn stop_at_error(common: &mut sys::jpeg_common_struct) {
+    // SAFETY: `open`, or the start of a compression, has set `err`, which lives as long as that.
     let code = unsafe { (*common.err).msg_code };
     stop_for(meaning_of_error(code), common)
 }

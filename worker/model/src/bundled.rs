@@ -19,12 +19,13 @@ impl ModelConfig {
 
 #[cfg(test)]
 mod tests {
-    use camshaft_common::model::ModelIdentity;
+    use camshaft_common::model::{ModelIdentity, ModelReference};
 
-    use crate::ModelFiles;
+    use super::{CONFIG, WEIGHTS};
 
     #[test]
-    fn the_producer_names_the_bundled_model_by_its_bytes() {
-        assert_eq!(ModelFiles::bundled().identity(), &ModelIdentity::bundled());
+    fn the_bundled_model_is_named_by_its_bytes() {
+        let found = ModelIdentity::of_files(ModelReference::Bundled, WEIGHTS, CONFIG, None);
+        assert_eq!(found, ModelIdentity::bundled());
     }
 }

@@ -7,11 +7,12 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use candle_core::safetensors::{Load, SliceSafetensors};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use safetensors::SafeTensors;
 
 use super::naming::{Naming, TensorNames};
 use super::structure::Shapes;
+use super::values::to_f32;
 
 /// Default of `nn.BatchNorm2d`, which torchvision and transformers use.
 const BATCH_NORM_EPS: f64 = 1e-5;
@@ -23,10 +24,16 @@ const NAMED_TENSORS: usize = 5;
 
 /// The tensors of a safetensors file.
 pub struct Weights<'a> {
-    tensors: SliceSafetensors<'a>,
+    tensors: Arc<SafeTensors<'a>>,
     /// The tensors that count; the file may have others.
     shapes: Arc<Shapes>,
     names: TensorNames,
+    notes: Notes,
+}
+
+/// What was found out about tensors.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
     /// Names in the file of the tensors that were asked for.
     used: HashSet<String>,
     misfits: Vec<Misfit>,
@@ -76,8 +83,8 @@ impl<'a> Weights<'a> {
     /// Reads a file of which every tensor counts, and whose names are torchvision's.
     #[cfg(test)]
     fn read(file: &'a [u8]) -> candle_core::Result<Self> {
-        let all = SliceSafetensors::new(file)?;
-        let shapes = all.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec()));
+        let all = SafeTensors::deserialize(file)?;
+        let shapes = all.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec()));
         Self::open(file, Arc::new(shapes.collect()), TensorNames::new(Naming::Torchvision, ""))
     }
 
@@ -87,9 +94,27 @@ impl<'a> Weights<'a> {
         shapes: Arc<Shapes>,
         names: TensorNames,
     ) -> candle_core::Result<Self> {
-        let tensors = SliceSafetensors::new(file)?;
-        let used = HashSet::new();
-        Ok(Self { tensors, shapes, names, used, misfits: Vec::new(), bad: Vec::new() })
+        let tensors = Arc::new(SafeTensors::deserialize(file)?);
+        Ok(Self { tensors, shapes, names, notes: Notes::default() })
+    }
+
+    /// The same file for another thread, without what was noted.
+    pub(crate) fn for_thread(&self) -> Self {
+        let Self { tensors, shapes, names, .. } = self;
+        let (tensors, shapes) = (Arc::clone(tensors), Arc::clone(shapes));
+        Self { tensors, shapes, names: names.clone(), notes: Notes::default() }
+    }
+
+    /// What was noted.
+    pub(crate) fn into_notes(self) -> Notes {
+        self.notes
+    }
+
+    /// Adds what another thread noted.
+    pub(crate) fn add_notes(&mut self, Notes { used, misfits, bad }: Notes) {
+        self.notes.used.extend(used);
+        self.notes.misfits.extend(misfits);
+        self.notes.bad.extend(bad);
     }
 
     /// The library whose names the file has.
@@ -123,7 +148,7 @@ impl<'a> Weights<'a> {
     /// convolutions, for a network that gets a new head.
     pub fn pass_over_heads(&mut self) {
         let outside = self.shapes.keys().filter(|name| !self.names.is_in_stages(name));
-        self.used.extend(outside.cloned());
+        self.notes.used.extend(outside.cloned());
     }
 
     /// The tensor that torchvision calls `name`, on the CPU, converted to f32 from f16, bf16, f32
@@ -131,14 +156,15 @@ impl<'a> Weights<'a> {
     /// and zeros are returned. One with values that are not finite is remembered too.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
         let name = self.names.in_file(name);
-        self.used.insert(name.clone());
+        self.notes.used.insert(name.clone());
         let counts = self.shapes.contains_key(&name);
-        let actual = match self.tensors.get(&name) {
+        let actual = match self.tensors.tensor(&name) {
             Ok(view) if counts => match DType::try_from(view.dtype()) {
-                Ok(DType::F16 | DType::BF16 | DType::F32 | DType::F64)
-                    if self.shape_in_pytorch_order(view.shape()) == shape =>
+                Ok(dtype)
+                    if self.shape_in_pytorch_order(view.shape()) == shape
+                        && let Some(values) = to_f32(view.data(), dtype) =>
                 {
-                    let tensor = view.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+                    let tensor = Tensor::from_vec(values, view.shape(), &Device::Cpu)?;
                     self.note_values(name, &tensor, "NaN, infinite or too large", is_not_finite)?;
                     return self.to_pytorch_order(&tensor);
                 }
@@ -147,7 +173,7 @@ impl<'a> Weights<'a> {
             _ => None,
         };
         let expected = self.shape_in_file_order(shape);
-        self.misfits.push(Misfit { name, expected, actual });
+        self.notes.misfits.push(Misfit { name, expected, actual });
         Tensor::zeros(shape, DType::F32, &Device::Cpu)
     }
 
@@ -181,7 +207,7 @@ impl<'a> Weights<'a> {
         if values.iter().fold(false, |any, &value| any | is_bad(value)) {
             let bad = values.iter().filter(|&&value| is_bad(value)).count();
             let problem = format!("{bad} of {} values that are {what}", values.len());
-            self.bad.push(BadTensor { name, problem });
+            self.notes.bad.push(BadTensor { name, problem });
         }
         Ok(())
     }
@@ -227,19 +253,19 @@ impl<'a> Weights<'a> {
     /// The tensors that didn't fit.
     #[must_use]
     pub fn misfits(&self) -> &[Misfit] {
-        &self.misfits
+        &self.notes.misfits
     }
 
     /// The tensors that were read and have bad values.
     #[must_use]
     pub fn bad(&self) -> &[BadTensor] {
-        &self.bad
+        &self.notes.bad
     }
 
     /// The tensors that count and that nothing has asked for, with their shapes, by name.
     #[must_use]
     pub fn unused(&self) -> Vec<String> {
-        let unused = self.shapes.iter().filter(|(name, _)| !self.used.contains(*name));
+        let unused = self.shapes.iter().filter(|(name, _)| !self.notes.used.contains(*name));
         unused.map(|(name, shape)| format!("{name} {shape:?}")).collect()
     }
 }

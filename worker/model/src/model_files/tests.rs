@@ -89,7 +89,8 @@ fn files(tensors: &Tensors, said: Said<'_>) -> Result<ModelFiles, String> {
     identity.options = said.options;
     let config = said.config.then(|| config.into());
     let (weights, classes) = (vec![weights], said.classes);
-    let stored = StoredModel { identity, weights, config, preprocessor: None, classes, calibration: None };
+    let stored =
+        StoredModel { identity, weights, config, preprocessor: None, classes, calibration: None };
     ModelFiles::from_stored(stored).map_err(|error| error.to_string())
 }
 
@@ -300,7 +301,14 @@ fn shards_are_one_checkpoint() {
         let config = format!("{{\"classes\":[\"a\",\"b\",\"c\"],{INPUT}}}");
         let identity = ModelIdentity::of_files(reference, &weights[0], config.as_bytes(), None);
         let config = Some(config.into());
-        let stored = StoredModel { identity, weights, config, preprocessor: None, classes: None, calibration: None };
+        let stored = StoredModel {
+            identity,
+            weights,
+            config,
+            preprocessor: None,
+            classes: None,
+            calibration: None,
+        };
         let files = ModelFiles::from_stored(stored).map_err(|error| error.to_string())?;
         let loaded = Model::load(&files, &ComputeDevice::Cpu, ON_CANDLE);
         loaded.map_err(|error| error.to_string())

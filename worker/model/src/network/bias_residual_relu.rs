@@ -55,7 +55,10 @@ impl BiasResidualRelu {
     }
 }
 
-fn values_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+pub(super) fn values_mut<'a>(
+    storage: &'a mut CpuStorage,
+    layout: &Layout,
+) -> Result<&'a mut [f32]> {
     let CpuStorage::F32(values) = storage else { bail!("the CPU computes in f32 only") };
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&mut values[start..end]),

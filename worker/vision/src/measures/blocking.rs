@@ -22,6 +22,7 @@ const SMALLEST_SIDE: usize = 4 * BLOCK;
 /// How much larger the mean step is on the grid than beside it, as a share: 0.5 is half as large again.
 /// The smaller number of both axes, since things with a grid of their own seldom have it along both. 0 if
 /// there is none, or for a small picture.
+#[inline(always)]
 pub(super) fn blocking(picture: &RgbImage) -> f32 {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     if width.min(height) < SMALLEST_SIDE {
@@ -48,6 +49,7 @@ pub(super) fn blocking(picture: &RgbImage) -> f32 {
 }
 
 /// Writes a row's green, the largest part of luma.
+#[inline(always)]
 fn read_row(picture: &RgbImage, y: usize, to: &mut [u8]) {
     let start = 3 * picture.width() as usize * y;
     let pixels = picture.as_raw()[start..].as_chunks::<3>().0;
@@ -58,6 +60,7 @@ fn step(one: u8, other: u8) -> u8 {
     one.abs_diff(other).min(LARGEST_STEP)
 }
 
+#[inline(always)]
 fn sum_of_steps(one: &[u8], other: &[u8]) -> u64 {
     let mut sum = 0;
     // Of 64 steps the sum fits 16 bits.
@@ -77,6 +80,7 @@ struct GridSteps {
 
 impl GridSteps {
     /// Adds the steps from pixel to pixel of a line.
+    #[inline(always)]
     fn add_line(&mut self, line: &[u8]) {
         let (starts, ends) = (&line[..line.len() - 1], &line[1..]);
         let (eights, next_eights) = (starts.as_chunks::<BLOCK>().0, ends.as_chunks::<BLOCK>().0);

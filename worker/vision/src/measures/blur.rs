@@ -24,6 +24,7 @@ const MAX_SUMMED: usize = 65536;
 /// The blur effect: 0 is sharp, 1 is blurred. It is 1 for a picture without edges along an axis, as
 /// in scikit-image. It is 0 for a picture with a side of less than 4 pixels; scikit-image returns
 /// NaN.
+#[inline(always)]
 pub(super) fn blur(luma: &Luma) -> f32 {
     if luma.width.min(luma.height) < SMALLEST_SIDE {
         return 0.0;
@@ -40,6 +41,7 @@ struct HalfLevels {
 }
 
 impl HalfLevels {
+    #[inline(always)]
     fn of(luma: &Luma) -> Self {
         const STEP: u16 = (STEPS / HALVES) as u16;
         let values = luma.values.iter().map(|value| ((value + STEP / 2) / STEP).cast_signed());
@@ -65,6 +67,7 @@ impl EdgeSums {
     }
 
     /// Adds the responses of a row: those of the picture, and those of sums of 11 of its pixels.
+    #[inline(always)]
     fn add(&mut self, sharp: &[i16], summed: &[i16]) {
         for (sharp, summed) in sharp.chunks(MAX_SUMMED).zip(summed.chunks(MAX_SUMMED)) {
             let (mut all, mut kept) = (0, 0);
@@ -82,6 +85,7 @@ impl EdgeSums {
 /// Sums the edges from top to bottom. A Sobel filter weighs pixels 1, 2, 1 across its axis and
 /// takes their difference along it. Two sums of 11 pixels, two pixels apart, differ only by the two
 /// pixels at each end.
+#[inline(always)]
 fn edges_down(picture: &HalfLevels) -> EdgeSums {
     let width = picture.width;
     let (mut near, mut far) = (vec![0; width], vec![0; width]);
@@ -99,6 +103,7 @@ fn edges_down(picture: &HalfLevels) -> EdgeSums {
 }
 
 /// Sums the edges from left to right.
+#[inline(always)]
 fn edges_across(picture: &HalfLevels) -> EdgeSums {
     let width = picture.width;
     // With mirrored pixels beyond both ends.
@@ -123,6 +128,7 @@ fn edges_across(picture: &HalfLevels) -> EdgeSums {
 }
 
 /// Writes the sums of `after` less the sums of `before`.
+#[inline(always)]
 fn subtract_sums<const N: usize>(to: &mut [i16], after: [&[i16]; N], before: [&[i16]; N]) {
     let (after, before) = (after.map(|one| &one[..to.len()]), before.map(|one| &one[..to.len()]));
     for (at, to) in to.iter_mut().enumerate() {
@@ -131,6 +137,7 @@ fn subtract_sums<const N: usize>(to: &mut [i16], after: [&[i16]; N], before: [&[
 }
 
 /// Writes the sums of three neighbours, weighed 1, 2, 1.
+#[inline(always)]
 fn weigh_neighbours(to: &mut [i16], neighbours: [&[i16]; 3]) {
     let [one, two, three] = neighbours.map(|one| &one[..to.len()]);
     for (at, to) in to.iter_mut().enumerate() {

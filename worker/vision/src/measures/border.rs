@@ -20,6 +20,7 @@ const CHANGED_IN_TEN: usize = 6;
 
 /// How far bars reach inwards from the left, top, right and lower edge, as shares of width and height.
 /// All are 1 if the picture has one shade, and 0 if it has no pixels.
+#[inline(always)]
 pub(super) fn border(luma: &Luma) -> [f32; 4] {
     let (width, height) = (luma.width, luma.height);
     if width == 0 || height == 0 {
@@ -34,6 +35,7 @@ pub(super) fn border(luma: &Luma) -> [f32; 4] {
 }
 
 /// The share of `lines` lines of `length` pixels that is a bar. Line 0 is at the picture's edge.
+#[inline(always)]
 fn bar(lines: usize, length: usize, pixel: impl Fn(usize, usize) -> u16) -> f32 {
     let mut first: Vec<u16> = (0..length).map(|at| pixel(0, at)).collect();
     let brightness = *first.select_nth_unstable(length / 2).1;

@@ -18,6 +18,7 @@ pub(super) struct BrightnessStatistics {
 }
 
 impl BrightnessStatistics {
+    #[inline(always)]
     pub(super) fn of(luma: &Luma) -> Self {
         let count = luma.values.len() as u64;
         let values = || luma.values.iter().map(|&value| u32::from(value));
@@ -38,6 +39,7 @@ impl BrightnessStatistics {
 }
 
 /// Number of pixels of each level. Brightness is rounded to the nearest level.
+#[inline(always)]
 fn levels(values: &[u16]) -> [u32; 256] {
     // Four tables are faster: neighbours are often alike, and adding to one count must wait for the
     // addition before.

@@ -23,6 +23,7 @@ const MIN_COEFFICIENT: f32 = 1.0 / 256.0 / 255.0;
 /// Computes the hash. A bit is set if its coefficient is positive: the wave begins bright. Eight
 /// bits are a row of coefficients, the highest bit first; frequencies from top to bottom grow from
 /// row to row. The bit of the mean is never set.
+#[inline(always)]
 pub(super) fn perceptual_hash(luma: &Luma) -> PerceptualHash {
     let small = small(luma);
     let waves: [[f32; SIDE]; FREQUENCIES] = std::array::from_fn(|frequency| {
@@ -43,6 +44,7 @@ pub(super) fn perceptual_hash(luma: &Luma) -> PerceptualHash {
 }
 
 /// Averages the picture to 32 × 32 pixels, 0 to 1. Each is the mean of the area that it covers.
+#[inline(always)]
 fn small(luma: &Luma) -> [[f32; SIDE]; SIDE] {
     let mut small = [[0.0; SIDE]; SIDE];
     let scale = f64::from(WHITE) * (luma.width * luma.height).max(1) as f64;

@@ -46,6 +46,7 @@ pub(super) struct ReducedPicture {
 
 impl ReducedPicture {
     /// Averages boxes of pixels. Pixels left over at the right and lower edge don't count.
+    #[inline(always)]
     pub(super) fn of(Picture { pixels, frame }: Picture<'_>) -> Self {
         let (wide, high) = frame.size;
         let (shorter, longer) = (wide.min(high), wide.max(high));
@@ -63,10 +64,11 @@ impl ReducedPicture {
         if (across, down) == (1, 1) {
             let pixels = pixels.as_raw().as_chunks::<3>().0;
             values.extend(pixels.iter().map(|pixel| brightness(pixel.map(u32::from))));
-            spread += pixels
-                .iter()
-                .map(|&[r, g, b]| u64::from(r.max(g).max(b) - r.min(g).min(b)))
-                .sum::<u64>();
+            // Of 65,536 pixels the sum fits 32 bits.
+            for pixels in pixels.chunks(1 << 16) {
+                let spreads = pixels.iter().map(|&[r, g, b]| r.max(g).max(b) - r.min(g).min(b));
+                spread += u64::from(spreads.map(u32::from).sum::<u32>());
+            }
         } else {
             let part = 1.0 / (across * down) as f32;
             let divisor = frame.scale.divisor();
@@ -99,6 +101,7 @@ impl ReducedPicture {
 
 /// Which decoded pixels a box covers along an axis, and how much of each. All is in the file's pixels,
 /// and a decoded pixel is `divisor` of them wide.
+#[inline(always)]
 fn parts(start: u32, length: u32, divisor: u32) -> impl Iterator<Item = (usize, u32)> {
     let end = start + length;
     (start / divisor..end.div_ceil(divisor)).map(move |pixel| {
@@ -108,11 +111,13 @@ fn parts(start: u32, length: u32, divisor: u32) -> impl Iterator<Item = (usize, 
 }
 
 /// Brightness of a pixel.
+#[inline(always)]
 fn brightness([r, g, b]: [u32; 3]) -> u16 {
     ((BT_601[0] * r + BT_601[1] * g + BT_601[2] * b + STEPS / 2) / STEPS) as u16
 }
 
 /// Mean brightness of a box of pixels, from its sums; `part` is the share of a pixel.
+#[inline(always)]
 fn mean_brightness(sums: [u32; 3], part: f32) -> u16 {
     let [r, g, b] = sums.map(|sum| sum as f32 * part);
     let weights = BT_601.map(|weight| weight as f32 / STEPS as f32);

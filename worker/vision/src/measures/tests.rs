@@ -181,3 +181,14 @@ fn pictures_of_every_shape_have_finite_measures() {
         assert!(blocking.unwrap().is_finite() && blocking >= Some(0.0), "{measures:?}");
     }
 }
+
+/// What is compiled for AVX2 measures the same as what every CPU runs.
+#[test]
+fn every_machine_measures_the_same() {
+    for (width, height) in [(1, 1), (33, 40), (500, 375), (379, 501), (1030, 700)] {
+        for picture in [scene(width, height, 5), noise(width, height)] {
+            let plain = Measured { picture: &picture }.with_simd(pulp::Scalar);
+            assert_eq!(format!("{:?}", measure(&picture)), format!("{plain:?}"));
+        }
+    }
+}

@@ -1,14 +1,14 @@
-//! Stretches a heat map over an image, as levels from 0 to 255 for each pixel. Does not know
-//! colours.
+//! Stretches a heat map over an image, as a level for each pixel. Does not know colours.
 //!
 //! The stretch is bilinear with pixel centres at halves and edges clamped: OpenCV's
 //! `INTER_LINEAR`, PyTorch's `interpolate(mode="bilinear", align_corners=False)`.
 
 use std::ops::Range;
 
-use image::RgbImage;
-
 use crate::heat_map::HeatMap;
+
+/// The level of a pixel beside the map. Those under it are 0 to 255.
+pub(super) const OUTSIDE: u16 = 256;
 
 /// A map whose largest value is 255, stretched over an image or a part of it.
 pub(super) struct HeatLevels {
@@ -51,16 +51,15 @@ impl HeatLevels {
         Self { width: wide, values, rows, row_samples, columns, runs }
     }
 
-    /// Whether the map lies over the whole image.
-    pub(super) fn cover(&self, image: &RgbImage) -> bool {
-        let (width, height) = (image.width() as usize, image.height() as usize);
-        (self.columns.len(), self.rows.len()) == (width, height)
-    }
-
-    /// Writes the levels of row `y` of the image, which lies under the map: one for each of
-    /// `columns`.
-    pub(super) fn write_row(&self, y: usize, levels: &mut [u8]) {
+    /// Writes the level of each pixel in row `y` of the image: [`OUTSIDE`] beside the map.
+    pub(super) fn write_row(&self, y: usize, levels: &mut [u16]) {
+        if !self.rows.contains(&y) {
+            return levels.fill(OUTSIDE);
+        }
+        levels[..self.columns.start].fill(OUTSIDE);
+        levels[self.columns.end..].fill(OUTSIDE);
         let row = &self.row_samples[y - self.rows.start];
+        let levels = &mut levels[self.columns.clone()];
         let heat = |column: usize| {
             let [above, below] =
                 [row.first, row.second].map(|row| self.values[row * self.width + column]);
@@ -71,7 +70,7 @@ impl HeatLevels {
             let start = ((left + (right - left) * run.weight + 0.5) * Self::ONE) as i32;
             let step = ((right - left) * run.step * Self::ONE) as i32;
             for (at, level) in (0..).zip(&mut levels[run.columns.clone()]) {
-                *level = ((start + at * step) >> 16) as u8;
+                *level = u16::from(((start + at * step) >> 16) as u8);
             }
         }
     }

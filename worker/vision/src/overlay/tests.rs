@@ -124,18 +124,39 @@ fn a_jpeg_overlay_is_close_to_its_pixels() {
     assert!(difference < 3.0, "{difference}");
 }
 
+/// Pixels as a JPEG, converted by JFIF's formula without rounding in between.
+fn encoded(pixels: &RgbImage) -> Vec<u8> {
+    let (width, height) = pixels.dimensions();
+    let at =
+        |x: u32, y: u32| pixels.get_pixel(x.min(width - 1), y.min(height - 1)).0.map(f64::from);
+    camshaft_jpeg::encode((width, height), JPEG_QUALITY, |pair, mixed| {
+        let y = 2 * pair as u32;
+        for (row, y) in mixed.luma.into_iter().zip(y..) {
+            for (luma, x) in row.iter_mut().zip(0..) {
+                let [r, g, b] = at(x, y);
+                *luma = (0.299 * r + 0.587 * g + 0.114 * b).round() as u8;
+            }
+        }
+        let weights = [[-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]];
+        for (row, weights) in mixed.chroma.into_iter().zip(weights) {
+            for (chroma, x) in row.iter_mut().zip((0..).step_by(2)) {
+                let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
+                let sum = four.map(|[r, g, b]| weights[0] * r + weights[1] * g + weights[2] * b);
+                *chroma = (128.0 + sum.iter().sum::<f64>() / 4.0).round() as u8;
+            }
+        }
+    })
+    .unwrap()
+}
+
 #[test]
 fn a_jpeg_overlay_is_as_close_as_its_pixels_encoded_afterwards() {
     let map = map(2, 3, &[0.0, 1.0, 2.0, 3.0, 1.0, 0.5]);
     // The second's sides are no multiples of a JPEG's blocks.
     for (width, height) in [(64, 48), (61, 35)] {
         let image = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8 * 3, y as u8 * 4, 77]));
-        let mut afterwards = Vec::new();
-        let mut encoder = Encoder::new(&mut afterwards, JPEG_QUALITY);
-        encoder.set_sampling_factor(SamplingFactor::F_2_2);
         let pixels = blended(&image, &map, JET);
-        let (columns, rows) = (width as u16, height as u16);
-        encoder.encode(&pixels, columns, rows, jpeg_encoder::ColorType::Rgb).unwrap();
+        let afterwards = encoded(&pixels);
         let file = draw(&image, None, &map, jet(OverlayFormat::Jpeg)).unwrap().unwrap();
         // Each off by its own rounding, which moves a quantised coefficient now and then.
         let [ours, theirs] = [file, afterwards].map(|file| {
@@ -148,21 +169,17 @@ fn a_jpeg_overlay_is_as_close_as_its_pixels_encoded_afterwards() {
 
 #[test]
 fn a_map_of_a_part_lies_over_that_part_and_nothing_else() {
-    let image = RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8 * 5, y as u8 * 7, 77]));
+    let image = RgbImage::from_fn(120, 90, |x, y| Rgb([x as u8 * 2, y as u8 * 2, 77]));
     let map = map(2, 3, &[0.0, 1.0, 2.0, 3.0, 1.0, 0.5]);
-    // Columns 10 to 29, rows 3 to 26.
+    // Columns 30 to 89, rows 9 to 80.
     let region = Some([0.25, 0.1, 0.75, 0.9]);
-    let part = image::imageops::crop_imm(&image, 10, 3, 20, 24).to_image();
+    let part = image::imageops::crop_imm(&image, 30, 9, 60, 72).to_image();
     let mut expected = image.clone();
-    image::imageops::replace(&mut expected, &blended(&part, &map, JET), 10, 3);
+    image::imageops::replace(&mut expected, &blended(&part, &map, JET), 30, 9);
     let file = draw(&image, region, &map, jet(OverlayFormat::Png)).unwrap().unwrap();
     assert_eq!(image::load_from_memory(&file).unwrap().into_rgb8(), expected);
     let file = draw(&image, region, &map, jet(OverlayFormat::Jpeg)).unwrap().unwrap();
-    let mut afterwards = Vec::new();
-    let mut encoder = Encoder::new(&mut afterwards, JPEG_QUALITY);
-    encoder.set_sampling_factor(SamplingFactor::F_2_2);
-    encoder.encode(&expected, 40, 30, jpeg_encoder::ColorType::Rgb).unwrap();
-    let [ours, theirs] = [file, afterwards].map(|file| {
+    let [ours, theirs] = [file, encoded(&expected)].map(|file| {
         let read = image::load_from_memory(&file).unwrap().into_rgb8();
         mean_difference(&read, &expected)
     });
@@ -180,6 +197,27 @@ fn a_format_that_cannot_hold_the_image_is_named() {
     let (image, map) = (RgbImage::new(16_385, 1), map(1, 1, &[1.0]));
     let error = draw(&image, None, &map, jet(OverlayFormat::Webp)).unwrap_err();
     assert!(error.to_string().contains("webp; choose another"), "{error}");
+    for (width, height) in [(65_536, 1), (1, 65_536)] {
+        let image = RgbImage::new(width, height);
+        let error = draw(&image, None, &map, jet(OverlayFormat::Jpeg)).unwrap_err();
+        assert!(error.to_string().contains("jpeg; choose another"), "{error}");
+    }
+}
+
+#[test]
+fn the_smallest_and_the_longest_jpegs_have_all_pixels() {
+    let map = map(1, 1, &[1.0]);
+    let short = [(1, 1), (1, 2), (2, 1), (17, 1), (1, 17)];
+    // libjpeg's longest sides, and the format's.
+    let long = [(65_500, 1), (1, 65_500), (65_501, 1), (65_535, 2), (2, 65_535)];
+    for (width, height) in short.into_iter().chain(long) {
+        let image =
+            RgbImage::from_fn(width, height, |x, y| Rgb([(x / 300) as u8, (y / 300) as u8, 77]));
+        let file = draw(&image, None, &map, jet(OverlayFormat::Jpeg)).unwrap().unwrap();
+        let read = image::load_from_memory(&file).unwrap().into_rgb8();
+        let difference = mean_difference(&read, &blended(&image, &map, JET));
+        assert!(difference < 3.0, "{difference} of {width} and {height}");
+    }
 }
 
 prop_compose! {

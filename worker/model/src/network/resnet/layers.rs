@@ -3,10 +3,11 @@
 
 use camshaft_kernels::{BlockWeights, NetworkWeights};
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
 use super::cut::{CutStart, CutState};
-use super::shape::{BlockShape, ResNetShape, STAGES};
-use crate::checkpoint::Weights;
+use super::shape::{ResNetShape, STAGES};
+use crate::checkpoint::{Notes, Weights};
 use crate::network::convolution::{FoldedConv, FoldedValues, FoldedWeights, channels_last};
 use crate::network::convolution_shape::NamedConvolution;
 use crate::network::layer_point::LayerPoint;
@@ -20,14 +21,33 @@ pub(crate) struct FoldedNetwork {
 }
 
 impl FoldedNetwork {
-    /// Reads all convolutions. `weights` remembers tensors that don't fit.
+    /// Reads all convolutions, on all cores. `weights` remembers tensors that don't fit.
     pub(crate) fn load(weights: &mut Weights<'_>, shape: ResNetShape) -> Result<Self> {
-        let stem = FoldedWeights::load(weights, &shape.stem())?;
-        let mut stages = [const { Vec::new() }; STAGES];
-        for (index, stage) in stages.iter_mut().enumerate() {
-            let blocks = shape.stage(index).map(|block| FoldedBlock::load(weights, block));
-            *stage = blocks.collect::<Result<_>>()?;
+        let mut named = vec![shape.stem()];
+        for block in (0..STAGES).flat_map(|stage| shape.stage(stage)) {
+            named.extend(block.path());
+            named.extend(block.shortcut());
         }
+        let load = |named: &NamedConvolution| {
+            let mut weights = weights.for_thread();
+            let folded = FoldedWeights::load(&mut weights, named)?;
+            Ok((folded, weights.into_notes()))
+        };
+        let loaded: Vec<(FoldedWeights, Notes)> =
+            named.par_iter().map(load).collect::<Result<_>>()?;
+        let mut folded = loaded.into_iter().map(|(folded, notes)| {
+            weights.add_notes(notes);
+            folded
+        });
+        let mut next = || folded.next().expect("each that was named was loaded");
+        let stem = next();
+        let stages = std::array::from_fn(|stage| {
+            let blocks = shape.stage(stage).map(|block| FoldedBlock {
+                path: block.path().iter().map(|_| next()).collect(),
+                shortcut: block.shortcut().map(|_| next()),
+            });
+            blocks.collect()
+        });
         Ok(Self { stem, stages })
     }
 
@@ -54,13 +74,6 @@ struct FoldedBlock {
 }
 
 impl FoldedBlock {
-    /// Reads a block. `weights` remembers tensors that don't fit.
-    fn load(weights: &mut Weights<'_>, shape: BlockShape) -> Result<Self> {
-        let mut load = |named: &NamedConvolution| FoldedWeights::load(weights, named);
-        let path = shape.path().iter().map(&mut load).collect::<Result<_>>()?;
-        Ok(Self { path, shortcut: shape.shortcut().as_ref().map(load).transpose()? })
-    }
-
     fn values(&self) -> Result<BlockValues<'_>> {
         let path = self.path.iter().map(FoldedWeights::values).collect::<Result<_>>()?;
         let shortcut = self.shortcut.as_ref().map(FoldedWeights::values).transpose()?;
