@@ -122,6 +122,7 @@ impl ModelFiles {
             config: Some(Bytes::from_static(CONFIG)),
             preprocessor: None,
             classes: None,
+            calibration: None,
         })
         .expect("the bundled config.json is part of this version")
     }
