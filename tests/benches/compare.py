@@ -22,7 +22,7 @@ import peers
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT.parent / "shared" / "peers"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
-WEIGHTS = ROOT / "worker" / "models" / "cats-vs-dogs" / "model.safetensors"
+WEIGHTS = ROOT / "worker" / "model" / "models" / "cats-vs-dogs" / "model.safetensors"
 WORK = ROOT / "target" / "compare"
 PACKAGES = ["torch", "torchvision", "openvino", "onnx", "onnxruntime", "opencv-python-headless",
             "safetensors", "grad-cam"]

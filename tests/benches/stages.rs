@@ -1,4 +1,5 @@
-//! Measures the steps of a worker that need no network: decoding, input and overlay, on one thread.
+//! Measures the steps of a worker that need no network: decoding, input, measures and overlay, on one
+//! thread.
 //!
 //! `cargo bench -p camshaft-tests --bench stages` reads the photographs in
 //! `../shared/data/photos`, or those in `tests/data/photos/cat` if that folder does not exist.
@@ -7,6 +8,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::ModelFiles;
 use camshaft_vision::heat_map::HeatMap;
 use camshaft_vision::input::to_input;
+use camshaft_vision::measures::measure;
 use camshaft_vision::overlay::{OverlayStyle, draw};
 
 /// Number of passes over all photographs. Each figure is that of the fastest pass.
@@ -55,6 +58,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     line("decode", &mut |at| drop(decode(&files[at], &limits, Transparency::OverWhite)));
     line("input", &mut |at| drop(to_input(&pictures[at], rule)));
+    line("measures", &mut |at| {
+        black_box(measure(&pictures[at]));
+    });
     for format in [OverlayFormat::Jpeg, OverlayFormat::Png, OverlayFormat::Webp] {
         line(&format!("overlay as {format}"), &mut |at| {
             let style = OverlayStyle {
