@@ -187,7 +187,7 @@ fn pictures_of_every_shape_have_finite_measures() {
 fn every_machine_measures_the_same() {
     for (width, height) in [(1, 1), (33, 40), (500, 375), (379, 501), (1030, 700)] {
         for picture in [scene(width, height, 5), noise(width, height)] {
-            let plain = Measured { picture: &picture }.with_simd(pulp::Scalar);
+            let plain = Measured { picture: (&picture).into() }.with_simd(pulp::Scalar);
             assert_eq!(format!("{:?}", measure(&picture)), format!("{plain:?}"));
         }
     }
