@@ -25,16 +25,19 @@ PHOTOS = ROOT.parent / "shared" / "data" / "photos"
 WEIGHTS = ROOT / "worker" / "model" / "models" / "cats-vs-dogs" / "model.safetensors"
 WORK = ROOT / "target" / "compare"
 PACKAGES = ["torch", "torchvision", "openvino", "onnx", "onnxruntime", "opencv-python-headless",
-            "safetensors", "grad-cam"]
+            "safetensors", "grad-cam", "nncf"]
+INT8 = Path(__file__).with_name("openvino_int8.py")
 LATENCY = Path(__file__).with_name("latency_onnxruntime.py")
 CAMSHAFT = ROOT / "target" / "release" / "camshaft"
 
 COMPARISONS = {
     "model-bf16": "model and CAM, batch 8, bf16: OpenVINO",
+    "model-int8": "model and CAM, batch 8, int8: OpenVINO",
     "model-f32": "model and CAM, batch 8, f32: OpenVINO",
     "latency-auto": "model and CAM, batch 1, auto: ONNX Runtime f32",
     "latency-f32": "model and CAM, batch 1, f32: ONNX Runtime f32",
     "audit-bf16": "end to end, bf16: OpenVINO and OpenCV",
+    "audit-int8": "end to end, int8: OpenVINO and OpenCV",
     "audit-f32": "end to end, f32: OpenVINO and OpenCV",
     "audit-torch": "end to end, auto: PyTorch and grad-cam",
 }
@@ -63,32 +66,40 @@ def model(precision, batch=8):
 def audit(images, out, precision):
     def once():
         shutil.rmtree(out, ignore_errors=True)
+        if precision == "int8":
+            # As the peer's, its time does not count.
+            run([CAMSHAFT, "calibrate", "cats-vs-dogs", images, "--out", out], r"Calibrated int8 on (\d+)")
         command = [CAMSHAFT, "audit", images, "--out", out, "--precision", precision, "--no-report"]
         return run(command, r"\(([\d.]+) images/s\)")
     return once
 
 
-def peer_audit(script, images, out, *more):
+def openvino_in(precision):
+    """The program and arguments that run OpenVINO in a precision."""
+    if precision == "int8":
+        return [INT8, PEERS]
+    return [PEERS / "gradcam_openvino.py", "--precision", precision]
+
+
+def peer_audit(script, images, out):
     def once():
         shutil.rmtree(out, ignore_errors=True)
-        return rate(python, PEERS / script, "--images", images, "--out", out, "--weights",
-                    WEIGHTS, *more)
+        return rate(python, *script, "--images", images, "--out", out, "--weights", WEIGHTS)
     return once
 
 
 def sides(name):
-    openvino = PEERS / "gradcam_openvino.py"
     kind, choice = name.split("-")
     if kind == "model":
-        peer = [python, openvino, "--weights", WEIGHTS, "--model-only", "--precision", choice]
+        peer = [python, *openvino_in(choice), "--weights", WEIGHTS, "--model-only"]
         return model(choice), lambda: rate(*peer)
     if kind == "latency":
         return model(choice, batch=1), lambda: rate(python, LATENCY, PEERS, WEIGHTS)
     if choice == "torch":
         # An eighth of the images: this program takes about eight times as long.
-        peer = peer_audit("gradcam_torch.py", images / "0", WORK / "peer")
+        peer = peer_audit([PEERS / "gradcam_torch.py"], images / "0", WORK / "peer")
         return audit(images, WORK / "ours", "auto"), peer
-    peer = peer_audit("gradcam_openvino.py", images, WORK / "peer", "--precision", choice)
+    peer = peer_audit(openvino_in(choice), images, WORK / "peer")
     return audit(images, WORK / "ours", choice), peer
 
 

@@ -282,6 +282,7 @@ unsafe extern "C-unwind" fn add_last_bytes(compress: &mut sys::jpeg_compress_str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DecodeSettings;
 
     /// A picture with smooth and with hard parts.
     fn encode_sample(width: u32, height: u32) -> Vec<u8> {
@@ -300,12 +301,17 @@ mod tests {
         file.expect("the size is allowed")
     }
 
+    fn decode(file: &[u8], size: (u32, u32)) -> Vec<u8> {
+        let settings = DecodeSettings { size, divisor: 1, max_coefficient_bytes: 1 << 20 };
+        crate::decode(file, settings, &|| false).expect("the file is whole")
+    }
+
     #[test]
     fn any_size_comes_back() {
         for (width, height) in [(1, 1), (2, 3), (8, 8), (16, 16), (17, 16), (31, 33), (500, 7)] {
             let file = encode_sample(width, height);
-            let pixels = crate::decode(&file, (width, height), 1 << 20, &|| false);
-            assert_eq!(pixels.expect("the file is whole").len() as u32, width * height * 3);
+            let pixels = decode(&file, (width, height));
+            assert_eq!(pixels.len() as u32, width * height * 3);
         }
     }
 
@@ -316,7 +322,7 @@ mod tests {
             rows.chroma.into_iter().for_each(|row| row.fill(128));
         });
         let file = file.expect("the size is allowed");
-        let pixels = crate::decode(&file, (37, 21), 1 << 20, &|| false).expect("the file is whole");
+        let pixels = decode(&file, (37, 21));
         assert!(pixels.iter().all(|&value| value == 200), "{pixels:?}");
     }
 

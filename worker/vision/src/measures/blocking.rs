@@ -56,6 +56,7 @@ fn read_row(picture: &RgbImage, y: usize, to: &mut [u8]) {
     to.iter_mut().zip(pixels).for_each(|(green, pixel)| *green = pixel[1]);
 }
 
+#[inline(always)]
 fn step(one: u8, other: u8) -> u8 {
     one.abs_diff(other).min(LARGEST_STEP)
 }
@@ -65,8 +66,11 @@ fn sum_of_steps(one: &[u8], other: &[u8]) -> u64 {
     let mut sum = 0;
     // Of 64 steps the sum fits 16 bits.
     for (one, other) in one.chunks(64).zip(other.chunks(64)) {
-        let steps = one.iter().zip(other).map(|(&one, &other)| u16::from(step(one, other)));
-        sum += u64::from(steps.sum::<u16>());
+        let mut steps = 0u16;
+        for (&one, &other) in one.iter().zip(other) {
+            steps += u16::from(step(one, other));
+        }
+        sum += u64::from(steps);
     }
     sum
 }

@@ -132,7 +132,11 @@ fn edges_across(picture: &HalfLevels) -> EdgeSums {
 fn subtract_sums<const N: usize>(to: &mut [i16], after: [&[i16]; N], before: [&[i16]; N]) {
     let (after, before) = (after.map(|one| &one[..to.len()]), before.map(|one| &one[..to.len()]));
     for (at, to) in to.iter_mut().enumerate() {
-        *to = (0..N).map(|one| after[one][at] - before[one][at]).sum();
+        let mut sum = 0;
+        for one in 0..N {
+            sum += after[one][at] - before[one][at];
+        }
+        *to = sum;
     }
 }
 

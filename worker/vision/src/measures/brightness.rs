@@ -21,9 +21,12 @@ impl BrightnessStatistics {
     #[inline(always)]
     pub(super) fn of(luma: &Luma) -> Self {
         let count = luma.values.len() as u64;
-        let values = || luma.values.iter().map(|&value| u32::from(value));
-        let sum: u64 = values().map(u64::from).sum();
-        let squares: u64 = values().map(|value| u64::from(value * value)).sum();
+        let (mut sum, mut squares) = (0u64, 0u64);
+        for &value in &luma.values {
+            let value = u32::from(value);
+            sum += u64::from(value);
+            squares += u64::from(value * value);
+        }
         let scale = f64::from(WHITE) * count.max(1) as f64;
         // In whole numbers, so that a picture of one shade has a deviation of exactly 0.
         let variance = u128::from(count) * u128::from(squares) - u128::from(sum) * u128::from(sum);

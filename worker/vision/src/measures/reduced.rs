@@ -63,11 +63,18 @@ impl ReducedPicture {
         let mut spread = 0;
         if (across, down) == (1, 1) {
             let pixels = pixels.as_raw().as_chunks::<3>().0;
-            values.extend(pixels.iter().map(|pixel| brightness(pixel.map(u32::from))));
+            // Plain loops: iterators' own functions are not compiled for the caller's instructions.
+            values.resize(pixels.len(), 0);
+            for (value, &[r, g, b]) in values.iter_mut().zip(pixels) {
+                *value = brightness([u32::from(r), u32::from(g), u32::from(b)]);
+            }
             // Of 65,536 pixels the sum fits 32 bits.
             for pixels in pixels.chunks(1 << 16) {
-                let spreads = pixels.iter().map(|&[r, g, b]| r.max(g).max(b) - r.min(g).min(b));
-                spread += u64::from(spreads.map(u32::from).sum::<u32>());
+                let mut sum = 0;
+                for &[r, g, b] in pixels {
+                    sum += u32::from(r.max(g).max(b) - r.min(g).min(b));
+                }
+                spread += u64::from(sum);
             }
         } else {
             let part = 1.0 / (across * down) as f32;
@@ -119,9 +126,9 @@ fn brightness([r, g, b]: [u32; 3]) -> u16 {
 /// Mean brightness of a box of pixels, from its sums; `part` is the share of a pixel.
 #[inline(always)]
 fn mean_brightness(sums: [u32; 3], part: f32) -> u16 {
-    let [r, g, b] = sums.map(|sum| sum as f32 * part);
-    let weights = BT_601.map(|weight| weight as f32 / STEPS as f32);
-    (weights[0] * r + weights[1] * g + weights[2] * b).round() as u16
+    let weight = |at: usize| BT_601[at] as f32 / STEPS as f32;
+    let mean = |at: usize| sums[at] as f32 * part;
+    (weight(0) * mean(0) + weight(1) * mean(1) + weight(2) * mean(2)).round() as u16
 }
 
 #[cfg(test)]
