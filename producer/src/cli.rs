@@ -8,6 +8,7 @@ mod calibrate;
 mod decisions;
 mod examples;
 mod export;
+mod image_files;
 mod label_audit;
 mod prune;
 mod report;
@@ -25,7 +26,6 @@ use camshaft_arguments::{
     BrokerArgs, ExplainArgs, LogArgs, ModelArgs, QueueArgs, RunQueueArgs, TlsArgs,
 };
 use camshaft_common::explain::{ExplainOptions, Target};
-use camshaft_common::image_files::{Glob, GlobError, ImageFiles};
 use camshaft_common::location::Location;
 use camshaft_common::model::ModelReference;
 use camshaft_common::run::RunId;
@@ -37,6 +37,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[cfg(feature = "embedded")]
 use tokio_util::sync::CancellationToken;
 
+use self::image_files::ImageFileArgs;
 #[cfg(feature = "embedded")]
 use crate::audit::{self, AuditConfig};
 use crate::broker::BrokerConfig;
@@ -122,33 +123,6 @@ pub(crate) enum Command {
     /// Write the manual pages of both programs
     #[command(hide = true)]
     Man(ManArgs),
-}
-
-/// Which files are images.
-#[derive(Args, Debug)]
-pub(crate) struct ImageFileArgs {
-    /// Take only files that match as images, and not those of image types by name: '*.jpg', or with
-    /// a slash for the whole key, 'cat/**'. ** is any number of folders, {a,b} one of several.
-    /// Repeatable
-    #[arg(long, env = "CAMSHAFT_INCLUDE", value_name = "GLOB", value_delimiter = '\n',
-          value_parser = parse_glob)]
-    pub(crate) include: Vec<Option<Glob>>,
-    /// Leave out files that match, as for --include. Repeatable
-    #[arg(long, env = "CAMSHAFT_EXCLUDE", value_name = "GLOB", value_delimiter = '\n',
-          value_parser = parse_glob)]
-    pub(crate) exclude: Vec<Option<Glob>>,
-}
-
-impl ImageFileArgs {
-    fn resolve(self, source: &SourceConfig) -> Result<ImageFiles, UsageError> {
-        let [include, exclude] =
-            [self.include, self.exclude].map(|globs| globs.into_iter().flatten().collect());
-        let image_files = ImageFiles { include, exclude };
-        if matches!(source, SourceConfig::List { .. }) && image_files != ImageFiles::default() {
-            return Err(SourceConfigError::GlobsWithList.into());
-        }
-        Ok(image_files)
-    }
 }
 
 /// Which images, and where results go.
@@ -395,11 +369,6 @@ pub enum UsageError {
         "--target label explains the class of each image's label, and --labels none reads none"
     )]
     TargetWithoutLabels,
-}
-
-/// A glob; none for an empty line, such as the last one of a variable.
-fn parse_glob(text: &str) -> Result<Option<Glob>, GlobError> {
-    if text.trim().is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 impl RunArgs {

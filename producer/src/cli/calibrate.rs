@@ -6,7 +6,8 @@ use camshaft_common::model::{ModelReference, ModelRequest};
 use clap::Args;
 
 use crate::calibrate::CalibrateConfig;
-use crate::cli::{ImageFileArgs, UsageError};
+use crate::cli::UsageError;
+use crate::cli::image_files::ImageFileArgs;
 use crate::images::source_config::{SourceArgument, SourceConfig};
 
 /// `camshaft calibrate`.
