@@ -116,6 +116,18 @@ impl ActivationStatistics {
 }
 
 impl RangeRule {
+    /// All rules.
+    pub const ALL: [Self; 3] = [Self::Largest, Self::MeanOfLargest, Self::Percentile99];
+
+    /// Its name in calibrations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Largest => "largest",
+            Self::MeanOfLargest => "mean-of-largest",
+            Self::Percentile99 => "percentile-99",
+        }
+    }
+
     /// Of values in their order.
     fn apply(self, sorted: &[f32]) -> f32 {
         match self {

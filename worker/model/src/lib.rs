@@ -22,7 +22,9 @@ mod redraw;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use calibration::{Calibration, CalibrationImages, CalibrationProgress, calibrate};
+pub use calibration::{
+    Calibration, CalibrationImages, CalibrationProgress, calibrate, calibrate_by,
+};
 pub use checkpoint::CheckpointError;
 pub use compute::{
     ComputeDevice, ComputeSettings, DeviceChoice, DeviceError, KernelChoice, ParseDeviceError,

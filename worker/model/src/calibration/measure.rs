@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use camshaft_common::explain::{ExplainOptions, Target};
 use camshaft_common::model::Agreement;
-use camshaft_kernels::{ActivationStatistics, BatchInput, BatchShape};
+use camshaft_kernels::{ActivationStatistics, BatchInput, BatchShape, RangeRule};
 use rayon::prelude::*;
 
 use super::Calibration;
@@ -52,6 +52,19 @@ pub fn calibrate(
     images: CalibrationImages<'_>,
     progress: &CalibrationProgress,
 ) -> Result<Calibration, ModelError> {
+    calibrate_by(RangeRule::Largest, files, images, progress)
+}
+
+/// The same by another rule, to compare them.
+///
+/// # Errors
+/// As [`calibrate`].
+pub fn calibrate_by(
+    rule: RangeRule,
+    files: &ModelFiles,
+    images: CalibrationImages<'_>,
+    progress: &CalibrationProgress,
+) -> Result<Calibration, ModelError> {
     let files = files.without_calibration();
     let load = |files: &ModelFiles, precision| {
         let kernel = KernelChoice::Auto;
@@ -59,9 +72,9 @@ pub fn calibrate(
         Model::load(files, &ComputeDevice::Cpu, settings)
     };
     let exact = load(&files, Precision::F32)?;
-    let statistics = exact.activation_statistics(images.calibrating, progress)?;
+    let statistics = exact.activation_statistics(rule, images.calibrating, progress)?;
     let count = images.calibrating.len() as u64;
-    let mut calibration = Calibration::of_statistics(files.identity(), count, statistics);
+    let mut calibration = Calibration::of_statistics(files.identity(), rule, count, statistics);
     let rounded = load(&files.with_calibration(calibration.clone()), Precision::Int8)?;
     calibration.head.agreement = compare(&exact, &rounded, images.compared, progress)?;
     Ok(calibration)
@@ -71,6 +84,7 @@ impl Model {
     /// What the activations are on these images.
     fn activation_statistics(
         &self,
+        rule: RangeRule,
         images: &[Vec<u8>],
         progress: &CalibrationProgress,
     ) -> Result<ActivationStatistics, ModelError> {
@@ -87,7 +101,7 @@ impl Model {
             Ok(found)
         };
         let all = images.par_iter().map(of_image).collect::<Result<Vec<_>, ModelError>>()?;
-        Ok(ActivationStatistics::of_images(&all, Calibration::RULE))
+        Ok(ActivationStatistics::of_images(&all, rule))
     }
 }
 

@@ -13,7 +13,7 @@ use camshaft_common::run::SCHEMA;
 use camshaft_kernels::{ActivationStatistics, PointStatistics, RangeRule};
 use serde::{Deserialize, Serialize};
 
-pub use measure::{CalibrationImages, CalibrationProgress, calibrate};
+pub use measure::{CalibrationImages, CalibrationProgress, calibrate, calibrate_by};
 
 /// The file that holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,9 +35,6 @@ struct CalibratedPoint {
 }
 
 impl Calibration {
-    /// The rule by which scales are made: see docs/cpu.md, which compares it with others.
-    const RULE: RangeRule = RangeRule::Largest;
-
     /// Reads the file of a model.
     ///
     /// # Errors
@@ -70,7 +67,12 @@ impl Calibration {
         ActivationStatistics { points: points.collect() }
     }
 
-    fn of_statistics(model: &ModelIdentity, images: u64, found: ActivationStatistics) -> Self {
+    fn of_statistics(
+        model: &ModelIdentity,
+        rule: RangeRule,
+        images: u64,
+        found: ActivationStatistics,
+    ) -> Self {
         let ModelIdentity { name, digest, .. } = model.clone();
         let points = found.points.into_iter().map(|point| CalibratedPoint {
             layer: point.name,
@@ -87,7 +89,7 @@ impl Calibration {
         let head = CalibrationHead {
             schema: SCHEMA,
             model: CalibratedModel { name, digest },
-            rule: "largest".to_owned(),
+            rule: rule.name().to_owned(),
             images,
             agreement,
         };

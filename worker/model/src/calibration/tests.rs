@@ -15,7 +15,7 @@ fn calibration() -> Calibration {
         mean: vec![0.25, 0.0],
     };
     let found = ActivationStatistics { points: vec![point] };
-    Calibration::of_statistics(&model(b"w"), 7, found)
+    Calibration::of_statistics(&model(b"w"), RangeRule::Largest, 7, found)
 }
 
 #[test]
