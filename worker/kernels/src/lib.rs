@@ -11,8 +11,9 @@
 //! - `forward`: the order of the convolutions; `buffers`: what they read and write
 //! - `convolution`, `stem`, `pooling`: single steps of a pass
 //! - `winograd`, above `dispatch`, which calls the kernels: `amx`, `avx512_bf16`, `avx512`,
-//!   `avx2_neon`
-//! - `epilogue`: the end of each convolution, shared by all kernels
+//!   `avx2_neon`, and in 8 bits also `avx512_vnni` and `int8_lanes`
+//! - `epilogue`: the end of each convolution, shared by all kernels; in 8 bits `requantise`
+//! - `statistics` of a sample's activations, and `quantisation`, which makes scales of them
 //! - `call`, `weights`, `layout`: what a kernel is told
 //!
 //! Words used throughout: a *plane* is 32 channels of activations, a *panel* the weights of 32
