@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::advice;
 use crate::calibrate::CalibrateError;
+use crate::calibration;
 use crate::enqueue::counters::EnqueueCounters;
 use crate::enqueue::generation_watch::JobsSuperseded;
 use crate::enqueue::inheritance;
@@ -229,13 +230,13 @@ pub(crate) async fn audit(config: AuditConfig, stores: StoreOptions) -> Result<(
     let AuditConfig { run, max_failure_rate, report, fail_on, mut engine, stop, .. } = config;
     let (trust_sample, prove_shortcuts) = (config.trust_sample, config.prove_shortcuts);
     let labels = config.labels;
-    let run = inheritance::inherit(run, &stores).await?;
+    let mut run = inheritance::inherit(run, &stores).await?;
+    calibration::relocate(&mut run, &stores).await;
     precision::go_on(&mut engine.compute, &run.out, &stores)
         .await
         .map_err(EnqueuePlanError::from)?;
     let (out, explain, dry_run) = (run.out.clone(), run.explain.clone(), run.dry_run);
     let source = run.open_source(&stores)?;
-    let mut run = run;
     let files = Arc::new(int8::settle(&mut run, &mut engine, &source, &stores, &stop).await?);
     // Both change the network's weights or inputs, which its scales for 8 bits don't fit.
     let (measured, measuring) = int8::without(&files, &engine);

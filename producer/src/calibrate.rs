@@ -12,6 +12,7 @@ use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
 use camshaft_common::model::{CALIBRATION_FILE, CalibrationError, FileDigest, ModelRequest};
+use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::{
@@ -85,6 +86,15 @@ pub enum CalibrateError {
     /// The model is in no folder.
     #[error("model {0} is in no folder of its own; say with --out where the calibration goes")]
     NoFolder(String),
+    /// OUT has results in another precision, or of another run.
+    #[error(
+        "{0} holds results that are not in int8, or of another SOURCE or model; choose another --out, or \
+         leave out --precision int8"
+    )]
+    OtherResults(Location),
+    /// The run in OUT was begun with the calibration there.
+    #[error("{0} holds a run in int8, which needs the calibration there; choose another --out")]
+    InUse(Location),
     /// Signals can't be received.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -108,6 +118,10 @@ pub(crate) async fn calibrate(
     let name = model.reference.to_string();
     let out = out.or_else(|| calibration::folder_of(&model.reference));
     let out = out.ok_or(CalibrateError::NoFolder(name))?;
+    let record = RunRecord::read(&Folder::open(&out, &stores)?).await;
+    if record.is_ok_and(|run| run.is_some_and(|run| run.model.options.calibration.is_some())) {
+        return Err(CalibrateError::InUse(out));
+    }
     let stop = CancellationToken::new();
     cancel_on_signal(stop.clone()).map_err(CalibrateError::Signals)?;
     let files = model_files::read(&model, &stores).await?;

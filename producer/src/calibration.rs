@@ -12,13 +12,16 @@ use camshaft_common::model::{
     Agreement, CALIBRATION_FILE, CalibrationError, CalibrationHead, CalibrationReference,
     FileDigest, Int8Outcome, ModelFilesError, ModelIdentity, ModelReference, folder_of_weights,
 };
-use camshaft_common::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
+use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 
 use crate::enqueue::request::RunConfig;
 use crate::terminal::output::print_line;
 
 /// The most bytes of a calibration.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// Images that have to be compared, at least.
+const LEAST_COMPARED: u64 = 20;
 
 /// How well 8 bits have to agree with f32: the value of `--min-agreement`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +35,10 @@ pub(crate) struct MinAgreement {
 impl MinAgreement {
     /// True if 8 bits agree that well.
     fn is_met_by(self, found: &Agreement) -> bool {
-        found.top_class >= self.top_class && found.median_cosine >= self.median_cosine
+        // A few images agree by chance. Who asks for no agreement is not asked for images either.
+        let asks_for_none = self.top_class == 0.0 && self.median_cosine == 0.0;
+        let enough = asks_for_none || found.images >= LEAST_COMPARED;
+        enough && found.top_class >= self.top_class && found.median_cosine >= self.median_cosine
     }
 }
 
@@ -143,21 +149,51 @@ pub(crate) fn folder_of(model: &ModelReference) -> Option<Location> {
     }
 }
 
-/// Takes a calibration for a run if it agrees, and notes it. True if it is taken.
-pub(crate) fn take(run: &mut RunConfig, found: FoundCalibration, min: MinAgreement) -> bool {
-    let FoundCalibration { reference, agreement } = found;
+/// Takes a calibration for a run if it agrees, and notes it. True if it is taken. One that lies elsewhere
+/// is copied into OUT, so that the run keeps its own.
+///
+/// # Errors
+/// If it can't be copied.
+pub(crate) async fn take(
+    run: &mut RunConfig,
+    found: FoundCalibration,
+    min: MinAgreement,
+    stores: &StoreOptions,
+) -> Result<bool, ModelFilesError> {
+    let FoundCalibration { mut reference, agreement } = found;
     let used = min.is_met_by(&agreement);
     let outcome = Int8Outcome { agreement, used };
     run.int8 = Some(outcome);
     if used {
+        let own = run.out.join(CALIBRATION_FILE);
+        if reference.place != own && !run.dry_run {
+            let json = reference.read(stores).await?;
+            Folder::open(&run.out, stores)?.put(CALIBRATION_FILE, json, JSON).await?;
+            reference.place = own;
+        }
         print_line(&outcome.to_string());
         run.model.options.calibration = Some(reference);
     } else {
         print_line(&format!(
-            "{outcome}; --min-agreement asks for {min}. bf16 instead, or f32 on a CPU without it"
+            "{outcome}; --min-agreement asks for {min}, on {LEAST_COMPARED} images at least. bf16 \
+             instead, or f32 on a CPU without it"
         ));
     }
-    used
+    Ok(used)
+}
+
+/// Lets a run whose OUT was moved take the calibration that is there now, if it is the same one.
+pub(crate) async fn relocate(run: &mut RunConfig, stores: &StoreOptions) {
+    let own = run.out.join(CALIBRATION_FILE);
+    if let Some(reference) = &mut run.model.options.calibration
+        && reference.place != own
+    {
+        let moved = CalibrationReference { place: own, digest: reference.digest.clone() };
+        // Whatever is wrong with the recorded one is told when it is read.
+        if moved.read(stores).await.is_ok() {
+            *reference = moved;
+        }
+    }
 }
 
 /// Notes how well the calibration agrees that a run goes on with.

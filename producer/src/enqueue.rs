@@ -133,14 +133,14 @@ pub(crate) async fn enqueue(
     if is_remote(&broker.url) {
         warn_of_local_places(&asked);
     }
-    let run = inheritance::inherit(run, &stores).await?;
+    let mut run = inheritance::inherit(run, &stores).await?;
+    calibration::relocate(&mut run, &stores).await;
     if is_remote(&broker.url) {
         let inherited = local_places(&run).into_iter().filter(|name| !asked.contains(name));
         warn_of_local_places(&inherited.collect::<Vec<_>>());
     }
     let IdentifiedModel { mut model, trained_layers, label_map } =
         identify_model(&run, &stores).await?;
-    let mut run = run;
     if run.model.options.calibration.is_some() {
         calibration::note_recorded(&mut run, &model, &stores).await?;
     } else if let Int8Wish::Yes(min) = run.int8_wish {
@@ -150,7 +150,8 @@ pub(crate) async fn enqueue(
             EnqueueError::NoCalibration { model, images: run.source.argument(), out }
         })?;
         let reference = found.reference.clone();
-        if calibration::take(&mut run, found, min) {
+        if calibration::take(&mut run, found, min, &stores).await? {
+            let reference = run.model.options.calibration.clone().unwrap_or(reference);
             model = model.with_calibration(reference);
         }
     }

@@ -58,6 +58,38 @@ fn an_audit_calibrates_itself_and_says_how_well_it_agrees() {
     // Another precision is another run.
     let ended = small.audit(&["--precision", "f32"]).expect(1);
     assert!(ended.stderr.contains("give --precision int8"), "{}", ended.stderr);
+    // The run needs its calibration, wherever OUT is moved.
+    let mut calibrate = camshaft(["calibrate"]);
+    calibrate.arg(&small.model).arg(&small.source).arg("--out").arg(&small.out);
+    let ended = run(&mut calibrate).expect(1);
+    assert!(ended.stderr.contains("holds a run in int8"), "{}", ended.stderr);
+    let mut small = small;
+    let moved = small.directory.path().join("moved");
+    fs::rename(&small.out, &moved).unwrap();
+    small.out = moved;
+    fs::remove_file(small.out.join(format!("predictions/{}.json", small.keys[1]))).unwrap();
+    let _ended = small.audit(&[]).expect(0);
+    assert_eq!(answers(&small.results()), first);
+}
+
+#[test]
+fn what_is_refused_is_not_calibrated_and_few_images_are_not_enough() {
+    let small = SmallRun::new(4);
+    let calibration = small.out.join("calibration.json");
+    let ended = small.audit(&["--precision", "int8", "--target", "class:nosuch"]).expect(1);
+    assert!(ended.stderr.contains("nosuch"), "{}", ended.stderr);
+    assert!(!calibration.exists());
+    let _ended = small.audit(&["--precision", "f32"]).expect(0);
+    let ended = small.audit(&[&INT8[..], &ANY].concat()).expect(1);
+    assert!(ended.stderr.contains("not in int8"), "{}", ended.stderr);
+    assert!(!calibration.exists());
+    fs::remove_dir_all(&small.out).unwrap();
+    let ended = small.audit(&["--precision", "int8", "--min-agreement", "0.1,0"]).expect(0);
+    assert!(ended.stdout.contains("on 20 images at least"), "{}", ended.stdout);
+    assert!(!is_int8(&small.results()));
+    // The next night goes on as this one ended.
+    let ended = small.audit(&["--precision", "int8", "--min-agreement", "0.1,0"]).expect(0);
+    assert!(ended.stdout.contains("Not computed in int8"), "{}", ended.stdout);
 }
 
 #[test]
@@ -127,7 +159,8 @@ fn workers_compute_with_the_calibration_of_the_run_or_not_at_all() {
     assert!(small.results().predictions.is_empty());
     let redrive = || run(&mut camshaft(["redrive", "--broker", &url])).expect(0);
     redrive();
-    // With other scales there would be other results.
+    // The run has a copy of its own. With other scales there would be other results.
+    let place = small.out.join("calibration.json");
     let calibration = fs::read(&place).unwrap();
     let text = String::from_utf8(calibration.clone()).unwrap();
     fs::write(&place, text.replacen("\"mean\":[", "\"mean\":[ ", 1)).unwrap();

@@ -38,12 +38,14 @@ pub enum ModelFilesError {
     #[error("the class names can't be read: {0}")]
     ReadClasses(#[source] StoreError),
     /// The calibration can't be read.
-    #[error("the run's calibration can't be read: {0}")]
+    #[error(
+        "the run's calibration can't be read: {0}; restore it from a copy, or do the images in a new OUT"
+    )]
     ReadCalibration(#[source] StoreError),
     /// The calibration is not that of the run.
     #[error(
-        "the calibration at {place} is another one ({found}) than the run's ({wanted}): restore it, \
-         or do every image again, in a new OUT or with --only all"
+        "the calibration at {place} is another one ({found}) than the run's ({wanted}): restore it \
+         from a copy, or do the images in a new OUT"
     )]
     OtherCalibration {
         /// Where it is.

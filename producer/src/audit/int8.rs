@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use camshaft_common::model::ModelFilesError;
-use camshaft_common::store::StoreOptions;
-use camshaft_model::{ModelFiles, Precision};
+use camshaft_common::run::RunRecord;
+use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_model::{ModelError, ModelFiles, Precision, PrecisionError};
 use camshaft_worker::config::EngineConfig;
 use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
 use tokio_util::sync::CancellationToken;
@@ -12,8 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::AuditError;
 use crate::calibrate::{CalibrateError, Calibrating};
 use crate::calibration::{self, Int8Wish};
+use crate::enqueue::inheritance;
+use crate::enqueue::plan::EnqueuePlanError;
 use crate::enqueue::request::RunConfig;
 use crate::images::source::Source;
+use crate::interrupt::cancel_on_signal;
 use crate::terminal::output::print_line;
 
 /// Reads the model, and decides. Calibrates it if there is no calibration yet.
@@ -35,6 +39,14 @@ pub(super) async fn settle(
         return Ok(files);
     }
     let Int8Wish::Yes(min) = run.int8_wish else { return Ok(files) };
+    // All that would refuse the run comes before its calibration.
+    files.check(&run.explain)?;
+    if engine.compute.device.may_be_gpu() {
+        return Err(CalibrateError::from(ModelError::from(PrecisionError::Gpu)).into());
+    }
+    if holds_other_results(run, stores).await.map_err(EnqueuePlanError::from)? {
+        return Err(CalibrateError::OtherResults(run.out.clone()).into());
+    }
     let found = calibration::find(files.identity(), &run.out, stores).await;
     let found = match found.map_err(CalibrateError::from)? {
         Some(found) => found,
@@ -44,17 +56,36 @@ pub(super) async fn settle(
             return Ok(files);
         }
         None => {
+            // A person may end it here already.
+            cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
             let (limits, limit) = (engine.image_limits, run.limit);
-            Calibrating { files: &files, source, limits, limit }
-                .write(&run.out, stores, stop)
-                .await?
+            let calibrating = Calibrating { files: &files, source, limits, limit };
+            match calibrating.write(&run.out, stores, stop).await {
+                // Each image fails with its own reason.
+                Err(CalibrateError::NoImages) => {
+                    print_line("Not computed in int8: no image could be read to calibrate it");
+                    engine.compute.precision = Precision::Auto;
+                    return Ok(files);
+                }
+                written => written?,
+            }
         }
     };
-    if !calibration::take(run, found, min) {
+    let taken = calibration::take(run, found, min, stores).await;
+    if !taken.map_err(ModelUnavailable::from)? {
         engine.compute.precision = Precision::Auto;
         return Ok(files);
     }
     Ok(model_files::read(&run.model, stores).await?)
+}
+
+/// True if OUT has results that are not in 8 bits, or of another run. Where 8 bits did not agree, a run
+/// goes on without them.
+async fn holds_other_results(run: &RunConfig, stores: &StoreOptions) -> Result<bool, StoreError> {
+    let out = Folder::open(&run.out, stores)?;
+    let Ok(Some(record)) = RunRecord::read(&out).await else { return Ok(false) };
+    let fell_back = record.int8.is_some_and(|int8| !int8.used);
+    Ok(!fell_back && inheritance::has_results(&out).await?)
 }
 
 /// The same model and engine, not in 8 bits.

@@ -46,7 +46,11 @@ pub(crate) async fn inherit(
     Ok(inherited)
 }
 
-async fn has_results(out: &Folder) -> Result<bool, StoreError> {
+/// True if there are results in OUT.
+///
+/// # Errors
+/// If OUT can't be read.
+pub(crate) async fn has_results(out: &Folder) -> Result<bool, StoreError> {
     for folder in [PREDICTIONS, FAILURES] {
         if camshaft_common::results::list(out, folder).try_next().await?.is_some() {
             return Ok(true);
