@@ -155,7 +155,8 @@ fn a_job_that_aborts_its_worker_is_dead_lettered_and_the_others_are_done() {
     write_flat_jpeg(&killer, 24_000, 24_000);
     small.keys.push("even/killer.jpg".to_owned());
     let broker = Broker::shared().url();
-    small.enqueue(&broker, &[]);
+    // With smaller overlays the picture would be decoded at an eighth, and fit.
+    small.enqueue(&broker, &["--overlay-size", "full"]);
 
     let start = || {
         let worker = worker(["--broker", &broker, "--exit-when-idle", "3"]);
