@@ -41,13 +41,13 @@ use self::image_files::ImageFileArgs;
 #[cfg(feature = "embedded")]
 use crate::audit::{self, AuditConfig};
 use crate::broker::BrokerConfig;
-use crate::calibration::{Int8Wish, MinAgreement};
 use crate::cancel::CancelConfig;
 use crate::enqueue::EnqueueConfig;
 use crate::enqueue::request::RunConfig;
 use crate::images::list_lines::ListColumns;
 use crate::images::selection::Selection;
 use crate::images::source_config::{LabelRule, SourceArgument, SourceConfig, SourceConfigError};
+use crate::int8_wish::{Int8Wish, MinAgreement};
 use crate::label_map::LabelMapSource;
 use crate::redrive::RedriveConfig;
 use crate::runs::RunsConfig;

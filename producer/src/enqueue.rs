@@ -38,10 +38,11 @@ use tracing::warn;
 
 use crate::advice;
 use crate::broker::{self, BrokerConfig};
-use crate::calibration::{self, Int8Wish};
+use crate::calibration;
 use crate::images::selection::Selection;
 use crate::images::source_config::SourceConfig;
 use crate::images::source_error::SourceError;
+use crate::int8_wish::Int8Wish;
 #[cfg(not(feature = "embedded"))]
 use crate::label_map::LabelMapSource;
 use crate::label_map::{LabelMap, LabelMapError};

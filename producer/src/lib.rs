@@ -21,6 +21,7 @@ mod enqueue;
 mod error;
 mod export;
 mod images;
+mod int8_wish;
 #[cfg(feature = "embedded")]
 mod interrupt;
 mod label_map;

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::AuditError;
 use crate::calibrate::{CalibrateError, Calibrating};
-use crate::calibration::{self, Int8Wish};
+use crate::calibration;
 use crate::enqueue::inheritance;
 use crate::enqueue::plan::EnqueuePlanError;
 use crate::enqueue::request::RunConfig;
 use crate::images::source::Source;
+use crate::int8_wish::Int8Wish;
 use crate::interrupt::cancel_on_signal;
 use crate::terminal::output::print_line;
 

@@ -16,11 +16,11 @@ use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use futures::TryStreamExt;
 
-use crate::calibration::Int8Wish;
 use crate::enqueue::differences;
 use crate::enqueue::plan::EnqueuePlanError;
 use crate::enqueue::request::RunConfig;
 use crate::images::source_config::{LabelRule, SourceConfig};
+use crate::int8_wish::Int8Wish;
 use crate::label_map::LabelMapSource;
 use crate::terminal::output::print_line;
 

@@ -9,12 +9,12 @@ use camshaft_common::model::{Int8Outcome, ModelIdentity, ModelRequest, TrainedLa
 use camshaft_common::run::Generation;
 use camshaft_common::store::StoreOptions;
 
-use crate::calibration::Int8Wish;
 use crate::enqueue::prune::PruneLimit;
 use crate::images::selection::Selection;
 use crate::images::source::Source;
 use crate::images::source_config::{LabelRule, SourceConfig};
 use crate::images::source_error::SourceError;
+use crate::int8_wish::Int8Wish;
 use crate::label_map::{LabelMap, LabelMapSource};
 
 /// The options that `audit` and `enqueue` have in common, validated. Nothing is opened yet.

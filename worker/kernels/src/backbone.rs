@@ -5,35 +5,15 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::buffers::{PassBuffers, group_images};
 use crate::forward::{self, BatchSlice, PassWatch};
-use crate::input::BatchInput;
+use crate::input::{BatchInput, BatchShape, SMALLEST_SIDE};
 use crate::kernel::Kernel;
-use crate::network::{NetworkWeights, PackedNetwork, PackedStage, STAGES};
+use crate::network::{PackedNetwork, PackedStage};
+use crate::network_weights::UnsupportedNetwork;
+use crate::network_weights::{NetworkWeights, STAGES};
 use crate::profile::{StepTime, StepTimer};
 use crate::quantisation::InputScale;
 use crate::statistics::{ActivationStatistics, StatisticsCollector};
 use crate::team::WorkPart;
-use crate::weights::UnsupportedNetwork;
-
-/// The smallest height and width of images.
-pub const SMALLEST_SIDE: usize = 32;
-
-/// The sizes of a batch: `[images, 3, height, width]` values, or as many bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchShape {
-    /// Number of images.
-    pub images: usize,
-    /// Rows of an image, at least [`SMALLEST_SIDE`].
-    pub height: usize,
-    /// Columns of an image, at least [`SMALLEST_SIDE`].
-    pub width: usize,
-}
-
-impl BatchShape {
-    /// Values of an image.
-    fn image_values(self) -> usize {
-        3 * self.height * self.width
-    }
-}
 
 /// A residual network for inference on one kernel.
 ///

@@ -4,7 +4,8 @@
 use crate::convolution::LayoutTables;
 use crate::kernel::ValueFormat;
 use crate::layout::{Activation, PixelLayout};
-use crate::network::{PackedNetwork, STAGES};
+use crate::network::PackedNetwork;
+use crate::network_weights::STAGES;
 use crate::stem::Stem;
 use crate::winograd::WinogradScratch;
 

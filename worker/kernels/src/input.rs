@@ -62,3 +62,24 @@ impl<'a> BatchInput<'a> {
         self.split_at(index * count).1.split_at(count).0
     }
 }
+
+/// The smallest height and width of images.
+pub const SMALLEST_SIDE: usize = 32;
+
+/// The sizes of a batch: `[images, 3, height, width]` values, or as many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Number of images.
+    pub images: usize,
+    /// Rows of an image, at least [`SMALLEST_SIDE`].
+    pub height: usize,
+    /// Columns of an image, at least [`SMALLEST_SIDE`].
+    pub width: usize,
+}
+
+impl BatchShape {
+    /// Values of an image.
+    pub(crate) fn image_values(self) -> usize {
+        3 * self.height * self.width
+    }
+}

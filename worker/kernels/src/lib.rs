@@ -40,6 +40,7 @@ mod int8_lanes;
 mod kernel;
 mod layout;
 mod network;
+mod network_weights;
 mod peak;
 mod pooling;
 mod profile;
@@ -67,11 +68,11 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub use backbone::{Backbone, BackboneOutputs, BatchShape, SMALLEST_SIDE, StageOutput};
-pub use input::{BatchInput, PixelValues};
+pub use backbone::{Backbone, BackboneOutputs, StageOutput};
+pub use input::{BatchInput, BatchShape, PixelValues, SMALLEST_SIDE};
 pub use kernel::{Kernel, UnknownKernel};
-pub use network::{BlockWeights, NetworkWeights, STAGES};
+pub use network_weights::{BlockWeights, NetworkWeights, STAGES};
+pub use network_weights::{ConvolutionWeights, UnsupportedNetwork};
 pub use profile::StepTime;
 pub use quantisation::InputScale;
 pub use statistics::{ActivationStatistics, PointStatistics, RangeRule};
-pub use weights::{ConvolutionWeights, UnsupportedNetwork};

@@ -5,35 +5,13 @@ use rayon::prelude::*;
 
 use crate::kernel::Kernel;
 use crate::layout::PLANE;
+use crate::network_weights::{BlockWeights, NetworkWeights, STAGES};
+use crate::network_weights::{ConvolutionWeights, UnsupportedNetwork};
 use crate::quantisation::{
     ChannelScales, InputScale, NetworkScales, QuantisedWeights, StageScales,
 };
 use crate::statistics::ActivationStatistics;
-use crate::weights::{ConvolutionWeights, PackedConvolution, UnsupportedNetwork};
-
-/// Residual stages of a network.
-pub const STAGES: usize = 4;
-
-/// A residual block: `relu(path(x) + shortcut(x))`. A ReLU follows each convolution of the path
-/// but the last.
-#[derive(Clone, Debug)]
-pub struct BlockWeights<'a> {
-    /// Two or more 1×1 and 3×3 convolutions, one after the other.
-    pub path: Vec<ConvolutionWeights<'a>>,
-    /// A 1×1 convolution; if there is none, the shortcut is the input itself.
-    pub shortcut: Option<ConvolutionWeights<'a>>,
-}
-
-/// A network without its head: a 7×7 stem with stride 2 and a ReLU, 3×3 max-pooling with stride
-/// 2, and stages of blocks.
-#[derive(Clone, Debug)]
-pub struct NetworkWeights<'a> {
-    /// The 7×7 convolution with stride 2 from 3 channels.
-    pub stem: ConvolutionWeights<'a>,
-    /// The blocks of each stage. Only the first block of a stage may have a stride or a shortcut
-    /// convolution.
-    pub stages: [Vec<BlockWeights<'a>>; STAGES],
-}
+use crate::weights::PackedConvolution;
 
 /// A block's convolutions, packed.
 #[derive(Debug)]

@@ -8,11 +8,11 @@
 //!
 //! Does not know how bytes lie in memory: [`weights`](crate::weights) packs them.
 
-use crate::network::{BlockWeights, NetworkWeights, STAGES};
+use crate::network_weights::{BlockWeights, NetworkWeights, STAGES};
+use crate::network_weights::{ConvolutionWeights, UnsupportedNetwork};
 use crate::statistics::{
     ActivationStatistics, INPUT, PointStatistics, STEM, block_point, inner_point,
 };
-use crate::weights::{ConvolutionWeights, UnsupportedNetwork};
 
 /// The largest byte of an activation.
 const BYTE_MAX: f32 = 255.0;

@@ -1,12 +1,11 @@
 //! What a network's activations are on a sample of images, from which the scales of 8 bits follow.
 //! Collects and combines; [`quantisation`](crate::quantisation) makes scales of it.
 
-use crate::backbone::BatchShape;
-use crate::input::BatchInput;
+use crate::input::{BatchInput, BatchShape};
 use crate::layout::{Activation, PLANE};
-use crate::network::{NetworkWeights, STAGES};
+use crate::network_weights::UnsupportedNetwork;
+use crate::network_weights::{NetworkWeights, STAGES};
 use crate::pooling;
-use crate::weights::UnsupportedNetwork;
 
 /// The name of the network's input among points.
 pub(crate) const INPUT: &str = "input";

@@ -5,58 +5,9 @@ use crate::aligned::AlignedMemory;
 use crate::bf16;
 use crate::kernel::{Kernel, ValueFormat};
 use crate::layout::PLANE;
+use crate::network_weights::{ConvolutionWeights, UnsupportedNetwork};
 use crate::quantisation::QuantisedWeights;
 use crate::winograd_transform::{POSITIONS, transform_weights};
-
-/// The kernels cannot run a network, and why. The caller must run it by other code.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the CPU kernels do not support this network: {0}")]
-pub struct UnsupportedNetwork(pub(crate) String);
-
-/// A convolution with BatchNorm folded in. Its input is padded with `kernel / 2` zeros.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvolutionWeights<'a> {
-    /// `[outputs, inputs, kernel, kernel]`, row-major.
-    pub weight: &'a [f32],
-    /// `[outputs]`.
-    pub bias: &'a [f32],
-    /// Input channels.
-    pub inputs: usize,
-    /// Output channels.
-    pub outputs: usize,
-    /// Height and width of the filter.
-    pub kernel: usize,
-    /// Step between outputs.
-    pub stride: usize,
-}
-
-impl ConvolutionWeights<'_> {
-    /// True for the 7×7 convolution with stride 2 from 3 channels.
-    fn is_stem(&self) -> bool {
-        (self.inputs, self.kernel, self.stride) == (3, 7, 2)
-    }
-
-    /// # Errors
-    /// If the kernels' layout does not support it, or it has not as many weights as it says.
-    fn check(&self) -> Result<(), UnsupportedNetwork> {
-        let &Self { weight, bias, inputs, outputs, kernel: side, stride } = self;
-        let stem = self.is_stem();
-        let fits = stem || inputs % PLANE == 0 && matches!(side, 1 | 3) && matches!(stride, 1 | 2);
-        if !fits || inputs == 0 || outputs == 0 || outputs % PLANE != 0 {
-            return Err(UnsupportedNetwork(format!(
-                "convolution of {inputs} to {outputs} channels, {side}x{side}, stride {stride}"
-            )));
-        }
-        if weight.len() != outputs * inputs * side * side || bias.len() != outputs {
-            return Err(UnsupportedNetwork(format!(
-                "{} weights and {} biases for {outputs}x{inputs}x{side}x{side}",
-                weight.len(),
-                bias.len()
-            )));
-        }
-        Ok(())
-    }
-}
 
 /// Values that one output reads in one row of the stem's 7×7 filter: 7 pixels of 3 channels.
 pub(crate) const STEM_DEPTH: usize = 21;
