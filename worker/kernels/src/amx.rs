@@ -203,140 +203,95 @@ unsafe fn convolve_blocks(
     }
 }
 
-/// `output = sum over taps and planes of source × weights`, in bf16.
-///
-/// # Safety
-/// Tiles are configured. 32 pixels can be read at each tap and plane, and `taps × planes` steps
-/// of weights. The output is a [`BlockSums`].
-#[inline(always)]
-unsafe fn multiply(
-    source: *const u8,
-    taps: &[isize],
-    step_bytes: usize,
-    weights: *const u8,
-    operands: &Operands,
-) {
-    // SAFETY: as the caller promises. The assembly writes only the output.
-    unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            "3:",
-            "mov {near}, [{taps}]",
-            "add {near}, {source}",
-            "mov {planes}, [{operands} + {planes_at}]",
-            "2:",
-            "tileloadd tmm6, [{weights} + {row}]",
-            "tileloadd tmm4, [{near} + {step}]",
-            "lea {far}, [{near} + {half}]",
-            "tileloadd tmm7, [{weights} + {row} + {tile}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{far} + {step}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {near}, [{operands} + {plane_bytes_at}]",
-            "add {weights}, {step_bytes}",
-            "dec {planes}",
-            "jnz 2b",
-            "add {taps}, 8",
-            "dec {left}",
-            "jnz 3b",
-            "mov {far}, [{operands} + {output_at}]",
-            "tilestored [{far} + {row} * 2], tmm0",
-            "tilestored [{far} + {row} * 2 + {right}], tmm1",
-            "tilestored [{far} + {row} * 2 + {below}], tmm2",
-            "tilestored [{far} + {row} * 2 + {below} + {right}], tmm3",
-            source = in(reg) source,
-            taps = inout(reg) taps.as_ptr() => _,
-            left = inout(reg) taps.len() => _,
-            step = in(reg) step_bytes,
-            half = in(reg) operands.half_bytes,
-            weights = inout(reg) weights => _,
-            operands = in(reg) operands,
-            row = in(reg) TILE_ROW_BYTES,
-            near = out(reg) _,
-            far = out(reg) _,
-            planes = out(reg) _,
-            planes_at = const offset_of!(Operands, planes),
-            output_at = const offset_of!(Operands, output),
-            plane_bytes_at = const offset_of!(Operands, plane_bytes),
-            tile = const TILE_BYTES,
-            right = const TILE_ROW_BYTES,
-            below = const TILE_ROWS * BlockSums::PIXEL_BYTES,
-            step_bytes = const STEP_BYTES,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack)
-        );
-    }
+/// Makes a function that multiplies a block: `output = sum over taps and planes of source × weights`.
+macro_rules! multiply {
+    (
+        $(#[$attributes:meta])* $name:ident, $product:literal,
+        // Bytes of a row of weights; how many such rows are one of sums; where the weights of the second
+        // 16 outputs begin; bytes of a step.
+        $row:expr, $sums_row:literal, $right_weights:expr, $step:expr
+    ) => {
+        $(#[$attributes])*
+        #[inline(always)]
+        unsafe fn $name(
+            source: *const u8,
+            taps: &[isize],
+            step_bytes: usize,
+            weights: *const u8,
+            operands: &Operands,
+        ) {
+            // SAFETY: as the caller promises. The assembly writes only the output.
+            unsafe {
+                asm!(
+                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "3:",
+                    "mov {near}, [{taps}]",
+                    "add {near}, {source}",
+                    "mov {planes}, [{operands} + {planes_at}]",
+                    "2:",
+                    "tileloadd tmm6, [{weights} + {row}]",
+                    "tileloadd tmm4, [{near} + {step}]",
+                    "lea {far}, [{near} + {half}]",
+                    "tileloadd tmm7, [{weights} + {row} + {right_weights}]",
+                    concat!($product, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm5, [{far} + {step}]",
+                    concat!($product, " tmm1, tmm4, tmm7"),
+                    concat!($product, " tmm2, tmm5, tmm6"),
+                    concat!($product, " tmm3, tmm5, tmm7"),
+                    "add {near}, [{operands} + {plane_bytes_at}]",
+                    "add {weights}, {step_bytes}",
+                    "dec {planes}",
+                    "jnz 2b",
+                    "add {taps}, 8",
+                    "dec {left}",
+                    "jnz 3b",
+                    "mov {far}, [{operands} + {output_at}]",
+                    concat!("tilestored [{far} + {row} * ", $sums_row, "], tmm0"),
+                    concat!("tilestored [{far} + {row} * ", $sums_row, " + {right}], tmm1"),
+                    concat!("tilestored [{far} + {row} * ", $sums_row, " + {below}], tmm2"),
+                    concat!("tilestored [{far} + {row} * ", $sums_row, " + {below} + {right}], tmm3"),
+                    source = in(reg) source,
+                    taps = inout(reg) taps.as_ptr() => _,
+                    left = inout(reg) taps.len() => _,
+                    step = in(reg) step_bytes,
+                    half = in(reg) operands.half_bytes,
+                    weights = inout(reg) weights => _,
+                    operands = in(reg) operands,
+                    row = in(reg) $row,
+                    near = out(reg) _,
+                    far = out(reg) _,
+                    planes = out(reg) _,
+                    planes_at = const offset_of!(Operands, planes),
+                    output_at = const offset_of!(Operands, output),
+                    plane_bytes_at = const offset_of!(Operands, plane_bytes),
+                    right_weights = const $right_weights,
+                    right = const TILE_ROW_BYTES,
+                    below = const TILE_ROWS * BlockSums::PIXEL_BYTES,
+                    step_bytes = const $step,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack)
+                );
+            }
+        }
+    };
 }
 
-/// As [`multiply`], in 8 bits; the output is 32-bit integers.
-///
-/// # Safety
-/// As for [`multiply`], with tiles of [`TileShape::QUADS`].
-#[inline(always)]
-unsafe fn multiply_quads(
-    source: *const u8,
-    taps: &[isize],
-    step_bytes: usize,
-    weights: *const u8,
-    operands: &Operands,
-) {
-    // SAFETY: as the caller promises. The assembly writes only the output.
-    unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            "3:",
-            "mov {near}, [{taps}]",
-            "add {near}, {source}",
-            "mov {planes}, [{operands} + {planes_at}]",
-            "2:",
-            "tileloadd tmm6, [{weights} + {row}]",
-            "tileloadd tmm4, [{near} + {step}]",
-            "lea {far}, [{near} + {half}]",
-            "tileloadd tmm7, [{weights} + {row} + {right_bytes}]",
-            "tdpbusd tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{far} + {step}]",
-            "tdpbusd tmm1, tmm4, tmm7",
-            "tdpbusd tmm2, tmm5, tmm6",
-            "tdpbusd tmm3, tmm5, tmm7",
-            "add {near}, [{operands} + {plane_bytes_at}]",
-            "add {weights}, {step_bytes}",
-            "dec {planes}",
-            "jnz 2b",
-            "add {taps}, 8",
-            "dec {left}",
-            "jnz 3b",
-            "mov {far}, [{operands} + {output_at}]",
-            "tilestored [{far} + {row}], tmm0",
-            "tilestored [{far} + {row} + {right_bytes}], tmm1",
-            "tilestored [{far} + {row} + {below}], tmm2",
-            "tilestored [{far} + {row} + {below} + {right_bytes}], tmm3",
-            source = in(reg) source,
-            taps = inout(reg) taps.as_ptr() => _,
-            left = inout(reg) taps.len() => _,
-            step = in(reg) step_bytes,
-            half = in(reg) operands.half_bytes,
-            weights = inout(reg) weights => _,
-            operands = in(reg) operands,
-            // Rows of weights and of sums: 32 outputs of four bytes.
-            row = in(reg) QUAD_BYTES,
-            near = out(reg) _,
-            far = out(reg) _,
-            planes = out(reg) _,
-            planes_at = const offset_of!(Operands, planes),
-            output_at = const offset_of!(Operands, output),
-            plane_bytes_at = const offset_of!(Operands, plane_bytes),
-            right_bytes = const TILE_ROW_BYTES,
-            below = const TILE_ROWS * BlockSums::PIXEL_BYTES,
-            step_bytes = const QUAD_BYTES * PLANE / QUAD,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack)
-        );
-    }
-}
+multiply!(
+    /// In bf16.
+    ///
+    /// # Safety
+    /// Tiles are configured. 32 pixels can be read at each tap and plane, and `taps × planes` steps
+    /// of weights. The output is a [`BlockSums`].
+    multiply, "tdpbf16ps", TILE_ROW_BYTES, "2", TILE_BYTES, STEP_BYTES
+);
+multiply!(
+    /// In 8 bits; the output is 32-bit integers. The weights of 32 outputs for a quad are a row.
+    ///
+    /// # Safety
+    /// As for [`multiply`], with tiles of [`TileShape::QUADS`].
+    multiply_quads, "tdpbusd", QUAD_BYTES, "1", TILE_ROW_BYTES, QUAD_BYTES * PLANE / QUAD
+);
 
 /// As [`multiply`], for values in two halves each: high × high + low × high + high × low. The
 /// fourth product, low × low, is smaller than f32's last bit but one.

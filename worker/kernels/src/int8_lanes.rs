@@ -112,8 +112,8 @@ unsafe fn convolve<V: QuadProducts, const N: usize>(call: &ConvolutionCall<'_>) 
                 // SAFETY: as the caller promises.
                 unsafe {
                     match call.input.step_bytes {
-                        PLANE => finish::<V, N, PLANE, { PLANE / QUAD }>(call, segment, panel),
-                        _ => finish::<V, N, 6, STEM_QUADS>(call, segment, panel),
+                        PLANE => compute::<V, N, PLANE, { PLANE / QUAD }>(call, segment, panel),
+                        _ => compute::<V, N, 6, STEM_QUADS>(call, segment, panel),
                     }
                 }
             }
@@ -127,7 +127,7 @@ unsafe fn convolve<V: QuadProducts, const N: usize>(call: &ConvolutionCall<'_>) 
 /// # Safety
 /// As for [`crate::dispatch::multiply`].
 #[inline(always)]
-unsafe fn finish<V: QuadProducts, const N: usize, const STEP: usize, const QUADS: usize>(
+unsafe fn compute<V: QuadProducts, const N: usize, const STEP: usize, const QUADS: usize>(
     call: &ConvolutionCall<'_>,
     segment: Segment,
     panel: usize,

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 use crate::kernel::Kernel;
 use crate::layout::PLANE;
-use crate::network_weights::{BlockWeights, NetworkWeights, STAGES};
-use crate::network_weights::{ConvolutionWeights, UnsupportedNetwork};
+use crate::network_weights::{
+    BlockWeights, ConvolutionWeights, NetworkWeights, STAGES, UnsupportedNetwork,
+};
 use crate::quantisation::{
     ChannelScales, InputScale, NetworkScales, QuantisedWeights, StageScales,
 };

@@ -8,8 +8,9 @@
 //!
 //! Does not know how bytes lie in memory: [`weights`](crate::weights) packs them.
 
-use crate::network_weights::{BlockWeights, NetworkWeights, STAGES};
-use crate::network_weights::{ConvolutionWeights, UnsupportedNetwork};
+use crate::network_weights::{
+    BlockWeights, ConvolutionWeights, NetworkWeights, STAGES, UnsupportedNetwork,
+};
 use crate::statistics::{
     ActivationStatistics, INPUT, PointStatistics, STEM, block_point, inner_point,
 };

@@ -3,8 +3,7 @@
 
 use crate::input::{BatchInput, BatchShape};
 use crate::layout::{Activation, PLANE};
-use crate::network_weights::UnsupportedNetwork;
-use crate::network_weights::{NetworkWeights, STAGES};
+use crate::network_weights::{NetworkWeights, STAGES, UnsupportedNetwork};
 use crate::pooling;
 
 /// The name of the network's input among points.
