@@ -3,15 +3,14 @@
 //!
 //! Owns which images are in the sample. [`camshaft_model::calibrate`] computes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use bytes::Bytes;
 use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::model::{CALIBRATION_FILE, CalibrationError, FileDigest, ModelRequest};
+use camshaft_common::model::{CALIBRATION_FILE, CalibrationError, ModelRequest};
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_decoding::{ImageLimits, decode};
@@ -26,7 +25,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::advice;
-use crate::audit::measuring::{MAX_FETCHES, if_readable};
+use crate::audit::measuring::{Followed, KeySample, MAX_FETCHES, follow, if_readable};
 use crate::calibration::{self, FoundCalibration};
 use crate::images::skipped_log::SkippedLog;
 use crate::images::source::Source;
@@ -34,7 +33,6 @@ use crate::images::source_config::{LabelRule, SourceConfig};
 use crate::images::source_error::SourceError;
 use crate::interrupt::cancel_on_signal;
 use crate::terminal::output::{format_count, format_elapsed, print_line};
-use crate::terminal::progress::{Progress, ProgressCounts};
 
 /// Images of the sample: one half calibrates, on the other 8 bits are compared with f32.
 const SAMPLE: usize = 400;
@@ -164,9 +162,9 @@ impl Calibrating<'_> {
         };
         let count = format_count(images.len() as u64, "image");
         let calibration = self.measure(images, stop).await?;
-        let json = calibration.to_json();
-        let found =
-            FoundCalibration::of(folder.join(CALIBRATION_FILE), &json, self.files.identity())?;
+        let json = Bytes::from(calibration.to_json());
+        let place = folder.join(CALIBRATION_FILE);
+        let found = FoundCalibration::of(place, json.clone(), self.files.identity())?;
         Folder::open(folder, stores)?.put(CALIBRATION_FILE, json, JSON).await?;
         let elapsed = format_elapsed(started.elapsed().as_secs_f64());
         print_line(&format!("Calibrated int8 on {count} in {elapsed}"));
@@ -194,19 +192,8 @@ impl Calibrating<'_> {
             let images = CalibrationImages { calibrating: &calibrating, compared: &compared };
             measure(&files, images, &watched)
         });
-        let stoppable = async {
-            let mut work = std::pin::pin!(work);
-            tokio::select! {
-                done = &mut work => done,
-                () = stop.cancelled() => {
-                    progress.stop.store(true, Relaxed);
-                    work.await
-                }
-            }
-        };
-        let counts =
-            || ProgressCounts { done: progress.done.load(Relaxed), total: Some(total), failed: 0 };
-        let done = Progress::start("calibrated").follow(stoppable, counts).await;
+        let followed = Followed { verb: "calibrated", done: &progress.done, stop: &progress.stop };
+        let done = follow(work, followed, total, stop).await;
         match done.map_err(|_panic| CalibrateError::Panicked)? {
             Err(ModelError::GivenUp) => Err(CalibrateError::Stopped),
             done => Ok(done?),
@@ -250,14 +237,10 @@ impl Calibrating<'_> {
         // What is no image is told when the run lists SOURCE.
         let skipped = Arc::new(SkippedLog::new(false));
         let mut images = self.source.images(&skipped).take(first);
-        let mut smallest = BTreeSet::new();
+        let mut sample = KeySample::new(SAMPLE);
         while let Some(image) = images.try_next().await? {
-            let digest = FileDigest::of(image.key.as_str().as_bytes());
-            smallest.insert((digest.as_str().to_owned(), image.key));
-            if smallest.len() > SAMPLE {
-                smallest.pop_last();
-            }
+            sample.add(image.key);
         }
-        Ok(smallest.into_iter().map(|(_digest, key)| key).collect())
+        Ok(sample.into_keys())
     }
 }

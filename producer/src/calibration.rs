@@ -4,10 +4,12 @@
 //! Does not make calibrations: [`calibrate`](crate::calibrate) does. Upstream: the options of `audit` and
 //! `enqueue`. Downstream: the model's options, which travel in jobs.
 
+use bytes::Bytes;
 use camshaft_common::location::Location;
 use camshaft_common::model::{
     Agreement, CALIBRATION_FILE, CalibrationError, CalibrationHead, CalibrationReference,
-    FileDigest, Int8Outcome, ModelFilesError, ModelIdentity, ModelReference, folder_of_weights,
+    FileDigest, Int8Outcome, MAX_CALIBRATION_BYTES, ModelIdentity, ModelReference,
+    folder_of_weights,
 };
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 
@@ -15,14 +17,13 @@ use crate::enqueue::request::RunConfig;
 use crate::int8_wish::{LEAST_COMPARED, MinAgreement};
 use crate::terminal::output::print_line;
 
-/// The most bytes of a calibration.
-const MAX_BYTES: u64 = 64 << 20;
-
 /// A calibration that was found, and what it says.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundCalibration {
     pub(crate) reference: CalibrationReference,
     pub(crate) agreement: Agreement,
+    /// The file.
+    pub(crate) json: Bytes,
 }
 
 impl FoundCalibration {
@@ -32,12 +33,12 @@ impl FoundCalibration {
     /// If it is no calibration, or another model's.
     pub(crate) fn of(
         place: Location,
-        json: &[u8],
+        json: Bytes,
         model: &ModelIdentity,
     ) -> Result<Self, CalibrationError> {
-        let agreement = CalibrationHead::read(json, model)?.agreement;
-        let reference = CalibrationReference { place, digest: FileDigest::of(json) };
-        Ok(Self { reference, agreement })
+        let agreement = CalibrationHead::read(&json, model)?.agreement;
+        let reference = CalibrationReference { place, digest: FileDigest::of(&json) };
+        Ok(Self { reference, agreement, json })
     }
 }
 
@@ -53,13 +54,14 @@ pub(crate) async fn find(
 ) -> Result<Option<FoundCalibration>, StoreError> {
     let of_model = folder_of(&model.reference);
     for folder in [Some(out.clone()), of_model].into_iter().flatten() {
-        let content = match Folder::open(&folder, stores)?.get(CALIBRATION_FILE, MAX_BYTES).await {
+        let folder_of_files = Folder::open(&folder, stores)?;
+        let content = match folder_of_files.get(CALIBRATION_FILE, MAX_CALIBRATION_BYTES).await {
             Ok(content) => content.bytes,
             Err(error) if error.kind() == StoreErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
         let place = folder.join(CALIBRATION_FILE);
-        match FoundCalibration::of(place.clone(), &content, model) {
+        match FoundCalibration::of(place.clone(), content, model) {
             Ok(found) => return Ok(Some(found)),
             Err(error) => print_line(&format!("{place} is not used: {error}")),
         }
@@ -77,37 +79,37 @@ pub(crate) fn folder_of(model: &ModelReference) -> Option<Location> {
     }
 }
 
-/// Takes a calibration for a run if it agrees, and notes it. True if it is taken. One that lies elsewhere
-/// is copied into OUT, so that the run keeps its own.
+/// Takes a calibration for a run if it agrees, and notes it. One that lies elsewhere is copied into OUT, so
+/// that the run keeps its own.
 ///
 /// # Errors
 /// If it can't be copied.
 pub(crate) async fn take(
     run: &mut RunConfig,
-    found: FoundCalibration,
+    found: &FoundCalibration,
     min: MinAgreement,
     stores: &StoreOptions,
-) -> Result<bool, ModelFilesError> {
-    let FoundCalibration { mut reference, agreement } = found;
+) -> Result<Option<CalibrationReference>, StoreError> {
+    let FoundCalibration { mut reference, agreement, json } = found.clone();
     let used = min.is_met_by(&agreement);
     let outcome = Int8Outcome { agreement, used };
     run.int8 = Some(outcome);
     if used {
         let own = run.out.join(CALIBRATION_FILE);
         if reference.place != own && !run.dry_run {
-            let json = reference.read(stores).await?;
             Folder::open(&run.out, stores)?.put(CALIBRATION_FILE, json, JSON).await?;
             reference.place = own;
         }
         print_line(&outcome.to_string());
-        run.model.options.calibration = Some(reference);
+        run.model.options.calibration = Some(reference.clone());
+        Ok(Some(reference))
     } else {
         print_line(&format!(
             "{outcome}; --min-agreement asks for {min}, on {LEAST_COMPARED} images at least. bf16 \
              instead, or f32 on a CPU without it"
         ));
+        Ok(None)
     }
-    Ok(used)
 }
 
 /// Lets a run whose OUT was moved take the calibration that is there now, if it is the same one.
@@ -122,23 +124,4 @@ pub(crate) async fn relocate(run: &mut RunConfig, stores: &StoreOptions) {
             *reference = moved;
         }
     }
-}
-
-/// Notes how well the calibration agrees that a run goes on with.
-///
-/// # Errors
-/// If it can't be read.
-pub(crate) async fn note_recorded(
-    run: &mut RunConfig,
-    model: &ModelIdentity,
-    stores: &StoreOptions,
-) -> Result<(), ModelFilesError> {
-    if let Some(reference) = &run.model.options.calibration {
-        let json = reference.read(stores).await?;
-        // A worker tells what is wrong with it.
-        if let Ok(head) = CalibrationHead::read(&json, model) {
-            run.int8 = Some(Int8Outcome { agreement: head.agreement, used: true });
-        }
-    }
-    Ok(())
 }

@@ -142,17 +142,14 @@ pub(crate) async fn enqueue(
     }
     let IdentifiedModel { mut model, trained_layers, label_map } =
         identify_model(&run, &stores).await?;
-    if run.model.options.calibration.is_some() {
-        calibration::note_recorded(&mut run, &model, &stores).await?;
-    } else if let Int8Wish::Yes(min) = run.int8_wish {
+    if let (None, Int8Wish::Yes(min)) = (&run.model.options.calibration, run.int8_wish) {
         let found = calibration::find(&model, &run.out, &stores).await;
         let found = found.map_err(ModelFilesError::from)?.ok_or_else(|| {
             let [model, out] = [run.model.reference.to_string(), run.out.to_string()];
             EnqueueError::NoCalibration { model, images: run.source.argument(), out }
         })?;
-        let reference = found.reference.clone();
-        if calibration::take(&mut run, found, min, &stores).await? {
-            let reference = run.model.options.calibration.clone().unwrap_or(reference);
+        let taken = calibration::take(&mut run, &found, min, &stores).await;
+        if let Some(reference) = taken.map_err(ModelFilesError::from)? {
             model = model.with_calibration(reference);
         }
     }

@@ -14,6 +14,9 @@ use crate::run::SCHEMA;
 /// The name of the file, in a model's folder or in OUT.
 pub const CALIBRATION_FILE: &str = "calibration.json";
 
+/// The most bytes of it. That of a ResNet-152 has some hundred kilobytes.
+pub const MAX_CALIBRATION_BYTES: u64 = 64 << 20;
+
 /// The head of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationHead {

@@ -13,14 +13,11 @@ use super::folder_files::{
 };
 use super::hub::{self, HubError, SnapshotError};
 use super::{
-    BUNDLED_MODEL, CalibrationReference, ClassesReference, FileDigest, HubModel, ModelIdentity,
-    ModelOptions, ModelReference,
+    BUNDLED_MODEL, CalibrationReference, ClassesReference, FileDigest, HubModel,
+    MAX_CALIBRATION_BYTES, ModelIdentity, ModelOptions, ModelReference,
 };
 use crate::location::Location;
 use crate::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
-
-/// The most bytes of a calibration. That of a ResNet-152 has some hundred kilobytes.
-const MAX_CALIBRATION_BYTES: u64 = 64 << 20;
 
 /// A model's files can't be found or read.
 #[derive(Debug, thiserror::Error)]

@@ -19,6 +19,7 @@ mod trained_layers;
 
 pub use calibration::{
     Agreement, CALIBRATION_FILE, CalibratedModel, CalibrationError, CalibrationHead, Int8Outcome,
+    MAX_CALIBRATION_BYTES,
 };
 pub use class_names::{ClassNames, ClassNamesError, check_class_names};
 pub use files::{ModelFilesError, StoredModel};

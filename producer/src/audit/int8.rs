@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use camshaft_common::model::ModelFilesError;
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
 use camshaft_model::{ModelError, ModelFiles, Precision, PrecisionError};
 use camshaft_worker::config::EngineConfig;
-use camshaft_worker::pipeline::model_files::{self, ModelUnavailable};
+use camshaft_worker::pipeline::model_files;
 use tokio_util::sync::CancellationToken;
 
 use super::AuditError;
@@ -34,8 +33,6 @@ pub(super) async fn settle(
 ) -> Result<ModelFiles, AuditError> {
     let files = model_files::read(&run.model, stores).await?;
     if files.calibration().is_some() {
-        let noted = calibration::note_recorded(run, files.identity(), stores).await;
-        noted.map_err(|error: ModelFilesError| ModelUnavailable::from(error))?;
         engine.compute.precision = Precision::Int8;
         return Ok(files);
     }
@@ -72,12 +69,16 @@ pub(super) async fn settle(
             }
         }
     };
-    let taken = calibration::take(run, found, min, stores).await;
-    if !taken.map_err(ModelUnavailable::from)? {
-        engine.compute.precision = Precision::Auto;
-        return Ok(files);
+    let taken = calibration::take(run, &found, min, stores).await;
+    match taken.map_err(CalibrateError::from)? {
+        None => {
+            engine.compute.precision = Precision::Auto;
+            Ok(files)
+        }
+        Some(reference) => {
+            Ok(files.calibrated_by(reference, &found.json).map_err(CalibrateError::from)?)
+        }
     }
-    Ok(model_files::read(&run.model, stores).await?)
 }
 
 /// True if OUT has results that are not in 8 bits, or of another run. Where 8 bits did not agree, a run

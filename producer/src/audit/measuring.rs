@@ -4,9 +4,12 @@
 //! Does not know what is measured. Downstream: `trust`, `shortcuts`, `remeasure`, and
 //! `calibrate`.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use camshaft_common::key::ImageKey;
+use camshaft_common::model::FileDigest;
 use camshaft_common::store::{StoreError, StoreErrorKind};
 use camshaft_model::{ComputeDevice, ComputeSettings, ModelError};
 use camshaft_trust::examination::ExaminationProgress;
@@ -42,11 +45,55 @@ pub(super) fn open_device(
     Ok((device, settings))
 }
 
+/// The `count` images whose keys have the smallest digests. They are spread over the data set whatever its
+/// order, and stay the same ones each time.
+#[derive(Debug)]
+pub(crate) struct KeySample {
+    count: usize,
+    smallest: BTreeSet<(String, ImageKey)>,
+}
+
+impl KeySample {
+    pub(crate) fn new(count: usize) -> Self {
+        Self { count, smallest: BTreeSet::new() }
+    }
+
+    pub(crate) fn add(&mut self, key: ImageKey) {
+        let digest = FileDigest::of(key.as_str().as_bytes());
+        self.smallest.insert((digest.as_str().to_owned(), key));
+        if self.smallest.len() > self.count {
+            self.smallest.pop_last();
+        }
+    }
+
+    /// In the order of their digests.
+    pub(crate) fn into_keys(self) -> Vec<ImageKey> {
+        self.smallest.into_iter().map(|(_digest, key)| key).collect()
+    }
+}
+
+/// What a measurement on another thread shares with whoever follows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Followed<'a> {
+    /// What happens to images, as in "measured".
+    pub(crate) verb: &'static str,
+    /// Images to which it has happened.
+    pub(crate) done: &'a AtomicU64,
+    /// Tells it to end early.
+    pub(crate) stop: &'a AtomicBool,
+}
+
+impl<'a> From<&'a ExaminationProgress> for Followed<'a> {
+    fn from(progress: &'a ExaminationProgress) -> Self {
+        Self { verb: "measured", done: &progress.measured, stop: &progress.stop }
+    }
+}
+
 /// Follows a measurement of `total` images with a progress bar. If `stop` is cancelled, tells it to end,
 /// and waits until it has.
-pub(super) async fn follow<T>(
+pub(crate) async fn follow<T>(
     measuring: impl Future<Output = T>,
-    progress: &ExaminationProgress,
+    Followed { verb, done, stop: told }: Followed<'_>,
     total: u64,
     stop: &CancellationToken,
 ) -> T {
@@ -55,12 +102,11 @@ pub(super) async fn follow<T>(
         tokio::select! {
             measured = &mut measuring => measured,
             () = stop.cancelled() => {
-                progress.stop.store(true, Relaxed);
+                told.store(true, Relaxed);
                 measuring.await
             }
         }
     };
-    let counts =
-        || ProgressCounts { done: progress.measured.load(Relaxed), total: Some(total), failed: 0 };
-    Progress::start("measured").follow(stoppable, counts).await
+    let counts = || ProgressCounts { done: done.load(Relaxed), total: Some(total), failed: 0 };
+    Progress::start(verb).follow(stoppable, counts).await
 }

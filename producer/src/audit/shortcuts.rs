@@ -31,7 +31,7 @@ use image::RgbImage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::measuring::{MAX_FETCHES, follow, if_readable, open_device};
+use super::measuring::{Followed, MAX_FETCHES, follow, if_readable, open_device};
 use crate::advice;
 use crate::terminal::output::{format_count, format_elapsed, print_line};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -223,7 +223,7 @@ impl ShortcutProving {
             let sent = TrialSender { proving: self, source, trials }.send_all(ready).await;
             (sent, measuring.await)
         };
-        let (sent, measured) = follow(working, &progress, total, stop).await;
+        let (sent, measured) = follow(working, Followed::from(&*progress), total, stop).await;
         sent?;
         Ok(measured.map_err(|_panic| ShortcutError::Panicked)??)
     }

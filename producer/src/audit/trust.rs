@@ -3,7 +3,6 @@
 //!
 //! Owns which images are in the sample and what is printed. [`camshaft_trust`] measures.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,6 @@ use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::layout::{Layout, PREDICTIONS, TRUST_FILE};
 use camshaft_common::location::Location;
-use camshaft_common::model::FileDigest;
 use camshaft_common::prediction::{ImageRecord, MAX_RECORD_BYTES, PredictionRecord};
 use camshaft_common::results::{self, ResultFile};
 use camshaft_common::run::{RunId, SCHEMA};
@@ -28,7 +26,7 @@ use camshaft_worker::config::EngineConfig;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use super::measuring::{MAX_FETCHES, follow, if_readable, open_device};
+use super::measuring::{Followed, KeySample, MAX_FETCHES, follow, if_readable, open_device};
 use crate::advice;
 use crate::terminal::output::{format_count, format_elapsed, print_line};
 
@@ -124,7 +122,7 @@ impl TrustSampling {
             let (device, compute) = open_device(&compute)?;
             examine(&files, &device, compute, &explain, &images, &watched)
         });
-        let examined = follow(examining, &progress, total, stop).await;
+        let examined = follow(examining, Followed::from(&*progress), total, stop).await;
         Ok(examined.map_err(|_panic| TrustError::Panicked)??)
     }
 
@@ -178,19 +176,15 @@ async fn choose_sample(
     files: Option<&ImageFiles>,
     count: usize,
 ) -> Result<Vec<ImageKey>, StoreError> {
-    let mut smallest = BTreeSet::new();
+    let mut sample = KeySample::new(count);
     let mut predictions = results::list(out, PREDICTIONS);
     while let Some(ResultFile { key, .. }) = predictions.try_next().await? {
         if files.is_some_and(|files| !files.selects(&key)) {
             continue;
         }
-        let digest = FileDigest::of(key.as_str().as_bytes());
-        smallest.insert((digest.as_str().to_owned(), key));
-        if smallest.len() > count {
-            smallest.pop_last();
-        }
+        sample.add(key);
     }
-    Ok(smallest.into_iter().map(|(_digest, key)| key).collect())
+    Ok(sample.into_keys())
 }
 
 /// Prints the main numbers; the rest is in the file.

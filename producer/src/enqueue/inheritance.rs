@@ -81,6 +81,9 @@ fn with_options_of(record: &RunRecord, run: &RunConfig) -> (RunConfig, Vec<Strin
         }
     }
     inherited.model = model_of(record, run);
+    if inherited.model.options.calibration.is_some() {
+        inherited.int8 = record.int8;
+    }
     if inherited.model != run.model {
         words.extend(differences::model_words(&inherited.model));
     }

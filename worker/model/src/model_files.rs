@@ -8,10 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use camshaft_common::label::LabelMatcher;
-#[cfg(feature = "bundled")]
-use camshaft_common::model::CalibrationReference;
 use camshaft_common::model::{
-    CalibrationError, FileDigest, ModelIdentity, ModelReference, StoredModel,
+    CalibrationReference, FileDigest, ModelIdentity, ModelReference, StoredModel,
 };
 
 #[cfg(feature = "bundled")]
@@ -84,10 +82,7 @@ impl ModelFiles {
         };
         match calibration {
             None => Ok(files),
-            Some(json) => {
-                let calibration = Calibration::read(&json, &files.identity);
-                Ok(files.with_calibration(calibration.map_err(unreadable_calibration(&model))?))
-            }
+            Some(json) => files.with_calibration_of(&json),
         }
     }
 
@@ -177,20 +172,25 @@ impl ModelFiles {
         Self { calibration: None, ..self.clone() }
     }
 
-    /// The model inside the program, computed in 8 bits by the calibration that `reference` names.
+    /// The same model, computed in 8 bits by the calibration that `reference` names: it counts in the
+    /// model's identity.
     ///
     /// # Errors
     /// If the calibration can't be used.
-    #[cfg(feature = "bundled")]
-    pub fn bundled_calibrated(
+    pub fn calibrated_by(
+        self,
         reference: CalibrationReference,
         json: &[u8],
     ) -> Result<Self, ModelError> {
-        let files = Self::bundled();
-        let identity = files.identity.clone().with_calibration(reference);
-        let calibration = Calibration::read(json, &identity);
-        let calibration = calibration.map_err(unreadable_calibration(&identity.name))?;
-        Ok(Self { identity, ..files.with_calibration(calibration) })
+        let identity = self.identity.clone().with_calibration(reference);
+        Ok(Self { identity, ..self.with_calibration_of(json)? })
+    }
+
+    fn with_calibration_of(self, json: &[u8]) -> Result<Self, ModelError> {
+        let calibration = Calibration::read(json, &self.identity).map_err(|source| {
+            ModelError::Calibration { model: self.identity.name.clone(), source }
+        })?;
+        Ok(self.with_calibration(calibration))
     }
 
     /// The same model with other values in its tensors.
@@ -255,11 +255,6 @@ impl ModelFiles {
         };
         Err(ModelError::ClassCount { model, named_by, classes, tensor, rows })
     }
-}
-
-fn unreadable_calibration(model: &str) -> impl FnOnce(CalibrationError) -> ModelError {
-    let model = model.to_owned();
-    |source| ModelError::Calibration { model, source }
 }
 
 /// The head that a configuration asks for.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use camshaft_arguments::advice::describe_model_files_error;
 use camshaft_arguments::size::format_bytes;
 use camshaft_common::model::{
-    CalibrationReference, ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
+    ModelFilesError, ModelIdentity, ModelReference, ModelRequest, StoredModel,
 };
 use camshaft_common::store::StoreOptions;
 use camshaft_model::{ModelError, ModelFiles};
@@ -164,7 +164,8 @@ async fn read_if(
                 return Err(ModelFilesError::OptionsOfBundled.into());
             };
             let json = calibration.read(stores).await?;
-            let files = bundled_calibrated(calibration.clone(), &json)?;
+            let files = bundled()?.calibrated_by(calibration.clone(), &json);
+            let files = files.map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))?;
             check(files.identity())?;
             return Ok(files);
         }
@@ -211,23 +212,6 @@ fn tell_choices(files: &ModelFiles) {
 #[expect(clippy::unnecessary_wraps, reason = "without the feature there is none")]
 fn bundled() -> Result<ModelFiles, ModelUnavailable> {
     Ok(ModelFiles::bundled())
-}
-
-#[cfg(feature = "bundled-model")]
-fn bundled_calibrated(
-    reference: CalibrationReference,
-    json: &[u8],
-) -> Result<ModelFiles, ModelUnavailable> {
-    let files = ModelFiles::bundled_calibrated(reference, json);
-    files.map_err(|error| ModelUnavailable::Unusable(Arc::new(error)))
-}
-
-#[cfg(not(feature = "bundled-model"))]
-fn bundled_calibrated(
-    _reference: CalibrationReference,
-    _json: &[u8],
-) -> Result<ModelFiles, ModelUnavailable> {
-    Err(ModelUnavailable::NotBundled)
 }
 
 #[cfg(not(feature = "bundled-model"))]

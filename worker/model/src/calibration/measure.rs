@@ -112,7 +112,7 @@ fn compare(
     images: &[Vec<u8>],
     progress: &CalibrationProgress,
 ) -> Result<Agreement, ModelError> {
-    let (mut same, mut cosines, mut errors) = (0, Vec::new(), Vec::new());
+    let (mut count, mut same, mut cosines, mut errors) = (0, 0, Vec::new(), Vec::new());
     for images in images.chunks(BATCH) {
         progress.check_stop()?;
         let top = ExplainOptions { target: Target::Top(1), ..ExplainOptions::default() };
@@ -130,6 +130,7 @@ fn compare(
         for (expected, found) in expected.into_iter().zip(found) {
             // An image that can't be explained in f32 says nothing of 8 bits.
             let Some(expected) = expected else { continue };
+            count += 1;
             let Some(found) = found else {
                 cosines.push(0.0);
                 continue;
@@ -141,7 +142,6 @@ fn compare(
         progress.done.fetch_add(images.len() as u64, Relaxed);
     }
     cosines.sort_by(f64::total_cmp);
-    let count = images.len() as u64;
     Ok(Agreement {
         images: count,
         top_class: same as f64 / count.max(1) as f64,
