@@ -170,15 +170,15 @@ PROBLEMS = {"blurred": "blurred", "dark": "dark", "washed out": "washed-out", "g
             "watermarked": "watermark"}
 
 
-def our_pictures(counts, folder, truth):
-    out = audited(folder / "data", folder / "out")
+def our_pictures(counts, truth, out, program="Camshaft"):
+    """What an audit found in pictures. Gives the duplicates that were planted."""
     for row, problem in PROBLEMS.items():
-        counts.add(row, "Camshaft", truth[row.replace(" ", "_")], keys_found(out, f"problem = '{problem}'"))
-    counts.add("outliers", "Camshaft", truth["outliers"], keys_found(out, "kind = 'outlier'"))
+        counts.add(row, program, truth[row.replace(" ", "_")], keys_found(out, f"problem = '{problem}'"))
+    counts.add("outliers", program, truth["outliers"], keys_found(out, "kind = 'outlier'"))
     truly = {tuple(sorted(pair[:2])) for pair in truth["duplicates"]}
-    counts.add("duplicates", "Camshaft", truly, pairs_of(joined(found(out, "kind = 'duplicate'"))))
+    counts.add("duplicates", program, truly, pairs_of(joined(found(out, "kind = 'duplicate'"))))
     failed = {str(path.relative_to(out / "failures"))[:-5] for path in (out / "failures").rglob("*.json")}
-    counts.add("corrupt", "Camshaft", truth["corrupt"], failed)
+    counts.add("corrupt", program, truth["corrupt"], failed)
     return truly
 
 
@@ -225,6 +225,14 @@ def fastdup_pictures(counts, folder, truth, truly):
     counts.add("corrupt", "fastdup", truth["corrupt"], keys(run.invalid_instances()["filename"]))
 
 
+def planted(seed):
+    """The folder of a seed's images, and what was planted there."""
+    folder = WORK / str(seed)
+    if not (folder / "truth.json").exists():
+        subprocess.run([sys.executable, HERE / "plant.py", "--seed", str(seed), "--out", folder], check=True)
+    return folder, json.loads((folder / "truth.json").read_text())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
@@ -232,15 +240,12 @@ def main():
     options = parser.parse_args()
     counts = Counts()
     for seed in options.seeds:
-        folder = WORK / str(seed)
-        if not (folder / "truth.json").exists():
-            subprocess.run([sys.executable, HERE / "plant.py", "--seed", str(seed), "--out", folder], check=True)
-        truth = json.loads((folder / "truth.json").read_text())
+        folder, truth = planted(seed)
         print(f"seed {seed} …", file=sys.stderr, flush=True)
         if "labels" in options.only:
             label_rows(counts, folder, truth)
         if "pictures" in options.only:
-            truly = our_pictures(counts, folder, truth)
+            truly = our_pictures(counts, truth, audited(folder / "data", folder / "out"))
             for look in [cleanvision_pictures, imagededup_pictures, fastdup_pictures]:
                 with quiet():
                     look(counts, folder, truth, truly)

@@ -71,15 +71,17 @@ fn slow_images_are_done_once_though_the_broker_takes_back_what_is_held_for_long(
         }
         small.predictions() > images / 2
     });
-    let held = most * time.as_secs_f64();
-    assert!(most > 1.0 && held < timeout.as_secs_f64(), "up to {most} were held, for {held} s");
-
     let ended = running.end(LIMIT).expect(0);
     assert_eq!(ended.stderr.matches(EXPLAINED).count(), images, "{}", ended.stderr);
     assert!(!ended.stderr.contains("connection lost"), "{}", ended.stderr);
     let results = small.results();
     results.assert_exactly(&small.keys);
     assert!(results.failures.is_empty(), "{:?}", results.failures);
+    // The time of the fastest image: the worker holds most while the machine is least busy, and it
+    // may be less busy than it was when `time` was taken.
+    let times = results.predictions.values().map(|record| record.timings_ms.model);
+    let held = most * times.fold(f64::INFINITY, f64::min) / 1000.0;
+    assert!(most > 1.0 && held < timeout.as_secs_f64(), "up to {most} were held, for {held} s");
     small.assert_adds_up(&url);
     assert_none_suspect(&Jobs::at(&url));
 }
