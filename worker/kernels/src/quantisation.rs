@@ -196,6 +196,7 @@ impl QuantisedWeights {
     ) -> Result<Self, UnsupportedNetwork> {
         let &ConvolutionWeights { weight, bias, inputs, outputs, kernel, .. } = weights;
         let taps = kernel * kernel;
+        let terms = InputTerms::of(input, taps);
         let mut quantised = Self {
             weight: Vec::with_capacity(weight.len()),
             multiplier: Vec::with_capacity(outputs),
@@ -205,31 +206,14 @@ impl QuantisedWeights {
         for (of_output, (&bias, &output_scale)) in
             weight.chunks_exact(inputs * taps).zip(bias.iter().zip(&output.scale))
         {
-            let channels = || of_output.chunks_exact(taps).zip(&input.scale);
-            let scaled = channels().flat_map(|(of_input, scale)| {
-                of_input.iter().map(move |weight| (weight * scale).abs())
-            });
-            // An output without weights has a bias alone.
-            let largest = scaled.fold(0.0, f32::max).max(f32::MIN_POSITIVE);
-            let step = largest / WEIGHT_MAX;
+            let step = terms.largest(of_output) / WEIGHT_MAX;
+            let sums = terms.round(of_output, step, &mut quantised.weight);
             // What rounding adds to the output on average is taken off its bias: Nagel et al.,
             // arXiv:1906.04721, section 4.2.
-            let mut bias = f64::from(bias);
-            let mut bound = 0.0;
-            for (channel, (of_input, &scale)) in channels().enumerate() {
-                let offset = f64::from(input.offset[channel]);
-                let mean = f64::from(input.mean[channel]) - offset;
-                for &weight in of_input {
-                    let rounded = (weight * scale / step).round_ties_even();
-                    let rounded = rounded.clamp(-WEIGHT_MAX, WEIGHT_MAX);
-                    let value = f64::from(rounded) * f64::from(step) / f64::from(scale);
-                    bias += f64::from(weight) * offset - (value - f64::from(weight)) * mean;
-                    bound += f64::from(rounded.abs()) * f64::from(BYTE_MAX);
-                    quantised.weight.push(rounded as i8);
-                }
-            }
+            let bias = f64::from(bias) + sums.by_mean - f64::from(step) * sums.rounded_by_mean;
+            let bound = sums.absolute * f64::from(BYTE_MAX);
             let (multiplier, bias) = (step / output_scale, (bias / f64::from(output_scale)) as f32);
-            bound = bound * f64::from(multiplier) + f64::from(bias.abs());
+            let bound = bound * f64::from(multiplier) + f64::from(bias.abs());
             // A NaN is larger than nothing.
             let fits = bound < LARGEST_OUTPUT;
             if !fits {
@@ -244,4 +228,102 @@ impl QuantisedWeights {
         }
         Ok(quantised)
     }
+}
+
+/// Numbers that are added up side by side: always in the same order, and in a processor's lanes.
+const LANES: usize = 8;
+
+/// What a convolution's input is to each of an output's weights, in lanes. Zeros fill the last.
+struct InputTerms {
+    /// A weight times this is rounded.
+    scale: Vec<[f32; LANES]>,
+    /// The mean of the values that the weight is multiplied by.
+    mean: Vec<[f64; LANES]>,
+    /// That of the bytes.
+    mean_byte: Vec<[f64; LANES]>,
+}
+
+/// Sums over an output's weights.
+#[derive(Clone, Copy, Debug)]
+struct OutputSums {
+    /// Of weights times means.
+    by_mean: f64,
+    /// Of rounded weights times the means of bytes.
+    rounded_by_mean: f64,
+    /// Of rounded weights without their signs.
+    absolute: f64,
+}
+
+impl InputTerms {
+    fn of(input: &ChannelScales, taps: usize) -> Self {
+        let mean_byte = |((&scale, &offset), &mean): ((&f32, &f32), &f32)| {
+            (f64::from(mean) - f64::from(offset)) / f64::from(scale)
+        };
+        let mean_bytes = input.scale.iter().zip(&input.offset).zip(&input.mean).map(mean_byte);
+        Self {
+            scale: in_lanes(input.scale.iter().copied(), taps),
+            mean: in_lanes(input.mean.iter().map(|&mean| f64::from(mean)), taps),
+            mean_byte: in_lanes(mean_bytes, taps),
+        }
+    }
+
+    /// The largest weight by the input's scales, and more than zero: an output without weights has a
+    /// bias alone.
+    fn largest(&self, weights: &[f32]) -> f32 {
+        let mut largest = [f32::MIN_POSITIVE; LANES];
+        for (weights, scales) in lanes_of(weights).zip(&self.scale) {
+            for lane in 0..LANES {
+                let scaled = (weights[lane] * scales[lane]).abs();
+                largest[lane] = if scaled > largest[lane] { scaled } else { largest[lane] };
+            }
+        }
+        largest.into_iter().fold(0.0, f32::max)
+    }
+
+    /// Appends the rounded weights. A weight that is not finite makes a sum NaN.
+    fn round(&self, weights: &[f32], step: f32, rounded: &mut Vec<i8>) -> OutputSums {
+        // Between 2^23 and 2^24 the numbers of 32 bits are the whole ones: what is added to such a
+        // number is rounded to the nearest even one, and stands in the sum's lowest bits.
+        const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+        let end = rounded.len() + weights.len();
+        let mut by_mean = [0.0; LANES];
+        let mut rounded_by_mean = [0.0; LANES];
+        let mut absolute = [0.0; LANES];
+        let terms = self.scale.iter().zip(&self.mean).zip(&self.mean_byte);
+        for (weights, ((scales, means), mean_bytes)) in lanes_of(weights).zip(terms) {
+            let mut bytes = [0; LANES];
+            for lane in 0..LANES {
+                let whole = weights[lane] * scales[lane] / step + WHOLE;
+                let value = f64::from(whole - WHOLE);
+                bytes[lane] = whole.to_bits() as i8;
+                by_mean[lane] += f64::from(weights[lane]) * means[lane];
+                rounded_by_mean[lane] += value * mean_bytes[lane];
+                absolute[lane] += value.abs();
+            }
+            rounded.extend_from_slice(&bytes);
+        }
+        rounded.truncate(end);
+        let [by_mean, rounded_by_mean, absolute] =
+            [by_mean, rounded_by_mean, absolute].map(|lanes| lanes.iter().sum());
+        OutputSums { by_mean, rounded_by_mean, absolute }
+    }
+}
+
+/// Each channel's value for each of its taps.
+fn in_lanes<T: Copy + Default>(
+    of_channels: impl Iterator<Item = T>,
+    taps: usize,
+) -> Vec<[T; LANES]> {
+    let values: Vec<T> = of_channels.flat_map(|value| std::iter::repeat_n(value, taps)).collect();
+    lanes_of(&values).collect()
+}
+
+fn lanes_of<T: Copy + Default>(values: &[T]) -> impl Iterator<Item = [T; LANES]> {
+    let (whole, rest) = values.as_chunks::<LANES>();
+    let last = (!rest.is_empty()).then(|| {
+        let mut last = [T::default(); LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        last
+    });
+    whole.iter().copied().chain(last)
 }

@@ -1,6 +1,6 @@
 //! Fourth stage: gathers images, so that the model takes several at once. A batch is sent when it
-//! is full, when its first image has waited long enough, or when the next image needs another
-//! model. Images that could not be done in time go back to the queue from here.
+//! is full, when its first image has waited long enough, when no further image comes, or when the
+//! next one needs another model. Images that could not be done in time go back to the queue from here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(image: Decoded, waited: Duration) -> Self {
+    fn new(mut image: Decoded, waited: Duration) -> Self {
+        image.admitted.image.held.has_come();
         let now = Instant::now();
         let since = now.checked_sub(waited).unwrap_or(now);
         let AdmittedImage { job, permit, .. } = &*image.admitted.image;
@@ -169,7 +170,7 @@ impl BatchStage {
             let full = !open || self.is_full(&gathering);
             let room = !full || (too_much && gathering.next.is_none());
             let some = !gathering.batch.is_empty();
-            let late = Instant::now() >= due;
+            let late = Instant::now() >= due || self.hold.nothing_comes();
             tokio::select! {
                 biased;
                 image = decoded.recv(), if open && room => match image {

@@ -50,6 +50,8 @@ struct State {
     /// One for each stage that computes.
     stages: Vec<RecentSteps>,
     held: usize,
+    /// Taken from the queue, and not gathered into a batch yet.
+    coming: usize,
 }
 
 /// How long a stage took for the last images.
@@ -103,6 +105,7 @@ impl HoldLimit {
                 gives_up_at: None,
                 stages: Vec::new(),
                 held: 0,
+                coming: 0,
             }),
             prefetch: watch::Sender::new(first),
         }
@@ -134,10 +137,16 @@ impl HoldLimit {
     /// the others are not begun before it is done.
     #[must_use]
     pub fn hold(self: &Arc<Self>, received_at: Instant, alone: bool) -> HeldImage {
-        if !alone {
-            self.state.lock().held += 1;
-        }
-        HeldImage { limit: Arc::clone(self), received_at, counted: !alone }
+        let mut state = self.state.lock();
+        state.held += usize::from(!alone);
+        state.coming += 1;
+        HeldImage { limit: Arc::clone(self), received_at, counted: !alone, coming: true }
+    }
+
+    /// True if no image is between the queue and the batches: there is nothing to wait for.
+    #[must_use]
+    pub fn nothing_comes(&self) -> bool {
+        self.state.lock().coming == 0
     }
 
     /// The stages hold this many images more from now on. The prefetch follows when an image is done.
@@ -251,9 +260,17 @@ pub struct HeldImage {
     limit: Arc<HoldLimit>,
     received_at: Instant,
     counted: bool,
+    coming: bool,
 }
 
 impl HeldImage {
+    /// The image has come to where batches are gathered.
+    pub fn has_come(&mut self) {
+        if std::mem::take(&mut self.coming) {
+            self.limit.state.lock().coming -= 1;
+        }
+    }
+
     /// True if the image has to go back to the queue: more is held than can be done in time, the time
     /// is over, or it has waited for so long that too little time is left for the model. From then on
     /// it does not count any more.
@@ -274,6 +291,7 @@ impl HeldImage {
 
 impl Drop for HeldImage {
     fn drop(&mut self) {
+        self.has_come();
         if self.counted {
             let mut state = self.limit.state.lock();
             state.held -= 1;
@@ -347,6 +365,19 @@ mod tests {
         let limit = limit(74, 15 * MINUTE);
         drop(limit.hold(Instant::now(), false));
         assert_eq!(limit.prefetch(), 74);
+    }
+
+    #[test]
+    fn an_image_comes_until_it_is_gathered_or_left() {
+        let limit = limit(74, 15 * MINUTE);
+        let (mut image, alone) = (limit.hold(Instant::now(), false), limit.hold(Instant::now(), true));
+        image.has_come();
+        image.has_come();
+        assert!(!limit.nothing_comes());
+        drop(alone);
+        assert!(limit.nothing_comes());
+        drop(image);
+        assert!(limit.nothing_comes());
     }
 
     #[test]

@@ -24,7 +24,10 @@ pub use rule::{ChannelOrder, InputRule, Interpolation, Resize, Scale};
 /// If the image or the rule has no pixels.
 #[must_use]
 pub fn to_pixels<'a>(picture: impl Into<Picture<'a>>, rule: &InputRule) -> Vec<u8> {
-    let picture = picture.into();
+    pixels_of(picture.into(), rule)
+}
+
+fn pixels_of(picture: Picture<'_>, rule: &InputRule) -> Vec<u8> {
     let crop = ResizedCrop::of(picture.frame.size, rule);
     let (width, height) = (rule.width as u32, rule.height as u32);
     if crop.resized == picture.pixels.dimensions() && crop.resized == (width, height) {

@@ -27,7 +27,11 @@ pub(crate) use reduced::SHORTER_SIDE;
 /// of the same boxes. It has no `blocking`: its blocks have fewer pixels, and smoother edges.
 #[must_use]
 pub fn measure<'a>(picture: impl Into<Picture<'a>>) -> ImageMeasures {
-    let picture = picture.into();
+    measure_picture(picture.into())
+}
+
+// Not generic, so that it is compiled here, as every caller's.
+fn measure_picture(picture: Picture<'_>) -> ImageMeasures {
     // Compiled for AVX2 this takes half of the time, and the numbers are the same to the last bit:
     // loops over numbers with fractions are not reordered. What is called is inlined for that.
     #[cfg(target_arch = "x86_64")]
