@@ -42,28 +42,38 @@ impl fmt::Display for Secret {
     }
 }
 
-/// The text with `…` in place of each user and password in a URL: for messages of libraries that quote
-/// what a user gave.
+/// The text with `…` in place of each user and password in a URL, and of its query, which may hold a
+/// token or a signature: for messages that quote what a user gave.
 ///
 /// ```
-/// use camshaft_common::secret::without_passwords;
+/// use camshaft_common::secret::without_secrets;
 ///
-/// assert_eq!(without_passwords("no s3://me:hunter2@bucket/x here"), "no s3://…@bucket/x here");
-/// assert_eq!(without_passwords("az://container@account/x"), "az://container@account/x");
+/// assert_eq!(without_secrets("no s3://me:hunter2@bucket/x here"), "no s3://…@bucket/x here");
+/// assert_eq!(without_secrets("no https://host/x?token=hunter2 here"), "no https://host/x?… here");
+/// assert_eq!(without_secrets("az://container@account/x"), "az://container@account/x");
 /// ```
 #[must_use]
-pub fn without_passwords(text: &str) -> Cow<'_, str> {
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         let end = after.find(char::is_whitespace).unwrap_or(after.len());
-        let (address, following) = after.split_at(end);
+        let (mut address, following) = after.split_at(end);
         shown.push_str(before);
-        match address.rsplit_once('@') {
-            Some((user, host)) if user.contains(':') => {
-                shown.push_str("…@");
-                shown.push_str(host);
+        if let Some((user, host)) = address.rsplit_once('@')
+            && user.contains(':')
+        {
+            shown.push_str("…@");
+            address = host;
+        }
+        match address.split_once('?') {
+            Some((place, query)) if query.contains('=') => {
+                shown.push_str(place);
+                shown.push_str("?…");
+                // The end of a quotation or of a clause, and what stands after it.
+                let end = query.trim_end_matches([':', ',', ';']).len();
+                shown.push_str(&query[query.find(['\'', '"']).unwrap_or(end)..]);
             }
             _ => shown.push_str(address),
         }
@@ -78,15 +88,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_in_a_quoted_url_is_left_out() {
+    fn passwords_and_queries_of_quoted_urls_are_left_out() {
         for (text, shown) in [
             ("'http://u:p/@ss@host:1/x' for", "'http://…@host:1/x' for"),
             ("a://u:p@b c://d e://:f@g", "a://…@b c://d e://…@g"),
             ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+            ("'https://host/x?a=b&c=d' for", "'https://host/x?…' for"),
+            ("\"u://a:b@c/x?d=e\": no", "\"u://…@c/x?…\": no"),
+            ("read https://host/x?a=b: gone", "read https://host/x?…: gone"),
+            ("s3://bucket/what?.jpg", "s3://bucket/what?.jpg"),
             ("://", "://"),
             ("", ""),
         ] {
-            assert_eq!(without_passwords(text), shown);
+            assert_eq!(without_secrets(text), shown);
         }
     }
 

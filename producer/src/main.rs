@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use camshaft_arguments::advice::with_option;
 use camshaft_common::printable::printable_lines;
+use camshaft_common::secret::without_secrets;
 use camshaft_common::store::StoreOptions;
 use camshaft_producer::{Cli, LogWriter};
 use camshaft_telemetry::{self as telemetry, Service};
@@ -41,6 +42,6 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the one place that tells the caller why it ended")]
 fn complain(message: &str, status: u8) -> ExitCode {
-    eprintln!("camshaft: {}", printable_lines(message));
+    eprintln!("camshaft: {}", printable_lines(&without_secrets(message)));
     ExitCode::from(status)
 }

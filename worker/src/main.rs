@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use camshaft_arguments::advice::with_option;
 use camshaft_common::printable::printable_lines;
+use camshaft_common::secret::without_secrets;
 use camshaft_common::store::StoreOptions;
 use camshaft_telemetry::Service;
 use camshaft_worker::arguments::ServiceArgs;
@@ -85,6 +86,6 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn print_error(error: &str, status: ExitCode) -> ExitCode {
-    eprintln!("camshaft-worker: {}", printable_lines(error));
+    eprintln!("camshaft-worker: {}", printable_lines(&without_secrets(error)));
     status
 }

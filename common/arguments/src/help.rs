@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use camshaft_common::secret::without_passwords;
+use camshaft_common::secret::without_secrets;
 use clap::{Arg, Command, Error, Parser};
 
 /// The widest line of a help text.
@@ -28,12 +28,12 @@ pub fn parse<P: Parser>() -> P {
     parsed.unwrap_or_else(|error| end(&error))
 }
 
-/// Ends the program with clap's text. It quotes values, and a URL that is refused may hold a password.
+/// Ends the program with clap's text. It quotes values, and a URL that is refused may hold secrets.
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn end(error: &Error) -> ! {
     // Help shows the form of a URL with a password.
     if error.use_stderr()
-        && let Cow::Owned(text) = without_passwords(&error.to_string())
+        && let Cow::Owned(text) = without_secrets(&error.to_string())
     {
         eprint!("{text}");
         std::process::exit(error.exit_code());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
-use camshaft_model::{ModelError, ModelFiles, Precision, PrecisionError};
+use camshaft_model::{ModelError, ModelFiles, Precision, PrecisionError, int8_kernel};
 use camshaft_worker::config::EngineConfig;
 use camshaft_worker::pipeline::model_files;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,8 @@ pub(super) async fn settle(
     if engine.compute.device.may_be_gpu() {
         return Err(CalibrateError::from(ModelError::from(PrecisionError::Gpu)).into());
     }
+    let kernel = int8_kernel(engine.compute.kernel).map_err(ModelError::from);
+    let _exists = kernel.map_err(CalibrateError::from)?;
     if holds_other_results(run, stores).await.map_err(EnqueuePlanError::from)? {
         return Err(CalibrateError::OtherResults(run.out.clone()).into());
     }

@@ -28,7 +28,7 @@ pub use calibration::{
 pub use checkpoint::CheckpointError;
 pub use compute::{
     ComputeDevice, ComputeSettings, DeviceChoice, DeviceError, KernelChoice, ParseDeviceError,
-    ParseKernelChoiceError, ParsePrecisionError, Precision, PrecisionError,
+    ParseKernelChoiceError, ParsePrecisionError, Precision, PrecisionError, int8_kernel,
 };
 pub use config::{Architecture, HeadKind, ModelConfig};
 pub use error::ModelError;

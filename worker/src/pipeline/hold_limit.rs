@@ -370,7 +370,8 @@ mod tests {
     #[test]
     fn an_image_comes_until_it_is_gathered_or_left() {
         let limit = limit(74, 15 * MINUTE);
-        let (mut image, alone) = (limit.hold(Instant::now(), false), limit.hold(Instant::now(), true));
+        let (mut image, alone) =
+            (limit.hold(Instant::now(), false), limit.hold(Instant::now(), true));
         image.has_come();
         image.has_come();
         assert!(!limit.nothing_comes());

@@ -11,5 +11,5 @@ mod precision;
 pub use device::{ComputeDevice, DeviceChoice, DeviceError, ParseDeviceError};
 pub use kernel_choice::{KernelChoice, ParseKernelChoiceError};
 pub(crate) use mode::{Backend, ComputeMode};
-pub use mode::{ComputeSettings, PrecisionError};
+pub use mode::{ComputeSettings, PrecisionError, int8_kernel};
 pub use precision::{ParsePrecisionError, Precision};

@@ -34,6 +34,16 @@ pub enum PrecisionError {
         /// The kernel that was asked for.
         kernel: KernelChoice,
     },
+    /// A kernel that computes other precisions.
+    #[error(
+        "kernel {kernel} does not compute {precision}; leave CAMSHAFT_KERNEL away, or use another precision"
+    )]
+    OtherKernel {
+        /// The precision that was asked for.
+        precision: Precision,
+        /// The kernel that was asked for.
+        kernel: KernelChoice,
+    },
     /// 8 bits, without scales.
     #[error(
         "int8 needs a calibration, and the run has none; audit or enqueue it with --precision int8"
@@ -50,6 +60,41 @@ pub enum PrecisionError {
     /// 8 bits, for a network that they can't compute.
     #[error("the network can't be computed in int8: {0}; use another precision")]
     Network(#[from] UnsupportedNetwork),
+}
+
+impl PrecisionError {
+    /// Why none of the kernels of a precision was chosen.
+    fn of_kernel(precision: Precision, kernel: KernelChoice, of_precision: &[Kernel]) -> Self {
+        match kernel {
+            KernelChoice::Only(only) if !of_precision.contains(&only) => {
+                Self::OtherKernel { precision, kernel }
+            }
+            _ => Self::Unavailable { precision, kernel },
+        }
+    }
+}
+
+/// The kernel that computes in 8 bits on this CPU.
+///
+/// # Errors
+/// If the choice allows none.
+pub fn int8_kernel(choice: KernelChoice) -> Result<Kernel, PrecisionError> {
+    // The fastest first. All give the same bits.
+    const INT8: [Kernel; 6] = [
+        Kernel::AmxInt8,
+        Kernel::Avx512Vnni,
+        Kernel::AvxVnni,
+        Kernel::NeonI8mm,
+        Kernel::NeonDot,
+        Kernel::PortableInt8,
+    ];
+    let fits = |kernel: &Kernel| match choice {
+        KernelChoice::Auto => kernel.is_available(),
+        KernelChoice::Candle => false,
+        KernelChoice::Only(only) => *kernel == only && only.is_available(),
+    };
+    let kernel = INT8.into_iter().find(fits);
+    kernel.ok_or_else(|| PrecisionError::of_kernel(Precision::Int8, choice, &INT8))
 }
 
 /// What runs a network's passes.
@@ -143,7 +188,7 @@ impl ComputeMode {
                 Ok(Self { precision, backend: Backend::Kernel(kernel) })
             }
             None if may_be_candle => Ok(Self::CANDLE_F32),
-            None => Err(PrecisionError::Unavailable { precision, kernel: choice }),
+            None => Err(PrecisionError::of_kernel(precision, choice, &wanted)),
         }
     }
 
@@ -153,31 +198,15 @@ impl ComputeMode {
         ComputeSettings { precision, kernel: choice, .. }: ComputeSettings,
         calibration: &Calibration,
     ) -> Result<Self, PrecisionError> {
-        // The fastest first. All give the same bits.
-        const INT8: [Kernel; 6] = [
-            Kernel::AmxInt8,
-            Kernel::Avx512Vnni,
-            Kernel::AvxVnni,
-            Kernel::NeonI8mm,
-            Kernel::NeonDot,
-            Kernel::PortableInt8,
-        ];
         if !matches!(precision, Precision::Auto | Precision::Int8) {
             return Err(PrecisionError::Calibrated(precision));
         }
         if !device.is_cpu() {
             return Err(PrecisionError::Gpu);
         }
-        let fits = |kernel: &Kernel| match choice {
-            KernelChoice::Auto => kernel.is_available(),
-            KernelChoice::Candle => false,
-            KernelChoice::Only(only) => *kernel == only && only.is_available(),
-        };
-        let precision = Precision::Int8;
-        let kernel = INT8.into_iter().find(fits);
-        let kernel = kernel.ok_or(PrecisionError::Unavailable { precision, kernel: choice })?;
+        let kernel = int8_kernel(choice)?;
         let statistics = Arc::new(calibration.statistics());
-        Ok(Self { precision, backend: Backend::Int8 { kernel, statistics } })
+        Ok(Self { precision: Precision::Int8, backend: Backend::Int8 { kernel, statistics } })
     }
 
     /// Chooses for a network that the kernel can't run.
@@ -217,8 +246,10 @@ mod tests {
         let amx = KernelChoice::Only(Kernel::AmxBf16);
         assert!(choose(Precision::F32, amx).is_err(), "f32 must mean f32");
         for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
+            assert_eq!(int8_kernel(KernelChoice::Only(kernel)).is_ok(), kernel.is_int8());
             if kernel.is_int8() {
-                assert!(choose(Precision::Auto, KernelChoice::Only(kernel)).is_err());
+                let refused = choose(Precision::Auto, KernelChoice::Only(kernel)).unwrap_err();
+                assert!(refused.to_string().contains("does not compute auto"), "{refused}");
                 continue;
             }
             let chosen = choose(Precision::Auto, KernelChoice::Only(kernel)).unwrap();
