@@ -97,6 +97,7 @@ const OTHERS: &[&str] = &[
     "--path",
     "--profile",
     "--release",
+    "--runs",
     "--seeds",
     "--soak",
 ];
