@@ -61,8 +61,10 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
         let end = after.find(char::is_whitespace).unwrap_or(after.len());
         let (mut address, following) = after.split_at(end);
         shown.push_str(before);
+        // A token may stand there without a password. az://container@account names no user.
+        let is_azure = before.ends_with("az://") || before.contains("abfs");
         if let Some((user, host)) = address.rsplit_once('@')
-            && user.contains(':')
+            && (user.contains(':') || (!is_azure && !user.contains('/')))
         {
             shown.push_str("…@");
             address = host;
@@ -96,6 +98,8 @@ mod tests {
             ("'https://host/x?a=b&c=d' for", "'https://host/x?…' for"),
             ("\"u://a:b@c/x?d=e\": no", "\"u://…@c/x?…\": no"),
             ("read https://host/x?a=b: gone", "read https://host/x?…: gone"),
+            ("https://hf_token@host/x", "https://…@host/x"),
+            ("az://container@account/x", "az://container@account/x"),
             ("s3://bucket/what?.jpg", "s3://bucket/what?.jpg"),
             ("://", "://"),
             ("", ""),

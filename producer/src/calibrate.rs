@@ -10,13 +10,13 @@ use bytes::Bytes;
 use camshaft_common::image_files::ImageFiles;
 use camshaft_common::key::ImageKey;
 use camshaft_common::location::Location;
-use camshaft_common::model::{CALIBRATION_FILE, CalibrationError, ModelRequest};
+use camshaft_common::model::{Agreement, CALIBRATION_FILE, CalibrationError, ModelRequest};
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, JSON, StoreError, StoreOptions};
 use camshaft_decoding::{ImageLimits, decode};
 use camshaft_model::{
     Calibration, CalibrationImages, CalibrationProgress, ModelError, ModelFiles,
-    calibrate as measure,
+    calibrate as measure, compare_calibrated,
 };
 use camshaft_vision::input::to_pixels;
 use camshaft_worker::advice::describe_model_error;
@@ -94,6 +94,9 @@ pub enum CalibrateError {
     /// The run in OUT was begun with the calibration there.
     #[error("{0} holds a run in int8, which needs the calibration there; choose another --out")]
     InUse(Location),
+    /// Another command was faster.
+    #[error("another command has begun in {0} meanwhile; run the same command again")]
+    Overtaken(Location),
     /// Signals can't be received.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -117,8 +120,7 @@ pub(crate) async fn calibrate(
     let name = model.reference.to_string();
     let out = out.or_else(|| calibration::folder_of(&model.reference));
     let out = out.ok_or(CalibrateError::NoFolder(name))?;
-    let record = RunRecord::read(&Folder::open(&out, &stores)?).await;
-    if record.is_ok_and(|run| run.is_some_and(|run| run.model.options.calibration.is_some())) {
+    if is_of_a_run(&Folder::open(&out, &stores)?).await {
         return Err(CalibrateError::InUse(out));
     }
     let stop = CancellationToken::new();
@@ -127,11 +129,17 @@ pub(crate) async fn calibrate(
     let labels = LabelRule::None;
     let source = Source::open(source, Some(image_files), labels, &out, &stores)?;
     let limits = ImageLimits::default();
-    let calibrating = Calibrating { files: &files, source: &source, limits, limit: None };
+    let calibrating = Calibrating { files: &files, source: &source, limits };
     let found = calibrating.write(&out, &stores, &stop).await?;
     print_line(&format!("Calibrated: {}", found.agreement));
     print_line(&format!("The calibration is {}", found.reference.place));
     Ok(())
+}
+
+/// True if the calibration in a folder is that of a run there.
+async fn is_of_a_run(folder: &Folder) -> bool {
+    let record = RunRecord::read(folder).await;
+    record.is_ok_and(|run| run.is_some_and(|run| run.model.options.calibration.is_some()))
 }
 
 /// A model to calibrate with images of SOURCE.
@@ -141,8 +149,6 @@ pub(crate) struct Calibrating<'a> {
     pub(crate) source: &'a Source,
     /// The size that one image may have.
     pub(crate) limits: ImageLimits,
-    /// Take only the first images of SOURCE.
-    pub(crate) limit: Option<u64>,
 }
 
 impl Calibrating<'_> {
@@ -157,22 +163,46 @@ impl Calibrating<'_> {
         stop: &CancellationToken,
     ) -> Result<FoundCalibration, CalibrateError> {
         let started = Instant::now();
-        let images = tokio::select! {
-            images = self.read_sample(stores) => images?,
-            () = stop.cancelled() => return Err(CalibrateError::Stopped),
-        };
+        let images = self.sample(SAMPLE, stores, stop).await?;
         let count = format_count(images.len() as u64, "image");
         let calibration = self.measure(images, stop).await?;
         let json = Bytes::from(calibration.to_json());
         let place = folder.join(CALIBRATION_FILE);
         let found = FoundCalibration::of(place, json.clone(), self.files.identity())?;
-        Folder::open(folder, stores)?.put(CALIBRATION_FILE, json, JSON).await?;
+        let target = Folder::open(folder, stores)?;
+        // A run may have begun while this one measured, and needs its own for ever.
+        if is_of_a_run(&target).await {
+            return Err(CalibrateError::Overtaken(folder.clone()));
+        }
+        target.put(CALIBRATION_FILE, json, JSON).await?;
         let elapsed = format_elapsed(started.elapsed().as_secs_f64());
         print_line(&format!("Calibrated int8 on {count} in {elapsed}"));
         Ok(found)
     }
 
-    /// Measures on a thread of its own, with a progress bar.
+    /// Compares 8 bits by a calibration that was made elsewhere with f32, on images of this SOURCE. `None`
+    /// if no image can be read.
+    ///
+    /// # Errors
+    /// If the model can't be computed, or if `stop` is cancelled.
+    pub(crate) async fn compare(
+        &self,
+        found: &FoundCalibration,
+        stores: &StoreOptions,
+        stop: &CancellationToken,
+    ) -> Result<Option<Agreement>, CalibrateError> {
+        let images = match self.sample(SAMPLE / 2, stores, stop).await {
+            Err(CalibrateError::NoImages) => return Ok(None),
+            images => images?,
+        };
+        let total = images.len() as u64;
+        let files = self.files.clone().calibrated_by(found.reference.clone(), &found.json)?;
+        let compare =
+            move |progress: &CalibrationProgress| compare_calibrated(&files, &images, progress);
+        self.follow("compared", total, compare, stop).await.map(Some)
+    }
+
+    /// Measures: one half of the images calibrates, the other is compared.
     async fn measure(
         &self,
         images: Vec<Vec<u8>>,
@@ -187,13 +217,26 @@ impl Calibrating<'_> {
         }
         let [calibrating, compared] = [calibrating, compared]
             .map(|half| half.into_iter().map(|(_, image)| image).collect::<Vec<_>>());
-        let progress = Arc::new(CalibrationProgress::default());
-        let (files, watched) = (self.files.clone(), Arc::clone(&progress));
-        let work = tokio::task::spawn_blocking(move || {
+        let files = self.files.clone();
+        let calibrate = move |progress: &CalibrationProgress| {
             let images = CalibrationImages { calibrating: &calibrating, compared: &compared };
-            measure(&files, images, &watched)
-        });
-        let followed = Followed { verb: "calibrated", done: &progress.done, stop: &progress.stop };
+            measure(&files, images, progress)
+        };
+        self.follow("calibrated", total, calibrate, stop).await
+    }
+
+    /// Works on a thread of its own, with a progress bar.
+    async fn follow<T: Send + 'static>(
+        &self,
+        verb: &'static str,
+        total: u64,
+        work: impl FnOnce(&CalibrationProgress) -> Result<T, ModelError> + Send + 'static,
+        stop: &CancellationToken,
+    ) -> Result<T, CalibrateError> {
+        let progress = Arc::new(CalibrationProgress::default());
+        let watched = Arc::clone(&progress);
+        let work = tokio::task::spawn_blocking(move || work(&watched));
+        let followed = Followed { verb, done: &progress.done, stop: &progress.stop };
         let done = follow(work, followed, total, stop).await;
         match done.map_err(|_panic| CalibrateError::Panicked)? {
             Err(ModelError::GivenUp) => Err(CalibrateError::Stopped),
@@ -201,12 +244,29 @@ impl Calibrating<'_> {
         }
     }
 
+    /// Reads a sample, unless `stop` is cancelled.
+    async fn sample(
+        &self,
+        size: usize,
+        stores: &StoreOptions,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Vec<u8>>, CalibrateError> {
+        tokio::select! {
+            images = self.read_sample(size, stores) => images,
+            () = stop.cancelled() => Err(CalibrateError::Stopped),
+        }
+    }
+
     /// Reads, decodes and resizes the sample's images. One that can't be is left out.
-    async fn read_sample(&self, stores: &StoreOptions) -> Result<Vec<Vec<u8>>, CalibrateError> {
+    async fn read_sample(
+        &self,
+        size: usize,
+        stores: &StoreOptions,
+    ) -> Result<Vec<Vec<u8>>, CalibrateError> {
         if self.source.is_standard_input() {
             return Err(CalibrateError::StandardInput);
         }
-        let keys = self.choose().await?;
+        let keys = self.choose(size).await?;
         let source = Folder::open(self.source.location(), stores)?;
         let limits = self.limits;
         let read = |key: ImageKey| {
@@ -231,14 +291,13 @@ impl Calibrating<'_> {
 
     /// The images whose keys have the smallest digests among the first of SOURCE: the same ones each time,
     /// from all folders that are among these.
-    async fn choose(&self) -> Result<Vec<ImageKey>, SourceError> {
-        let first = self.limit.map_or(CANDIDATES, |limit| {
-            usize::try_from(limit).unwrap_or(usize::MAX).min(CANDIDATES)
-        });
+    ///
+    /// A run's `--limit` does not count: it may go on with all of SOURCE.
+    async fn choose(&self, size: usize) -> Result<Vec<ImageKey>, SourceError> {
         // What is no image is told when the run lists SOURCE.
         let skipped = Arc::new(SkippedLog::new(false));
-        let mut images = self.source.images(&skipped).take(first);
-        let mut sample = KeySample::new(SAMPLE);
+        let mut images = self.source.images(&skipped).take(CANDIDATES);
+        let mut sample = KeySample::new(size);
         while let Some(image) = images.try_next().await? {
             sample.add(image.key);
         }

@@ -117,7 +117,9 @@ fn every_kernel_gives_the_same_bits() {
 fn what_does_not_agree_is_computed_otherwise_and_says_so() {
     let small = SmallRun::new(9);
     let demanding = ["--min-agreement", "1,1"];
-    let ended = small.audit(&[&INT8[..], &demanding].concat()).expect(0);
+    // A kernel for int8 alone does not stand in the way of another precision.
+    let kernel = ["--kernel", "portable-int8"];
+    let ended = small.audit(&[&INT8[..], &demanding, &kernel].concat()).expect(0);
     assert!(ended.stdout.contains("Not computed in int8"), "{}", ended.stdout);
     assert!(ended.stdout.contains("--min-agreement asks for 1,1"), "{}", ended.stdout);
     assert!(!is_int8(&small.results()));
@@ -126,6 +128,28 @@ fn what_does_not_agree_is_computed_otherwise_and_says_so() {
     assert!(recorded["model"].get("options").is_none(), "{recorded}");
     let ended = small.audit(&["--precision", "int8", "--min-agreement", "2"]).expect(2);
     assert!(ended.stderr.contains("is no agreement"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_calibration_of_other_images_has_to_agree_on_these() {
+    let small = SmallRun::new(9);
+    let _ended = small.audit(&[&INT8[..], &ANY].concat()).expect(0);
+    let mut calibration = json(&small.out.join("calibration.json"));
+    fs::remove_dir_all(&small.out).unwrap();
+    // As of images with values a thousand times as small, on which all agreed.
+    for point in calibration["points"].as_array_mut().unwrap() {
+        for largest in point["largest"].as_array_mut().unwrap() {
+            *largest = (largest.as_f64().unwrap() / 1000.0).into();
+        }
+    }
+    for (what, value) in [("images", 200.into()), ("top_class", 1.0.into())] {
+        calibration["agreement"][what] = value;
+    }
+    fs::create_dir_all(&small.out).unwrap();
+    fs::write(small.out.join("calibration.json"), calibration.to_string()).unwrap();
+    let ended = small.audit(&[&INT8[..], &["--min-agreement", "0,0.9"]].concat()).expect(0);
+    assert!(ended.stdout.contains("Not computed in int8: on 9 images"), "{}", ended.stdout);
+    assert!(!is_int8(&small.results()));
 }
 
 #[test]

@@ -83,9 +83,7 @@ impl fmt::Display for Int8Outcome {
         let Self { agreement, used } = self;
         match used {
             true => write!(f, "Computed in int8: {agreement}"),
-            false => {
-                write!(f, "Not computed in int8, which does not agree well enough: {agreement}")
-            }
+            false => write!(f, "Not computed in int8: {agreement}"),
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use camshaft_common::model::Agreement;
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
-use camshaft_model::{ModelError, ModelFiles, Precision, PrecisionError, int8_kernel};
+use camshaft_model::{
+    KernelChoice, ModelError, ModelFiles, Precision, PrecisionError, int8_kernel,
+};
 use camshaft_worker::config::EngineConfig;
 use camshaft_worker::pipeline::model_files;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +19,7 @@ use crate::enqueue::inheritance;
 use crate::enqueue::plan::EnqueuePlanError;
 use crate::enqueue::request::RunConfig;
 use crate::images::source::Source;
-use crate::int8_wish::Int8Wish;
+use crate::int8_wish::{Int8Wish, LEAST_COMPARED, MinAgreement};
 use crate::interrupt::cancel_on_signal;
 use crate::terminal::output::print_line;
 
@@ -48,23 +51,32 @@ pub(super) async fn settle(
         return Err(CalibrateError::OtherResults(run.out.clone()).into());
     }
     let found = calibration::find(files.identity(), &run.out, stores).await;
+    let limits = engine.image_limits;
+    let calibrating = Calibrating { files: &files, source, limits };
     let found = match found.map_err(CalibrateError::from)? {
-        Some(found) => found,
+        Some(mut found) => {
+            // It was made on other images, or with another OUT in mind: these decide.
+            if !run.dry_run && !source.is_standard_input() {
+                cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
+                let here = calibrating.compare(&found, stores, stop).await?;
+                found.agreement =
+                    here.map_or(found.agreement, |here| deciding(min, found.agreement, here));
+            }
+            found
+        }
         None if run.dry_run => {
             print_line("int8 would be calibrated on images of SOURCE first");
-            engine.compute.precision = Precision::Auto;
+            otherwise(engine);
             return Ok(files);
         }
         None => {
             // A person may end it here already.
             cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
-            let (limits, limit) = (engine.image_limits, run.limit);
-            let calibrating = Calibrating { files: &files, source, limits, limit };
             match calibrating.write(&run.out, stores, stop).await {
                 // Each image fails with its own reason.
                 Err(CalibrateError::NoImages) => {
                     print_line("Not computed in int8: no image could be read to calibrate it");
-                    engine.compute.precision = Precision::Auto;
+                    otherwise(engine);
                     return Ok(files);
                 }
                 written => written?,
@@ -74,13 +86,25 @@ pub(super) async fn settle(
     let taken = calibration::take(run, &found, min, stores).await;
     match taken.map_err(CalibrateError::from)? {
         None => {
-            engine.compute.precision = Precision::Auto;
+            otherwise(engine);
             Ok(files)
         }
         Some(reference) => {
             Ok(files.calibrated_by(reference, &found.json).map_err(CalibrateError::from)?)
         }
     }
+}
+
+/// Of what a calibration says of its own images, and what these images say, that which decides: few images
+/// can't speak for it, but against it.
+fn deciding(min: MinAgreement, of_calibration: Agreement, here: Agreement) -> Agreement {
+    if here.images < LEAST_COMPARED && min.is_met_by_few(&here) { of_calibration } else { here }
+}
+
+/// Computes not in 8 bits. A kernel that was named computes nothing else.
+fn otherwise(engine: &mut EngineConfig) {
+    engine.compute.precision = Precision::Auto;
+    engine.compute.kernel = KernelChoice::Auto;
 }
 
 /// True if OUT has results that are not in 8 bits, or of another run. Where 8 bits did not agree, a run
@@ -101,6 +125,32 @@ pub(super) fn without(
         return (Arc::clone(files), engine.clone());
     }
     let mut engine = engine.clone();
-    engine.compute.precision = Precision::Auto;
+    otherwise(&mut engine);
     (Arc::new(files.without_calibration()), engine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_images_speak_against_a_calibration_and_not_for_it() {
+        let agreement = |images, top_class| Agreement {
+            images,
+            top_class,
+            median_cosine: 1.0,
+            least_cosine: 1.0,
+            logit_error: 0.0,
+        };
+        let (min, of_calibration) = (MinAgreement::default(), agreement(200, 1.0));
+        for (here, decides) in [
+            (agreement(3, 1.0), of_calibration),
+            (agreement(3, 0.6), agreement(3, 0.6)),
+            (agreement(100, 0.99), agreement(100, 0.99)),
+            (agreement(100, 1.0), agreement(100, 1.0)),
+        ] {
+            assert_eq!(deciding(min, of_calibration, here), decides);
+        }
+        assert!(!min.is_met_by(&agreement(3, 1.0)) && min.is_met_by(&of_calibration));
+    }
 }

@@ -24,6 +24,7 @@ pub mod testing;
 
 pub use calibration::{
     Calibration, CalibrationImages, CalibrationProgress, calibrate, calibrate_by,
+    compare_calibrated,
 };
 pub use checkpoint::CheckpointError;
 pub use compute::{

@@ -90,7 +90,7 @@ impl Waiting {
 pub struct BatchStage {
     /// How many images a full batch has at present.
     pub size: Arc<BatchSize>,
-    /// How long a batch's first image waits for further ones.
+    /// How long a batch's first image waits for further ones that are on their way.
     pub wait: Duration,
     /// The most memory that a network may take for the larger inputs of a batch; none on a GPU.
     pub max_activation_bytes: Option<u64>,

@@ -66,11 +66,6 @@ pub fn calibrate_by(
     progress: &CalibrationProgress,
 ) -> Result<Calibration, ModelError> {
     let files = files.without_calibration();
-    let load = |files: &ModelFiles, precision| {
-        let kernel = KernelChoice::Auto;
-        let settings = ComputeSettings { precision, kernel, largest_batch: BATCH };
-        Model::load(files, &ComputeDevice::Cpu, settings)
-    };
     let exact = load(&files, Precision::F32)?;
     let statistics = exact.activation_statistics(rule, images.calibrating, progress)?;
     let count = images.calibrating.len() as u64;
@@ -78,6 +73,24 @@ pub fn calibrate_by(
     let rounded = load(&files.with_calibration(calibration.clone()), Precision::Int8)?;
     calibration.head.agreement = compare(&exact, &rounded, images.compared, progress)?;
     Ok(calibration)
+}
+
+/// Measures how far 8 bits are from f32 on these images, of a model with its calibration.
+///
+/// # Errors
+/// As [`calibrate`].
+pub fn compare_calibrated(
+    files: &ModelFiles,
+    images: &[Vec<u8>],
+    progress: &CalibrationProgress,
+) -> Result<Agreement, ModelError> {
+    let exact = load(&files.without_calibration(), Precision::F32)?;
+    compare(&exact, &load(files, Precision::Int8)?, images, progress)
+}
+
+fn load(files: &ModelFiles, precision: Precision) -> Result<Model, ModelError> {
+    let settings = ComputeSettings { precision, kernel: KernelChoice::Auto, largest_batch: BATCH };
+    Model::load(files, &ComputeDevice::Cpu, settings)
 }
 
 impl Model {

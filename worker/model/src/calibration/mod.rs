@@ -13,7 +13,9 @@ use camshaft_common::run::SCHEMA;
 use camshaft_kernels::{ActivationStatistics, PointStatistics, RangeRule};
 use serde::{Deserialize, Serialize};
 
-pub use measure::{CalibrationImages, CalibrationProgress, calibrate, calibrate_by};
+pub use measure::{
+    CalibrationImages, CalibrationProgress, calibrate, calibrate_by, compare_calibrated,
+};
 
 /// The file that holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
