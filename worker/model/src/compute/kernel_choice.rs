@@ -22,6 +22,18 @@ pub enum KernelChoice {
 #[error("{0:?} is not a kernel; use auto, candle, {names}", names = Kernel::names())]
 pub struct ParseKernelChoiceError(String);
 
+impl KernelChoice {
+    /// True if this may be the kernel, and this CPU has it.
+    pub(crate) fn allows(self, kernel: Kernel) -> bool {
+        let is_meant = match self {
+            Self::Auto => true,
+            Self::Candle => false,
+            Self::Only(only) => kernel == only,
+        };
+        is_meant && kernel.is_available()
+    }
+}
+
 impl FromStr for KernelChoice {
     type Err = ParseKernelChoiceError;
 

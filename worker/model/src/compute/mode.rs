@@ -88,12 +88,7 @@ pub fn int8_kernel(choice: KernelChoice) -> Result<Kernel, PrecisionError> {
         Kernel::NeonDot,
         Kernel::PortableInt8,
     ];
-    let fits = |kernel: &Kernel| match choice {
-        KernelChoice::Auto => kernel.is_available(),
-        KernelChoice::Candle => false,
-        KernelChoice::Only(only) => *kernel == only && only.is_available(),
-    };
-    let kernel = INT8.into_iter().find(fits);
+    let kernel = INT8.into_iter().find(|kernel| choice.allows(*kernel));
     kernel.ok_or_else(|| PrecisionError::of_kernel(Precision::Int8, choice, &INT8))
 }
 
@@ -171,14 +166,10 @@ impl ComputeMode {
             Precision::Bf16 => BF16.into(),
             Precision::F16 | Precision::Tf32 | Precision::Int8 => Vec::new(),
         };
-        let fits = |kernel: &&Kernel| match choice {
+        let nobody_asks = choice == KernelChoice::Auto && precision == Precision::Auto;
+        let fits = |kernel: &&Kernel| {
             // Without being asked for, bf16 runs only if it is faster than f32.
-            KernelChoice::Auto if precision == Precision::Auto && kernel.is_bf16() => {
-                kernel.is_available() && kernel.beats_f32()
-            }
-            KernelChoice::Auto => kernel.is_available(),
-            KernelChoice::Candle => false,
-            KernelChoice::Only(only) => **kernel == only && only.is_available(),
+            choice.allows(**kernel) && (!nobody_asks || !kernel.is_bf16() || kernel.beats_f32())
         };
         let may_be_candle = matches!(precision, Precision::Auto | Precision::F32)
             && !matches!(choice, KernelChoice::Only(_));
