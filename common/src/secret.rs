@@ -62,7 +62,7 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
         let (mut address, following) = after.split_at(end);
         shown.push_str(before);
         // A token may stand there without a password. az://container@account names no user.
-        let is_azure = before.ends_with("az://") || before.contains("abfs");
+        let is_azure = before.ends_with("az://");
         if let Some((user, host)) = address.rsplit_once('@')
             && (user.contains(':') || (!is_azure && !user.contains('/')))
         {

@@ -87,8 +87,8 @@ pub struct ServiceConfig {
     pub health: Option<SocketAddr>,
 }
 
-/// How long a batch's first image waits for further ones that are on their way. It is short beside a batch's own time
-/// on a CPU, and long enough for a store's answers to arrive.
+/// How long a batch's first image waits for further ones that are on their way. It is short beside
+/// a batch's own time on a CPU, and long enough for a store's answers to arrive.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
 
 /// The first batch on a CPU has at least this many images. With fewer, layers are too short to divide,
