@@ -11,6 +11,7 @@ use camshaft_common::model::{
     FileDigest, Int8Outcome, MAX_CALIBRATION_BYTES, ModelIdentity, ModelReference,
     folder_of_weights,
 };
+use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, JSON, StoreError, StoreErrorKind, StoreOptions};
 
 use crate::enqueue::request::RunConfig;
@@ -110,6 +111,17 @@ pub(crate) async fn take(
         ));
         Ok(None)
     }
+}
+
+/// True if the results in OUT are not in 8 bits because these did not agree. The run goes on so, however well
+/// they would agree by now: its results are all of one kind.
+pub(crate) fn goes_on_without(run: &mut RunConfig, of_results: Option<&RunRecord>) -> bool {
+    let fell_back = of_results.and_then(|record| record.int8).filter(|outcome| !outcome.used);
+    if let Some(outcome) = fell_back {
+        print_line(&format!("As the results in OUT. {outcome}"));
+        run.int8 = fell_back;
+    }
+    fell_back.is_some()
 }
 
 /// Lets a run whose OUT was moved take the calibration that is there now, if it is the same one.

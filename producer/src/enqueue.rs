@@ -143,14 +143,18 @@ pub(crate) async fn enqueue(
     let IdentifiedModel { mut model, trained_layers, label_map } =
         identify_model(&run, &stores).await?;
     if let (None, Int8Wish::Yes(min)) = (&run.model.options.calibration, run.int8_wish) {
-        let found = calibration::find(&model, &run.out, &stores).await;
-        let found = found.map_err(ModelFilesError::from)?.ok_or_else(|| {
-            let [model, out] = [run.model.reference.to_string(), run.out.to_string()];
-            EnqueueError::NoCalibration { model, images: run.source.argument(), out }
-        })?;
-        let taken = calibration::take(&mut run, &found, min, &stores).await;
-        if let Some(reference) = taken.map_err(ModelFilesError::from)? {
-            model = model.with_calibration(reference);
+        let of_results = inheritance::record_of_results(&run.out, &stores).await;
+        let of_results = of_results.map_err(ModelFilesError::from)?;
+        if !calibration::goes_on_without(&mut run, of_results.as_ref()) {
+            let found = calibration::find(&model, &run.out, &stores).await;
+            let found = found.map_err(ModelFilesError::from)?.ok_or_else(|| {
+                let [model, out] = [run.model.reference.to_string(), run.out.to_string()];
+                EnqueueError::NoCalibration { model, images: run.source.argument(), out }
+            })?;
+            let taken = calibration::take(&mut run, &found, min, &stores).await;
+            if let Some(reference) = taken.map_err(ModelFilesError::from)? {
+                model = model.with_calibration(reference);
+            }
         }
     }
     let request = |run: RunConfig, source, dead, queue_name| EnqueueRequest {

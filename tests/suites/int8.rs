@@ -126,6 +126,17 @@ fn what_does_not_agree_is_computed_otherwise_and_says_so() {
     let recorded = json(&small.out.join("run.json"));
     assert_eq!(recorded["int8"]["used"], false, "{recorded}");
     assert!(recorded["model"].get("options").is_none(), "{recorded}");
+    // Results are all of one kind, though 8 bits would do by now: less is asked for, or other images are
+    // compared.
+    fs::remove_file(small.out.join(format!("predictions/{}.json", small.keys[0]))).unwrap();
+    let ended = small.audit(&[&INT8[..], &ANY].concat()).expect(0);
+    assert!(
+        ended.stdout.contains("As the results in OUT. Not computed in int8"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(small.results().predictions.len(), 9);
+    assert!(!is_int8(&small.results()));
     let ended = small.audit(&["--precision", "int8", "--min-agreement", "2"]).expect(2);
     assert!(ended.stderr.contains("is no agreement"), "{}", ended.stderr);
 }

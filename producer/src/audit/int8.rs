@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use camshaft_common::model::Agreement;
-use camshaft_common::run::RunRecord;
-use camshaft_common::store::{Folder, StoreError, StoreOptions};
+use camshaft_common::store::StoreOptions;
 use camshaft_model::{
     KernelChoice, ModelError, ModelFiles, Precision, PrecisionError, int8_kernel,
 };
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::AuditError;
 use crate::calibrate::{CalibrateError, Calibrating};
-use crate::calibration;
+use crate::calibration::{self, FoundCalibration};
 use crate::enqueue::inheritance;
 use crate::enqueue::plan::EnqueuePlanError;
 use crate::enqueue::request::RunConfig;
@@ -47,51 +46,68 @@ pub(super) async fn settle(
     }
     let kernel = int8_kernel(engine.compute.kernel).map_err(ModelError::from);
     let _exists = kernel.map_err(CalibrateError::from)?;
-    if holds_other_results(run, stores).await.map_err(EnqueuePlanError::from)? {
+    let of_results = inheritance::record_of_results(&run.out, stores).await;
+    let of_results = of_results.map_err(EnqueuePlanError::from)?;
+    if calibration::goes_on_without(run, of_results.as_ref()) {
+        otherwise(engine);
+        return Ok(files);
+    }
+    if of_results.is_some() {
         return Err(CalibrateError::OtherResults(run.out.clone()).into());
     }
-    let found = calibration::find(files.identity(), &run.out, stores).await;
-    let limits = engine.image_limits;
-    let calibrating = Calibrating { files: &files, source, limits };
-    let found = match found.map_err(CalibrateError::from)? {
-        Some(mut found) => {
-            // It was made on other images, or with another OUT in mind: these decide.
-            if !run.dry_run && !source.is_standard_input() {
-                cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
-                let here = calibrating.compare(&found, stores, stop).await?;
-                found.agreement =
-                    here.map_or(found.agreement, |here| deciding(min, found.agreement, here));
-            }
-            found
-        }
-        None if run.dry_run => {
-            print_line("int8 would be calibrated on images of SOURCE first");
-            otherwise(engine);
-            return Ok(files);
-        }
-        None => {
-            // A person may end it here already.
-            cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
-            match calibrating.write(&run.out, stores, stop).await {
-                // Each image fails with its own reason.
-                Err(CalibrateError::NoImages) => {
-                    print_line("Not computed in int8: no image could be read to calibrate it");
-                    otherwise(engine);
-                    return Ok(files);
-                }
-                written => written?,
-            }
-        }
+    if !run.dry_run {
+        // A person may end it while it calibrates or compares.
+        cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
+    }
+    let calibrating = Calibrating { files: &files, source, limits: engine.image_limits };
+    let taken = match find_or_make(run, &calibrating, min, stores, stop).await? {
+        Some(found) => calibration::take(run, &found, min, stores)
+            .await
+            .map_err(CalibrateError::from)?
+            .map(|reference| (reference, found.json)),
+        None => None,
     };
-    let taken = calibration::take(run, &found, min, stores).await;
-    match taken.map_err(CalibrateError::from)? {
+    match taken {
         None => {
             otherwise(engine);
             Ok(files)
         }
-        Some(reference) => {
-            Ok(files.calibrated_by(reference, &found.json).map_err(CalibrateError::from)?)
+        Some((reference, json)) => {
+            Ok(files.calibrated_by(reference, &json).map_err(CalibrateError::from)?)
         }
+    }
+}
+
+/// The calibration that is there, with its agreement on these images, or else a new one. `None` if there is
+/// none, which is told.
+async fn find_or_make(
+    run: &RunConfig,
+    calibrating: &Calibrating<'_>,
+    min: MinAgreement,
+    stores: &StoreOptions,
+    stop: &CancellationToken,
+) -> Result<Option<FoundCalibration>, CalibrateError> {
+    match calibration::find(calibrating.files.identity(), &run.out, stores).await? {
+        // What can be read only once is not compared.
+        Some(found) if run.dry_run || calibrating.source.is_standard_input() => Ok(Some(found)),
+        Some(found) => {
+            let here = calibrating.compare(&found, stores, stop).await?;
+            let agreement =
+                here.map_or(found.agreement, |here| deciding(min, found.agreement, here));
+            Ok(Some(FoundCalibration { agreement, ..found }))
+        }
+        None if run.dry_run => {
+            print_line("int8 would be calibrated on images of SOURCE first");
+            Ok(None)
+        }
+        None => match calibrating.write(&run.out, stores, stop).await {
+            // Each image fails with its own reason.
+            Err(CalibrateError::NoImages) => {
+                print_line("Not computed in int8: no image could be read to calibrate it");
+                Ok(None)
+            }
+            written => written.map(Some),
+        },
     }
 }
 
@@ -105,15 +121,6 @@ fn deciding(min: MinAgreement, of_calibration: Agreement, here: Agreement) -> Ag
 fn otherwise(engine: &mut EngineConfig) {
     engine.compute.precision = Precision::Auto;
     engine.compute.kernel = KernelChoice::Auto;
-}
-
-/// True if OUT has results that are not in 8 bits, or of another run. Where 8 bits did not agree, a run
-/// goes on without them.
-async fn holds_other_results(run: &RunConfig, stores: &StoreOptions) -> Result<bool, StoreError> {
-    let out = Folder::open(&run.out, stores)?;
-    let Ok(Some(record)) = RunRecord::read(&out).await else { return Ok(false) };
-    let fell_back = record.int8.is_some_and(|int8| !int8.used);
-    Ok(!fell_back && inheritance::has_results(&out).await?)
 }
 
 /// The same model and engine, not in 8 bits.

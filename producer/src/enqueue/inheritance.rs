@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use camshaft_arguments::given::GivenOptions;
 use camshaft_common::explain::{ExplainOptions, Target};
 use camshaft_common::layout::{FAILURES, PREDICTIONS};
+use camshaft_common::location::Location;
 use camshaft_common::model::{ModelReference, ModelRequest};
 use camshaft_common::run::RunRecord;
 use camshaft_common::store::{Folder, StoreError, StoreOptions};
@@ -44,6 +45,19 @@ pub(crate) async fn inherit(
         return Err(EnqueuePlanError::TargetWithoutLabels);
     }
     Ok(inherited)
+}
+
+/// The record of the run in OUT, if that has results. One that can't be read is told when the run is planned.
+///
+/// # Errors
+/// If OUT can't be read.
+pub(crate) async fn record_of_results(
+    out: &Location,
+    stores: &StoreOptions,
+) -> Result<Option<RunRecord>, StoreError> {
+    let out = Folder::open(out, stores)?;
+    let Ok(Some(record)) = RunRecord::read(&out).await else { return Ok(None) };
+    Ok(has_results(&out).await?.then_some(record))
 }
 
 /// True if there are results in OUT.
