@@ -38,9 +38,9 @@ def interval(right, of):
 
 def within(counts, row):
     """Whether int8's precision and recall are within the intervals of f32's."""
-    planted, seen, right = counts.by_row[row]["f32"]
+    of_fault, seen, right = counts.by_row[row]["f32"]
     precision, recall, _ = counts.rates(row, "int8")
-    (low, high), (least, most) = interval(right, seen), interval(right, planted)
+    (low, high), (least, most) = interval(right, seen), interval(right, of_fault)
     return low <= precision <= high and least <= recall <= most
 
 
