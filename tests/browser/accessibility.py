@@ -22,7 +22,7 @@ def check_accessibility(browser, inside, address, views):
             visit = Visit(browser, inside, address, color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True)
             for view in views:
                 visit.open(view)
-                visit.page.wait_for_load_state("networkidle")
+                visit.settle()
                 visit.page.evaluate(AXE)
                 none(visit.page.evaluate(FIND, RULES), f"{view or 'the report'} at {width} pixels, {scheme}, has barriers")
             visit.close()

@@ -49,6 +49,14 @@ class Visit:
         self.page.wait_for_selector("html[data-ready]", timeout=60000)
         return time.monotonic() - begun
 
+    def settle(self):
+        """Waits until each picture on the screen is drawn or its placeholder is. Those below it may come later or
+        never: they are put off until somebody scrolls to them, so the network may not become idle."""
+        self.page.wait_for_function("""() => [...document.images].every((image) => {
+          const box = image.getBoundingClientRect();
+          return image.complete || box.bottom < 0 || box.top > innerHeight || !image.checkVisibility();
+        })""")
+
     def close(self):
         none(self.wrongs, f"the page at {self.address} complains")
         self.context.close()
