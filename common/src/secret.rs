@@ -42,8 +42,9 @@ impl fmt::Display for Secret {
     }
 }
 
-/// The text with `…` in place of each user and password in a URL, and of its query, which may hold a
-/// token or a signature: for messages that quote what a user gave.
+/// The text with `…` in place of each user and password in a URL, and of its query or fragment, which
+/// may hold a token or a signature: for messages that quote what a user gave. A model on the hub,
+/// `hf:OWNER/NAME`, is a URL too.
 ///
 /// ```
 /// use camshaft_common::secret::without_secrets;
@@ -56,23 +57,25 @@ impl fmt::Display for Secret {
 pub fn without_secrets(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
+    while let Some(end) = ["://", "hf:"].iter().filter_map(|of| Some(rest.find(of)? + 3)).min() {
+        let (before, after) = rest.split_at(end);
         let end = after.find(char::is_whitespace).unwrap_or(after.len());
         let (mut address, following) = after.split_at(end);
         shown.push_str(before);
-        // A token may stand there without a password. az://container@account names no user.
-        let is_azure = before.ends_with("az://");
+        // A token may stand there without a password. az://container@account and hf:OWNER/NAME@REVISION
+        // name no user.
+        let has_users =
+            !["az://", "abfs://", "abfss://", "hf:"].iter().any(|other| before.ends_with(other));
         if let Some((user, host)) = address.rsplit_once('@')
-            && (user.contains(':') || (!is_azure && !user.contains('/')))
+            && (user.contains(':') || (has_users && !user.contains('/')))
         {
             shown.push_str("…@");
             address = host;
         }
-        match address.split_once('?') {
+        match address.find(['?', '#']).map(|mark| address.split_at(mark + 1)) {
             Some((place, query)) if query.contains('=') => {
                 shown.push_str(place);
-                shown.push_str("?…");
+                shown.push('…');
                 // The end of a quotation or of a clause, and what stands after it.
                 let end = query.trim_end_matches([':', ',', ';']).len();
                 shown.push_str(&query[query.find(['\'', '"']).unwrap_or(end)..]);
@@ -99,7 +102,11 @@ mod tests {
             ("\"u://a:b@c/x?d=e\": no", "\"u://…@c/x?…\": no"),
             ("read https://host/x?a=b: gone", "read https://host/x?…: gone"),
             ("https://hf_token@host/x", "https://…@host/x"),
+            ("'s3://b/x#token=a?b=c' is", "'s3://b/x#…' is"),
+            ("'hf:a/b?token=c' for a://d?e=f", "'hf:a/b?…' for a://d?…"),
+            ("hf:a/b@main is hf:b@main", "hf:a/b@main is hf:b@main"),
             ("az://container@account/x", "az://container@account/x"),
+            ("abfss://container@account/x", "abfss://container@account/x"),
             ("s3://bucket/what?.jpg", "s3://bucket/what?.jpg"),
             ("://", "://"),
             ("", ""),
