@@ -95,7 +95,8 @@ impl fmt::Display for Agreement {
         let Self { share, cosines, others } = self;
         let of = |part: usize| cosines[cosines.len() / part];
         let (median, hundredth, least) = (of(2), of(100), cosines[0]);
-        writeln!(f, "the same top class for {share} of {}", cosines.len() + others.len())?;
+        let (percent, images) = (100.0 * share, cosines.len() + others.len());
+        writeln!(f, "the same top class for {percent:.2} % of {images} images")?;
         writeln!(f, "cosine of maps: median {median}, hundredth {hundredth}, least {least}")?;
         write!(f, "others: {others:?}")
     }
