@@ -14,6 +14,10 @@ use url::Url;
 
 use crate::printable::printable;
 
+/// Schemes of Azure's URLs. What stands before the host there is a container and no user:
+/// `az://container@account/…`.
+pub(crate) const AZURE_SCHEMES: [&str; 3] = ["az", "abfs", "abfss"];
+
 /// A folder on disk or a prefix in a bucket, as an absolute URL without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -74,12 +78,12 @@ impl Location {
                     .map_err(|()| LocationError::NotLocal(url.path().to_owned()))?;
                 return Self::from_path(&path);
             }
-            "s3" | "s3a" | "gs" | "az" | "abfs" | "abfss" => {}
+            "s3" | "s3a" | "gs" => {}
+            azure if AZURE_SCHEMES.contains(&azure) => {}
             _ => return Err(LocationError::Scheme { scheme }),
         }
-        // `az://container@account/…` names the account before the host: no secret.
-        let azure = matches!(scheme.as_str(), "az" | "abfs" | "abfss");
-        if url.password().is_some() || (!url.username().is_empty() && !azure) {
+        let has_users = !AZURE_SCHEMES.contains(&scheme.as_str());
+        if url.password().is_some() || (has_users && !url.username().is_empty()) {
             return Err(LocationError::Credentials);
         }
         if url.query().is_some() || url.fragment().is_some() {

@@ -13,7 +13,7 @@ use crate::explain::ExplainOptions;
 use crate::image_files::ImageFiles;
 use crate::key::ImageKey;
 use crate::layout::RUN_FILE;
-use crate::location::Location;
+use crate::location::{AZURE_SCHEMES, Location};
 use crate::model::{Int8Outcome, ModelIdentity, TrainedLayers};
 use crate::skipped::SkippedCounts;
 use crate::store::{Folder, StoreError, StoreErrorKind, StoreOptions};
@@ -279,8 +279,8 @@ fn without_secrets(text: &str) -> String {
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let authority = match authority.rsplit_once('@') {
-        // `az://container@account` names a container.
-        Some((user, host)) if scheme.ends_with("az") || scheme.starts_with("abfs") => {
+        // A list's scheme is `list:az`.
+        Some((user, host)) if AZURE_SCHEMES.iter().any(|azure| scheme.ends_with(azure)) => {
             let container = user.split(':').next().unwrap_or_default();
             format!("{container}@{host}")
         }
@@ -321,6 +321,7 @@ mod tests {
             ("https://ana:secret@host", "https://host"),
             ("az://box@account/x", "az://box@account/x"),
             ("az://box:secret@account/x", "az://box@account/x"),
+            ("list:abfss://box:secret@account/x", "list:abfss://box@account/x"),
         ] {
             assert_eq!(without_secrets(source), told);
         }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::location::AZURE_SCHEMES;
+
 /// A text whose `Debug` and `Display` print `…`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -62,10 +64,10 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
         let end = after.find(char::is_whitespace).unwrap_or(after.len());
         let (mut address, following) = after.split_at(end);
         shown.push_str(before);
-        // A token may stand there without a password. az://container@account and hf:OWNER/NAME@REVISION
-        // name no user.
+        // A token may stand there without a password. hf:OWNER/NAME@REVISION names no user, either.
+        let scheme = before.trim_end_matches("://");
         let has_users =
-            !["az://", "abfs://", "abfss://", "hf:"].iter().any(|other| before.ends_with(other));
+            !before.ends_with("hf:") && !AZURE_SCHEMES.iter().any(|azure| scheme.ends_with(azure));
         if let Some((user, host)) = address.rsplit_once('@')
             && (user.contains(':') || (has_users && !user.contains('/')))
         {

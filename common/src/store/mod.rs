@@ -22,7 +22,7 @@ use object_store::{
 };
 use tracing::warn;
 
-use crate::location::Location;
+use crate::location::{AZURE_SCHEMES, Location};
 use crate::tls;
 
 mod authorities;
@@ -264,7 +264,7 @@ impl Folder {
         let (store, listing): (Arc<dyn ObjectStore>, _) = match url.scheme() {
             "file" => (Arc::new(LocalFileSystem::new()), Listing::Local),
             "gs" => seekable(clouds::google(url, options).map_err(failed)?),
-            "az" | "abfs" | "abfss" => {
+            azure if AZURE_SCHEMES.contains(&azure) => {
                 (Arc::new(clouds::azure(url, options).map_err(failed)?), Listing::Plain)
             }
             _ => {
