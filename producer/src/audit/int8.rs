@@ -60,22 +60,16 @@ pub(super) async fn settle(
         cancel_on_signal(stop.clone()).map_err(AuditError::Signals)?;
     }
     let calibrating = Calibrating { files: &files, source, limits: engine.image_limits };
-    let taken = match find_or_make(run, &calibrating, min, stores, stop).await? {
-        Some(found) => calibration::take(run, &found, min, stores)
-            .await
-            .map_err(CalibrateError::from)?
-            .map(|reference| (reference, found.json)),
-        None => None,
-    };
-    match taken {
-        None => {
-            otherwise(engine);
-            Ok(files)
-        }
-        Some((reference, json)) => {
-            Ok(files.calibrated_by(reference, &json).map_err(CalibrateError::from)?)
+    if let Some(found) = find_or_make(run, &calibrating, min, stores, stop).await? {
+        let taken = calibration::take(run, &found, min, stores).await;
+        if let Some(reference) = taken.map_err(CalibrateError::from)? {
+            return Ok(files
+                .calibrated_by(reference, &found.json)
+                .map_err(CalibrateError::from)?);
         }
     }
+    otherwise(engine);
+    Ok(files)
 }
 
 /// The calibration that is there, with its agreement on these images, or else a new one. `None` if there is
